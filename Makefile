@@ -1,0 +1,34 @@
+# make demo   the whole job, small but real: data, training, evaluation, export, answers
+# make test   the whole test suite
+# make env    only the Python environment, .venv
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: env demo test lint clean
+
+env: .venv/.ready
+demo: env
+	$(BIN)/python -m ltu_jax.demo
+test: env .venv/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+lint: env .venv/.ready-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+clean:
+	rm -rf .venv
+
+.venv/.ready: setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11; run: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || $(PYTHON) -m virtualenv .venv || \
+	  { rm -rf .venv; echo "error: no venv module; run: $(PYTHON) -m pip install --user virtualenv" >&2; exit 1; }
+	$(PIP) install --quiet --progress-bar on --constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
+.venv/.ready-test: .venv/.ready
+	$(PIP) install --quiet --progress-bar on torch==2.13.0
+	$(PIP) install --quiet --progress-bar on --constraint constraints.txt --editable '.[demo,test]'
+	@touch $@

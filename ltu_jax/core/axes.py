@@ -1,0 +1,20 @@
+"""The axis-letter legend and the array aliases of every signature.
+
+=  =======================  =  =======================
+B  batch                    T  query position
+S  key position             A  audio tokens
+F  log-mel frames           M  mel bins
+W  Whisper layers           C  audio samples
+D  model width              E  language-model width
+N  query heads              K  key/value heads
+H  head dimension           I  feed-forward width
+V  vocabulary               R  LoRA rank
+L  stacked layers
+=  =======================  =  =======================
+
+Einsum strings and jaxtyping shapes use these letters only.
+"""
+
+from jaxtyping import Array, Bool, Float, Int
+
+__all__ = ["Array", "Bool", "Float", "Int"]

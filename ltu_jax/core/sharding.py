@@ -1,0 +1,143 @@
+"""Mesh from config, and which axis of which parameter lies on which mesh axis.
+
+Two tables. `PARAM_RULES` says for each parameter path what its dimensions mean ("width",
+"heads", ...); `MESH_AXES` says on which mesh axis such a dimension is laid. The batch lies on
+("data", "fsdp").
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.trees import label
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How many devices lie on each mesh axis; one of them may be -1 for "all that are left"."""
+
+    data: int
+    fsdp: int
+    tensor: int
+
+
+# What a dimension means -> the mesh axis it is laid on. "layer" and None stay whole.
+MESH_AXES: dict[str | None, str | None] = {
+    "width": "fsdp",  # the residual stream of the language model
+    "heads": "tensor",  # fused heads x head dimension
+    "ffn": "tensor",
+    "vocab": "tensor",
+    "layer": None,
+    None: None,
+}
+
+# Path pattern -> the meaning of each dimension. Audio modules are small: they stay whole.
+_LLAMA_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"llama\.embed_tokens\.embedding", ("vocab", "width")),
+    (r"llama\.layers\.self_attn\.[qkv]_proj\.kernel", ("layer", "width", "heads")),
+    (r"llama\.layers\.self_attn\.[qkv]_proj\.bias", ("layer", "heads")),
+    (r"llama\.layers\.self_attn\.o_proj\.kernel", ("layer", "heads", "width")),
+    (r"llama\.layers\.mlp\.(gate|up)_proj\.kernel", ("layer", "width", "ffn")),
+    (r"llama\.layers\.mlp\.down_proj\.kernel", ("layer", "ffn", "width")),
+    (r"llama\.layers\.(self_attn|mlp)\.\w+_proj\.lora_[ab]", ("layer", None, None)),
+    (r"llama\.layers\.(input|post_attention)_layernorm\.scale", ("layer", None)),
+    (r"llama\.norm\.scale", (None,)),
+    (r"llama\.lm_head\.kernel", ("width", "vocab")),
+)
+_WHOLE_RULES: tuple[tuple[str, None], ...] = (
+    (r"tltr\.(time|layer)_tr\.(attn|attn_ln|mlp|mlp_ln)\..+", None),
+    (r"audio_proj\.(kernel|bias)", None),
+    (r"label_head\.(norm\.)?\w+", None),
+    (r"(whisper\.)?encoder\.(conv[12]|blocks|ln_post)\..+", None),
+    (r"(whisper\.)?(en|de)coder\.positions", None),
+    (r"(whisper\.)?decoder\.(blocks|ln)\..+", None),
+    (r"(whisper\.)?decoder\.embedding", None),
+)
+PARAM_RULES: tuple[tuple[str, tuple[str | None, ...] | None], ...] = _LLAMA_RULES + _WHOLE_RULES
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Lay the devices out as (data, fsdp, tensor).
+
+    Raises:
+        UserError: sizes that do not multiply to the number of devices; the message names the
+            numbers and the nearest data-axis size that works.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = [config.data, config.fsdp, config.tensor]
+    asked = dict(zip(AXES, sizes, strict=True))
+    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
+        raise UserError(f"mesh {asked}: sizes must be positive, and at most one may be -1")
+    fixed = int(np.prod([size for size in sizes if size != -1]))
+    if -1 in sizes:
+        if len(devices) % fixed:
+            raise UserError(
+                f"mesh {asked} needs a multiple of {fixed} devices, {len(devices)} are present"
+            )
+        sizes[sizes.index(-1)] = len(devices) // fixed
+    elif fixed != len(devices):
+        rest = config.fsdp * config.tensor
+        hint = f"; data={len(devices) // rest} would fit" if len(devices) % rest == 0 else ""
+        raise UserError(f"mesh {asked} needs {fixed} devices, {len(devices)} are present{hint}")
+    return Mesh(np.asarray(devices).reshape(sizes), AXES)
+
+
+def param_specs(shapes: Mapping[str, Any], mesh: Mesh) -> dict[str, PartitionSpec]:
+    """Partition spec of every parameter, by `PARAM_RULES` and `MESH_AXES`.
+
+    Args:
+        shapes: path -> anything with `.shape`.
+        mesh: the mesh whose axis sizes the dimensions must divide by.
+
+    Raises:
+        ValueError: a parameter without a rule, a rule of the wrong rank, or a dimension that its
+            mesh axis does not divide.
+    """
+    applicable = [rule for rule in PARAM_RULES if _matches_any(rule[0], shapes)]
+    meanings = label(applicable, shapes)
+    return {path: _spec(path, leaf.shape, meanings[path], mesh) for path, leaf in shapes.items()}
+
+
+def param_shardings(mesh: Mesh, shapes: Mapping[str, Any]) -> dict[str, NamedSharding]:
+    """`param_specs` as shardings on `mesh`."""
+    return {path: NamedSharding(mesh, spec) for path, spec in param_specs(shapes, mesh).items()}
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis over data and fsdp, the rest whole."""
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def _matches_any(pattern: str, paths: Mapping[str, Any]) -> bool:
+    return any(re.fullmatch(pattern, path) for path in paths)
+
+
+def _spec(
+    path: str, shape: tuple[int, ...], meaning: tuple[str | None, ...] | None, mesh: Mesh
+) -> PartitionSpec:
+    if meaning is None:
+        return PartitionSpec()
+    if len(meaning) != len(shape):
+        raise ValueError(f"{path} has shape {shape}, its sharding rule has {len(meaning)} axes")
+    axes = tuple(MESH_AXES[name] for name in meaning)
+    for size, name, axis in zip(shape, meaning, axes, strict=True):
+        if axis is not None and size % mesh.shape[axis]:
+            raise UserError(
+                f"{path}: its {name} dimension of {size} does not divide by the mesh axis "
+                f"{axis}={mesh.shape[axis]}; choose a divisor of {size}"
+            )
+    return PartitionSpec(*axes)

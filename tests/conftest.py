@@ -1,0 +1,42 @@
+"""Fixtures for the whole suite: 8 fake CPU devices, full float32 products, golden data, weights."""
+
+import os
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+).strip()
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import jax  # noqa: E402  (the device count is read when jax starts)
+import pytest  # noqa: E402
+
+jax.config.update("jax_default_matmul_precision", "highest")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Numbers produced by the official PyTorch code."""
+    return ROOT / "tests" / "golden"
+
+
+def _real_weights(name: str) -> Path:
+    from data_pipelines.sources.weights import fetch_weights
+
+    return fetch_weights(name, ROOT / "assets")
+
+
+@pytest.fixture(scope="session")
+def smollm2_dir() -> Path:
+    """SmolLM2-135M-Instruct as a weights directory, converted once."""
+    return _real_weights("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def whisper_tiny_dir() -> Path:
+    """Whisper tiny.en as a weights directory, converted once."""
+    return _real_weights("whisper-tiny.en")

@@ -1,0 +1,79 @@
+"""The laws of the house: imports go downward, and each foreign library has one door."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOORS = {
+    "ltu_jax.core": 0,
+    "ltu_jax.preprocessing": 0,
+    "ltu_jax.models": 1,
+    "ltu_jax.weights": 2,
+    "ltu_jax.training": 2,
+    "ltu_jax.generation": 2,
+    "ltu_jax.model": 3,
+    "ltu_jax.evaluation": 3,
+    "data_pipelines": 3,
+    "configs": 3,
+    "ltu_jax": 4,  # the command lines; the package itself only offers `load` lazily
+}
+DOORS = {
+    "flax": ("ltu_jax/models/",),
+    "torch": ("ltu_jax/weights/io.py",),
+    "tensorflow": ("data_pipelines/",),
+    "tensorflow_datasets": ("data_pipelines/",),
+    "apache_beam": ("data_pipelines/",),
+    "gradio": ("ltu_jax/serving/",),
+    "fastapi": ("ltu_jax/serving/",),
+    "ml_collections": ("configs/", "ltu_jax/train.py"),
+}
+SOURCES = sorted(
+    path
+    for folder in ("ltu_jax", "configs", "data_pipelines")
+    for path in (ROOT / folder).rglob("*.py")
+)
+
+
+def _module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _floor(module: str) -> int:
+    while module not in FLOORS:
+        module = module.rpartition(".")[0]
+    return FLOORS[module]
+
+
+def _imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_downward_and_through_the_doors(path):
+    relative = str(path.relative_to(ROOT))
+    module = _module(path)
+    for name in _imports(path):
+        top = name.partition(".")[0]
+        if top in ("ltu_jax", "configs", "data_pipelines") and name != "ltu_jax":
+            if module == "ltu_jax":
+                continue  # the lazy front door names what it opens on
+            assert _floor(name) <= _floor(module), f"{relative} imports {name} from above"
+        doors = DOORS.get(top)
+        assert doors is None or relative.startswith(doors), f"{relative} imports {name}"
+
+
+def test_the_project_refers_to_nothing_outside_itself():
+    for path in [*SOURCES, ROOT / "README.md", ROOT / "Makefile", *(ROOT / "docs").glob("*.md")]:
+        text = path.read_text()
+        assert "../" + "shared" not in text and "/" + "work/" not in text, path
