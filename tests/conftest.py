@@ -25,7 +25,7 @@ def golden() -> Path:
 
 
 def _real_weights(name: str) -> Path:
-    from data_pipelines.sources.weights import fetch_weights
+    from ltu_jax.fetch import fetch_weights
 
     return fetch_weights(name, ROOT / "assets")
 

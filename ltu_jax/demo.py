@@ -1,0 +1,213 @@
+"""The whole job at laptop size: `python -m ltu_jax.demo` (what `make demo` runs).
+
+Weights -> mini corpus -> TFRecords -> tagging and stages 1 to 3 -> evaluation -> PyTorch export
+-> three answers. Each step is the same command a user would type; it is skipped when its product
+is there and its command is unchanged, and an interrupted step goes on where it stopped.
+"""
+
+import argparse
+import dataclasses
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ltu_jax.core import errors
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import read_json, write_json
+
+QUESTIONS = (
+    "What is the person saying?",
+    "What sound is in the background?",
+    "What can be inferred from the audio?",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step: `python -m` command lines and the path that exists once they are done."""
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+    product: Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Where the demo keeps its things."""
+
+    assets: Path
+    corpus: Path
+    records: Path
+    run: Path
+
+
+def steps(folders: Folders) -> tuple[Step, ...]:
+    """The demo's steps in order."""
+    whisper = folders.assets / "weights" / "whisper-tiny.en"
+    llama = folders.assets / "weights" / "smollm2-135m"
+    checkpoint = folders.run / "stage3"
+    export = folders.run / "export"
+    return (
+        Step(
+            name="weights",
+            commands=(
+                (
+                    *("ltu_jax.fetch", whisper.name, llama.name),
+                    *("--assets", str(folders.assets)),
+                ),
+            ),
+            product=llama / "config.json",
+        ),
+        Step(
+            name="corpus",
+            commands=(
+                (
+                    *("data_pipelines.build_mini", "--out", str(folders.corpus)),
+                    *("--packages", str(folders.assets / "packages"), "--whisper", str(whisper)),
+                ),
+            ),
+            product=folders.corpus / "manifest.json",
+        ),
+        Step(
+            name="records",
+            commands=(
+                (
+                    *("data_pipelines.write_records", "--corpus", str(folders.corpus)),
+                    *("--out", str(folders.records), "--features", str(whisper)),
+                ),
+            ),
+            product=folders.records / "manifest.json",
+        ),
+        Step(
+            name="train",
+            commands=(
+                (
+                    *("ltu_jax.train", "--config=configs/curriculum.py:mini"),
+                    f"--config.run_dir={folders.run}",
+                    f"--config.data.records={folders.records}",
+                    f"--config.weights.llama={llama}",
+                    f"--config.weights.whisper={whisper}",
+                ),
+            ),
+            product=checkpoint / "summary.json",
+        ),
+        Step(
+            name="evaluate",
+            commands=(
+                (
+                    *("ltu_jax.evaluate", "--checkpoint", str(checkpoint), "--benchmarks", "mini"),
+                    *("--data", str(folders.corpus), "--out", str(folders.run / "eval")),
+                    *("--summary", str(folders.run / "summary.json")),
+                ),
+            ),
+            product=folders.run / "summary.json",
+        ),
+        Step(
+            name="export",
+            commands=(
+                (
+                    *("ltu_jax.convert", "--to", "ltu-as", "--checkpoint", str(checkpoint)),
+                    *("--out", str(export / "ltu_as.safetensors")),
+                ),
+                (
+                    *("ltu_jax.convert", "--to", "hf", "--checkpoint", str(checkpoint)),
+                    *("--out", str(export / "hf")),
+                ),
+            ),
+            product=export / "hf" / "config.json",
+        ),
+    )
+
+
+def run(step: Step, log: Path) -> float:
+    """Run one step unless it is done; return the seconds that it took when it ran.
+
+    Raises:
+        UserError: the step's command failed; it has said why.
+    """
+    history = read_json(log) if log.exists() else {}
+    commands = [list(command) for command in step.commands]
+    done = history.get(step.name, {"seconds": 0.0})
+    if done.get("commands") == commands and step.product.exists():
+        print(f"[{step.name}] already there: {step.product}")
+        return done["seconds"]
+    before = 0.0 if "commands" in done else done["seconds"]
+    start = time.monotonic()
+    try:
+        for command in commands:
+            print(f"[{step.name}] python -m {shlex.join(command)}", flush=True)
+            if subprocess.run([sys.executable, "-m", *command], check=False).returncode:
+                raise UserError(f"the step '{step.name}' failed; its message is above")
+    except BaseException:
+        history[step.name] = {"seconds": before + time.monotonic() - start}
+        write_json(log, history)
+        raise
+    seconds = before + time.monotonic() - start
+    history[step.name] = {"seconds": seconds, "commands": commands}
+    write_json(log, history)
+    return seconds
+
+
+def held_out_clip(corpus: Path) -> Path:
+    """The first test clip with speech over a sound, whose transcript is not empty."""
+    with open(corpus / "clips.jsonl") as lines:
+        for line in lines:
+            clip = json.loads(line)
+            if clip["split"] == "test" and clip["kind"] == "joint" and clip["spoken_text"]:
+                return corpus / clip["audio"]
+    raise UserError(f"{corpus}/clips.jsonl has no test clip of speech over a sound; rebuild it")
+
+
+def table(summary: dict) -> str:
+    """The results as text: one row a task, one column an input mode."""
+    modes = ("joint", "audio", "text", "shuffled", "silence")
+    rows = ["  ".join(("task".ljust(24), "   n", "chance", *(mode.rjust(20) for mode in modes)))]
+    for task, result in summary["tasks"].items():
+        cells = [
+            f"{cell['value']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]".rjust(20)
+            for cell in (result[mode] for mode in modes)
+        ]
+        n = result["joint"]["n"]
+        rows.append("  ".join((task.ljust(24), f"{n:4d}", f"{result['chance']:6.2f}", *cells)))
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Parse the command line and run every step."""
+    parser = argparse.ArgumentParser(prog="python -m ltu_jax.demo", description=__doc__)
+    parser.add_argument("--assets", type=Path, default=Path("assets"), help="fetched weights")
+    parser.add_argument("--corpus", type=Path, default=Path("data/mini"), help="audio and pairs")
+    parser.add_argument("--records", type=Path, default=Path("data/mini_records"), help="TFRecords")
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="checkpoints, results")
+    folders = Folders(**vars(parser.parse_args()))
+
+    log = folders.run / "steps.json"
+    seconds = {step.name: run(step, log) for step in steps(folders)}
+    clip = held_out_clip(folders.corpus)
+    checkpoint = folders.run / "stage3"
+    seconds["ask"] = run(
+        Step(
+            name="ask",
+            commands=(("ltu_jax.ask", "--checkpoint", str(checkpoint), str(clip), *QUESTIONS),),
+            product=Path("/nonexistent"),
+        ),
+        log,
+    )
+    summary_path = folders.run / "summary.json"
+    summary = read_json(summary_path)
+    summary["seconds"] = {name: round(value, 1) for name, value in seconds.items()}
+    write_json(summary_path, summary)
+    print(f"\n{table(summary)}\n")
+    total = sum(summary["seconds"].values())
+    print(f"seconds: {summary['seconds']}, in all {total / 60:.1f} minutes")
+    print(f"checkpoint: {checkpoint}")
+    print(f"PyTorch:    {folders.run / 'export'}")
+    print(f"table:      {summary_path}, plot {folders.run / 'eval'}")
+    print(f"ask more:   python -m ltu_jax.ask --checkpoint {checkpoint} CLIP.wav 'QUESTION'")
+
+
+if __name__ == "__main__":
+    errors.main(main)
