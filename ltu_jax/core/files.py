@@ -70,7 +70,7 @@ def read_json(path: str | os.PathLike) -> Any:
         UserError: the file is missing or is not JSON; the message names it.
     """
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
