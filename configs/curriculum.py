@@ -1,0 +1,38 @@
+"""All stages in one process, in order, going on where it stopped.
+
+    python -m ltu_jax.train --config=configs/curriculum.py[:mini|:released]
+
+Tagging runs first when no TLTR weights are given. `--config.stage3.steps=100` changes one stage;
+run_dir, seed, records, weights and mesh below are shared by all.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, stage1, stage2, stage3, tagging
+
+ORDER = ("tagging", "stage1", "stage2", "stage3")
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Config of the whole curriculum: one ConfigDict per stage and what they share."""
+    common.check_preset(preset)
+    files = {"tagging": tagging, "stage1": stage1, "stage2": stage2, "stage3": stage3}
+    stages = {name: files[name].get_config(preset) for name in ORDER}
+    config = ConfigDict()
+    config.stage = "curriculum"
+    config.run_dir = common.runs(preset)  # each stage has a folder of its own below it
+    config.seed = 0
+    config.records = stages["stage3"].data.records
+    config.weights = ConfigDict()
+    for name in ("llama", "whisper", "tltr"):
+        config.weights[name] = stages["stage3"].weights[name]
+    config.mesh = ConfigDict(stages["stage3"].mesh.to_dict())
+    config.compilation_cache = ""
+    for index, name in enumerate(ORDER):
+        stage = common.link(stages[name], parent=config)
+        stage.run_dir = config.get_oneway_ref("run_dir") + f"/{name}"
+        if index:
+            stage.init_from = config.get_oneway_ref("run_dir") + f"/{ORDER[index - 1]}"
+        config[name] = stage
+    config.tagging.weights.llama = ""
+    return config

@@ -1,0 +1,29 @@
+"""Stage 1: the projection alone learns to speak to the language model; there is no LoRA yet.
+
+python -m ltu_jax.train --config=configs/stage1.py[:mini|:released]
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Config of stage 1; poster and released recipe agree (batch 256, 1e-3, 2 epochs)."""
+    common.check_preset(preset)
+    config = common.base("stage1", preset=preset)
+    config.init_from = f"{common.runs(preset)}/tagging"
+    config.model.lora = None
+    config.trainable = common.PROJECTION_ONLY
+    config.data.tasks = "closed"
+    config.data.epochs = 2.0
+    config.optimizer.learning_rate = 1e-3
+    if preset == "mini":
+        common.mini_language(config)
+        config.model.lora = None
+        # The projection alone learns little after the first steps at this size (3.48 -> 3.11 in
+        # 50): enough to place the audio tokens among the embeddings.
+        config.steps = 20
+        config.optimizer.warmup_steps = 5
+        config.log.samples = 0
+    return config

@@ -1,0 +1,35 @@
+"""Stage 2: projection, TLTR and LoRA on the closed-ended (classification) pairs.
+
+python -m ltu_jax.train --config=configs/stage2.py[:mini|:released] [--config.init_from=RUN]
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Config of stage 2: poster, or what made the released checkpoint (facts)."""
+    common.check_preset(preset)
+    config = common.base("stage2", preset=preset)
+    config.init_from = f"{common.runs(preset)}/stage1"
+    config.data.tasks = "closed"
+    config.data.epochs = 2.0
+    if preset == "released":
+        config.optimizer.learning_rate = 1e-4
+        config.data.cutoff = 128
+        config.data.rows_per_batch = 240  # 256 asked for, in micro-batches of 6 on 4 GPUs
+    if preset == "mini":
+        common.mini_language(config)
+        config.model.lora.dropout = 0.0  # too few steps to overfit
+        config.optimizer.group_multipliers = MINI_RATES
+        config.steps = 80
+        config.optimizer.warmup_steps = 10
+        # The rate does not fall here: stage 3 goes straight on with the same parameters.
+        config.optimizer.schedule = "constant"
+        config.log.samples = 0
+    return config
+
+
+# 1e-4 for the TLTR, which tagging has trained; 1e-3 for what is new.
+MINI_RATES = ((r"tltr\..+", 0.1), (r"audio_proj\..+|llama\..+\.lora_[ab]", 1.0))

@@ -1,0 +1,39 @@
+"""Tagging: TLTR and a label head on the frozen Whisper encoder, as Whisper-AT was trained.
+
+    python -m ltu_jax.train --config=configs/tagging.py[:mini|:released]
+
+Its TLTR is what stage 1 starts from. Whisper-AT used Adam at 5e-5 on AudioSet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Config of the tagging stage; "released" is the same as the default here."""
+    common.check_preset(preset)
+    config = common.base("tagging", preset=preset)
+    config.model.llama = None  # no language model takes part
+    config.model.lora = None
+    config.weights.llama = ""
+    config.weights.sources.llama = ""
+    config.trainable = ((r"tltr\..+", True), (r"label_head\..+", True))
+    config.data.layout = "tags"  # one clip a row, no text
+    config.data.epochs = 30.0
+    config.data.rows_per_batch = 48
+    config.optimizer.learning_rate = 5e-5
+    config.log.samples = 0  # nothing to ask yet
+    if preset == "mini":
+        common.mini_sizes(config)
+        config.model.llama = None
+        config.weights.llama = ""
+        config.weights.sources.llama = ""
+        # A thousand clips instead of two million: a larger rate, and no more than 8 passes.
+        config.optimizer.learning_rate = 5e-4
+        config.optimizer.warmup_steps = 20
+        config.optimizer.schedule = "cosine"
+        config.data.epochs = 8.0
+        config.data.rows_per_batch = 16
+        config.log.validate_batches = 1000  # mean average precision over the whole split
+    return config

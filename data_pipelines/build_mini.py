@@ -1,0 +1,288 @@
+"""Build the mini Open-ASQA corpus: audio, transcripts by our Whisper, questions and answers.
+
+    python -m data_pipelines.build_mini --out data/mini --whisper weights/whisper-tiny.en
+
+Steps: ``audio`` (synthesise and measure every clip), ``transcribe`` (Whisper writes the spoken
+text), ``pairs`` (questions, test items, manifest). Each goes on where it was interrupted and is
+skipped when its output is there and valid. The layout of the folder is described in docs/data.md.
+"""
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data_pipelines import corpus
+from data_pipelines.sources import packages, plan, render
+from ltu_jax.core import errors
+from ltu_jax.core.files import sha256_file
+
+STEPS = ("audio", "transcribe", "pairs")
+SYNTHESIS = "work/synthesis.jsonl"
+TRANSCRIPTS = "work/transcripts.jsonl"
+NO_SPEECH_LIMIT = 0.25
+
+
+class BuildError(errors.UserError):
+    """A step of the corpus build cannot run; the message says which step to run first."""
+
+
+def build_audio(out: Path, *, entries: Iterable[plan.Entry], cache: Path, workers: int = 2) -> None:
+    """Render every planned clip that is not there yet, with a progress bar; appends to
+    ``work/synthesis.jsonl``.
+    """
+    out, entries = Path(out), tuple(entries)
+    wanted = {entry.clip_id: entry for entry in entries}
+    # A record counts only if this code made it from the same plan entry and its file is intact.
+    done = [
+        record
+        for record in _read_jsonl(out / SYNTHESIS)
+        if record.get("format") == render.FORMAT
+        and wanted.get(record["entry"]["clip_id"]) == plan.Entry(**record["entry"])
+        and _intact(out, record)
+    ]
+    _write_jsonl(out / SYNTHESIS, done)
+    _remove_strangers(out, entries)
+    ready = {record["entry"]["clip_id"] for record in done}
+    missing = [entry for entry in entries if entry.clip_id not in ready]
+    if not missing:
+        return
+    with (
+        (out / SYNTHESIS).open("a", encoding="utf-8") as file,
+        tqdm(total=len(entries), initial=len(ready), desc="audio", unit="clip") as bar,
+    ):
+        for record in _rendered(missing, out=out, cache=cache, workers=workers):
+            file.write(json.dumps(record, sort_keys=True) + "\n")
+            file.flush()
+            bar.update()
+    # Order of the plan, not of completion, so that the file is the same for any number of workers.
+    order = {entry.clip_id: index for index, entry in enumerate(entries)}
+    records = _read_jsonl(out / SYNTHESIS)
+    _write_jsonl(
+        out / SYNTHESIS, sorted(records, key=lambda record: order[record["entry"]["clip_id"]])
+    )
+
+
+def _remove_strangers(out: Path, entries: Iterable[plan.Entry]) -> None:
+    """Delete clips of an earlier plan, so that the folder holds what the manifest lists."""
+    planned = {out / render.audio_path(entry) for entry in entries}
+    for path in (out / "audio").rglob("*.flac"):
+        if path not in planned:
+            path.unlink()
+
+
+def _rendered(missing, *, out: Path, cache: Path, workers: int):
+    if workers <= 1:
+        _start_worker(out, cache)
+        yield from map(_work, missing)
+        return
+    # "spawn": the neural voices' runtime has threads, which a forked child would not inherit
+    # safely.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, initializer=_start_worker, initargs=(out, cache)) as pool:
+        yield from pool.imap_unordered(_work, missing, chunksize=8)
+
+
+def _start_worker(out: Path, cache: Path) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    global _WORKER
+    _WORKER = (Path(out), Path(cache))
+
+
+def _work(entry: plan.Entry) -> dict[str, Any]:
+    out, cache = _WORKER
+    return render.write(entry, corpus=out, cache=cache)
+
+
+def transcribe(
+    out: Path, *, transcriber: Callable[[list[Path]], list[str]], batch: int = 16
+) -> None:
+    """Write Whisper's text of every clip to ``work/transcripts.jsonl``, batch by batch, resuming.
+
+    `transcriber` takes audio paths and returns one text each ("" when it hears no speech).
+    """
+    out = Path(out)
+    records = _require(out, SYNTHESIS, step="audio")
+    # A transcript belongs to the audio it was made from: a re-rendered clip is transcribed again.
+    done = {(row["clip_id"], row["sha256"]): row for row in _read_jsonl(out / TRANSCRIPTS)}
+    missing = [r for r in records if (r["entry"]["clip_id"], r["sha256"]) not in done]
+    with (
+        (out / TRANSCRIPTS).open("a", encoding="utf-8") as file,
+        tqdm(
+            total=len(records), initial=len(records) - len(missing), desc="transcribe", unit="clip"
+        ) as bar,
+    ):
+        for start in range(0, len(missing), batch):
+            part = missing[start : start + batch]
+            texts = transcriber([out / corpus.audio_path(record) for record in part])
+            for record, text in zip(part, texts, strict=True):
+                row = {
+                    "clip_id": record["entry"]["clip_id"],
+                    "sha256": record["sha256"],
+                    "text": " ".join(text.split()),
+                }
+                file.write(json.dumps(row, sort_keys=True) + "\n")
+            file.flush()
+            bar.update(len(part))
+
+
+def build_pairs(out: Path, *, seed: int, size: str) -> dict[str, Any]:
+    """Write clips, official JSON, test items, tag labels and the manifest; returns the manifest."""
+    out = Path(out)
+    records = _require(out, SYNTHESIS, step="audio")
+    texts = {
+        (row["clip_id"], row["sha256"]): row["text"]
+        for row in _require(out, TRANSCRIPTS, step="transcribe")
+    }
+    missing = [
+        r["entry"]["clip_id"] for r in records if (r["entry"]["clip_id"], r["sha256"]) not in texts
+    ]
+    if missing:
+        raise BuildError(
+            f"{len(missing)} clips of {out} have no transcript (first: {missing[0]}); run the step "
+            "transcribe first"
+        )
+    transcripts = {clip_id: text for (clip_id, _), text in texts.items()}
+    return corpus.write(out, records=records, transcripts=transcripts, seed=seed, size=size)
+
+
+def whisper_transcriber(weights: Path, *, batch: int) -> Callable[[list[Path]], list[str]]:
+    """A function from audio files to Whisper's texts, from a converted Whisper weights folder."""
+    # Imported here: the steps audio and pairs run without JAX.
+    from ltu_jax.generation import transcribe as whisper
+    from ltu_jax.preprocessing.audio import load_audio
+
+    model = whisper.load_transcriber(weights)
+    # Over barking or music Whisper invents words ("Mmm!", "Applause"), which would tell the class
+    # to a model that reads and does not listen. Its own no-speech probability parts the two kinds
+    # cleanly (speech below 0.22, events above 0.3 but for a few), so here it decides alone, and no
+    # other temperature is tried.
+    options = dataclasses.replace(
+        whisper.OPENAI, temperatures=(0.0,), logprob_limit=0.0, no_speech_limit=NO_SPEECH_LIMIT
+    )
+
+    def run(paths: list[Path]) -> list[str]:
+        samples = [load_audio(path).samples for path in paths]
+        heard = model.transcribe(samples, batch_size=batch, options=options)
+        return [transcript.spoken_text for transcript in heard]
+
+    return run
+
+
+def is_valid(out: Path, *, seed: int, size: str) -> bool:
+    """Whether `out` holds a complete corpus of this seed and size whose files are all as the
+    manifest says.
+    """
+    path = Path(out) / "manifest.json"
+    if not path.is_file():
+        return False
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    wanted = corpus.identity(seed=seed, size=size)
+    if any(manifest.get(key) != value for key, value in wanted.items()):
+        return False
+    return all(
+        (Path(out) / name).is_file() and sha256_file(Path(out) / name) == digest
+        for name, digest in manifest["sha256"].items()
+    )
+
+
+def print_summary(manifest: dict[str, Any]) -> None:
+    """A table of clips and pairs per split and kind, and of test items per row."""
+    print(f"\n{'split':8}{'kind':16}{'clips':>8}{'pairs':>8}{'minutes':>9}")
+    for split, kinds in manifest["counts"].items():
+        for kind, count in kinds.items():
+            print(
+                f"{split:8}{kind:16}{count['clips']:8}{count['pairs']:8}"
+                f"{count['seconds'] / 60:9.1f}"
+            )
+    total = Counter()
+    for kinds in manifest["counts"].values():
+        for count in kinds.values():
+            total.update(count)
+    print(f"{'total':8}{'':16}{total['clips']:8}{total['pairs']:8}{total['seconds'] / 60:9.1f}")
+    items = ", ".join(f"{row} {count}" for row, count in manifest["test_items"].items())
+    print(f"test items: {items}\n")
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_pipelines.build_mini",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("data/mini"), help="corpus folder")
+    parser.add_argument(
+        "--whisper", type=Path, help="converted Whisper weights folder (step transcribe)"
+    )
+    parser.add_argument(
+        "--packages", type=Path, default=packages.DEFAULT_CACHE, help="package cache folder"
+    )
+    parser.add_argument(
+        "--steps", default=",".join(STEPS), help="comma-separated: audio, transcribe, pairs"
+    )
+    parser.add_argument("--size", default="mini", choices=sorted(plan.SIZES))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="processes that render audio")
+    parser.add_argument("--batch", type=int, default=16, help="clips transcribed at once")
+    arguments = parser.parse_args(argv)
+    out, steps = arguments.out, arguments.steps.split(",")
+    unknown = [step for step in steps if step not in STEPS]
+    if unknown:
+        raise BuildError(f"unknown step {unknown[0]!r}; the steps are {', '.join(STEPS)}")
+    if is_valid(out, seed=arguments.seed, size=arguments.size):
+        print(f"{out} is complete and valid; nothing to do")
+        return
+    if "transcribe" in steps and arguments.whisper is None:
+        raise BuildError(
+            "step transcribe needs --whisper DIR (a folder written by python -m ltu_jax.convert)"
+        )
+    started = time.monotonic()
+    if "audio" in steps:
+        packages.fetch(packages.CORPUS_PACKAGES, cache=arguments.packages)
+        entries = plan.make_plan(plan.SIZES[arguments.size], seed=arguments.seed)
+        build_audio(out, entries=entries, cache=arguments.packages, workers=arguments.workers)
+    if "transcribe" in steps:
+        transcriber = whisper_transcriber(arguments.whisper, batch=arguments.batch)
+        transcribe(out, transcriber=transcriber, batch=arguments.batch)
+    if "pairs" in steps:
+        print_summary(build_pairs(out, seed=arguments.seed, size=arguments.size))
+    print(f"{out}: {', '.join(steps)} done in {time.monotonic() - started:.0f} s")
+
+
+def _intact(out: Path, record: dict[str, Any]) -> bool:
+    path = out / corpus.audio_path(record)
+    return path.is_file() and sha256_file(path) == record["sha256"]
+
+
+def _require(out: Path, name: str, *, step: str) -> list[dict[str, Any]]:
+    rows = _read_jsonl(out / name)
+    if not rows:
+        raise BuildError(
+            f"{out / name} is missing or empty; run the step {step} first (--steps {step},...)"
+        )
+    return rows
+
+
+def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All complete rows; a last line cut by an interruption is dropped, it will be made again."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def _write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    corpus.write_text(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+
+
+if __name__ == "__main__":
+    errors.main(run)

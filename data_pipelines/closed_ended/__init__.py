@@ -1,0 +1,1 @@
+"""Closed-ended questions: the answer is a label in a short sentence."""

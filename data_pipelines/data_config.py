@@ -1,0 +1,137 @@
+"""What the input pipeline reads and how it lays it out: the `data` part of a training config.
+
+Text layouts, with A audio tokens in front of T text positions:
+
+    reference   the official collator: one pair a row, left-padded, positions 0..A+T-1 whatever the
+                padding; the last pad position predicts BOS, as in the official loss
+    single      one pair a row, right-padded; BOS, which nothing predicts, has label -100
+    grouped     up to `pairs_per_row` pairs of a clip share its audio; pair k has segment id k+1,
+                its positions start again at A, its BOS has label -100
+    tags        no text; "targets" marks the clip's labels (tagging stage)
+"""
+
+import dataclasses
+from enum import StrEnum
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.preprocessing.text import TrainOn
+
+
+class Layout(StrEnum):
+    """How text is laid out in a row; see the module's docstring."""
+
+    REFERENCE = "reference"
+    SINGLE = "single"
+    GROUPED = "grouped"
+    TAGS = "tags"
+
+
+class Features(StrEnum):
+    """Whether batches hold "log_mel", for the encoder in the step, or stored "features"."""
+
+    ON_THE_FLY = "on_the_fly"
+    STORED = "stored"
+
+
+_LEAST = {
+    "cutoff": 2, "pairs_per_row": 1, "rows_per_batch": 1, "audio_tokens": 1, "n_mels": 1,
+    "frames": 1, "pad_multiple": 1, "group_by_length": 0, "seed": 0, "workers": 1, "prefetch": 1,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What to read and how; enum fields take their strings, tuple fields any sequence.
+
+    Attributes:
+        records: records directory.
+        split: "train", "val" or "test".
+        layout: see `Layout`.
+        cutoff: most text tokens of a pair, BOS included.
+        pairs_per_row: most pairs of a clip in a row (1 unless grouped).
+        rows_per_batch: rows of the global batch.
+        train_on: "all" tokens or the "answer" only.
+        features: see `Features`.
+        seed: of the order.
+        audio_tokens: A.
+        n_mels: mel bins of the Whisper encoder.
+        tasks: which pairs; see `mixtures.Mixture`.
+        datasets: which clips; see `mixtures.Mixture`.
+        frames: log-mel frames of the window, 10 ms each.
+        lengths: allowed padded text lengths, ascending; the smallest that fits is used. () for
+            multiples of `pad_multiple`, the official rule.
+        pad_multiple: see `lengths`.
+        group_by_length: rows of like length are batched together within windows of this many
+            batches; 0 for never.
+        shuffle: False keeps the order of the records.
+        feature_fingerprint: refuse stored features that were made by another encoder.
+        workers: threads that make rows.
+        prefetch: batches made ahead.
+
+    Raises:
+        UserError: a value out of range, or one that contradicts another.
+    """
+
+    records: str
+    split: str
+    layout: Layout
+    cutoff: int
+    pairs_per_row: int
+    rows_per_batch: int
+    train_on: TrainOn
+    features: Features
+    seed: int
+    audio_tokens: int
+    n_mels: int
+    tasks: tuple[str, ...] = ("*",)
+    datasets: tuple[str, ...] = ("*",)
+    frames: int = 1000
+    lengths: tuple[int, ...] = ()
+    pad_multiple: int = 8
+    group_by_length: int = 0
+    shuffle: bool = True
+    feature_fingerprint: str | None = None
+    workers: int = 4
+    prefetch: int = 2
+
+    def __post_init__(self):
+        for name, kind in (("layout", Layout), ("train_on", TrainOn), ("features", Features)):
+            value = getattr(self, name)
+            if value not in list(kind):
+                raise UserError(f"data.{name} is {value!r}; use one of {', '.join(kind)}")
+            object.__setattr__(self, name, kind(value))
+        for name in ("tasks", "datasets", "lengths"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                value = getattr(self, name)
+                raise UserError(f"data.{name} is {value}; it must be at least {least}")
+        if self.layout != Layout.GROUPED and self.pairs_per_row != 1:
+            raise UserError(
+                f"data.pairs_per_row is {self.pairs_per_row}, but layout {str(self.layout)!r} "
+                "holds one pair per row; use 1, or layout 'grouped'"
+            )
+        if list(self.lengths) != sorted(set(self.lengths)):
+            raise UserError(f"data.lengths is {self.lengths}; give ascending lengths")
+        full = self.cutoff * self.pairs_per_row
+        if self.lengths and self.lengths[-1] < full:
+            raise UserError(
+                f"data.lengths ends at {self.lengths[-1]}, but a row may hold cutoff x "
+                f"pairs_per_row = {full} tokens; add that length (unused, it costs nothing)"
+            )
+
+    @property
+    def longest(self) -> int:
+        """The padded length that holds any row."""
+        if self.lengths:
+            return self.lengths[-1]
+        return self._rounded(self.cutoff * self.pairs_per_row)
+
+    def padded(self, length: int) -> int:
+        """The padded length of a batch whose longest row has `length` tokens."""
+        fitting = (allowed for allowed in self.lengths if allowed >= length)
+        return next(fitting, self._rounded(length))
+
+    def _rounded(self, length: int) -> int:
+        return -(-length // self.pad_multiple) * self.pad_multiple

@@ -1,0 +1,122 @@
+"""Whisper features stored in records: the numbers that the training step computes, made once.
+
+The same function of the same module (`build.whisper(...).features`) on the same log-mel window; a
+fingerprint of encoder, precision and window travels with them, so features of another encoder are
+refused instead of used.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltu_jax.core.axes import Float
+from ltu_jax.core.errors import UserError
+
+FRAMES = 1000  # log-mel frames of the window: 10 s
+POOLED = 20  # encoder steps averaged into one audio token
+_VERSION = 1  # of the computation; a change of its numbers changes every fingerprint
+
+
+def fingerprint(*, whisper_sha256: str, dtype: str) -> str:
+    """Name the features of an encoder: hex SHA-256 over weights, dtype, window and pooling."""
+    parts = {
+        "version": _VERSION,
+        "whisper": whisper_sha256,
+        "dtype": dtype,
+        "frames": FRAMES,
+        "pooled": POOLED,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class FeatureExtractor:
+    """Batched Whisper features; the weights are opened at first use, by the Beam worker itself."""
+
+    def __init__(self, weights_dir: str | Path, *, batch_size: int, dtype: str = "float32"):
+        """Name the encoder.
+
+        Args:
+            weights_dir: weights directory of kind "whisper".
+            batch_size: rows computed at once; one shape, hence one compilation.
+            dtype: of the activations; stored features are float32 either way.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; it must be at least 1")
+        self.weights_dir, self.batch_size, self.dtype = Path(weights_dir), batch_size, dtype
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("weights_dir", "batch_size", "dtype")
+        return {name: getattr(self, name) for name in names}
+
+    @functools.cached_property
+    def _weights(self) -> Any:
+        from ltu_jax.weights.store import load_weights
+
+        return load_weights(self.weights_dir, kind="whisper", dtype=np.float32)
+
+    @functools.cached_property
+    def _config(self) -> Any:
+        from ltu_jax.models.whisper import WhisperConfig
+
+        return WhisperConfig.from_dict(self._weights.config)
+
+    @functools.cached_property
+    def _computed(self) -> Any:
+        import jax
+
+        from ltu_jax.models import build
+        from ltu_jax.weights.store import check_against
+
+        fns = build.whisper(self._config, dtype=self.dtype)
+        check_against(fns.shapes, self._weights.params, what=str(self.weights_dir))
+        # The encoder alone: the decoder's parameters would only take memory.
+        params = {
+            path: self._weights.params[path] for path in fns.shapes if path.startswith("encoder.")
+        }
+        return functools.partial(jax.jit(fns.features), jax.device_put(params))
+
+    @property
+    def n_mels(self) -> int:
+        """M, the mel bins the encoder takes."""
+        return self._config.n_mels
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(W, A, D) of one clip's features."""
+        return self._config.n_audio_layer, FRAMES // 2 // POOLED, self._config.n_audio_state
+
+    def describe(self) -> Mapping[str, Any]:
+        """What a records manifest says about its features."""
+        return {
+            "fingerprint": fingerprint(whisper_sha256=self._weights.sha256, dtype=self.dtype),
+            "whisper": self.weights_dir.name,
+            "whisper_sha256": self._weights.sha256,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+        }
+
+    def __call__(
+        self, log_mels: Sequence[Float[np.ndarray, "F M"]]
+    ) -> Float[np.ndarray, "N W A D"]:
+        """Features float32 [N, W, A, D] of N windows [1000, M]; `UserError` when not finite."""
+        log_mels = np.stack(log_mels).astype(np.float32)
+        out = np.empty((len(log_mels), *self.shape), np.float32)
+        for start in range(0, len(log_mels), self.batch_size):
+            part = log_mels[start : start + self.batch_size]
+            rows = np.zeros((self.batch_size, *part.shape[1:]), np.float32)
+            rows[: len(part)] = part
+            out[start : start + len(part)] = np.asarray(self._computed(rows), np.float32)[
+                : len(part)
+            ]
+        if not np.isfinite(out).all():
+            bad = int(np.flatnonzero(~np.isfinite(out).all(axis=(1, 2, 3)))[0])
+            raise UserError(
+                f"features of clip {bad} of the batch are not finite; "
+                f"the weights in {self.weights_dir} may be damaged"
+            )
+        return out

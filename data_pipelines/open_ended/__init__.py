@@ -1,0 +1,1 @@
+"""Open-ended questions: the answer is prose."""

@@ -1,0 +1,1 @@
+"""Sources of the mini corpus: pinned packages, voices, music, sounds, sentences, the plan."""

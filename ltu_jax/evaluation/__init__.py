@@ -1,0 +1,1 @@
+"""Benchmarks: the same items in five input modes, graded, with intervals and chance levels."""

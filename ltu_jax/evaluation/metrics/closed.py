@@ -1,0 +1,77 @@
+"""Closed-ended answers: the class a sentence names, accuracy, macro-F1, and chance levels."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def normal(text: str) -> str:
+    """Lower case, with hyphens, underscores and runs of white space as single spaces."""
+    return re.sub(r"[\s_\-\u2010-\u2015]+", " ", text.lower()).strip()
+
+
+def named_class(text: str, choices: Sequence[str]) -> str | None:
+    """The one choice that `text` names, or None when it names none or several.
+
+    Whole words only, longer choices first: what "church bell" has matched is no longer there for
+    "bell", and "female" never counts as "male". A class named twice is still one class.
+    """
+    rest = normal(text)
+    found = set()
+    for choice in sorted(choices, key=lambda choice: len(normal(choice)), reverse=True):
+        rest, hits = re.subn(rf"(?<!\w){re.escape(normal(choice))}(?!\w)", "\n", rest)
+        if hits:
+            found.add(choice)
+    return found.pop() if len(found) == 1 else None
+
+
+def confusion_counts(
+    truth: Sequence[str], predicted: Sequence[str | None], *, classes: Sequence[str]
+) -> np.ndarray:
+    """One flattened confusion matrix per sample, [n, K * (K + 1)]; its last column is unparsed."""
+    k = len(classes)
+    place = {name: index for index, name in enumerate(classes)}
+    counts = np.zeros((len(truth), k, k + 1))
+    for row, (true, guess) in enumerate(zip(truth, predicted, strict=True)):
+        counts[row, place[true], k if guess is None else place[guess]] = 1
+    return counts.reshape(len(truth), k * (k + 1))
+
+
+def macro_f1(sums: np.ndarray) -> np.ndarray:
+    """Mean F1 over the classes that occur, from summed confusion counts [..., K * (K + 1)].
+
+    An unparsed answer is a miss of its true class and a false alarm of none. A class neither true
+    nor predicted anywhere (possible in a resample) has no F1 and is left out, as scikit-learn does.
+    """
+    k = round((np.sqrt(1 + 4 * sums.shape[-1]) - 1) / 2)
+    table = sums.reshape(*sums.shape[:-1], k, k + 1)
+    right = np.einsum("...kk->...k", table[..., :k])
+    relevant = table.sum(axis=-1) + table[..., :k].sum(axis=-2)
+    f1 = np.divide(2 * right, relevant, out=np.zeros_like(right), where=relevant > 0)
+    return f1.sum(axis=-1) / np.maximum((relevant > 0).sum(axis=-1), 1)
+
+
+def chance_accuracy(truth: Sequence[str], choices: Sequence[Sequence[str]]) -> float:
+    """Accuracy of the best constant answer to each kind of question (each distinct set of choices).
+
+    Never below a uniform guess over the choices, and equal to it when the classes are balanced.
+    """
+    tallies: dict[frozenset[str], Counter[str]] = {}
+    for true, among in zip(truth, choices, strict=True):
+        tallies.setdefault(frozenset(among), Counter())[true] += 1
+    return sum(max(tally.values()) for tally in tallies.values()) / len(truth)
+
+
+def chance_macro_f1(truth: Sequence[str], *, classes: Sequence[str]) -> float:
+    """Macro-F1 of a blind guess: the better of uniform guessing (in expectation) and a constant.
+
+    Uniform guessing hits a class of share p with precision p and recall 1/K, so its F1 from
+    expected counts is 2p/K / (p + 1/K).
+    """
+    share = np.array([truth.count(name) / len(truth) for name in classes])
+    share = share[share > 0]
+    uniform = np.mean(2 * share / len(classes) / (share + 1 / len(classes)))
+    constant = 2 * share.max() / (share.max() + 1) / len(share)
+    return float(max(uniform, constant))

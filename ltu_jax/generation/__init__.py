@@ -1,0 +1,1 @@
+"""Answering: logit processors, the one compiled decoding loop, and Whisper transcription."""

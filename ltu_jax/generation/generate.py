@@ -1,0 +1,357 @@
+"""Autoregressive answers: one prefill, then one step function that both roads use.
+
+`generate` runs the step in a compiled `lax.while_loop`; `stream` calls the same step once a token.
+Prompts are left-padded to a few bucket lengths and the answer buffer to a few sizes, so a long
+evaluation compiles a handful of programs. Audio tokens come before the padding and the text; the
+mask is `[ones(A), text mask]` and positions are `cumsum(mask) - 1` (facts 19 and 5a: the mask of
+the released code is misaligned for padded batches; this one gives each row its own answer).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.core.trees import Params
+from ltu_jax.generation import sampling as sampling_lib
+from ltu_jax.generation.sampling import RowSettings, SamplingConfig
+
+PROMPT_BUCKETS = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 512)
+ANSWER_BUCKETS = (8, 16, 32, 64, 128, 256, 512)
+BATCH_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+PAD_ID = 0
+
+
+class DecoderFns(Protocol):
+    """What decoding needs of a model bundle (`ltu_jax.models.build.ltu_as`)."""
+
+    prefill: Callable[..., Any]
+    extend: Callable[..., Any]
+    init_cache: Callable[..., Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """Answers of a batch.
+
+    `tokens` int32 [B, N] holds the new ids, the end-of-sequence id included and pads after it;
+    `lengths` int32 [B] counts them; `finish_reasons` says "eos" or "length" for each row;
+    `scores` float32 [B, N, V] are the processed logits each token was chosen from, if asked for.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    finish_reasons: tuple[str, ...]
+    scores: np.ndarray | None
+
+    def row(self, index: int) -> list[int]:
+        """The new ids of one row, the end-of-sequence id included if it came."""
+        return self.tokens[index, : self.lengths[index]].tolist()
+
+
+class _Steps(NamedTuple):
+    """The model functions, hashable so that they can key a compiled program."""
+
+    prefill: Callable[..., Any]
+    extend: Callable[..., Any]
+    init_cache: Callable[..., Any]
+
+
+class _Prompt(NamedTuple):
+    """Device inputs of one batch; all shapes are bucket shapes."""
+
+    input_ids: Int[Array, "B T"]
+    mask: Bool[Array, "B T"]
+    audio_features: Float[Array, "B W A D"] | None
+    limits: Int[Array, "B"]  # new tokens allowed; 0 for rows that only fill the batch
+    eos_id: Int[Array, ""]
+    settings: RowSettings | None
+
+
+class _State(NamedTuple):
+    """Everything that one step reads and writes."""
+
+    cache: Any
+    token: Int[Array, "B"]  # the newest token of each row
+    count: Int[Array, ""]  # tokens made so far, `token` included
+    next_position: Int[Array, "B"]  # where `token` stands when it is fed back
+    done: Bool[Array, "B"]
+    ended: Bool[Array, "B"]  # done by end-of-sequence
+    seen: Bool[Array, "B V"] | None
+    scores: Float[Array, "B V"]  # what `token` was chosen from
+
+
+def bucket(n: int, sizes: Sequence[int]) -> int:
+    """The smallest size that holds `n`; beyond the last, the next multiple of the last."""
+    return next((size for size in sizes if size >= n), -(-n // sizes[-1]) * sizes[-1])
+
+
+def left_pad(
+    rows: Sequence[Sequence[int]], *, length: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token lists as int32 [B, T] padded on the left with 0, and the bool mask of real tokens.
+
+    Raises `ValueError` for an empty prompt or one longer than `length`.
+    """
+    longest = max(len(row) for row in rows)
+    length = bucket(longest, PROMPT_BUCKETS) if length is None else length
+    ids = np.full((len(rows), length), PAD_ID, np.int32)
+    mask = np.zeros((len(rows), length), bool)
+    for index, row in enumerate(rows):
+        if not 0 < len(row) <= length:
+            raise ValueError(f"prompt {index} has {len(row)} tokens; give 1 to {length}")
+        ids[index, length - len(row) :] = row
+        mask[index, length - len(row) :] = True
+    return ids, mask
+
+
+def text_positions(mask: Int[Array, "B T"], *, audio_tokens: int) -> Int[Array, "B S"]:
+    """Positions of `[audio][pads][text]`: `cumsum(mask) - 1`, 1 at masked places (facts 19)."""
+    full = jnp.concatenate(
+        [jnp.ones((mask.shape[0], audio_tokens), jnp.int32), mask.astype(jnp.int32)], axis=1
+    )
+    return jnp.where(full > 0, jnp.cumsum(full, axis=1) - 1, 1)
+
+
+def generate(
+    fns: DecoderFns,
+    params: Params,
+    *,
+    input_ids: np.ndarray,
+    attention_mask: np.ndarray,
+    audio_features: Any | None,
+    max_new_tokens: int | Sequence[int],
+    eos_id: int,
+    sampling: SamplingConfig | Sequence[SamplingConfig] | None,
+    with_scores: bool = False,
+) -> Generated:
+    """Answer a left-padded batch in one compiled loop that stops when every row has ended.
+
+    Args:
+        fns: the model's `prefill`, `extend` and `init_cache`.
+        params: flat parameters.
+        input_ids: int [B, T]; pads on the left.
+        attention_mask: [B, T], non-zero at real tokens (audio tokens are always attended).
+        audio_features: float [B, W, A, D], or None for text only.
+        max_new_tokens: at least 1, for all rows or one number per row.
+        eos_id: a row ends after this id, which stays in its tokens.
+        sampling: None is greedy; one config for all rows (each row draws as if it were alone), or
+            one config per row.
+        with_scores: also return the processed logits of each step (memory B x N x V).
+
+    Raises:
+        ValueError: shapes that do not agree, a mask that does not end in a real token, a limit
+            below 1.
+    """
+    rows = _check(input_ids, attention_mask, audio_features)
+    limits = _limits(max_new_tokens, rows)
+    prompt = _prompt(input_ids, attention_mask, audio_features, limits, eos_id, sampling)
+    size = bucket(int(limits.max()), ANSWER_BUCKETS)
+    tokens, lengths, ended, scores = _loop(
+        params, prompt, steps=_steps(fns), size=size, with_scores=with_scores
+    )
+    keep = slice(0, int(limits.max()))
+    return Generated(
+        tokens=np.asarray(tokens)[:rows, keep],
+        lengths=np.asarray(lengths)[:rows],
+        finish_reasons=tuple("eos" if end else "length" for end in np.asarray(ended)[:rows]),
+        scores=np.asarray(scores)[:rows, keep] if with_scores else None,
+    )
+
+
+def stream(
+    fns: DecoderFns,
+    params: Params,
+    *,
+    input_ids: np.ndarray,
+    attention_mask: np.ndarray,
+    audio_features: Any | None,
+    max_new_tokens: int,
+    eos_id: int,
+    sampling: SamplingConfig | None,
+) -> Iterator[int]:
+    """Yield the new ids of a single prompt one by one, the end-of-sequence id included.
+
+    Same arguments, ids and errors as `generate` with one row: both roads run the same step.
+    """
+    rows = _check(input_ids, attention_mask, audio_features)
+    if rows != 1:
+        raise ValueError(f"stream takes one prompt, got {rows}; use generate for a batch")
+    limits = _limits(max_new_tokens, rows)
+    prompt = _prompt(input_ids, attention_mask, audio_features, limits, eos_id, sampling)
+    steps = _steps(fns)
+    state = _jit_start(params, prompt, steps=steps, size=bucket(max_new_tokens, ANSWER_BUCKETS))
+    yield int(state.token[0])
+    while not bool(state.done[0]):
+        state = _jit_step(params, prompt, state, steps=steps)
+        yield int(state.token[0])
+
+
+def _start(params: Params, prompt: _Prompt, *, steps: _Steps, size: int) -> _State:
+    """Read the prompt into a new cache and choose the first token of every row."""
+    features = prompt.audio_features
+    audio_tokens = 0 if features is None else features.shape[2]
+    rows, length = prompt.input_ids.shape
+    positions = text_positions(prompt.mask, audio_tokens=audio_tokens)
+    logits, cache = steps.prefill(
+        params,
+        prompt.input_ids,
+        features,
+        segment_ids=prompt.mask.astype(jnp.int32),
+        positions=positions,
+        cache=steps.init_cache(rows, audio_tokens + length + size),
+    )
+    seen = None
+    if prompt.settings is not None:
+        seen = sampling_lib.seen_tokens(
+            prompt.input_ids, attention_mask=prompt.mask, vocab=logits.shape[-1]
+        )
+    state = _State(
+        cache=cache,
+        token=jnp.zeros(rows, jnp.int32),
+        count=jnp.zeros((), jnp.int32),
+        next_position=positions[:, -1],
+        done=prompt.limits < 1,
+        ended=jnp.zeros(rows, bool),
+        seen=seen,
+        scores=logits,
+    )
+    return _take(prompt, state, logits)
+
+
+def _step(params: Params, prompt: _Prompt, state: _State, *, steps: _Steps) -> _State:
+    """Feed the newest token back and choose the next one: the one step of both roads."""
+    logits, cache = steps.extend(
+        params, state.token[:, None], positions=state.next_position[:, None], cache=state.cache
+    )
+    return _take(prompt, state._replace(cache=cache), logits)
+
+
+def _take(prompt: _Prompt, state: _State, logits: Array) -> _State:
+    """Choose a token from `logits`; rows that are done get pads and change nothing else."""
+    if prompt.settings is None:
+        scores = logits.astype(jnp.float32)
+        token = jnp.argmax(scores, axis=-1).astype(jnp.int32)
+        seen = None
+    else:
+        scores = sampling_lib.process(logits, seen=state.seen, settings=prompt.settings)
+        token = sampling_lib.choose(scores, settings=prompt.settings, step=state.count)
+        seen = state.seen.at[jnp.arange(token.shape[0]), token].max(~state.done)
+    token = jnp.where(state.done, PAD_ID, token)
+    count = state.count + 1
+    ended = state.ended | (~state.done & (token == prompt.eos_id))
+    return _State(
+        cache=state.cache,
+        token=token,
+        count=count,
+        next_position=state.next_position + 1,
+        done=state.done | ended | (count >= prompt.limits),
+        ended=ended,
+        seen=seen,
+        scores=scores,
+    )
+
+
+@partial(jax.jit, static_argnames=("steps", "size", "with_scores"))
+def _loop(params: Params, prompt: _Prompt, *, steps: _Steps, size: int, with_scores: bool):
+    """Tokens [B, size], lengths [B], ended [B] and, if wanted, scores [B, size, V]."""
+    first = _start(params, prompt, steps=steps, size=size)
+    rows, vocab = first.scores.shape
+    tokens = jnp.full((rows, size), PAD_ID, jnp.int32).at[:, 0].set(first.token)
+    scores = jnp.zeros((rows, size if with_scores else 0, vocab), jnp.float32)
+    if with_scores:
+        scores = scores.at[:, 0].set(first.scores)
+    lengths = jnp.where(prompt.limits > 0, 1, 0)
+
+    def going(carry):
+        return ~jnp.all(carry[0].done)
+
+    def body(carry):
+        state, tokens, lengths, scores = carry
+        lengths = lengths + ~state.done
+        state = _step(params, prompt, state, steps=steps)
+        place = state.count - 1
+        tokens = tokens.at[:, place].set(state.token)
+        if with_scores:
+            scores = scores.at[:, place].set(state.scores)
+        return state, tokens, lengths, scores
+
+    state, tokens, lengths, scores = jax.lax.while_loop(
+        going, body, (first, tokens, lengths, scores)
+    )
+    return tokens, lengths, state.ended, scores
+
+
+_jit_start = jax.jit(_start, static_argnames=("steps", "size"))
+_jit_step = jax.jit(_step, static_argnames=("steps",))
+
+
+def _steps(fns: DecoderFns) -> _Steps:
+    return _Steps(prefill=fns.prefill, extend=fns.extend, init_cache=fns.init_cache)
+
+
+def _check(input_ids: Any, attention_mask: Any, audio_features: Any | None) -> int:
+    """The number of rows; shapes and mask are what they should be or a `ValueError` says why."""
+    shape = np.shape(input_ids)
+    if len(shape) != 2 or np.shape(attention_mask) != shape:
+        raise ValueError(
+            f"input_ids {shape} and attention_mask {np.shape(attention_mask)} must both be [B, T]; "
+            "the mask covers the text only, audio tokens are always attended"
+        )
+    if not np.all(np.asarray(attention_mask)[:, -1]):
+        raise ValueError("attention_mask must end in 1 in every row: pad prompts on the left")
+    if audio_features is not None and (
+        np.ndim(audio_features) != 4 or np.shape(audio_features)[0] != shape[0]
+    ):
+        raise ValueError(
+            f"audio_features {np.shape(audio_features)} must be [B, W, A, D] with B = {shape[0]}"
+        )
+    return shape[0]
+
+
+def _limits(max_new_tokens: int | Sequence[int], rows: int) -> np.ndarray:
+    limits = np.broadcast_to(np.asarray(max_new_tokens, np.int32), (rows,))
+    if limits.min() < 1:
+        raise ValueError(f"max_new_tokens={int(limits.min())}: must be at least 1")
+    return limits
+
+
+def _prompt(
+    input_ids: np.ndarray,
+    attention_mask: np.ndarray,
+    audio_features: Any | None,
+    limits: np.ndarray,
+    eos_id: int,
+    sampling: SamplingConfig | Sequence[SamplingConfig] | None,
+) -> _Prompt:
+    """Pad rows and prompt to their bucket sizes; the extra rows repeat row 0 and end at once."""
+    rows, length = np.shape(input_ids)
+    extra = bucket(rows, BATCH_BUCKETS) - rows
+    left = bucket(length, PROMPT_BUCKETS) - length
+
+    def fill(array: Any) -> Any:
+        return np.concatenate([array, np.repeat(array[:1], extra, axis=0)]) if extra else array
+
+    ids = np.pad(np.asarray(input_ids, np.int32), ((0, 0), (left, 0)), constant_values=PAD_ID)
+    mask = np.pad(np.asarray(attention_mask).astype(bool), ((0, 0), (left, 0)))
+    settings = None
+    if sampling is not None:
+        configs = [sampling] * rows if isinstance(sampling, SamplingConfig) else list(sampling)
+        if len(configs) == rows:
+            configs += configs[:1] * extra
+        settings = sampling_lib.row_settings(configs, rows=rows + extra)
+    return _Prompt(
+        input_ids=jnp.asarray(fill(ids)),
+        mask=jnp.asarray(fill(mask)),
+        audio_features=None
+        if audio_features is None
+        else jnp.asarray(fill(np.asarray(audio_features))),
+        limits=jnp.asarray(np.concatenate([limits, np.zeros(extra, np.int32)])),
+        eos_id=jnp.asarray(eos_id, jnp.int32),
+        settings=settings,
+    )

@@ -1,0 +1,86 @@
+"""What goes into an answer and what comes out, and how questions are put into batches."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from ltu_jax.core.axes import Array, Float
+from ltu_jax.core.errors import UserError
+from ltu_jax.generation.sampling import SamplingConfig
+
+
+class Mode(StrEnum):
+    """What of a clip the model is given."""
+
+    JOINT = "joint"  # audio tokens, and the transcript in the prompt
+    AUDIO = "audio"  # audio tokens, and an empty Input block
+    TEXT = "text"  # no audio tokens, the transcript in the prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """A clip made ready for questions: `features` float32 [W, A, D], or None in text mode."""
+
+    features: np.ndarray | None
+    spoken_text: str
+    seconds: float | None
+    seconds_dropped: float
+    mode: Mode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One question for `answer_batch`; no features means text only, "" means no Input block."""
+
+    question: str
+    spoken_text: str
+    audio_features: Float[Array, "W A D"] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """An answer and what it was given.
+
+    `text` is the answer without special tokens, `spoken_text` what stood in the prompt's Input
+    block, `seconds` the clip's length (None when only features were given), `seconds_dropped` how
+    much of it lies behind the model's window, `tokens` the new ids (end token included),
+    `finish_reason` "eos" or "length".
+    """
+
+    text: str
+    spoken_text: str
+    seconds: float | None
+    seconds_dropped: float
+    tokens: tuple[int, ...]
+    finish_reason: str
+
+
+def per_request(
+    sampling: SamplingConfig | Sequence[SamplingConfig] | None, count: int
+) -> list[SamplingConfig] | None:
+    """One config a request, or None for greedy decoding; `UserError` when the numbers differ."""
+    if sampling is None:
+        return None
+    configs = [sampling] * count if isinstance(sampling, SamplingConfig) else list(sampling)
+    if len(configs) != count:
+        raise UserError(
+            f"{len(configs)} sampling configs for {count} requests; give one or {count}"
+        )
+    return configs
+
+
+def batches(
+    requests: Sequence[Request], prompts: Sequence[Sequence[int]], batch_size: int
+) -> Iterator[list[int]]:
+    """Batches of request indices: all with audio or all without, of similar prompt length."""
+    for with_audio in (True, False):
+        members = [
+            i
+            for i, request in enumerate(requests)
+            if (request.audio_features is not None) == with_audio
+        ]
+        members.sort(key=lambda i: len(prompts[i]))
+        for first in range(0, len(members), batch_size):
+            yield members[first : first + batch_size]

@@ -1,0 +1,158 @@
+"""Choosing the next token: logit processors in the official order, per row, under `jit`.
+
+The order is that of the released system (facts 21): repetition penalty over every prompt and
+generated id -> temperature -> top-k (ties of the k-th kept) -> top-p -> softmax -> draw. Settings
+are traced arrays with one entry per row, so requests with different settings share one compiled
+program, and every row draws from its own key: a batch never changes what a row answers.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Self, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.core.errors import UserError
+
+Pick = Literal["draw", "argmax"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How one answer is drawn; greedy decoding is `None` in place of a config.
+
+    `temperature` > 0 (1 = unchanged), `top_p` in (0, 1] (1 = off), `top_k` >= 0 (0 = off; more
+    than the vocabulary means all of it), `repetition_penalty` > 0 (1 = off). `pick="argmax"`
+    applies the processors and takes the best token instead of drawing. Raises `UserError` for a
+    value out of range.
+    """
+
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    seed: int
+    pick: Pick = "draw"
+
+    def __post_init__(self) -> None:
+        checks = (
+            (
+                "temperature",
+                self.temperature > 0 and math.isfinite(self.temperature),
+                "must be above 0; for greedy decoding pass sampling=None",
+            ),
+            ("top_p", 0 < self.top_p <= 1, "must be in (0, 1]; 1 turns it off"),
+            (
+                "top_k",
+                isinstance(self.top_k, int) and self.top_k >= 0,
+                "must be an integer of at least 0; 0 turns it off",
+            ),
+            (
+                "repetition_penalty",
+                self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty),
+                "must be above 0; 1 turns it off",
+            ),
+            (
+                "seed",
+                isinstance(self.seed, int) and 0 <= self.seed < 2**32,
+                "must be an integer in [0, 2**32)",
+            ),
+            ("pick", self.pick in get_args(Pick), f"must be one of {get_args(Pick)}"),
+        )
+        for name, ok, rule in checks:
+            if not ok:
+                raise UserError(f"sampling {name}={getattr(self, name)!r}: {rule}")
+
+    @classmethod
+    def official(cls, *, seed: int) -> Self:
+        """The settings of the published evaluation (facts, "Published scores")."""
+        return cls(temperature=0.1, top_p=0.95, top_k=500, repetition_penalty=1.1, seed=seed)
+
+
+class RowSettings(NamedTuple):
+    """Sampling settings of a batch, one entry per row, ready to be traced."""
+
+    temperature: Float[Array, "B"]
+    top_p_tail: Float[Array, "B"]  # 1 - top_p rounded once, as torch compares it; 0 = off
+    top_k: Int[Array, "B"]
+    repetition_penalty: Float[Array, "B"]
+    argmax: Bool[Array, "B"]
+    key: Array  # [B] typed PRNG keys
+
+
+def row_settings(sampling: SamplingConfig | Sequence[SamplingConfig], *, rows: int) -> RowSettings:
+    """One `RowSettings` for `rows` rows from one config for all or one config per row.
+
+    With one config every row gets the same key: what a row draws does not depend on its place in
+    the batch. Raises `UserError` when the number of configs is not the number of rows.
+    """
+    configs = [sampling] * rows if isinstance(sampling, SamplingConfig) else list(sampling)
+    if len(configs) != rows:
+        raise UserError(f"{len(configs)} sampling configs for {rows} rows; give one or {rows}")
+    return RowSettings(
+        temperature=jnp.asarray([c.temperature for c in configs], jnp.float32),
+        top_p_tail=jnp.asarray([1.0 - c.top_p for c in configs], jnp.float32),
+        top_k=jnp.asarray([min(c.top_k, np.iinfo(np.int32).max) for c in configs], jnp.int32),
+        repetition_penalty=jnp.asarray([c.repetition_penalty for c in configs], jnp.float32),
+        argmax=jnp.asarray([c.pick == "argmax" for c in configs]),
+        key=jax.vmap(jax.random.key)(jnp.asarray([c.seed for c in configs], jnp.uint32)),
+    )
+
+
+def seen_tokens(
+    input_ids: Int[Array, "B T"], *, attention_mask: Array, vocab: int
+) -> Bool[Array, "B V"]:
+    """Which ids occur in each row at places where the mask is set (pads do not count)."""
+    rows = jnp.arange(input_ids.shape[0])[:, None]
+    seen = jnp.zeros((input_ids.shape[0], vocab), bool)
+    return seen.at[rows, input_ids].max(attention_mask.astype(bool))
+
+
+def process(
+    logits: Float[Array, "B V"], *, seen: Bool[Array, "B V"], settings: RowSettings
+) -> Float[Array, "B V"]:
+    """Processed float32 scores; removed tokens are -inf (facts 21, golden `sampling`)."""
+    scores = _penalise(logits.astype(jnp.float32), seen, settings.repetition_penalty[:, None])
+    scores = scores / settings.temperature[:, None]
+    return _top_k_top_p(scores, settings.top_k, settings.top_p_tail)
+
+
+def choose(scores: Float[Array, "B V"], *, settings: RowSettings, step: Array) -> Int[Array, "B"]:
+    """The next token of each row: drawn with the row's key folded with `step`, or the best."""
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(settings.key)
+    drawn = jax.vmap(jax.random.categorical)(keys, scores)
+    return jnp.where(settings.argmax, jnp.argmax(scores, axis=-1), drawn).astype(jnp.int32)
+
+
+def _penalise(scores: Array, seen: Array, penalty: Array) -> Array:
+    """Ids seen before lose score, once, however often they occurred."""
+    return jnp.where(seen, jnp.where(scores < 0, scores * penalty, scores / penalty), scores)
+
+
+def _top_k_top_p(scores: Array, top_k: Array, tail: Array) -> Array:
+    """Both filters from one ascending sort.
+
+    Both remove a prefix of the ascending order, so what is kept is described by the first kept
+    (value, index) pair, and no scatter back into vocabulary order is needed.
+    """
+    vocab = scores.shape[-1]
+    index = jnp.broadcast_to(jnp.arange(vocab, dtype=jnp.int32), scores.shape)
+    ordered, order = jax.lax.sort((scores, index), num_keys=1, is_stable=True)
+
+    k = jnp.where(top_k == 0, vocab, jnp.minimum(top_k, vocab))
+    kth = jnp.take_along_axis(ordered, vocab - k[:, None], axis=-1)
+    ordered = jnp.where(ordered < kth, -jnp.inf, ordered)
+
+    cumulative = jnp.cumsum(jax.nn.softmax(ordered, axis=-1), axis=-1)
+    removed = jnp.where(tail > 0, jnp.sum(cumulative <= tail[:, None], axis=-1), 0)
+    removed = jnp.minimum(removed, vocab - 1)[:, None]  # at least one token stays
+    first_value = jnp.take_along_axis(ordered, removed, axis=-1)
+    first_index = jnp.take_along_axis(order, removed, axis=-1)
+
+    # With top-p off the first kept value may be -inf; `>=` on the pair then keeps everything.
+    kept = (scores > first_value) | ((scores == first_value) & (index >= first_index))
+    return jnp.where((scores >= kth) & kept, scores, -jnp.inf)

@@ -1,0 +1,362 @@
+"""Speech to text with Whisper, batched over clips, by the rules of openai/whisper `transcribe`.
+
+Each clip moves through 30 s windows. A window is encoded once; all windows at hand are decoded
+together in one compiled loop that stops when the last row has ended. Windows whose text repeats
+itself or is unlikely are decoded again at the next temperature, together with those that ran out
+of room, so one bad clip never holds up a batch. A clip's text does not depend on its batch.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ltu_jax.core.axes import Array, Float
+from ltu_jax.core.errors import UserError
+from ltu_jax.generation import whisper_decode
+from ltu_jax.generation.generate import BATCH_BUCKETS, bucket
+from ltu_jax.generation.whisper_clip import (
+    SECONDS_PER_FRAME,
+    Clip,
+    Quality,
+    Segment,
+    Transcript,
+    begin,
+)
+from ltu_jax.generation.whisper_rules import (
+    LANGUAGES,
+    Masks,
+    Vocabulary,
+    compression_ratio,
+    cut,
+    masks,
+)
+from ltu_jax.models.build import WhisperFns, whisper
+from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.weights import store
+
+# First try of a window: room for fluent speech of its length. What needs more is decoded again
+# with Whisper's full room; that is rare, and mostly a text that repeats itself.
+_TOKENS_PER_SECOND, _SPARE_TOKENS = 5.0, 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscribeOptions:
+    """The thresholds of openai/whisper; `OPENAI` has its defaults but one.
+
+    `temperatures` are tried in turn while a text repeats itself (`compression_ratio_limit`) or is
+    unlikely (`logprob_limit`), unless the window is silent (`no_speech_limit` and unlikely).
+    `language` None detects it with a multilingual model. `condition_on_previous_text` puts the
+    text so far into the prompt of the next window.
+    """
+
+    temperatures: tuple[float, ...]
+    compression_ratio_limit: float
+    logprob_limit: float
+    no_speech_limit: float
+    timestamps: bool
+    language: str | None
+    condition_on_previous_text: bool
+    seed: int
+
+
+# Whisper conditions on the previous text; here that is off, because one invented sentence then
+# spreads over the rest of a long clip. Clips of up to 30 s are not affected.
+OPENAI = TranscribeOptions(
+    temperatures=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+    compression_ratio_limit=2.4,
+    logprob_limit=-1.0,
+    no_speech_limit=0.6,
+    timestamps=True,
+    language=None,
+    condition_on_previous_text=False,
+    seed=0,
+)
+
+
+@dataclass
+class _Job:
+    """One decoding of one clip's window."""
+
+    index: int
+    clip: Clip
+    encoded: Any = None
+    prompt: list[int] = field(default_factory=list)
+    attempt: int = 0  # index of the temperature
+    full_room: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transcriber:
+    """A Whisper model ready to transcribe; made by `load_transcriber` or from its parts."""
+
+    fns: WhisperFns
+    params: Mapping[str, Array]
+    vocabulary: Vocabulary
+    masks: Masks
+    decode_text: Callable[[list[int]], str]
+
+    @classmethod
+    def of(cls, fns: WhisperFns, params: Mapping[str, Any], *, tokenizer: Any) -> "Transcriber":
+        """From functions, parameters and a `tokenizers.Tokenizer` of the same Whisper."""
+        vocabulary = Vocabulary.of_size(fns.config.n_vocab)
+
+        def encode(part: str) -> list[int]:
+            return tokenizer.encode(part, add_special_tokens=False).ids
+
+        return cls(
+            fns=fns,
+            params=params,
+            vocabulary=vocabulary,
+            masks=masks(vocabulary, encode=encode),
+            decode_text=lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
+        )
+
+    def transcribe(
+        self,
+        clips: Iterable[Float[np.ndarray, "C"]],
+        *,
+        batch_size: int,
+        options: TranscribeOptions = OPENAI,
+    ) -> list[Transcript]:
+        """One transcript a clip, in order; arguments and errors as in `iterate`."""
+        found = dict(self.iterate(clips, batch_size=batch_size, options=options))
+        return [found[index] for index in range(len(found))]
+
+    def iterate(
+        self,
+        clips: Iterable[Float[np.ndarray, "C"]],
+        *,
+        batch_size: int,
+        options: TranscribeOptions = OPENAI,
+    ) -> Iterator[tuple[int, Transcript]]:
+        """Transcribe clips of any length; yield (index of the clip, transcript) as they are ready.
+
+        Args:
+            clips: float32 samples at 16 kHz mono; read one batch at a time, so a generator keeps
+                memory small. Many clips in one call are faster than many calls: windows that need
+                another attempt are collected into full batches.
+            batch_size: windows encoded and decoded together.
+            options: thresholds and language.
+
+        Raises:
+            ValueError: a clip that is not one-dimensional or an unknown language.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size}: must be at least 1")
+        source = enumerate(clips)
+        ahead: deque[_Job] = deque()  # next windows of clips already begun
+        retries: deque[_Job] = deque()
+        while True:
+            jobs: list[_Job] = []
+            if len(retries) < batch_size:
+                jobs, empty = self._fill(ahead, source, batch_size)
+                yield from empty
+                if jobs:
+                    self._encode(jobs, options)
+            if not jobs:
+                jobs = [retries.popleft() for _ in range(min(batch_size, len(retries)))]
+            if not jobs:
+                return
+            for job, result in zip(jobs, self._decode(jobs, options), strict=True):
+                if self._again(job, result, options):
+                    retries.append(job)
+                    continue
+                self._accept(job, result, options)
+                if job.clip.size > 0:
+                    ahead.append(_Job(index=job.index, clip=job.clip))
+                else:
+                    yield job.index, self._finished(job.clip)
+
+    def _fill(
+        self, ahead: deque[_Job], source: Iterator[tuple[int, np.ndarray]], batch_size: int
+    ) -> tuple[list[_Job], list[tuple[int, Transcript]]]:
+        """Windows to encode, of begun clips first, and clips too short to have one."""
+        jobs = [ahead.popleft() for _ in range(min(batch_size, len(ahead)))]
+        empty = []
+        while len(jobs) < batch_size and (item := next(source, None)) is not None:
+            index, samples = item
+            clip = begin(samples, n_mels=self.fns.config.n_mels, index=index)
+            if clip.size > 0:
+                jobs.append(_Job(index=index, clip=clip))
+            else:
+                empty.append((index, self._finished(clip)))
+        return jobs, empty
+
+    def _encode(self, jobs: list[_Job], options: TranscribeOptions) -> None:
+        """Encode the windows and give each job its prompt."""
+        rows = bucket(len(jobs), BATCH_BUCKETS)
+        log_mel = np.stack([job.clip.window() for job in jobs])
+        log_mel = np.concatenate([log_mel, np.repeat(log_mel[:1], rows - len(jobs), axis=0)])
+        encoded = whisper_decode.encode(self.params, log_mel, function=self.fns.encode)
+        for row, job in enumerate(jobs):
+            job.encoded = encoded[row]
+            if not self.vocabulary.multilingual:
+                job.clip.language = "en"
+            elif options.language is not None:
+                job.clip.language = options.language
+        if any(job.clip.language is None for job in jobs):
+            heard = whisper_decode.detect_language(
+                self.params, encoded, fns=self._functions, vocabulary=self.vocabulary
+            )
+            for language, job in zip(np.asarray(heard).tolist(), jobs, strict=False):
+                job.clip.language = job.clip.language or LANGUAGES[language]
+        for job in jobs:
+            job.prompt = self._prompt(job.clip, options)
+
+    def _prompt(self, clip: Clip, options: TranscribeOptions) -> list[int]:
+        task = self.vocabulary.prompt(language=clip.language, timestamps=options.timestamps)
+        before = clip.tokens[clip.prompt_from :]
+        if not (options.condition_on_previous_text and before):
+            return task
+        return [self.vocabulary.previous, *before[-(self.fns.config.n_text_ctx // 2 - 1) :], *task]
+
+    def _decode(
+        self, jobs: list[_Job], options: TranscribeOptions
+    ) -> list[whisper_decode.RowResult]:
+        task = len(
+            self.vocabulary.prompt(language=jobs[0].clip.language, timestamps=options.timestamps)
+        )
+        room = self.fns.config.n_text_ctx // 2
+        if not any(job.full_room for job in jobs):
+            seconds = max(job.clip.size for job in jobs) * SECONDS_PER_FRAME
+            room = min(room, bucket(int(_TOKENS_PER_SECOND * seconds) + _SPARE_TOKENS, (32, 64)))
+        return whisper_decode.decode(
+            self.params,
+            [job.encoded for job in jobs],
+            fns=self._functions,
+            vocabulary=self.vocabulary,
+            masks=self.masks,
+            prompts=[job.prompt for job in jobs],
+            task_length=task,
+            temperatures=[options.temperatures[job.attempt] for job in jobs],
+            seeds=[(options.seed, job.clip.seek, job.attempt) for job in jobs],
+            room=room,
+            context=self.fns.config.n_text_ctx,
+            timestamps=options.timestamps,
+        )
+
+    def _quality(self, job: _Job, result: Any, options: TranscribeOptions) -> Quality:
+        words = self._words(result.tokens)
+        return Quality(
+            temperature=options.temperatures[job.attempt],
+            avg_logprob=result.sum_logprob / (len(result.tokens) + 1),
+            compression_ratio=compression_ratio(words),
+            no_speech_prob=result.no_speech_prob,
+        )
+
+    def _again(self, job: _Job, result: Any, options: TranscribeOptions) -> bool:
+        """Whether the window needs more room or the next temperature, which the job then says."""
+        if result.out_of_room:
+            job.full_room = True
+            return True
+        quality = self._quality(job, result, options)
+        unlikely = quality.avg_logprob < options.logprob_limit
+        silent = unlikely and quality.no_speech_prob > options.no_speech_limit
+        repeats = quality.compression_ratio > options.compression_ratio_limit
+        if (unlikely or repeats) and not silent and job.attempt + 1 < len(options.temperatures):
+            job.attempt += 1
+            return True
+        return False
+
+    def _accept(self, job: _Job, result: Any, options: TranscribeOptions) -> None:
+        """Take over a window's text and move the clip on."""
+        clip, quality = job.clip, self._quality(job, result, options)
+        clip.qualities.append(quality)
+        silent = (
+            quality.no_speech_prob > options.no_speech_limit
+            and quality.avg_logprob <= options.logprob_limit
+        )
+        if silent:
+            clip.seek += clip.size
+            return
+        pieces, moved = cut(result.tokens, vocabulary=self.vocabulary, frames=clip.size)
+        offset = clip.seek * SECONDS_PER_FRAME
+        for piece in pieces:
+            words = self._words(piece.tokens)
+            if piece.start == piece.end or not words:
+                continue
+            clip.tokens += piece.tokens
+            clip.segments.append(
+                Segment(
+                    start=round(offset + piece.start, 2),
+                    end=round(offset + piece.end, 2),
+                    text=words,
+                    **quality._asdict(),
+                )
+            )
+        clip.seek += moved
+        if not options.condition_on_previous_text or quality.temperature > 0.5:
+            clip.prompt_from = len(clip.tokens)
+
+    def _words(self, tokens: Sequence[int]) -> str:
+        return self.decode_text([t for t in tokens if t < self.vocabulary.end]).strip()
+
+    def _finished(self, clip: Clip) -> Transcript:
+        def mean(name: str) -> float:
+            values = [getattr(quality, name) for quality in clip.qualities]
+            return float(np.mean(values)) if values else np.nan
+
+        return Transcript(
+            text=self._words(clip.tokens),
+            segments=tuple(clip.segments),
+            language=clip.language or "en",
+            no_speech_prob=mean("no_speech_prob"),
+            avg_logprob=mean("avg_logprob"),
+        )
+
+    @property
+    def _functions(self) -> whisper_decode.Functions:
+        return whisper_decode.Functions(self.fns.init_cache, self.fns.decode)
+
+
+def load_transcriber(path: str | Path) -> Transcriber:
+    """A transcriber from a Whisper weights directory, in float32.
+
+    Raises:
+        UserError: not Whisper weights, damaged, or without tokenizer.json.
+    """
+    weights = store.load_weights(path, kind="whisper", dtype=np.float32)
+    fns = whisper(WhisperConfig.from_dict(weights.config))
+    store.check_against(fns.shapes, weights.params, what=str(path))
+    params = {name: jnp.asarray(weights.params[name]) for name in fns.shapes}
+    return Transcriber.of(fns, params, tokenizer=load_whisper_tokenizer(path))
+
+
+def load_whisper_tokenizer(path: str | Path) -> Any:
+    """The `tokenizers.Tokenizer` of a Whisper weights directory.
+
+    Raises:
+        UserError: the directory has no tokenizer.json.
+    """
+    import tokenizers
+
+    file = Path(path) / "tokenizer.json"
+    if not file.is_file():
+        raise UserError(
+            f"{path} has no tokenizer.json, so this Whisper can encode audio but not transcribe; "
+            "convert it again from a source that has one, or give the spoken text yourself"
+        )
+    tokenizer = tokenizers.Tokenizer.from_file(str(file))
+    # Some files add a space before every text; the suppressed signs exist with and without one.
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return tokenizer
+
+
+def transcribe(
+    fns: WhisperFns,
+    params: Mapping[str, Any],
+    tokenizer: Any,
+    clips: Iterable[Float[np.ndarray, "C"]],
+    *,
+    batch_size: int,
+    options: TranscribeOptions = OPENAI,
+) -> list[Transcript]:
+    """Transcribe with loose parts; see `Transcriber.of` and `Transcriber.transcribe`."""
+    params = {name: jnp.asarray(params[name]) for name in fns.shapes}
+    transcriber = Transcriber.of(fns, params, tokenizer=tokenizer)
+    return transcriber.transcribe(clips, batch_size=batch_size, options=options)

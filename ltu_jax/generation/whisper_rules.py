@@ -1,0 +1,232 @@
+"""What Whisper may say next, and what its tokens mean: vocabulary, masks, segments, quality.
+
+Behaviour of openai/whisper (`tokenizer.py`, `decoding.py`, `transcribe.py`): blank and symbol
+suppression, timestamp rules, cutting a window into segments, compression ratio.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltu_jax.core.axes import Array, Bool, Float, Int
+
+SECONDS_PER_TIMESTAMP = 0.02
+FRAMES_PER_TIMESTAMP = 2
+_TIMESTAMPS = 1501  # <|0.00|> ... <|30.00|>
+_FIRST_TIMESTAMP_LIMIT = 50  # the first segment starts within the first second
+_ENGLISH_TEXT, _MULTILINGUAL_TEXT = 50256, 50257  # byte-pair tokens before <|endoftext|>
+_MULTILINGUAL_FROM = 51865  # vocabularies from this size on have language tokens in use
+
+# In the order of their tokens.
+_LANGUAGE_CODES = """
+en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr
+bg lt la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn
+yo so af oc ka be tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su
+yue
+"""
+LANGUAGES = tuple(_LANGUAGE_CODES.split())
+
+# Annotations that are not speech. Notes are suppressed by their first byte token even where they
+# need several; the others only where they are one token, with or without a space before them.
+_NOTES = "♩♪♫♬♭♮♯"
+_SIGNS = (
+    *'"#()*+/:;<=>@[\\]^_`{|}~「」『』',
+    *("<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("'),
+    *("((", "))", "(((", ")))", "[[", "]]", "{{", "}}", "♪♪", "♪♪♪"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Ids of Whisper's special tokens, which follow from the vocabulary size alone."""
+
+    size: int
+    multilingual: bool
+    end: int
+    start: int
+    languages: range
+    translate: int
+    transcribe: int
+    start_of_lm: int
+    previous: int
+    no_speech: int
+    no_timestamps: int
+    timestamp: int  # <|0.00|>; all later ids are timestamps
+
+    @classmethod
+    def of_size(cls, n_vocab: int) -> Self:
+        """The layout of OpenAI's tokenizers: 51864 English, 51865 multilingual, 51866 large-v3.
+
+        Raises `ValueError` for any other size.
+        """
+        if not 51864 <= n_vocab <= 51866:
+            raise ValueError(
+                f"a Whisper vocabulary of {n_vocab} tokens is unknown; known are 51864 (English), "
+                "51865 (multilingual) and 51866 (large-v3, turbo)"
+            )
+        multilingual = n_vocab >= _MULTILINGUAL_FROM
+        end = _MULTILINGUAL_TEXT if multilingual else _ENGLISH_TEXT
+        task = n_vocab - _TIMESTAMPS - 6
+        return cls(
+            size=n_vocab,
+            multilingual=multilingual,
+            end=end,
+            start=end + 1,
+            languages=range(end + 2, task),
+            translate=task,
+            transcribe=task + 1,
+            start_of_lm=task + 2,
+            previous=task + 3,
+            no_speech=task + 4,
+            no_timestamps=task + 5,
+            timestamp=task + 6,
+        )
+
+    def prompt(self, *, language: str | None, timestamps: bool) -> list[int]:
+        """The task prompt; English-only models take no language and no task token.
+
+        Raises `ValueError` for a language the model does not know.
+        """
+        ids = [self.start]
+        if self.multilingual:
+            ids += [self.language_id(language), self.transcribe]
+        return ids if timestamps else [*ids, self.no_timestamps]
+
+    def language_id(self, language: str | None) -> int:
+        """The token of a language code such as "en"."""
+        known = LANGUAGES[: len(self.languages)]
+        if language not in known:
+            raise ValueError(f"language {language!r} is unknown; known are {', '.join(known)}")
+        return self.languages[known.index(language)]
+
+
+class Masks(NamedTuple):
+    """Tokens that may never be chosen, and those that may not be the first one."""
+
+    always: Bool[Array, "V"]
+    first: Bool[Array, "V"]
+
+
+def masks(vocabulary: Vocabulary, *, encode: Callable[[str], list[int]]) -> Masks:
+    """Symbol annotations and control tokens always, a blank or an immediate end at first."""
+    specials = (
+        vocabulary.transcribe,
+        vocabulary.translate,
+        vocabulary.start,
+        vocabulary.start_of_lm,
+        vocabulary.previous,
+        vocabulary.no_speech,
+    )
+    always = np.zeros(vocabulary.size, bool)
+    always[[*specials, *non_speech_ids(encode)]] = True
+    first = np.zeros(vocabulary.size, bool)
+    first[[*encode(" "), vocabulary.end]] = True
+    return Masks(always=jnp.asarray(always), first=jnp.asarray(first))
+
+
+def non_speech_ids(encode: Callable[[str], list[int]]) -> list[int]:
+    """Tokens of brackets, quotes and notes, with which Whisper annotates, not transcribes."""
+    # Fine inside a word; at the start of one, a dash or an apostrophe opens a line of dialogue.
+    ids = {encode(" -")[0], encode(" '")[0]}
+    for sign in (*_SIGNS, *_NOTES):
+        for tokens in (encode(sign), encode(f" {sign}")):
+            if len(tokens) == 1 or sign in _NOTES:
+                ids.add(tokens[0])
+    return sorted(ids)
+
+
+class Said(NamedTuple):
+    """What a row has sampled so far, as far as the rules ask."""
+
+    count: Int[Array, "B"]
+    last: Int[Array, "B"]
+    before: Int[Array, "B"]
+    newest_timestamp: Int[Array, "B"]  # -1 before the first
+
+
+def restrict(
+    logits: Float[Array, "B V"],
+    said: Said,
+    *,
+    vocabulary: Vocabulary,
+    masks: Masks,
+    timestamps: bool,
+) -> Float[Array, "B V"]:
+    """Logits with everything that may not come next at -inf."""
+    first = (said.count == 0)[:, None]
+    logits = jnp.where(masks.always | (first & masks.first), -jnp.inf, logits)
+    if not timestamps:
+        return logits
+    ids = jnp.arange(vocabulary.size)
+    is_timestamp = ids >= vocabulary.timestamp
+
+    # Timestamps come in pairs, except at the end: after one, either its partner or text.
+    after = ((said.count >= 1) & (said.last >= vocabulary.timestamp))[:, None]
+    paired = ((said.count < 2) | (said.before >= vocabulary.timestamp))[:, None]
+    banned = (after & paired & is_timestamp) | (after & ~paired & (ids < vocabulary.end))
+    # They never go back, and a segment that is open must get some length.
+    newest = said.newest_timestamp[:, None]
+    floor = jnp.where(after & ~paired, newest, newest + 1)
+    banned |= (newest >= 0) & is_timestamp & (ids < floor)
+    # The window opens with one, within its first second.
+    opening = ~is_timestamp | (ids > vocabulary.timestamp + _FIRST_TIMESTAMP_LIMIT)
+    banned |= (ids == vocabulary.no_timestamps) | (first & opening)
+    logits = jnp.where(banned, -jnp.inf, logits)
+
+    # If all timestamps together are likelier than any text token, a timestamp it is.
+    as_timestamp = jax.nn.logsumexp(jnp.where(is_timestamp, logits, -jnp.inf), axis=-1)
+    as_text = jnp.max(jnp.where(is_timestamp, -jnp.inf, logits), axis=-1)
+    must = (as_timestamp > as_text)[:, None]
+    return jnp.where(must & ~is_timestamp, -jnp.inf, logits)
+
+
+class Piece(NamedTuple):
+    """A stretch of one window: seconds from the window's start, and its tokens."""
+
+    start: float
+    end: float
+    tokens: list[int]
+
+
+def cut(tokens: Sequence[int], *, vocabulary: Vocabulary, frames: int) -> tuple[list[Piece], int]:
+    """Cut a window's tokens at its timestamp pairs.
+
+    Args:
+        tokens: sampled ids without the end token.
+        vocabulary: the special ids.
+        frames: log-mel frames of content in the window.
+
+    Returns:
+        The pieces, and how many frames to move on: the whole window, or only to the last complete
+        pair when the model was cut off inside a sentence.
+    """
+    stamp = vocabulary.timestamp
+    is_stamp = [token >= stamp for token in tokens]
+    cuts = [i + 1 for i in range(len(tokens) - 1) if is_stamp[i] and is_stamp[i + 1]]
+    if not cuts:
+        stamps = [token for token in tokens if token >= stamp]
+        end = frames * SECONDS_PER_TIMESTAMP / FRAMES_PER_TIMESTAMP
+        if stamps and stamps[-1] != stamp:
+            end = (stamps[-1] - stamp) * SECONDS_PER_TIMESTAMP
+        return [Piece(0.0, end, list(tokens))], frames
+    closed = is_stamp[-2:] == [False, True]
+    if closed:
+        cuts.append(len(tokens))
+    pieces = []
+    for begin, stop in zip([0, *cuts], cuts, strict=False):
+        part = list(tokens[begin:stop])
+        start, end = ((part[i] - stamp) * SECONDS_PER_TIMESTAMP for i in (0, -1))
+        pieces.append(Piece(start, end, part))
+    moved = (tokens[cuts[-1] - 1] - stamp) * FRAMES_PER_TIMESTAMP
+    return pieces, frames if closed else moved
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of the text over bytes of its zlib form; above 2.4 it repeats itself."""
+    data = text.encode("utf-8")
+    return len(data) / len(zlib.compress(data))

@@ -1,0 +1,72 @@
+"""Key/value caches of the two decoders: explicit arguments and return values."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ltu_jax.core.axes import Array, Bool, Float, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KVCache:
+    """Keys and values of all layers; slots fill from 0, the same slot for every row of the batch.
+
+    Heads come before slots so that a decode step's products need no transposition.
+    """
+
+    keys: Float[Array, "L B K S H"]
+    values: Float[Array, "L B K S H"]
+    visible: Bool[Array, "B S"]  # slots that later queries of the row may see
+    length: Int[Array, ""]  # slots filled
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WhisperCache:
+    """Self-attention cache of Whisper's decoder and the keys and values of the encoded audio."""
+
+    keys: Float[Array, "L B N S H"]
+    values: Float[Array, "L B N S H"]
+    cross_keys: Float[Array, "L B N A H"]
+    cross_values: Float[Array, "L B N A H"]
+    length: Int[Array, ""]
+
+
+def empty_kv_cache(
+    *, layers: int, batch: int, kv_heads: int, length: int, head_dim: int, dtype: Any
+) -> KVCache:
+    """A cache of `length` slots with none filled."""
+    shape = (layers, batch, kv_heads, length, head_dim)
+    return KVCache(
+        keys=jnp.zeros(shape, dtype),
+        values=jnp.zeros(shape, dtype),
+        visible=jnp.zeros((batch, length), bool),
+        length=jnp.int32(0),
+    )
+
+
+def write_layer(
+    stored: Float[Array, "L B K S H"],
+    new: Float[Array, "B K T H"],
+    *,
+    layer: Int[Array, ""],
+    start: Int[Array, ""],
+) -> tuple[Float[Array, "L B K S H"], Float[Array, "B K S H"]]:
+    """Put one layer's new slots at `start`; returns all layers and that layer.
+
+    Meant for a scan whose carry is `stored`: XLA then updates the cache in place instead of
+    copying it once per step.
+    """
+    stored = lax.dynamic_update_slice(
+        stored, new[None].astype(stored.dtype), (layer, 0, 0, start, 0)
+    )
+    return stored, lax.dynamic_index_in_dim(stored, layer, keepdims=False)
+
+
+def causal_slots(*, slots: int, start: Int[Array, ""], new: int) -> Bool[Array, "T S"]:
+    """Which slots each of `new` queries may see when they themselves go to `start` and on."""
+    return jnp.arange(slots)[None] <= start + jnp.arange(new)[:, None]

@@ -1,0 +1,243 @@
+"""Layers shared by Whisper, TLTR and LLaMA: products, norms, attention, and stacks under a scan.
+
+Numerics of every layer here: parameters keep their own dtype, products run in the compute dtype,
+norms and softmax in float32, and the residual stream is float32 (as the official code under
+autocast).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from ltu_jax.core.axes import Array, Bool, Float
+from ltu_jax.core.errors import UserError
+
+LAYER_NORM_EPS = 1e-5  # PyTorch's default, which Whisper, TLTR and the projection all use
+
+REMAT_POLICIES = (
+    "dots_saveable",
+    "dots_with_no_batch_dims_saveable",
+    "everything_saveable",
+    "nothing_saveable",
+)
+
+Init = Callable[[Array, tuple[int, ...]], Array]
+
+
+def fan_in_uniform(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """PyTorch's default for kernels [..., in, out]: uniform within 1/sqrt(fan in)."""
+    fan_in = 1
+    for size in shape[:-1]:
+        fan_in *= size
+    bound = fan_in**-0.5
+    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+
+def normal_002(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """LLaMA's initialisation: normal with standard deviation 0.02."""
+    return 0.02 * jax.random.normal(key, shape)
+
+
+class Linear(nnx.Module):
+    """y = x W + b with W stored [in, out]."""
+
+    def __init__(
+        self, size_in: int, size_out: int, *, bias: bool, init: Init, dtype: Any, rngs: nnx.Rngs
+    ):
+        self.dtype = jnp.dtype(dtype)
+        self.kernel = nnx.Param(init(rngs.params(), (size_in, size_out)))
+        # PyTorch draws the bias within the kernel's bound; LLaMA-style layers start it at zero.
+        bound = size_in**-0.5 if init is fan_in_uniform else 0.0
+        if bias:
+            draw = jax.random.uniform(rngs.params(), (size_out,), minval=-bound, maxval=bound)
+            self.bias = nnx.Param(draw)
+        else:
+            self.bias = None
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... I"]:
+        y = x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
+        if self.bias is not None:
+            y = y + self.bias[...].astype(self.dtype)
+        return y
+
+
+def standardise(x: Float[Array, "... D"], *, eps: float) -> Float[Array, "... D"]:
+    """LayerNorm without scale and bias, in float32."""
+    x = x.astype(jnp.float32)
+    centred = x - x.mean(-1, keepdims=True)
+    return centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
+
+
+class LayerNorm(nnx.Module):
+    """LayerNorm with scale and bias, computed and returned in float32."""
+
+    def __init__(self, size: int, *, eps: float):
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(size))
+        self.bias = nnx.Param(jnp.zeros(size))
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        scale, bias = self.scale[...], self.bias[...]
+        return standardise(x, eps=self.eps) * scale.astype(jnp.float32) + bias.astype(jnp.float32)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm with scale, computed and returned in float32."""
+
+    def __init__(self, size: int, *, eps: float):
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(size))
+
+    def __call__(self, x: Float[Array, "... E"]) -> Float[Array, "... E"]:
+        x = x.astype(jnp.float32)
+        x = x * lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.eps)
+        return x * self.scale[...].astype(jnp.float32)
+
+
+def attend(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B K S H"],
+    v: Float[Array, "B K S H"],
+    *,
+    visible: Bool[Array, "B T S"] | None,
+    scale: float,
+) -> Float[Array, "B T D"]:
+    """Softmax attention; each of the K key/value heads serves N/K neighbouring query heads.
+
+    Scores and softmax are float32. A hidden key gets the lowest finite score, not -inf, so a query
+    that sees no key averages all of them instead of becoming NaN (official mask arithmetic).
+    """
+    batch, time, heads, size = q.shape
+    kv_heads, keys = k.shape[1:3]
+    groups = heads // kv_heads
+    # The query heads of one key head become rows of one product; every product is then a plain
+    # batch of matrices, which saves the CPU a transposition of the [T, S] weights.
+    q = q.reshape(batch, time, kv_heads, groups, size).transpose(0, 2, 3, 1, 4)
+    q = q.reshape(batch, kv_heads, groups * time, size)
+    scores = jnp.einsum("BKTH,BKSH->BKTS", q, k, preferred_element_type=jnp.float32) * scale
+    if visible is not None:
+        lowest = jnp.finfo(jnp.float32).min
+        scores = scores.reshape(batch, kv_heads, groups, time, keys)
+        scores = jnp.where(visible[:, None, None], scores, lowest)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    weights = weights.reshape(batch, kv_heads, groups * time, keys)
+    mixed = jnp.einsum("BKTS,BKSH->BKTH", weights, v)
+    mixed = mixed.reshape(batch, kv_heads, groups, time, size).transpose(0, 3, 1, 2, 4)
+    return mixed.reshape(batch, time, heads * size)
+
+
+class WhisperAttention(nnx.Module):
+    """Multi-head attention of Whisper: no key bias, q and k each scaled by (D / heads)^-0.25."""
+
+    def __init__(self, size: int, heads: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.heads = heads
+        common = dict(init=fan_in_uniform, dtype=dtype, rngs=rngs)
+        self.query = Linear(size, size, bias=True, **common)
+        self.key = Linear(size, size, bias=False, **common)
+        self.value = Linear(size, size, bias=True, **common)
+        self.out = Linear(size, size, bias=True, **common)
+
+    def queries(self, x: Float[Array, "B T D"]) -> Float[Array, "B T N H"]:
+        return self._split(self.query(x)) * self._root_scale(x)
+
+    def keys_values(
+        self, x: Float[Array, "B S D"]
+    ) -> tuple[Float[Array, "B N S H"], Float[Array, "B N S H"]]:
+        k = self._split(self.key(x)) * self._root_scale(x)
+        return k.swapaxes(1, 2), self._split(self.value(x)).swapaxes(1, 2)
+
+    def mix(
+        self,
+        q: Float[Array, "B T N H"],
+        k: Float[Array, "B N S H"],
+        v: Float[Array, "B N S H"],
+        *,
+        visible: Bool[Array, "B T S"] | None = None,
+    ) -> Float[Array, "B T D"]:
+        return self.out(attend(q, k, v, visible=visible, scale=1.0))
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return self.mix(self.queries(x), *self.keys_values(x))
+
+    def _split(self, x: Array) -> Array:
+        return x.reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
+
+    def _root_scale(self, x: Array) -> float:
+        return (x.shape[-1] // self.heads) ** -0.25
+
+
+class WhisperMLP(nnx.Module):
+    """D -> 4D -> D with the exact (erf) GELU."""
+
+    def __init__(self, size: int, *, dtype: Any, rngs: nnx.Rngs):
+        common = dict(bias=True, init=fan_in_uniform, dtype=dtype, rngs=rngs)
+        self.up = Linear(size, 4 * size, **common)
+        self.down = Linear(4 * size, size, **common)
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return self.down(jax.nn.gelu(self.up(x), approximate=False))
+
+
+class WhisperBlock(nnx.Module):
+    """Pre-norm residual block of Whisper's encoder and of TLTR."""
+
+    def __init__(self, size: int, heads: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.attn_ln = LayerNorm(size, eps=LAYER_NORM_EPS)
+        self.attn = WhisperAttention(size, heads, dtype=dtype, rngs=rngs)
+        self.mlp_ln = LayerNorm(size, eps=LAYER_NORM_EPS)
+        self.mlp = WhisperMLP(size, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        x = x + self.attn(self.attn_ln(x))
+        return x + self.mlp(self.mlp_ln(x))
+
+
+def rematerialised(fn: Callable, *, remat: str) -> Callable:
+    """Wrap `fn` so that its backward pass keeps only what the policy says.
+
+    Args:
+        remat: "none" keeps everything, "full" recomputes everything, else a name of
+            `REMAT_POLICIES` (see `jax.checkpoint_policies`).
+
+    Raises:
+        UserError: an unknown policy.
+    """
+    if remat == "none":
+        return fn
+    if remat == "full":
+        return jax.checkpoint(fn, prevent_cse=False)
+    if remat not in REMAT_POLICIES:
+        choices = ("none", "full", *REMAT_POLICIES)
+        raise UserError(f"remat policy {remat!r} is unknown; choose one of {', '.join(choices)}")
+    return jax.checkpoint(fn, prevent_cse=False, policy=getattr(jax.checkpoint_policies, remat))
+
+
+def stack(make: Callable[[nnx.Rngs], nnx.Module], *, layers: int, rngs: nnx.Rngs) -> nnx.Module:
+    """`layers` equal modules as one whose parameters have a leading layer axis."""
+
+    @nnx.split_rngs(splits=layers)
+    @nnx.vmap
+    def build(rngs: nnx.Rngs) -> nnx.Module:
+        return make(rngs)
+
+    return build(rngs)
+
+
+def scan_layers(
+    stacked: nnx.Module, fn: Callable, carry: Any, inputs: Any = None, *, remat: str = "none"
+) -> tuple[Any, Any]:
+    """Thread `carry` through the layers: `fn(layer, carry, input) -> (carry, output)`.
+
+    One compiled body for all layers, so compile time does not grow with depth.
+    """
+    graph, params = nnx.split(stacked)
+
+    def body(carry: Any, layer_inputs: Any) -> tuple[Any, Any]:
+        layer, one = layer_inputs
+        return fn(nnx.merge(graph, layer), carry, one)
+
+    return lax.scan(rematerialised(body, remat=remat), carry, (params, inputs))

@@ -1,0 +1,317 @@
+"""The LLaMA family by config: LLaMA-1/2/3, Vicuna, SmolLM2, Mistral, Qwen2.
+
+They differ in sizes, grouped-query attention, RoPE base and scaling, tied output embedding, a bias
+on q, k and v (Qwen2), and the epsilon of the norms: all of it is config, none of it is a subclass.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.models.cache import KVCache, write_layer
+from ltu_jax.models.config import Config, ConfigError, require_divisible, require_positive
+from ltu_jax.models.layers import RMSNorm, attend, normal_002, scan_layers, stack
+from ltu_jax.models.lora import PROJECTIONS, LoRAConfig, projection
+
+Rope = tuple[Float[Array, "B T H"], Float[Array, "B T H"]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeScaling(Config):
+    """LLaMA-3's stretching of the slow RoPE frequencies for long contexts."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+    def __post_init__(self) -> None:
+        require_positive(self)
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise ConfigError(
+                f"RopeScaling.high_freq_factor is {self.high_freq_factor}; it must be above "
+                f"low_freq_factor, which is {self.low_freq_factor}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LlamaConfig(Config):
+    """Sizes and numerics, under the names of Hugging Face configs."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_scaling: RopeScaling | None
+    tie_word_embeddings: bool
+    attention_bias: bool
+
+    def __post_init__(self) -> None:
+        require_positive(self)
+        require_divisible(self, "num_attention_heads", "num_key_value_heads")
+        if self.head_dim % 2:
+            raise ConfigError(f"LlamaConfig.head_dim is {self.head_dim}; RoPE needs an even one")
+
+
+def rope_frequencies(config: LlamaConfig) -> Float[Array, "H"]:
+    """Radians per position of each pair of head dimensions [head_dim / 2], float32."""
+    exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
+    rates = 1.0 / config.rope_theta**exponents
+    scaling = config.rope_scaling
+    if scaling is None:
+        return rates
+    # Periods longer than the low limit are stretched by the factor, periods shorter than the high
+    # limit are kept, and those between are blended.
+    turns = scaling.original_max_position_embeddings * rates / (2 * math.pi)
+    span = scaling.high_freq_factor - scaling.low_freq_factor
+    keep = jnp.clip((turns - scaling.low_freq_factor) / span, 0.0, 1.0)
+    return rates * (keep + (1.0 - keep) / scaling.factor)
+
+
+def rope_tables(positions: Int[Array, "B T"], config: LlamaConfig) -> Rope:
+    """Cosines and sines of the rotation angles [B, T, head_dim / 2], float32."""
+    angles = positions[..., None].astype(jnp.float32) * rope_frequencies(config)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: Float[Array, "B T N H"], rope: Rope) -> Float[Array, "B T N H"]:
+    """Rotate the pairs (i, i + H/2) in float32: the half-split order of Hugging Face weights."""
+    cos, sin = (table[:, :, None] for table in rope)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x.dtype)
+
+
+def fold(key: Array | None, name: str) -> Array | None:
+    """The dropout key of one projection: each draws its own mask, as in PEFT."""
+    return None if key is None else jax.random.fold_in(key, PROJECTIONS.index(name))
+
+
+class SelfAttention(nnx.Module):
+    """The four projections around grouped-query attention with rotary positions."""
+
+    def __init__(self, config: LlamaConfig, *, lora: LoRAConfig | None, dtype: Any, rngs: nnx.Rngs):
+        self.head_dim = config.head_dim
+        wide = config.num_attention_heads * config.head_dim
+        narrow = config.num_key_value_heads * config.head_dim
+        bias = config.attention_bias
+        size = config.hidden_size
+        common = dict(init=normal_002, lora=lora, dtype=dtype, rngs=rngs)
+        self.q_proj = projection("q_proj", size, wide, bias=bias, **common)
+        self.k_proj = projection("k_proj", size, narrow, bias=bias, **common)
+        self.v_proj = projection("v_proj", size, narrow, bias=bias, **common)
+        self.o_proj = projection("o_proj", wide, size, bias=False, **common)
+
+    def project(
+        self, x: Float[Array, "B T E"], *, rope: Rope, key: Array | None
+    ) -> tuple[Float[Array, "B T N H"], Float[Array, "B K T H"], Float[Array, "B K T H"]]:
+        """Rotated queries and keys, and values; keys and values in the layout of the cache."""
+
+        def heads(y: Array) -> Array:
+            return y.reshape(*y.shape[:-1], -1, self.head_dim)
+
+        q = heads(self.q_proj(x, dropout_key=fold(key, "q_proj")))
+        k = heads(self.k_proj(x, dropout_key=fold(key, "k_proj")))
+        v = heads(self.v_proj(x, dropout_key=fold(key, "v_proj")))
+        return rotate(q, rope), rotate(k, rope).swapaxes(1, 2), v.swapaxes(1, 2)
+
+    def mix(
+        self,
+        q: Float[Array, "B T N H"],
+        k: Float[Array, "B K S H"],
+        v: Float[Array, "B K S H"],
+        *,
+        visible: Bool[Array, "B T S"],
+        key: Array | None,
+    ) -> Float[Array, "B T E"]:
+        mixed = attend(q, k, v, visible=visible, scale=self.head_dim**-0.5)
+        return self.o_proj(mixed, dropout_key=fold(key, "o_proj"))
+
+
+class GatedMLP(nnx.Module):
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: LlamaConfig, *, lora: LoRAConfig | None, dtype: Any, rngs: nnx.Rngs):
+        size, inner = config.hidden_size, config.intermediate_size
+        common = dict(bias=False, init=normal_002, lora=lora, dtype=dtype, rngs=rngs)
+        self.gate_proj = projection("gate_proj", size, inner, **common)
+        self.up_proj = projection("up_proj", size, inner, **common)
+        self.down_proj = projection("down_proj", inner, size, **common)
+
+    def __call__(self, x: Float[Array, "B T E"], *, key: Array | None) -> Float[Array, "B T E"]:
+        gate = jax.nn.silu(self.gate_proj(x, dropout_key=fold(key, "gate_proj")))
+        up = self.up_proj(x, dropout_key=fold(key, "up_proj"))
+        return self.down_proj(gate * up, dropout_key=fold(key, "down_proj"))
+
+
+class Layer(nnx.Module):
+    """Pre-norm decoder layer, in two halves so that a cache can come between."""
+
+    def __init__(self, config: LlamaConfig, *, lora: LoRAConfig | None, dtype: Any, rngs: nnx.Rngs):
+        self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.self_attn = SelfAttention(config, lora=lora, dtype=dtype, rngs=rngs)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = GatedMLP(config, lora=lora, dtype=dtype, rngs=rngs)
+
+    def project(
+        self, x: Float[Array, "B T E"], *, rope: Rope, key: Array | None = None
+    ) -> tuple[Array, Array, Array]:
+        return self.self_attn.project(self.input_layernorm(x), rope=rope, key=key)
+
+    def finish(
+        self,
+        x: Float[Array, "B T E"],
+        qkv: tuple[Array, Array, Array],
+        *,
+        visible: Bool[Array, "B T S"],
+        key: Array | None = None,
+    ) -> Float[Array, "B T E"]:
+        x = x + self.self_attn.mix(*qkv, visible=visible, key=key)
+        return x + self.mlp(self.post_attention_layernorm(x), key=key)
+
+
+class Embedding(nnx.Module):
+    """The token table."""
+
+    def __init__(self, tokens: int, size: int, *, rngs: nnx.Rngs):
+        self.embedding = nnx.Param(normal_002(rngs.params(), (tokens, size)))
+
+
+class Head(nnx.Module):
+    """The output layer of models that do not tie it to the token table."""
+
+    def __init__(self, size: int, tokens: int, *, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(normal_002(rngs.params(), (size, tokens)))
+
+
+class Llama(nnx.Module):
+    """Decoder over embeddings, so that audio tokens can stand before text tokens."""
+
+    def __init__(
+        self,
+        config: LlamaConfig,
+        *,
+        lora: LoRAConfig | None,
+        dtype: Any,
+        remat: str,
+        rngs: nnx.Rngs,
+    ):
+        self.config, self.dtype, self.remat = config, jnp.dtype(dtype), remat
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, rngs=rngs)
+        self.layers = stack(
+            lambda rngs: Layer(config, lora=lora, dtype=dtype, rngs=rngs),
+            layers=config.num_hidden_layers,
+            rngs=rngs,
+        )
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        if config.tie_word_embeddings:
+            self.lm_head = None
+        else:
+            self.lm_head = Head(config.hidden_size, config.vocab_size, rngs=rngs)
+
+    def embed(self, ids: Int[Array, "B T"]) -> Float[Array, "B T E"]:
+        """Token embeddings as the float32 start of the residual stream."""
+        return self.embed_tokens.embedding[...][ids].astype(jnp.float32)
+
+    def unembed(self, x: Float[Array, "... E"]) -> Float[Array, "... V"]:
+        """Float32 logits of normed states."""
+        x = x.astype(self.dtype)
+        if self.lm_head is None:
+            table = self.embed_tokens.embedding[...].astype(self.dtype)
+            return jnp.einsum("...E,VE->...V", x, table, preferred_element_type=jnp.float32)
+        kernel = self.lm_head.kernel[...].astype(self.dtype)
+        return jnp.einsum("...E,EV->...V", x, kernel, preferred_element_type=jnp.float32)
+
+    def run(
+        self,
+        x: Float[Array, "B T E"],
+        *,
+        positions: Int[Array, "B T"],
+        visible: Bool[Array, "B T T"],
+        dropout_key: Array | None = None,
+    ) -> Float[Array, "B T E"]:
+        """All layers, before the final norm; the path of training."""
+        rope = rope_tables(positions, self.config)
+
+        def step(layer: Layer, x: Array, key: Array | None) -> tuple[Array, None]:
+            return layer.finish(
+                x, layer.project(x, rope=rope, key=key), visible=visible, key=key
+            ), None
+
+        keys = None
+        if dropout_key is not None:
+            keys = jax.random.split(dropout_key, self.config.num_hidden_layers)
+        return scan_layers(self.layers, step, x, keys, remat=self.remat)[0]
+
+    def trace(
+        self,
+        x: Float[Array, "B T E"],
+        *,
+        positions: Int[Array, "B T"],
+        visible: Bool[Array, "B T T"],
+    ) -> tuple[Float[Array, "L B T E"], Float[Array, "L B K T H"], Float[Array, "L B K T H"]]:
+        """Output, keys and values of every layer."""
+        rope = rope_tables(positions, self.config)
+
+        def step(layer: Layer, x: Array, _: None) -> tuple[Array, Any]:
+            q, k, v = layer.project(x, rope=rope)
+            x = layer.finish(x, (q, k, v), visible=visible)
+            return x, (x, k, v)
+
+        return scan_layers(self.layers, step, x)[1]
+
+    def fill(
+        self,
+        x: Float[Array, "B T E"],
+        *,
+        positions: Int[Array, "B T"],
+        visible: Bool[Array, "B T T"],
+        cache: KVCache,
+    ) -> tuple[Float[Array, "B T E"], KVCache]:
+        """All layers over the whole prompt, its keys and values put into an empty cache."""
+        rope = rope_tables(positions, self.config)
+
+        def step(layer: Layer, x: Array, _: None) -> tuple[Array, Any]:
+            q, k, v = layer.project(x, rope=rope)
+            return layer.finish(x, (q, k, v), visible=visible), (k, v)
+
+        x, (k, v) = scan_layers(self.layers, step, x)
+        start = (0, 0, 0, 0, 0)
+        keys = jax.lax.dynamic_update_slice(cache.keys, k.astype(cache.keys.dtype), start)
+        values = jax.lax.dynamic_update_slice(cache.values, v.astype(cache.values.dtype), start)
+        # What the last query saw is what every later token of the row may see.
+        shown = jnp.zeros_like(cache.visible).at[:, : x.shape[1]].set(visible[:, -1])
+        filled = KVCache(keys=keys, values=values, visible=shown, length=jnp.int32(x.shape[1]))
+        return x, filled
+
+    def extend(
+        self, x: Float[Array, "B T E"], *, positions: Int[Array, "B T"], cache: KVCache
+    ) -> tuple[Float[Array, "B T E"], KVCache]:
+        """All layers over new tokens that continue what is in the cache."""
+        rope = rope_tables(positions, self.config)
+        start, new, slots = cache.length, x.shape[1], cache.visible.shape[1]
+        index = jnp.arange(slots)
+        fresh = (index[None] >= start) & (index[None] <= start + jnp.arange(new)[:, None])
+        visible = cache.visible[:, None] | fresh[None]
+
+        def step(layer: Layer, carry: Any, index: Array) -> tuple[Any, None]:
+            x, keys, values = carry
+            q, k, v = layer.project(x, rope=rope)
+            keys, k = write_layer(keys, k, layer=index, start=start)
+            values, v = write_layer(values, v, layer=index, start=start)
+            return (layer.finish(x, (q, k, v), visible=visible), keys, values), None
+
+        layers = jnp.arange(self.config.num_hidden_layers)
+        (x, keys, values), _ = scan_layers(self.layers, step, (x, cache.keys, cache.values), layers)
+        shown = cache.visible | fresh[-1:]
+        return x, KVCache(keys=keys, values=values, visible=shown, length=start + new)

@@ -1,0 +1,100 @@
+"""Low-rank adapters: a trainable product of two thin matrices beside a frozen projection."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ltu_jax.core.axes import Array, Float
+from ltu_jax.models.config import Config, ConfigError
+from ltu_jax.models.layers import Init, Linear, fan_in_uniform
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoRAConfig(Config):
+    """Which projections get an adapter, of which rank; the branch is scaled by alpha / rank."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    targets: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"LoRAConfig.rank is {self.rank}; it must be at least 1")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"LoRAConfig.dropout is {self.dropout}; it must be in [0, 1)")
+        wrong = [name for name in self.targets if name not in PROJECTIONS]
+        if wrong or not self.targets or len(set(self.targets)) != len(self.targets):
+            raise ConfigError(
+                f"LoRAConfig.targets is {self.targets}; give each of {PROJECTIONS} at most once, "
+                "and at least one"
+            )
+
+
+class LoRAParam(nnx.Param):
+    """A parameter of an adapter."""
+
+
+class LoRALinear(Linear):
+    """y = x W + b + dropout(x) A B * alpha / rank, as PEFT computes it (B starts at zero)."""
+
+    def __init__(
+        self,
+        size_in: int,
+        size_out: int,
+        *,
+        bias: bool,
+        init: Init,
+        lora: LoRAConfig,
+        dtype: Any,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(size_in, size_out, bias=bias, init=init, dtype=dtype, rngs=rngs)
+        self.scale = lora.alpha / lora.rank
+        self.dropout = lora.dropout
+        # Kaiming-uniform with a = sqrt(5) is uniform within 1/sqrt(fan in).
+        self.lora_a = LoRAParam(fan_in_uniform(rngs.params(), (size_in, lora.rank)))
+        self.lora_b = LoRAParam(jnp.zeros((lora.rank, size_out)))
+
+    def __call__(
+        self, x: Float[Array, "... E"], *, dropout_key: Array | None = None
+    ) -> Float[Array, "... D"]:
+        y = super().__call__(x)
+        x = x.astype(self.dtype)
+        if dropout_key is not None and self.dropout > 0.0:
+            keep = 1.0 - self.dropout
+            x = jnp.where(jax.random.bernoulli(dropout_key, keep, x.shape), x / keep, 0)
+        a, b = self.lora_a[...].astype(self.dtype), self.lora_b[...].astype(self.dtype)
+        return y + (x @ a) @ b * self.scale
+
+
+class PlainLinear(Linear):
+    """A projection without adapter, callable like one with."""
+
+    def __call__(
+        self, x: Float[Array, "... E"], *, dropout_key: Array | None = None
+    ) -> Float[Array, "... D"]:
+        return super().__call__(x)
+
+
+def projection(
+    name: str,
+    size_in: int,
+    size_out: int,
+    *,
+    bias: bool,
+    init: Init,
+    lora: LoRAConfig | None,
+    dtype: Any,
+    rngs: nnx.Rngs,
+) -> LoRALinear | PlainLinear:
+    """The projection `name`, with an adapter when `lora` targets it."""
+    common = dict(bias=bias, init=init, dtype=dtype, rngs=rngs)
+    if lora is not None and name in lora.targets:
+        return LoRALinear(size_in, size_out, lora=lora, **common)
+    return PlainLinear(size_in, size_out, **common)

@@ -1,0 +1,200 @@
+"""LTU-AS: audio tokens from TLTR and a projection, placed before the text of a LLaMA with LoRA.
+
+Gong et al., "Joint Audio and Speech Understanding" (ASRU 2023). The sequence is [audio][text];
+logits exist for text positions only.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.core.errors import UserError
+from ltu_jax.models.cache import KVCache
+from ltu_jax.models.config import Config, ConfigError
+from ltu_jax.models.layers import LAYER_NORM_EPS, Linear, fan_in_uniform, standardise
+from ltu_jax.models.llama import Llama, LlamaConfig
+from ltu_jax.models.lora import LoRAConfig
+from ltu_jax.models.tltr import TLTR, TLTRConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LTUASConfig(Config):
+    """The parts, and the shape of the audio features: layers of the encoder, tokens per clip."""
+
+    tltr: TLTRConfig
+    llama: LlamaConfig
+    lora: LoRAConfig | None
+    audio_layers: int
+    audio_tokens: int
+
+    def __post_init__(self) -> None:
+        for name in ("audio_layers", "audio_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"LTUASConfig.{name} is {getattr(self, name)}; give 1 or more")
+
+
+def visibility(segment_ids: Int[Array, "B T"], *, audio_tokens: int) -> Bool[Array, "B S S"]:
+    """Which position of [audio][text] sees which.
+
+    Audio is causal and seen by every text position, pads included. Text sees earlier text of its
+    own segment; a pad (segment 0) is seen by nobody, so several pairs about one clip share a row.
+    """
+    batch, time = segment_ids.shape
+    total = audio_tokens + time
+    causal = jnp.tril(jnp.ones((total, total), bool))
+    padded = jnp.pad(segment_ids, ((0, 0), (audio_tokens, 0)), constant_values=-1)
+    same = (padded[:, :, None] == padded[:, None, :]) & (padded != 0)[:, None, :]
+    audio_key = (jnp.arange(total) < audio_tokens)[None, None, :]
+    return causal[None] & (same | audio_key)
+
+
+class AudioProjection(Linear):
+    """LayerNorm without affine and a linear layer to the width of the language model."""
+
+    def __init__(self, size_in: int, size_out: int, *, dtype: Any, rngs: nnx.Rngs):
+        super().__init__(size_in, size_out, bias=True, init=fan_in_uniform, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B A D"]) -> Float[Array, "B A E"]:
+        return super().__call__(standardise(x, eps=LAYER_NORM_EPS)).astype(jnp.float32)
+
+
+class LTUAS(nnx.Module):
+    """The assembled model over precomputed Whisper features."""
+
+    def __init__(self, config: LTUASConfig, *, dtype: Any, remat: str, rngs: nnx.Rngs):
+        self.config = config
+        width = config.llama.hidden_size
+        self.tltr = TLTR(config.tltr, dtype=dtype, remat=remat, rngs=rngs)
+        self.audio_proj = AudioProjection(config.tltr.d_model, width, dtype=dtype, rngs=rngs)
+        self.llama = Llama(config.llama, lora=config.lora, dtype=dtype, remat=remat, rngs=rngs)
+
+    def embed_audio(self, features: Float[Array, "B W A D"]) -> Float[Array, "B A E"]:
+        """Audio tokens of Whisper features."""
+        config = self.config
+        wanted = (config.audio_layers, config.audio_tokens, config.tltr.d_model)
+        if features.shape[1:] != wanted:
+            raise UserError(
+                f"audio features of shape {features.shape[1:]} (layers, tokens, width); this model "
+                f"takes {wanted}: use the Whisper size it was built for"
+            )
+        return self.audio_proj(self.tltr(features))
+
+    def embed_text(self, ids: Int[Array, "B T"]) -> Float[Array, "B T E"]:
+        """Token embeddings."""
+        return self.llama.embed(ids)
+
+    def join(
+        self,
+        input_ids: Int[Array, "B T"],
+        features: Float[Array, "B W A D"] | None,
+        *,
+        segment_ids: Int[Array, "B T"],
+        positions: Int[Array, "B S"],
+    ) -> tuple[Float[Array, "B S E"], Bool[Array, "B S S"]]:
+        """Embeddings of [audio][text] and who sees whom; checks that the shapes belong together."""
+        audio_tokens = 0 if features is None else self.config.audio_tokens
+        batch, time = input_ids.shape
+        wanted = {
+            "segment_ids": (segment_ids, (batch, time)),
+            "positions": (positions, (batch, audio_tokens + time)),
+        }
+        for name, (array, shape) in wanted.items():
+            if array.shape != shape:
+                raise UserError(
+                    f"{name} has shape {array.shape}; input_ids of shape {input_ids.shape} with "
+                    f"{audio_tokens} audio tokens need {shape}"
+                )
+        x = self.embed_text(input_ids)
+        if features is not None:
+            if features.shape[0] != batch:
+                raise UserError(f"{features.shape[0]} clips of features for {batch} rows of ids")
+            x = jnp.concatenate([self.embed_audio(features), x], axis=1)
+        return x, visibility(segment_ids, audio_tokens=audio_tokens)
+
+    def hidden(
+        self,
+        input_ids: Int[Array, "B T"],
+        features: Float[Array, "B W A D"] | None,
+        *,
+        segment_ids: Int[Array, "B T"],
+        positions: Int[Array, "B S"],
+        dropout_key: Array | None,
+    ) -> Float[Array, "B T E"]:
+        """Final-norm states of the text positions."""
+        x, visible = self.join(input_ids, features, segment_ids=segment_ids, positions=positions)
+        x = self.llama.run(x, positions=positions, visible=visible, dropout_key=dropout_key)
+        return self.llama.norm(x[:, -input_ids.shape[1] :])
+
+    def __call__(
+        self,
+        input_ids: Int[Array, "B T"],
+        features: Float[Array, "B W A D"] | None,
+        *,
+        segment_ids: Int[Array, "B T"],
+        positions: Int[Array, "B S"],
+        dropout_key: Array | None = None,
+    ) -> Float[Array, "B T V"]:
+        """Float32 logits of the text positions."""
+        states = self.hidden(
+            input_ids,
+            features,
+            segment_ids=segment_ids,
+            positions=positions,
+            dropout_key=dropout_key,
+        )
+        return self.llama.unembed(states)
+
+    def prefill(
+        self,
+        input_ids: Int[Array, "B T"],
+        features: Float[Array, "B W A D"] | None,
+        *,
+        segment_ids: Int[Array, "B T"],
+        positions: Int[Array, "B S"],
+        cache: KVCache,
+    ) -> tuple[Float[Array, "B V"], KVCache]:
+        """Put a prompt into an empty cache; logits of the token after its last position."""
+        x, visible = self.join(input_ids, features, segment_ids=segment_ids, positions=positions)
+        slots = cache.visible.shape
+        if slots[0] != x.shape[0] or slots[1] < x.shape[1]:
+            raise UserError(
+                f"a cache of {slots[0]} rows x {slots[1]} slots for {x.shape[0]} rows x "
+                f"{x.shape[1]} positions of audio and prompt; make a larger one with init_cache"
+            )
+        x, cache = self.llama.fill(x, positions=positions, visible=visible, cache=cache)
+        return self.llama.unembed(self.llama.norm(x[:, -1])), cache
+
+    def extend(
+        self, ids: Int[Array, "B T"], *, positions: Int[Array, "B T"], cache: KVCache
+    ) -> tuple[Float[Array, "B V"], KVCache]:
+        """Append tokens to every row; logits of the token after the last of them."""
+        x = self.embed_text(ids)
+        x, cache = self.llama.extend(x, positions=positions, cache=cache)
+        return self.llama.unembed(self.llama.norm(x[:, -1])), cache
+
+    def intermediates(
+        self,
+        input_ids: Int[Array, "B T"],
+        features: Float[Array, "B W A D"],
+        *,
+        segment_ids: Int[Array, "B T"],
+        positions: Int[Array, "B S"],
+    ) -> dict[str, Array]:
+        """Every quantity between input and logits, for comparison with other implementations."""
+        time_tr = self.tltr.over_time(features)
+        layer_tr = self.tltr.over_layers(time_tr.swapaxes(1, 2))
+        tokens = layer_tr.mean(2)
+        x, visible = self.join(input_ids, features, segment_ids=segment_ids, positions=positions)
+        layers, _, _ = self.llama.trace(x, positions=positions, visible=visible)
+        return {
+            "time_tr": time_tr,
+            "layer_tr": layer_tr,
+            "tltr": tokens,
+            "audio_ln": standardise(tokens, eps=LAYER_NORM_EPS),
+            "audio_embeds": self.audio_proj(tokens),
+            "layers": layers,
+            "final_norm": self.llama.norm(layers[-1]),
+        }

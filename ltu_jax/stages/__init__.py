@@ -1,0 +1,1 @@
+"""L3: a stage of training put together from settings, weights, data and the one step."""

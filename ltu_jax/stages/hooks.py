@@ -1,0 +1,161 @@
+"""What a stage looks at besides its loss: validation, sample answers, clips to listen to."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipelines.input_pipeline import InputPipeline
+from ltu_jax.core.distributed import host_batch_to_global
+from ltu_jax.core.sharding import batch_sharding, param_shardings, replicated
+from ltu_jax.core.trees import Params, merge
+from ltu_jax.preprocessing import audio
+from ltu_jax.stages.parts import Stage, located, open_pipeline
+from ltu_jax.training import losses
+from ltu_jax.training.logs import RunLog
+from ltu_jax.training.metrics import mean_average_precision
+from ltu_jax.training.state import TrainState
+from ltu_jax.training.step import make_eval_step
+
+
+def validation(stage: Stage, *, frozen: Params) -> Callable[[TrainState], dict] | None:
+    """The validation of a stage: loss over held-out batches, for tagging mean average precision.
+
+    None when log.validate_batches is 0.
+    """
+    settings = stage.settings
+    if settings.log.validate_batches == 0:
+        return None
+    pipeline = _held_out(stage)
+    batches = min(settings.log.validate_batches, pipeline.steps_per_epoch)
+    if settings.stage == "tagging":
+        return _tagging_validation(stage, pipeline, frozen=frozen, batches=batches)
+    compiled: list[Callable] = []
+
+    def validate(state: TrainState) -> dict[str, float]:
+        if not compiled:
+            by_path = param_shardings(stage.mesh, state.trainable)
+            shardings = (by_path, param_shardings(stage.mesh, frozen))
+            compiled.append(make_eval_step(stage.loss_fn, mesh=stage.mesh, shardings=shardings))
+        found = []
+        for batch in pipeline.batches(steps=batches):
+            batch = host_batch_to_global(located(batch), stage.mesh)
+            found.append(compiled[0](state.trainable, frozen, batch))
+        names = found[0].keys()
+        return {f"val_{n}": float(np.mean([float(m[n]) for m in found])) for n in names}
+
+    return validate
+
+
+def samples(
+    stage: Stage, *, frozen: Params, log: RunLog | None
+) -> Callable[[TrainState], None] | None:
+    """Answers to the first held-out questions, as text in the log and in TensorBoard.
+
+    The clips they are about are put into TensorBoard the first time. None when log.samples is 0
+    or several processes train (answers would need all of them to generate in step).
+    """
+    settings = stage.settings
+    if settings.log.samples == 0 or settings.stage == "tagging" or jax.process_count() > 1:
+        return None
+    pipeline = _held_out(
+        stage, layout="single", pairs_per_row=1, train_on="answer", lengths=(), rows_per_batch=1
+    )
+    # Rows of a clip are neighbours: a stride shows different clips.
+    stride = max(1, pipeline.rows_per_epoch // settings.log.samples)
+    places = [index * stride for index in range(settings.log.samples)]
+    heard: set[str] = set()
+
+    def show(state: TrainState) -> None:
+        from ltu_jax.generation.generate import generate, left_pad
+
+        rows = [pipeline.row(place) for place in places]
+        prompts, answers = zip(*(_question_and_answer(row) for row in rows), strict=True)
+        ids, mask = left_pad(prompts)
+        name = "features" if "features" in rows[0] else "log_mel"
+        batch = {name: np.stack([row[name] for row in rows])}
+        tokenizer = stage.bases.tokenizer
+        generated = generate(
+            stage.fns,
+            merge(state.trainable, losses.without(frozen, "whisper.")),
+            input_ids=ids,
+            attention_mask=mask,
+            audio_features=jax.jit(stage.features)(frozen, batch),
+            max_new_tokens=settings.log.sample_tokens,
+            eos_id=tokenizer.eos_id,
+            sampling=None,
+        )
+        step, lines, shown = int(state.step), [], []
+        for index, place in enumerate(places):
+            clip = pipeline.contents(place)[0]
+            texts = {
+                "clip": clip,
+                "prompt": tokenizer.decode(prompts[index]),
+                "expected": tokenizer.decode(answers[index]),
+                "answer": tokenizer.decode(generated.row(index)),
+            }
+            shown.append(texts)
+            lines.append("\n\n".join(f"**{key}**: {value}" for key, value in texts.items()))
+            if log is not None and clip not in heard and len(heard) < settings.log.audio_clips:
+                heard.add(clip)
+                wave = _samples_of(pipeline, clip)
+                log.audio(step, f"clips/{clip}", wave, rate=audio.SAMPLE_RATE)
+        if log is not None:
+            log.row(step, {"samples": shown})
+            log.text(step, "answers", "\n\n---\n\n".join(lines))
+
+    return show
+
+
+def _held_out(stage: Stage, **changes: Any) -> InputPipeline:
+    split = stage.settings.data.validation_split
+    return open_pipeline(
+        stage.settings,
+        stage.bases,
+        **{"split": split, "shuffle": False, "group_by_length": 0, **changes},
+    )
+
+
+def _tagging_validation(
+    stage: Stage, pipeline: InputPipeline, *, frozen: Params, batches: int
+) -> Callable[[TrainState], dict[str, float]]:
+    def scores(trainable: Params, frozen: Params, batch: dict[str, Any]) -> tuple[Any, Any]:
+        params = merge(trainable, losses.without(frozen, "whisper."))
+        return stage.fns.logits(params, stage.features(frozen, batch)), batch["targets"]
+
+    whole = replicated(stage.mesh)
+    compiled = jax.jit(
+        scores,
+        in_shardings=(None, None, batch_sharding(stage.mesh)),
+        out_shardings=(whole, whole),
+    )
+
+    def validate(state: TrainState) -> dict[str, float]:
+        found, truth = [], []
+        for batch in itertools.islice(pipeline.batches(), batches):
+            logits, targets = compiled(
+                state.trainable, frozen, host_batch_to_global(batch, stage.mesh)
+            )
+            found.append(np.asarray(logits))
+            truth.append(np.asarray(targets))
+        # The stream of rows goes on into the next epoch; each clip counts once.
+        logits = np.concatenate(found)[: pipeline.rows_per_epoch]
+        targets = np.concatenate(truth)[: pipeline.rows_per_epoch]
+        mean, _ = mean_average_precision(logits, targets)
+        loss = float(losses.binary_cross_entropy(logits, targets))
+        return {"val_map": mean, "val_loss": loss}
+
+    return validate
+
+
+def _question_and_answer(row: dict[str, np.ndarray]) -> tuple[list[int], list[int]]:
+    answered = row["labels"] != losses.IGNORED
+    return row["input_ids"][~answered].tolist(), row["input_ids"][answered].tolist()
+
+
+def _samples_of(pipeline: InputPipeline, clip: str) -> np.ndarray:
+    store = pipeline.store
+    number = next(i for i, entry in enumerate(store.entries) if entry.clip_id == clip)
+    return audio.load_audio(store.read(number).audio).samples

@@ -1,0 +1,180 @@
+"""From the settings of a stage to a trained checkpoint.
+
+Tagging and the three language stages take this one road. They differ in the loss, in which
+parameters are trained, and in what they start from.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ltu_jax.core.distributed import is_main
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import write_json
+from ltu_jax.core.sharding import param_shardings
+from ltu_jax.stages import hooks as stage_hooks
+from ltu_jax.stages.parts import (
+    Stage,
+    assemble,
+    count_work,
+    host_batches,
+    is_adapter,
+    leaves,
+    model_size,
+    open_bases,
+)
+from ltu_jax.stages.settings import StageSettings
+from ltu_jax.stages.start import place_bases, starting_adapter
+from ltu_jax.training import checkpoint, losses, metrics
+from ltu_jax.training.logs import RunLog
+from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
+from ltu_jax.training.optimizer import learning_rate, make_optimizer
+from ltu_jax.training.state import create_state, split_trainable, state_shardings
+from ltu_jax.training.step import make_train_step
+
+
+def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcome | None:
+    """Train one stage to its end, resuming if its run folder has a checkpoint.
+
+    Args:
+        settings: the stage.
+        resolved: the same as a JSON-able dict, kept in the checkpoint.
+
+    Returns:
+        How it went; None when the run folder already held the last step.
+
+    Raises:
+        UserError: missing weights, a start that is refused, a run folder of another config.
+    """
+    if settings.compute.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", settings.compute.compilation_cache)
+    run_dir = Path(settings.run_dir)
+    bases = open_bases(settings)
+    stage = assemble(settings, bases)
+    saved = checkpoint.steps_in(run_dir)
+    if saved and saved[-1] == stage.steps:
+        _, metadata = checkpoint.read_metadata(run_dir)
+        refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
+        return None
+    adapter = starting_adapter(stage, resume=bool(saved))
+    params = {**adapter, **place_bases(stage)}
+    trainable, frozen = split_trainable(losses.without(params, "whisper."), settings.trainable)
+    frozen |= {path: leaf for path, leaf in params.items() if path.startswith("whisper.")}
+    tx = make_optimizer(settings.optimizer, paths=trainable, steps=stage.steps)
+    state = create_state(trainable, tx, mesh=stage.mesh)
+    if saved:
+        state, metadata = checkpoint.restore(run_dir, like=state, mesh=stage.mesh)
+        refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
+    frozen_adapter = {path: leaf for path, leaf in frozen.items() if is_adapter(path)}
+    step_fn = make_train_step(
+        stage.loss_fn,
+        tx,
+        mesh=stage.mesh,
+        shardings=(state_shardings(state, mesh=stage.mesh), param_shardings(stage.mesh, frozen)),
+        accumulation=settings.optimizer.accumulation,
+    )
+    log = RunLog(run_dir, tensorboard=settings.log.tensorboard) if is_main() else None
+    if is_main():
+        write_json(run_dir / "config.json", resolved)
+    peak, peak_source = metrics.peak_flops(override=settings.log.peak_flops)
+    described = describe(stage, resolved=resolved, run_dir=run_dir, mfu_peak=peak_source)
+
+    def save(state: Any) -> Path:
+        return checkpoint.save(
+            run_dir,
+            state=state,
+            adapter={**state.trainable, **frozen_adapter},
+            metadata=described,
+            keep=settings.checkpoint.keep,
+        )
+
+    hooks = Hooks(
+        save=save,
+        validate=stage_hooks.validation(stage, frozen=frozen),
+        samples=stage_hooks.samples(stage, frozen=frozen, log=log),
+        work=functools.partial(count_work, audio_tokens=settings.model.audio_tokens),
+        flops=functools.partial(metrics.model_flops, model_size(stage)),
+        rate=learning_rate(settings.optimizer, steps=stage.steps),
+    )
+    outcome = run_loop(
+        state,
+        step_fn=step_fn,
+        frozen=frozen,
+        batches=host_batches(stage, start_step=int(state.step)),
+        mesh=stage.mesh,
+        key=jax.random.key(settings.seed),
+        schedule=Schedule(
+            steps=stage.steps,
+            log_every=settings.log.every,
+            save_every=settings.checkpoint.every,
+            validate_every=settings.log.validate_every,
+            samples_every=settings.log.samples_every,
+        ),
+        hooks=hooks,
+        log=log,
+        peak_flops=peak,
+        title=settings.stage,
+    )
+    if log is not None:
+        log.close()
+    return outcome
+
+
+def describe(
+    stage: Stage, *, resolved: Mapping[str, Any], run_dir: Path, mfu_peak: str
+) -> dict[str, Any]:
+    """Metadata with which a checkpoint explains itself (see `training/checkpoint.py`)."""
+    settings, bases = stage.settings, stage.bases
+    tagging = settings.stage == "tagging"
+    model = {
+        "tltr": dataclasses.asdict(settings.model.tltr),
+        "audio_layers": settings.model.whisper.n_audio_layer,
+        "audio_tokens": settings.model.audio_tokens,
+    }
+    base = {"whisper": bases.whisper} | ({} if tagging else {"llama": bases.llama})
+    # Relative, so that a folder with runs and weights may move; absolute for all other cases.
+    inside = run_dir.resolve() / checkpoint.FOLDER / "step"
+    return {
+        "kind": checkpoint.KINDS[1] if tagging else checkpoint.KINDS[0],
+        "stage": settings.stage,
+        "model": model if tagging else dataclasses.asdict(settings.model.ltu_as()),
+        "whisper_config": dataclasses.asdict(settings.model.whisper),
+        "labels": list(stage.pipeline.labels),
+        "base": {
+            name: {
+                "path": os.path.relpath(weights.path.resolve(), inside),
+                "absolute_path": str(weights.path.resolve()),
+                "sha256": weights.sha256,
+            }
+            for name, weights in base.items()
+        },
+        "config": resolved,
+        "feature_fingerprint": bases.fingerprint,
+        "mfu_peak": mfu_peak,
+    }
+
+
+def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run_dir: Path) -> None:
+    """Require that a run goes on with the config it began with, logging and layout apart.
+
+    Raises:
+        UserError: names the keys that differ, with both values.
+    """
+    free = ("run_dir", "mesh.", "log.", "checkpoint.", "compute.compilation_cache", "weights.",
+            "data.workers", "data.records", "init_from")  # fmt: skip
+    before, after = leaves(saved), leaves(now)
+    differing = [
+        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not key.startswith(free)
+    ]
+    if differing:
+        raise UserError(
+            f"{run_dir} holds a run of another config ({'; '.join(differing[:5])}); choose another "
+            "--config.run_dir, or delete that folder to begin again"
+        )

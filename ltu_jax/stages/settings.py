@@ -1,0 +1,209 @@
+"""A training config as frozen dataclasses: what configs/*.py say, checked key by key.
+
+The command line hands over a plain nested dict; an unknown, missing or misplaced key is one
+`UserError`, so nothing below this file meets a config it does not understand.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.sharding import MeshConfig
+from ltu_jax.models.llama import LlamaConfig
+from ltu_jax.models.lora import LoRAConfig
+from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.tltr import TLTRConfig
+from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.training.checkpoint import CheckpointConfig
+from ltu_jax.training.logs import LogConfig
+from ltu_jax.training.optimizer import OptimizerConfig
+
+STAGES = ("tagging", "stage1", "stage2", "stage3")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Sizes of every part; `llama` and `lora` are None where a stage has none."""
+
+    whisper: WhisperConfig
+    tltr: TLTRConfig
+    llama: LlamaConfig | None
+    lora: LoRAConfig | None
+    audio_tokens: int
+
+    def ltu_as(self) -> LTUASConfig:
+        """The assembled model's config."""
+        return LTUASConfig(
+            tltr=self.tltr,
+            llama=self.llama,
+            lora=self.lora,
+            audio_layers=self.whisper.n_audio_layer,
+            audio_tokens=self.audio_tokens,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where missing weights come from and the command that converts them."""
+
+    llama: str
+    whisper: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightSettings:
+    """Weights folders; empty where a stage needs none."""
+
+    llama: str
+    whisper: str
+    tltr: str
+    sources: Sources
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which pairs, how they are laid out, and how many passes; see `configs/common.py`."""
+
+    records: str
+    split: str
+    validation_split: str
+    epochs: float
+    tasks: str
+    layout: str
+    cutoff: int
+    pairs_per_row: int
+    rows_per_batch: int
+    train_on: str
+    features: str
+    lengths: tuple[int, ...]
+    group_by_length: int
+    workers: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComputeSettings:
+    """Precision, recomputation, and where compiled programs are kept."""
+
+    dtype: str
+    encoder_dtype: str
+    remat: str
+    compilation_cache: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageSettings:
+    """One stage of training, complete."""
+
+    stage: str
+    seed: int
+    run_dir: str
+    init_from: str
+    allow_random_tltr: bool
+    steps: int
+    model: ModelSettings
+    weights: WeightSettings
+    trainable: tuple[tuple[str, bool], ...]
+    data: DataSettings
+    optimizer: OptimizerConfig
+    mesh: MeshConfig
+    compute: ComputeSettings
+    log: LogConfig
+    checkpoint: CheckpointConfig
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise UserError(f"stage is {self.stage!r}; use one of {', '.join(STAGES)}")
+        if (self.stage == "tagging") != (self.model.llama is None):
+            raise UserError(f"model.llama must be {{}} only in the tagging stage, not {self.stage}")
+        if self.stage == "tagging" and self.data.layout != "tags":
+            raise UserError(f"data.layout is {self.data.layout!r}; the tagging stage needs 'tags'")
+        if self.stage != "tagging" and self.data.layout == "tags":
+            raise UserError(f"data.layout 'tags' has no text; {self.stage} needs another one")
+        for name in ("dtype", "encoder_dtype"):
+            if getattr(self.compute, name) not in DTYPES:
+                raise UserError(
+                    f"compute.{name} is {getattr(self.compute, name)!r}; use {', '.join(DTYPES)}"
+                )
+        if self.steps < 0 or self.log.every < 1 or self.checkpoint.keep < 1:
+            raise UserError(
+                f"steps is {self.steps}, log.every {self.log.every}, checkpoint.keep "
+                f"{self.checkpoint.keep}; use at least 0, 1 and 1"
+            )
+
+
+def stage_settings(config: Mapping[str, Any]) -> StageSettings:
+    """Read one stage from a plain nested dict.
+
+    Raises:
+        UserError: an unknown or missing key or a value of the wrong type; the message has its full
+            name and the keys that exist.
+    """
+    return build(StageSettings, config, where="config")
+
+
+def missing_weights(settings: StageSettings) -> str | None:
+    """What to say when base weights are not there: each folder, its origin and the command."""
+    wanted = [
+        (name, getattr(settings.weights, name), getattr(settings.weights.sources, name))
+        for name in ("llama", "whisper")
+        if name == "whisper" or settings.model.llama is not None
+    ]
+    lines = []
+    for name, folder, source in wanted:
+        if not folder or not (Path(folder) / "config.json").is_file():
+            found = f"no weights in {folder!r}" if folder else "empty"
+            lines.append(f"config.weights.{name}: {found}. Needed: {source}")
+    if not lines:
+        return None
+    return f"{settings.stage} cannot start:\n  " + "\n  ".join(lines)
+
+
+def build(cls: type, values: Any, *, where: str) -> Any:
+    """Make dataclass `cls` from a mapping, nested ones included, every key accounted for."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} is {values!r}; give its keys")
+    fields = [field.name for field in dataclasses.fields(cls)]
+    unknown = sorted(set(values) - set(fields))
+    missing = sorted(set(fields) - set(values))
+    if unknown or missing:
+        parts = [f"unknown keys {', '.join(unknown)}"] if unknown else []
+        parts += [f"missing keys {', '.join(missing)}"] if missing else []
+        raise UserError(f"{where} has {' and '.join(parts)}; its keys are {', '.join(fields)}")
+    hints = typing.get_type_hints(cls)
+    converted = {
+        name: _convert(hints[name], values[name], where=f"{where}.{name}") for name in fields
+    }
+    return cls(**converted)
+
+
+def _convert(hint: Any, value: Any, *, where: str) -> Any:
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
+        if value is None and len(arms) < len(typing.get_args(hint)):
+            return None
+        (hint,) = arms
+    if hasattr(hint, "from_dict") and isinstance(value, Mapping):
+        return hint.from_dict(value)
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where=where)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{where} is {value!r}; give a tuple")
+        inner = typing.get_args(hint)
+        each = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
+        if len(each) != len(value):
+            raise UserError(f"{where} is {value!r}; give {len(each)} values")
+        return tuple(
+            _convert(part, item, where=f"{where}[{index}]")
+            for index, (part, item) in enumerate(zip(each, value, strict=True))
+        )
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise UserError(f"{where} is {value!r}; give a value of type {hint.__name__}")
+    return value

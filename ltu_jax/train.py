@@ -1,0 +1,148 @@
+"""Train a stage, or the whole curriculum.
+
+    python -m ltu_jax.train --config=configs/curriculum.py:mini
+    python -m ltu_jax.train --config=configs/stage3.py:released --config.init_from=runs/a/stage2
+
+Any key of the config can be set on the command line (--config.optimizer.learning_rate=1e-4); run
+the same command again to go on after an interruption. SIGINT and SIGTERM save a checkpoint first.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
+
+from ltu_jax.core import distributed, errors
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import write_json
+from ltu_jax.stages.run import run_stage
+from ltu_jax.stages.settings import STAGES, StageSettings, stage_settings
+from ltu_jax.training.logs import plot_losses, read_rows
+from ltu_jax.training.loop import Outcome
+
+USAGE = "python -m ltu_jax.train --config=configs/stage3.py[:mini|:released] [--config.key=value]"
+CURRICULUM = "curriculum"
+SUMMARY = "summary.json"
+_ERROR_NAME = f"{UserError.__module__}.{UserError.__qualname__}"
+
+
+def parse_config(argv: Sequence[str]) -> ConfigDict:
+    """The config that the command line asks for, overrides applied.
+
+    Raises:
+        UserError: no --config, a file or preset that is not there, an unknown key, a value of the
+            wrong type, an argument that is no flag.
+    """
+    values = flags.FlagValues()
+    arguments = ["train", *argv]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+    path = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), None)
+    if path is not None and not Path(path.split(":")[0]).is_file():
+        raise UserError(f"--config: there is no file {path.split(':')[0]}; usage: {USAGE}")
+    try:
+        rest = values(arguments)
+    except (AttributeError, KeyError) as error:
+        reason = " ".join(str(error.args[0] if error.args else error).replace("'", "").split())
+        raise UserError(f"unknown config key {reason}; configs/common.py lists all keys") from error
+    except (flags.Error, ValueError, TypeError, OSError) as error:
+        # A config file's own error arrives as text with a traceback; its last line is the message.
+        reason = str(error).strip().splitlines()[-1].removeprefix(f"{_ERROR_NAME}: ")
+        raise UserError(reason) from error
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}; usage: {USAGE}")
+    config = values.config
+    if config is None:
+        raise UserError(f"--config is missing; usage: {USAGE}")
+    return config
+
+
+def resolve(config: ConfigDict) -> list[dict[str, Any]]:
+    """The stages of a config as plain dicts, in the order they run.
+
+    A curriculum leaves tagging out when TLTR weights are given.
+    """
+    plain = json.loads(json.dumps(config.to_dict()))
+    if plain["stage"] != CURRICULUM:
+        return [plain]
+    given = bool(plain["weights"]["tltr"])
+    return [plain[name] for name in STAGES if not (name == "tagging" and given)]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the stages; returns 0, or 128 + the number of the signal that stopped training."""
+    config = parse_config(argv)
+    stages = resolve(config)
+    settings = [stage_settings(stage) for stage in stages]
+    distributed.initialize()
+    for stage, resolved in zip(settings, stages, strict=True):
+        outcome = run_stage(stage, resolved=resolved)
+        if outcome is None:
+            _say(f"{stage.stage}: already complete in {stage.run_dir}")
+            continue
+        _summarise(stage, outcome)
+        if outcome.signal:
+            _say(f"stopped by a signal; the same command goes on from {outcome.checkpoint}")
+            return 128 + outcome.signal
+    if distributed.is_main():
+        _finish(Path(config.run_dir), settings)
+    return 0
+
+
+def _say(text: str) -> None:
+    if distributed.is_main():
+        print(text, flush=True)
+
+
+def _summarise(stage: StageSettings, outcome: Outcome) -> None:
+    """Add what this run of a stage did to RUN/summary.json."""
+    if not distributed.is_main():
+        return
+    path = Path(stage.run_dir) / SUMMARY
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    write_json(
+        path,
+        {
+            "stage": stage.stage,
+            "step": int(outcome.state.step),
+            "first_loss": before.get("first_loss", outcome.first_loss),
+            "last_loss": outcome.last_loss,
+            "seconds": before.get("seconds", 0.0) + outcome.seconds,
+            "steps_per_second": outcome.steps_per_second,
+            "tokens_per_second": outcome.tokens_per_second,
+            "mfu": outcome.mfu,
+            "checkpoint": str(outcome.checkpoint),
+            **outcome.validation,
+        },
+    )
+
+
+def _finish(run_dir: Path, settings: Sequence[StageSettings]) -> None:
+    """Print the table of all stages and draw their loss curves."""
+    columns = ("stage", "step", "first_loss", "last_loss", "seconds", "tokens_per_second", "mfu")
+    lines = ["{:<9}{:>6}{:>12}{:>11}{:>10}{:>19}{:>8}  validation".format(*columns)]
+    curves = {}
+    for stage in settings:
+        folder = Path(stage.run_dir)
+        row = json.loads((folder / SUMMARY).read_text())
+        held_out = ", ".join(f"{k[4:]} {v:.3f}" for k, v in row.items() if k.startswith("val_"))
+        losses = f"{row['first_loss']:>12.3f}{row['last_loss']:>11.3f}"
+        rates = f"{row['seconds']:>10.1f}{row['tokens_per_second']:>19.1f}{row['mfu']:>8.3f}"
+        lines.append(f"{row['stage']:<9}{row['step']:>6}{losses}{rates}  {held_out}")
+        rows = [row for row in read_rows(folder / "log.jsonl") if "loss" in row]
+        curves[stage.stage] = [(row["step"], row["loss"]) for row in rows]
+    picture = run_dir / "loss.png"
+    plot_losses(curves, picture)
+    last = json.loads((Path(settings[-1].run_dir) / SUMMARY).read_text())
+    _say("\n".join([*lines, f"loss curves: {picture}", f"checkpoint: {last['checkpoint']}"]))
+
+
+if __name__ == "__main__":
+    # The loop's own handlers need the default ones below them; TensorFlow's chatter hides errors.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    errors.main(lambda: main(sys.argv[1:]))

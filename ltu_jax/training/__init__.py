@@ -1,0 +1,1 @@
+"""L2: optimiser, losses, the one train step, the loop, checkpoints; knows no model."""

@@ -1,0 +1,136 @@
+"""Losses in float32: shifted cross-entropy at the target positions, and tagging.
+
+A target is `labels[t + 1] != -100`, predicted from position t. The input pipeline has already set
+-100 where nothing is to be predicted (padding, prompts, the first token of a grouped pair); in the
+official left-padded layout the last pad position does predict BOS (facts 7), and it does here.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltu_jax.core.axes import Array, Float, Int
+from ltu_jax.core.trees import Params, merge
+
+IGNORED = -100
+POSITIONS = "target_positions"
+TARGETS = "target_ids"
+# The share of a row's length that its targets may fill, per bucket: few shapes to compile, and
+# the last one always suffices.
+_BUCKETS = (0.25, 0.5, 1.0)
+_MULTIPLE = 8
+
+Features = Callable[[Params, Mapping[str, Array]], Float[Array, "B W A D"]]
+
+
+def with_targets(batch: Mapping[str, np.ndarray], *, dense: bool) -> dict[str, np.ndarray]:
+    """Replace host "labels" by the positions and ids of their targets.
+
+    The vocabulary head is the dearest layer per token, so it runs at target positions only. All
+    rows get P places: with `dense` P = T - 1; otherwise the smallest bucket of T that holds the
+    row with the most targets, so nothing is ever cut. Several processes must use `dense`, because
+    each sees only its own rows and all must agree on P.
+
+    Returns:
+        the batch with int32 "target_positions" [B, P] (position t that predicts) and "target_ids"
+        [B, P] (-100 in unused places) instead of "labels" [B, T].
+    """
+    shifted = np.asarray(batch["labels"])[:, 1:]
+    wanted = shifted != IGNORED
+    length = shifted.shape[1]
+    places = length if dense else _bucket(int(wanted.sum(axis=1).max(initial=0)), length=length)
+    # A stable sort of "not wanted" brings the wanted positions to the front, in order.
+    positions = np.argsort(~wanted, axis=1, kind="stable")[:, :places].astype(np.int32)
+    ids = np.take_along_axis(shifted, positions, axis=1).astype(np.int32)
+    rest = {name: leaf for name, leaf in batch.items() if name != "labels"}
+    return {**rest, POSITIONS: positions, TARGETS: ids}
+
+
+def cross_entropy(
+    logits: Float[Array, "B P V"], targets: Int[Array, "B P"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Mean negative log-likelihood and accuracy over targets that are not -100, float32.
+
+    A batch without targets has loss 0.
+    """
+    logits = logits.astype(jnp.float32)
+    valid = targets != IGNORED
+    chosen = jnp.take_along_axis(logits, jnp.where(valid, targets, 0)[..., None], axis=-1)[..., 0]
+    losses = jax.nn.logsumexp(logits, axis=-1) - chosen
+    count = jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
+    hits = (jax.lax.stop_gradient(logits).max(axis=-1) == chosen) & valid
+    return jnp.sum(jnp.where(valid, losses, 0.0)) / count, jnp.sum(hits) / count
+
+
+def language_loss(
+    hidden: Callable[..., Float[Array, "B T E"]],
+    *,
+    unembed: Callable[[Params, Array], Float[Array, "B P V"]],
+    features: Features,
+) -> Callable:
+    """Loss of the language stages, for `make_train_step`.
+
+    Args:
+        hidden: `hidden(params, input_ids, audio_features, *, segment_ids, positions,
+            dropout_key)` -> final-norm states of the text positions.
+        unembed: vocabulary head.
+        features: `features(frozen, batch)` -> audio features; nothing in it is differentiated.
+    """
+
+    def loss_fn(trainable: Params, frozen: Params, batch: Mapping[str, Array], key: Array | None):
+        audio = jax.lax.stop_gradient(features(frozen, batch))
+        params = merge(trainable, without(frozen, "whisper."))
+        states = hidden(
+            params,
+            batch["input_ids"],
+            audio,
+            segment_ids=batch["segment_ids"],
+            positions=batch["positions"],
+            dropout_key=key,
+        )
+        picked = jnp.take_along_axis(states, batch[POSITIONS][..., None], axis=1)
+        loss, accuracy = cross_entropy(unembed(params, picked), batch[TARGETS])
+        return loss, {"token_accuracy": accuracy}
+
+    return loss_fn
+
+
+def tagging_loss(
+    logits: Callable[[Params, Array], Float[Array, "B N"]], *, features: Features
+) -> Callable:
+    """Mean binary cross-entropy over rows and labels (Whisper-AT's), for `make_train_step`."""
+
+    def loss_fn(trainable: Params, frozen: Params, batch: Mapping[str, Array], key: Array | None):
+        del key
+        audio = jax.lax.stop_gradient(features(frozen, batch))
+        scores = logits(merge(trainable, without(frozen, "whisper.")), audio).astype(jnp.float32)
+        return binary_cross_entropy(scores, batch["targets"]), {}
+
+    return loss_fn
+
+
+def binary_cross_entropy(
+    logits: Float[Array, "B N"], targets: Float[Array, "B N"]
+) -> Float[Array, ""]:
+    """Mean of `softplus(x) - x * target`, the stable form of sigmoid cross-entropy."""
+    return jnp.mean(jax.nn.softplus(logits) - logits * targets.astype(jnp.float32))
+
+
+def without(params: Params, prefix: str) -> Params:
+    """Parameters whose path does not start with `prefix`."""
+    return {path: leaf for path, leaf in params.items() if not path.startswith(prefix)}
+
+
+def under(params: Params, prefix: str) -> Params:
+    """Parameters whose path starts with `prefix`, with the prefix taken off."""
+    return {path[len(prefix) :]: leaf for path, leaf in params.items() if path.startswith(prefix)}
+
+
+def _bucket(needed: int, *, length: int) -> int:
+    for share in _BUCKETS:
+        places = min(length, -(-int(np.ceil(length * share)) // _MULTIPLE) * _MULTIPLE)
+        if needed <= places:
+            return places
+    return length

@@ -1,0 +1,146 @@
+"""What a step costs and how well it runs: model FLOPs, MFU, rates, mean average precision."""
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltu_jax.core.errors import UserError
+
+# Dense bf16 peak of one device in FLOP/s, by a part of jax's device_kind (makers' data sheets).
+PEAK_FLOPS = (
+    ("v5 lite", 197e12),
+    ("v5e", 197e12),
+    ("v5p", 459e12),
+    ("v5", 459e12),
+    ("v6", 918e12),
+    ("v4", 275e12),
+    ("H200", 989e12),
+    ("H100", 989e12),
+    ("A100", 312e12),
+    ("A6000", 154.8e12),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepWork:
+    """What one optimiser step has to process, counted on the host from the batch itself."""
+
+    clips: int
+    audio_tokens: int
+    text_tokens: int
+    targets: int
+
+    @property
+    def tokens(self) -> int:
+        """Positions of the language model that are not padding."""
+        return self.audio_tokens + self.text_tokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSize:
+    """The counts that model FLOPs follow from; parameters are numbers of scalars in matrices.
+
+    `llm_layers` and `lora` are summed over layers; `encoder` is 0 when features are stored.
+    """
+
+    llm_layers: int
+    llm_depth: int
+    attention_width: int
+    vocab_head: int
+    lora: int
+    tltr: int
+    tltr_trained: bool
+    audio_proj: int
+    whisper_layers: int
+    encoder: int
+    encoder_frames: int
+    encoder_depth: int
+    encoder_width: int
+
+
+def model_flops(size: ModelSize, work: StepWork) -> float:
+    """FLOPs that the maths of one training step needs; recomputation and padding do not count.
+
+    A matrix of n scalars costs 2n per token forward and 2n for the gradient of its input. A frozen
+    matrix stops there (4n); a trained one adds 2n for its own gradient (6n). So the frozen LLaMA
+    is 4n per audio or text token, the head 4n per target, LoRA and projection 6n per token, the
+    TLTR 6n per (layer, step) it sees or 2n when frozen (no gradient passes below it), the frozen
+    Whisper encoder 2n per frame. Attention scores and values are 12 x length x width per token and
+    layer when differentiated, 4 x when not, counted dense at the mean row length.
+    """
+    audio, tokens = work.audio_tokens, work.tokens
+    mean_row = tokens / max(1, work.clips)
+    llm = tokens * (4 * size.llm_layers + 6 * size.lora)
+    attention = 12 * mean_row * size.attention_width * size.llm_depth * tokens
+    head = 4 * size.vocab_head * work.targets
+    seen = audio * size.whisper_layers
+    tltr = seen * (6 if size.tltr_trained else 2) * size.tltr
+    projection = 6 * size.audio_proj * audio
+    frames = work.clips * size.encoder_frames
+    encoder = frames * 2 * size.encoder
+    if size.encoder:
+        encoder += frames * 4 * size.encoder_frames * size.encoder_width * size.encoder_depth
+    return float(llm + attention + head + tltr + projection + encoder)
+
+
+def peak_flops(*, override: float = 0.0) -> tuple[float, str]:
+    """Peak FLOP/s of all devices together and where the number comes from.
+
+    Devices that are not in `PEAK_FLOPS` (CPUs above all) are measured with a float32 matrix
+    product: then MFU is relative to what this machine's matrix product reaches.
+    """
+    devices = jax.devices()
+    if override:
+        return override * len(devices), "config"
+    kind = devices[0].device_kind
+    for part, peak in PEAK_FLOPS:
+        if part.lower() in kind.lower():
+            return peak * len(devices), f"{kind} data sheet, bf16"
+    return _measured_matmul() * (len(devices) if devices[0].platform != "cpu" else 1), (
+        f"measured float32 matrix product on {kind}"
+    )
+
+
+def _measured_matmul(size: int = 1536, repeats: int = 3) -> float:
+    square = jnp.ones((size, size), jnp.float32)
+    product = jax.jit(lambda left, right: left @ right)
+    product(square, square).block_until_ready()
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        product(square, square).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best
+
+
+def mean_average_precision(
+    scores: np.ndarray, targets: np.ndarray
+) -> tuple[float, dict[int, float]]:
+    """Macro mean of per-label average precision over the labels that occur, and each of them.
+
+    Args:
+        scores: float [N, labels], larger is more likely.
+        targets: 0/1 [N, labels].
+
+    Average precision is the sum over ranks of (recall step x precision) without interpolation, ties
+    sharing one rank, as in scikit-learn and in the AudioSet literature.
+
+    Raises:
+        UserError: no label occurs at all.
+    """
+    scores, targets = np.asarray(scores, np.float64), np.asarray(targets) > 0
+    each = {}
+    for index in np.flatnonzero(targets.any(axis=0)):
+        order = np.argsort(-scores[:, index], kind="stable")
+        ranked, hits = scores[order, index], targets[order, index]
+        last_of_tie = np.append(np.diff(ranked) != 0, True)
+        true = np.cumsum(hits)[last_of_tie]
+        precision = true / (np.flatnonzero(last_of_tie) + 1)
+        recall_step = np.diff(true, prepend=0) / hits.sum()
+        each[int(index)] = float(np.sum(recall_step * precision))
+    if not each:
+        raise UserError("mean average precision: no clip of this split has any label")
+    return float(np.mean(list(each.values()))), each

@@ -1,0 +1,134 @@
+"""AdamW and learning-rate schedules with the numbers of the official training (facts 13).
+
+The chain is clip -> Adam -> decoupled weight decay -> rate of the parameter's group -> schedule.
+It is given trainable parameters only, so the clip norm and the moments cover nothing else.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ltu_jax.core.axes import Array
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.trees import label
+
+SCHEDULES = ("linear", "cosine", "constant")
+# torch.nn.utils.clip_grad_norm_ divides by (norm + 1e-6), which at a norm near the limit is not
+# the same as dividing by the norm.
+_CLIP_EPS = 1e-6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW, its schedule and the relative rates of parameter groups.
+
+    `group_multipliers` is an ordered table (path pattern, factor on the learning rate) over the
+    trainable parameters; an empty table means one rate for all.
+    """
+
+    learning_rate: float
+    group_multipliers: tuple[tuple[str, float], ...]
+    schedule: str
+    warmup_steps: int
+    b1: float
+    b2: float
+    eps: float
+    weight_decay: float
+    clip_norm: float
+    accumulation: int
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise UserError(
+                f"optimizer.schedule is {self.schedule!r}; use one of {', '.join(SCHEDULES)}"
+            )
+        for name in ("learning_rate", "eps", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise UserError(
+                    f"optimizer.{name} is {getattr(self, name)!r}; use a positive number"
+                )
+        if self.accumulation < 1 or self.warmup_steps < 0:
+            raise UserError(
+                f"optimizer.accumulation is {self.accumulation} and warmup_steps is "
+                f"{self.warmup_steps}; use at least 1 and at least 0"
+            )
+
+
+def learning_rate(config: OptimizerConfig, *, steps: int) -> Callable[[Array], Array]:
+    """Learning rate of optimiser step k, counted from 0, of a run of `steps` steps.
+
+    Warm-up is `rate * k / warmup`, so the first step moves nothing (and does fill the moments);
+    "linear" then falls to 0 at k = steps, as in the official logs; "cosine" does so along half a
+    wave; "constant" stays.
+
+    Raises:
+        UserError: more warm-up steps than steps.
+    """
+    if config.warmup_steps >= steps and config.schedule != "constant":
+        raise UserError(
+            f"optimizer.warmup_steps is {config.warmup_steps} but the run has {steps} steps; "
+            "warm up for fewer steps or train for more"
+        )
+    warmup, span = config.warmup_steps, max(1, steps - config.warmup_steps)
+
+    def rate(step: Array) -> Array:
+        step = jnp.asarray(step, jnp.float32)
+        left = jnp.clip((steps - step) / span, 0.0, 1.0)
+        if config.schedule == "cosine":
+            decay = 0.5 * (1.0 + jnp.cos(jnp.pi * (1.0 - left)))
+        elif config.schedule == "linear":
+            decay = left
+        else:
+            decay = jnp.ones_like(left)
+        factor = jnp.where(step < warmup, step / max(1, warmup), decay)
+        return config.learning_rate * factor
+
+    return rate
+
+
+def make_optimizer(
+    config: OptimizerConfig, *, paths: Iterable[str], steps: int
+) -> optax.GradientTransformation:
+    """AdamW for a flat tree with exactly the trainable `paths`.
+
+    Raises:
+        ValueError: the group table leaves a path unmatched or has a rule without a path.
+    """
+    rules = config.group_multipliers or ((r".+", 1.0),)
+    factors = label(rules, list(paths))
+    rate = learning_rate(config, steps=steps)
+    return optax.chain(
+        clip_like_torch(config.clip_norm),
+        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=jnp.float32),
+        optax.add_decayed_weights(config.weight_decay),
+        _scale_groups(factors),
+        optax.scale_by_schedule(lambda step: -rate(step)),
+    )
+
+
+def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
+    """Scale by `min(1, max_norm / (norm + 1e-6))` with the float32 norm over the whole tree."""
+
+    def update(updates, state, params=None):
+        del params
+        factor = jnp.minimum(1.0, max_norm / (global_norm(updates) + _CLIP_EPS))
+        return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def global_norm(tree: Mapping[str, Array]) -> Array:
+    """Square root of the sum of squares of all entries, float32."""
+    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(squares, jnp.float32(0.0)))
+
+
+def _scale_groups(factors: Mapping[str, float]) -> optax.GradientTransformation:
+    def update(updates, state, params=None):
+        del params
+        return {path: leaf * factors[path] for path, leaf in updates.items()}, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -1,0 +1,69 @@
+"""What training changes (step, trained parameters, optimiser state) and where it lies."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from ltu_jax.core.axes import Array
+from ltu_jax.core.sharding import param_shardings, replicated
+from ltu_jax.core.trees import Params, label, split
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """The only tree that a step replaces; everything in it is saved in a checkpoint."""
+
+    step: Array
+    trainable: Params
+    opt_state: optax.OptState
+
+
+def split_trainable(
+    params: Mapping[str, Any], rules: Sequence[tuple[str, bool]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part parameters into (trainable, frozen) by an ordered table of (pattern, trained?).
+
+    Raises:
+        ValueError: a parameter without a rule, or a rule without a parameter.
+    """
+    return split(params, label(rules, params), True)
+
+
+def create_state(trainable: Params, tx: optax.GradientTransformation, *, mesh: Mesh) -> TrainState:
+    """Fresh state at step 0 on `mesh`; trainable parameters become float32 masters."""
+    masters = {path: jnp.asarray(leaf, jnp.float32) for path, leaf in trainable.items()}
+    state = TrainState(step=jnp.zeros((), jnp.int32), trainable=masters, opt_state=tx.init(masters))
+    return jax.device_put(state, state_shardings(state, mesh=mesh))
+
+
+def state_shardings(state: TrainState, *, mesh: Mesh) -> TrainState:
+    """Shardings of a state: moments lie where their parameter lies, counters are whole."""
+    by_path = param_shardings(mesh, state.trainable)
+    whole = replicated(mesh)
+
+    def place(key_path: tuple[Any, ...], leaf: Any) -> Any:
+        # A flat tree is a dict, so the last dict key on the way to a moment is its parameter path.
+        names = [key.key for key in key_path if isinstance(key, jax.tree_util.DictKey)]
+        path = names[-1] if names else None
+        same_shape = path in by_path and leaf.shape == state.trainable[path].shape
+        return by_path[path] if same_shape else whole
+
+    return jax.tree_util.tree_map_with_path(place, state)
+
+
+def put_params(params: Mapping[str, Any], *, mesh: Mesh, dtypes: Mapping[str, Any]) -> Params:
+    """Lay a flat tree of host or device arrays on `mesh`, each leaf in `dtypes[path]`.
+
+    One leaf at a time, so that a 7B base never lies twice in host memory.
+    """
+    shardings = param_shardings(mesh, params)
+    placed = {}
+    for path, leaf in params.items():
+        placed[path] = jax.device_put(leaf.astype(dtypes[path]), shardings[path])
+    return placed

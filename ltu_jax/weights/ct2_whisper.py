@@ -1,0 +1,204 @@
+"""Whisper in CTranslate2 packages: the `model.bin` container and its table of names.
+
+Queries, keys and values of self-attention are one matrix there, keys and values of
+cross-attention another; the missing key bias is stored as zeros.
+"""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ltu_jax.core.files import read_json
+from ltu_jax.weights import io
+from ltu_jax.weights.io import Tensor, WeightsError, damaged
+from ltu_jax.weights.rules import CONV, LINEAR, SAME, Import, Rule, fused, rule
+from ltu_jax.weights.whisper import config_from_shapes, tokenizer_files
+
+
+def _rules() -> tuple[Rule, ...]:
+    def norm(foreign: str, ours: str) -> tuple[Rule, ...]:
+        return (
+            rule(f"{foreign}/gamma", f"{ours}.scale", SAME),
+            rule(f"{foreign}/beta", f"{ours}.bias", SAME),
+        )
+
+    def linear(foreign: str, *ours: str, key: str | None = None) -> tuple[Rule, ...]:
+        """One matrix, perhaps fused; the key has no bias in Whisper, CTranslate2 stores zeros."""
+        return (
+            Rule(f"{foreign}/weight", tuple(f"{p}.kernel" for p in ours), fused(len(ours), LINEAR)),
+            Rule(
+                f"{foreign}/bias",
+                tuple(None if p == key else f"{p}.bias" for p in ours),
+                fused(len(ours), SAME),
+            ),
+        )
+
+    def side(name: str, embedding: Sequence[Rule], cross: bool, final: str) -> tuple[Rule, ...]:
+        foreign, ours = f"{name}/layer_{{layer}}", f"{name}.blocks"
+        own, other = f"{ours}.attn", f"{ours}.cross_attn"
+        crossing = (
+            *norm(f"{foreign}/attention/layer_norm", f"{ours}.cross_attn_ln"),
+            *linear(f"{foreign}/attention/linear_0", f"{other}.query"),
+            *linear(
+                f"{foreign}/attention/linear_1",
+                f"{other}.key", f"{other}.value", key=f"{other}.key",
+            ),
+            *linear(f"{foreign}/attention/linear_2", f"{other}.out"),
+        )  # fmt: skip
+        return (
+            *embedding,
+            rule(f"{name}/position_encodings/encodings", f"{name}.positions", SAME),
+            *norm(f"{foreign}/self_attention/layer_norm", f"{ours}.attn_ln"),
+            *linear(
+                f"{foreign}/self_attention/linear_0",
+                f"{own}.query", f"{own}.key", f"{own}.value", key=f"{own}.key",
+            ),
+            *linear(f"{foreign}/self_attention/linear_1", f"{own}.out"),
+            *(crossing if cross else ()),
+            *norm(f"{foreign}/ffn/layer_norm", f"{ours}.mlp_ln"),
+            *linear(f"{foreign}/ffn/linear_0", f"{ours}.mlp.up"),
+            *linear(f"{foreign}/ffn/linear_1", f"{ours}.mlp.down"),
+            *norm(f"{name}/layer_norm", f"{name}.{final}"),
+        )  # fmt: skip
+
+    convs = [
+        entry
+        for number in (1, 2)
+        for entry in (
+            rule(f"encoder/conv{number}/weight", f"encoder.conv{number}.kernel", CONV),
+            rule(f"encoder/conv{number}/bias", f"encoder.conv{number}.bias", SAME),
+        )
+    ]
+    embedding = rule("decoder/embeddings/weight", "decoder.embedding", SAME)
+    return side("encoder", convs, False, "ln_post") + side("decoder", [embedding], True, "ln")
+
+
+RULES = _rules()
+
+_DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
+# scalar settings of the graph: the value that our Whisper computes
+_SETTINGS = {
+    "decoder/activation": 3,  # GELU with erf
+    "decoder/alibi": 0,
+    "decoder/pre_norm": 1,
+    "decoder/scale_embeddings": 0,
+    "decoder/start_from_zero_embedding": 0,
+}
+_IGNORED = ("decoder/alignment_heads", "decoder/alignment_layer")  # word timing only
+
+
+def read_model(data: bytes | memoryview, *, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Parse a CTranslate2 `model.bin` (version 6): tensors and aliases.
+
+    Raises:
+        WeightsError: truncated, another format or version, or a quantised dtype.
+    """
+    view, at = memoryview(data), 0
+
+    def take(size: int) -> memoryview:
+        nonlocal at
+        if at + size > len(view):
+            raise damaged(path, f"it ends at byte {len(view)} inside a record")
+        at += size
+        return view[at - size : at]
+
+    def number(kind: str) -> int:
+        return struct.unpack("<" + kind, take(struct.calcsize(kind)))[0]
+
+    def text() -> str:
+        return bytes(take(number("H"))[:-1]).decode()
+
+    version = number("I")
+    if version != 6:
+        raise WeightsError(f"{path} is not a CTranslate2 model of version 6 (found {version})")
+    spec = text()
+    if spec != "WhisperSpec":
+        raise WeightsError(f"{path} is a CTranslate2 {spec}, expected WhisperSpec")
+    number("I")  # revision
+    tensors = {}
+    for _ in range(number("I")):
+        name = text()
+        shape = tuple(number("I") for _ in range(number("B")))
+        code, size = number("B"), number("I")
+        raw = take(size)
+        if code not in _DTYPES or (code in (1, 2) and len(shape) > 1 and "weight" in name):
+            raise WeightsError(
+                f"{path}: {name} is quantised (dtype code {code}); use the float16 package"
+            )
+        tensors[name] = io.array_tensor(np.frombuffer(raw, _DTYPES[code]).reshape(shape))
+    aliases = {text(): text() for _ in range(number("I"))}
+    if at != len(view):
+        raise damaged(path, f"{len(view) - at} bytes follow its last record")
+    return tensors, aliases
+
+
+def from_ct2(paths: Sequence[str | Path], *, sha256: str | None = None) -> Import:
+    """Open a CTranslate2 Whisper package.
+
+    Args:
+        paths: a `model.bin`, a directory with one, or the parts of a split one (files or
+            directories with `model.bin.part1`, `.part2`) in any order.
+        sha256: expected hash of the (joined) model.bin.
+
+    Raises:
+        WeightsError: missing files, damage, quantised weights, or another architecture.
+    """
+    paths = [Path(path) for path in paths]
+    folders = [path if path.is_dir() else path.parent for path in paths]
+    pieces = sorted(
+        (
+            piece
+            for path in paths
+            for piece in (sorted(path.glob("model.bin*")) if path.is_dir() else [path])
+        ),
+        key=lambda piece: piece.name,
+    )
+    absent = [piece for piece in pieces if not piece.is_file()]
+    if absent or not pieces:
+        raise WeightsError(f"{absent[0] if absent else paths[0]}: no CTranslate2 model.bin there")
+    data = b"".join(piece.read_bytes() for piece in pieces)
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256.lower():
+        raise damaged(pieces[0], f"its sha256 is not {sha256}")
+    tensors, aliases = read_model(data, path=pieces[0])
+    if aliases != {"decoder/projection/weight": "decoder/embeddings/weight"}:
+        raise WeightsError(f"{pieces[0]}: unexpected aliases {aliases}; the output must be tied")
+    for name, wanted in _SETTINGS.items():
+        found = tensors.pop(name, None)
+        if found is not None and int(found.read()) != wanted:
+            raise WeightsError(f"{pieces[0]}: {name} is {int(found.read())}, Whisper has {wanted}")
+    for name in _IGNORED:
+        tensors.pop(name, None)
+    heads = [tensors.pop(f"{side}/num_heads", None) for side in ("encoder", "decoder")]
+    if None in heads:
+        raise WeightsError(f"{pieces[0]} does not say its num_heads")
+    config = config_from_shapes(
+        {name: tensor.shape for name, tensor in tensors.items()},
+        names=(
+            "encoder/conv1/weight", "encoder/position_encodings/encodings",
+            "decoder/embeddings/weight", "decoder/position_encodings/encodings",
+        ),
+        depth=lambda side: sum(
+            name.startswith(f"{side}/layer_") and name.endswith("/ffn/linear_0/weight")
+            for name in tensors
+        ),
+        heads=(int(heads[0].read()), int(heads[1].read())),
+        what=str(pieces[0]),
+    )  # fmt: skip
+    settings = next((f / "config.json" for f in folders if (f / "config.json").is_file()), None)
+    found = read_json(settings) if settings else {}
+    files, notes = tokenizer_files(
+        folders, config,
+        suppress=found.get("suppress_ids"), begin=found.get("suppress_ids_begin"),
+    )  # fmt: skip
+    return Import(
+        config=config,
+        rules=RULES,
+        tensors=tensors,
+        files=files,
+        source={"format": "ct2-whisper", "files": [piece.name for piece in pieces],
+                "sha256": hashlib.sha256(data).hexdigest()},
+        notes=notes,
+    )  # fmt: skip

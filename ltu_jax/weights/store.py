@@ -1,0 +1,323 @@
+"""Our own weights directory: config.json, params.safetensors, tokenizer files, hashes.
+
+DIR/config.json   {"ltu_jax": 1, "kind", "config", "dtype", "sha256": {file: hex}, "source"}
+DIR/params.safetensors            flat names; params-00001-of-0000N.safetensors above 4 GB
+DIR/tokenizer.model | tokenizer.json, tokenizer_config.json, generation.json (Whisper)
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ltu_jax.core.files import atomic_dir, read_json, sha256_file, write_json
+from ltu_jax.core.trees import shorten
+from ltu_jax.weights import io
+from ltu_jax.weights.io import Tensor, WeightsError
+
+FORMAT = 1
+KINDS = ("whisper", "llama", "ltu-as", "tltr")
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation.json",
+)
+
+
+class LazyParams(Mapping[str, np.ndarray]):
+    """Flat path -> array, read from the mapped file (and cast) each time it is asked for."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], *, dtype: np.dtype | None = None):
+        self._tensors = dict(tensors)
+        self._dtype = dtype
+
+    def __getitem__(self, path: str) -> np.ndarray:
+        array = self._tensors[path].read()
+        return array if self._dtype is None else array.astype(self._dtype, copy=False)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._tensors  # the inherited one would read the array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every shape, without reading a number."""
+        return {path: tensor.shape for path, tensor in self._tensors.items()}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The lazy tensors as stored, before any cast."""
+        return dict(self._tensors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """An opened weights directory.
+
+    `config` is the dict for `WhisperConfig.from_dict` / `LlamaConfig.from_dict` /
+    `LTUASConfig.from_dict`. `sha256` names kind, config and numbers together: two directories
+    with equal `sha256` compute the same. `tokenizer_dir` is None when no tokenizer came along.
+    """
+
+    kind: str
+    config: dict[str, Any]
+    params: LazyParams
+    path: Path
+    sha256: str
+    tokenizer_dir: Path | None
+    source: dict[str, Any]
+
+
+def _identity(kind: str, config: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
+    numbers = {name: value for name, value in hashes.items() if name.endswith(".safetensors")}
+    text = json.dumps([kind, config, numbers], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def save_weights(
+    path: str | os.PathLike,
+    *,
+    kind: str,
+    config: Mapping[str, Any],
+    params: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]],
+    source: Mapping[str, Any],
+    files: Iterable[str | os.PathLike] | Mapping[str, str | bytes | os.PathLike] = (),
+    max_shard_bytes: int = io.SHARD_BYTES,
+) -> str:
+    """Write a weights directory; the folder appears only when it is complete.
+
+    Args:
+        path: the directory to make (replaced as a whole when it exists).
+        kind: one of `KINDS`.
+        config: the model config as a plain dict (`dataclasses.asdict`).
+        params: flat path -> array, or an iterator of such pairs, which is never held whole.
+        source: where the numbers come from; free JSON for people.
+        files: tokenizer files to copy, or {name in DIR: text, bytes or path}.
+
+    Returns:
+        The directory's `sha256` (see `Weights`).
+
+    Raises:
+        WeightsError: an unknown kind, or no parameters.
+    """
+    if kind not in KINDS:
+        raise WeightsError(f"kind {kind!r} of {path} is unknown; known are {', '.join(KINDS)}")
+    pairs = params.items() if isinstance(params, Mapping) else params
+    if not isinstance(files, Mapping):
+        files = {Path(file).name: Path(file) for file in files}
+    dtypes: set[str] = set()
+    with atomic_dir(path) as folder:
+        placed = io.write_shards(
+            folder,
+            _noting_dtypes(pairs, dtypes),
+            stem="params",
+            metadata={"format": "ltu_jax"},
+            max_bytes=max_shard_bytes,
+        )
+        if not placed:
+            raise WeightsError(f"no parameters to write to {path}")
+        for name, content in files.items():
+            if isinstance(content, str):
+                (folder / name).write_text(content, encoding="utf-8")
+            elif isinstance(content, bytes):
+                (folder / name).write_bytes(content)
+            else:
+                shutil.copyfile(content, folder / name)
+        hashes = {name: sha256_file(folder / name) for name in sorted({*placed.values(), *files})}
+        write_json(
+            folder / "config.json",
+            {
+                "ltu_jax": FORMAT,
+                "kind": kind,
+                "config": dict(config),
+                "dtype": dtypes.pop() if len(dtypes) == 1 else "mixed",
+                "sha256": hashes,
+                "source": dict(source),
+            },
+        )
+    return _identity(kind, json.loads(json.dumps(dict(config))), hashes)
+
+
+def _noting_dtypes(
+    pairs: Iterable[tuple[str, np.ndarray]], dtypes: set[str]
+) -> Iterator[tuple[str, np.ndarray]]:
+    for name, array in pairs:
+        array = np.asarray(array)
+        dtypes.add(array.dtype.name)
+        yield name, array
+
+
+def is_weights_dir(path: str | os.PathLike) -> bool:
+    """Whether `path` is one of our weights directories (not merely a folder with config.json)."""
+    config = Path(path) / "config.json"
+    return config.is_file() and "ltu_jax" in read_json(config)
+
+
+def read_header(path: str | os.PathLike) -> dict[str, Any]:
+    """config.json of a weights directory.
+
+    Raises:
+        WeightsError: no such directory, not ours, or written by a newer version.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise WeightsError(
+            f"weights directory {path} does not exist; make it with "
+            "`python -m ltu_jax.convert --from ... --out DIR`"
+        )
+    if not (path / "config.json").is_file():
+        raise WeightsError(f"{path} is not a weights directory: it has no config.json")
+    header = read_json(path / "config.json")
+    if "ltu_jax" not in header:
+        found = header.get("model_type")
+        kind = f" (a Hugging Face directory of model_type {found!r})" if found else ""
+        raise WeightsError(
+            f"{path} is not a weights directory of ltu_jax{kind}; import it first with "
+            "`python -m ltu_jax.convert --from ... --weights "
+            f"{path} --out DIR`"
+        )
+    if header["ltu_jax"] != FORMAT or "kind" not in header:
+        raise WeightsError(
+            f"{path}/config.json is of format {header['ltu_jax']!r}; this version reads {FORMAT}"
+        )
+    return header
+
+
+def load_weights(
+    path: str | os.PathLike,
+    *,
+    kind: str | None = None,
+    dtype: Any = None,
+    verify: bool = True,
+) -> Weights:
+    """Open a weights directory.
+
+    Args:
+        path: the directory.
+        kind: refuse any other kind.
+        dtype: cast every parameter when it is read; None keeps the stored dtype.
+        verify: hash every file and compare with config.json.
+
+    Raises:
+        WeightsError: missing, of another kind, a file missing, truncated or changed.
+    """
+    path = Path(path)
+    header = read_header(path)
+    if kind is not None and header["kind"] != kind:
+        raise WeightsError(f"{path} holds {header['kind']!r} weights, expected {kind!r}")
+    hashes = header["sha256"]
+    absent = [name for name in hashes if not (path / name).is_file()]
+    if absent:
+        raise WeightsError(f"{path} lacks {shorten(absent)}; convert the weights again")
+    if verify:
+        big = sum((path / name).stat().st_size for name in hashes) > 2 << 30
+        for name in tqdm(hashes, desc=f"checking {path.name}", disable=not big):
+            io.check_sha256(path / name, expected=hashes[name])
+    tensors: dict[str, Tensor] = {}
+    for name in hashes:
+        if name.startswith("params") and name.endswith(".safetensors"):
+            tensors.update(io.read_safetensors(path / name))
+    has_tokenizer = any((path / name).is_file() for name in ("tokenizer.model", "tokenizer.json"))
+    return Weights(
+        kind=header["kind"],
+        config=header["config"],
+        params=LazyParams(
+            dict(sorted(tensors.items())), dtype=None if dtype is None else np.dtype(dtype)
+        ),
+        path=path,
+        sha256=_identity(header["kind"], header["config"], hashes),
+        tokenizer_dir=path if has_tokenizer else None,
+        source=header["source"],
+    )
+
+
+def base_entry(weights: Weights, *, relative_to: str | os.PathLike) -> dict[str, str]:
+    """How a checkpoint names a base it does not copy: relative path, absolute path, sha256."""
+    absolute = weights.path.resolve()
+    return {
+        "path": os.path.relpath(absolute, Path(relative_to).resolve()),
+        "absolute_path": str(absolute),
+        "sha256": weights.sha256,
+    }
+
+
+def open_base(
+    entry: Mapping[str, str],
+    *,
+    relative_to: str | os.PathLike,
+    what: str,
+    dtype: Any = None,
+    verify: bool = True,
+) -> Weights:
+    """Open the base weights that a checkpoint names with `base_entry`.
+
+    Args:
+        entry: {"path", "sha256"} and perhaps "absolute_path".
+        relative_to: the checkpoint folder that a relative path starts from.
+        what: how the error calls the base, e.g. "language model".
+        dtype: as in `load_weights`.
+        verify: as in `load_weights`.
+
+    Raises:
+        WeightsError: it is nowhere, or it is not the one that was trained on.
+    """
+    tried = [Path(relative_to) / entry["path"], Path(entry.get("absolute_path", entry["path"]))]
+    path = next((path for path in tried if (path / "config.json").is_file()), None)
+    if path is None:
+        raise WeightsError(
+            f"the {what} of {relative_to} is missing: looked for a weights directory at "
+            f"{' and '.join(str(path.resolve()) for path in dict.fromkeys(tried))}; put it back or "
+            "make it again with `python -m ltu_jax.convert --from ... --out DIR`"
+        )
+    weights = load_weights(path, dtype=dtype, verify=verify)
+    if weights.sha256 != entry["sha256"]:
+        raise WeightsError(
+            f"{path} is not the {what} that {relative_to} was trained on: its sha256 is "
+            f"{weights.sha256}, the checkpoint names {entry['sha256']}"
+        )
+    return weights
+
+
+def check_against(
+    shapes: Mapping[str, Any], params: Mapping[str, Any], *, what: str = "the weights"
+) -> None:
+    """Require `params` to have exactly the paths and shapes the model asks for.
+
+    Args:
+        shapes: path -> anything with `.shape` (`fns.shapes`), or a shape tuple.
+        params: path -> array; a `LazyParams` is checked without reading it.
+        what: how the message calls `params`, e.g. their directory.
+
+    Raises:
+        WeightsError: missing, surplus or mis-shaped parameters, first ten and count of each, with
+            the likely cause.
+    """
+    from ltu_jax.weights.rules import complain
+
+    wanted = {path: _shape(leaf) for path, leaf in shapes.items()}
+    found = (
+        params.shapes
+        if isinstance(params, LazyParams)
+        else {path: _shape(leaf) for path, leaf in params.items()}
+    )
+    problem = complain(wanted=wanted, found=found, what=what)
+    if problem:
+        raise WeightsError(problem)
+
+
+def _shape(leaf: Any) -> tuple[int, ...]:
+    return tuple(getattr(leaf, "shape", leaf))

@@ -1,0 +1,38 @@
+"""Records of a tiny corpus, written once for all tests of this folder."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import records_corpus
+
+from data_pipelines.schema import Clip
+from ltu_jax.preprocessing.text import load_tokenizer
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory) -> list[Clip]:
+    """The clips of the tiny corpus, audio as FLAC files."""
+    return records_corpus.make_clips(tmp_path_factory.mktemp("audio"))
+
+
+@pytest.fixture(scope="session")
+def records_dir(clips, tmp_path_factory) -> Path:
+    """Their records, two shards a split. Read only."""
+    from data_pipelines.write_records import write_records
+
+    out = tmp_path_factory.mktemp("written") / "records"
+    write_records(clips, out, tag_labels=records_corpus.LABELS, shards=2)
+    return out
+
+
+@pytest.fixture
+def records_copy(records_dir, tmp_path) -> Path:
+    """A copy that a test may damage."""
+    return shutil.copytree(records_dir, tmp_path / "records")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(golden):
+    """The 320-piece vocabulary of the golden text cases."""
+    return load_tokenizer(golden / "text_cases" / "spm320.model")

@@ -1,0 +1,114 @@
+"""Pinned packages: verified, unpacked once, resumed after an interruption, one error for each
+failure.
+"""
+
+import dataclasses
+import hashlib
+import zipfile
+
+import pytest
+
+from data_pipelines.sources import packages
+
+
+@pytest.fixture
+def pinned(tmp_path, monkeypatch):
+    """A small wheel, pinned as package "toy"; `download` copies it as pip would."""
+    wheel = tmp_path / "source" / "toy-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("toy/data.bin", b"\x00\x01" * 500)
+    package = packages.Package(
+        name="toy",
+        version="1.0",
+        wheels=((wheel.name, hashlib.sha256(wheel.read_bytes()).hexdigest()),),
+        holds="two bytes, often",
+        license="MIT",
+        corpus=True,
+    )
+    monkeypatch.setitem(packages.PACKAGES, "toy", package)
+    return package, wheel
+
+
+def downloader(wheel, *, calls, keep=None):
+    def download(package, folder):
+        calls.append(package.name)
+        (folder / wheel.name).write_bytes(wheel.read_bytes()[:keep])
+
+    return download
+
+
+def test_a_package_is_fetched_once_and_found(pinned, tmp_path):
+    _, wheel = pinned
+    calls = []
+    for _ in range(2):
+        packages.fetch(["toy"], cache=tmp_path / "c", download=downloader(wheel, calls=calls))
+    assert calls == ["toy"]
+    assert (packages.root("toy", cache=tmp_path / "c") / "toy/data.bin").stat().st_size == 1000
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["toy-1.0"]
+
+
+def test_an_interrupted_download_is_one_error_and_the_next_run_goes_on(pinned, tmp_path):
+    _, wheel = pinned
+    calls = []
+    with pytest.raises(packages.PackageError, match=r"damaged or was interrupted; run the same"):
+        packages.fetch(
+            ["toy"], cache=tmp_path / "c", download=downloader(wheel, calls=calls, keep=100)
+        )
+    assert list((tmp_path / "c").iterdir()) == []
+    packages.fetch(["toy"], cache=tmp_path / "c", download=downloader(wheel, calls=calls))
+    assert packages.root("toy", cache=tmp_path / "c").is_dir()
+
+
+def test_a_wheel_kept_in_the_cache_is_used_and_a_damaged_one_removed(pinned, tmp_path):
+    _, wheel = pinned
+    cache = tmp_path / "c"
+    cache.mkdir()
+    (cache / wheel.name).write_bytes(wheel.read_bytes()[:-1])
+    with pytest.raises(packages.PackageError, match="sha256"):
+        packages.fetch(["toy"], cache=cache, download=downloader(wheel, calls=[]))
+    assert not (cache / wheel.name).exists()
+    (cache / wheel.name).write_bytes(wheel.read_bytes())
+    calls = []
+    packages.fetch(["toy"], cache=cache, download=downloader(wheel, calls=calls))
+    assert calls == []
+    assert packages.root("toy", cache=cache).is_dir()
+
+
+def test_another_pinned_version_is_fetched_beside_the_old_one(pinned, tmp_path, monkeypatch):
+    package, wheel = pinned
+    packages.fetch(["toy"], cache=tmp_path / "c", download=downloader(wheel, calls=[]))
+    newer = dataclasses.replace(package, version="1.1")
+    monkeypatch.setitem(packages.PACKAGES, "toy", newer)
+    with pytest.raises(packages.PackageError, match=r"packages --fetch .* --only toy"):
+        packages.root("toy", cache=tmp_path / "c")
+
+
+def test_pip_failure_is_one_clear_error(tmp_path, monkeypatch):
+    missing = packages.Package(
+        name="ltu-jax-no-such-package",
+        version="0",
+        wheels=(("x.whl", "0"),),
+        holds="nothing",
+        license="-",
+        corpus=False,
+    )
+    monkeypatch.setitem(packages.PACKAGES, missing.name, missing)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(
+        packages.PackageError, match=r"cannot download ltu-jax-no-such-package==0: ERROR"
+    ):
+        packages.fetch([missing.name], cache=tmp_path)
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path):
+    with pytest.raises(packages.PackageError, match="unknown package 'x'.*hibari-tts"):
+        packages.root("x", cache=tmp_path)
+
+
+def test_every_pin_is_a_sha256_of_a_wheel():
+    for package in packages.PACKAGES.values():
+        for wheel, digest in package.sha256.items():
+            assert wheel.endswith(".whl")
+            assert len(digest) == 64
+            assert int(digest, 16) > 0

@@ -1,0 +1,112 @@
+"""Stored features are the numbers of the step, and features of another encoder are refused."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from data_pipelines import records
+from data_pipelines.data_config import DataConfig
+from data_pipelines.features import FeatureExtractor, fingerprint
+from data_pipelines.input_pipeline import InputPipeline
+from data_pipelines.write_records import write_records
+from ltu_jax.core.errors import UserError
+from ltu_jax.models import build
+from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.preprocessing import audio
+from ltu_jax.weights.store import load_weights, save_weights
+
+CONFIG = WhisperConfig(
+    n_mels=80, n_audio_ctx=1500, n_audio_state=16, n_audio_head=2, n_audio_layer=3,
+    n_vocab=50, n_text_ctx=8, n_text_state=16, n_text_head=2, n_text_layer=1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whisper_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "whisper-random"
+    params = build.whisper(CONFIG).init(jax.random.key(0))
+    save_weights(
+        path,
+        kind="whisper",
+        config=dataclasses.asdict(CONFIG),
+        params={name: np.asarray(leaf) for name, leaf in params.items()},
+        source={},
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def with_features(clips, whisper_dir, tmp_path_factory):
+    out = tmp_path_factory.mktemp("featured") / "records"
+    write_records(clips, out, whisper_dir=whisper_dir, shards=2)
+    return out
+
+
+def _pipeline(directory, **changes):
+    config = dict(
+        records=str(directory), split="train", layout="grouped", cutoff=64, pairs_per_row=2,
+        rows_per_batch=4, train_on="all", features="stored", seed=0, audio_tokens=25, n_mels=80,
+    )  # fmt: skip
+    return config | changes
+
+
+def test_stored_features_are_those_of_the_step(
+    with_features, records_dir, clips, whisper_dir, tokenizer
+):
+    fns = build.whisper(CONFIG)
+    params = dict(load_weights(whisper_dir).params)
+    stored = InputPipeline(DataConfig(**_pipeline(with_features)), tokenizer=tokenizer)
+    heard = InputPipeline(
+        DataConfig(**_pipeline(records_dir, features="on_the_fly")), tokenizer=tokenizer
+    )
+    by_id = {clip.clip_id: clip for clip in clips}
+    for step, batch in enumerate(stored.batches(steps=2)):
+        assert batch["features"].shape == (4, 3, 25, 16) and batch["features"].dtype == np.float32
+        other = heard.batch(step)
+        # The same step on log-mel instead: same rows, same text, same numbers.
+        np.testing.assert_array_equal(batch["input_ids"], other["input_ids"])
+        computed = jax.jit(fns.features)(params, other["log_mel"])
+        np.testing.assert_allclose(batch["features"], computed, rtol=0, atol=5e-5)
+        clip, _ = stored.contents(4 * step)
+        samples, _ = soundfile.read(by_id[clip].audio, dtype="float32")
+        direct = fns.features(params, audio.model_log_mel(samples, n_mels=80).log_mel[None])
+        np.testing.assert_allclose(batch["features"][0], direct[0], rtol=0, atol=5e-5)
+        for name, values in stored.batch(step).items():
+            np.testing.assert_array_equal(batch[name], values)
+
+
+def test_the_manifest_says_which_encoder_made_them(with_features, whisper_dir, tokenizer):
+    weights = load_weights(whisper_dir)
+    name = fingerprint(whisper_sha256=weights.sha256, dtype="float32")
+    stored = records.read_manifest(with_features)["features"]
+    assert stored["fingerprint"] == name and stored["shape"] == [3, 25, 16]
+    InputPipeline(
+        DataConfig(**_pipeline(with_features, feature_fingerprint=name)), tokenizer=tokenizer
+    )
+    others = [
+        fingerprint(whisper_sha256="0" * 64, dtype="float32"),
+        fingerprint(whisper_sha256=weights.sha256, dtype="bfloat16"),
+    ]
+    for other in others:
+        config = DataConfig(**_pipeline(with_features, feature_fingerprint=other))
+        with pytest.raises(UserError, match=f"have fingerprint {name[:12]}.*needs {other[:12]}"):
+            InputPipeline(config, tokenizer=tokenizer)
+
+
+def test_the_extractor_works_in_batches_of_one_shape(whisper_dir):
+    windows = list(np.random.default_rng(0).normal(size=(5, 1000, 80)).astype(np.float32))
+    extractor = FeatureExtractor(whisper_dir, batch_size=2)
+    fns, params = build.whisper(CONFIG), dict(load_weights(whisper_dir).params)
+    found = extractor(windows)
+    np.testing.assert_allclose(found, fns.features(params, np.stack(windows)), rtol=0, atol=5e-5)
+    windows[3] = np.full_like(windows[3], np.nan)
+    with pytest.raises(UserError, match="features of clip 3 of the batch are not finite"):
+        extractor(windows)
+
+
+def test_an_encoder_that_is_not_there_is_named(clips, tmp_path):
+    with pytest.raises(UserError, match="no-whisper does not exist"):
+        write_records(clips, tmp_path / "out", whisper_dir=tmp_path / "no-whisper")

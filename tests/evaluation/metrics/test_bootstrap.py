@@ -1,0 +1,59 @@
+"""The interval against a plain loop over resamples and against the closed form."""
+
+import numpy as np
+import pytest
+
+from ltu_jax.evaluation.metrics.bootstrap import bootstrap, ratio
+
+
+def test_value_is_the_metric_of_all_samples():
+    counts = np.array([[1, 4], [0, 3], [2, 5]])
+    interval = bootstrap(counts, clusters=["a", "b", "c"], statistic=ratio, resamples=200)
+    assert interval.value == pytest.approx(3 / 12)
+    assert interval.n == 3
+
+
+def test_interval_equals_a_loop_over_resampled_clips():
+    generator = np.random.default_rng(3)
+    clusters = [f"clip{index}" for index in generator.integers(0, 30, size=90)]
+    counts = np.stack([generator.integers(0, 3, size=90), np.full(90, 2)], axis=1)
+    interval = bootstrap(counts, clusters=clusters, statistic=ratio, resamples=4000)
+
+    members = {name: [i for i, own in enumerate(clusters) if own == name] for name in set(clusters)}
+    names = sorted(members)
+    values = []
+    for _ in range(4000):
+        drawn = generator.choice(names, size=len(names))
+        rows = [row for name in drawn for row in members[name]]
+        values.append(counts[rows, 0].sum() / counts[rows, 1].sum())
+    low, high = np.percentile(values, (2.5, 97.5))
+    # Both are Monte-Carlo quantiles of 4,000 draws: their own error is near 0.003 here.
+    assert interval.low == pytest.approx(low, abs=0.012)
+    assert interval.high == pytest.approx(high, abs=0.012)
+
+
+def test_interval_of_a_proportion_equals_the_normal_approximation():
+    right = np.r_[np.ones(300), np.zeros(100)]
+    counts = np.stack([right, np.ones(400)], axis=1)
+    interval = bootstrap(counts, clusters=[str(i) for i in range(400)], statistic=ratio)
+    half = 1.96 * np.sqrt(0.75 * 0.25 / 400)
+    assert interval.low == pytest.approx(0.75 - half, abs=0.005)
+    assert interval.high == pytest.approx(0.75 + half, abs=0.005)
+
+
+def test_questions_about_one_clip_widen_the_interval():
+    counts = np.stack([np.repeat([1, 0], 50), np.ones(100)], axis=1)
+    apart = bootstrap(counts, clusters=[str(i) for i in range(100)], statistic=ratio)
+    together = bootstrap(counts, clusters=[str(i // 10) for i in range(100)], statistic=ratio)
+    assert together.high - together.low > 2 * (apart.high - apart.low)
+
+
+def test_same_seed_same_interval():
+    counts = np.array([[1, 1], [0, 1], [1, 1]])
+    first = bootstrap(counts, clusters=["a", "b", "c"], statistic=ratio)
+    assert first == bootstrap(counts, clusters=["a", "b", "c"], statistic=ratio)
+
+
+def test_no_samples_is_refused():
+    with pytest.raises(ValueError, match="at least one sample"):
+        bootstrap(np.zeros((0, 2)), clusters=[], statistic=ratio)

@@ -1,0 +1,114 @@
+"""Word errors against jiwer, the normaliser against transformers', quoted words by hand."""
+
+import json
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+import whisper_normalizer
+from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+from ltu_jax.evaluation.metrics.words import (
+    around_words,
+    chance_word_error_rate,
+    spoken_words,
+    word_error_counts,
+    word_errors,
+    words,
+)
+
+SENTENCES = [
+    "Mr. Smith paid $2.50 on the 3rd of May.",
+    "It's twenty-one degrees, isn't it?",
+    "The colour of the theatre",
+    "  one oh one Dalmatians [barking] ",
+    "We've gotta go; y'all can't.",
+    "naïve café at 10:30",
+    "",
+]
+
+
+def test_words_equal_the_normaliser_of_transformers():
+    mapping = Path(whisper_normalizer.__file__).parent / "normalizers" / "english.json"
+    theirs = EnglishTextNormalizer(json.loads(mapping.read_text()))
+    for sentence in SENTENCES:
+        assert words(sentence) == theirs(sentence).split()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_word_errors_equal_jiwer(seed):
+    generator = np.random.default_rng(seed)
+    for _ in range(20):
+        reference = generator.choice(list("abcde"), size=generator.integers(1, 12)).tolist()
+        hypothesis = generator.choice(list("abcde"), size=generator.integers(0, 12)).tolist()
+        measures = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
+        theirs = measures.substitutions + measures.insertions + measures.deletions
+        assert word_errors(reference, hypothesis) == theirs
+
+
+def test_summed_counts_give_the_corpus_word_error_rate_of_jiwer():
+    references = ["The cat sat on the mat.", "Hello, World!", "It is 10 o'clock"]
+    hypotheses = ["a cat sat on mat", "hello world again", "it is ten"]
+    pairs = zip(references, hypotheses, strict=True)
+    counts = np.array([word_error_counts(*pair) for pair in pairs])
+    theirs = jiwer.wer(
+        [" ".join(words(text)) for text in references],
+        [" ".join(words(text)) for text in hypotheses],
+    )
+    assert counts[:, 0].sum() / counts[:, 1].sum() == pytest.approx(theirs, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "answer, expected",
+    [
+        ('The speaker says "the cat sat" softly.', "the cat sat"),
+        ("The speaker says \u201cthe cat sat\u201d.", "the cat sat"),
+        ('She says: "he said "no" to me"', 'he said "no" to me'),
+        ('The speaker says "the cat sat on', "the cat sat on"),
+        ("Spoken text: The cat sat.", "The cat sat."),
+        ("The spoken words are: note: bring milk", "note: bring milk"),
+        ("note: bring milk", "note: bring milk"),
+        ("The cat sat.", "The cat sat."),
+        ("Nobody knows what this is: text", "Nobody knows what this is: text"),
+        ("Background sound: dog. Spoken text: The cat sat.", "The cat sat."),
+        ('Spoken text: He said "no" to me.', 'He said "no" to me.'),
+        ("spoken text:The cat sat.", "The cat sat."),
+        ("A female voice says: The cat sat.", "The cat sat."),
+        ("Spoken text:", ""),
+        ("", ""),
+        ('""', ""),
+    ],
+)
+def test_spoken_words(answer, expected):
+    assert spoken_words(answer) == expected
+
+
+@pytest.mark.parametrize(
+    "answer, expected",
+    [
+        ('He says "the dog ran" over rain.', "He says  over rain."),
+        ("rain \u201cthe dog ran\u201d", "rain"),
+        ('rain, he says "the dog', "rain, he says"),
+        ("Background sound: rain. Spoken text: The dog ran.", "Background sound: rain."),
+        ("Spoken text: The dog ran.", ""),
+        ('"The dog ran."', ""),
+        ("rain", "rain"),
+    ],
+)
+def test_around_words(answer, expected):
+    assert around_words(answer) == expected
+
+
+def test_chance_is_the_best_constant_transcript():
+    references = ["the cat sat", "the cat ran", "the cat sat"]
+    assert chance_word_error_rate(references) == pytest.approx(1 / 9)
+    unlike = ["a b", "c d", "e f"]
+    assert chance_word_error_rate(unlike) == pytest.approx(4 / 6)
+
+
+def test_chance_of_silence_is_one_at_worst():
+    references = ["one word", "a very much longer sentence here", "yes"]
+    assert chance_word_error_rate(references) <= 1.0
+    with pytest.raises(ValueError, match="no reference has a word"):
+        chance_word_error_rate(["", "[noise]"])

@@ -1,0 +1,78 @@
+"""Small random models and files that several tests of weights need."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ltu_jax.models import build
+from ltu_jax.models.llama import LlamaConfig
+from ltu_jax.models.lora import LoRAConfig
+from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.tltr import TLTRConfig
+
+# What the golden model's config.json says and its weights cannot.
+OFFICIAL_CONFIG = {"num_attention_heads": 4, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}
+
+
+def llama_config(**changes) -> LlamaConfig:
+    """Grouped-query, untied LLaMA of 3 layers."""
+    values = dict(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        rms_norm_eps=1e-5,
+        rope_theta=50_000.0,
+        rope_scaling=None,
+        tie_word_embeddings=False,
+        attention_bias=False,
+    )
+    return LlamaConfig(**(values | changes))
+
+
+def ltu_as_config(llama: LlamaConfig, *, targets=("q_proj", "v_proj")) -> LTUASConfig:
+    """TLTR of width 16 over 2 Whisper layers; LoRA of rank 4, scale 3."""
+    lora = LoRAConfig(rank=4, alpha=12.0, dropout=0.1, targets=targets) if targets else None
+    return LTUASConfig(
+        tltr=TLTRConfig(d_model=16, time_heads=1, layer_heads=4),
+        llama=llama,
+        lora=lora,
+        audio_layers=2,
+        audio_tokens=25,
+    )
+
+
+def random_params(fns, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """Every parameter random and none at a neutral value, as numpy float32."""
+    rng = np.random.default_rng(seed)
+    return {
+        path: (rng.standard_normal(leaf.shape) * 0.2 + path.endswith("scale")).astype(np.float32)
+        for path, leaf in fns.shapes.items()
+    }
+
+
+def write_config(folder: Path, **changes) -> Path:
+    """The config file for `--llama` of the golden model."""
+    file = folder / "llama.json"
+    file.write_text(json.dumps(OFFICIAL_CONFIG | changes))
+    return file
+
+
+def as_dict(config) -> dict:
+    """A config as it is stored."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def logits(config: LlamaConfig, params, ids) -> np.ndarray:
+    """Our logits [B,T,V] of unpadded ids."""
+    ids = np.asarray(ids)
+    positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+    forward = jax.jit(build.llama(config).forward)
+    out = forward(dict(params), ids, segment_ids=np.ones_like(ids), positions=positions)
+    return np.asarray(out)
