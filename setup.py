@@ -23,21 +23,23 @@ setup(
         "librosa",
         "soundfile",
         "soxr",
+        "scipy",
+        "ml_dtypes",
         "sentencepiece",
         "safetensors",
         "gguf",
         "ml_collections",
         "tensorboard",
         "jaxtyping",
-        "jiwer",
+        "whisper-normalizer",
         "matplotlib",
         "tqdm",
     ],
     extras_require={
-        # The voices, instruments and models that build the mini corpus of `make demo`.
-        "demo": ["onnxruntime", "pretty_midi"],
+        # Runs the neural voices of the mini corpus; they themselves are fetched, not installed.
+        "demo": ["onnxruntime"],
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
-        "test": ["pytest", "ruff", "scikit-learn", "typeguard"],
+        "test": ["jiwer", "pytest", "ruff", "scikit-learn"],
     },
 )

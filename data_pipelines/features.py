@@ -8,7 +8,7 @@ refused instead of used.
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,24 @@ def fingerprint(*, whisper_sha256: str, dtype: str) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+@functools.lru_cache(maxsize=1)
+def _compiled(weights_dir: Path, dtype: str, sha256: str) -> Callable[[Any], Any]:
+    """log_mel [N, F, M] -> features, jitted; Beam copies an extractor for each of its stages."""
+    import jax
+
+    from ltu_jax.models import build
+    from ltu_jax.models.whisper import WhisperConfig
+    from ltu_jax.weights.store import check_against, load_weights
+
+    weights = load_weights(weights_dir, kind="whisper", dtype=np.float32)
+    assert weights.sha256 == sha256, f"{weights_dir} changed while it was used"
+    fns = build.whisper(WhisperConfig.from_dict(weights.config), dtype=dtype)
+    check_against(fns.shapes, weights.params, what=str(weights_dir))
+    # The encoder alone: the decoder's parameters would only take memory.
+    params = {path: weights.params[path] for path in fns.shapes if path.startswith("encoder.")}
+    return functools.partial(jax.jit(fns.features), jax.device_put(params))
+
+
 class FeatureExtractor:
     """Batched Whisper features; the weights are opened at first use, by the Beam worker itself."""
 
@@ -57,28 +75,13 @@ class FeatureExtractor:
     def _weights(self) -> Any:
         from ltu_jax.weights.store import load_weights
 
-        return load_weights(self.weights_dir, kind="whisper", dtype=np.float32)
+        return load_weights(self.weights_dir, kind="whisper")
 
     @functools.cached_property
     def _config(self) -> Any:
         from ltu_jax.models.whisper import WhisperConfig
 
         return WhisperConfig.from_dict(self._weights.config)
-
-    @functools.cached_property
-    def _computed(self) -> Any:
-        import jax
-
-        from ltu_jax.models import build
-        from ltu_jax.weights.store import check_against
-
-        fns = build.whisper(self._config, dtype=self.dtype)
-        check_against(fns.shapes, self._weights.params, what=str(self.weights_dir))
-        # The encoder alone: the decoder's parameters would only take memory.
-        params = {
-            path: self._weights.params[path] for path in fns.shapes if path.startswith("encoder.")
-        }
-        return functools.partial(jax.jit(fns.features), jax.device_put(params))
 
     @property
     def n_mels(self) -> int:
@@ -106,13 +109,12 @@ class FeatureExtractor:
         """Features float32 [N, W, A, D] of N windows [1000, M]; `UserError` when not finite."""
         log_mels = np.stack(log_mels).astype(np.float32)
         out = np.empty((len(log_mels), *self.shape), np.float32)
+        compute = _compiled(self.weights_dir, self.dtype, self._weights.sha256)
         for start in range(0, len(log_mels), self.batch_size):
             part = log_mels[start : start + self.batch_size]
             rows = np.zeros((self.batch_size, *part.shape[1:]), np.float32)
             rows[: len(part)] = part
-            out[start : start + len(part)] = np.asarray(self._computed(rows), np.float32)[
-                : len(part)
-            ]
+            out[start : start + len(part)] = np.asarray(compute(rows), np.float32)[: len(part)]
         if not np.isfinite(out).all():
             bad = int(np.flatnonzero(~np.isfinite(out).all(axis=(1, 2, 3)))[0])
             raise UserError(

@@ -85,11 +85,15 @@ def main(argv: list[str] | None = None) -> None:
         features=args.out / "features" / _short({"whisper": described["whisper"], **corpus}),
         batch_size=args.batch_size,
     )
-    per_second = collected.computed / collected.seconds if collected.computed else 0.0
-    print(
-        f"{len(benchmark.items)} items x {len(modes)} modes; {collected.computed} answers computed "
-        f"in {collected.seconds:.0f} s ({per_second:.1f} answers/s), the others were there already"
-    )
+    total = len(benchmark.items) * len(modes)
+    print(f"{len(benchmark.items)} items x {len(modes)} modes = {total} answers", end="")
+    if collected.computed:
+        print(
+            f"; {collected.computed} distinct ones computed in {collected.seconds:.0f} s, loading "
+            f"and encoding included ({collected.computed / collected.seconds:.1f} computed/s)"
+        )
+    else:
+        print(", all there already")
     _write(args, benchmark, modes, identity, collected)
 
 
@@ -104,7 +108,7 @@ def _write(args, benchmark, modes, identity, collected) -> None:
             f"[{whisper.low:.2f}, {whisper.high:.2f}]"
         )
     text += (
-        "\n95 % bootstrap intervals over clips; WER: less is better. A joint question is right "
+        "\n95 % bootstrap intervals over clips; WER: less is better. A joint question is right"
         f"\nwhen its sound is named and its words have at most WER {QUOTE_TOLERANCE} to Whisper's."
     )
     print(f"\n{text}\n")

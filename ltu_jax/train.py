@@ -48,7 +48,8 @@ def parse_config(argv: Sequence[str]) -> ConfigDict:
     try:
         rest = values(arguments)
     except (AttributeError, KeyError) as error:
-        reason = " ".join(str(error.args[0] if error.args else error).replace("'", "").split())
+        # ml_collections quotes its own message once more.
+        reason = str(error).replace("\\n", " ").replace("\\", "").replace("'", "").strip('"')
         raise UserError(f"unknown config key {reason}; configs/common.py lists all keys") from error
     except (flags.Error, ValueError, TypeError, OSError) as error:
         # A config file's own error arrives as text with a traceback; its last line is the message.

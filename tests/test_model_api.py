@@ -60,7 +60,7 @@ def whisper_dir(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("whisper") / "weights"
     fns = build.whisper(WHISPER)
-    params = {path: np.asarray(leaf) for path, leaf in fns.init(jax.random.key(0)).items()}
+    params = {path: np.asarray(leaf) for path, leaf in jax.jit(fns.init)(jax.random.key(0)).items()}
     config = dataclasses.asdict(WHISPER)
     store.save_weights(folder, kind="whisper", config=config, params=params, source={})
     return folder

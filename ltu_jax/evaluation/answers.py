@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from ltu_jax.model import Request
 from tqdm import tqdm
 
 from ltu_jax.core.axes import Array, Float
@@ -23,6 +22,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.evaluation.benchmarks import Benchmark, Item, Mode
 from ltu_jax.evaluation.grading import grade
+from ltu_jax.model import Request
 from ltu_jax.preprocessing.audio import SAMPLE_RATE, load_audio
 
 # Clips that differ by less than a tenth of a second share one silence, and its answers.
@@ -38,7 +38,7 @@ class Answering(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Heard:
+class Given:
     """All that the model is given for one answer; equal inputs are answered once.
 
     `audio` is a clip id, "silence:<tenths of a second>", or None (text only).
@@ -59,7 +59,7 @@ class Collected:
     seconds: float
 
 
-def heard(benchmark: Benchmark, item: Item, mode: Mode) -> Heard:
+def given(benchmark: Benchmark, item: Item, mode: Mode) -> Given:
     """The model's input for one item in one mode (see `Mode`)."""
     clip = benchmark.clips[item.clip_id]
     audio = {
@@ -69,7 +69,7 @@ def heard(benchmark: Benchmark, item: Item, mode: Mode) -> Heard:
         Mode.SHUFFLED: benchmark.partner[item.item_id],
         Mode.SILENCE: f"{SILENCE}{round(clip.seconds * 10)}",
     }[mode]
-    return Heard(
+    return Given(
         audio=audio,
         spoken_text="" if mode is Mode.AUDIO else clip.spoken_text,
         question=item.question,
@@ -142,23 +142,23 @@ def collect(
     """
     path = out / "samples.jsonl"
     outputs: dict[tuple[str, Mode], str] = {}
-    known: dict[Heard, dict[str, Any]] = {}
+    known: dict[Given, dict[str, Any]] = {}
     items = {item.item_id: item for item in benchmark.items}
     for sample in read_samples(path):
         outputs[sample["item_id"], sample["mode"]] = sample["output"]
         if sample["item_id"] in items:
-            source = heard(benchmark, items[sample["item_id"]], sample["mode"])
+            source = given(benchmark, items[sample["item_id"]], sample["mode"])
             known[source] = {key: sample[key] for key in ("output", "tokens", "finish_reason")}
 
-    waiting: dict[Heard, list[tuple[Item, Mode]]] = {}
+    waiting: dict[Given, list[tuple[Item, Mode]]] = {}
     for item, mode in itertools.product(benchmark.items, modes):
         if (item.item_id, mode) not in outputs:
-            waiting.setdefault(heard(benchmark, item, mode), []).append((item, mode))
+            waiting.setdefault(given(benchmark, item, mode), []).append((item, mode))
     begin, computed = time.perf_counter(), 0
     if waiting:
         with open(path, "a", encoding="utf-8") as file:
 
-            def write(source: Heard, answer: dict[str, Any]) -> None:
+            def write(source: Given, answer: dict[str, Any]) -> None:
                 for item, mode in waiting[source]:
                     outputs[item.item_id, mode] = answer["output"]
                     file.write(json.dumps(_sample(benchmark, item, mode, source, answer)) + "\n")
@@ -177,12 +177,12 @@ def collect(
 
 def _answers(
     benchmark: Benchmark,
-    todo: Sequence[Heard],
+    todo: Sequence[Given],
     *,
     load: Callable[[], Answering],
     features: Path,
     batch_size: int,
-) -> Iterator[tuple[Heard, dict[str, Any]]]:
+) -> Iterator[tuple[Given, dict[str, Any]]]:
     """(input, answer) for every input, a batch at a time."""
     if not todo:
         return
@@ -191,10 +191,10 @@ def _answers(
     encoded.compute({source.audio for source in todo if source.audio is not None})
 
     # Each kind of batch is compiled for each prompt length, so there are only four kinds.
-    def kind(source: Heard) -> tuple[bool, int]:
+    def kind(source: Given) -> tuple[bool, int]:
         return source.audio is None, source.max_new_tokens
 
-    def length(source: Heard) -> int:
+    def length(source: Given) -> int:
         return len(source.question) + len(source.spoken_text)
 
     ordered = sorted(todo, key=lambda source: (*kind(source), length(source), source.question))
@@ -229,7 +229,7 @@ def _batches(things: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def _sample(
-    benchmark: Benchmark, item: Item, mode: Mode, source: Heard, answer: dict[str, Any]
+    benchmark: Benchmark, item: Item, mode: Mode, source: Given, answer: dict[str, Any]
 ) -> dict[str, Any]:
     """One line of the samples file: input, output and grade."""
     clip = benchmark.clips[item.clip_id]

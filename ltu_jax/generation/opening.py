@@ -4,6 +4,7 @@ A path is a weights directory (complete model), a training run (its newest check
 checkpoint; a checkpoint holds the trained parameters and names its base weights by path and hash.
 """
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,15 @@ from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer
 from ltu_jax.training import checkpoint
 from ltu_jax.weights import store
+
+
+@functools.lru_cache(maxsize=4)
+def _ltu_as_fns(config: LTUASConfig, dtype: str) -> LTUASFns:
+    """The same functions for the same sizes, so that a second model compiles nothing anew."""
+    return build.ltu_as(config, dtype=jnp.dtype(dtype))
+
+
+_whisper_fns = functools.lru_cache(maxsize=4)(build.whisper)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +136,7 @@ def _opened(
     whisper: store.Weights | None,
     dtype: str,
 ) -> Opened:
-    fns = build.ltu_as(config, dtype=jnp.dtype(dtype))
+    fns = _ltu_as_fns(config, dtype)
     store.check_against(fns.shapes, params, what=str(path))
     return Opened(
         path=path,
@@ -148,7 +158,7 @@ def _listener(weights: store.Weights, config: LTUASConfig) -> Listener:
             f"{weights.path} is a Whisper of {found[0]} layers and width {found[1]}; this model "
             f"was built for {wanted[0]} layers and width {wanted[1]}: give that one"
         )
-    fns = build.whisper(sizes)
+    fns = _whisper_fns(sizes)
     store.check_against(fns.shapes, weights.params, what=str(weights.path))
     params = {name: jnp.asarray(weights.params[name], jnp.float32) for name in fns.shapes}
     transcriber = None

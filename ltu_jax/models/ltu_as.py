@@ -22,18 +22,25 @@ from ltu_jax.models.tltr import TLTR, TLTRConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LTUASConfig(Config):
-    """The parts, and the shape of the audio features: layers of the encoder, tokens per clip."""
+    """The parts, and the shape of the audio features: layers of the encoder, tokens per clip.
+
+    `audio_layers` is None where an official state dict is all that is known: TLTR averages over
+    layers, so no weight tells how many there are.
+    """
 
     tltr: TLTRConfig
     llama: LlamaConfig
     lora: LoRAConfig | None
-    audio_layers: int
+    audio_layers: int | None
     audio_tokens: int
 
     def __post_init__(self) -> None:
-        for name in ("audio_layers", "audio_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"LTUASConfig.{name} is {getattr(self, name)}; give 1 or more")
+        sizes = {"audio_tokens": self.audio_tokens, "audio_layers": self.audio_layers}
+        if self.audio_layers is None:
+            del sizes["audio_layers"]
+        for name, size in sizes.items():
+            if size < 1:
+                raise ConfigError(f"LTUASConfig.{name} is {size}; give 1 or more")
 
 
 def visibility(segment_ids: Int[Array, "B T"], *, audio_tokens: int) -> Bool[Array, "B S S"]:
@@ -74,7 +81,8 @@ class LTUAS(nnx.Module):
     def embed_audio(self, features: Float[Array, "B W A D"]) -> Float[Array, "B A E"]:
         """Audio tokens of Whisper features."""
         config = self.config
-        wanted = (config.audio_layers, config.audio_tokens, config.tltr.d_model)
+        layers = config.audio_layers or features.shape[1]
+        wanted = (layers, config.audio_tokens, config.tltr.d_model)
         if features.shape[1:] != wanted:
             raise UserError(
                 f"audio features of shape {features.shape[1:]} (layers, tokens, width); this model "

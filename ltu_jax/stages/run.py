@@ -93,13 +93,14 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
             keep=settings.checkpoint.keep,
         )
 
+    rate = learning_rate(settings.optimizer, steps=stage.steps)
     hooks = Hooks(
         save=save,
         validate=stage_hooks.validation(stage, frozen=frozen),
         samples=stage_hooks.samples(stage, frozen=frozen, log=log),
         work=functools.partial(count_work, audio_tokens=settings.model.audio_tokens),
         flops=functools.partial(metrics.model_flops, model_size(stage)),
-        rate=learning_rate(settings.optimizer, steps=stage.steps),
+        rate=lambda step: float(rate(step)),
     )
     outcome = run_loop(
         state,

@@ -19,7 +19,7 @@ POSITIONS = "target_positions"
 TARGETS = "target_ids"
 # The share of a row's length that its targets may fill, per bucket: few shapes to compile, and
 # the last one always suffices.
-_BUCKETS = (0.25, 0.5, 1.0)
+_BUCKETS = (0.375, 0.75, 1.0)
 _MULTIPLE = 8
 
 Features = Callable[[Params, Mapping[str, Array]], Float[Array, "B W A D"]]

@@ -169,7 +169,7 @@ def _rope_scaling(
 
 
 _CONTROL, _USER_DEFINED = 3, 4
-_GPT2_SPLIT = (
+_LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{%s}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -192,7 +192,7 @@ def _pre_tokenizer(name: str, *, path: Path) -> Any:
             f"{path}: pre-tokenizer {name!r} is not known; put the model's own tokenizer.json "
             "into the weights directory"
         )
-    split = pre_tokenizers.Split(Regex(_GPT2_SPLIT % digits[name]), behavior="isolated")
+    split = pre_tokenizers.Split(Regex(_LLAMA3_SPLIT % digits[name]), behavior="isolated")
     return pre_tokenizers.Sequence([split, level(add_prefix_space=False, use_regex=False)])
 
 

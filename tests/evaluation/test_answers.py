@@ -6,7 +6,7 @@ import pytest
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation import answers
-from ltu_jax.evaluation.answers import Heard, collect, heard, read_samples
+from ltu_jax.evaluation.answers import Given, collect, given, read_samples
 from ltu_jax.evaluation.benchmarks import Mode, read_benchmark
 from ltu_jax.evaluation.grading import figures
 
@@ -34,14 +34,14 @@ def test_what_each_mode_hears(benchmark):
     item = next(item for item in benchmark.items if item.item_id == "clip01-sound")
     partner = benchmark.partner[item.item_id]
     said = "We bought seven green apples."
-    inputs = {mode: heard(benchmark, item, mode) for mode in Mode}
+    inputs = {mode: given(benchmark, item, mode) for mode in Mode}
     rest = {"question": "What do you hear?", "max_new_tokens": 24}
     assert inputs == {
-        Mode.JOINT: Heard(audio="clip01", spoken_text=said, **rest),
-        Mode.AUDIO: Heard(audio="clip01", spoken_text="", **rest),
-        Mode.TEXT: Heard(audio=None, spoken_text=said, **rest),
-        Mode.SHUFFLED: Heard(audio=partner, spoken_text=said, **rest),
-        Mode.SILENCE: Heard(audio="silence:15", spoken_text=said, **rest),
+        Mode.JOINT: Given(audio="clip01", spoken_text=said, **rest),
+        Mode.AUDIO: Given(audio="clip01", spoken_text="", **rest),
+        Mode.TEXT: Given(audio=None, spoken_text=said, **rest),
+        Mode.SHUFFLED: Given(audio=partner, spoken_text=said, **rest),
+        Mode.SILENCE: Given(audio="silence:15", spoken_text=said, **rest),
     }
     assert partner != "clip01"
 
@@ -62,7 +62,7 @@ def test_controls_expose_what_is_not_heard(benchmark, listener, tmp_path):
 def test_equal_inputs_are_answered_once_and_clips_encoded_once(benchmark, listener, tmp_path):
     model = listener()
     collected = run(benchmark, model, tmp_path)
-    distinct = {heard(benchmark, item, mode) for item in benchmark.items for mode in MODES}
+    distinct = {given(benchmark, item, mode) for item in benchmark.items for mode in MODES}
     assert collected.computed == len(model.asked) == len(distinct) < 48 * 5
     assert model.encoded == 12 + 3  # clips, and silences of 1.0, 1.5 and 2.0 s
     assert len(read_samples(tmp_path / "samples.jsonl")) == 48 * 5

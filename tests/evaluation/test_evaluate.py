@@ -2,9 +2,9 @@
 
 import json
 
-import ltu_jax.model
 import pytest
 
+import ltu_jax.model
 from ltu_jax import evaluate
 from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
@@ -56,13 +56,15 @@ def test_everything_is_written_and_a_second_run_needs_no_model(command, tmp_path
         assert set(task["joint"]) == {"value", "low", "high", "n"}
     assert result["tasks"]["sound"]["joint"]["value"] == 1.0
     assert "1.00 [1.00, 1.00]" in printed
-    assert "answers/s" in printed
+    assert "48 items x 5 modes = 240 answers" in printed
+    assert "computed/s" in printed
     assert (tmp_path / "out" / "results.txt").read_text().strip() in printed
 
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["whisper_transcript"]["value"] == 0.0
     assert metrics["tasks"]["sound"]["silence"]["unparsed"] == 12
     assert command("--summary", str(summary)) is None
+    assert "all there already" in capsys.readouterr().out
     assert json.loads(summary.read_text()) == result
 
 

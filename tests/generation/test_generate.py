@@ -42,7 +42,7 @@ DRAW = dict(temperature=1.0, top_p=0.9, top_k=20, repetition_penalty=1.2)
 @pytest.fixture(scope="module")
 def model():
     fns = build.ltu_as(CONFIG)
-    params = fns.init(jax.random.key(0))
+    params = jax.jit(fns.init)(jax.random.key(0))
     # The default initialisation answers with one constant token; spread the logits out.
     params = {path: 8 * leaf if "lm_head" in path else 3 * leaf for path, leaf in params.items()}
     return fns, params

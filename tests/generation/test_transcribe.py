@@ -64,7 +64,8 @@ def test_a_clip_does_not_depend_on_its_batch(transcriber, speech):
     ]
     options = dataclasses.replace(OPENAI, temperatures=(0.0, 0.4))
     together = transcriber.transcribe(iter(clips), batch_size=4, options=options)
-    assert words(together[0].text) == JFK and words(together[3].text) in JFK
+    assert words(together[0].text) == JFK
+    assert words(together[3].text).startswith("and so my fellow americans")
     assert together[1].text == "" and np.isnan(together[1].avg_logprob)
     for clip, heard in zip(clips, together, strict=True):
         (alone,) = transcriber.transcribe([clip], batch_size=1, options=options)
@@ -200,8 +201,9 @@ def test_windows_are_those_of_openai(speech):
     clip = begin(speech, n_mels=80, index=0)
     whole = transcribe_log_mel(speech, n_mels=80)
     assert clip.frames == len(whole) - 3000
-    for clip.seek in (0, 400, clip.frames - 1):
-        want = whole[clip.seek : clip.seek + 3000]
+    for seek in (0, 400, clip.frames - 1):
+        clip.seek = seek
+        want = whole[seek : seek + 3000]
         np.testing.assert_allclose(clip.window(), want, rtol=0, atol=1e-6)
 
 
@@ -285,7 +287,7 @@ def multilingual(whisper_tiny_dir):
         n_text_layer=1,
     )
     fns = build.whisper(config)
-    params = fns.init(jax.random.key(0))
+    params = jax.jit(fns.init)(jax.random.key(0))
     # The English tokenizer's text ids serve here; only special ids differ, and they are computed.
     tokenizer = load_whisper_tokenizer(whisper_tiny_dir)
     return Transcriber.of(fns, params, tokenizer=tokenizer)

@@ -278,7 +278,9 @@ def test_real_smollm2_equals_transformers(smollm2_dir, tmp_path):
     with torch.no_grad():
         truth = model(ids).logits.numpy()
         answer = model.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
-    np.testing.assert_allclose(tiny.logits(config, weights.params, ids.numpy()), truth, atol=1e-4)
+    # measured 8.6e-5: logits reach 36, and transformers' float32 is 9e-5 away from its float64
+    found = tiny.logits(config, weights.params, ids.numpy())
+    np.testing.assert_allclose(found, truth, atol=1e-4)
     assert "Paris" in tokenizer.decode(answer)  # the weights make sense, not only agree
 
 

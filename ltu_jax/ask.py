@@ -1,0 +1,172 @@
+"""Ask a trained model about an audio file.
+
+    python -m ltu_jax.ask --checkpoint runs/demo/stage3 clip.wav "What is the sound?"
+
+The clip is transcribed and encoded once; each question is then answered on its own, and the answer
+is shown as it is made. Decoding is greedy unless --temperature says otherwise.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from ltu_jax.core import errors
+from ltu_jax.core.errors import UserError
+
+EXAMPLES = """
+examples:
+  several questions about one clip:
+    python -m ltu_jax.ask --checkpoint runs/demo/stage3 clip.wav "What is the sound?" \\
+        "Is the speaker male or female?"
+  with the sampling of the published evaluation:
+    python -m ltu_jax.ask --checkpoint runs/demo/stage3 --temperature 0.1 --top-p 0.95 \\
+        --top-k 500 --repetition-penalty 1.1 clip.wav "Describe the music."
+  imported official weights, which come without Whisper:
+    python -m ltu_jax.ask --checkpoint assets/ltu-as --whisper assets/whisper-large \\
+        --dtype bfloat16 clip.wav "What can be inferred from the audio?"
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    it = argparse.ArgumentParser(
+        prog="python -m ltu_jax.ask",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    it.add_argument("audio", type=Path, metavar="AUDIO", help="wav, flac, mp3, ogg, ...; any rate")
+    it.add_argument("questions", nargs="+", metavar="QUESTION", help="one or more, in quotes")
+    it.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a training run (its newest checkpoint), one checkpoint, or a weights directory",
+    )
+    it.add_argument(
+        "--whisper", type=Path, metavar="DIR", help="Whisper weights, if not where it says"
+    )
+    it.add_argument(
+        "--llama", type=Path, metavar="DIR", help="language model weights, if not where it says"
+    )
+    it.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="default: float32"
+    )
+    heard = it.add_argument_group("what the model is given")
+    heard.add_argument(
+        "--mode",
+        choices=("joint", "audio", "text"),
+        default="joint",
+        help="joint: audio and transcript (default); audio: no transcript; text: transcript only",
+    )
+    heard.add_argument(
+        "--spoken-text", metavar="TEXT", help="what is said in the clip, instead of transcribing it"
+    )
+    how = it.add_argument_group("how it answers")
+    how.add_argument("--max-new-tokens", type=int, default=400, metavar="N", help="default: 400")
+    how.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)"
+    )
+    how.add_argument(
+        "--top-p", type=float, metavar="P", help="draw from the likeliest tokens of this mass"
+    )
+    how.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens")
+    how.add_argument(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        metavar="R",
+        help="above 1 makes tokens of the prompt and the answer less likely; default: 1 (off)",
+    )
+    how.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw; default: 0")
+    return it
+
+
+def sampling(asked: argparse.Namespace):
+    """The sampling config of the command line, None for plain greedy decoding.
+
+    Raises:
+        UserError: a value out of range, or --top-p or --top-k without a temperature.
+    """
+    from ltu_jax.generation.sampling import SamplingConfig
+
+    if asked.temperature == 0:
+        for name in ("top_p", "top_k"):
+            if getattr(asked, name) is not None:
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(
+                    f"{flag} needs --temperature above 0; greedy decoding does not draw"
+                )
+        if asked.repetition_penalty == 1:
+            return None
+    return SamplingConfig(
+        temperature=asked.temperature or 1.0,
+        top_p=1.0 if asked.top_p is None else asked.top_p,
+        top_k=0 if asked.top_k is None else asked.top_k,
+        repetition_penalty=asked.repetition_penalty,
+        seed=asked.seed,
+        pick="draw" if asked.temperature else "argmax",
+    )
+
+
+def run(asked: argparse.Namespace) -> None:
+    """Answer every question of the command line on stdout; remarks go to stderr.
+
+    Raises:
+        UserError: bad audio, checkpoint or option.
+    """
+    from ltu_jax.preprocessing.audio import load_audio
+
+    # Cheap mistakes are told before seconds are spent on loading a model.
+    clip = load_audio(asked.audio)
+    config = sampling(asked)
+    if asked.max_new_tokens < 1:
+        raise UserError(f"--max-new-tokens {asked.max_new_tokens}: give at least 1")
+    for number, question in enumerate(asked.questions, start=1):
+        if not question.strip():
+            raise UserError(f"question {number} is empty; ask something about the clip")
+
+    from ltu_jax.model import load
+
+    model = load(asked.checkpoint, whisper=asked.whisper, llama=asked.llama, dtype=asked.dtype)
+    heard = model.listen(clip, spoken_text=asked.spoken_text, mode=asked.mode)
+    note = f"{asked.audio}: {heard.seconds:.1f} s"
+    if heard.seconds_dropped:
+        kept = heard.seconds - heard.seconds_dropped
+        note += (
+            f"; the model hears the first {kept:.1f} s, {heard.seconds_dropped:.1f} s are dropped"
+        )
+    _remark(note)
+    if asked.mode != "audio":
+        source = "given" if asked.spoken_text is not None else "by Whisper"
+        _remark(f"spoken text ({source}): {heard.spoken_text or '(none)'}")
+    for question in asked.questions:
+        print(f"\n> {question}", flush=True)
+        start = time.perf_counter()
+        pieces = model.stream(heard, question, max_new_tokens=asked.max_new_tokens, sampling=config)
+        answer = None
+        while answer is None:
+            try:
+                print(next(pieces), end="", flush=True)
+            except StopIteration as end:
+                answer = end.value
+        print(flush=True)
+        seconds = time.perf_counter() - start
+        cut = ", cut off by --max-new-tokens" if answer.finish_reason == "length" else ""
+        _remark(f"{len(answer.tokens)} tokens in {seconds:.1f} s{cut}")
+
+
+def _remark(text: str) -> None:
+    print(f"[{text}]", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; bad input is one line on stderr and exit status 2."""
+    asked = parser().parse_args(arguments)
+    errors.main(lambda: run(asked))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The same training on one device and on eight: loss and parameters agree."""
+
+import jax
+import numpy as np
+import pytest
+from conftest_training import STAGE3, make_trainer, optimizer_config
+
+from ltu_jax.core.sharding import MeshConfig
+from ltu_jax.core.trees import count
+
+
+@pytest.fixture(scope="module")
+def batches(tiny):
+    rng = np.random.default_rng(0)
+    rows = {name: np.resize(leaf, (8, *leaf.shape[1:])) for name, leaf in tiny.batch.items()}
+    made = []
+    for _ in range(3):
+        noise = rng.normal(size=rows["features"].shape).astype(np.float32)
+        made.append({**rows, "features": rows["features"] + 0.1 * noise})
+    return made
+
+
+def train(tiny, batches, *, mesh, accumulation=1):
+    # With eps = 1e-8 AdamW makes a full step of a gradient that is float32 noise; a large eps
+    # keeps the comparison about the mesh.
+    config = optimizer_config(
+        learning_rate=1e-2, warmup_steps=0, accumulation=accumulation, eps=1e-2, schedule="cosine"
+    )
+    trainer = make_trainer(tiny, rules=STAGE3, config=config, steps=10, mesh=mesh)
+    return trainer, *trainer.run(batches)
+
+
+@pytest.fixture(scope="module")
+def alone(tiny, batches):
+    return {
+        accumulation: train(
+            tiny, batches, mesh=MeshConfig(data=1, fsdp=1, tensor=1), accumulation=accumulation
+        )
+        for accumulation in (1, 2)
+    }
+
+
+@pytest.mark.parametrize(
+    "sizes, accumulation", [((8, 1, 1), 1), ((2, 2, 2), 1), ((1, 4, 2), 1), ((4, 1, 1), 2)]
+)
+def test_a_mesh_changes_nothing(tiny, batches, alone, sizes, accumulation):
+    data, fsdp, tensor = sizes
+    mesh = MeshConfig(data=data, fsdp=fsdp, tensor=tensor)
+    trainer, state, rows = train(tiny, batches, mesh=mesh, accumulation=accumulation)
+    _, expected_state, expected_rows = alone[accumulation]
+    for row, expected in zip(rows, expected_rows, strict=True):
+        np.testing.assert_allclose(row["loss"], expected["loss"], rtol=1e-5)
+    assert len(next(iter(state.trainable.values())).sharding.device_set) == data * fsdp * tensor
+    for path, leaf in expected_state.trainable.items():
+        found, expected = np.asarray(state.trainable[path]), np.asarray(leaf)
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0, err_msg=path)
+    kernel = trainer.frozen["llama.layers.mlp.gate_proj.kernel"]
+    shard = kernel.addressable_shards[0].data.shape
+    assert shard == (kernel.shape[0], kernel.shape[1] // fsdp, kernel.shape[2] // tensor)
+
+
+def test_optimiser_holds_trainable_parameters_only(tiny):
+    trainer = make_trainer(tiny, rules=STAGE3, config=optimizer_config(), steps=200)
+    adam = next(part for part in trainer.state.opt_state if hasattr(part, "mu"))
+    assert set(adam.mu) == set(adam.nu) == set(trainer.state.trainable)
+    assert count(trainer.state.trainable) == tiny.info["n_trainable_stage3"]
+
+
+def test_frozen_parameters_are_not_differentiated(tiny):
+    """No gradient of a frozen matrix appears in the compiled step."""
+    trainer = make_trainer(tiny, rules=STAGE3, config=optimizer_config(), steps=200)
+    from ltu_jax.training import losses
+
+    batch = losses.with_targets(tiny.batch, dense=True)
+    jaxpr = jax.make_jaxpr(trainer.step)(
+        trainer.state, trainer.frozen, batch, jax.random.key(0)
+    )
+    # Forward and backward both run each frozen product once; its own gradient would be a third
+    # product with the shape of the stacked kernel.
+    outputs = [tuple(var.aval.shape) for var in jaxpr.jaxpr.outvars]
+    gate = trainer.frozen["llama.layers.mlp.gate_proj.kernel"].shape
+    assert gate not in outputs
+    text = str(jaxpr)
+    made = text.count(f"f32[{gate[1]},{gate[2]}] = dot_general")
+    assert made == 0

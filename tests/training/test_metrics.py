@@ -1,0 +1,72 @@
+"""FLOPs against a hand count at 7B, mean average precision against scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.training.metrics import ModelSize, StepWork, mean_average_precision, model_flops
+
+
+def size_7b(**changes):
+    values = dict(
+        llm_layers=32 * (4 * 4096**2 + 3 * 4096 * 11008),
+        llm_depth=32,
+        attention_width=4096,
+        vocab_head=32000 * 4096,
+        lora=4_194_304,
+        tltr=2 * 12 * 1280**2,
+        tltr_trained=True,
+        audio_proj=1280 * 4096,
+        whisper_layers=32,
+        encoder=0,
+        encoder_frames=500,
+        encoder_depth=32,
+        encoder_width=1280,
+    )
+    return ModelSize(**{**values, **changes})
+
+
+def work(text):
+    return StepWork(clips=1, audio_tokens=25, text_tokens=text, targets=text)
+
+
+@pytest.mark.parametrize(
+    "changes, text, teraflops",
+    [  # counted by hand in the performance notes of the original
+        ({}, 108, 3.72),
+        ({"tltr_trained": False, "lora": 0}, 108, 3.59),
+        ({}, 160, 5.12),
+    ],
+)
+def test_model_flops_of_a_7b_sample(changes, text, teraflops):
+    found = model_flops(size_7b(**changes), work(text)) / 1e12
+    assert found == pytest.approx(teraflops, rel=0.005)
+
+
+def test_encoder_on_the_fly_costs_two_thirds_of_a_teraflop_a_clip():
+    encoder = 12 * 1280**2 * 32
+    extra = model_flops(size_7b(encoder=encoder), work(108)) - model_flops(size_7b(), work(108))
+    assert extra / 1e12 == pytest.approx(0.676, rel=0.02)
+
+
+def test_frozen_parts_cost_less():
+    trained, frozen = size_7b(), size_7b(tltr_trained=False)
+    assert model_flops(trained, work(108)) > model_flops(frozen, work(108))
+
+
+def test_mean_average_precision_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    targets = (rng.random((80, 9)) < 0.2).astype(np.float32)
+    targets[:, 4] = 0  # a label that never occurs has no average precision
+    scores = np.round(rng.normal(size=(80, 9)) + targets, 1)  # with ties
+    mean, each = mean_average_precision(scores, targets)
+    present = [index for index in range(9) if index != 4]
+    expected = {i: average_precision_score(targets[:, i], scores[:, i]) for i in present}
+    assert each == pytest.approx(expected)
+    assert mean == pytest.approx(np.mean(list(expected.values())))
+
+
+def test_mean_average_precision_without_labels_is_refused():
+    with pytest.raises(UserError, match="no clip of this split has any label"):
+        mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2)))
