@@ -1,13 +1,17 @@
-"""Put a demo run's numbers into the README: `python benchmarks/readme_numbers.py [runs/demo/summary.json]`.
+"""Rewrite the two made parts of README.md: the demo's numbers and one line per file.
 
-With a path, first stores that summary as `benchmarks/results/demo.json` with hardware and date. Then
-rewrites the README between the two `demo numbers` markers. `--check` only compares.
+    python docs/update_readme.py [runs/demo/summary.json]
+
+With a path, first stores that summary as `benchmarks/results/demo.json` with hardware and date.
+`--check` changes nothing and exits with 1 if the README differs.
 """
 
 import argparse
+import ast
 import datetime
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,12 +19,15 @@ from ltu_jax.core.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "demo.json"
-BEGIN, END = "<!-- demo numbers -->", "<!-- end of demo numbers -->"
 MODES = ("joint", "audio", "text", "shuffled", "silence")
+PATTERNS = ("configs/*.py", "ltu_jax/*.py", "data_pipelines/*.py", "docs/*", "tpu_scripts/*")
 
 
-def block(result: dict) -> str:
-    """The README's table as markdown."""
+def numbers() -> str:
+    """The stored demo results as a markdown table."""
+    if not RESULTS.exists():
+        return "Not measured yet."
+    result = read_json(RESULTS)
     lines = [
         f"Measured on {result['date']}, {result['hardware']}; value and 95 % bootstrap interval.",
         "",
@@ -40,6 +47,27 @@ def block(result: dict) -> str:
     return "\n".join(lines)
 
 
+def files() -> str:
+    """Every source file and its first docstring or comment line."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PATTERNS]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    rows = [
+        f"| `{name}` | {_first_line(ROOT / name)} |" for name in sorted(set(listed.stdout.split()))
+    ]
+    shown = [row for row in rows if "__init__" not in row]
+    return "\n".join(["| file | what it is |", "|---|---|", *shown])
+
+
+def _first_line(path: Path) -> str:
+    text = path.read_text()
+    if path.suffix == ".py":
+        line = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
+    else:
+        lines = [line for line in text.splitlines() if line and not line.startswith("#!")]
+        line = lines[0].lstrip("# ")
+    return line.replace("|", "\\|")
+
+
 def hardware() -> str:
     """Processor and core count of this machine."""
     model = platform.processor() or platform.machine()
@@ -48,6 +76,16 @@ def hardware() -> str:
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
     return f"{model}, {os.cpu_count()} cores"
+
+
+def rewritten(text: str) -> str:
+    """`text` with both parts made anew between their markers."""
+    for name, block in (("demo numbers", numbers()), ("files", files())):
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        head, _, rest = text.partition(begin)
+        _, _, tail = rest.partition(end)
+        text = f"{head}{begin}\n{block}\n{end}{tail}"
+    return text
 
 
 def main() -> None:
@@ -61,9 +99,7 @@ def main() -> None:
         write_json(RESULTS, read_json(arguments.summary) | {"hardware": hardware(), "date": date})
     readme = ROOT / "README.md"
     text = readme.read_text()
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    wanted = f"{head}{BEGIN}\n{block(read_json(RESULTS))}\n{END}{tail}"
+    wanted = rewritten(text)
     if arguments.check:
         sys.exit(wanted != text)
     readme.write_text(wanted)
