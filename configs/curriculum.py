@@ -34,5 +34,4 @@ def get_config(preset: str = "") -> ConfigDict:
         if index:
             stage.init_from = config.get_oneway_ref("run_dir") + f"/{ORDER[index - 1]}"
         config[name] = stage
-    config.tagging.weights.llama = ""
     return config

@@ -5,6 +5,8 @@
 checksums).
 """
 
+import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -19,7 +21,7 @@ from data_pipelines.open_ended.questions import open_pairs
 from data_pipelines.sources import packages, render
 from data_pipelines.sources.animals import RECORDINGS
 from data_pipelines.sources.music import MUSIC
-from data_pipelines.sources.plan import Entry
+from data_pipelines.sources.plan import SIZES, Entry, make_plan
 from data_pipelines.sources.sounds import SOUNDS
 from data_pipelines.sources.voices import VOICES
 from ltu_jax.core.files import sha256_file
@@ -35,7 +37,14 @@ def audio_path(record: Mapping[str, Any]) -> str:
 def identity(*, seed: int, size: str) -> dict[str, Any]:
     """What must be equal for an existing corpus to count as this one."""
     versions = {name: packages.PACKAGES[name].version for name in packages.CORPUS_PACKAGES}
-    return {"ltu_jax_corpus": render.FORMAT, "seed": seed, "size": size, "packages": versions}
+    entries = [dataclasses.astuple(entry) for entry in make_plan(SIZES[size], seed=seed)]
+    return {
+        "ltu_jax_corpus": render.FORMAT,
+        "seed": seed,
+        "size": size,
+        "plan": hashlib.sha256(json.dumps(entries).encode()).hexdigest(),
+        "packages": versions,
+    }
 
 
 def write(

@@ -28,7 +28,7 @@ from ltu_jax.training.loop import Outcome
 
 USAGE = "python -m ltu_jax.train --config=configs/stage3.py[:mini|:released] [--config.key=value]"
 CURRICULUM = "curriculum"
-SUMMARY = "summary.json"
+SUMMARY, PROGRESS = "summary.json", "progress.json"
 _ERROR_NAME = f"{UserError.__module__}.{UserError.__qualname__}"
 
 
@@ -101,26 +101,25 @@ def _say(text: str) -> None:
 
 
 def _summarise(stage: StageSettings, outcome: Outcome) -> None:
-    """Add what this run of a stage did to RUN/summary.json."""
+    """Write RUN/summary.json when the stage is complete, RUN/progress.json when it was stopped."""
     if not distributed.is_main():
         return
-    path = Path(stage.run_dir) / SUMMARY
-    before = json.loads(path.read_text()) if path.is_file() else {}
-    write_json(
-        path,
-        {
-            "stage": stage.stage,
-            "step": int(outcome.state.step),
-            "first_loss": before.get("first_loss", outcome.first_loss),
-            "last_loss": outcome.last_loss,
-            "seconds": before.get("seconds", 0.0) + outcome.seconds,
-            "steps_per_second": outcome.steps_per_second,
-            "tokens_per_second": outcome.tokens_per_second,
-            "mfu": outcome.mfu,
-            "checkpoint": str(outcome.checkpoint),
-            **outcome.validation,
-        },
-    )
+    folder = Path(stage.run_dir)
+    so_far = folder / PROGRESS
+    before = json.loads(so_far.read_text()) if so_far.is_file() else {}
+    done = {
+        "stage": stage.stage,
+        "step": int(outcome.state.step),
+        "first_loss": before.get("first_loss", outcome.first_loss),
+        "last_loss": outcome.last_loss,
+        "seconds": before.get("seconds", 0.0) + outcome.seconds,
+        "steps_per_second": outcome.steps_per_second,
+        "tokens_per_second": outcome.tokens_per_second,
+        "mfu": outcome.mfu,
+        "checkpoint": str(outcome.checkpoint),
+        **outcome.validation,
+    }
+    write_json(so_far if outcome.signal else folder / SUMMARY, done)
 
 
 def _finish(run_dir: Path, settings: Sequence[StageSettings]) -> None:

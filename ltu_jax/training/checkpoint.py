@@ -101,7 +101,7 @@ def resolve(path: str | os.PathLike) -> Path:
     Raises:
         CheckpointError: neither; the message says what was looked for.
     """
-    path = Path(path)
+    path = Path(path).absolute()  # as Orbax demands
     if (path / METADATA).is_file():
         return path
     folder = path if path.name == FOLDER else path / FOLDER

@@ -1,0 +1,300 @@
+"""`python -m ltu_jax.train`: the whole curriculum at toy size, resuming, and refusals."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from ltu_jax import train
+from ltu_jax.core.errors import UserError
+from ltu_jax.models import build
+from ltu_jax.models.llama import LlamaConfig
+from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.stages import run as stages_run
+from ltu_jax.training import checkpoint
+from ltu_jax.weights.store import save_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "data_pipelines"))
+
+WHISPER = dict(
+    n_mels=80, n_audio_ctx=1500, n_audio_state=16, n_audio_head=2, n_audio_layer=2, n_vocab=64,
+    n_text_ctx=448, n_text_state=16, n_text_head=2, n_text_layer=1,
+)  # fmt: skip
+LLAMA = dict(
+    vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+    num_attention_heads=4, num_key_value_heads=2, head_dim=8, rms_norm_eps=1e-6,
+    rope_theta=10000.0, rope_scaling=None, tie_word_embeddings=True, attention_bias=False,
+)  # fmt: skip
+
+CONFIG = f'''
+from ml_collections import ConfigDict
+from configs import curriculum
+
+def get_config(preset=""):
+    config = curriculum.get_config("mini")
+    config.mesh.data = 4
+    config.mesh.tensor = 2
+    for name in curriculum.ORDER:
+        stage = config[name]
+        stage.model.whisper = ConfigDict({WHISPER!r})
+        stage.model.tltr = ConfigDict(dict(d_model=16, time_heads=1, layer_heads=8))
+        if stage.model.llama is not None:
+            stage.model.llama = ConfigDict({LLAMA!r})
+        stage.steps = 4
+        stage.data.rows_per_batch = 4
+        stage.data.features = "on_the_fly"
+        stage.data.workers = 1
+        stage.optimizer.warmup_steps = 1
+        stage.log.every = 1
+        stage.log.validate_batches = 1
+        stage.checkpoint.every = 0
+    config.stage3.log.samples = 2
+    config.stage3.log.sample_tokens = 4
+    config.stage3.optimizer.accumulation = 1
+    return config[preset] if preset else config
+'''
+
+
+@pytest.fixture(scope="module")
+def place(golden, tmp_path_factory) -> Path:
+    """Toy weights, records and a config file in one folder."""
+    import records_corpus
+
+    from data_pipelines.write_records import write_records
+
+    folder = tmp_path_factory.mktemp("place")
+    rng = jax.random.key(0)
+    whisper = build.whisper(WhisperConfig(**WHISPER))
+    save_weights(
+        folder / "whisper",
+        kind="whisper",
+        config=WHISPER,
+        params={path: np.asarray(leaf) for path, leaf in whisper.init(rng).items()},
+        source={},
+    )
+    llama = build.llama(LlamaConfig(**LLAMA))
+    save_weights(
+        folder / "llama",
+        kind="llama",
+        config=LLAMA,
+        params={path: np.asarray(leaf) for path, leaf in llama.init(rng).items()},
+        source={},
+        files={"tokenizer.model": golden / "text_cases" / "spm320.model"},
+    )
+    clips = records_corpus.make_clips(folder / "audio")
+    write_records(clips, folder / "records", tag_labels=records_corpus.LABELS, shards=1)
+    (folder / "tiny.py").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def arguments(place: Path, run_dir: Path, *more: str) -> list[str]:
+    return [
+        f"--config={place / 'tiny.py'}",
+        f"--config.run_dir={run_dir}",
+        f"--config.records={place / 'records'}",
+        f"--config.weights.llama={place / 'llama'}",
+        f"--config.weights.whisper={place / 'whisper'}",
+        *more,
+    ]
+
+
+def stage_arguments(place: Path, stage: str, run_dir: Path, *more: str) -> list[str]:
+    llama = [] if stage == "tagging" else [f"--config.weights.llama={place / 'llama'}"]
+    return [
+        f"--config={place / 'tiny.py'}:{stage}",
+        f"--config.run_dir={run_dir}",
+        f"--config.data.records={place / 'records'}",
+        f"--config.weights.whisper={place / 'whisper'}",
+        *llama,
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(place) -> Path:
+    """A whole curriculum, trained once."""
+    before = os.getcwd()
+    os.chdir(ROOT)
+    try:
+        assert train.main(arguments(place, place / "run")) == 0
+    finally:
+        os.chdir(before)
+    return place / "run"
+
+
+def logged(run_dir: Path) -> list[tuple[int, float]]:
+    rows = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"]) for row in rows if "loss" in row]
+
+
+def test_each_stage_goes_on_from_the_one_before(trained):
+    stages = {}
+    for name in ("tagging", "stage1", "stage2", "stage3"):
+        metadata, params = checkpoint.load_adapter(trained / name)
+        assert (metadata["stage"], metadata["step"]) == (name, 4)
+        stages[name] = params
+    tltr = [path for path in stages["stage1"] if path.startswith("tltr.")]
+    for path in tltr:  # stage 1 trains the projection alone
+        np.testing.assert_array_equal(stages["stage1"][path], stages["tagging"][path])
+    assert not any(".lora_" in path for path in stages["stage1"])
+    assert any((stages["stage2"][p] != stages["stage1"][p]).any() for p in tltr)
+    lora_b = "llama.layers.self_attn.q_proj.lora_b"
+    assert stages["stage2"][lora_b].any() and (stages["stage3"][lora_b] != 0).any()
+    assert not any("label_head" in path for path in stages["stage1"])
+
+
+def test_a_checkpoint_says_what_it_is(trained, place):
+    folder, metadata = checkpoint.read_metadata(trained / "stage3")
+    assert metadata["kind"] == "ltu-as-checkpoint"
+    assert metadata["model"]["llama"] == LLAMA and metadata["whisper_config"] == WHISPER
+    for name in ("llama", "whisper"):
+        base = metadata["base"][name]
+        assert (folder / base["path"]).resolve() == (place / name).resolve()
+        assert len(base["sha256"]) == 64
+    assert metadata["config"]["optimizer"]["learning_rate"] == 1e-3
+    assert len(metadata["feature_fingerprint"]) == 64
+
+
+def test_logs_tables_and_curves(trained):
+    summary = json.loads((trained / "stage3" / "summary.json").read_text())
+    assert summary["step"] == 4 and np.isfinite(summary["val_loss"])
+    tagging = json.loads((trained / "tagging" / "summary.json").read_text())
+    assert 0 <= tagging["val_map"] <= 1
+    assert (trained / "loss.png").is_file()
+    rows = [json.loads(x) for x in (trained / "stage3" / "log.jsonl").read_text().splitlines()]
+    shown = [row["samples"] for row in rows if "samples" in row][-1]
+    assert len(shown) == 2 and "### Response:" in shown[0]["prompt"]
+    assert {"clip", "expected", "answer"} <= set(shown[0])
+
+
+def test_a_finished_curriculum_is_left_alone(trained, place, capsys):
+    before = (trained / "stage3" / "log.jsonl").read_text()
+    assert train.main(arguments(place, trained)) == 0
+    assert "stage3: already complete" in capsys.readouterr().out
+    assert (trained / "stage3" / "log.jsonl").read_text() == before
+
+
+def test_a_stopped_stage_resumes_with_identical_losses(trained, place, monkeypatch, tmp_path):
+    run_dir = tmp_path / "stage3"
+    again = stage_arguments(
+        place, "stage3", run_dir, f"--config.init_from={trained / 'stage2'}"
+    )
+    real = stages_run.host_batches
+
+    def interrupted(stage, *, start_step):
+        for step, batch in enumerate(real(stage, start_step=start_step), start=start_step):
+            if step == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(stages_run, "host_batches", interrupted)
+    assert train.main(again) == 128 + signal.SIGTERM
+    assert checkpoint.steps_in(run_dir) == [2]
+    assert not (run_dir / "summary.json").exists()
+    monkeypatch.setattr(stages_run, "host_batches", real)
+    assert train.main(again) == 0
+    assert logged(run_dir) == logged(trained / "stage3")
+
+
+def test_a_run_of_another_config_is_not_continued(trained, place):
+    other = arguments(place, trained, "--config.stage3.optimizer.learning_rate=0.5")
+    with pytest.raises(UserError) as error:
+        train.main(other)
+    assert "holds a run of another config (optimizer.learning_rate: 0.001 -> 0.5)" in str(
+        error.value
+    )
+
+
+def test_missing_7b_weights():
+    with pytest.raises(UserError) as error:
+        train.main(["--config=configs/stage3.py"])
+    message = str(error.value)
+    assert "stage3 cannot start" in message
+    for part in (
+        "config.weights.llama: no weights in 'weights/vicuna-7b-v1.1'",
+        "lmsys/vicuna-7b-v1.1: config.json, tokenizer.model and the weight files",
+        "python -m ltu_jax.convert --from hf-llama",
+        "config.weights.whisper: no weights in 'weights/whisper-large-v1'",
+        "openai/whisper-large",
+        "python -m ltu_jax.convert --from hf-whisper",
+    ):
+        assert part in message
+
+
+def test_stage_1_from_a_random_tltr_is_refused_unless_asked(place, tmp_path):
+    start = stage_arguments(place, "stage1", tmp_path / "run", "--config.init_from=")
+    with pytest.raises(UserError, match="would start from a TLTR that has learned nothing"):
+        train.main(start)
+    assert train.main([*start, "--config.allow_random_tltr=True", "--config.steps=2"]) == 0
+
+
+def test_a_checkpoint_of_another_size(trained, place, tmp_path):
+    smaller = [
+        *stage_arguments(place, "stage2", tmp_path, f"--config.init_from={trained / 'stage1'}"),
+        "--config.model.llama.hidden_size=16",
+        f"--config.weights.llama={place / 'narrow'}",
+    ]
+    llama = build.llama(LlamaConfig(**{**LLAMA, "hidden_size": 16}))
+    save_weights(
+        place / "narrow",
+        kind="llama",
+        config={**LLAMA, "hidden_size": 16},
+        params={p: np.asarray(v) for p, v in llama.init(jax.random.key(0)).items()},
+        source={},
+        files=[place / "llama" / "tokenizer.model"],
+    )
+    with pytest.raises(UserError, match=r"is of another size: audio_proj.bias is \(32,\) there"):
+        train.main(smaller)
+
+
+def test_weights_of_another_architecture(place, tmp_path):
+    wrong = [
+        *stage_arguments(place, "stage2", tmp_path),
+        "--config.model.llama.num_hidden_layers=3",
+    ]
+    with pytest.raises(UserError) as error:
+        train.main(wrong)
+    assert "is of another architecture than config.model.llama: num_hidden_layers is 2 there" in str(
+        error.value
+    )
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (
+            ["--config=configs/stage3.py:mini", "--config.optimizer.learning_rat=1"],
+            'unknown config key learning_rat Did you mean "learning_rate"',
+        ),
+        (["--config=configs/stage3.py:large"], "unknown config preset 'large'; known: '', 'mini'"),
+        (["--config=configs/stage9.py"], "there is no file configs/stage9.py"),
+        ([], "--config is missing"),
+        (["--config=configs/stage1.py", "--config.steps=ten"], "--config.steps=ten: invalid"),
+        (["--config=configs/stage1.py", "fast"], "unexpected argument 'fast'"),
+        (
+            ["--config=configs/stage1.py:mini", "--config.compute.dtype=int8"],
+            "compute.dtype is 'int8'; use float32, bfloat16, float16",
+        ),
+        (
+            ["--config=configs/stage1.py:mini", "--config.optimizer.schedule=square"],
+            "optimizer.schedule is 'square'; use one of linear, cosine, constant",
+        ),
+    ],
+)
+def test_bad_command_lines(given, message):
+    with pytest.raises(UserError) as error:
+        train.main(given)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
