@@ -23,6 +23,6 @@ def get_config(preset: str = "") -> ConfigDict:
         common.mini_language(config)
         config.model.lora.dropout = 0.0
         config.optimizer.group_multipliers = MINI_RATES
-        config.steps = 270
+        config.steps = 330
         config.optimizer.warmup_steps = 10
     return config

@@ -30,8 +30,8 @@ class Size:
 
 SIZES = {
     "mini": Size(
-        train={"sound": 208, "music": 84, "speech": 168, "espeak": 40, "joint": 352},
-        val={"sound": 32, "music": 12, "speech": 20, "joint": 32},
+        train={"sound": 176, "music": 168, "speech": 160, "espeak": 40, "joint": 310},
+        val={"sound": 32, "music": 30, "speech": 20, "joint": 32},
         test={"sound": 64, "music": 66, "speech": 66, "joint": 68, "unseen_voice": 30},
         real_crops=4,
     ),

@@ -238,6 +238,9 @@ class Transcriber:
             room=room,
             context=self.fns.config.n_text_ctx,
             timestamps=options.timestamps,
+            # No text is likelier than 1: from a limit of 0 on, silence alone decides, and such a
+            # window need not be decoded.
+            silent_above=options.no_speech_limit if options.logprob_limit >= 0 else np.inf,
         )
 
     def _quality(self, job: _Job, result: Any, options: TranscribeOptions) -> Quality:

@@ -90,6 +90,7 @@ def decode(
     room: int,
     context: int,
     timestamps: bool,
+    silent_above: float,
 ) -> list[RowResult]:
     """Decode rows together; temperature 0 takes the best token, else one is drawn.
 
@@ -106,6 +107,7 @@ def decode(
         room: tokens at most in this call.
         context: positions of the decoder; half of them is Whisper's own limit.
         timestamps: whether the timestamp rules hold.
+        silent_above: a row with a higher no-speech probability ends at once, without a token.
     """
     count = len(prompts)
     rows = bucket(count, BATCH_BUCKETS)
@@ -133,6 +135,7 @@ def decode(
             jnp.stack([*encoded, *[encoded[0]] * (rows - count)]),
             given,
             masks,
+            jnp.float32(silent_above),
             fns=fns,
             vocabulary=vocabulary,
             room=room,
@@ -158,6 +161,7 @@ def _decode(
     encoded: Float[Array, "B A D"],
     rows: _Rows,
     masks: Masks,
+    silent_above: Float[Array, ""],
     *,
     fns: Functions,
     vocabulary: Vocabulary,
@@ -192,14 +196,15 @@ def _decode(
             drawn = jax.vmap(jax.random.categorical)(keys, heated).astype(jnp.int32)
             chosen = jnp.where(rows.temperatures > 0, drawn, chosen)
 
-        answering = (state.index + 1 >= rows.prompt_lengths) & ~state.done
+        silent = (state.index == rows.start_at) & (silence > silent_above)
+        answering = (state.index + 1 >= rows.prompt_lengths) & ~state.done & ~silent
         logprob = jnp.take_along_axis(allowed, chosen[:, None], axis=-1)[:, 0]
         logprob = logprob - jax.nn.logsumexp(allowed, axis=-1)
         ends = answering & (chosen == vocabulary.end)
         says = answering & ~ends
         place = says[:, None] & (jnp.arange(room) == said.count[:, None])
         count = said.count + says
-        done = state.done | ends | (count >= rows.limits)
+        done = state.done | ends | silent | (count >= rows.limits)
         prompt = rows.prompts[:, jnp.minimum(state.index + 1, width - 1)]
         return _State(
             index=state.index + 1,
@@ -217,7 +222,7 @@ def _decode(
             sum_logprob=state.sum_logprob + jnp.where(answering, logprob, 0.0),
             no_speech=jnp.where(state.index == rows.start_at, silence, state.no_speech),
             done=done,
-            ended=state.ended | ends,
+            ended=state.ended | ends | silent,
         )
 
     state = jax.lax.while_loop(lambda state: ~jnp.all(state.done), step, state)

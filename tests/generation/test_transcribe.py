@@ -170,11 +170,23 @@ def test_greedy_ids_are_those_of_transformers(transcriber, torch_whisper, speech
         torch_whisper, transcriber, log_mel, timestamps=timestamps
     )
     assert len(tokens) > 20
+    prompt = transcriber.vocabulary.prompt(language=None, timestamps=timestamps)
+    got = greedy(transcriber, log_mel, prompt, timestamps=timestamps, silent_above=np.inf)
+    assert got.tokens == tokens and not got.out_of_room
+    assert got.sum_logprob == pytest.approx(total, abs=2e-3)
+    assert got.no_speech_prob == pytest.approx(silence, abs=1e-5)
+    # Where silence alone decides, a window is given up at its first token.
+    given_up = greedy(transcriber, log_mel, prompt, timestamps=timestamps, silent_above=0.0)
+    assert given_up.tokens == [] and not given_up.out_of_room
+    assert given_up.no_speech_prob == got.no_speech_prob
+
+
+def greedy(transcriber, log_mel, prompt, *, timestamps, silent_above):
+    """The first window decoded at temperature 0."""
     encoded = whisper_decode.encode(
         transcriber.params, log_mel[None], function=transcriber.fns.encode
     )
-    prompt = transcriber.vocabulary.prompt(language=None, timestamps=timestamps)
-    (got,) = whisper_decode.decode(
+    (result,) = whisper_decode.decode(
         transcriber.params,
         [encoded[0]],
         fns=transcriber._functions,
@@ -187,10 +199,9 @@ def test_greedy_ids_are_those_of_transformers(transcriber, torch_whisper, speech
         room=64,
         context=448,
         timestamps=timestamps,
+        silent_above=silent_above,
     )
-    assert got.tokens == tokens and not got.out_of_room
-    assert got.sum_logprob == pytest.approx(total, abs=2e-3)
-    assert got.no_speech_prob == pytest.approx(silence, abs=1e-5)
+    return result
 
 
 # --- rules ----------------------------------------------------------------------------------------
