@@ -104,7 +104,7 @@ def peak_flops(*, override: float = 0.0) -> tuple[float, str]:
     )
 
 
-def _measured_matmul(size: int = 1536, repeats: int = 3) -> float:
+def _measured_matmul(size: int = 1536, repeats: int = 6) -> float:
     square = jnp.ones((size, size), jnp.float32)
     product = jax.jit(lambda left, right: left @ right)
     product(square, square).block_until_ready()

@@ -147,10 +147,12 @@ def torch_greedy(model, transcriber, log_mel, *, timestamps):
         )
         processors.append(logits_process.WhisperTimeStampLogitsProcessor(config, len(prompt)))
     ids, total, silence = torch.tensor([prompt]), 0.0, None
+    fed, cache = ids, None
     with torch.no_grad():
         encoded = model.model.encoder(torch.tensor(np.array(log_mel.T))[None])
         while True:
-            logits = model(encoder_outputs=encoded, decoder_input_ids=ids).logits
+            out = model(encoder_outputs=encoded, decoder_input_ids=fed, past_key_values=cache)
+            logits, cache = out.logits, out.past_key_values
             if silence is None:
                 silence = logits[0, 0].softmax(-1)[vocabulary.no_speech].item()
             scores = logits[:, -1]
@@ -160,7 +162,8 @@ def torch_greedy(model, transcriber, log_mel, *, timestamps):
             total += scores.log_softmax(-1)[0, best].item()
             if best.item() == vocabulary.end:
                 return ids[0, len(prompt) :].tolist(), total, silence
-            ids = torch.cat([ids, best[None]], dim=1)
+            fed = best[None]
+            ids = torch.cat([ids, fed], dim=1)
 
 
 @pytest.mark.parametrize("timestamps", [True, False])

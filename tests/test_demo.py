@@ -1,0 +1,77 @@
+"""The demo driver: steps run in order, are skipped when done, and go on after a failure."""
+
+import json
+
+import pytest
+
+from ltu_jax import demo
+from ltu_jax.core.errors import UserError
+
+
+def step(folder, *, code: str, product=True) -> demo.Step:
+    """A step whose command is a module of one line, run from `folder`."""
+    (folder / "job.py").write_text(code)
+    return demo.Step(name="job", commands=(("job",),), product=folder / "out" if product else None)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+COUNT = "open('out', 'a').write('x')"
+
+
+def test_a_step_whose_product_is_there_is_skipped(here):
+    job, log = step(here, code=COUNT), here / "steps.json"
+    first = demo.run(job, log)
+    assert demo.run(job, log) == first > 0
+    assert (here / "out").read_text() == "x"
+    (here / "out").unlink()
+    demo.run(job, log)
+    assert (here / "out").read_text() == "x"
+
+
+def test_a_step_without_product_looks_at_its_own_output_each_time(here):
+    job, log = step(here, code=COUNT, product=False), here / "steps.json"
+    first = demo.run(job, log)
+    assert demo.run(job, log) >= first
+    assert (here / "out").read_text() == "xx"
+
+
+def test_a_failed_step_keeps_its_seconds_and_runs_again(here):
+    log = here / "steps.json"
+    with pytest.raises(UserError, match="the step 'job' failed; its message is above"):
+        demo.run(step(here, code="raise SystemExit(2)"), log)
+    spent = json.loads(log.read_text())["job"]
+    assert spent["seconds"] > 0 and "commands" not in spent
+    assert demo.run(step(here, code=COUNT), log) > spent["seconds"]
+
+
+def test_the_steps_and_their_order(here):
+    folders = demo.Folders(assets=here / "a", corpus=here / "c", records=here / "r", run=here / "x")
+    modules = [command[0] for item in demo.steps(folders) for command in item.commands]
+    assert modules == [
+        "ltu_jax.fetch",
+        "data_pipelines.build_mini",
+        "data_pipelines.write_records",
+        "ltu_jax.train",
+        "ltu_jax.evaluate",
+        "ltu_jax.convert",
+        "ltu_jax.convert",
+    ]
+
+
+def test_the_held_out_clip_has_speech_over_a_sound(here):
+    clips = [
+        {"split": "train", "kind": "joint", "spoken_text": "a", "audio": "1"},
+        {"split": "test", "kind": "sound", "spoken_text": "", "audio": "2"},
+        {"split": "test", "kind": "joint", "spoken_text": "", "audio": "3"},
+        {"split": "test", "kind": "joint", "spoken_text": "b", "audio": "4"},
+    ]
+    (here / "clips.jsonl").write_text("".join(json.dumps(clip) + "\n" for clip in clips))
+    assert demo.held_out_clip(here) == here / "4"
+    (here / "clips.jsonl").write_text(json.dumps(clips[0]) + "\n")
+    with pytest.raises(UserError, match="no test clip of speech over a sound; rebuild it"):
+        demo.held_out_clip(here)
