@@ -5,4 +5,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from conftest_training import tiny, tiny_stage1  # noqa: E402, F401
+from conftest_training import tiny, tiny_stage1  # noqa: F401

@@ -23,7 +23,7 @@ from ltu_jax.training.state import create_state, put_params, split_trainable, st
 from ltu_jax.training.step import make_train_step
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "models"))
-from official_names import from_official  # noqa: E402  (a table that is independent of weights/)
+from official_names import from_official
 
 FROZEN = (r"llama\.(embed_tokens|layers|norm|lm_head)\..+", False)
 STAGE1 = ((r"audio_proj\..+", True), (r"tltr\..+", False), FROZEN)
