@@ -20,7 +20,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
 
 QUESTIONS = (
-    "What is the person saying?",
+    "Can you identify the spoken text?",
     "What sound is in the background?",
     "What can be inferred from the audio?",
 )

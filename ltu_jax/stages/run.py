@@ -93,7 +93,7 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
             keep=settings.checkpoint.keep,
         )
 
-    rate = learning_rate(settings.optimizer, steps=stage.steps)
+    rate = jax.jit(learning_rate(settings.optimizer, steps=stage.steps))
     hooks = Hooks(
         save=save,
         validate=stage_hooks.validation(stage, frozen=frozen),

@@ -1,12 +1,15 @@
 """What a stage starts from: base weights on the mesh, and an adapter from the stage before."""
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ltu_jax.core.axes import Array
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
 from ltu_jax.core.trees import Params, shorten
@@ -29,8 +32,7 @@ def starting_adapter(stage: Stage, *, resume: bool) -> Params:
     settings = stage.settings
     shapes = {path: leaf for path, leaf in stage.fns.shapes.items() if is_adapter(path)}
     # Only the adapter is asked of the initialiser, so XLA never makes a random 7B base.
-    start = jax.jit(lambda key: {path: stage.fns.init(key)[path] for path in shapes})
-    random = start(jax.random.key(settings.seed))
+    random = _init(jax.random.key(settings.seed), init=stage.fns.init, paths=tuple(shapes))
     adapter = {path: np.asarray(leaf, np.float32) for path, leaf in random.items()}
     if resume or settings.stage == "tagging" and not settings.init_from:
         return adapter
@@ -60,6 +62,12 @@ def starting_adapter(stage: Stage, *, resume: bool) -> Params:
             f"{shorten(surplus)}; start from a run of the stage before, with the same model config"
         )
     return {**adapter, **{path: saved[path] for path in shared}}
+
+
+@functools.partial(jax.jit, static_argnames=("init", "paths"))
+def _init(key: Array, *, init: Callable[[Array], Params], paths: tuple[str, ...]) -> Params:
+    made = init(key)
+    return {path: made[path] for path in paths}
 
 
 def read_adapter(source: str | os.PathLike) -> Params:

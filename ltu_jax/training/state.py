@@ -37,9 +37,14 @@ def split_trainable(
 
 def create_state(trainable: Params, tx: optax.GradientTransformation, *, mesh: Mesh) -> TrainState:
     """Fresh state at step 0 on `mesh`; trainable parameters become float32 masters."""
-    masters = {path: jnp.asarray(leaf, jnp.float32) for path, leaf in trainable.items()}
-    state = TrainState(step=jnp.zeros((), jnp.int32), trainable=masters, opt_state=tx.init(masters))
-    return jax.device_put(state, state_shardings(state, mesh=mesh))
+
+    def make(params: Params) -> TrainState:
+        masters = {path: jnp.asarray(leaf, jnp.float32) for path, leaf in params.items()}
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(step=step, trainable=masters, opt_state=tx.init(masters))
+
+    shardings = state_shardings(jax.eval_shape(make, dict(trainable)), mesh=mesh)
+    return jax.jit(make, out_shardings=shardings)(dict(trainable))
 
 
 def state_shardings(state: TrainState, *, mesh: Mesh) -> TrainState:
