@@ -1,4 +1,4 @@
-"""The made parts of the README are those that the script makes from the stored results and files."""
+"""The made parts of the README are what its script makes from the stored results and files."""
 
 import importlib.util
 from pathlib import Path
