@@ -124,7 +124,9 @@ def from_official(
     settings, known, files = _settings(base)
     if complete:
         plain = {name.removeprefix(ROOT): tensor for name, tensor in tensors.items()}
-        config, notes = llama.config_from_hf(settings, plain, what=what)
+        config, notes = llama.config_from_hf(
+            settings, plain, what=f"{base} (config for {path.name})"
+        )
         held: Mapping[str, np.ndarray] = {}
     else:
         opened = _base_weights(base, what=what)
