@@ -136,21 +136,20 @@ def run(step: Step, log: Path) -> float:
         print(f"[{step.name}] already there: {step.product}")
         return done["seconds"]
     before = 0.0 if "commands" in done else done["seconds"]
-    start = time.monotonic()
+    made_before = done["seconds"] if unchanged else 0.0
+    start, entry = time.monotonic(), {}
     try:
         for command in commands:
             print(f"[{step.name}] python -m {shlex.join(command)}", flush=True)
             if subprocess.run([sys.executable, "-m", *command], check=False).returncode:
                 raise UserError(f"the step '{step.name}' failed; its message is above")
-    except BaseException:
-        history[step.name] = {"seconds": before + time.monotonic() - start}
-        write_json(log, history)
-        raise
-    # What a step took is what it took to make its output, not to look at it again.
-    seconds = max(before + time.monotonic() - start, done["seconds"] if unchanged else 0.0)
-    history[step.name] = {"seconds": seconds, "commands": commands}
-    write_json(log, history)
-    return seconds
+        entry["commands"] = commands
+    finally:
+        # An interrupted step adds to what it has taken so far; looking again at output that is
+        # there does not make it faster than it was.
+        entry["seconds"] = max(before + time.monotonic() - start, made_before)
+        write_json(log, history | {step.name: entry})
+    return entry["seconds"]
 
 
 def held_out_clip(corpus: Path) -> Path:
