@@ -97,8 +97,9 @@ def make_optimizer(
     Raises:
         ValueError: the group table leaves a path unmatched or has a rule without a path.
     """
-    rules = config.group_multipliers or ((r".+", 1.0),)
-    factors = label(rules, list(paths))
+    factors = dict.fromkeys(paths, 1.0)
+    if config.group_multipliers:
+        factors = label(config.group_multipliers, factors)
     rate = learning_rate(config, steps=steps)
     return optax.chain(
         clip_like_torch(config.clip_norm),

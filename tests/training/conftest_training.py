@@ -111,7 +111,8 @@ def make_trainer(
     return Trainer(state=state, frozen=placed, step=step, mesh=devices)
 
 
-def _tiny(folder: Path, *, with_lora: bool) -> Tiny:
+def load_tiny(folder: Path, *, with_lora: bool) -> Tiny:
+    """The golden model and batch, with LoRA (stages 2 and 3) or without (stage 1)."""
     info = json.loads((folder / "config.json").read_text())
     dims = info["dims"]
     config = LTUASConfig(
@@ -163,10 +164,10 @@ def _tiny(folder: Path, *, with_lora: bool) -> Tiny:
 @pytest.fixture(scope="session")
 def tiny(golden) -> Tiny:
     """With LoRA, as in stages 2 and 3."""
-    return _tiny(golden / "ltu_as_tiny_a", with_lora=True)
+    return load_tiny(golden / "ltu_as_tiny_a", with_lora=True)
 
 
 @pytest.fixture(scope="session")
 def tiny_stage1(golden) -> Tiny:
     """Without LoRA."""
-    return _tiny(golden / "ltu_as_tiny_a", with_lora=False)
+    return load_tiny(golden / "ltu_as_tiny_a", with_lora=False)
