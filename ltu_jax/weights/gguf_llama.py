@@ -219,7 +219,13 @@ def tokenizer_files(
         )
         if f"tokenizer.ggml.{key}_token_id" in fields
     }  # fmt: skip
-    settings = special | {
+    named: Mapping[str, Any] = special
+    if model == "llama":
+        # A plain string here would mean, as in old LLaMA files, that the spaces around a special
+        # token written in a text are stripped; Vicuna's files say with these flags that they stay.
+        flags = {"__type": "AddedToken", "lstrip": False, "rstrip": False, "normalized": True}
+        named = {name: {"content": token, **flags} for name, token in special.items()}
+    settings = named | {
         "tokenizer_class": "PreTrainedTokenizerFast" if model == "gpt2" else "LlamaTokenizer",
         "add_bos_token": bool(fields.get("tokenizer.ggml.add_bos_token", model == "llama")),
         "add_eos_token": bool(fields.get("tokenizer.ggml.add_eos_token", False)),

@@ -11,6 +11,7 @@ from gguf import GGUFWriter
 
 from ltu_jax.convert import export_weights, import_weights, model_shapes
 from ltu_jax.models.llama import LlamaConfig
+from ltu_jax.preprocessing.text import load_tokenizer
 from ltu_jax.weights import gguf_llama, llama
 from ltu_jax.weights.io import WeightsError
 from ltu_jax.weights.rules import export
@@ -247,6 +248,13 @@ def test_gguf_sentencepiece_tokenizer(tmp_path, golden):
         assert found.EncodeAsIds(text) == truth.EncodeAsIds(text), text
         assert found.Decode(found.EncodeAsIds(text)) == truth.Decode(truth.EncodeAsIds(text))
     assert (found.unk_id(), found.bos_id(), found.eos_id()) == (0, 1, 2)
+    # Special tokens written in a text: the spaces around them stay, as with Vicuna's own files.
+    cases = json.loads((golden / "text_cases" / "encode_320.json").read_text())
+    ours = load_tokenizer(tmp_path / "ours")
+    special = [case for case in cases if "</s>" in case["text"] or "<s>" in case["text"]]
+    assert special
+    for case in special:
+        assert [ours.bos_id, *ours.encode(case["text"])] == case["ids"], case["text"]
 
 
 def test_gguf_llama3_scaling_is_recognised(tmp_path):
