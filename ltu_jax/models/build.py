@@ -70,34 +70,29 @@ WHISPER_SIZES: dict[str, WhisperConfig] = {
     "turbo": _whisper_size(**_LARGE, text_layers=4, mels=128, vocab=51866),
 }
 
+_LLAMA_7B = LlamaConfig(  # LLaMA-1 and Vicuna v1.1
+    vocab_size=32000,
+    hidden_size=4096,
+    intermediate_size=11008,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=32,
+    head_dim=128,
+    rms_norm_eps=1e-6,
+    rope_theta=10_000.0,
+    rope_scaling=None,
+    tie_word_embeddings=False,
+    attention_bias=False,
+)
 LLAMA_SIZES: dict[str, LlamaConfig] = {
-    "llama-7b": LlamaConfig(  # LLaMA-1 and Vicuna v1.1
-        vocab_size=32000,
-        hidden_size=4096,
-        intermediate_size=11008,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=32,
-        head_dim=128,
-        rms_norm_eps=1e-6,
-        rope_theta=10_000.0,
-        rope_scaling=None,
-        tie_word_embeddings=False,
-        attention_bias=False,
-    ),
-    "llama-13b": LlamaConfig(
-        vocab_size=32000,
+    "llama-7b": _LLAMA_7B,
+    "llama-13b": dataclasses.replace(
+        _LLAMA_7B,
         hidden_size=5120,
         intermediate_size=13824,
         num_hidden_layers=40,
         num_attention_heads=40,
         num_key_value_heads=40,
-        head_dim=128,
-        rms_norm_eps=1e-6,
-        rope_theta=10_000.0,
-        rope_scaling=None,
-        tie_word_embeddings=False,
-        attention_bias=False,
     ),
     "smollm2-135m": LlamaConfig(
         vocab_size=49152,
