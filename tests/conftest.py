@@ -40,3 +40,9 @@ def smollm2_dir() -> Path:
 def whisper_tiny_dir() -> Path:
     """Whisper tiny.en as a weights directory, converted once."""
     return _real_weights("whisper-tiny.en")
+
+
+@pytest.fixture(scope="session")
+def whisper_base_dir() -> Path:
+    """Whisper base as a weights directory, converted once."""
+    return _real_weights("whisper-base")

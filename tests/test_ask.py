@@ -20,6 +20,7 @@ from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.training import checkpoint
 from ltu_jax.training.state import TrainState
 from ltu_jax.weights import store
+from ltu_jax.weights.bases import base_entry
 
 RATE = 16_000
 WIDTH = 16
@@ -41,7 +42,7 @@ def bases(golden, tmp_path_factory):
     whole = import_weights(
         "ltu-as",
         weights=[golden / "ltu_as_tiny_a" / "weights.safetensors"],
-        llama_from=source,
+        llama=source,
         out=folder / "ltu-as",
         audio_layers=6,
     )
@@ -106,8 +107,8 @@ def run_dir(bases):
             "stage": "stage3",
             "model": dataclasses.asdict(config),
             "base": {
-                "llama": store.base_entry(llama, relative_to=folder / "checkpoints" / "7"),
-                "whisper": store.base_entry(
+                "llama": base_entry(llama, relative_to=folder / "checkpoints" / "7"),
+                "whisper": base_entry(
                     store.load_weights(bases / "whisper"), relative_to=folder / "checkpoints" / "7"
                 ),
             },

@@ -1,5 +1,6 @@
 """The command line of `ltu_jax.convert`: usage, one-line errors, nothing half written."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,10 @@ def test_there_and_back(tmp_path, capsys):
     assert code == 0 and "tensors" in capsys.readouterr().out
     first, second = load_file(weights), load_file(back)
     assert {n: a.tobytes() for n, a in first.items()} == {n: a.tobytes() for n, a in second.items()}
+    names = ("--adapter-only", "--lora-names", "peft")
+    _run("--to", "ltu-as", "--checkpoint", ours, "--out", tmp_path / "part.safetensors", *names)
+    short = {name.replace(".default.", ".") for name in first if "lora" in name or "audio" in name}
+    assert set(load_file(tmp_path / "part.safetensors")) == short
     assert _run("--to", "hf", "--checkpoint", ours, "--out", tmp_path / "hf", "--dtype", "float16")
     assert load_file(tmp_path / "hf" / "model.safetensors")["lm_head.weight"].dtype == "float16"
 
@@ -115,3 +120,73 @@ def test_where_an_export_cannot_go(tmp_path, capsys, out, message):
     )  # fmt: skip
     code, _ = _run("--to", "ltu-as", "--checkpoint", tmp_path / "ours", "--out", tmp_path / out)
     assert code == 2 and message in capsys.readouterr().err
+
+
+KILLED = """
+import os, signal, sys
+from ltu_jax.core import files
+# the last act of every conversion is a rename; die where it would begin
+def die(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+files.os.rename = files.os.replace = die
+from ltu_jax import convert
+convert.main(sys.argv[1:])
+"""
+
+
+def test_a_killed_conversion_leaves_nothing_that_looks_complete(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text('{"num_attention_heads": 4, "rms_norm_eps": 1e-6, "rope_theta": 10000}')
+    ours = tmp_path / "ours"
+    bring = (
+        "--from", "ltu-as", "--weights", GOLDEN / "weights.safetensors", "--llama", config,
+        "--audio-layers", 6, "--out", ours,
+    )  # fmt: skip
+    export = ("--checkpoint", ours, "--out")
+    take = [
+        ("--to", "ltu-as", *export, tmp_path / "back.safetensors"),
+        ("--to", "ltu-as", *export, tmp_path / "back.bin"),
+        ("--to", "hf", *export, tmp_path / "hf"),
+        ("--to", "peft", "--base-name", "x", *export, tmp_path / "peft"),
+    ]
+    for command in (bring, *take):
+        out = command[-1]
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, *map(str, command)], capture_output=True, text=True,
+            cwd=Path(convert.__file__).resolve().parent.parent,
+        )  # fmt: skip
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert not out.exists()
+        code, _ = _run(*command)
+        assert code == 0 and out.exists()
+
+
+def test_an_option_of_another_format_is_refused(tmp_path, capsys):
+    for arguments, message in (
+        (
+            ["--from", "gguf", "--weights", "x", "--tokenizer", "y"],
+            "gguf does not take --tokenizer",
+        ),
+        (["--from", "gguf", "--weights", "x", "--whisper", "y"], "--whisper has no meaning with"),
+        (["--to", "peft", "--checkpoint", "x", "--verify"], "--verify of an export is for --to hf"),
+    ):
+        code, _ = _run(*arguments, "--out", tmp_path / "out")
+        assert code == 2 and message in capsys.readouterr().err
+
+
+def test_info_and_rounding_are_told(tmp_path, capsys):
+    config = tmp_path / "config.json"
+    config.write_text('{"num_attention_heads": 4, "rms_norm_eps": 1e-6, "rope_theta": 10000}')
+    weights = GOLDEN / "weights.safetensors"
+    _run(
+        "--from", "ltu-as", "--weights", weights, "--llama", config, "--audio-layers", 6,
+        "--dtype", "bfloat16", "--out", tmp_path / "ours",
+    )  # fmt: skip
+    assert "48 tensors rounded from float32 to bfloat16" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        convert.main(["info", str(weights)])
+    assert caught.value.code == 0
+    assert "LTU-AS" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        convert.main(["info", str(tmp_path / "none")])
+    assert "does not exist" in "".join(capsys.readouterr())

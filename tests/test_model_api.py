@@ -44,7 +44,7 @@ def tiny(golden, tmp_path_factory):
     (base / "tokenizer.model").write_bytes(spm)
     weights = golden / "ltu_as_tiny_a" / "weights.safetensors"
     return import_weights(
-        "ltu-as", weights=[weights], llama_from=base, out=folder / "ltu-as", audio_layers=6
+        "ltu-as", weights=[weights], llama=base, out=folder / "ltu-as", audio_layers=6
     )
 
 

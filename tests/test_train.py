@@ -17,6 +17,7 @@ from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.stages import run as stages_run
 from ltu_jax.training import checkpoint
+from ltu_jax.weights.fingerprint import KEY, Fingerprint
 from ltu_jax.weights.store import save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -167,6 +168,8 @@ def test_a_checkpoint_says_what_it_is(trained, place):
         assert len(base["sha256"]) == 64
     assert metadata["config"]["optimizer"]["learning_rate"] == 1e-3
     assert len(metadata["feature_fingerprint"]) == 64
+    heard = Fingerprint.from_json(metadata[KEY])
+    assert heard.shape == (2, 25, 16) and heard.dtype == "float32"
 
 
 def test_logs_tables_and_curves(trained):

@@ -13,6 +13,7 @@ from typing import Any
 from ltu_jax.core.errors import UserError
 
 _CHUNK = 1 << 22
+_LARGEST_JSON = 64 << 20  # a tokenizer.json has 17 MB; parsed, JSON takes ten times its size
 
 
 def sha256_file(path: str | os.PathLike) -> str:
@@ -48,6 +49,16 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a path of the same name in a temporary folder; it moves to `path` on success."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".tmp-{path.name}-", dir=path.parent) as folder:
+        yield Path(folder) / path.name
+        os.replace(Path(folder) / path.name, path)
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write JSON with sorted keys and a final newline, atomically."""
     path = Path(path)
@@ -67,11 +78,21 @@ def read_json(path: str | os.PathLike) -> Any:
     """Parse a JSON file.
 
     Raises:
-        UserError: the file is missing or is not JSON; the message names it.
+        UserError: the file is missing, is not JSON, or is longer or nested deeper than any that is
+            meant; the message names it.
     """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    if not path.is_file():  # a pipe or a device would never end
+        raise UserError(f"{path} is not a file")
+    if (size := path.stat().st_size) > _LARGEST_JSON:
+        raise UserError(
+            f"{path} has {size:,} bytes; at most {_LARGEST_JSON:,} are read as settings"
+        )
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise UserError(f"{path} is not valid JSON: it is nested too deep") from None
+    except ValueError as error:  # not UTF-8, not JSON, or a number of thousands of digits
         raise UserError(f"{path} is not valid JSON: {error}") from None

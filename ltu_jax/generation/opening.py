@@ -5,6 +5,8 @@ checkpoint; a checkpoint holds the trained parameters and names its base weights
 """
 
 import functools
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,18 @@ from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer
 from ltu_jax.training import checkpoint
-from ltu_jax.weights import store
+from ltu_jax.weights import bases, store
+from ltu_jax.weights.fingerprint import (
+    KEY,
+    FeatureWarning,
+    Fingerprint,
+    Verdict,
+    compare,
+    of_encoder,
+)
+from ltu_jax.weights.tensors import Tensors, as_tensors
+
+_WHISPER_DTYPE = "float32"  # of the encoder that answers, whatever the rest computes in
 
 
 @functools.lru_cache(maxsize=4)
@@ -92,7 +105,7 @@ def _open_weights(
     return _opened(
         path,
         config=config,
-        params=weights.params,
+        params=weights.params.tensors,
         tokenizer_dir=tokenizer_dir,
         whisper=None if whisper is None else store.load_weights(whisper, kind="whisper"),
         dtype=dtype,
@@ -110,20 +123,50 @@ def _open_checkpoint(
             "checkpoint of stage 1 to 3"
         )
 
-    def base(name: str, given: str | Path | None, what: str) -> store.Weights:
-        entry = metadata["base"][name]
-        if given is not None:
-            entry = {"path": str(Path(given).resolve()), "sha256": entry["sha256"]}
-        return store.open_base(entry, relative_to=folder, what=what)
-
-    language = base("llama", llama, "language model")
+    entry = metadata["base"]["llama"]
+    if llama is not None:
+        entry = {"path": str(Path(llama).resolve()), "sha256": entry["sha256"]}
+    language = bases.open_base(entry, relative_to=folder, what="language model")
     return _opened(
         folder,
         config=LTUASConfig.from_dict(metadata["model"]),
-        params=merge(dict(language.params), adapter),
+        params=merge(language.params.tensors, as_tensors(adapter)),
         tokenizer_dir=language.tokenizer_dir,
-        whisper=base("whisper", whisper, "Whisper"),
+        whisper=_heard_with(metadata, folder=folder, given=whisper),
         dtype=dtype,
+    )
+
+
+def _heard_with(
+    metadata: Mapping[str, Any], *, folder: Path, given: str | Path | None
+) -> store.Weights:
+    """The Whisper of a checkpoint: the one it names, or a given other file of the same encoder.
+
+    Checkpoints know what their encoder made of a fixed clip; older ones do not, and want the file.
+    """
+    entry = metadata["base"]["whisper"]
+    trained = Fingerprint.from_json(metadata.get(KEY))
+    if given is None:
+        weights = bases.open_base(entry, relative_to=folder, what="Whisper")
+    else:
+        weights = store.load_weights(given, kind="whisper")
+    same_file = weights.sha256 == entry["sha256"]
+    if same_file and (trained is None or trained.dtype == _WHISPER_DTYPE):
+        return weights
+    apart = ""
+    if trained is not None:
+        found = compare(trained, of_encoder(weights, dtype=_WHISPER_DTYPE))
+        if found.verdict == Verdict.SAME:
+            return weights
+        if same_file or found.verdict == Verdict.PRECISION:
+            there = f"those that {folder} was trained on ({trained.dtype})"
+            line = found.warning(there=there, here=f"those of {weights.path} ({_WHISPER_DTYPE})")
+            warnings.warn(line, FeatureWarning, stacklevel=4)
+            return weights
+        apart = f", and on a fixed clip the two encoders differ by {found.distance:.1e}"
+    raise UserError(
+        f"{weights.path} is not the Whisper that {folder} was trained on: its sha256 is "
+        f"{weights.sha256}, the checkpoint names {entry['sha256']}{apart}"
     )
 
 
@@ -131,7 +174,7 @@ def _opened(
     path: Path,
     *,
     config: LTUASConfig,
-    params: Any,
+    params: Tensors,
     tokenizer_dir: Path | None,
     whisper: store.Weights | None,
     dtype: str,
@@ -141,7 +184,7 @@ def _opened(
     return Opened(
         path=path,
         fns=fns,
-        params={name: jnp.asarray(params[name], jnp.dtype(dtype)) for name in fns.shapes},
+        params={name: jnp.asarray(params[name].read(), jnp.dtype(dtype)) for name in fns.shapes},
         tokenizer=None if tokenizer_dir is None else load_tokenizer(tokenizer_dir),
         listener=None if whisper is None else _listener(whisper, config),
     )

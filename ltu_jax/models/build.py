@@ -21,7 +21,7 @@ from ltu_jax.models.cache import KVCache, WhisperCache, empty_kv_cache
 from ltu_jax.models.layers import rematerialised
 from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig, visibility
-from ltu_jax.models.tltr import Tagger, TLTRConfig
+from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
 from ltu_jax.models.whisper import Decoder, Encoder, WhisperConfig
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
@@ -220,10 +220,13 @@ class LlamaFns:
     shapes: Shapes
     init: Callable[[Array], Params]
     forward: Callable[..., Float[Array, "B T V"]]
+    intermediates: Callable[..., dict[str, Array]]
 
 
 def llama(config: LlamaConfig, *, dtype: Any = jnp.float32, remat: str = "none") -> LlamaFns:
-    """forward(params, ids[B,T], *, segment_ids[B,T], positions[B,T]) -> float32 logits [B,T,V]."""
+    """forward(params, ids[B,T], *, segment_ids[B,T], positions[B,T]) -> float32 logits [B,T,V];
+    intermediates of the same -> "layers" [L,B,T,E], "final_norm" [B,T,E], "logits".
+    """
     _check_remat(remat)
     bridge = _bridge(
         lambda rngs: Llama(config, lora=None, dtype=dtype, remat=remat, rngs=rngs), prefix="llama."
@@ -241,7 +244,26 @@ def llama(config: LlamaConfig, *, dtype: Any = jnp.float32, remat: str = "none")
         x = model.run(model.embed(ids), positions=positions, visible=visible)
         return model.unembed(model.norm(x))
 
-    return LlamaFns(config=config, shapes=bridge.shapes, init=bridge.init, forward=forward)
+    def intermediates(
+        params: Params,
+        ids: Int[Array, "B T"],
+        *,
+        segment_ids: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+    ) -> dict[str, Array]:
+        model = bridge.bind(params)
+        visible = visibility(segment_ids, audio_tokens=0)
+        layers, _, _ = model.trace(model.embed(ids), positions=positions, visible=visible)
+        last = model.norm(layers[-1])
+        return {"layers": layers, "final_norm": last, "logits": model.unembed(last)}
+
+    return LlamaFns(
+        config=config,
+        shapes=bridge.shapes,
+        init=bridge.init,
+        forward=forward,
+        intermediates=intermediates,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -333,24 +355,34 @@ def ltu_as(
 class TaggerFns:
     """The Whisper-AT tagger as pure functions."""
 
-    config: TLTRConfig
+    config: TaggerConfig
     shapes: Shapes
     init: Callable[[Array], Params]
     logits: Callable[[Params, Array], Float[Array, "B V"]]
 
 
 def tagger(
-    config: TLTRConfig, n_labels: int, *, dtype: Any = jnp.float32, remat: str = "none"
+    config: TLTRConfig,
+    n_labels: int,
+    *,
+    d_input: int | None = None,
+    dtype: Any = jnp.float32,
+    remat: str = "none",
 ) -> TaggerFns:
-    """logits(params, features[B,W,A,D]) -> float32 [B, n_labels], before the sigmoid."""
+    """logits(params, features[B,W,A,D]) -> float32 [B, n_labels], before the sigmoid.
+
+    Args:
+        config: sizes of the TLTR.
+        n_labels: how many labels.
+        d_input: width of features that are projected down to the TLTR's; None: they have it.
+        dtype: compute dtype of the products.
+        remat: "none", "full" or a policy name, for the backward pass of each block.
+    """
     _check_remat(remat)
-    if n_labels < 1:
-        raise UserError(f"a tagger with {n_labels} labels; give at least 1")
-    bridge = _bridge(
-        lambda rngs: Tagger(config, labels=n_labels, dtype=dtype, remat=remat, rngs=rngs)
-    )
+    whole = TaggerConfig(tltr=config, labels=n_labels, d_input=d_input, audio_layers=None)
+    bridge = _bridge(lambda rngs: Tagger(whole, dtype=dtype, remat=remat, rngs=rngs))
     return TaggerFns(
-        config=config,
+        config=whole,
         shapes=bridge.shapes,
         init=bridge.init,
         logits=lambda params, features: bridge.bind(params)(features),

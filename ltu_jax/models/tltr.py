@@ -2,7 +2,8 @@
 
 Gong et al., "Whisper-AT" (Interspeech 2023) and "Joint Audio and Speech Understanding" (ASRU
 2023): one block over time within each layer, one block over layers within each time step, mean
-over layers. No mask, no positions.
+over layers. No mask, no positions. The tagger comes in two variants: the full one works at the
+width of the Whisper encoder, the low one projects each layer's features to 512 first.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ltu_jax.core.axes import Array, Float
-from ltu_jax.models.config import Config, require_divisible, require_positive
+from ltu_jax.models.config import Config, ConfigError, require_divisible, require_positive
 from ltu_jax.models.layers import (
     LAYER_NORM_EPS,
     LayerNorm,
@@ -65,23 +66,57 @@ class TLTR(nnx.Module):
         return self.over_layers(pooled[:, None])[:, 0].mean(1)
 
 
-class LabelHead(Linear):
-    """LayerNorm and a linear layer to label logits."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaggerConfig(Config):
+    """A tagger: its TLTR, its labels, and the Whisper encoder whose features it reads.
 
-    def __init__(self, size: int, labels: int, *, dtype: Any, rngs: nnx.Rngs):
-        super().__init__(size, labels, bias=True, init=fan_in_uniform, dtype=dtype, rngs=rngs)
-        self.norm = LayerNorm(size, eps=LAYER_NORM_EPS)
+    `d_input` is the encoder's width where features are projected down to the TLTR's (Whisper-AT's
+    low variant), None where the two are equal (the full variant, the only one LTU-AS builds on).
+    `audio_layers` is None where no encoder is known: no weight tells how many layers there are.
+    """
 
-    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B V"]:
+    tltr: TLTRConfig
+    labels: int
+    d_input: int | None
+    audio_layers: int | None
+
+    def __post_init__(self) -> None:
+        if self.labels < 1:
+            raise ConfigError(f"a tagger with {self.labels} labels; give at least 1")
+        for name in ("d_input", "audio_layers"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(
+                    f"TaggerConfig.{name} is {getattr(self, name)}; give 1 or more, or None"
+                )
+
+    @property
+    def width(self) -> int:
+        """Width of the encoder features that go in."""
+        return self.tltr.d_model if self.d_input is None else self.d_input
+
+
+class NormedLinear(Linear):
+    """LayerNorm, then a linear layer: the label head, and the low variant's way down."""
+
+    def __init__(self, size_in: int, size_out: int, *, dtype: Any, rngs: nnx.Rngs):
+        super().__init__(size_in, size_out, bias=True, init=fan_in_uniform, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(size_in, eps=LAYER_NORM_EPS)
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... I"]:
         return super().__call__(self.norm(x)).astype(jnp.float32)
 
 
 class Tagger(nnx.Module):
     """TLTR with a label head, as Whisper-AT trains it on frozen encoder features."""
 
-    def __init__(self, config: TLTRConfig, *, labels: int, dtype: Any, remat: str, rngs: nnx.Rngs):
-        self.tltr = TLTR(config, dtype=dtype, remat=remat, rngs=rngs)
-        self.label_head = LabelHead(config.d_model, labels, dtype=dtype, rngs=rngs)
+    def __init__(self, config: TaggerConfig, *, dtype: Any, remat: str, rngs: nnx.Rngs):
+        size = config.tltr.d_model
+        low = config.d_input is not None
+        self.down = NormedLinear(config.width, size, dtype=dtype, rngs=rngs) if low else None
+        self.tltr = TLTR(config.tltr, dtype=dtype, remat=remat, rngs=rngs)
+        self.label_head = NormedLinear(size, config.labels, dtype=dtype, rngs=rngs)
 
     def __call__(self, features: Float[Array, "B W A D"]) -> Float[Array, "B V"]:
+        if self.down is not None:
+            features = self.down(features)
         return self.label_head(self.tltr.pooled_first(features))

@@ -21,7 +21,9 @@ from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer
 from ltu_jax.stages.settings import StageSettings, missing_weights
 from ltu_jax.training import losses, metrics
 from ltu_jax.weights import ltu_as
-from ltu_jax.weights.store import Weights, load_weights
+from ltu_jax.weights.bases import open_weights
+from ltu_jax.weights.fingerprint import Fingerprint, of_encoder
+from ltu_jax.weights.store import Weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,16 @@ class Bases:
     whisper: Weights
     llama: Weights | None
     tokenizer: Tokenizer | None
-    fingerprint: str
+    encoder_dtype: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The exact name of the features that a step computes."""
+        return fingerprint(whisper_sha256=self.whisper.sha256, dtype=self.encoder_dtype)
+
+    def clip_fingerprint(self) -> Fingerprint:
+        """What the encoder makes of the fixed clip; computed when first asked."""
+        return of_encoder(self.whisper, dtype=self.encoder_dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,11 +68,11 @@ def open_bases(settings: StageSettings) -> Bases:
     problem = missing_weights(settings)
     if problem:
         raise UserError(problem)
-    whisper = load_weights(settings.weights.whisper, kind="whisper")
+    whisper = open_weights(settings.weights.whisper, kind="whisper")
     _same_config(whisper, dataclasses.asdict(settings.model.whisper), key="whisper")
     llama = tokenizer = None
     if settings.model.llama is not None:
-        llama = load_weights(settings.weights.llama, kind="llama")
+        llama = open_weights(settings.weights.llama, kind="llama")
         _same_config(llama, dataclasses.asdict(settings.model.llama), key="llama")
         if llama.tokenizer_dir is None:
             raise UserError(
@@ -69,8 +80,12 @@ def open_bases(settings: StageSettings) -> Bases:
                 "from a folder that has one"
             )
         tokenizer = load_tokenizer(llama.tokenizer_dir)
-    name = fingerprint(whisper_sha256=whisper.sha256, dtype=settings.compute.encoder_dtype)
-    return Bases(whisper=whisper, llama=llama, tokenizer=tokenizer, fingerprint=name)
+    return Bases(
+        whisper=whisper,
+        llama=llama,
+        tokenizer=tokenizer,
+        encoder_dtype=settings.compute.encoder_dtype,
+    )
 
 
 def assemble(settings: StageSettings, bases: Bases) -> Stage:
@@ -136,6 +151,7 @@ def open_pipeline(
         tokenizer=tokenizer or bases.tokenizer,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        clip_fingerprint=bases.clip_fingerprint,
     )
 
 

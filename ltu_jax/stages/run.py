@@ -6,7 +6,6 @@ parameters are trained, and in what they start from.
 
 import dataclasses
 import functools
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,8 @@ from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
 from ltu_jax.training.optimizer import learning_rate, make_optimizer
 from ltu_jax.training.state import create_state, split_trainable, state_shardings
 from ltu_jax.training.step import make_train_step
+from ltu_jax.weights.bases import base_entry
+from ltu_jax.weights.fingerprint import KEY, Fingerprint
 
 
 def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcome | None:
@@ -61,6 +62,7 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         _, metadata = checkpoint.read_metadata(run_dir)
         refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
         return None
+    clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
     adapter = starting_adapter(stage, resume=bool(saved))
     params = {**adapter, **place_bases(stage)}
     trainable, frozen = split_trainable(losses.without(params, "whisper."), settings.trainable)
@@ -82,7 +84,13 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     if is_main():
         write_json(run_dir / "config.json", resolved)
     peak, peak_source = metrics.peak_flops(override=settings.log.peak_flops)
-    described = describe(stage, resolved=resolved, run_dir=run_dir, mfu_peak=peak_source)
+    described = describe(
+        stage,
+        resolved=resolved,
+        run_dir=run_dir,
+        mfu_peak=peak_source,
+        clip_fingerprint=clip_fingerprint,
+    )
 
     def save(state: Any) -> Path:
         return checkpoint.save(
@@ -127,7 +135,12 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
 
 
 def describe(
-    stage: Stage, *, resolved: Mapping[str, Any], run_dir: Path, mfu_peak: str
+    stage: Stage,
+    *,
+    resolved: Mapping[str, Any],
+    run_dir: Path,
+    mfu_peak: str,
+    clip_fingerprint: Fingerprint,
 ) -> dict[str, Any]:
     """Metadata with which a checkpoint explains itself (see `training/checkpoint.py`)."""
     settings, bases = stage.settings, stage.bases
@@ -146,16 +159,10 @@ def describe(
         "model": model if tagging else dataclasses.asdict(settings.model.ltu_as()),
         "whisper_config": dataclasses.asdict(settings.model.whisper),
         "labels": list(stage.pipeline.labels),
-        "base": {
-            name: {
-                "path": os.path.relpath(weights.path.resolve(), inside),
-                "absolute_path": str(weights.path.resolve()),
-                "sha256": weights.sha256,
-            }
-            for name, weights in base.items()
-        },
+        "base": {name: base_entry(weights, relative_to=inside) for name, weights in base.items()},
         "config": resolved,
         "feature_fingerprint": bases.fingerprint,
+        KEY: clip_fingerprint.to_json(),
         "mfu_peak": mfu_peak,
     }
 

@@ -1,8 +1,9 @@
 """What a stage starts from: base weights on the mesh, and an adapter from the stage before."""
 
+import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -10,35 +11,57 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array
+from ltu_jax.core.distributed import is_main
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.files import read_json
 from ltu_jax.core.trees import Params, shorten
 from ltu_jax.stages.parts import Stage, is_adapter
+from ltu_jax.stages.settings import StageSettings
 from ltu_jax.training import checkpoint
-from ltu_jax.training.state import put_params
-from ltu_jax.weights.store import check_against, load_weights
+from ltu_jax.weights.bases import place
+from ltu_jax.weights.store import check_against, is_weights_dir, load_weights, read_header
+from ltu_jax.weights.whisper_at import LABELS, read_labels
 
 # What each stage must find where it starts from (prefixes of parameter paths).
 INHERITED = {"stage1": ("tltr.",), "stage2": ("tltr.", "audio_proj."), "stage3": ("",)}
+HEAD = "label_head."
+TAGGER = ("tltr.", HEAD)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Found:
+    """What there is to start from: parameters, and what tells whether they fit.
+
+    `d_input` is the width of the features where it is not that of the TLTR (Whisper-AT's low
+    variant); `audio_layers` and `labels` are None where the source does not say.
+    """
+
+    where: str
+    params: Params
+    tltr: Mapping[str, int]
+    d_input: int | None
+    audio_layers: int | None
+    labels: tuple[str, ...] | None
 
 
 def starting_adapter(stage: Stage, *, resume: bool) -> Params:
     """Initial adapter parameters: random ones, and over them what the stage inherits.
 
+    `weights.tltr` (tagging and stage 1) gives the TLTR alone, and in tagging the label head where
+    the labels are the same; `init_from` gives all that the stage has a place for.
+
     Raises:
-        UserError: nothing to start from (unless allow_random_tltr), a checkpoint without the
-            needed parameters or of another size.
+        UserError: nothing to start from (unless allow_random_tltr), weights that hold no TLTR, a
+            TLTR for another encoder, a checkpoint without the needed parameters or of another size.
     """
     settings = stage.settings
     shapes = {path: leaf for path, leaf in stage.fns.shapes.items() if is_adapter(path)}
     # Only the adapter is asked of the initialiser, so XLA never makes a random 7B base.
     random = _init(jax.random.key(settings.seed), init=stage.fns.init, paths=tuple(shapes))
     adapter = {path: np.asarray(leaf, np.float32) for path, leaf in random.items()}
-    if resume or settings.stage == "tagging" and not settings.init_from:
-        return adapter
-    source = settings.weights.tltr if settings.stage == "stage1" else ""
-    source = source or settings.init_from
-    if not source and settings.allow_random_tltr:
+    tagging = settings.stage == "tagging"
+    tltr = settings.weights.tltr if settings.stage in ("tagging", "stage1") else ""
+    source = tltr or settings.init_from
+    if resume or not source and (tagging or settings.allow_random_tltr):
         return adapter
     if not source:
         raise UserError(
@@ -46,16 +69,22 @@ def starting_adapter(stage: Stage, *, resume: bool) -> Params:
             "(--config.weights.tltr=DIR), a run to start from (--config.init_from=RUN; "
             "configs/tagging.py trains a TLTR), or ask for it: --config.allow_random_tltr=True"
         )
-    saved = read_adapter(source)
+    found = read_adapter(source)
+    _check_tltr(found, settings)
+    saved = found.params
+    if tltr:
+        saved = {path: leaf for path, leaf in saved.items() if path.startswith(TAGGER)}
+    if not tagging or not _same_labels(found, stage.pipeline.labels):
+        saved = {path: leaf for path, leaf in saved.items() if not path.startswith(HEAD)}
     wanted = INHERITED.get(settings.stage, ("tltr.",))
     must = {path: leaf for path, leaf in shapes.items() if path.startswith(wanted)}
     if settings.stage == "stage2":
         must = {path: leaf for path, leaf in must.items() if ".lora_" not in path}
-    found = {path: list(leaf.shape) for path, leaf in saved.items()}
-    checkpoint.check_sizes(found, must, where=source)
+    sizes = {path: list(leaf.shape) for path, leaf in saved.items()}
+    checkpoint.check_sizes(sizes, must, where=source)
     shared = {path: leaf for path, leaf in shapes.items() if path in saved}
-    checkpoint.check_sizes(found, shared, where=source)
-    surplus = [p for p in saved if p not in shapes and not p.startswith(("label_head.", "tltr."))]
+    checkpoint.check_sizes(sizes, shared, where=source)
+    surplus = [path for path in saved if path not in shapes]
     if surplus:
         raise UserError(
             f"{source} has {len(surplus)} parameters that {settings.stage} has no place for: "
@@ -70,14 +99,76 @@ def _init(key: Array, *, init: Callable[[Array], Params], paths: tuple[str, ...]
     return {path: made[path] for path in paths}
 
 
-def read_adapter(source: str | os.PathLike) -> Params:
-    """Adapter parameters of a run, a checkpoint, or an LTU-AS or TLTR weights folder."""
+def read_adapter(source: str | os.PathLike) -> Found:
+    """Adapter parameters of a run, a checkpoint, or an LTU-AS or TLTR weights directory.
+
+    Raises:
+        UserError: none of them, damaged, or weights of another kind.
+    """
     path = Path(source)
-    if (path / "config.json").is_file() and "kind" in read_json(path / "config.json"):
-        header = read_header(path)
-        weights = load_weights(path, kind=header["kind"], dtype=np.float32)
-        return {name: weights.params[name] for name in weights.params if is_adapter(name)}
-    return checkpoint.load_adapter(path)[1]
+    if not (path.is_dir() and is_weights_dir(path)):
+        metadata, params = checkpoint.load_adapter(path)
+        model, labels = metadata["model"], tuple(metadata.get("labels", ())) or None
+    else:
+        kind = read_header(path)["kind"]
+        if kind not in ("ltu-as", "tltr"):
+            raise UserError(
+                f"{path} holds {kind!r} weights, which have no TLTR; a stage starts from a run, or "
+                "from 'tltr' or 'ltu-as' weights (python -m ltu_jax.convert --from whisper-at)"
+            )
+        weights = load_weights(path, kind=kind, dtype=np.float32)
+        params = {name: weights.params[name] for name in weights.params if is_adapter(name)}
+        model, labels = weights.config, None
+        if kind == "tltr" and (path / LABELS).is_file():
+            labels = read_labels(path / LABELS, count=model["labels"])
+    return Found(
+        where=str(source),
+        params=params,
+        tltr=model["tltr"],
+        d_input=model.get("d_input"),
+        audio_layers=model["audio_layers"],
+        labels=labels,
+    )
+
+
+def _check_tltr(found: Found, settings: StageSettings) -> None:
+    """Require the TLTR that the settings describe: shapes alone tell neither heads nor layers."""
+    wanted: dict[str, int | None] = dataclasses.asdict(settings.model.tltr)
+    if found.d_input is not None:
+        raise UserError(
+            f"{found.where} is a low variant of Whisper-AT: it projects features of width "
+            f"{found.d_input} to a TLTR of width {found.tltr['d_model']}, and {settings.stage} "
+            f"needs a TLTR of width {wanted['d_model']} on the features themselves; import the "
+            "full variant (NAME_ori.pth instead of NAME_low.pth)"
+        )
+    here = wanted | {"audio_layers": settings.model.whisper.n_audio_layer}
+    there = dict(found.tltr) | {"audio_layers": found.audio_layers}
+    if found.audio_layers is None:
+        there["audio_layers"] = here["audio_layers"]
+    differing = [f"{key} is {there[key]} there and {here[key]} here" for key in here
+                 if there[key] != here[key]]  # fmt: skip
+    if differing:
+        raise UserError(
+            f"{found.where} has a TLTR for another encoder or of another config: "
+            f"{', '.join(differing)}; give the one of the Whisper in config.weights.whisper "
+            "(--config.weights.tltr or --config.init_from), or choose that TLTR's Whisper and set "
+            "config.model.whisper and config.model.tltr to its sizes"
+        )
+
+
+def _same_labels(found: Found, labels: Sequence[str]) -> bool:
+    """Whether a label head goes on: the same labels, or as many where the source names none."""
+    if f"{HEAD}bias" not in found.params:
+        return False
+    count = len(found.params[f"{HEAD}bias"])
+    same = count == len(labels) if found.labels is None else found.labels == tuple(labels)
+    if not same and is_main():
+        print(
+            f"{found.where}: its {count} labels are not the {len(labels)} of these records; the "
+            "TLTR goes on, the label head starts anew",
+            flush=True,
+        )
+    return same
 
 
 def place_bases(stage: Stage) -> Params:
@@ -88,10 +179,13 @@ def place_bases(stage: Stage) -> Params:
         wanted = {p: leaf for p, leaf in stage.fns.shapes.items() if not is_adapter(p)}
         check_against(wanted, bases.llama.params, what=str(bases.llama.path))
         dtypes = dict.fromkeys(wanted, jnp.dtype(settings.compute.dtype))
-        placed |= put_params(bases.llama.params, mesh=stage.mesh, dtypes=dtypes)
+        placed |= place(bases.llama.params.tensors, mesh=stage.mesh, dtypes=dtypes)
     if settings.data.features == "on_the_fly":
-        names = [name for name in bases.whisper.params if name.startswith("encoder.")]
-        encoder = {f"whisper.{name}": bases.whisper.params[name] for name in names}
+        encoder = {
+            f"whisper.{name}": tensor
+            for name, tensor in bases.whisper.params.tensors.items()
+            if name.startswith("encoder.")
+        }
         dtypes = dict.fromkeys(encoder, jnp.dtype(settings.compute.encoder_dtype))
-        placed |= put_params(encoder, mesh=stage.mesh, dtypes=dtypes)
+        placed |= place(encoder, mesh=stage.mesh, dtypes=dtypes)
     return placed

@@ -10,6 +10,8 @@ of each file in metadata.json does.
 """
 
 import dataclasses
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -57,7 +59,26 @@ def save(
     `metadata` is what the caller knows (kind, stage, model, base, config, ...); format, step,
     parameter shapes and file hashes are added here. All processes must call it.
     """
-    step = int(state.step)
+    optimizer = {"opt_state": state.opt_state, "step": state.step}
+    trees = {"adapter": dict(adapter), "optimizer": optimizer}
+    return _write(run_dir, step=int(state.step), trees=trees, metadata=metadata, keep=keep)
+
+
+def save_adapter(
+    run_dir: str | os.PathLike, *, adapter: Params, metadata: Mapping[str, Any]
+) -> Path:
+    """Write RUN/checkpoints/0 without optimiser state: a model to start from, not to resume."""
+    return _write(run_dir, step=0, trees={"adapter": dict(adapter)}, metadata=metadata, keep=1)
+
+
+def _write(
+    run_dir: str | os.PathLike,
+    *,
+    step: int,
+    trees: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    keep: int,
+) -> Path:
     folder = Path(run_dir).resolve() / FOLDER
     final, temporary = folder / str(step), folder / f".tmp-{step}"
     if is_main():
@@ -65,15 +86,16 @@ def save(
         temporary.mkdir(parents=True)
     barrier(f"checkpoint-{step}-open")
     with ocp.PyTreeCheckpointer() as writer:
-        writer.save(temporary / "adapter", dict(adapter))
-        writer.save(temporary / "optimizer", {"opt_state": state.opt_state, "step": state.step})
+        for name, tree in trees.items():
+            writer.save(temporary / name, tree)
     barrier(f"checkpoint-{step}-written")
     if is_main():
+        shapes = {path: list(leaf.shape) for path, leaf in sorted(trees["adapter"].items())}
         described = {
             **metadata,
             "ltu_jax": FORMAT,
             "step": step,
-            "parameters": {path: list(leaf.shape) for path, leaf in sorted(adapter.items())},
+            "parameters": shapes,
             "files": _hashes(temporary),
         }
         write_json(temporary / METADATA, described)
@@ -123,11 +145,18 @@ def read_metadata(path: str | os.PathLike, *, verify: bool = True) -> tuple[Path
     """
     folder = resolve(path)
     metadata = read_json(folder / METADATA)
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{folder / METADATA} is not a JSON object")
     if metadata.get("ltu_jax") != FORMAT or metadata.get("kind") not in KINDS:
         raise CheckpointError(
             f"{folder / METADATA}: format {metadata.get('ltu_jax')!r} of kind "
             f"{metadata.get('kind')!r}; this version reads format {FORMAT} of {', '.join(KINDS)}"
         )
+    for key, kind in (("parameters", dict), ("files", dict)):
+        if not isinstance(metadata.get(key), kind):
+            raise CheckpointError(f"{folder / METADATA} is damaged: it has no {key}")
+    if not (folder / "adapter").is_dir():
+        raise CheckpointError(f"{folder} is damaged: its folder adapter is missing")
     if verify:
         present = _hashes(folder)
         wrong = {name for name, digest in metadata["files"].items() if present.get(name) != digest}
@@ -137,6 +166,13 @@ def read_metadata(path: str | os.PathLike, *, verify: bool = True) -> tuple[Path
                 f"saved: {shorten(wrong)}; delete this folder to go on from the one before it"
             )
     return folder, metadata
+
+
+def identity(metadata: Mapping[str, Any]) -> str:
+    """Hex SHA-256 that names a checkpoint's numbers: its files' hashes and its bases'."""
+    bases = {name: entry["sha256"] for name, entry in metadata["base"].items()}
+    text = json.dumps([metadata["files"], bases], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_adapter(path: str | os.PathLike, *, verify: bool = True) -> tuple[dict[str, Any], Params]:
@@ -158,6 +194,12 @@ def restore(
     """
     folder, metadata = read_metadata(path)
     check_sizes(metadata["parameters"], like.trainable, where=folder)
+    if not (folder / "optimizer").is_dir():
+        raise CheckpointError(
+            f"{folder} was converted and has no optimiser state, so it cannot be resumed; start "
+            f"from it in a run of its own: --config.init_from={folder.parent.parent} "
+            "--config.run_dir=NEW"
+        )
     abstract = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         like,

@@ -60,15 +60,3 @@ def state_shardings(state: TrainState, *, mesh: Mesh) -> TrainState:
         return by_path[path] if same_shape else whole
 
     return jax.tree_util.tree_map_with_path(place, state)
-
-
-def put_params(params: Mapping[str, Any], *, mesh: Mesh, dtypes: Mapping[str, Any]) -> Params:
-    """Lay a flat tree of host or device arrays on `mesh`, each leaf in `dtypes[path]`.
-
-    One leaf at a time, so that a 7B base never lies twice in host memory.
-    """
-    shardings = param_shardings(mesh, params)
-    placed = {}
-    for path, leaf in params.items():
-        placed[path] = jax.device_put(leaf.astype(dtypes[path]), shardings[path])
-    return placed

@@ -4,18 +4,16 @@ Queries, keys and values of self-attention are one matrix there, keys and values
 cross-attention another; the missing key bias is stored as zeros.
 """
 
-import hashlib
-import struct
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from ltu_jax.core.files import read_json
-from ltu_jax.weights import io
-from ltu_jax.weights.io import Tensor, WeightsError, damaged
+from ltu_jax.weights import ct2_file
 from ltu_jax.weights.rules import CONV, LINEAR, SAME, Import, Rule, fused, rule
-from ltu_jax.weights.whisper import config_from_shapes, tokenizer_files
+from ltu_jax.weights.settings import read_settings
+from ltu_jax.weights.tensors import Tensor, WeightsError, damaged
+from ltu_jax.weights.whisper import config_from_shapes
+from ltu_jax.weights.whisper_tokens import tokenizer_files
 
 
 def _rules() -> tuple[Rule, ...]:
@@ -78,7 +76,6 @@ def _rules() -> tuple[Rule, ...]:
 
 RULES = _rules()
 
-_DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 # scalar settings of the graph: the value that our Whisper computes
 _SETTINGS = {
     "decoder/activation": 3,  # GELU with erf
@@ -87,52 +84,39 @@ _SETTINGS = {
     "decoder/scale_embeddings": 0,
     "decoder/start_from_zero_embedding": 0,
 }
+SPEC = "WhisperSpec"
+_SIDES = ("encoder", "decoder")
 _IGNORED = ("decoder/alignment_heads", "decoder/alignment_layer")  # word timing only
 
 
-def read_model(data: bytes | memoryview, *, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Parse a CTranslate2 `model.bin` (version 6): tensors and aliases.
+def model_files(paths: Sequence[Path]) -> list[Path]:
+    """The pieces of model.bin in their order.
 
     Raises:
-        WeightsError: truncated, another format or version, or a quantised dtype.
+        WeightsError: there is none.
     """
-    view, at = memoryview(data), 0
+    pieces = sorted(
+        (
+            piece
+            for path in paths
+            for piece in (path.glob("model.bin*") if path.is_dir() else [path])
+        ),
+        key=lambda piece: piece.name,
+    )
+    absent = [piece for piece in pieces if not piece.is_file()]
+    if absent or not pieces:
+        raise WeightsError(f"{absent[0] if absent else paths[0]}: no CTranslate2 model.bin there")
+    return pieces
 
-    def take(size: int) -> memoryview:
-        nonlocal at
-        if at + size > len(view):
-            raise damaged(path, f"it ends at byte {len(view)} inside a record")
-        at += size
-        return view[at - size : at]
 
-    def number(kind: str) -> int:
-        return struct.unpack("<" + kind, take(struct.calcsize(kind)))[0]
-
-    def text() -> str:
-        return bytes(take(number("H"))[:-1]).decode()
-
-    version = number("I")
-    if version != 6:
-        raise WeightsError(f"{path} is not a CTranslate2 model of version 6 (found {version})")
-    spec = text()
-    if spec != "WhisperSpec":
-        raise WeightsError(f"{path} is a CTranslate2 {spec}, expected WhisperSpec")
-    number("I")  # revision
-    tensors = {}
-    for _ in range(number("I")):
-        name = text()
-        shape = tuple(number("I") for _ in range(number("B")))
-        code, size = number("B"), number("I")
-        raw = take(size)
-        if code not in _DTYPES or (code in (1, 2) and len(shape) > 1 and "weight" in name):
-            raise WeightsError(
-                f"{path}: {name} is quantised (dtype code {code}); use the float16 package"
-            )
-        tensors[name] = io.array_tensor(np.frombuffer(raw, _DTYPES[code]).reshape(shape))
-    aliases = {text(): text() for _ in range(number("I"))}
-    if at != len(view):
-        raise damaged(path, f"{len(view) - at} bytes follow its last record")
-    return tensors, aliases
+def _scalar(tensors: dict[str, Tensor], name: str, *, path: Path) -> int | None:
+    """Take a setting out of the tensors; None when the file does not have it."""
+    found = tensors.pop(name, None)
+    if found is None:
+        return None
+    if math.prod(found.shape) != 1:
+        raise damaged(path, f"{name} {list(found.shape)} is not one number")
+    return int(found.read().reshape(()))
 
 
 def from_ct2(paths: Sequence[str | Path], *, sha256: str | None = None) -> Import:
@@ -148,30 +132,27 @@ def from_ct2(paths: Sequence[str | Path], *, sha256: str | None = None) -> Impor
     """
     paths = [Path(path) for path in paths]
     folders = [path if path.is_dir() else path.parent for path in paths]
-    pieces = sorted(
-        (
-            piece
-            for path in paths
-            for piece in (sorted(path.glob("model.bin*")) if path.is_dir() else [path])
-        ),
-        key=lambda piece: piece.name,
-    )
-    absent = [piece for piece in pieces if not piece.is_file()]
-    if absent or not pieces:
-        raise WeightsError(f"{absent[0] if absent else paths[0]}: no CTranslate2 model.bin there")
-    data = b"".join(piece.read_bytes() for piece in pieces)
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256.lower():
+    pieces = model_files(paths)
+    digest = ct2_file.sha256(pieces)
+    if sha256 is not None and digest != sha256.lower():
         raise damaged(pieces[0], f"its sha256 is not {sha256}")
-    tensors, aliases = read_model(data, path=pieces[0])
-    if aliases != {"decoder/projection/weight": "decoder/embeddings/weight"}:
-        raise WeightsError(f"{pieces[0]}: unexpected aliases {aliases}; the output must be tied")
+    model = ct2_file.read_model(pieces)
+    if model.spec != SPEC:
+        raise WeightsError(f"{pieces[0]} is a CTranslate2 {model.spec}, expected {SPEC}")
+    if model.quantised is not None:
+        raise WeightsError(f"{pieces[0]}: {model.quantised} is quantised; use the float16 package")
+    if model.aliases != {"decoder/projection/weight": "decoder/embeddings/weight"}:
+        raise WeightsError(
+            f"{pieces[0]}: unexpected aliases {model.aliases}; the output must be tied"
+        )
+    tensors = dict(model.tensors)
     for name, wanted in _SETTINGS.items():
-        found = tensors.pop(name, None)
-        if found is not None and int(found.read()) != wanted:
-            raise WeightsError(f"{pieces[0]}: {name} is {int(found.read())}, Whisper has {wanted}")
+        value = _scalar(tensors, name, path=pieces[0])
+        if value not in (None, wanted):
+            raise WeightsError(f"{pieces[0]}: {name} is {value}, Whisper has {wanted}")
     for name in _IGNORED:
         tensors.pop(name, None)
-    heads = [tensors.pop(f"{side}/num_heads", None) for side in ("encoder", "decoder")]
+    heads = [_scalar(tensors, f"{side}/num_heads", path=pieces[0]) for side in _SIDES]
     if None in heads:
         raise WeightsError(f"{pieces[0]} does not say its num_heads")
     config = config_from_shapes(
@@ -184,11 +165,11 @@ def from_ct2(paths: Sequence[str | Path], *, sha256: str | None = None) -> Impor
             name.startswith(f"{side}/layer_") and name.endswith("/ffn/linear_0/weight")
             for name in tensors
         ),
-        heads=(int(heads[0].read()), int(heads[1].read())),
+        heads=(heads[0], heads[1]),
         what=str(pieces[0]),
     )  # fmt: skip
     settings = next((f / "config.json" for f in folders if (f / "config.json").is_file()), None)
-    found = read_json(settings) if settings else {}
+    found = read_settings(settings) if settings else {}
     files, notes = tokenizer_files(
         folders, config,
         suppress=found.get("suppress_ids"), begin=found.get("suppress_ids_begin"),
@@ -199,6 +180,6 @@ def from_ct2(paths: Sequence[str | Path], *, sha256: str | None = None) -> Impor
         tensors=tensors,
         files=files,
         source={"format": "ct2-whisper", "files": [piece.name for piece in pieces],
-                "sha256": hashlib.sha256(data).hexdigest()},
+                "sha256": digest},
         notes=notes,
     )  # fmt: skip

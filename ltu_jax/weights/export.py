@@ -1,127 +1,159 @@
-"""Exports: official LTU-AS state dicts, and plain language models for `transformers`."""
+"""Exports: one function for each format that weights can leave in, all atomic and streamed."""
 
-import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-from tqdm import tqdm
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.files import atomic_dir, write_json
-from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.weights import io, llama, ltu_as, rules
+from ltu_jax.core.files import atomic_dir, atomic_file, write_json
+from ltu_jax.weights import (
+    complete,
+    io,
+    llama,
+    ltu_as,
+    openai_whisper,
+    peft_adapter,
+    rules,
+    whisper,
+)
+from ltu_jax.weights.complete import Complete
+from ltu_jax.weights.lora_merge import merged
+from ltu_jax.weights.tensors import DTYPES, Tensors, cast, describe_casts
 
-DTYPES = {
-    "float32": np.dtype(np.float32),
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-}
-
-
-def model_shapes(
-    kind: str, config: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """The validated config as a dict, and the shape of every parameter of that model."""
-    types = {"whisper": WhisperConfig, "llama": LlamaConfig, "ltu-as": LTUASConfig}
-    makers = {"whisper": build.whisper, "llama": build.llama, "ltu-as": build.ltu_as}
-    typed = types[kind].from_dict(config)
-    shapes = {path: leaf.shape for path, leaf in makers[kind](typed).shapes.items()}
-    return dataclasses.asdict(typed), shapes
+PT = {"format": "pt"}  # what transformers wants to read in a safetensors header
+ONE_FILE = 1 << 62
+TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 
-def cast(
-    pairs: Iterable[tuple[str, np.ndarray]], dtype: str | None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Cast every array to the named dtype; None leaves them as they are."""
-    for name, array in pairs:
-        yield name, array if dtype is None else np.asarray(array).astype(DTYPES[dtype], copy=False)
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a person may say about an export.
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Opened:
-    """A complete model to export: config dict, lazy parameters, where its tokenizer lies."""
-
-    kind: str
-    config: dict[str, Any]
-    params: Mapping[str, np.ndarray]
-    tokenizer_dir: Path | None
-
-
-def export_official(
-    held: Opened,
-    *,
-    config: dict[str, Any],
-    shapes: Mapping[str, tuple[int, ...]],
-    out: Path,
-    dtype: str | None,
-    adapter_only: bool,
-) -> int:
-    """Write the official state dict to a file, or to a directory with config and tokenizer.
-
-    Returns:
-        The number of tensors.
-
-    Raises:
-        UserError: `out` has an unknown suffix, or is a directory where a file is meant.
+    dtype: of the stored numbers; None keeps them as they are.
+    adapter_only: official names, but only what the official trainer saves.
+    lora_names: official LoRA names with `.default.` ("default", None) or without ("peft").
+    base_name: how a PEFT adapter names its base.
+    llama, whisper: folders of the base weights that a checkpoint names.
     """
-    names = ltu_as.official_shapes(config, shapes, adapter_only=adapter_only)
-    pairs = ltu_as.to_official(config, held.params, shapes, adapter_only=adapter_only)
-    pairs = tqdm(cast(pairs, dtype), total=len(names), desc="export ltu-as", unit="tensor")
-    is_file = bool(out.suffix)
-    if is_file and out.suffix not in (".safetensors", ".bin", ".pt", ".pth"):
+
+    dtype: str | None = None
+    adapter_only: bool = False
+    lora_names: str | None = None
+    base_name: str | None = None
+    llama: Path | None = None
+    whisper: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What an export did: number of tensors, and lines for the summary."""
+
+    tensors: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """How a format is written: what it is in words, the kinds and the options it takes."""
+
+    write: Callable[[Complete, Path, Options], Written]
+    what: str
+    kinds: tuple[str, ...]
+    takes: tuple[str, ...] = ("dtype",)
+
+
+def _rounded(tensors: Tensors, options: Options) -> tuple[Tensors, tuple[str, ...]]:
+    """The tensors in the asked dtype, and what that loses."""
+    dtype = None if options.dtype is None else DTYPES[options.dtype]
+    lost = describe_casts(tensors, dtype)
+    return cast(tensors, dtype), (lost,) if lost else ()
+
+
+def _common_dtype(tensors: Tensors) -> str:
+    """The dtype of most numbers, for a config that names one."""
+    sizes: dict[str, int] = {}
+    for tensor in tensors.values():
+        sizes[tensor.dtype.name] = sizes.get(tensor.dtype.name, 0) + tensor.nbytes
+    return max(sizes, key=sizes.__getitem__)
+
+
+def _no_folder(out: Path) -> Path:
+    if out.is_dir():
+        raise UserError(f"--out {out} exists and is a directory; name a file")
+    return out
+
+
+def _copy_tokenizer(held: Complete, folder: Path) -> tuple[str, ...]:
+    if held.tokenizer_dir is None:
+        return ("no tokenizer: there is none beside the weights",)
+    for name, path in llama.tokenizer_files(held.tokenizer_dir).items():
+        (folder / name).write_bytes(path.read_bytes())
+    return ()
+
+
+def _to_official(held: Complete, out: Path, options: Options) -> Written:
+    """The official state dict: a file by suffix, or a directory with config and tokenizer."""
+    if out.suffix and out.suffix not in (".safetensors", *TORCH_SUFFIXES):
         raise UserError(f"--out {out}: give .safetensors, .bin or a directory without a suffix")
-    if out.is_dir() == is_file and out.exists():
-        raise UserError(f"--out {out} exists and is {'a directory' if is_file else 'a file'}")
-    # written whole beside its place, then moved there in one step
-    with atomic_dir(out.with_name(out.name + ".export") if is_file else out) as folder:
-        file = folder / (out.name if is_file else ltu_as.FILE)
-        if file.suffix == ".safetensors":
-            io.write_shards(
-                folder, pairs, stem=file.stem, metadata={"format": "pt"}, max_bytes=1 << 62
-            )
-        else:
-            io.write_torch(file, pairs)
-        if is_file:
-            file.replace(out)
-        else:
-            _copy_tokenizer(held, folder)
-            settings = llama.hf_config(config["llama"], dtype=dtype or "float32", tokens={})
-            ours = {key: value for key, value in config.items() if key != "llama"}
-            write_json(folder / "config.json", settings | {"ltu_as": ours})
-    if is_file:
-        out.with_name(out.name + ".export").rmdir()
-    return len(names)
-
-
-def export_hf(held: Opened, *, config: dict[str, Any], out: Path, dtype: str | None) -> int:
-    """Write a directory for `AutoModelForCausalLM.from_pretrained`, LoRA merged.
-
-    Returns:
-        The number of tensors.
-    """
-    plain = config["llama"] if held.kind == "ltu-as" else config
-    params = ltu_as.Merged(config, held.params)
-    _, shapes = model_shapes("llama", plain)
-    names = rules.foreign_shapes(llama.HF_RULES, shapes)
-    stored = dtype or np.asarray(held.params["llama.norm.scale"]).dtype.name
-    pairs = cast(rules.export(llama.HF_RULES, params, shapes), stored)
-    pairs = tqdm(pairs, total=len(names), desc="export hf", unit="tensor")
+    if out.is_file() and not out.suffix:
+        raise UserError(f"--out {out} exists and is a file; name a directory")
+    tensors, notes = _rounded(
+        ltu_as.to_official(
+            held.config,
+            held.params,
+            adapter_only=options.adapter_only,
+            spelling=options.lora_names or "default",
+        ),
+        options,
+    )
+    if out.suffix:
+        with atomic_file(_no_folder(out)) as file:
+            _write_file(file, tensors, desc="export ltu-as")
+        return Written(tensors=len(tensors), notes=notes)
     with atomic_dir(out) as folder:
-        placed = io.write_shards(folder, pairs, stem="model", metadata={"format": "pt"})
-        if len(set(placed.values())) > 1:
-            total = sum((folder / name).stat().st_size for name in set(placed.values()))
-            index = {"metadata": {"total_size": total}, "weight_map": placed}
-            write_json(folder / "model.safetensors.index.json", index)
-        _copy_tokenizer(held, folder)
+        _write_file(folder / ltu_as.FILE, tensors, desc="export ltu-as")
+        notes += _copy_tokenizer(held, folder)
+        settings = llama.hf_config(held.config["llama"], dtype=_common_dtype(tensors), tokens={})
+        ours = {key: value for key, value in held.config.items() if key != "llama"}
+        write_json(folder / "config.json", settings | {"ltu_as": ours})
+    return Written(tensors=len(tensors), notes=notes)
+
+
+def _write_file(file: Path, tensors: Tensors, *, desc: str) -> None:
+    if file.suffix == ".safetensors":
+        io.write_shards(
+            file.parent, tensors, stem=file.stem, metadata=PT, max_bytes=ONE_FILE, desc=desc
+        )
+    else:
+        io.write_torch(file, tensors, desc=desc)
+
+
+def _to_hf(held: Complete, out: Path, options: Options) -> Written:
+    """A directory for `transformers`: Whisper, a plain LLaMA, or LTU-AS with its LoRA merged."""
+    if held.kind == "whisper":
+        tensors = whisper.to_hf(held.config, held.params)
+    else:
+        tensors = rules.export(llama.HF_RULES, merged(held.config, held.params))
+    tensors, notes = _rounded(tensors, options)
+    stored = _common_dtype(tensors)
+    with atomic_dir(out) as folder:
+        placed, _ = io.write_shards(folder, tensors, stem="model", metadata=PT, desc="export hf")
+        io.write_index(folder, placed, stem="model")
+        if held.kind == "whisper":
+            notes += whisper.write_hf_files(
+                folder, held.config, dtype=stored, tokenizer_dir=held.tokenizer_dir
+            )
+            return Written(tensors=len(tensors), notes=notes)
+        notes += _copy_tokenizer(held, folder)
+        plain = held.config["llama"] if held.kind == "ltu-as" else held.config
         tokens = _token_ids(held.tokenizer_dir)
         write_json(folder / "config.json", llama.hf_config(plain, dtype=stored, tokens=tokens))
-    return len(placed)
+    if held.kind == "ltu-as":
+        notes += ("TLTR and projection are not in it: give their output as inputs_embeds",)
+    return Written(tensors=len(tensors), notes=notes)
 
 
 def _token_ids(folder: Path | None) -> dict[str, int | None]:
@@ -133,7 +165,104 @@ def _token_ids(folder: Path | None) -> dict[str, int | None]:
     return {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
 
 
-def _copy_tokenizer(held: Opened, folder: Path) -> None:
-    files = {} if held.tokenizer_dir is None else llama.tokenizer_files(held.tokenizer_dir)
-    for name, path in files.items():
-        (folder / name).write_bytes(path.read_bytes())
+def _to_openai(held: Complete, out: Path, options: Options) -> Written:
+    """OpenAI's `.pt`: {"dims", "model_state_dict"}."""
+    if out.suffix not in TORCH_SUFFIXES:
+        raise UserError(f"--out {out}: give a file name that ends in .pt")
+    dims, tensors = openai_whisper.to_openai(held.config, held.params)
+    tensors, notes = _rounded(tensors, options)
+    with atomic_file(_no_folder(out)) as file:
+        io.write_torch(
+            file,
+            tensors,
+            wrap=lambda state: {"dims": dims, "model_state_dict": state},
+            desc="export openai-whisper",
+        )
+    return Written(tensors=len(tensors), notes=notes)
+
+
+def _to_peft(held: Complete, out: Path, options: Options) -> Written:
+    """A PEFT adapter directory, and beside it the audio weights and our config."""
+    name = options.base_name or held.base_name
+    if name is None:
+        raise UserError(
+            "--to peft needs --base-name: the Hugging Face directory or hub name of the plain "
+            "language model, for adapter_config.json"
+        )
+    dtype = None if options.dtype is None else DTYPES[options.dtype]
+    adapter = {path: t for path, t in held.params.items() if ltu_as.is_adapter(path)}
+    lost = describe_casts(adapter, dtype)
+    made = peft_adapter.to_peft(held.config, cast(adapter, dtype), base_name=name)
+    with atomic_dir(out) as folder:
+        count = made.write(folder, desc="export peft")
+    return Written(tensors=count, notes=((lost,) if lost else ()) + (f"base: {name}",))
+
+
+def _to_orbax(held: Complete, out: Path, options: Options) -> Written:
+    """A run folder with one checkpoint, to start training from and to answer with."""
+    for name in ("llama", "whisper"):
+        if getattr(options, name) is None:
+            raise UserError(f"--to orbax needs --{name}: the base weights that a checkpoint names")
+    complete.to_run(held, base=options.llama, whisper=options.whisper, out=out)
+    count = sum(ltu_as.is_adapter(path) for path in held.params)
+    return Written(tensors=count, notes=(f"start from it: --config.init_from={out}",))
+
+
+TARGETS: dict[str, Target] = {
+    "ltu-as": Target(
+        write=_to_official,
+        what="official LTU-AS state dict",
+        kinds=("ltu-as",),
+        takes=("dtype", "adapter_only", "lora_names"),
+    ),
+    "hf": Target(
+        write=_to_hf,
+        what="Hugging Face directory: Whisper, LLaMA, or LTU-AS with LoRA merged",
+        kinds=("whisper", "llama", "ltu-as"),
+    ),
+    "peft": Target(
+        write=_to_peft,
+        what="PEFT adapter directory, with TLTR and projection as safetensors",
+        kinds=("ltu-as",),
+        takes=("dtype", "base_name"),
+    ),
+    "openai-whisper": Target(
+        write=_to_openai,
+        what="OpenAI Whisper .pt",
+        kinds=("whisper",),
+    ),
+    "orbax": Target(
+        write=_to_orbax,
+        what="a run folder of ours with one checkpoint, over --llama and --whisper",
+        kinds=("ltu-as",),
+        takes=("llama", "whisper"),
+    ),
+}
+
+
+def write(name: str, held: Complete, out: Path, options: Options) -> Written:
+    """Export a model to the format `name`.
+
+    Raises:
+        UserError: a kind that the format cannot hold, options that mean nothing there, or an
+            `out` that cannot be written.
+    """
+    target = TARGETS[name]
+    if held.kind not in target.kinds:
+        kinds = " or ".join(target.kinds)
+        raise UserError(f"these are {held.kind!r} weights; --to {name} needs {kinds} weights")
+    for field, value in vars(options).items():
+        if value and field not in target.takes:
+            flag = f"--{field.replace('_', '-')}"
+            raise UserError(f"{flag} has no meaning with --to {name}; leave it out")
+    return target.write(held, out, options)
+
+
+def parameter_count(params: Tensors) -> int:
+    """How many numbers there are."""
+    return sum(int(np.prod(tensor.shape, dtype=np.int64)) for tensor in params.values())
+
+
+def describe(config: dict[str, Any]) -> str:
+    """The sizes in a config, for a summary line."""
+    return ", ".join(f"{key}={value}" for key, value in config.items() if type(value) is int)

@@ -1,5 +1,6 @@
 """GGUF files of the LLaMA family, through the `gguf` library: numbers, config and tokenizer."""
 
+import dataclasses
 import json
 import struct
 from collections.abc import Mapping
@@ -8,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.weights.io import Tensor, Tensors, WeightsError, damaged
+from ltu_jax.weights import gguf_header
 from ltu_jax.weights.llama import ATTENTION, MLP, projection
 from ltu_jax.weights.rules import LINEAR, SAME, Import, Rule, interleaved, rule
+from ltu_jax.weights.safetensors_file import file_tensor
+from ltu_jax.weights.settings import positive, whole
+from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, damaged
 
 ARCHITECTURES = ("llama", "qwen2")
 _GGUF_NAMES = dict(zip(
@@ -53,12 +57,7 @@ def from_gguf(path: str | Path) -> Import:
     import gguf
 
     path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist or is not a file")
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if magic != b"GGUF":
-        raise WeightsError(f"{path} is not a GGUF file (it starts with {magic!r})")
+    gguf_header.read_header(path)  # the library believes whatever the file says about itself
     try:
         reader = gguf.GGUFReader(path)
     except (ValueError, IndexError, OverflowError) as error:
@@ -70,7 +69,7 @@ def from_gguf(path: str | Path) -> Import:
             f"{path}: weights of another architecture: found {family}, expected "
             f"{', '.join(ARCHITECTURES)}"
         )
-    tensors = {tensor.name: _tensor(tensor) for tensor in reader.tensors}
+    tensors = {tensor.name: _tensor(tensor, path) for tensor in reader.tensors}
     if "token_embd.weight" not in tensors:
         raise WeightsError(f"{path}: token_embd.weight missing; this is a part of a split model")
     config = _config(fields, tensors, family=family, path=path)
@@ -98,29 +97,37 @@ def from_gguf(path: str | Path) -> Import:
     )
 
 
-def _tensor(tensor: Any) -> Tensor:
+def _tensor(tensor: Any, path: Path) -> Tensor:
+    """A tensor by its place in the file; the library's own view would map the whole file."""
     from gguf.quants import dequantize
 
-    plain = tensor.data.dtype in (np.float32, np.float16)
+    shape = tuple(int(size) for size in reversed(tensor.shape))
+    stored = file_tensor(
+        path, start=int(tensor.data_offset), shape=tensor.data.shape, dtype=tensor.data.dtype
+    )
+    if tensor.data.dtype in (np.float32, np.float16):
+        return dataclasses.replace(stored, shape=shape)
     return Tensor(
-        shape=tuple(int(size) for size in reversed(tensor.shape)),
-        dtype=tensor.data.dtype if plain else np.dtype(np.float32),
-        read=lambda: tensor.data if plain else dequantize(tensor.data, tensor.tensor_type),
+        shape=shape,
+        dtype=np.dtype(np.float32),
+        read=lambda: dequantize(stored.read(), tensor.tensor_type),
     )
 
 
 def _config(
     fields: Mapping[str, Any], tensors: Tensors, *, family: str, path: Path
 ) -> dict[str, Any]:
-    def need(key: str) -> Any:
-        if f"{family}.{key}" not in fields:
-            raise WeightsError(f"{path} has no metadata {family}.{key}")
-        return fields[f"{family}.{key}"]
+    def size(key: str, default: int | None = None) -> int:
+        return whole(fields, f"{family}.{key}", what=str(path), default=default)
 
-    heads = int(need("attention.head_count"))
-    hidden = int(need("embedding_length"))
-    head_dim = int(fields.get(f"{family}.attention.key_length", hidden // heads))
-    rotated = int(fields.get(f"{family}.rope.dimension_count", head_dim))
+    heads, hidden = size("attention.head_count"), size("embedding_length")
+    head_dim = size("attention.key_length", max(1, hidden // heads))
+    rotated = size("rope.dimension_count", head_dim)
+    layers = size("block_count")
+    if layers > len(tensors):
+        raise damaged(path, f"it claims {layers} layers and has {len(tensors)} tensors")
+    eps = positive(fields, f"{family}.attention.layer_norm_rms_epsilon", what=str(path))
+    theta = positive(fields, f"{family}.rope.freq_base", what=str(path), default=10000.0)
     if rotated != head_dim:
         raise WeightsError(f"{path}: RoPE on {rotated} of {head_dim} dims is not implemented")
     scaling = fields.get(f"{family}.rope.scaling.type", "none")
@@ -129,13 +136,13 @@ def _config(
     return {
         "vocab_size": tensors["token_embd.weight"].shape[0],
         "hidden_size": hidden,
-        "intermediate_size": int(need("feed_forward_length")),
-        "num_hidden_layers": int(need("block_count")),
+        "intermediate_size": size("feed_forward_length"),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": int(fields.get(f"{family}.attention.head_count_kv", heads)),
+        "num_key_value_heads": size("attention.head_count_kv", heads),
         "head_dim": head_dim,
-        "rms_norm_eps": _short(need("attention.layer_norm_rms_epsilon")),
-        "rope_theta": _short(fields.get(f"{family}.rope.freq_base", 10000.0)),
+        "rms_norm_eps": _short(eps),
+        "rope_theta": _short(theta),
         "rope_scaling": None,
         "tie_word_embeddings": "output.weight" not in tensors,
         "attention_bias": "blk.0.attn_q.bias" in tensors,
@@ -210,6 +217,7 @@ def tokenizer_files(
     model = fields.get("tokenizer.ggml.model")
     if model is None:
         return {}, ("the file has no tokenizer",)
+    _check_tokenizer(fields, path=path)
     tokens = fields["tokenizer.ggml.tokens"]
     special = {
         name: tokens[fields[f"tokenizer.ggml.{key}_token_id"]]
@@ -243,6 +251,32 @@ def tokenizer_files(
     else:
         raise WeightsError(f"{path}: tokenizer model {model!r} is not known (gpt2, llama are)")
     return files, ()
+
+
+def _check_tokenizer(fields: Mapping[str, Any], *, path: Path) -> None:
+    """The lists that every tokenizer here is built from: there, of one length, of one kind.
+
+    Raises:
+        WeightsError: they are not.
+    """
+    tokens = fields.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise damaged(path, "its tokenizer.ggml.tokens is no list of texts")
+    lists = {"token_type": int} | (
+        {"scores": (int, float)} if fields["tokenizer.ggml.model"] == "llama" else {}
+    )
+    for name, kind in lists.items():
+        found = fields.get(f"tokenizer.ggml.{name}")
+        if (
+            not isinstance(found, list)
+            or len(found) != len(tokens)
+            or not all(isinstance(value, kind) for value in found)
+        ):
+            raise damaged(path, f"its tokenizer.ggml.{name} does not fit its tokens")
+    for key in ("bos", "eos", "unknown", "padding"):
+        found = fields.get(f"tokenizer.ggml.{key}_token_id", 0)
+        if type(found) is not int or not 0 <= found < len(tokens):
+            raise damaged(path, f"its tokenizer.ggml.{key}_token_id is {found}, of {len(tokens)}")
 
 
 def _byte_level(fields: Mapping[str, Any], *, path: Path) -> str:

@@ -1,65 +1,47 @@
-"""Tensor files: read lazily, written whole. safetensors, PyTorch pickles (the only torch here).
+"""Foreign weight files by name: single, sharded, safetensors or PyTorch (the only torch here)."""
 
-A file is read as `{name: Tensor}`; a `Tensor` knows its shape and dtype and is read when asked,
-so that a 13 GB checkpoint is checked by names and shapes before a byte of it is copied.
-"""
-
-import json
-import math
-import mmap
+import contextlib
+import io
+import itertools
+import logging
 import pickle
+import re
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import ml_dtypes
 import numpy as np
+from tqdm import tqdm
 
-from ltu_jax.core.errors import UserError
-from ltu_jax.core.files import read_json, sha256_file
+from ltu_jax.core.files import read_json, sha256_file, write_json
+from ltu_jax.weights.safetensors_file import (
+    blocks,
+    explained,
+    file_tensor,
+    read_safetensors,
+    require_space,
+    write_safetensors,
+)
+from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, array_tensor, damaged
 
 SHARD_BYTES = 4 << 30
-
-_DTYPES = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "I16": np.dtype(np.int16),
-    "I8": np.dtype(np.int8),
-    "U8": np.dtype(np.uint8),
-    "BOOL": np.dtype(np.bool_),
-}
-_MAX_HEADER = 100 << 20
-
-
-class WeightsError(UserError):
-    """A weight file that is damaged, incomplete or of another model; the message says which."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tensor:
-    """One tensor of a file: shape and dtype now, numbers when `read()` is called."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    read: Callable[[], np.ndarray]
-
-
-Tensors = Mapping[str, Tensor]
-
-
-def damaged(path: Path, what: str) -> WeightsError:
-    """The one message for a file that an interrupted download left behind."""
-    return WeightsError(
-        f"{path} is damaged: {what}. An interrupted download or copy looks like this; "
-        "fetch the file again"
-    )
+# weights_only is documented as safe, and was made so, step by step: CVE-2025-32434 ran code until
+# 2.6, CVE-2026-24747 corrupted memory until 2.10.
+MIN_TORCH = (2, 10)
+_ALIGNMENT = 64  # of PyTorch's zip entries
+_MAX_PICKLE = 256 << 20  # names and shapes; those of a 65B model take 100 kB
+_MAX_DEPTH, _MAX_NODES = 32, 1_000_000  # of the dicts and lists around the tensors
+# What the restricted unpickler is known to raise on files that no torch.save has written.
+_UNREADABLE = (
+    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
+    AssertionError, ArithmeticError, MemoryError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def check_sha256(path: str | Path, *, expected: str) -> None:
@@ -73,70 +55,29 @@ def check_sha256(path: str | Path, *, expected: str) -> None:
         raise damaged(Path(path), f"its sha256 is {found}, expected {expected.lower()}")
 
 
-def array_tensor(array: np.ndarray) -> Tensor:
-    """Wrap an array that is already in memory."""
-    return Tensor(shape=tuple(array.shape), dtype=array.dtype, read=lambda: array)
+# --- PyTorch --------------------------------------------------------------------------------------
 
 
-def read_safetensors(path: str | Path) -> dict[str, Tensor]:
-    """Open a safetensors file; tensors are read-only views of the mapped file.
+def torch_module(reason: str) -> ModuleType:
+    """PyTorch, imported now; `reason` begins the error, e.g. "x.bin is a PyTorch pickle".
 
     Raises:
-        WeightsError: missing, empty, truncated, or not safetensors.
+        WeightsError: it is not installed, or too old for `weights_only=True` to be safe.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist or is not a file")
-    size = path.stat().st_size
-    if size < 8:
-        raise damaged(path, f"it has {size} bytes, less than a safetensors header")
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > _MAX_HEADER:
-            raise WeightsError(f"{path} is not a safetensors file (header of {length} bytes)")
-        if size < 8 + length:
-            raise damaged(path, f"its header needs {8 + length} bytes, the file has {size}")
-        try:
-            header = json.loads(file.read(length))
-        except (UnicodeDecodeError, json.JSONDecodeError):
-            raise WeightsError(f"{path} is not a safetensors file (unreadable header)") from None
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    header.pop("__metadata__", None)
-    end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    if end != size:
-        raise damaged(path, f"its header promises {end} bytes, the file has {size}")
-    return {
-        name: _mapped_tensor(path, name, entry, mapped, 8 + length)
-        for name, entry in header.items()
-    }
-
-
-def _mapped_tensor(path: Path, name: str, entry: dict, mapped: mmap.mmap, base: int) -> Tensor:
-    shape = tuple(entry["shape"])
-    if entry["dtype"] not in _DTYPES:
-        raise WeightsError(
-            f"{path}: {name} has dtype {entry['dtype']}; known are {', '.join(_DTYPES)}"
-        )
-    dtype = _DTYPES[entry["dtype"]]
-    start, stop = entry["data_offsets"]
-    count = math.prod(shape)
-    if stop - start != count * dtype.itemsize:
-        raise damaged(path, f"{name} {list(shape)} occupies {stop - start} bytes")
-    return Tensor(
-        shape=shape,
-        dtype=dtype,
-        read=lambda: np.frombuffer(mapped, dtype, count, base + start).reshape(shape),
-    )
-
-
-def _torch(path: Path) -> ModuleType:
     try:
         import torch
     except ImportError:
         raise WeightsError(
-            f"{path} is a PyTorch pickle and needs PyTorch: run `pip install torch`, or use the "
-            "safetensors file of the same weights"
+            f"{reason} and needs PyTorch: run `pip install torch`, or use the safetensors file of "
+            "the same weights"
         ) from None
+    found = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if found < MIN_TORCH:
+        raise WeightsError(
+            f"{reason}, and PyTorch {torch.__version__} cannot read pickles safely "
+            f"(CVE-2026-24747); run `pip install 'torch>={MIN_TORCH[0]}.{MIN_TORCH[1]}'`, or use "
+            "the safetensors file of the same weights"
+        )
     return torch
 
 
@@ -146,14 +87,43 @@ def read_torch(path: str | Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: PyTorch is missing, the file is damaged, holds code, or is no state dict.
     """
+    state = read_torch_tree(path)
+    odd = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if odd or not all(isinstance(name, str) for name in state):
+        name = odd[0] if odd else next(name for name in state if not isinstance(name, str))
+        raise WeightsError(
+            f"{path} is not a flat state dict: {name!r} is a {type(state[name]).__name__}; "
+            "save the inner state dict on its own"
+        )
+    return state
+
+
+def read_torch_tree(path: str | Path) -> dict[Any, Any]:
+    """Open a PyTorch file whose tensors are nested in dicts and lists, as OpenAI's Whisper is.
+
+    Returns:
+        The saved dict with a `Tensor` in place of each tensor; other leaves as they are. The
+        numbers of a zip file (torch 1.6 and later) stay on disk until they are read.
+
+    Raises:
+        WeightsError: as `read_torch`.
+    """
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path} does not exist or is not a file")
-    torch = _torch(path)
+    torch = torch_module(f"{path} is a PyTorch pickle")
     try:
-        state = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        entries = _zip_entries(path) if zipfile.is_zipfile(path) else None
+        if entries is None:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            from torch._subclasses import FakeTensorMode
+
+            # shapes and places in the file, no numbers
+            with _quiet("torch._subclasses.fake_tensor"), FakeTensorMode():
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         if "Weights only load failed" in str(error) and "GLOBAL" in str(error):
             raise WeightsError(
@@ -161,33 +131,237 @@ def read_torch(path: str | Path) -> dict[str, Tensor]:
                 "save its state_dict() alone, best as safetensors"
             ) from None
         raise damaged(path, "it is no pickle of tensors that PyTorch can read") from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
+    except _UNREADABLE as error:
+        # its first sentence: what may follow is advice to load the file without protection
+        why = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise damaged(path, f"PyTorch cannot read it ({why})") from None
     if not isinstance(state, Mapping) or not state:
         raise WeightsError(f"{path} holds a {type(state).__name__}, not a state dict")
-    odd = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
-    if odd:
-        raise WeightsError(
-            f"{path} is not a flat state dict: {odd[0]!r} is a {type(state[odd[0]]).__name__}; "
-            "save the inner state dict on its own"
-        )
-    return {name: _torch_tensor(torch, value) for name, value in state.items()}
+    return _lazy(torch, state, path=path, entries=entries)
 
 
-def _torch_tensor(torch: ModuleType, value) -> Tensor:
-    value = value.detach()
+def _zip_entries(path: Path) -> dict[int, int]:
+    """{byte where an entry's content begins: its size}, of an archive that inflates nothing.
+
+    Raises:
+        WeightsError: a compressed or overlapping entry, which torch.save never writes.
+    """
+    entries: dict[int, int] = {}
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        for info in archive.infolist():
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+                raise WeightsError(
+                    f"{path} is refused: its entry {info.filename} is compressed "
+                    f"({info.compress_size} bytes to {info.file_size}), which torch.save never does"
+                )
+            if info.filename.endswith(".pkl") and info.file_size > _MAX_PICKLE:
+                raise WeightsError(f"{path} is refused: a pickle of {info.file_size} bytes")
+            file.seek(info.header_offset + 26)
+            name, extra = struct.unpack("<HH", file.read(4))
+            begin = info.header_offset + 30 + name + extra
+            if begin in entries:
+                raise WeightsError(f"{path} is refused: its entries overlap")
+            entries[begin] = info.file_size
+    if sum(entries.values()) > path.stat().st_size:
+        raise WeightsError(f"{path} is refused: its entries overlap")
+    return entries
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keep a library from logging the traceback of an error that is reported here."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _lazy(torch: ModuleType, state: Any, *, path: Path, entries: dict[int, int] | None) -> Any:
+    """`state` with a `Tensor` for each tensor; a few bytes of pickle may mean 2**50 of them."""
+    nodes = itertools.count()
+
+    def walk(value: Any, depth: int) -> Any:
+        if depth > _MAX_DEPTH or next(nodes) > _MAX_NODES:
+            raise WeightsError(
+                f"{path} is refused: its pickle nests deeper or has more entries than any model"
+            )
+        if isinstance(value, torch.Tensor):
+            if value.layout != torch.strided or value.is_neg() or value.is_conj():
+                raise WeightsError(f"{path} is refused: a tensor in it is not plain numbers")
+            width, held = _dtype(torch, value, path=path).itemsize, value.untyped_storage().nbytes()
+            if value.numel() * width > held:  # stride 0: terabytes made of nothing
+                raise WeightsError(
+                    f"{path} is refused: a tensor {list(value.shape)} of {held} stored bytes"
+                )
+            if entries is None:
+                return array_tensor(_numpy(torch, value.detach()))
+            return _stored_tensor(torch, value, path=path, entries=entries)
+        if isinstance(value, Mapping):
+            return {key: walk(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [walk(item, depth + 1) for item in value]
+        return value
+
+    return walk(state, 0)
+
+
+def _numpy(torch: ModuleType, value: Any) -> np.ndarray:
+    if value.dtype == torch.bfloat16:  # numpy has no bfloat16 of its own: the bits travel as int16
+        return value.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return value.numpy()
+
+
+def _dtype(torch: ModuleType, value: Any, *, path: Path) -> np.dtype:
     if value.dtype == torch.bfloat16:
-        # numpy has no bfloat16 of its own: the bits travel as int16
-        def read() -> np.ndarray:
-            return value.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return np.dtype(ml_dtypes.bfloat16)
+    name = str(value.dtype).removeprefix("torch.")
+    known = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+    if name not in known:
+        raise WeightsError(f"{path} holds a tensor of {value.dtype}; known are {', '.join(known)}")
+    return np.dtype(name)
 
-        dtype = np.dtype(ml_dtypes.bfloat16)
-    else:
-        read = value.numpy
-        dtype = value[:0].numpy().dtype if value.ndim else value.numpy().dtype
-    return Tensor(shape=tuple(value.shape), dtype=dtype, read=read)
 
+def _stored_tensor(
+    torch: ModuleType, value: Any, *, path: Path, entries: Mapping[int, int]
+) -> Tensor:
+    """A tensor of a zip file, by the place of its storage in the file."""
+    shape, dtype = tuple(value.shape), _dtype(torch, value, path=path)
+    storage = value.untyped_storage()
+    begin, size = storage._checkpoint_offset, storage.nbytes()
+    if entries.get(begin, -1) < size:
+        raise damaged(path, f"a storage of {size} bytes at {begin} is not there")
+    # shapes were made up without numbers, so that nothing has checked them against the storage
+    strides, first = value.stride(), value.storage_offset()
+    reach = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    past = value.numel() and (first + reach) * dtype.itemsize > size
+    if first < 0 or min(strides, default=0) < 0 or past:
+        raise damaged(path, f"a tensor {list(shape)} with strides {list(strides)} is not in it")
+    start = begin + first * dtype.itemsize
+    if value.is_contiguous():
+        return file_tensor(path, start=start, shape=shape, dtype=dtype)
+    flat = file_tensor(path, start=start, shape=(reach,), dtype=dtype)
+
+    def read() -> np.ndarray:
+        return np.lib.stride_tricks.as_strided(
+            flat.read(), shape, [step * dtype.itemsize for step in strides]
+        ).copy()
+
+    return Tensor(shape=shape, dtype=dtype, read=read)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Storage:
+    """Stands for the numbers of one tensor while the pickle is written."""
+
+    kind: type
+    key: str
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Slot:
+    """Stands for one tensor while the pickle is written."""
+
+    storage: _Storage
+    shape: tuple[int, ...]
+
+
+def write_torch(
+    path: Path,
+    tensors: Tensors,
+    *,
+    wrap: Callable[[dict[str, Any]], Any] = lambda state: state,
+    desc: str | None = None,
+) -> None:
+    """Write what `torch.save(wrap(state_dict), path)` writes, without holding the numbers.
+
+    Args:
+        path: the file; its folder must exist.
+        tensors: the state dict, in order.
+        wrap: the object around it, of plain Python values.
+        desc: label of the progress bar; None shows none.
+
+    Raises:
+        WeightsError: PyTorch is missing, or the disk has no room.
+    """
+    torch = torch_module(f"{path} is to be a PyTorch pickle")
+    slots = {
+        name: _Slot(
+            storage=_Storage(
+                kind=_storage_class(torch, tensor.dtype, path=path),
+                key=str(number),
+                count=int(np.prod(tensor.shape, dtype=np.int64)),
+            ),
+            shape=tensor.shape,
+        )
+        for number, (name, tensor) in enumerate(tensors.items())
+    }
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    require_space(path.parent, total)
+    with (
+        explained(path),
+        zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive,
+        progress_bar(desc, total) as bar,
+    ):
+        stem = path.stem
+        archive.writestr(f"{stem}/data.pkl", _pickled(torch, wrap(dict(slots))))
+        archive.writestr(f"{stem}/byteorder", "little")
+        for number, (name, tensor) in enumerate(tensors.items()):
+            info = zipfile.ZipInfo(f"{stem}/data/{number}")
+            info.file_size = tensor.nbytes
+            _align(info, archive.fp.tell())
+            with archive.open(info, "w", force_zip64=tensor.nbytes >= 1 << 31) as file:
+                for block in blocks(tensor, name=name):
+                    file.write(block)
+                    bar.update(len(block))
+        archive.writestr(f"{stem}/version", "3\n")
+
+
+def _align(info: zipfile.ZipInfo, position: int) -> None:
+    """Pad the header of an entry so that its content begins at a multiple of 64, as PyTorch's."""
+    wide = 20 if info.file_size >= 1 << 31 else 0  # the zip64 field that zipfile will add
+    before = position + 30 + len(info.filename.encode()) + wide + 4
+    info.extra = struct.pack("<2sH", b"FB", -before % _ALIGNMENT) + bytes(-before % _ALIGNMENT)
+
+
+def _storage_class(torch: ModuleType, dtype: np.dtype, *, path: Path) -> type:
+    names = {
+        "float64": "Double", "float32": "Float", "float16": "Half", "bfloat16": "BFloat16",
+        "int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte",
+        "bool": "Bool",
+    }  # fmt: skip
+    if dtype.name not in names:
+        raise WeightsError(f"{path}: a PyTorch state dict cannot hold {dtype.name}")
+    return getattr(torch, f"{names[dtype.name]}Storage")
+
+
+def _pickled(torch: ModuleType, value: Any) -> bytes:
+    """The pickle of `torch.save` (protocol 2): tensors rebuilt from storages named by key."""
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: Any) -> Any:
+            if isinstance(value, _Storage):
+                return ("storage", value.kind, value.key, "cpu", value.count)
+            return None
+
+        def reducer_override(self, value: Any) -> Any:
+            if not isinstance(value, _Slot):
+                return NotImplemented
+            strides = [1]
+            for size in reversed(value.shape[1:]):
+                strides.append(strides[-1] * size)
+            strides = tuple(reversed(strides)) if value.shape else ()
+            made = (value.storage, 0, value.shape, strides, False, OrderedDict())
+            return torch._utils._rebuild_tensor_v2, made
+
+    buffer = io.BytesIO()
+    Pickler(buffer, protocol=2).dump(value)
+    return buffer.getvalue()
+
+
+# --- any file -------------------------------------------------------------------------------------
 
 _TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
@@ -214,91 +388,129 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_dir():
         return read_file(path)
+    found = checkpoint_files(path)
+    if len(found.files) == 1 and found.index is None:
+        return read_file(found.files[0])
+    tensors: dict[str, Tensor] = {}
+    for file in found.files:
+        for name, tensor in read_file(file).items():
+            if name in tensors:
+                raise WeightsError(f"{file}: {name} is also in another shard")
+            tensors[name] = tensor
+    lost = sorted(set(found.names) - set(tensors))
+    if lost:
+        raise damaged(
+            path, f"{len(lost)} tensors of {found.index.name} are in no shard: {lost[:10]}"
+        )
+    return tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFiles:
+    """The weight files of a directory, the index that lists them, the names that it promises."""
+
+    files: tuple[Path, ...]
+    index: Path | None
+    names: tuple[str, ...]
+
+
+def checkpoint_files(path: Path) -> CheckpointFiles:
+    """Which files a Hugging Face directory keeps its weights in.
+
+    Raises:
+        WeightsError: none, a shard missing, or an index that leads out of the directory.
+    """
     for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
         index = path / f"{stem}{suffix}.index.json"
         if (path / f"{stem}{suffix}").is_file():
-            return read_file(path / f"{stem}{suffix}")
+            return CheckpointFiles(files=(path / f"{stem}{suffix}",), index=None, names=())
         if index.is_file():
-            return _read_shards(path, index)
+            return _indexed(path, index, suffix)
     raise WeightsError(
         f"{path} holds no weights: expected model.safetensors, pytorch_model.bin or one of them "
         "in shards with its .index.json"
     )
 
 
-def _read_shards(path: Path, index: Path) -> dict[str, Tensor]:
-    listed = read_json(index).get("weight_map")
-    if not isinstance(listed, dict):
-        raise WeightsError(f"{index} has no weight_map")
+def _indexed(path: Path, index: Path, suffix: str) -> CheckpointFiles:
+    settings = read_json(index)
+    listed = settings.get("weight_map") if isinstance(settings, dict) else None
+    if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
+        raise WeightsError(f"{index} has no weight_map of file names")
     shards = sorted(set(listed.values()))
+    # a shard is a plain name of the index's own kind: anything else could read outside the folder
+    odd = [name for name in shards if Path(name).name != name or not name.endswith(suffix)]
+    if odd:
+        raise WeightsError(
+            f"{index} is refused: it names {odd[0]!r}, which is no {suffix} file beside it"
+        )
     missing = [name for name in shards if not (path / name).is_file()]
     if missing:
         raise WeightsError(f"{path} lacks {len(missing)} of {len(shards)} shards: {missing[:10]}")
-    tensors: dict[str, Tensor] = {}
-    for shard in shards:
-        for name, tensor in read_file(path / shard).items():
-            if name in tensors:
-                raise WeightsError(f"{path / shard}: {name} is also in another shard")
-            tensors[name] = tensor
-    lost = sorted(set(listed) - set(tensors))
-    if lost:
-        raise damaged(path, f"{len(lost)} tensors of {index.name} are in no shard: {lost[:10]}")
-    return tensors
+    files = tuple(path / name for name in shards)
+    return CheckpointFiles(files=files, index=index, names=tuple(listed))
+
+
+# --- shards ---------------------------------------------------------------------------------------
 
 
 def write_shards(
     folder: Path,
-    tensors: Iterable[tuple[str, np.ndarray]],
+    tensors: Tensors,
     *,
     stem: str,
-    metadata: dict[str, str],
+    metadata: Mapping[str, str],
     max_bytes: int = SHARD_BYTES,
-) -> dict[str, str]:
+    desc: str | None = None,
+) -> tuple[dict[str, str], dict[str, str]]:
     """Write `stem.safetensors`, or `stem-00001-of-0000N.safetensors` above `max_bytes`.
 
+    Args:
+        folder: where to write.
+        tensors: read one after the other, in blocks.
+        stem: begins the file names.
+        metadata: strings for the header of each file.
+        max_bytes: of the numbers in a file; a larger tensor has a file of its own.
+        desc: label of the progress bar; None shows none.
+
     Returns:
-        {tensor name: file name}. No more than one shard is in memory at a time.
+        ({tensor name: file name}, {file name: hex SHA-256}).
     """
-    from safetensors.numpy import save_file
-
-    groups: list[list[str]] = []
-    for number, group in enumerate(_grouped(tensors, max_bytes)):
-        save_file(group, folder / f"{stem}.part{number}", metadata=metadata)
-        groups.append(list(group))
-    placed: dict[str, str] = {}
-    for number, names in enumerate(groups):
-        tail = "" if len(groups) == 1 else f"-{number + 1:05d}-of-{len(groups):05d}"
-        final = folder / f"{stem}{tail}.safetensors"
-        (folder / f"{stem}.part{number}").rename(final)
-        final.chmod(0o644)
-        placed.update(dict.fromkeys(names, final.name))
-    return placed
-
-
-def _grouped(
-    tensors: Iterable[tuple[str, np.ndarray]], max_bytes: int
-) -> Iterator[dict[str, np.ndarray]]:
-    group: dict[str, np.ndarray] = {}
+    groups: list[dict[str, Tensor]] = [{}]
     held = 0
-    for name, array in tensors:
-        # the library serialises the buffer as it lies: a transposed view would be written wrong
-        array = np.ascontiguousarray(array)
-        if group and held + array.nbytes > max_bytes:
-            yield group
-            group, held = {}, 0
-        group[name] = array
-        held += array.nbytes
-    yield group
+    for name, tensor in tensors.items():
+        if groups[-1] and held + tensor.nbytes > max_bytes:
+            groups.append({})
+            held = 0
+        groups[-1][name] = tensor
+        held += tensor.nbytes
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    require_space(folder, total)
+    placed: dict[str, str] = {}
+    hashes: dict[str, str] = {}
+    with progress_bar(desc, total) as bar:
+        for number, group in enumerate(groups):
+            tail = "" if len(groups) == 1 else f"-{number + 1:05d}-of-{len(groups):05d}"
+            file = f"{stem}{tail}.safetensors"
+            hashes[file] = write_safetensors(
+                folder / file, group, metadata=metadata, progress=bar.update
+            )
+            placed.update(dict.fromkeys(group, file))
+    return placed, hashes
 
 
-def write_torch(path: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Write a PyTorch state dict (`torch.save` of a plain dict of tensors)."""
-    torch = _torch(path)
-    state = {}
-    for name, array in tensors:
-        array = np.array(array, order="C")  # own memory: torch refuses read-only buffers
-        if array.dtype == ml_dtypes.bfloat16:
-            state[name] = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-        else:
-            state[name] = torch.from_numpy(array)
-    torch.save(state, path)
+def write_index(folder: Path, placed: Mapping[str, str], *, stem: str) -> None:
+    """Write `stem.safetensors.index.json` when the tensors are in more than one file."""
+    files = set(placed.values())
+    if len(files) < 2:
+        return
+    total = sum((folder / name).stat().st_size for name in files)
+    index = {"metadata": {"total_size": total}, "weight_map": dict(placed)}
+    write_json(folder / f"{stem}.safetensors.index.json", index)
+
+
+def progress_bar(desc: str | None, total: int) -> tqdm:
+    """A bar that counts bytes."""
+    return tqdm(
+        desc=desc, total=total, unit="B", unit_scale=True, unit_divisor=1000, disable=desc is None
+    )

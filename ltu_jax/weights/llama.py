@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.core.files import read_json
-from ltu_jax.weights import io, store
-from ltu_jax.weights.io import Tensor, Tensors, WeightsError
-from ltu_jax.weights.rules import SAME, Import, Rule, architecture, dense, likely_cause, rule
+from ltu_jax.weights import io, rope, store
+from ltu_jax.weights.diagnosis import architecture, likely_cause
+from ltu_jax.weights.rules import SAME, Import, Rule, dense, rule
+from ltu_jax.weights.settings import positive, read_settings, whole
+from ltu_jax.weights.tensors import BLOCK_BYTES, Tensor, Tensors, WeightsError
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -18,9 +19,6 @@ MLP = ("gate_proj", "up_proj", "down_proj")
 # What transformers' LlamaConfig, MistralConfig and Qwen2Config take when a config.json of theirs
 # has no rope_theta; the LLaMA-1 and Vicuna directories do not write it.
 _HF_DEFAULT_THETA = 10000.0
-_INV_FREQ = re.compile(r"(?:.*\.)?rotary_emb\.inv_freq")
-# relative error that storing an inverse frequency in a dtype makes
-_INV_FREQ_TOLERANCE = {"float64": 1e-6, "float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}
 
 
 def projection(name: str) -> str:
@@ -46,67 +44,6 @@ def rules(*, root: str = "") -> tuple[Rule, ...]:
 
 
 HF_RULES = rules()
-
-
-def inverse_frequencies(*, head_dim: int, theta: float) -> np.ndarray:
-    """float32 [H/2] of the official persistent buffer: 1 / theta ** (2i / H), in float32 steps."""
-    exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    # the power in double and one rounding is what PyTorch's float32 power gives
-    power = (np.float64(theta) ** exponent.astype(np.float64)).astype(np.float32)
-    return np.float32(1.0) / power
-
-
-def check_inv_freq(
-    tensors: Tensors, *, head_dim: int, theta: float, what: str
-) -> dict[str, Tensor]:
-    """Verify every `rotary_emb.inv_freq` buffer against theta and leave them out.
-
-    Raises:
-        WeightsError: a buffer that another theta or head size has made.
-    """
-    rest = dict(tensors)
-    wanted = inverse_frequencies(head_dim=head_dim, theta=theta).astype(np.float64)
-    for name in [name for name in tensors if _INV_FREQ.fullmatch(name)]:
-        found = rest.pop(name).read()
-        tolerance = _INV_FREQ_TOLERANCE[found.dtype.name]
-        values = found.astype(np.float64)
-        if values.shape != wanted.shape:
-            raise WeightsError(
-                f"{what}: {name} has {found.size} values, expected {wanted.size} "
-                f"(head size {head_dim}); check num_attention_heads in --llama"
-            )
-        if not np.allclose(values, wanted, rtol=tolerance, atol=1e-7 if tolerance > 1e-5 else 0):
-            base = float(values[-1] ** (-head_dim / (head_dim - 2))) if head_dim > 2 else 0.0
-            raise WeightsError(
-                f"{what}: {name} belongs to rope_theta {base:.6g}, the config says {theta:.6g}"
-            )
-    return rest
-
-
-def rope(settings: Mapping[str, Any], *, what: str) -> tuple[float, dict[str, Any] | None]:
-    """theta and llama3 scaling of a Hugging Face config (both spellings: transformers 4 and 5).
-
-    Raises:
-        WeightsError: no theta, or a scaling other than none and llama3.
-    """
-    parameters = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    theta = settings.get("rope_theta", parameters.get("rope_theta"))
-    if theta is None:
-        if settings.get("model_type") not in MODEL_TYPES:
-            raise WeightsError(f"{what} has no rope_theta; add it (10000 for LLaMA-1 and Vicuna)")
-        theta = _HF_DEFAULT_THETA
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
-    if kind == "default":
-        return float(theta), None
-    if kind != "llama3":
-        raise WeightsError(f"{what}: RoPE scaling {kind!r} is not implemented; llama3 is")
-    names = (
-        "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
-    )  # fmt: skip
-    absent = [name for name in names if name not in parameters]
-    if absent:
-        raise WeightsError(f"{what}: RoPE scaling llama3 lacks {', '.join(absent)}")
-    return float(theta), {name: parameters[name] for name in names}
 
 
 def config_from_hf(
@@ -140,22 +77,25 @@ def config_from_hf(
     for key in ("num_attention_heads", "rms_norm_eps"):
         if settings.get(key) is None:
             raise WeightsError(f"{what}: the config has no {key}, which the shapes do not tell")
-    heads = settings["num_attention_heads"]
+    heads = whole(settings, "num_attention_heads", what=what)
     queries = tensors["model.layers.0.self_attn.q_proj.weight"].shape[0]
     keys = tensors["model.layers.0.self_attn.k_proj.weight"].shape[0]
-    head_dim = settings.get("head_dim") or queries // heads
+    head_dim = whole(settings, "head_dim", what=what, default=max(1, queries // heads))
     if head_dim * heads != queries or keys % head_dim or head_dim % 2:
         raise WeightsError(
             f"{what}: {heads} heads of {head_dim} do not fit q_proj with {queries} and k_proj "
             f"with {keys} outputs; correct num_attention_heads or head_dim"
         )
-    kv_heads = settings.get("num_key_value_heads") or keys // head_dim
+    kv_heads = whole(settings, "num_key_value_heads", what=what, default=keys // head_dim)
     if kv_heads * head_dim != keys:
         raise WeightsError(
             f"{what}: num_key_value_heads {kv_heads} of {head_dim} does not fit k_proj with "
             f"{keys} outputs; expected {keys // head_dim}"
         )
-    theta, scaling = rope(settings, what=what)
+    known = settings.get("model_type") in MODEL_TYPES
+    theta, scaling = rope.from_config(
+        settings, what=what, default=_HF_DEFAULT_THETA if known else None
+    )
     notes = ()
     if settings.get("sliding_window") and settings.get("use_sliding_window", True):
         notes = (
@@ -166,7 +106,7 @@ def config_from_hf(
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
-        "rms_norm_eps": float(settings["rms_norm_eps"]),
+        "rms_norm_eps": positive(settings, "rms_norm_eps", what=what),
         "rope_theta": theta,
         "rope_scaling": scaling,
         "tie_word_embeddings": _tied(settings, tensors, what=what),
@@ -190,12 +130,14 @@ def _sizes(tensors: Tensors, *, what: str) -> dict[str, int]:
             else "not complete LLaMA weights"
         )
         raise WeightsError(f"{what}: {kind}; {', '.join(absent)} missing")
+    for name in needed:
+        if len(tensors[name].shape) != 2 or 0 in tensors[name].shape:
+            raise WeightsError(f"{what}: {name} is {list(tensors[name].shape)}, not a matrix")
     vocabulary, hidden = tensors[needed[0]].shape
-    depth = 1 + max(
-        int(match.group(1))
-        for match in (re.match(r"model\.layers\.(\d+)\.", name) for name in tensors)
-        if match
-    )
+    numbers = (re.match(r"model\.layers\.(\d{1,9})\.", name) for name in tensors)
+    depth = 1 + max(int(match.group(1)) for match in numbers if match)
+    if depth > len(tensors):
+        raise WeightsError(f"{what}: a layer has number {depth - 1}, of {len(tensors)} tensors")
     return {
         "vocab_size": vocabulary,
         "hidden_size": hidden,
@@ -205,7 +147,9 @@ def _sizes(tensors: Tensors, *, what: str) -> dict[str, int]:
 
 
 def _compare_sizes(settings: Mapping[str, Any], sizes: Mapping[str, int], *, what: str) -> None:
-    wrong = [key for key in sizes if settings.get(key) not in (None, sizes[key])]
+    wrong = [
+        key for key, size in sizes.items() if whole(settings, key, what=what, default=size) != size
+    ]
     if wrong:
         key = wrong[0]
         name = "model.embed_tokens.weight"
@@ -225,13 +169,23 @@ def _tied(settings: Mapping[str, Any], tensors: Tensors, *, what: str) -> bool:
     output = tensors.get("lm_head.weight")
     if not settings.get("tie_word_embeddings", False):
         return False  # a missing lm_head.weight is then reported with the other names
-    if output is not None and not np.array_equal(
-        output.read(), tensors["model.embed_tokens.weight"].read()
-    ):
+    if output is not None and not _equal(output, tensors["model.embed_tokens.weight"]):
         raise WeightsError(
             f"{what}: tie_word_embeddings is set but lm_head.weight differs from the embedding"
         )
     return True
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, read in blocks."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    rows = one.shape[0]
+    step = max(1, BLOCK_BYTES * rows // max(1, one.nbytes))
+    return all(
+        np.array_equal(one.between(row, stop), other.between(row, stop))
+        for row, stop in ((row, min(row + step, rows)) for row in range(0, rows, step))
+    )
 
 
 def without_tied_output(tensors: Tensors, config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -244,8 +198,16 @@ def without_tied_output(tensors: Tensors, config: Mapping[str, Any]) -> dict[str
 
 
 def tokenizer_files(folder: Path) -> dict[str, Path]:
-    """The tokenizer files that lie in a directory."""
-    return {n: folder / n for n in store.TOKENIZER_FILES if (folder / n).is_file()}
+    """The tokenizer files that lie in a directory.
+
+    Raises:
+        UserError: one that is called .json and is not.
+    """
+    found = {n: folder / n for n in store.TOKENIZER_FILES if (folder / n).is_file()}
+    for name, file in found.items():
+        if name.endswith(".json"):
+            read_settings(file)
+    return found
 
 
 def from_hf(path: str | Path) -> Import:
@@ -257,7 +219,7 @@ def from_hf(path: str | Path) -> Import:
     path = Path(path)
     if not path.is_dir():
         raise WeightsError(f"{path} is not a Hugging Face directory (config.json and weights)")
-    settings = read_json(path / "config.json")
+    settings = read_settings(path / "config.json")
     if settings.get("model_type") not in MODEL_TYPES:
         raise WeightsError(
             f"{path}: weights of another architecture: found model_type "
@@ -265,12 +227,15 @@ def from_hf(path: str | Path) -> Import:
         )
     tensors = io.read_checkpoint(path)
     config, notes = config_from_hf(settings, tensors, what=str(path))
-    tensors = check_inv_freq(
+    tensors = rope.check_inv_freq(
         tensors, head_dim=config["head_dim"], theta=config["rope_theta"], what=str(path)
     )
     files = tokenizer_files(path)
     if not files:
         notes += ("no tokenizer files in the directory",)
+    name = settings.get("_name_or_path") or path.name
+    if "delta" in f"{name} {path.name}".lower():
+        notes += (f"{name} says delta: differences from LLaMA, useless until they are added to it",)
     return Import(
         config=config,
         rules=HF_RULES,
@@ -279,7 +244,7 @@ def from_hf(path: str | Path) -> Import:
         source={
             "format": "hf-llama",
             "model_type": settings["model_type"],
-            "name": settings.get("_name_or_path") or path.name,
+            "name": name,
         },
         notes=notes,
     )

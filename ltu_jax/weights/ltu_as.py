@@ -1,20 +1,17 @@
-"""Official LTU-AS state dicts, both ways, and the merge of LoRA into a plain language model.
+"""Official LTU-AS state dicts, both ways.
 
 Official (PEFT) names look like `base_model.model.model.layers.0.self_attn.q_proj.weight` and, of
 LoRA, `...q_proj.lora_A.default.weight`. Accepted besides: without the `base_model.model.` prefix,
-and without `.default.`. Written: exactly the official set, with the persistent
-`rotary_emb.inv_freq` of every layer.
+without `.default.`, and with the `.base_layer.` of later peft. Written: exactly the official set,
+with the persistent `rotary_emb.inv_freq` of every layer.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-
-from ltu_jax.core.files import read_json
-from ltu_jax.weights import io, llama, store
-from ltu_jax.weights.io import Tensor, Tensors, WeightsError
+from ltu_jax.weights import adapter_config, diagnosis, io, llama, ltu_as_base, rope
 from ltu_jax.weights.rules import (
     LINEAR,
     Import,
@@ -23,10 +20,10 @@ from ltu_jax.weights.rules import (
     dense,
     export,
     foreign_shapes,
-    likely_cause,
     norm,
     rule,
 )
+from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, array_tensor
 
 ROOT = "base_model.model."
 FILE = "ltu_as.safetensors"  # the state dict in a directory that we export
@@ -35,11 +32,13 @@ AUDIO_TOKENS = 25  # of a 10 s window; fixed in the official model
 WHISPER_DEPTH = {384: 4, 512: 6, 768: 12, 1024: 24, 1280: 32}
 OFFICIAL_ALPHA, OFFICIAL_DROPOUT = 16.0, 0.05
 OFFICIAL_HEADS = {"time_heads": 1, "layer_heads": 8}
+# How LoRA is spelt: as in the model and the official trainer's files, or as peft saves adapters.
+Spelling = Literal["default", "peft"]
 
 
 def _rules() -> tuple[Rule, ...]:
     table = list(llama.rules(root=ROOT))
-    for name in (*llama.ATTENTION, *llama.MLP):
+    for name in adapter_config.TARGETS:
         foreign = f"{ROOT}model.layers.{{layer}}.{llama.projection(name)}"
         ours = f"llama.layers.{llama.projection(name)}"
         table.append(rule(f"{foreign}.lora_A.default.weight", f"{ours}.lora_a", LINEAR))
@@ -65,19 +64,26 @@ def is_adapter(path: str) -> bool:
 
 
 def canonical(name: str) -> str:
-    """A state-dict name with the official prefix and `.default.`."""
-    name = ROOT + name.removeprefix(ROOT)
+    """A state-dict name with the official prefix and `.default.`, and as old peft named the base.
+
+    peft 0.6 and later call the frozen layer under LoRA `q_proj.base_layer.weight`.
+    """
+    name = ROOT + name.removeprefix(ROOT).replace("_proj.base_layer.", "_proj.")
     for letter in "AB":
         name = name.replace(f".lora_{letter}.weight", f".lora_{letter}.default.weight")
     return name
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    found = io.read_checkpoint(path / FILE if (path / FILE).is_file() else path)
+def canonical_tensors(found: Tensors, *, what: str) -> dict[str, Tensor]:
+    """Tensors under their `canonical` names.
+
+    Raises:
+        WeightsError: one name in two spellings.
+    """
     tensors: dict[str, Tensor] = {}
     for name, tensor in found.items():
         if canonical(name) in tensors:
-            raise WeightsError(f"{path}: {name} is there twice, with and without its prefix")
+            raise WeightsError(f"{what}: {name} is there twice, in two spellings")
         tensors[canonical(name)] = tensor
     return tensors
 
@@ -95,7 +101,8 @@ def from_official(
         path: .safetensors or .bin file, or a directory with one.
         base: for a complete dict, only where head counts, eps and theta are read: a weights
             directory of ours, a Hugging Face directory, or a config file. For a trainer
-            checkpoint (160 names at 7B, 32 from stage 1) the base weights themselves.
+            checkpoint (160 names at 7B, 32 from stage 1) the base weights themselves: a weights
+            directory of ours or a Hugging Face directory.
         audio_layers: layers of the Whisper encoder; None takes it from `base` where that is LTU-AS,
             else from the TLTR's width, else leaves it open.
         lora_alpha: None takes it from `base` where that is LTU-AS, else from adapter_config.json
@@ -107,113 +114,141 @@ def from_official(
         WeightsError: another model, missing or surplus names, sizes of another base.
     """
     path, base = Path(path), Path(base)
-    tensors = _read(path)
     what = str(path)
-    projection = tensors.get(f"{ROOT}model.audio_proj.1.weight")
-    if projection is None or not any("time_tr" in name for name in tensors):
-        cause = likely_cause(
-            wanted={f"{ROOT}model.layers.0.self_attn.q_proj.weight": ()},
-            found={name: tensor.shape for name, tensor in tensors.items()},
-        )
-        raise WeightsError(
-            f"{what} is not an LTU-AS state dict: no audio_proj.1.weight or no time_tr among its "
-            f"{len(tensors)} names" + (f". Likely cause: {cause}" if cause else "")
-        )
-    width, d_model = projection.shape
+    dicts = (FILE, "model*.safetensors", "pytorch_model*.bin")
+    if (path / adapter_config.FILE).is_file() and not any(any(path.glob(name)) for name in dicts):
+        raise WeightsError(f"{what} is a PEFT adapter directory; import it with `--from peft`")
+    found = io.read_checkpoint(path / FILE if (path / FILE).is_file() else path)
+    tensors = canonical_tensors(found, what=what)
+    check_audio(tensors, what=what)
+    settings, known, files = ltu_as_base.settings(base)
     complete = f"{ROOT}model.embed_tokens.weight" in tensors
-    settings, known, files = _settings(base)
+    notes: tuple[str, ...] = ()
+    held: Tensors = {}
     if complete:
         plain = {name.removeprefix(ROOT): tensor for name, tensor in tensors.items()}
         config, notes = llama.config_from_hf(
             settings, plain, what=f"{base} (config for {path.name})"
         )
-        held: Mapping[str, np.ndarray] = {}
     else:
-        opened = _base_weights(base, what=what)
-        config, held, notes = opened.config, opened.params, ()
-        if config["hidden_size"] != width:
-            embed = "model.embed_tokens.weight"
-            raise WeightsError(
-                f"{what}: audio_proj.1.weight is {[width, d_model]}, the base {base} has hidden "
-                f"size {config['hidden_size']}: "
-                + likely_cause(
-                    wanted={embed: (0, config["hidden_size"])}, found={embed: (0, width)}
-                )
-            )
-    tensors = llama.check_inv_freq(
-        tensors, head_dim=config["head_dim"], theta=config["rope_theta"], what=what
+        config, held = ltu_as_base.weights(base, what=what)
+    beside = (path if path.is_dir() else path.parent) / adapter_config.FILE
+    return over_base(
+        tensors,
+        llama_config=config,
+        held=held,
+        lora=_lora(tensors, beside=beside, known=known.get("lora") or {}, alpha=lora_alpha),
+        known=known,
+        audio_layers=audio_layers,
+        files=files,
+        source={"format": "ltu-as", "file": path.name, "complete": complete, "base": base.name},
+        notes=notes,
+        what=what,
+    )
+
+
+def over_base(
+    tensors: Tensors,
+    *,
+    llama_config: Mapping[str, Any],
+    held: Tensors,
+    lora: Mapping[str, Any] | None,
+    known: Mapping[str, Any],
+    audio_layers: int | None,
+    files: Mapping[str, Path],
+    source: Mapping[str, Any],
+    notes: tuple[str, ...],
+    what: str,
+) -> Import:
+    """The import of canonical tensors and the base parameters that they lack (`held`).
+
+    `known` are LTU-AS settings that shapes do not tell; `what` is how errors call the tensors.
+
+    Raises:
+        WeightsError: tensors that were trained over a base of another width.
+    """
+    width, d_model = tensors[f"{ROOT}model.audio_proj.1.weight"].shape
+    hidden = llama_config["hidden_size"]
+    if hidden != width:
+        embed = "model.embed_tokens.weight"
+        cause = diagnosis.likely_cause(wanted={embed: (0, hidden)}, found={embed: (0, width)})
+        raise WeightsError(
+            f"{what}: audio_proj.1.weight is {[width, d_model]}, the base has hidden size "
+            f"{hidden}: {cause}"
+        )
+    tensors = rope.check_inv_freq(
+        tensors, head_dim=llama_config["head_dim"], theta=llama_config["rope_theta"], what=what
     )
     if audio_layers is None:
         audio_layers = known.get("audio_layers", WHISPER_DEPTH.get(d_model))
     if audio_layers is None:
         notes += (f"width {d_model} is of no Whisper: any number of audio layers is taken",)
+    if not files:
+        notes += ("no tokenizer beside the base: give one to answer",)
     return Import(
         config={
             "tltr": OFFICIAL_HEADS | (known.get("tltr") or {}) | {"d_model": d_model},
-            "llama": dict(config),
-            "lora": _lora(tensors, path=path, known=known.get("lora") or {}, alpha=lora_alpha),
+            "llama": dict(llama_config),
+            "lora": None if lora is None else dict(lora),
             "audio_layers": audio_layers,
-            "audio_tokens": AUDIO_TOKENS,
+            "audio_tokens": known.get("audio_tokens", AUDIO_TOKENS),
         },
         rules=RULES,
-        tensors=llama.without_tied_output(tensors, config),
+        tensors=llama.without_tied_output(tensors, llama_config),
         files=files,
-        source={"format": "ltu-as", "file": path.name, "complete": complete, "base": base.name},
-        notes=notes if files else (*notes, "no tokenizer beside the base: give one to answer"),
+        source=source,
+        notes=notes,
         base=held,
     )
 
 
+def check_audio(tensors: Tensors, *, what: str) -> None:
+    """Require the projection and TLTR among canonical names.
+
+    Raises:
+        WeightsError: they are not there; the message says what the file probably is.
+    """
+    projection = f"{ROOT}model.audio_proj.1.weight"
+    block = f"{ROOT}model.audio_encoder.time_tr.attn.query.weight"
+    if projection in tensors and any("time_tr" in name for name in tensors):
+        matrices = [projection, *(name for name in tensors if ".lora_" in name)]
+        for name in matrices:
+            if len(tensors[name].shape) != 2 or 0 in tensors[name].shape:
+                raise WeightsError(f"{what}: {name} is {list(tensors[name].shape)}, not a matrix")
+        return
+    cause = diagnosis.likely_cause(
+        wanted={f"{ROOT}model.layers.0.self_attn.q_proj.weight": (), projection: (), block: ()},
+        found={name: tensor.shape for name, tensor in tensors.items()},
+    )
+    raise WeightsError(
+        f"{what} is not an LTU-AS state dict: no audio_proj.1.weight or no time_tr among its "
+        f"{len(tensors)} names" + (f". Likely cause: {cause}" if cause else "")
+    )
+
+
+def lora_shape(tensors: Tensors) -> tuple[int, tuple[str, ...]] | None:
+    """Rank and targets of the LoRA among canonical tensors, None where there is none."""
+    pattern = re.compile(r".*\.(\w+)\.lora_A\.default\.weight")
+    found = {match.group(1): name for name in tensors if (match := pattern.fullmatch(name))}
+    targets = tuple(name for name in adapter_config.TARGETS if name in found)
+    # a name that is no target of ours is surplus when the table is applied
+    return (tensors[found[targets[0]]].shape[0], targets) if targets else None
+
+
 def _lora(
-    tensors: Tensors, *, path: Path, known: Mapping[str, Any], alpha: float | None
+    tensors: Tensors, *, beside: Path, known: Mapping[str, Any], alpha: float | None
 ) -> dict[str, Any] | None:
     """LoRAConfig from the names and shapes; alpha and dropout are not in a state dict."""
-
-    def name(target: str) -> str:
-        return f"{ROOT}model.layers.0.{llama.projection(target)}.lora_A.default.weight"
-
-    targets = [t for t in (*llama.ATTENTION, *llama.MLP) if name(t) in tensors]
-    if not targets:
+    shape = lora_shape(tensors)
+    if shape is None:
         return None
-    beside = (path if path.is_dir() else path.parent) / "adapter_config.json"
-    settings = read_json(beside) if beside.is_file() else {}
+    given = adapter_config.read(beside) if beside.is_file() else None
     return {
-        "rank": tensors[name(targets[0])].shape[0],
-        "alpha": float(alpha or known.get("alpha") or settings.get("lora_alpha", OFFICIAL_ALPHA)),
-        "dropout": float(known.get("dropout", settings.get("lora_dropout", OFFICIAL_DROPOUT))),
-        "targets": targets,
+        "rank": shape[0],
+        "alpha": float(alpha or known.get("alpha") or (given.alpha if given else OFFICIAL_ALPHA)),
+        "dropout": float(known.get("dropout", given.dropout if given else OFFICIAL_DROPOUT)),
+        "targets": list(shape[1]),
     }
-
-
-def _settings(base: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path]]:
-    """What `--llama` names: LLaMA settings, LTU-AS settings it may know, tokenizer files."""
-    if not base.exists():
-        raise WeightsError(f"--llama {base} does not exist; give a config.json or a directory")
-    file = base / "config.json" if base.is_dir() else base
-    settings = read_json(file)
-    if not isinstance(settings, dict):
-        raise WeightsError(f"--llama {file} is not a JSON object")
-    folder = base if base.is_dir() else base.parent
-    if "ltu_jax" in settings:
-        settings = settings["config"]
-    known = settings.get("ltu_as", {})  # in a directory that we exported
-    if isinstance(settings.get("llama"), dict):  # an LTUASConfig
-        settings, known = settings["llama"], settings
-    return (
-        {key: value for key, value in settings.items() if value is not None},
-        {key: value for key, value in known.items() if value is not None},
-        llama.tokenizer_files(folder),
-    )
-
-
-def _base_weights(base: Path, *, what: str) -> store.Weights:
-    if store.is_weights_dir(base):
-        return store.load_weights(base, kind="llama")
-    raise WeightsError(
-        f"{what} holds only the trained part (TLTR, projection, LoRA), so --llama must be a "
-        f"weights directory with the base LLaMA, and {base} is not one; make it with "
-        "`python -m ltu_jax.convert --from hf-llama --weights VICUNA_DIR --out DIR`"
-    )
 
 
 def _inv_freq_names(config: Mapping[str, Any]) -> list[str]:
@@ -221,13 +256,21 @@ def _inv_freq_names(config: Mapping[str, Any]) -> list[str]:
     return [f"{ROOT}model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(layers)]
 
 
-def _adapter_name(name: str) -> bool:
+def _saved(name: str, *, adapter_only: bool) -> bool:
     """What the official trainer saves: names with 'lora' or 'audio'."""
-    return "lora" in name or "audio" in name
+    return not adapter_only or "lora" in name or "audio" in name
+
+
+def _spelt(name: str, spelling: Spelling) -> str:
+    return name if spelling == "default" else re.sub(r"(\.lora_[AB])\.default\.", r"\1.", name)
 
 
 def official_shapes(
-    config: Mapping[str, Any], shapes: Shapes, *, adapter_only: bool = False
+    config: Mapping[str, Any],
+    shapes: Shapes,
+    *,
+    adapter_only: bool = False,
+    spelling: Spelling = "default",
 ) -> dict[str, tuple[int, ...]]:
     """Official names and shapes of a model of `config` (LTUASConfig dict) and flat `shapes`."""
     result = foreign_shapes(RULES, shapes)
@@ -235,63 +278,32 @@ def official_shapes(
         result[name] = (config["llama"]["head_dim"] // 2,)
     if config["llama"]["tie_word_embeddings"]:
         result[f"{ROOT}lm_head.weight"] = result[f"{ROOT}model.embed_tokens.weight"]
-    return {n: s for n, s in result.items() if not adapter_only or _adapter_name(n)}
+    return {
+        _spelt(name, spelling): shape
+        for name, shape in result.items()
+        if _saved(name, adapter_only=adapter_only)
+    }
 
 
 def to_official(
     config: Mapping[str, Any],
-    params: Mapping[str, np.ndarray],
-    shapes: Shapes,
+    params: Tensors,
     *,
     adapter_only: bool = False,
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The official state dict, tensor by tensor; a tied output is written out as its copy.
+    spelling: Spelling = "default",
+) -> dict[str, Tensor]:
+    """The official state dict; a tied output is written out as its copy.
 
     `adapter_only` leaves what the official trainer saves: the names with `lora` or `audio`.
     """
     if adapter_only:
-        shapes = {path: shape for path, shape in shapes.items() if is_adapter(path)}
-    yield from export(RULES, params, shapes)
-    if adapter_only:
-        return
-    if config["llama"]["tie_word_embeddings"]:
-        yield f"{ROOT}lm_head.weight", np.asarray(params["llama.embed_tokens.embedding"])
-    inv_freq = llama.inverse_frequencies(
-        head_dim=config["llama"]["head_dim"], theta=config["llama"]["rope_theta"]
-    )
-    for name in _inv_freq_names(config):
-        yield name, inv_freq
-
-
-class Merged(Mapping[str, np.ndarray]):
-    """The plain LLaMA inside LTU-AS parameters, LoRA added to its kernels when they are read.
-
-    W + A B * alpha / rank, computed in float32 and returned in the dtype of W.
-    """
-
-    def __init__(self, config: Mapping[str, Any], params: Mapping[str, np.ndarray]):
-        lora = config.get("lora")
-        self._scale = lora["alpha"] / lora["rank"] if lora else 0.0
-        self._params = params
-        self._paths = [path for path in params if not is_adapter(path)]
-
-    def __getitem__(self, path: str) -> np.ndarray:
-        kernel = np.asarray(self._params[path])
-        stem = path.removesuffix(".kernel")
-        if f"{stem}.lora_a" not in self._params:
-            return kernel
-        a = np.asarray(self._params[f"{stem}.lora_a"], np.float32)
-        b = np.asarray(self._params[f"{stem}.lora_b"], np.float32)
-        merged = np.empty(kernel.shape, kernel.dtype)
-        for layer in range(kernel.shape[0]):
-            merged[layer] = kernel[layer].astype(np.float32) + a[layer] @ b[layer] * self._scale
-        return merged
-
-    def __contains__(self, path: object) -> bool:
-        return path in self._paths  # the inherited one would merge the array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._paths)
-
-    def __len__(self) -> int:
-        return len(self._paths)
+        result = export(RULES, {path: t for path, t in params.items() if is_adapter(path)})
+    else:
+        result = export(RULES, params)
+        if config["llama"]["tie_word_embeddings"]:
+            result[f"{ROOT}lm_head.weight"] = params["llama.embed_tokens.embedding"]
+        inv_freq = rope.inverse_frequencies(
+            head_dim=config["llama"]["head_dim"], theta=config["llama"]["rope_theta"]
+        )
+        result |= dict.fromkeys(_inv_freq_names(config), array_tensor(inv_freq))
+    return {_spelt(name, spelling): tensor for name, tensor in result.items()}

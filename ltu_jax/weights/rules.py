@@ -6,19 +6,17 @@ along a new leading axis. Importing and exporting read the same table, so a roun
 drift. Nothing is lenient: every foreign tensor is used once, every parameter is filled.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from ltu_jax.core.trees import shorten
-from ltu_jax.weights.io import Tensor, Tensors, WeightsError
+from ltu_jax.weights.diagnosis import Shapes, complain
+from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
 
 Shape = tuple[int, ...]
-Shapes = Mapping[str, Shape]
 
 
 @dataclass(frozen=True)
@@ -132,27 +130,15 @@ def _names(entry: Rule, layers: int) -> list[str]:
     return [entry.source.replace("{layer}", str(layer)) for layer in range(layers)]
 
 
-def _pack(entry: Rule, get: Callable[[str], np.ndarray], layer: int | None) -> np.ndarray:
-    first = next(target for target in entry.targets if target is not None)
-
+def _pack(entry: Rule, get: Callable[[str], np.ndarray], first: str) -> np.ndarray:
     def part(target: str | None) -> np.ndarray:
-        array = get(target if target is not None else first)
-        array = array if layer is None else array[layer]
-        return array if target is not None else np.zeros_like(array)
+        return get(target) if target is not None else np.zeros_like(get(first))
 
     return entry.transform.pack(tuple(part(target) for target in entry.targets))
 
 
-def foreign_shapes(rules: Sequence[Rule], shapes: Shapes) -> dict[str, Shape]:
-    """Names and shapes that parameters of `shapes` have in the foreign format, in table order."""
-    _relevant(rules, shapes)
-    result: dict[str, Shape] = {}
-    for entry in _used(rules, shapes):
-        layer = 0 if entry.layered else None
-        shape = _pack(entry, lambda path: _hollow(shapes[path]), layer).shape
-        for name in _names(entry, _layers(entry, shapes)):
-            result[name] = tuple(shape)
-    return result
+def _first(entry: Rule) -> str:
+    return next(target for target in entry.targets if target is not None)
 
 
 def _used(rules: Sequence[Rule], paths: Iterable[str]) -> list[Rule]:
@@ -161,27 +147,56 @@ def _used(rules: Sequence[Rule], paths: Iterable[str]) -> list[Rule]:
 
 
 def _layers(entry: Rule, shapes: Shapes) -> int:
-    first = next(target for target in entry.targets if target is not None)
-    return shapes[first][0] if entry.layered else 1
+    return shapes[_first(entry)][0] if entry.layered else 1
 
 
-def export(
-    rules: Sequence[Rule], params: Mapping[str, np.ndarray], shapes: Shapes
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Our parameters as (foreign name, array), one at a time, in table order."""
+def _foreign_shape(entry: Rule, shapes: Shapes) -> Shape:
+    drop = 1 if entry.layered else 0
+    made = _pack(entry, lambda path: _hollow(shapes[path][drop:]), _first(entry))
+    return tuple(made.shape)
+
+
+def foreign_shapes(rules: Sequence[Rule], shapes: Shapes) -> dict[str, Shape]:
+    """Names and shapes that parameters of `shapes` have in the foreign format, in table order."""
     _relevant(rules, shapes)
+    return {
+        name: _foreign_shape(entry, shapes)
+        for entry in _used(rules, shapes)
+        for name in _names(entry, _layers(entry, shapes))
+    }
+
+
+def export(rules: Sequence[Rule], params: Tensors) -> dict[str, Tensor]:
+    """Our parameters under their foreign names, in table order; read layer by layer when asked."""
+    shapes = {path: tensor.shape for path, tensor in params.items()}
+    _relevant(rules, shapes)
+    result: dict[str, Tensor] = {}
     for entry in _used(rules, shapes):
-        # one read per parameter, not one per layer
-        held = {path: np.asarray(params[path]) for path in entry.targets if path is not None}
+        shape = _foreign_shape(entry, shapes)
         for layer, name in enumerate(_names(entry, _layers(entry, shapes))):
-            array = _pack(entry, held.__getitem__, layer if entry.layered else None)
-            yield name, np.ascontiguousarray(array)
+            result[name] = _packed(entry, params, shape, layer if entry.layered else None)
+    return result
+
+
+def _packed(entry: Rule, params: Tensors, shape: Shape, layer: int | None) -> Tensor:
+    def get(path: str) -> np.ndarray:
+        return params[path].read() if layer is None else params[path].layer(layer)
+
+    rows = None
+    if entry.transform is SAME and layer is None:
+        rows = params[entry.targets[0]].rows
+    return Tensor(
+        shape=shape,
+        dtype=params[_first(entry)].dtype,
+        read=lambda: np.ascontiguousarray(_pack(entry, get, _first(entry))),
+        rows=rows,
+    )
 
 
 def assemble(
     rules: Sequence[Rule], tensors: Tensors, shapes: Shapes, *, what: str
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Foreign tensors as (our path, array), one parameter at a time.
+) -> dict[str, Tensor]:
+    """Foreign tensors as our parameters, stacked and transformed when they are read.
 
     Args:
         rules: the table of the format.
@@ -190,7 +205,7 @@ def assemble(
         what: how an error calls the file.
 
     Raises:
-        WeightsError: missing, surplus or mis-shaped names, before anything is read; or a part
+        WeightsError: missing, surplus or mis-shaped names, at once; or, when it is read, a part
             that the format stores as zeros is not zero.
     """
     expected = foreign_shapes(rules, shapes)
@@ -200,25 +215,30 @@ def assemble(
     if problem:
         raise WeightsError(problem)
     relevant = _relevant(rules, shapes)
-
-    def produce() -> Iterator[tuple[str, np.ndarray]]:
-        for path, shape in shapes.items():
-            entry, part = relevant[path]
-            names = _names(entry, shape[0] if entry.layered else 1)
-            yield path, _gather(entry, part, names, tensors, tuple(shape))
-
-    return produce()
+    return {
+        path: _gathered(*relevant[path], tensors, tuple(shape)) for path, shape in shapes.items()
+    }
 
 
-def _gather(
-    entry: Rule, part: int, names: Sequence[str], tensors: Tensors, shape: Shape
-) -> np.ndarray:
+def _gathered(entry: Rule, part: int, tensors: Tensors, shape: Shape) -> Tensor:
+    names = _names(entry, shape[0] if entry.layered else 1)
+    dtype = np.result_type(*{tensors[name].dtype for name in names})
     if not entry.layered:
-        return np.ascontiguousarray(_unpack(entry, tensors[names[0]], names[0])[part])
-    out = np.empty(shape, np.result_type(*{tensors[name].dtype for name in names}))
-    for layer, name in enumerate(names):
-        out[layer] = _unpack(entry, tensors[name], name)[part]
-    return out
+        source = tensors[names[0]]
+        return Tensor(
+            shape=shape,
+            dtype=dtype,
+            read=lambda: np.ascontiguousarray(_unpack(entry, source, names[0])[part]),
+            rows=source.rows if entry.transform is SAME else None,
+        )
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - start, *shape[1:]), dtype)
+        for place, name in enumerate(names[start:stop]):
+            out[place] = _unpack(entry, tensors[name], name)[part]
+        return out
+
+    return Tensor(shape=shape, dtype=dtype, read=lambda: rows(0, len(names)), rows=rows)
 
 
 def _unpack(entry: Rule, tensor: Tensor, name: str) -> tuple[np.ndarray, ...]:
@@ -247,89 +267,13 @@ class Import:
     files: Mapping[str, Any]
     source: Mapping[str, Any]
     notes: tuple[str, ...] = ()
-    base: Mapping[str, np.ndarray] = field(default_factory=dict)
+    base: Tensors = field(default_factory=dict)
 
-    def params(self, shapes: Shapes, *, what: str) -> Iterator[tuple[str, np.ndarray]]:
-        """Every parameter of `shapes`, checked before the first is read (see `assemble`)."""
+    def params(self, shapes: Shapes, *, what: str) -> dict[str, Tensor]:
+        """Every parameter of `shapes`; names and shapes are checked at once (see `assemble`)."""
+        surplus = set(self.base) - set(shapes)
+        if surplus:
+            raise WeightsError(f"{what}: its base has no use for {shorten(surplus)}")
         rest = {path: shape for path, shape in shapes.items() if path not in self.base}
-        return chain(self.base.items(), assemble(self.rules, self.tensors, rest, what=what))
-
-
-def complain(*, wanted: Shapes, found: Shapes, what: str) -> str:
-    """Describe how `found` differs from `wanted`; "" when it does not.
-
-    First ten and count of the missing, the surplus and the mis-shaped names, and the likely cause.
-    """
-    missing = set(wanted) - set(found)
-    surplus = set(found) - set(wanted)
-    wrong = [
-        f"{name} is {list(found[name])}, expected {list(wanted[name])}"
-        for name in wanted
-        if name in found and tuple(found[name]) != tuple(wanted[name])
-    ]
-    parts = [
-        f"{len(names)} {kind}: {shorten(names)}"
-        for names, kind in ((missing, "missing"), (surplus, "surplus"), (wrong, "of another shape"))
-        if names
-    ]
-    if not parts:
-        return ""
-    cause = likely_cause(wanted=wanted, found=found)
-    return f"{what} do not fit. " + "; ".join(parts) + (f". Likely cause: {cause}" if cause else "")
-
-
-_LLAMA_WIDTHS = {3200: "3B", 4096: "7B", 5120: "13B", 6656: "30B", 8192: "65B"}
-# telling names of architectures that people hand in by mistake
-_SIGNATURES = (
-    ("gpt2", r"(transformer\.)?h\.\d+\.attn\.c_attn\.weight"),
-    ("gpt_neox", r"(gpt_neox\.)?layers\.\d+\.attention\.query_key_value\.weight"),
-    ("bert", r"(bert\.)?encoder\.layer\.\d+\.attention\.self\.query\.weight"),
-    ("t5", r"encoder\.block\.\d+\.layer\.0\.SelfAttention\.q\.weight"),
-    ("whisper", r"(model\.)?encoder\.conv1\.weight"),
-    ("llama", r"(model\.)?layers\.\d+\.self_attn\.q_proj\.weight"),
-)
-
-
-def architecture(names: Iterable[str]) -> str | None:
-    """The model_type whose telling names occur in `names`, or None."""
-    names = [name.removeprefix("base_model.model.") for name in names]
-    for model_type, pattern in _SIGNATURES:
-        if any(re.fullmatch(pattern, name) for name in names):
-            return model_type
-    return None
-
-
-def likely_cause(*, wanted: Shapes, found: Shapes) -> str:
-    """A guess, from names and shapes alone, at what somebody mixed up; "" when there is none."""
-    kinds = architecture(wanted), architecture(found)
-    if all(kinds) and kinds[0] != kinds[1]:
-        return f"weights of another architecture: found {kinds[1]}, expected {kinds[0]}"
-    audio = [n for n in found if re.search(r"audio_proj\.(\d+\.)?weight$", n)]
-    if audio and not any("time_tr" in name for name in found):
-        return (
-            f"this is LTU, not LTU-AS: its {audio[0]} is {list(found[audio[0]])} and it has no "
-            "time_tr/layer_tr (LTU-AS for Whisper large expects [4096, 1280])"
-        )
-    for name in wanted:
-        if name in found and "embed_tokens" in name and len(found[name]) == 2:
-            (_, here), (_, there) = found[name], wanted[name]
-            if here != there:
-                sizes = (_LLAMA_WIDTHS.get(w, f"width-{w}") for w in (here, there))
-                return "this is a {} checkpoint over a {} base".format(*sizes)
-            if tuple(found[name]) != tuple(wanted[name]):
-                return f"another vocabulary: {found[name][0]} rows, expected {wanted[name][0]}"
-    depth_found, depth_wanted = _depth(found), _depth(wanted)
-    if depth_found and depth_wanted and depth_found != depth_wanted:
-        return f"it has {depth_found} layers, expected {depth_wanted}"
-    missing = set(wanted) - set(found)
-    if missing and all("lora_" in name for name in missing):
-        return "it has no LoRA on these projections"
-    if missing and not set(found) - set(wanted):
-        return "part of the weights was not saved or not downloaded"
-    return ""
-
-
-def _depth(names: Iterable[str]) -> int:
-    """Highest layer number + 1 among foreign names; 0 when none is numbered."""
-    numbers = (re.search(r"\.(?:layers|blk|blocks)\.(\d+)\.", f".{name}") for name in names)
-    return max((int(match.group(1)) + 1 for match in numbers if match), default=0)
+        made = dict(self.base) | assemble(self.rules, self.tensors, rest, what=what)
+        return {path: made[path] for path in shapes}

@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ltu_jax.core.files import atomic_dir, read_json, sha256_file, write_json
+from ltu_jax.core.files import atomic_dir, sha256_file, write_json
 from ltu_jax.core.trees import shorten
 from ltu_jax.weights import io
-from ltu_jax.weights.io import Tensor, WeightsError
+from ltu_jax.weights.diagnosis import complain
+from ltu_jax.weights.safetensors_file import read_safetensors
+from ltu_jax.weights.settings import read_settings
+from ltu_jax.weights.tensors import Tensor, WeightsError, as_tensors, cast
 
 FORMAT = 1
 KINDS = ("whisper", "llama", "ltu-as", "tltr")
@@ -34,15 +37,13 @@ TOKENIZER_FILES = (
 
 
 class LazyParams(Mapping[str, np.ndarray]):
-    """Flat path -> array, read from the mapped file (and cast) each time it is asked for."""
+    """Flat path -> array, read from the file (and cast) each time it is asked for."""
 
     def __init__(self, tensors: Mapping[str, Tensor], *, dtype: np.dtype | None = None):
-        self._tensors = dict(tensors)
-        self._dtype = dtype
+        self._tensors = cast(tensors, dtype)
 
     def __getitem__(self, path: str) -> np.ndarray:
-        array = self._tensors[path].read()
-        return array if self._dtype is None else array.astype(self._dtype, copy=False)
+        return self._tensors[path].read()
 
     def __contains__(self, path: object) -> bool:
         return path in self._tensors  # the inherited one would read the array
@@ -60,7 +61,7 @@ class LazyParams(Mapping[str, np.ndarray]):
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The lazy tensors as stored, before any cast."""
+        """The lazy tensors, to be read in pieces."""
         return dict(self._tensors)
 
 
@@ -82,9 +83,11 @@ class Weights:
     source: dict[str, Any]
 
 
-def _identity(kind: str, config: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
-    numbers = {name: value for name, value in hashes.items() if name.endswith(".safetensors")}
-    text = json.dumps([kind, config, numbers], sort_keys=True)
+def identity(kind: str, config: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
+    """The `sha256` of `Weights`: kind, config and the hashes of the files that hold numbers."""
+    suffixes = (".safetensors", ".bin")
+    numbers = {name: value for name, value in hashes.items() if name.endswith(suffixes)}
+    text = json.dumps([kind, dict(config), numbers], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -93,10 +96,11 @@ def save_weights(
     *,
     kind: str,
     config: Mapping[str, Any],
-    params: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]],
+    params: Mapping[str, np.ndarray] | Mapping[str, Tensor],
     source: Mapping[str, Any],
     files: Iterable[str | os.PathLike] | Mapping[str, str | bytes | os.PathLike] = (),
     max_shard_bytes: int = io.SHARD_BYTES,
+    desc: str | None = None,
 ) -> str:
     """Write a weights directory; the folder appears only when it is complete.
 
@@ -104,9 +108,11 @@ def save_weights(
         path: the directory to make (replaced as a whole when it exists).
         kind: one of `KINDS`.
         config: the model config as a plain dict (`dataclasses.asdict`).
-        params: flat path -> array, or an iterator of such pairs, which is never held whole.
+        params: flat path -> array or lazy tensor; tensors are never held whole.
         source: where the numbers come from; free JSON for people.
         files: tokenizer files to copy, or {name in DIR: text, bytes or path}.
+        max_shard_bytes: of one file of numbers.
+        desc: label of the progress bar; None shows none.
 
     Returns:
         The directory's `sha256` (see `Weights`).
@@ -116,20 +122,21 @@ def save_weights(
     """
     if kind not in KINDS:
         raise WeightsError(f"kind {kind!r} of {path} is unknown; known are {', '.join(KINDS)}")
-    pairs = params.items() if isinstance(params, Mapping) else params
+    tensors = as_tensors(params)
+    if not tensors:
+        raise WeightsError(f"no parameters to write to {path}")
     if not isinstance(files, Mapping):
         files = {Path(file).name: Path(file) for file in files}
-    dtypes: set[str] = set()
+    dtypes = {tensor.dtype.name for tensor in tensors.values()}
     with atomic_dir(path) as folder:
-        placed = io.write_shards(
+        _, hashes = io.write_shards(
             folder,
-            _noting_dtypes(pairs, dtypes),
+            tensors,
             stem="params",
             metadata={"format": "ltu_jax"},
             max_bytes=max_shard_bytes,
+            desc=desc,
         )
-        if not placed:
-            raise WeightsError(f"no parameters to write to {path}")
         for name, content in files.items():
             if isinstance(content, str):
                 (folder / name).write_text(content, encoding="utf-8")
@@ -137,7 +144,7 @@ def save_weights(
                 (folder / name).write_bytes(content)
             else:
                 shutil.copyfile(content, folder / name)
-        hashes = {name: sha256_file(folder / name) for name in sorted({*placed.values(), *files})}
+            hashes[name] = sha256_file(folder / name)
         write_json(
             folder / "config.json",
             {
@@ -149,22 +156,13 @@ def save_weights(
                 "source": dict(source),
             },
         )
-    return _identity(kind, json.loads(json.dumps(dict(config))), hashes)
-
-
-def _noting_dtypes(
-    pairs: Iterable[tuple[str, np.ndarray]], dtypes: set[str]
-) -> Iterator[tuple[str, np.ndarray]]:
-    for name, array in pairs:
-        array = np.asarray(array)
-        dtypes.add(array.dtype.name)
-        yield name, array
+    return identity(kind, config, hashes)
 
 
 def is_weights_dir(path: str | os.PathLike) -> bool:
     """Whether `path` is one of our weights directories (not merely a folder with config.json)."""
     config = Path(path) / "config.json"
-    return config.is_file() and "ltu_jax" in read_json(config)
+    return config.is_file() and "ltu_jax" in read_settings(config)
 
 
 def read_header(path: str | os.PathLike) -> dict[str, Any]:
@@ -181,7 +179,7 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
         )
     if not (path / "config.json").is_file():
         raise WeightsError(f"{path} is not a weights directory: it has no config.json")
-    header = read_json(path / "config.json")
+    header = read_settings(path / "config.json")
     if "ltu_jax" not in header:
         found = header.get("model_type")
         kind = f" (a Hugging Face directory of model_type {found!r})" if found else ""
@@ -194,6 +192,15 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
         raise WeightsError(
             f"{path}/config.json is of format {header['ltu_jax']!r}; this version reads {FORMAT}"
         )
+    for key, kind in (("kind", str), ("config", dict), ("sha256", dict), ("source", dict)):
+        if not isinstance(header.get(key), kind):
+            raise WeightsError(f"{path}/config.json is damaged: its {key} is {header.get(key)!r}")
+    for name, digest in header["sha256"].items():
+        # a plain name: anything else could read outside the directory
+        if Path(name).name != name or not isinstance(digest, str):
+            raise WeightsError(
+                f"{path}/config.json is refused: it names the file {name!r} with hash {digest!r}"
+            )
     return header
 
 
@@ -230,7 +237,7 @@ def load_weights(
     tensors: dict[str, Tensor] = {}
     for name in hashes:
         if name.startswith("params") and name.endswith(".safetensors"):
-            tensors.update(io.read_safetensors(path / name))
+            tensors.update(read_safetensors(path / name))
     has_tokenizer = any((path / name).is_file() for name in ("tokenizer.model", "tokenizer.json"))
     return Weights(
         kind=header["kind"],
@@ -239,57 +246,10 @@ def load_weights(
             dict(sorted(tensors.items())), dtype=None if dtype is None else np.dtype(dtype)
         ),
         path=path,
-        sha256=_identity(header["kind"], header["config"], hashes),
+        sha256=identity(header["kind"], header["config"], hashes),
         tokenizer_dir=path if has_tokenizer else None,
         source=header["source"],
     )
-
-
-def base_entry(weights: Weights, *, relative_to: str | os.PathLike) -> dict[str, str]:
-    """How a checkpoint names a base it does not copy: relative path, absolute path, sha256."""
-    absolute = weights.path.resolve()
-    return {
-        "path": os.path.relpath(absolute, Path(relative_to).resolve()),
-        "absolute_path": str(absolute),
-        "sha256": weights.sha256,
-    }
-
-
-def open_base(
-    entry: Mapping[str, str],
-    *,
-    relative_to: str | os.PathLike,
-    what: str,
-    dtype: Any = None,
-    verify: bool = True,
-) -> Weights:
-    """Open the base weights that a checkpoint names with `base_entry`.
-
-    Args:
-        entry: {"path", "sha256"} and perhaps "absolute_path".
-        relative_to: the checkpoint folder that a relative path starts from.
-        what: how the error calls the base, e.g. "language model".
-        dtype: as in `load_weights`.
-        verify: as in `load_weights`.
-
-    Raises:
-        WeightsError: it is nowhere, or it is not the one that was trained on.
-    """
-    tried = [Path(relative_to) / entry["path"], Path(entry.get("absolute_path", entry["path"]))]
-    path = next((path for path in tried if (path / "config.json").is_file()), None)
-    if path is None:
-        raise WeightsError(
-            f"the {what} of {relative_to} is missing: looked for a weights directory at "
-            f"{' and '.join(str(path.resolve()) for path in dict.fromkeys(tried))}; put it back or "
-            "make it again with `python -m ltu_jax.convert --from ... --out DIR`"
-        )
-    weights = load_weights(path, dtype=dtype, verify=verify)
-    if weights.sha256 != entry["sha256"]:
-        raise WeightsError(
-            f"{path} is not the {what} that {relative_to} was trained on: its sha256 is "
-            f"{weights.sha256}, the checkpoint names {entry['sha256']}"
-        )
-    return weights
 
 
 def check_against(
@@ -306,8 +266,6 @@ def check_against(
         WeightsError: missing, surplus or mis-shaped parameters, first ten and count of each, with
             the likely cause.
     """
-    from ltu_jax.weights.rules import complain
-
     wanted = {path: _shape(leaf) for path, leaf in shapes.items()}
     found = (
         params.shapes

@@ -1,49 +1,23 @@
-"""Whisper: the Hugging Face table, sizes from shapes, and the tokenizer files of every source.
+"""Whisper in Hugging Face directories: the table, in and out, and sizes from shapes."""
 
-What a Whisper weights directory carries for transcription, besides the parameters:
-
-- `tokenizer.json` (the `tokenizers` library; copied from the source). Byte-level BPE plus the
-  special tokens from <|endoftext|> to <|notimestamps|>. The 1,501 timestamp tokens that follow
-  have NO entry: id `timestamp_begin + k` is the time `0.02 * k` seconds. So drop ids
-  >= `timestamp_begin` before `Tokenizer.decode`. `encode(text, add_special_tokens=False)` works;
-  the pre-tokenizer puts a space in front of the text, as Whisper's transcripts have it.
-- `generation.json`, made here: {"multilingual": bool, "suppress_tokens": [int],
-  "begin_suppress_tokens": [int], "special": {"eot", "sot", "translate", "transcribe",
-  "sot_lm", "sot_prev", "no_speech", "no_timestamps", "timestamp_begin": int},
-  "languages": {"en": id, ...}}. `suppress_tokens` is OpenAI's "-1" set (non-speech symbols plus
-  the task tokens); `begin_suppress_tokens` are the blank and <|endoftext|>. An English-only
-  model (vocabulary 51864) has the prompt [sot] or [sot, no_timestamps]; a multilingual one
-  [sot, language, task(, no_timestamps)]. Special ids follow from the vocabulary size exactly as
-  in OpenAI's tokenizer; they are checked against tokenizer.json.
-"""
-
-import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ltu_jax.core.files import read_json
+from ltu_jax.core.files import read_json, write_json
 from ltu_jax.weights import io
-from ltu_jax.weights.io import WeightsError
-from ltu_jax.weights.rules import (
-    CONV,
-    SAME,
-    Import,
-    Rule,
-    Shapes,
-    architecture,
-    dense,
-    norm,
-    rule,
-)
+from ltu_jax.weights.diagnosis import Shapes, architecture
+from ltu_jax.weights.rules import CONV, SAME, Import, Rule, dense, export, norm, rule
+from ltu_jax.weights.settings import read_settings
+from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
+from ltu_jax.weights.whisper_tokens import published_tokens, tokenizer_files
 
-ENGLISH_VOCAB = 51864  # larger vocabularies are multilingual
-# the order in which OpenAI's tokenizer numbers them, after the languages
-_AFTER_LANGUAGES = (
-    "translate", "transcribe", "sot_lm", "sot_prev", "no_speech", "no_timestamps",
-)  # fmt: skip
+# what our Whisper computes; a config.json that says otherwise is another model
+_SETTINGS = {"activation_function": "gelu", "scale_embedding": False}
+_END = "<|endoftext|>"
 
 
 def _hf_rules() -> tuple[Rule, ...]:
@@ -92,19 +66,31 @@ def from_hf(path: str | Path) -> Import:
         WeightsError: another model_type, an output that is not tied, missing files.
     """
     path = Path(path)
-    settings = read_json(path / "config.json")
+    settings = read_settings(path / "config.json")
     if settings.get("model_type") != "whisper":
         raise WeightsError(
             f"{path}: weights of another architecture: found model_type "
             f"{settings.get('model_type')}, expected whisper"
         )
-    tensors = {
-        name.removeprefix("model."): tensor for name, tensor in io.read_checkpoint(path).items()
-    }
+    for name, wanted in _SETTINGS.items():
+        if settings.get(name, wanted) != wanted:
+            raise WeightsError(
+                f"{path}/config.json: {name} is {settings[name]!r}; Whisper has {wanted!r}"
+            )
+    heads = tuple(settings.get(f"{side}_attention_heads") for side in ("encoder", "decoder"))
+    if not all(type(count) is int and count > 0 for count in heads):
+        raise WeightsError(
+            f"{path}/config.json: encoder_attention_heads and decoder_attention_heads are "
+            f"{heads[0]!r} and {heads[1]!r}; the shapes do not tell them, so it must"
+        )
+    read = io.read_checkpoint(path)
+    tensors = {name.removeprefix("model."): tensor for name, tensor in read.items()}
+    if len(tensors) != len(read):
+        twice = next(name for name in tensors if name in read and f"model.{name}" in read)
+        raise WeightsError(f"{path}: it has both {twice} and model.{twice}")
     embedding = tensors.get("decoder.embed_tokens.weight")
     output = tensors.pop("proj_out.weight", None)
-    both = output is not None and embedding is not None
-    if both and not np.array_equal(output.read(), embedding.read()):
+    if output is not None and embedding is not None and not _equal(output, embedding):
         raise WeightsError(f"{path}: proj_out.weight differs from the embedding; not tied")
     config = config_from_shapes(
         {name: tensor.shape for name, tensor in tensors.items()},
@@ -115,11 +101,11 @@ def from_hf(path: str | Path) -> Import:
         depth=lambda side: sum(
             name.startswith(f"{side}.layers.") and name.endswith(".fc1.weight") for name in tensors
         ),
-        heads=(settings["encoder_attention_heads"], settings["decoder_attention_heads"]),
+        heads=heads,
         what=str(path),
     )  # fmt: skip
     generation = path / "generation_config.json"
-    found = settings | (read_json(generation) if generation.is_file() else {})
+    found = settings | (read_settings(generation) if generation.is_file() else {})
     files, notes = tokenizer_files(
         [path], config,
         suppress=found.get("suppress_tokens"), begin=found.get("begin_suppress_tokens"),
@@ -134,15 +120,34 @@ def from_hf(path: str | Path) -> Import:
     )
 
 
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and np.array_equal(one.read(), other.read())
+
+
 def config_from_shapes(
     shapes: Shapes, *, names: Sequence[str], depth: Any, heads: tuple[int, int], what: str
 ) -> dict[str, int]:
-    """WhisperConfig as a dict, every size from the shapes."""
+    """WhisperConfig as a dict, every size from the shapes.
+
+    Args:
+        shapes: foreign name -> shape.
+        names: what the format calls the first convolution [D, M, 3], the encoder's positions
+            [A, D], the token embedding [V, D], the decoder's positions [T, D].
+        depth: "encoder" or "decoder" -> its number of layers.
+        heads: of encoder and decoder, which no shape tells.
+        what: how an error calls the source.
+
+    Raises:
+        WeightsError: one of `names` is missing or has another number of axes.
+    """
     absent = [name for name in names if name not in shapes]
     if absent:
         found = architecture(shapes)
         kind = f"weights of another architecture: found {found}" if found else "not a Whisper"
         raise WeightsError(f"{what}: {kind}; {', '.join(absent)} missing")
+    for name, axes in zip(names, (3, 2, 2, 2), strict=True):
+        if len(shapes[name]) != axes:
+            raise WeightsError(f"{what}: {name} is {list(shapes[name])}, expected {axes} axes")
     conv, audio, vocabulary, text = (shapes[name] for name in names)
     return {
         "n_mels": conv[1],
@@ -158,48 +163,131 @@ def config_from_shapes(
     }
 
 
-def special_tokens(n_vocab: int, *, languages: int) -> dict[str, int]:
-    """Special ids of OpenAI's Whisper tokenizers by vocabulary size (its numbering rule)."""
-    eot = 50256 if n_vocab == ENGLISH_VOCAB else 50257
-    special = {"eot": eot, "sot": eot + 1}
-    special |= {name: eot + 2 + languages + i for i, name in enumerate(_AFTER_LANGUAGES)}
-    return special | {"timestamp_begin": special["no_timestamps"] + 1}
+def to_hf(config: Mapping[str, int], params: Tensors) -> dict[str, Tensor]:
+    """Our parameters as `WhisperForConditionalGeneration.save_pretrained` names them.
 
+    The output layer is not among them: it is the token embedding, which transformers ties.
 
-def tokenizer_files(
-    folders: Sequence[Path],
-    config: Mapping[str, int],
-    *,
-    suppress: Sequence[int] | None,
-    begin: Sequence[int] | None,
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    found = next((f / "tokenizer.json" for f in folders if (f / "tokenizer.json").is_file()), None)
-    if found is None:
-        return {}, ("no tokenizer.json beside the weights: these can encode audio, not transcribe",)
-    added = {entry["content"]: entry["id"] for entry in read_json(found)["added_tokens"]}
-    names = {
-        "eot": "<|endoftext|>", "sot": "<|startoftranscript|>", "translate": "<|translate|>",
-        "transcribe": "<|transcribe|>", "sot_lm": "<|startoflm|>", "sot_prev": "<|startofprev|>",
-        "no_timestamps": "<|notimestamps|>",
-    }  # fmt: skip
-    if not set(names.values()) <= set(added):
-        raise WeightsError(f"{found} is not a Whisper tokenizer: it lacks the special tokens")
-    first, last = added["<|startoftranscript|>"] + 1, added["<|translate|>"]
-    languages = {
-        content[2:-2]: number for content, number in added.items() if first <= number < last
-    }
-    special = special_tokens(config["n_vocab"], languages=last - first)
-    if any(special[key] != added[name] for key, name in names.items()):
+    Raises:
+        WeightsError: encoder and decoder differ in width, which the format has no word for.
+    """
+    if config["n_audio_state"] != config["n_text_state"]:
         raise WeightsError(
-            f"{found} numbers its special tokens otherwise than a vocabulary of "
-            f"{config['n_vocab']}; it belongs to another Whisper"
+            f"an encoder of width {config['n_audio_state']} with a decoder of width "
+            f"{config['n_text_state']}: a Hugging Face Whisper has one d_model for both"
         )
-    generation = {
-        "multilingual": config["n_vocab"] > ENGLISH_VOCAB,
-        "special": special,
-        "languages": languages,
-        "suppress_tokens": list(suppress or ()),
-        "begin_suppress_tokens": list(begin or ()),
+    return {f"model.{name}": tensor for name, tensor in export(HF_RULES, params).items()}
+
+
+def write_hf_files(
+    folder: Path, config: Mapping[str, int], *, dtype: str, tokenizer_dir: Path | None
+) -> tuple[str, ...]:
+    """Write what transformers wants beside the weights: configs, feature extractor, tokenizer.
+
+    Args:
+        folder: where the weights are.
+        config: WhisperConfig as a dict.
+        dtype: of the weights, by name.
+        tokenizer_dir: a weights directory with tokenizer.json and generation.json, if any.
+
+    Returns:
+        Notes for the summary.
+    """
+    generation = None
+    if tokenizer_dir is not None and (tokenizer_dir / "generation.json").is_file():
+        generation = read_json(tokenizer_dir / "generation.json")
+    special = published_tokens(config["n_vocab"]) if generation is None else generation["special"]
+    # null where unknown: the defaults of transformers are ids of the English vocabulary, and a
+    # pad token outside the embedding is refused
+    ids = {f"{name}_token_id": special.get("eot") for name in ("bos", "eos", "pad")}
+    if special:
+        ids["decoder_start_token_id"] = special["sot"]
+    write_json(folder / "config.json", _hf_config(config, dtype=dtype) | ids)
+    write_json(folder / "preprocessor_config.json", _feature_extractor(config["n_mels"]))
+    if generation is None:
+        return ("no tokenizer came with these weights: transformers can load, not transcribe",)
+    write_json(
+        folder / "generation_config.json",
+        _generation_config(generation, max_length=config["n_text_ctx"]) | ids,
+    )
+    shutil.copyfile(tokenizer_dir / "tokenizer.json", folder / "tokenizer.json")
+    added = read_json(folder / "tokenizer.json")["added_tokens"]
+    controls = [entry["content"] for entry in added if entry["id"] < special["timestamp_begin"]]
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "WhisperTokenizer",
+            "processor_class": "WhisperProcessor",
+            "add_prefix_space": False,
+            "model_max_length": config["n_text_ctx"],
+            # transformers takes the id after the last of these for <|0.00|>
+            "additional_special_tokens": controls,
+        }
+        | {f"{name}_token": _END for name in ("bos", "eos", "pad", "unk")},
+    )
+    return ()
+
+
+def _hf_config(config: Mapping[str, int], *, dtype: str) -> dict[str, Any]:
+    return {
+        "architectures": ["WhisperForConditionalGeneration"],
+        "model_type": "whisper",
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": True,
+        "use_cache": True,
+        "torch_dtype": dtype,
+        "vocab_size": config["n_vocab"],
+        "num_mel_bins": config["n_mels"],
+        "d_model": config["n_audio_state"],
+        "num_hidden_layers": config["n_audio_layer"],
+        "encoder_layers": config["n_audio_layer"],
+        "encoder_attention_heads": config["n_audio_head"],
+        "encoder_ffn_dim": 4 * config["n_audio_state"],
+        "decoder_layers": config["n_text_layer"],
+        "decoder_attention_heads": config["n_text_head"],
+        "decoder_ffn_dim": 4 * config["n_text_state"],
+        "max_source_positions": config["n_audio_ctx"],
+        "max_target_positions": config["n_text_ctx"],
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "activation_dropout": 0.0,
+        **_SETTINGS,
     }
-    notes = () if suppress else ("the source names no suppressed tokens",)
-    return {"tokenizer.json": found, "generation.json": json.dumps(generation)}, notes
+
+
+def _feature_extractor(n_mels: int) -> dict[str, Any]:
+    """Whisper's log-mel: 25 ms windows every 10 ms, 30 s at 16 kHz."""
+    return {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "processor_class": "WhisperProcessor",
+        "feature_size": n_mels,
+        "sampling_rate": 16_000,
+        "n_fft": 400,
+        "hop_length": 160,
+        "chunk_length": 30,
+        "n_samples": 480_000,
+        "nb_max_frames": 3000,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": False,
+    }
+
+
+def _generation_config(generation: Mapping[str, Any], *, max_length: int) -> dict[str, Any]:
+    """generation_config.json: what `generate` reads of the vocabulary's layout."""
+    special, multilingual = generation["special"], generation["multilingual"]
+    languages = {f"<|{code}|>": number for code, number in generation["languages"].items()}
+    tasks = {name: special[name] for name in ("transcribe", "translate")}
+    # without a task `generate` gives a multilingual model no task token at all, and it stammers
+    prompt = {"lang_to_id": languages, "task_to_id": tasks, "task": "transcribe"}
+    return {
+        "is_multilingual": multilingual,
+        "no_timestamps_token_id": special["no_timestamps"],
+        "prev_sot_token_id": special["sot_prev"],
+        "suppress_tokens": generation["suppress_tokens"],
+        "begin_suppress_tokens": generation["begin_suppress_tokens"],
+        "max_initial_timestamp_index": 50,
+        "max_length": max_length,
+        "return_timestamps": False,
+        **(prompt if multilingual else {}),
+    }

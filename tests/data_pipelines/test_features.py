@@ -1,6 +1,7 @@
 """Stored features are the numbers of the step, and features of another encoder are refused."""
 
 import dataclasses
+import warnings
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.preprocessing import audio
+from ltu_jax.weights.fingerprint import KEY, FeatureWarning, Fingerprint, compare, of_encoder
 from ltu_jax.weights.store import load_weights, save_weights
 
 CONFIG = WhisperConfig(
@@ -94,6 +96,35 @@ def test_the_manifest_says_which_encoder_made_them(with_features, whisper_dir, t
         config = DataConfig(**_pipeline(with_features, feature_fingerprint=other))
         with pytest.raises(UserError, match=f"have fingerprint {name[:12]}.*needs {other[:12]}"):
             InputPipeline(config, tokenizer=tokenizer)
+
+
+def test_other_files_and_precisions_of_the_encoder(with_features, whisper_dir, tokenizer, capsys):
+    stored = records.read_manifest(with_features)["features"]
+    weights = load_weights(whisper_dir)
+    kept = Fingerprint.from_json(stored[KEY])
+    assert compare(kept, of_encoder(weights, dtype="float32")).distance < 1e-5
+    name = fingerprint(whisper_sha256="0" * 64, dtype="float32")
+    config = DataConfig(**_pipeline(with_features, feature_fingerprint=name))
+
+    def opened(measured, **where):
+        return InputPipeline(
+            config, tokenizer=tokenizer, clip_fingerprint=lambda: measured, **where
+        )
+
+    opened(of_encoder(weights, dtype="float32"))
+    assert "another file of the same encoder (whisper-random)" in capsys.readouterr().out
+    with pytest.warns(FeatureWarning, match="another encoder or precision: those in .*float32"):
+        opened(of_encoder(weights, dtype="bfloat16"))
+    with warnings.catch_warnings():  # one host speaks for all
+        warnings.simplefilter("error")
+        opened(of_encoder(weights, dtype="bfloat16"), process_index=1, process_count=2)
+    other = tuple(tuple(-value for value in group) for group in kept.values)
+    with pytest.raises(UserError, match=f"needs {name[:12]}, and on a fixed clip .* differ by 2.0"):
+        opened(dataclasses.replace(kept, values=other))
+    same = fingerprint(whisper_sha256=weights.sha256, dtype="float32")
+    named = dataclasses.replace(config, feature_fingerprint=same)
+    InputPipeline(named, tokenizer=tokenizer, clip_fingerprint=None)
+    assert not capsys.readouterr().out
 
 
 def test_the_extractor_works_in_batches_of_one_shape(whisper_dir):

@@ -19,8 +19,10 @@ from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.training import losses
 from ltu_jax.training.optimizer import OptimizerConfig, make_optimizer
-from ltu_jax.training.state import create_state, put_params, split_trainable, state_shardings
+from ltu_jax.training.state import create_state, split_trainable, state_shardings
 from ltu_jax.training.step import make_train_step
+from ltu_jax.weights.bases import place
+from ltu_jax.weights.tensors import as_tensors
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "models"))
 from official_names import from_official
@@ -107,7 +109,7 @@ def make_trainer(
         shardings=(state_shardings(state, mesh=devices), param_shardings(devices, frozen)),
         accumulation=config.accumulation,
     )
-    placed = put_params(frozen, mesh=devices, dtypes=dict.fromkeys(frozen, np.float32))
+    placed = place(as_tensors(frozen), mesh=devices, dtypes=dict.fromkeys(frozen, np.float32))
     return Trainer(state=state, frozen=placed, step=step, mesh=devices)
 
 

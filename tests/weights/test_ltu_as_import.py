@@ -1,4 +1,4 @@
-"""Official LTU-AS state dicts: the golden one, the 7B names, and merged models in transformers."""
+"""Official LTU-AS state dicts: the golden one in every spelling, over every base, and damaged."""
 
 import json
 
@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 import torch
-import transformers
 from safetensors.numpy import load_file, save_file
 
-from ltu_jax.convert import export_weights, import_weights, model_shapes
+from ltu_jax.convert import export_weights, import_weights
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.weights import llama, ltu_as
-from ltu_jax.weights.io import WeightsError
+from ltu_jax.weights import ltu_as, rope
 from ltu_jax.weights.store import load_weights, save_weights
+from ltu_jax.weights.tensors import WeightsError
 
 ROOT = "base_model.model."
 
@@ -39,7 +38,7 @@ def imported(golden_dir, tmp_path_factory):
     return import_weights(
         "ltu-as",
         weights=[golden_dir / "weights.safetensors"],
-        llama_from=tiny.write_config(folder),
+        llama=tiny.write_config(folder),
         out=folder / "ours",
         audio_layers=6,
     )
@@ -48,8 +47,8 @@ def imported(golden_dir, tmp_path_factory):
 def _import(tmp_path, arrays, **changes):
     """Import a state dict given as arrays; returns the opened weights."""
     save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, tmp_path / "w.safetensors")
-    if "llama_from" not in changes:
-        changes["llama_from"] = tiny.write_config(tmp_path)
+    if "llama" not in changes:
+        changes["llama"] = tiny.write_config(tmp_path)
     import_weights(
         "ltu-as",
         weights=[tmp_path / "w.safetensors"],
@@ -57,13 +56,6 @@ def _import(tmp_path, arrays, **changes):
         **({"audio_layers": 6} | changes),
     )
     return load_weights(tmp_path / "ours", kind="ltu-as")
-
-
-def _identical(found, wanted):
-    assert found.keys() == wanted.keys()
-    for name, array in found.items():
-        assert array.dtype == wanted[name].dtype and array.shape == wanted[name].shape, name
-        assert array.tobytes() == wanted[name].tobytes(), name
 
 
 def test_golden_config_is_read_from_the_shapes(imported):
@@ -100,7 +92,7 @@ def test_golden_round_trip_is_bit_identical(imported, official, tmp_path, out):
         found = {name: value.numpy() for name, value in state.items()}
     else:
         found = load_file(tmp_path / ("folder/ltu_as.safetensors" if out == "folder" else out))
-    _identical(found, official)
+    tiny.identical(found, official)
     assert sorted(path.name for path in tmp_path.iterdir()) == [out]
 
 
@@ -109,10 +101,39 @@ def test_an_exported_directory_is_its_own_config(imported, tmp_path):
     import_weights(
         "ltu-as",
         weights=[tmp_path / "folder"],
-        llama_from=tmp_path / "folder",
+        llama=tmp_path / "folder",
         out=tmp_path / "again",
     )
     assert load_weights(tmp_path / "again").sha256 == load_weights(imported).sha256
+
+
+@pytest.mark.parametrize("prefix", ["base_model.model.", ""])
+@pytest.mark.parametrize("default", [".default.", "."])
+@pytest.mark.parametrize("part", ["complete", "trained"])
+def test_every_spelling_is_the_same_model(imported, official, tmp_path, prefix, default, part):
+    arrays = {
+        prefix + name.removeprefix(ROOT).replace(".default.", default): array
+        for name, array in official.items()
+        if part == "complete" or "lora" in name or "audio" in name
+    }
+    changes = {} if part == "complete" else {"llama": _base(imported, tmp_path)}
+    assert _import(tmp_path, arrays, **changes).sha256 == load_weights(imported).sha256
+
+
+def test_a_state_dict_of_later_peft(imported, official, tmp_path):
+    adapted = ("q_proj.weight", "v_proj.weight")
+    arrays = {
+        n.replace("_proj.weight", "_proj.base_layer.weight") if n.endswith(adapted) else n: a
+        for n, a in official.items()
+    }
+    assert len(set(arrays) - set(official)) == 6
+    assert _import(tmp_path, arrays).sha256 == load_weights(imported).sha256
+
+
+def test_a_peft_directory_has_an_importer_of_its_own(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(WeightsError, match="is a PEFT adapter directory; import it with `--from p"):
+        ltu_as.from_official(tmp_path, base=tmp_path)
 
 
 def test_other_spellings_of_the_names(imported, official, tmp_path):
@@ -127,7 +148,7 @@ def test_other_spellings_of_the_names(imported, official, tmp_path):
     import_weights(
         "ltu-as",
         weights=[tmp_path / "w.bin"],
-        llama_from=tiny.write_config(tmp_path),
+        llama=tiny.write_config(tmp_path),
         out=tmp_path / "b",
         audio_layers=6,
     )
@@ -141,70 +162,99 @@ def test_the_number_of_audio_layers_may_be_unknown(official, tmp_path):
     weights = _import(tmp_path, official, audio_layers=None)
     fns = build.ltu_as(LTUASConfig.from_dict(weights.config))
     for layers in (2, 6):
-        assert fns.embed_audio(dict(weights.params), np.ones((1, layers, 25, 48))).shape[1] == 25
+        features = np.ones((1, layers, 25, 48), np.float32)
+        assert jax.eval_shape(fns.embed_audio, dict(weights.params), features).shape[1] == 25
 
 
-def _base(imported, tmp_path):
+def _base(imported, tmp_path, **files):
     weights = load_weights(imported)
     base = {p: a for p, a in weights.params.items() if not ltu_as.is_adapter(p)}
     save_weights(
         tmp_path / "base", kind="llama", config=weights.config["llama"], params=base, source={},
-        files={"tokenizer.json": "{}"},
+        files=files,
     )  # fmt: skip
     return tmp_path / "base"
 
 
 def test_trainer_checkpoints_over_a_base(imported, official, tmp_path):
-    base = _base(imported, tmp_path)
+    base = _base(imported, tmp_path, **{"tokenizer.json": "{}"})
     trained = {n: a for n, a in official.items() if "lora" in n or "audio" in n}
     full = load_weights(imported)
-    found = _import(tmp_path, trained, llama_from=base)
+    found = _import(tmp_path, trained, llama=base)
     assert found.sha256 == full.sha256 and found.tokenizer_dir is not None
     export_weights("ltu-as", checkpoint=imported, out=tmp_path / "t.safetensors", adapter_only=True)
-    _identical(load_file(tmp_path / "t.safetensors"), trained)
+    tiny.identical(load_file(tmp_path / "t.safetensors"), trained)
 
     stage1 = {n: a for n, a in official.items() if "audio" in n}
     assert len(stage1) == 32
-    found = _import(tmp_path, stage1, llama_from=base)
+    found = _import(tmp_path, stage1, llama=base)
     assert found.config["lora"] is None
     assert set(found.params) == {p for p in full.params if ".lora_" not in p}
 
-    with pytest.raises(WeightsError, match="only the trained part.*must be a weights directory"):
+    with pytest.raises(WeightsError, match="only the trained part.*must be a directory"):
         _import(tmp_path, trained)
 
 
-def _config_7b(imported):
-    config = load_weights(imported).config
-    return {
-        "tltr": config["tltr"] | {"d_model": 1280},
-        "llama": tiny.as_dict(build.LLAMA_SIZES["llama-7b"]),
-        "lora": config["lora"],
-        "audio_layers": 32,
-        "audio_tokens": 25,
+@pytest.mark.parametrize("trained_in", ["160 names", "stage 1"])
+def test_a_hugging_face_directory_is_a_base(imported, official, tmp_path, trained_in):
+    export_weights("hf", checkpoint=_base(imported, tmp_path), out=tmp_path / "hf")
+    trained = {
+        name: array
+        for name, array in official.items()
+        if "audio" in name or ("lora" in name and trained_in == "160 names")
     }
+    found = _import(tmp_path, trained, llama=tmp_path / "hf")
+    wanted = load_weights(imported)
+    tiny.identical(
+        dict(found.params),
+        {p: a for p, a in wanted.params.items() if found.config["lora"] or ".lora_" not in p},
+    )
+    assert found.config["llama"] == wanted.config["llama"]
 
 
-def test_names_and_shapes_at_7b(imported, golden):
-    truth = json.loads((golden / "ltu_as_7b_names.json").read_text())
-    config, shapes = model_shapes("ltu-as", _config_7b(imported))
-    found = ltu_as.official_shapes(config, shapes)
-    assert len(found) == 483
-    assert found == {n: tuple(s) for n, s in truth["peft_state_dict"].items()}
-    trained = ltu_as.official_shapes(config, shapes, adapter_only=True)
-    (saved,) = (v for k, v in truth.items() if k.startswith("saved_by_trainer_stage2_3"))
-    assert len(trained) == 160 and set(trained) == set(saved)
-    config, shapes = model_shapes("ltu-as", _config_7b(imported) | {"lora": None})
-    stage1 = ltu_as.official_shapes(config, shapes, adapter_only=True)
-    assert len(stage1) == 32 and set(stage1) == set(truth["saved_by_trainer_stage1"])
-    plain = {n.removeprefix(ROOT): s for n, s in ltu_as.official_shapes(config, shapes).items()}
-    assert plain == {n: tuple(s) for n, s in truth["base_state_dict_no_peft"].items()}
+def test_a_base_is_not_read_before_its_numbers_are_asked_for(imported, official, tmp_path):
+    base = _base(imported, tmp_path)
+    export_weights("hf", checkpoint=base, out=tmp_path / "hf")
+    trained = {n: np.ascontiguousarray(a) for n, a in official.items() if "audio" in n}
+    save_file(trained, tmp_path / "w.safetensors")
+    for folder in (base, tmp_path / "hf"):
+        found = ltu_as.from_official(tmp_path / "w.safetensors", base=folder, audio_layers=6)
+        _, params = tiny.opened(found, "ltu-as")
+        kernel = params["llama.layers.mlp.up_proj.kernel"]
+        # a layer alone can be read, and that is how a conversion streams it
+        assert kernel.rows is not None
+        np.testing.assert_array_equal(
+            kernel.layer(1), official[f"{ROOT}model.layers.1.mlp.up_proj.weight"].T
+        )
+
+
+def test_without_default_as_peft_writes_on_disk(imported, official, tmp_path):
+    weights = load_weights(imported)
+    found = ltu_as.to_official(weights.config, weights.params.tensors, spelling="peft")
+    tiny.identical(
+        tiny.numbers(found), {n.replace(".default.", "."): a for n, a in official.items()}
+    )
+    assert _import(tmp_path, tiny.numbers(found)).sha256 == weights.sha256
+
+
+def test_alpha_beside_the_file_is_read_and_checked(official, tmp_path):
+    beside = tmp_path / "adapter_config.json"
+    settings = {"peft_type": "LORA", "r": 8, "lora_alpha": 32, "lora_dropout": 0.2}
+    settings["target_modules"] = ["q_proj", "v_proj"]
+    beside.write_text(json.dumps(settings))
+    lora = _import(tmp_path, official).config["lora"]
+    assert (lora["alpha"], lora["dropout"]) == (32.0, 0.2)
+    assert _import(tmp_path, official, lora_alpha=4.0).config["lora"]["alpha"] == 4.0
+    beside.write_text(json.dumps(settings | {"use_rslora": True}))
+    with pytest.raises(WeightsError, match="use_rslora is True: a scale of alpha / sqrt"):
+        _import(tmp_path, official)
 
 
 @pytest.mark.parametrize("head_dim", [16, 64, 80, 128])
 @pytest.mark.parametrize("theta", [10_000.0, 100_000.0, 500_000.0, 1_000_000.0])
 def test_inverse_frequencies_are_those_of_pytorch(head_dim, theta):
     truth = 1.0 / (theta ** (torch.arange(0, head_dim, 2).float() / head_dim))
-    found = llama.inverse_frequencies(head_dim=head_dim, theta=theta)
+    found = rope.inverse_frequencies(head_dim=head_dim, theta=theta)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, truth.numpy(), rtol=2e-7)
     if theta == 10_000.0:  # the official models
@@ -215,7 +265,7 @@ def _errors(official):
     q = f"{ROOT}model.layers.0.self_attn.q_proj"
     yield "missing", lambda d: d.pop(f"{q}.weight"), {}, "1 missing|not complete LLaMA"
     yield (
-        "lora", lambda d: d.pop(f"{q}.lora_A.default.weight"), {}, "lora_B.default.weight",
+        "lora", lambda d: d.pop(f"{q}.lora_A.default.weight"), {}, "1 missing: .*lora_A.default",
     )  # fmt: skip
     yield "surplus", lambda d: d.update(extra=np.ones(2)), {}, f"1 surplus: {ROOT}extra"
     yield (
@@ -230,19 +280,25 @@ def _errors(official):
         {},
         "Likely cause: this is LTU, not LTU-AS",
     )
+    yield (
+        "matrix",
+        lambda d: d.update({f"{ROOT}model.audio_proj.1.weight": np.ones(64, np.float32)}),
+        {},
+        r"audio_proj.1.weight is \[64\], not a matrix",
+    )
     yield "theta", lambda d: None, {"rope_theta": 5000.0}, "belongs to rope_theta 10000, the config"
     yield "heads", lambda d: None, {"num_attention_heads": 8}, "inv_freq has 8 values, expected 4"
     yield "eps", lambda d: None, {"rms_norm_eps": None}, "the config has no rms_norm_eps"
     yield "hidden", lambda d: None, {"hidden_size": 4096}, "a width-64 checkpoint over a 7B base"
 
 
-@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("number", range(10))
 def test_what_does_not_fit_is_explained(official, tmp_path, number):
     name, damage, settings, message = list(_errors(official))[number]
     arrays = dict(official)
     damage(arrays)
     with pytest.raises(UserError, match=message):
-        _import(tmp_path, arrays, llama_from=tiny.write_config(tmp_path, **settings))
+        _import(tmp_path, arrays, llama=tiny.write_config(tmp_path, **settings))
     assert not (tmp_path / "ours").exists()
 
 
@@ -251,112 +307,9 @@ def test_another_base_width_is_named(imported, official, tmp_path):
     trained = {n: a for n, a in official.items() if "audio" in n}
     trained[f"{ROOT}model.audio_proj.1.weight"] = np.zeros((5120, 48), np.float32)
     with pytest.raises(WeightsError, match="this is a 13B checkpoint over a width-64 base"):
-        _import(tmp_path, trained, llama_from=base)
+        _import(tmp_path, trained, llama=base)
 
 
 def test_gpt2_is_named(tmp_path):
     with pytest.raises(WeightsError, match="weights of another architecture: found gpt2"):
         _import(tmp_path, {"h.0.attn.c_attn.weight": np.ones((3, 9), np.float32)})
-
-
-CASES = {
-    "plain": ({}, ("q_proj", "v_proj")),
-    "tied": ({"tie_word_embeddings": True}, ("q_proj", "k_proj", "o_proj", "gate_proj")),
-    "biases": ({"attention_bias": True}, ("v_proj", "up_proj", "down_proj")),
-    "no-lora": ({}, ()),
-}
-
-
-@pytest.fixture(params=CASES)
-def random_model(request, tmp_path):
-    changes, targets = CASES[request.param]
-    config = tiny.ltu_as_config(tiny.llama_config(**changes), targets=targets)
-    fns = build.ltu_as(config)
-    params = tiny.random_params(fns)
-    save_weights(
-        tmp_path / "ours", kind="ltu-as", config=tiny.as_dict(config), params=params, source={}
-    )
-    return config, fns, params, tmp_path / "ours"
-
-
-def test_merged_model_gives_our_logits(random_model, tmp_path):
-    config, fns, params, folder = random_model
-    export_weights("hf", checkpoint=folder, out=tmp_path / "hf")
-    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
-    rng = np.random.default_rng(3)
-    ids = rng.integers(0, 96, (2, 9))
-    features = rng.standard_normal((2, 2, 25, 16)).astype(np.float32)
-    ours = jax.jit(fns.forward)(
-        params,
-        ids,
-        features,
-        segment_ids=np.ones_like(ids),
-        positions=np.broadcast_to(np.arange(34), (2, 34)),
-    )
-    embeds = np.concatenate([fns.embed_audio(params, features), fns.embed_text(params, ids)], 1)
-    with torch.no_grad():
-        truth = model(inputs_embeds=torch.from_numpy(embeds)).logits[:, 25:].numpy()
-    np.testing.assert_allclose(ours, truth, atol=1e-4)
-    if config.lora:  # the adapters are not negligible here
-        plain = {p: a for p, a in params.items() if ".lora_" not in p}
-        assert ltu_as.Merged(tiny.as_dict(config), params).keys() == {
-            p for p in plain if p.startswith("llama.")
-        }
-        name = f"llama.layers.{llama.projection(config.lora.targets[0])}.kernel"
-        delta = ltu_as.Merged(tiny.as_dict(config), params)[name] - params[name]
-        assert np.abs(delta).max() > 0.1
-
-
-@pytest.mark.parametrize("base", ["ours", "folder"])
-def test_random_models_round_trip_officially(random_model, tmp_path, base):
-    config, _, params, folder = random_model
-    export_weights("ltu-as", checkpoint=folder, out=tmp_path / "folder")
-    state = load_file(tmp_path / "folder" / "ltu_as.safetensors")
-    assert f"{ROOT}lm_head.weight" in state  # PyTorch lists a tied output too
-    import_weights(
-        "ltu-as",
-        weights=[tmp_path / "folder"],
-        llama_from=tmp_path / base,
-        out=tmp_path / "again",
-    )
-    found = load_weights(tmp_path / "again")
-    _identical(dict(found.params), params)
-    assert found.sha256 == load_weights(folder).sha256
-    assert LTUASConfig.from_dict(found.config) == config
-
-
-def test_a_training_checkpoint_is_exported_with_its_base(tmp_path):
-    from ltu_jax.training import checkpoint
-    from ltu_jax.training.state import TrainState
-    from ltu_jax.weights.store import base_entry
-
-    config = tiny.ltu_as_config(tiny.llama_config())
-    params = tiny.random_params(build.ltu_as(config))
-    adapter = {path: array for path, array in params.items() if ltu_as.is_adapter(path)}
-    base = {path: array for path, array in params.items() if not ltu_as.is_adapter(path)}
-    save_weights(
-        tmp_path / "base", kind="llama", config=tiny.as_dict(config.llama), params=base, source={}
-    )
-    run = tmp_path / "run"
-    step = run / "checkpoints" / "7"
-    entry = base_entry(load_weights(tmp_path / "base"), relative_to=step)
-    checkpoint.save(
-        run,
-        state=TrainState(step=np.asarray(7), trainable=adapter, opt_state={}),
-        adapter=adapter,
-        metadata={
-            "kind": "ltu-as-checkpoint", "model": tiny.as_dict(config), "base": {"llama": entry},
-        },
-        keep=1,
-    )  # fmt: skip
-    export_weights("ltu-as", checkpoint=run, out=tmp_path / "x.safetensors")
-    found = load_file(tmp_path / "x.safetensors")
-    wanted = dict(
-        ltu_as.to_official(
-            tiny.as_dict(config), params, model_shapes("ltu-as", tiny.as_dict(config))[1]
-        )
-    )
-    _identical(found, wanted)
-    (tmp_path / "base").rename(tmp_path / "gone")
-    with pytest.raises(WeightsError, match="language model of .* is missing"):
-        export_weights("hf", checkpoint=run, out=tmp_path / "hf")

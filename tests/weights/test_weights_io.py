@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import shutil
+import zipfile
 
 import ml_dtypes
 import numpy as np
@@ -10,7 +12,8 @@ import torch
 from safetensors.numpy import save_file
 
 from ltu_jax.weights import io
-from ltu_jax.weights.io import WeightsError
+from ltu_jax.weights.safetensors_file import read_safetensors, write_safetensors
+from ltu_jax.weights.tensors import WeightsError, as_tensors
 
 
 def test_safetensors_as_the_library_writes_them(tmp_path):
@@ -22,7 +25,7 @@ def test_safetensors_as_the_library_writes_them(tmp_path):
         "empty": np.zeros((0, 3), np.float32),
     }
     save_file(arrays, tmp_path / "x.safetensors", metadata={"format": "pt"})
-    found = io.read_safetensors(tmp_path / "x.safetensors")
+    found = read_safetensors(tmp_path / "x.safetensors")
     assert set(found) == set(arrays)
     for name, array in arrays.items():
         assert found[name].shape == array.shape and found[name].dtype == array.dtype
@@ -36,15 +39,15 @@ def test_every_truncation_is_reported(tmp_path):
     for size in (0, 5, 20, len(content) - 4):
         file.write_bytes(content[:size])
         with pytest.raises(WeightsError, match="is damaged.*interrupted download"):
-            io.read_safetensors(file)
+            read_safetensors(file)
     file.write_bytes(content + b"more")
     with pytest.raises(WeightsError, match="is damaged"):
-        io.read_safetensors(file)
+        read_safetensors(file)
     file.write_bytes(b"<html><body>404 not found</body></html>" * 10)
     with pytest.raises(WeightsError, match="not a safetensors file"):
-        io.read_safetensors(file)
+        read_safetensors(file)
     with pytest.raises(WeightsError, match="does not exist"):
-        io.read_safetensors(tmp_path / "none.safetensors")
+        read_safetensors(tmp_path / "none.safetensors")
 
 
 def test_sha256(tmp_path):
@@ -103,16 +106,75 @@ def test_a_nested_or_empty_pickle_is_explained(tmp_path):
         io.read_file(tmp_path / "c.ckpt")
 
 
-def test_torch_writing_is_bit_identical(tmp_path):
+@pytest.mark.parametrize("mapped", [False, True])
+def test_torch_reads_what_is_written(tmp_path, mapped):
     arrays = {
         "a": np.arange(6, dtype=np.float32).reshape(2, 3).T,
         "b": np.asarray([1, 2.5], ml_dtypes.bfloat16),
+        "c": np.asarray(7, np.int64),
+        "d": np.ones((3, 1, 2), np.float16),
+        "e": np.zeros((0, 4), np.uint8),
     }
-    io.write_torch(tmp_path / "x.bin", arrays.items())
-    found = torch.load(tmp_path / "x.bin", weights_only=True)
-    assert found["b"].dtype == torch.bfloat16
+    io.write_torch(
+        tmp_path / "x.bin",
+        as_tensors(arrays),
+        wrap=lambda state: {"dims": {"n": 3}, "state": state},
+    )
+    with zipfile.ZipFile(tmp_path / "x.bin") as archive:
+        assert archive.testzip() is None
+    found = torch.load(tmp_path / "x.bin", weights_only=True, mmap=mapped)
+    assert found["dims"] == {"n": 3} and list(found["state"]) == list(arrays)
+    assert found["state"]["b"].dtype == torch.bfloat16
+    ours = io.read_torch_tree(tmp_path / "x.bin")
     for name, array in arrays.items():
-        np.testing.assert_array_equal(found[name].float().numpy(), array.astype(np.float32))
+        value = found["state"][name]
+        assert value.data_ptr() % 64 == 0 or not mapped
+        np.testing.assert_array_equal(value.float().numpy(), array.astype(np.float32))
+        assert ours["state"][name].read().tobytes() == np.ascontiguousarray(array).tobytes()
+
+
+def test_what_is_written_is_what_the_library_writes(tmp_path):
+    rng = np.random.default_rng(0)
+    kinds = ("float64", "float32", "bfloat16", "float16", "int64", "int32", "int16", "int8",
+             "uint8", "uint16", "uint32", "uint64", "bool")  # fmt: skip
+    arrays = {
+        f"{prefix}.{i}": (rng.standard_normal((i % 3 + 1, 2)) * 9).astype(np.dtype(kind))
+        for i, kind in enumerate(kinds)
+        for prefix in ("z", "a", "\u00e4")
+    }
+    save_file(arrays, tmp_path / "theirs", metadata={"format": "pt"})
+    digest = write_safetensors(tmp_path / "ours", as_tensors(arrays), metadata={"format": "pt"})
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    io.check_sha256(tmp_path / "theirs", expected=digest)
+
+
+def test_views_of_one_storage(tmp_path):
+    whole = torch.arange(24.0).reshape(4, 6)
+    torch.save({"rows": whole[1:3], "columns": whole[:, 2:4], "turned": whole.T}, tmp_path / "x.pt")
+    found = io.read_torch(tmp_path / "x.pt")
+    np.testing.assert_array_equal(found["rows"].read(), whole[1:3].numpy())
+    np.testing.assert_array_equal(found["columns"].read(), whole[:, 2:4].numpy())
+    np.testing.assert_array_equal(found["turned"].read(), whole.T.numpy())
+
+
+def test_an_old_torch_is_not_trusted_with_a_pickle(tmp_path, monkeypatch):
+    torch.save({"w": torch.ones(1)}, tmp_path / "x.bin")
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.raises(WeightsError, match=r"x.bin .* PyTorch 2.9.1.*CVE-2026-24747.*torch>=2.10"):
+        io.read_torch(tmp_path / "x.bin")
+
+
+def test_a_full_disk_is_found_before_writing(tmp_path, monkeypatch):
+    full = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    tensors = as_tensors({"w": np.zeros(1000, np.float32)})
+    for write in (
+        lambda: io.write_shards(tmp_path, tensors, stem="x", metadata={}),
+        lambda: io.write_torch(tmp_path / "x.bin", tensors),
+    ):
+        with pytest.raises(WeightsError, match="are needed and 0.00 GB are free"):
+            write()
+    assert not list(tmp_path.iterdir())
 
 
 def test_shards_follow_their_index(tmp_path):

@@ -4,21 +4,20 @@ import numpy as np
 import pytest
 
 from ltu_jax.weights import ct2_whisper, gguf_llama, llama, ltu_as, whisper
-from ltu_jax.weights.io import WeightsError, array_tensor
+from ltu_jax.weights.diagnosis import architecture, complain
 from ltu_jax.weights.rules import (
     CONV,
     LINEAR,
     SAME,
     Rule,
-    architecture,
     assemble,
-    complain,
     export,
     foreign_shapes,
     fused,
     interleaved,
     rule,
 )
+from ltu_jax.weights.tensors import WeightsError, as_tensors
 
 TABLE = (
     rule("l.{layer}.w", "w.kernel", LINEAR),
@@ -37,8 +36,8 @@ def _foreign():
 
 
 def _assemble(arrays):
-    tensors = {name: array_tensor(array) for name, array in arrays.items()}
-    return dict(assemble(TABLE, tensors, SHAPES, what="FILE"))
+    made = assemble(TABLE, as_tensors(arrays), SHAPES, what="FILE")
+    return {path: tensor.read() for path, tensor in made.items()}
 
 
 def test_stacking_transposing_and_splitting():
@@ -52,8 +51,10 @@ def test_stacking_transposing_and_splitting():
     np.testing.assert_array_equal(ours["w.kernel"][1], arrays["l.1.w"].T)
     np.testing.assert_array_equal(ours["q.bias"][0], arrays["l.0.qk"][:5])
     np.testing.assert_array_equal(ours["c.kernel"][2, 1, 4], arrays["c"][4, 1, 2])
-    back = dict(export(TABLE, ours, SHAPES))
-    assert {n: a.tobytes() for n, a in back.items()} == {n: a.tobytes() for n, a in arrays.items()}
+    back = export(TABLE, as_tensors(ours))
+    assert {n: t.read().tobytes() for n, t in back.items()} == {
+        n: a.tobytes() for n, a in arrays.items()
+    }
 
 
 def test_a_part_that_must_be_zero():

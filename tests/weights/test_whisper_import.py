@@ -5,33 +5,23 @@ import struct
 
 import numpy as np
 import pytest
+import tiny_models
+import tiny_whisper
 import torch
 import transformers
 
-from ltu_jax.convert import import_weights, model_shapes
+from ltu_jax.convert import import_weights
 from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.weights import ct2_whisper, whisper
-from ltu_jax.weights.io import WeightsError
+from ltu_jax.weights import ct2_whisper, whisper, whisper_tokens
 from ltu_jax.weights.rules import export
 from ltu_jax.weights.store import load_weights
-
-
-def _hf_config(**changes):
-    values = dict(
-        vocab_size=51865, num_mel_bins=20, d_model=24, encoder_layers=2, decoder_layers=3,
-        encoder_attention_heads=3, decoder_attention_heads=4, encoder_ffn_dim=96,
-        decoder_ffn_dim=96, max_source_positions=50, max_target_positions=30, dropout=0.0,
-    )  # fmt: skip
-    return transformers.WhisperConfig(**(values | changes))
+from ltu_jax.weights.tensors import WeightsError, as_tensors
 
 
 @pytest.fixture(scope="module")
 def random_hf(tmp_path_factory):
-    torch.manual_seed(0)
-    model = transformers.WhisperForConditionalGeneration(_hf_config()).eval()
-    for value in model.parameters():
-        torch.nn.init.normal_(value, std=0.1)
+    model = tiny_whisper.hf_model()
     folder = tmp_path_factory.mktemp("hf-whisper")
     model.save_pretrained(folder)
     out = folder.parent / "ours"
@@ -39,56 +29,102 @@ def random_hf(tmp_path_factory):
     return model, folder, load_weights(out, kind="whisper")
 
 
-def test_hf_round_trip_is_bit_identical(random_hf):
+def _same_as_before(folder, weights, tmp_path) -> None:
+    import_weights("hf-whisper", weights=[folder], out=tmp_path / "ours")
+    again = load_weights(tmp_path / "ours", kind="whisper")
+    assert again.config == weights.config
+    tiny_models.identical(dict(again.params), dict(weights.params))
+
+
+def test_shards_with_an_index(random_hf, tmp_path):
     model, _, weights = random_hf
-    _, shapes = model_shapes("whisper", weights.config)
-    back = dict(export(whisper.HF_RULES, weights.params, shapes))
+    model.save_pretrained(tmp_path / "hf", max_shard_size="40KB")
+    assert len(list((tmp_path / "hf").glob("*.safetensors"))) > 2
+    _same_as_before(tmp_path / "hf", weights, tmp_path)
+    shard = next((tmp_path / "hf").glob("*-00002-of-*"))
+    shard.unlink()
+    with pytest.raises(WeightsError, match=f"lacks 1 of .* shards.*{shard.name}"):
+        whisper.from_hf(tmp_path / "hf")
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["with proj_out", "without"])
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_pickled_weights(random_hf, tmp_path, tied, prefix):
+    model, folder, weights = random_hf
     state = {
-        name.removeprefix("model."): value
+        prefix + name.removeprefix("model."): value
         for name, value in model.state_dict().items()
         if name != "proj_out.weight"
     }
-    assert back.keys() == state.keys()
-    for name, array in back.items():
-        assert array.tobytes() == state[name].contiguous().numpy().tobytes(), name
+    if tied:
+        state["proj_out.weight"] = model.proj_out.weight.detach()
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    _same_as_before(tmp_path, weights, tmp_path)
 
 
 def test_random_model_computes_the_same(random_hf):
     model, _, weights = random_hf
-    mel = torch.randn(2, 20, 100)
-    ids = torch.randint(0, 51865, (2, 7))
-    with torch.no_grad():
-        truth = model(input_features=mel, decoder_input_ids=ids)
-    fns = build.whisper(WhisperConfig.from_dict(weights.config))
-    params = dict(weights.params)
-    encoded = fns.encode(params, mel.numpy().transpose(0, 2, 1))
-    np.testing.assert_allclose(encoded, truth.encoder_last_hidden_state, atol=1e-4)
-    cache = fns.init_cache(params, encoded, length=7)
-    found, _ = fns.decode(params, ids.numpy(), cache)
-    np.testing.assert_allclose(found, truth.logits, atol=1e-4, rtol=1e-4)
+    mel = np.random.default_rng(0).normal(size=(2, 100, 20)).astype(np.float32)
+    ids = np.random.default_rng(1).integers(0, 51865, (2, 7))
+    found = tiny_whisper.compute(weights.config, weights.params, mel, ids)
+    for ours, truth in zip(found, tiny_whisper.reference(model, mel, ids), strict=True):
+        np.testing.assert_allclose(ours, truth, atol=1e-4, rtol=1e-4)
 
 
-def test_real_tiny_en_encoder_equals_transformers(whisper_tiny_dir):
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model.decoder.layer_norm.bias": None}, "1 missing: decoder.layer_norm.bias"),
+        ({"model.encoder.head.weight": torch.zeros(2, 2)}, "1 surplus: encoder.head.weight"),
+        (
+            {"model.encoder.layers.1.fc2.bias": torch.zeros(25)},
+            r"encoder.layers.1.fc2.bias is \[25\], expected \[24\]",
+        ),
+        ({"proj_out.weight": torch.zeros(51865, 24)}, "differs from the embedding; not tied"),
+        ({"encoder.conv1.bias": torch.zeros(24)}, "both encoder.conv1.bias and model.encoder"),
+        ({"model.encoder.conv1.weight": torch.zeros(24, 60)}, "expected 3 axes"),
+    ],
+)
+def test_every_name_and_shape_counts(random_hf, tmp_path, changes, message):
+    model, folder, _ = random_hf
+    state = model.state_dict() | changes
+    state = {name: value for name, value in state.items() if value is not None}
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    with pytest.raises(WeightsError, match=message):
+        tiny_models.opened(whisper.from_hf(tmp_path), "whisper")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model_type": "gpt2"}, "another architecture: found model_type gpt2"),
+        ({"activation_function": "relu"}, "activation_function is 'relu'; Whisper has 'gelu'"),
+        ({"scale_embedding": True}, "scale_embedding is True; Whisper has False"),
+        ({"decoder_attention_heads": None}, "attention_heads are 3 and None; the shapes do not"),
+    ],
+)
+def test_configs_of_another_model_are_named(random_hf, tmp_path, changes, message):
+    settings = json.loads((random_hf[1] / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | changes))
+    with pytest.raises(WeightsError, match=message):
+        whisper.from_hf(tmp_path)
+
+
+def test_real_tiny_en_equals_transformers(whisper_tiny_dir):
     weights = load_weights(whisper_tiny_dir, kind="whisper", dtype=np.float32)
     config = WhisperConfig.from_dict(weights.config)
     assert config == build.WHISPER_SIZES["tiny.en"]
-    _, shapes = model_shapes("whisper", weights.config)
-    state = {
-        name: torch.from_numpy(array)
-        for name, array in export(whisper.HF_RULES, dict(weights.params), shapes)
-    }
-    hf = _hf_config(
-        vocab_size=51864, num_mel_bins=80, d_model=384, encoder_layers=4, decoder_layers=4,
-        encoder_attention_heads=6, decoder_attention_heads=6, encoder_ffn_dim=1536,
-        decoder_ffn_dim=1536, max_source_positions=1500, max_target_positions=448,
-    )  # fmt: skip
-    model = transformers.WhisperModel(hf).eval()
-    model.load_state_dict(state, strict=True)
+    state = export(whisper.HF_RULES, as_tensors(dict(weights.params)))
+    model = transformers.WhisperForConditionalGeneration(tiny_whisper.full_config(config)).eval()
+    state = {name: torch.from_numpy(array) for name, array in tiny_models.numbers(state).items()}
+    model.model.load_state_dict(state, strict=True)
     mel = np.random.default_rng(0).uniform(-1, 1.5, (1, 3000, 80)).astype(np.float32)
-    with torch.no_grad():
-        truth = model.encoder(torch.from_numpy(mel.transpose(0, 2, 1))).last_hidden_state
-    found = build.whisper(config).encode(dict(weights.params), mel)
-    np.testing.assert_allclose(found, truth, atol=1e-4)
+    ids = np.asarray([[50257, 50362, 843, 523, 616, 5891, 3399, 1265]])
+    found = tiny_whisper.compute(weights.config, weights.params, mel, ids)
+    for ours, truth in zip(found, tiny_whisper.reference(model, mel, ids), strict=True):
+        np.testing.assert_allclose(ours, truth, atol=1e-4, rtol=0)
 
 
 def test_real_tiny_en_comes_with_its_tokenizer(whisper_tiny_dir):
@@ -108,14 +144,13 @@ def test_real_tiny_en_comes_with_its_tokenizer(whisper_tiny_dir):
 
 
 def test_special_tokens_of_the_multilingual_vocabularies():
-    assert whisper.special_tokens(51865, languages=99)["timestamp_begin"] == 50364
-    assert whisper.special_tokens(51866, languages=100)["timestamp_begin"] == 50365
+    assert whisper_tokens.special_tokens(51865, languages=99)["timestamp_begin"] == 50364
+    assert whisper_tokens.special_tokens(51866, languages=100)["timestamp_begin"] == 50365
 
 
 def _ct2(config: dict, params: dict, *, spec=b"WhisperSpec\0", dtype=(np.float16, 4)) -> bytes:
     """A CTranslate2 model.bin (version 6), written from its description."""
-    _, shapes = model_shapes("whisper", config)
-    tensors = dict(export(ct2_whisper.RULES, params, shapes))
+    tensors = tiny_models.numbers(export(ct2_whisper.RULES, as_tensors(params)))
 
     def text(value: bytes) -> bytes:
         return struct.pack("<H", len(value)) + value
@@ -166,11 +201,3 @@ def test_ct2_in_parts_and_its_damages(random_hf, tmp_path):
         ct2_whisper.from_ct2([file])
     with pytest.raises(WeightsError, match="no CTranslate2 model.bin there"):
         ct2_whisper.from_ct2([tmp_path / "ours"])
-
-
-def test_another_architecture_is_named(random_hf, tmp_path):
-    _, folder, _ = random_hf
-    settings = json.loads((folder / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(settings | {"model_type": "gpt2"}))
-    with pytest.raises(WeightsError, match="another architecture: found model_type gpt2"):
-        whisper.from_hf(tmp_path)

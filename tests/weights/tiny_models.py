@@ -12,6 +12,10 @@ from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
+from ltu_jax.weights import store
+from ltu_jax.weights.rules import Import
+from ltu_jax.weights.shapes import model_shapes
+from ltu_jax.weights.tensors import Tensor
 
 # What the golden model's config.json says and its weights cannot.
 OFFICIAL_CONFIG = {"num_attention_heads": 4, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}
@@ -46,6 +50,59 @@ def ltu_as_config(llama: LlamaConfig, *, targets=("q_proj", "v_proj")) -> LTUASC
         audio_layers=2,
         audio_tokens=25,
     )
+
+
+def released_config(
+    size: str = "llama-7b", *, rank: int | None = 8, targets=("q_proj", "v_proj"), **llama
+) -> LTUASConfig:
+    """LTU-AS at its true size; rank None is stage 1, `llama` changes the language model."""
+    lora = (
+        None if rank is None else LoRAConfig(rank=rank, alpha=16.0, dropout=0.05, targets=targets)
+    )
+    return LTUASConfig(
+        tltr=TLTRConfig(d_model=1280, time_heads=1, layer_heads=8),
+        llama=dataclasses.replace(build.LLAMA_SIZES[size], **llama),
+        lora=lora,
+        audio_layers=32,
+        audio_tokens=25,
+    )
+
+
+def hollow(shapes) -> dict[str, Tensor]:
+    """Tensors of any size that fail the test when they are read."""
+
+    def read() -> np.ndarray:
+        raise AssertionError("a number was read where shapes were enough")
+
+    return {
+        n: Tensor(shape=tuple(s), dtype=np.dtype("float16"), read=read) for n, s in shapes.items()
+    }
+
+
+def opened(found: Import, kind: str, *, what: str = "FILE") -> tuple[dict, dict[str, Tensor]]:
+    """Config and parameters of an import, still to be read."""
+    config, shapes = model_shapes(kind, found.config)
+    return config, found.params(shapes, what=what)
+
+
+def numbers(tensors) -> dict[str, np.ndarray]:
+    """Every tensor read."""
+    return {name: tensor.read() for name, tensor in tensors.items()}
+
+
+def identical(found, wanted) -> None:
+    """Require the same names, dtypes, shapes and bits."""
+    assert found.keys() == wanted.keys()
+    for name, array in found.items():
+        truth = wanted[name]
+        assert array.dtype == truth.dtype and array.shape == truth.shape, name
+        assert array.tobytes() == truth.tobytes(), name
+
+
+def save(folder: Path, kind: str, config, params) -> Path:
+    """A weights directory of ours."""
+    store.save_weights(folder, kind=kind, config=as_dict(config), params=params, source={})
+    return folder
 
 
 def random_params(fns, *, seed: int = 0) -> dict[str, np.ndarray]:

@@ -1,0 +1,144 @@
+"""The table of formats: what opens each, what it becomes, and what may be said about it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.weights import (
+    complete,
+    ct2_whisper,
+    gguf_llama,
+    io,
+    llama,
+    ltu_as,
+    openai_whisper,
+    peft_adapter,
+    whisper,
+    whisper_at,
+)
+from ltu_jax.weights.rules import Import
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a person may say about a source besides where it is; None where nothing was said.
+
+    llama: config.json or folder of the base language model.
+    tokenizer: tokenizer.json, a folder with one, or OpenAI's .tiktoken file.
+    labels: a table of label names.
+    sha256: expected hash of the weight file.
+    audio_layers: layers of the Whisper encoder.
+    lora_alpha: LoRA's alpha, which a state dict does not tell.
+    """
+
+    llama: Path | None = None
+    tokenizer: Path | None = None
+    labels: Path | None = None
+    sha256: str | None = None
+    audio_layers: int | None = None
+    lora_alpha: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """How a foreign format is opened.
+
+    kind: of the weights directory it becomes.
+    open: (paths, options) -> Import; `paths` has one entry unless `parts`.
+    what: the format in words.
+    takes: the options that mean something here, besides sha256.
+    needs: those of them that must be given.
+    parts: whether a source may lie in several files.
+    """
+
+    kind: str
+    open: Callable[[Sequence[Path], Options], Import]
+    what: str
+    takes: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    parts: bool = False
+
+
+FORMATS: dict[str, Format] = {
+    "openai-whisper": Format(
+        kind="whisper",
+        open=lambda paths, o: openai_whisper.from_openai(paths[0], tokenizer=o.tokenizer),
+        what="OpenAI Whisper .pt, any size",
+        takes=("tokenizer",),
+    ),
+    "hf-whisper": Format(
+        kind="whisper",
+        open=lambda paths, o: whisper.from_hf(paths[0]),
+        what="Hugging Face Whisper directory",
+    ),
+    "ct2-whisper": Format(
+        kind="whisper",
+        open=lambda paths, o: ct2_whisper.from_ct2(paths, sha256=o.sha256),
+        what="CTranslate2 (faster-whisper) directory or model.bin",
+        parts=True,
+    ),
+    "whisper-at": Format(
+        kind="tltr",
+        open=lambda paths, o: whisper_at.from_whisper_at(
+            paths[0], audio_layers=o.audio_layers, labels=o.labels
+        ),
+        what="Whisper-AT .pth: TL-TR with its label head, full or low",
+        takes=("audio_layers", "labels"),
+    ),
+    "hf-llama": Format(
+        kind="llama",
+        open=lambda paths, o: llama.from_hf(paths[0]),
+        what="Hugging Face LLaMA-family directory",
+    ),
+    "gguf": Format(
+        kind="llama",
+        open=lambda paths, o: gguf_llama.from_gguf(paths[0]),
+        what="GGUF file of the LLaMA architecture, dequantised",
+    ),
+    "ltu-as": Format(
+        kind="ltu-as",
+        open=lambda paths, o: ltu_as.from_official(
+            paths[0], base=o.llama, audio_layers=o.audio_layers, lora_alpha=o.lora_alpha
+        ),
+        what="official LTU-AS state dict, complete or the trained part over --llama",
+        takes=("llama", "audio_layers", "lora_alpha"),
+        needs=("llama",),
+    ),
+    "peft": Format(
+        kind="ltu-as",
+        open=lambda paths, o: peft_adapter.from_peft(
+            paths[0], base=o.llama, audio_layers=o.audio_layers
+        ),
+        what="PEFT adapter directory with its audio part, over --llama",
+        takes=("llama", "audio_layers"),
+    ),
+    "orbax": Format(
+        kind="ltu-as",
+        open=lambda paths, o: complete.from_run(paths[0]),
+        what="a training run or checkpoint of ours, joined with its base",
+    ),
+}
+
+
+def open_source(name: str, paths: Sequence[Path], options: Options) -> Import:
+    """Open foreign weights by the name of their format.
+
+    Raises:
+        UserError: options that the format does not take or lacks; anything wrong with the source.
+    """
+    form = FORMATS[name]
+    if len(paths) != 1 and not form.parts:
+        raise UserError(f"--from {name} takes one --weights path, got {len(paths)}")
+    for field in fields(options):
+        given = getattr(options, field.name) is not None
+        flag = f"--{field.name.replace('_', '-')}"
+        if given and field.name not in (*form.takes, "sha256"):
+            raise UserError(f"--from {name} does not take {flag}; leave it out")
+        if not given and field.name in form.needs:
+            raise UserError(f"--from {name} needs {flag}")
+    if options.sha256 is not None and not form.parts:
+        if not paths[0].is_file():
+            raise UserError(f"--sha256 needs --weights to be a file; {paths[0]} is not")
+        io.check_sha256(paths[0], expected=options.sha256)
+    return form.open(paths, options)

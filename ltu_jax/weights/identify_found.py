@@ -1,0 +1,50 @@
+"""The result that every part of `convert info` gives, and what they share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ltu_jax.weights.recognise import Model
+from ltu_jax.weights.tensors import Tensor
+
+HEAD_BYTES = 4096  # of a file, enough to tell its kind
+# what Hugging Face's Trainer leaves beside the weights of a checkpoint
+LEFTOVERS = {
+    "optimizer.pt": "optimiser state",
+    "scheduler.pt": "learning-rate scheduler",
+    "scaler.pt": "gradient scaler",
+    "rng_state": "random state",
+    "training_args.bin": "training arguments (a pickle with code)",
+    "trainer_state.json": "training log",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a file or folder turned out to be; `weights` is the path that the command would name."""
+
+    format: str
+    key: str | None = None
+    model: Model | None = None
+    weights: Path | None = None
+    tensors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: tuple[str, ...] = ()
+    licence: str = ""
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def only_problem(format: str, problem: str) -> Found:
+    """Something that cannot be imported, and why."""
+    return Found(format=format, problems=(problem,))
+
+
+def dtypes_of(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The dtypes of what is not a single number, sorted."""
+    return tuple(sorted({tensor.dtype.name for tensor in tensors.values() if tensor.shape}))
+
+
+def leftover(path: Path) -> str | None:
+    """What a file of Hugging Face's Trainer holds besides weights; None for any other file."""
+    stem = "rng_state" if path.name.startswith("rng_state") else path.name
+    return LEFTOVERS.get(stem)

@@ -1,0 +1,120 @@
+"""Folders of ours: weights directories, training runs and checkpoints, records."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import read_json
+from ltu_jax.weights import store
+from ltu_jax.weights.identify_found import Found, dtypes_of, only_problem
+from ltu_jax.weights.recognise import Model, recognise_ours
+
+_CHECKPOINT_KINDS = {
+    "ltu-as-checkpoint": "LTU-AS checkpoint of ltu_jax (Orbax)",
+    "tagger-checkpoint": "tagger checkpoint of ltu_jax (Orbax)",
+}
+
+
+def settings_of(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A JSON object and no problem, or {} and the problem; {} and none where there is no file."""
+    if not path.is_file():
+        return {}, ()
+    try:
+        found = read_json(path)
+    except UserError as error:
+        return {}, (str(error),)
+    return (found, ()) if isinstance(found, dict) else ({}, (f"{path} is no JSON object",))
+
+
+def our_weights(path: Path, settings: Mapping[str, Any]) -> Found:
+    """A weights directory of ours, whose config.json is `settings`."""
+    format = "weights directory of ltu_jax"
+    try:
+        held = store.load_weights(path, verify=False)
+    except (UserError, KeyError, TypeError, AttributeError) as error:
+        return only_problem(format, f"{path} cannot be read: {error}")
+    origin = held.source if isinstance(held.source, Mapping) else {}
+    told = ", ".join(
+        f"{key} {origin[key]}" for key in ("format", "name", "file") if origin.get(key)
+    )
+    return Found(
+        format=f"{format}, kind {held.kind}",
+        model=recognise_ours(held.kind, held.config, held.params.shapes),
+        weights=path,
+        tensors=held.params.shapes,
+        dtypes=dtypes_of(held.params.tensors),
+        licence=str(origin.get("license", "")),
+        notes=(f"imported from {told}",) if told else (),
+    )
+
+
+def our_run(path: Path, names: list[str]) -> Found | None:
+    """A run, its checkpoints folder, or one checkpoint."""
+    from ltu_jax.training import checkpoint
+
+    if checkpoint.METADATA not in names and not checkpoint.steps_in(
+        path.parent if path.name == checkpoint.FOLDER else path
+    ):
+        if checkpoint.FOLDER in names:
+            return only_problem(
+                "training run without a complete checkpoint",
+                f"{path / checkpoint.FOLDER} has no finished step; resume the training",
+            )
+        return None
+    try:
+        folder, metadata = checkpoint.read_metadata(path, verify=False)
+    except (UserError, AttributeError) as error:
+        return only_problem("checkpoint of ltu_jax (Orbax)", str(error))
+    shapes = metadata.get("parameters")
+    if not isinstance(shapes, dict) or not all(isinstance(s, list) for s in shapes.values()):
+        return only_problem("checkpoint of ltu_jax (Orbax)", f"{folder}: no list of parameters")
+    kind, stage = metadata["kind"], str(metadata.get("stage")).removeprefix("stage")
+    base = metadata.get("base") if isinstance(metadata.get("base"), dict) else {}
+    lost = [
+        f"its base weights ({what}) are not at {entry.get('absolute_path') or entry.get('path')}"
+        for what, entry in base.items()
+        if isinstance(entry, dict) and not _base_is_there(folder, entry)
+    ]
+    tagger = kind == "tagger-checkpoint"
+    if tagger:
+        lost.append(
+            "a tagger's checkpoint is not converted: stage 1 starts from it as it is "
+            f"(--config.init_from={path})"
+        )
+    return Found(
+        format=_CHECKPOINT_KINDS[kind],
+        key=None if tagger else "orbax",
+        model=Model(
+            family="orbax",
+            words=f"{'tagger' if tagger else 'LTU-AS, trained part'} of stage {stage}, "
+            f"step {metadata.get('step')}",
+            stage=stage,
+            complete=False,
+        ),
+        weights=path,
+        tensors={name: tuple(shape) for name, shape in shapes.items()},
+        dtypes=("float32",),
+        problems=tuple(lost),
+        notes=(f"newest step of the run: {folder.name}",) if folder != path.absolute() else (),
+    )
+
+
+def _base_is_there(folder: Path, entry: Mapping[str, Any]) -> bool:
+    places = (folder / str(entry.get("path")), Path(str(entry.get("absolute_path"))))
+    return any((place / "config.json").is_file() for place in places)
+
+
+def our_records(path: Path, names: list[str]) -> Found | None:
+    manifest, _ = settings_of(path / "manifest.json")
+    if manifest.get("kind") == "records":
+        clips = manifest.get("splits") or manifest.get("clips") or ""
+        told = f" ({json.dumps(clips)[:120]})" if clips else ""
+        return only_problem(
+            "records directory of ltu_jax",
+            f"training data{told}, not weights; give it to `python -m ltu_jax.train`",
+        )
+    if any(".tfrecord" in name for name in names):
+        return only_problem("TFRecord data", f"{path} holds training data, not weights")
+    return None

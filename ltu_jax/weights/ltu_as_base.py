@@ -1,0 +1,58 @@
+"""The LLaMA under an LTU-AS checkpoint, as the person who imports it names it (`--llama`)."""
+
+from pathlib import Path
+from typing import Any
+
+from ltu_jax.core.files import read_json
+from ltu_jax.weights import llama, store
+from ltu_jax.weights.shapes import model_shapes
+from ltu_jax.weights.tensors import Tensor, WeightsError
+
+
+def settings(base: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path]]:
+    """What `--llama` names: LLaMA settings, LTU-AS settings it may know, tokenizer files."""
+    if not base.exists():
+        raise WeightsError(f"--llama {base} does not exist; give a config.json or a directory")
+    file = base / "config.json" if base.is_dir() else base
+    found = read_json(file)
+    if not isinstance(found, dict):
+        raise WeightsError(f"--llama {file} is not a JSON object")
+    folder = base if base.is_dir() else base.parent
+    if "ltu_jax" in found:
+        found = found.get("config")
+        if not isinstance(found, dict):
+            raise WeightsError(f"--llama {file} has no config")
+    known = found.get("ltu_as", {})  # in a directory that we exported
+    if not isinstance(known, dict):
+        raise WeightsError(f"--llama {file}: ltu_as is {known!r}; expected an object")
+    if isinstance(found.get("llama"), dict):  # an LTUASConfig
+        found, known = found["llama"], found
+    return (
+        {key: value for key, value in found.items() if value is not None},
+        {key: value for key, value in known.items() if value is not None},
+        llama.tokenizer_files(folder),
+    )
+
+
+def weights(base: Path, *, what: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Config and parameters of the LLaMA that `what` was trained over, read when asked.
+
+    Args:
+        base: a weights directory of ours or a Hugging Face directory.
+        what: the file with the trained part, for errors.
+
+    Raises:
+        WeightsError: neither of them, or one that is damaged or incomplete.
+    """
+    if store.is_weights_dir(base):
+        opened = store.load_weights(base, kind="llama")
+        return opened.config, opened.params.tensors
+    if base.is_dir() and "model_type" in read_json(base / "config.json"):
+        found = llama.from_hf(base)
+        config, shapes = model_shapes("llama", found.config)
+        return config, found.params(shapes, what=str(base))
+    raise WeightsError(
+        f"{what} holds only the trained part (TLTR, projection, LoRA), so --llama must be a "
+        f"directory with the base LLaMA's weights, and {base} is not one; give a Hugging Face "
+        "directory, or one made with `python -m ltu_jax.convert --from hf-llama`"
+    )

@@ -1,0 +1,158 @@
+"""Whisper in OpenAI's own checkpoints: {"dims": sizes, "model_state_dict": tensors} in a `.pt`.
+
+The published files (tiny ... large-v3, turbo) are float16 and hold every parameter and the
+encoder's fixed positions; the decoder's mask and the alignment heads are buffers that OpenAI's code
+makes itself. The output layer is the token embedding. There is no tokenizer in them.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ltu_jax.core.trees import shorten
+from ltu_jax.weights import io
+from ltu_jax.weights.rules import CONV, SAME, Import, Rule, dense, export, norm, rule
+from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
+from ltu_jax.weights.whisper import config_from_shapes
+from ltu_jax.weights.whisper_tokens import given_tokenizer
+
+# `ModelDimensions` of OpenAI's code, in its order; our config has the same names
+DIMS = (
+    "n_mels", "n_audio_ctx", "n_audio_state", "n_audio_head", "n_audio_layer",
+    "n_vocab", "n_text_ctx", "n_text_state", "n_text_head", "n_text_layer",
+)  # fmt: skip
+
+
+def _rules() -> tuple[Rule, ...]:
+    def attention(block: str, ours: str) -> tuple[Rule, ...]:
+        return (
+            *dense(f"{block}.query", f"{ours}.query"),
+            *dense(f"{block}.key", f"{ours}.key", bias=False),
+            *dense(f"{block}.value", f"{ours}.value"),
+            *dense(f"{block}.out", f"{ours}.out"),
+        )
+
+    def blocks(side: str, cross: bool) -> tuple[Rule, ...]:
+        block, ours = f"{side}.blocks.{{layer}}", f"{side}.blocks"
+        crossing = (
+            *attention(f"{block}.cross_attn", f"{ours}.cross_attn"),
+            *norm(f"{block}.cross_attn_ln", f"{ours}.cross_attn_ln"),
+        )
+        return (
+            *attention(f"{block}.attn", f"{ours}.attn"),
+            *norm(f"{block}.attn_ln", f"{ours}.attn_ln"),
+            *(crossing if cross else ()),
+            *dense(f"{block}.mlp.0", f"{ours}.mlp.up"),
+            *dense(f"{block}.mlp.2", f"{ours}.mlp.down"),
+            *norm(f"{block}.mlp_ln", f"{ours}.mlp_ln"),
+        )
+
+    convs = [
+        entry
+        for name in ("encoder.conv1", "encoder.conv2")
+        for entry in (
+            rule(f"{name}.weight", f"{name}.kernel", CONV),
+            rule(f"{name}.bias", f"{name}.bias", SAME),
+        )
+    ]
+    return (
+        rule("encoder.positional_embedding", "encoder.positions", SAME),
+        *convs,
+        *blocks("encoder", cross=False),
+        *norm("encoder.ln_post", "encoder.ln_post"),
+        rule("decoder.positional_embedding", "decoder.positions", SAME),
+        rule("decoder.token_embedding.weight", "decoder.embedding", SAME),
+        *blocks("decoder", cross=True),
+        *norm("decoder.ln", "decoder.ln"),
+    )
+
+
+RULES = _rules()
+
+
+def from_openai(path: str | Path, *, tokenizer: str | Path | None = None) -> Import:
+    """Open a Whisper `.pt` as OpenAI publishes them, or as its code saves a fine-tuned one.
+
+    Args:
+        path: the file.
+        tokenizer: where to take the tokenizer from, see `given_tokenizer`; without it the
+            weights can encode audio, not transcribe.
+
+    Raises:
+        WeightsError: no such checkpoint, sizes that its tensors contradict, another tokenizer.
+    """
+    path = Path(path)
+    dims, tensors = _opened(path)
+    config = config_from_shapes(
+        {name: tensor.shape for name, tensor in tensors.items()},
+        names=(
+            "encoder.conv1.weight", "encoder.positional_embedding",
+            "decoder.token_embedding.weight", "decoder.positional_embedding",
+        ),
+        depth=lambda side: sum(
+            name.startswith(f"{side}.blocks.") and name.endswith(".mlp.0.weight")
+            for name in tensors
+        ),
+        heads=(dims["n_audio_head"], dims["n_text_head"]),
+        what=str(path),
+    )  # fmt: skip
+    wrong = [f"{k} is {dims[k]}, the tensors say {config[k]}" for k in DIMS if dims[k] != config[k]]
+    if wrong:
+        raise WeightsError(
+            f"{path}: its dims contradict its tensors: {'; '.join(wrong)}. One of them was "
+            "changed by hand; take the file as it was published"
+        )
+    files: dict[str, Any] = {}
+    notes: tuple[str, ...] = (
+        "a .pt has no tokenizer: these weights can encode audio, not transcribe; import again with "
+        "--tokenizer DIR (a Hugging Face Whisper of the same vocabulary) to add one",
+    )
+    if tokenizer is not None:
+        files, notes = given_tokenizer(tokenizer, config), ()
+    return Import(
+        config=config,
+        rules=RULES,
+        tensors=tensors,
+        files=files,
+        source={"format": "openai-whisper", "name": path.name},
+        notes=notes,
+    )
+
+
+def _opened(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
+    tree = io.read_torch_tree(path)
+    dims, tensors = tree.get("dims"), tree.get("model_state_dict")
+    if not isinstance(dims, Mapping) or not isinstance(tensors, Mapping):
+        raise WeightsError(
+            f"{path} is not an OpenAI Whisper checkpoint: that is a dict of 'dims' and "
+            f"'model_state_dict', this one has {shorten(map(str, tree))}"
+        )
+    missing, surplus = set(DIMS) - set(dims), set(map(str, dims)) - set(DIMS)
+    if missing or surplus:
+        raise WeightsError(
+            f"{path}: its dims are not those of Whisper: "
+            + "; ".join(
+                f"{shorten(names)} {word}"
+                for names, word in ((missing, "missing"), (surplus, "unknown"))
+                if names
+            )
+        )
+    odd = [name for name in DIMS if type(dims[name]) is not int or dims[name] < 1]
+    if odd:
+        raise WeightsError(f"{path}: {odd[0]} is {dims[odd[0]]!r}; dims are positive integers")
+    loose = [name for name, tensor in tensors.items() if not isinstance(tensor, Tensor)]
+    if loose:
+        found = type(tensors[loose[0]]).__name__
+        raise WeightsError(f"{path}: {loose[0]!r} in its model_state_dict is a {found}, no tensor")
+    return dict(dims), dict(tensors)
+
+
+def to_openai(
+    config: Mapping[str, int], params: Tensors
+) -> tuple[dict[str, int], dict[str, Tensor]]:
+    """Our parameters as OpenAI's code wants them.
+
+    Returns:
+        (dims, state dict): `{"dims": dims, "model_state_dict": state}` is the file.
+    """
+    return {name: int(config[name]) for name in DIMS}, export(RULES, params)

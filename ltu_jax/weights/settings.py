@@ -1,0 +1,62 @@
+"""Values out of settings that somebody else wrote, checked before they are computed with."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ltu_jax.core.files import read_json
+from ltu_jax.weights.tensors import WeightsError
+
+_LARGEST = 1 << 40
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        UserError: missing, too large, not JSON, or not an object.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path} is not a JSON object")
+    return found
+
+
+def whole(settings: Mapping[str, Any], key: str, *, what: str, default: int | None = None) -> int:
+    """A size or count: an integer of at least 1.
+
+    Args:
+        settings: where it should be.
+        key: its name there.
+        what: how the error calls the settings.
+        default: taken where the key is missing or null; None makes it needed.
+
+    Raises:
+        WeightsError: missing, of another type, or out of range.
+    """
+    value = settings.get(key)
+    if value is None and default is not None:
+        return default
+    if type(value) is not int or not 1 <= value <= _LARGEST:
+        raise WeightsError(f"{what}: {key} is {_shown(value)}; expected an integer of at least 1")
+    return value
+
+
+def positive(
+    settings: Mapping[str, Any], key: str, *, what: str, default: float | None = None
+) -> float:
+    """A finite number above 0; arguments and errors as of `whole`."""
+    value = settings.get(key)
+    if value is None and default is not None:
+        return default
+    if type(value) not in (int, float) or not 0 < value < math.inf or value > 1e30:
+        raise WeightsError(f"{what}: {key} is {_shown(value)}; expected a finite number above 0")
+    return float(value)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not given"
+    text = repr(value) if not isinstance(value, int) or abs(value) < 1 << 200 else "a huge number"
+    return text if len(text) <= 80 else f"{text[:80]}..."
