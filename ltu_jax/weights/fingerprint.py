@@ -26,14 +26,16 @@ KEY = "clip_fingerprint"  # under which files keep one
 SECONDS = 10
 _GROUPS, _PROJECTIONS = 4, 16
 
-# Relative distance within which two encoders compute the same, by compute dtype. Measured on CPU,
-# whisper tiny.en and base: another summation order, or noise of 1e-6 on the log-mel, 3e-7 to 4e-6;
-# float16 against float32 8e-4 and 1.3e-3; bfloat16 against float32 6e-3 and 1.1e-2, against itself
-# in another batch 3e-3 and 8e-3. float16 weights computed in float32 are exact.
+# Relative distance within which two encoders compute the same, by compute dtype. Measured on CPU
+# with Whisper tiny.en and base: another summation order, or noise of 1e-6 on the log-mel, 4e-7 to
+# 5e-6; float16 products against float32 1.4e-3 and 9e-4, bfloat16 1.3e-2 and 9e-3, with the
+# weights in bfloat16 too 2.0e-2 and 1.2e-2. Against itself, in another batch or with noise of
+# 1e-5: float16 9e-4 and 1.3e-3, bfloat16 4e-3 and 8e-3.
 SAME = {"float32": 1e-4, "float16": 4e-3, "bfloat16": 5e-2}
-# ... and within which it is the same encoder in another precision. Noise of 1 % on every weight
-# makes 5e-2 and 7e-2, of 5 % on the last layer alone 1.2e-1 and 6e-2; a layer without its MLP 0.8
-# and 1.0; another Whisper 1.4. (Noise of 0.1 % makes 6e-3: that is what bfloat16 weights are.)
+# ... and within which it is the same encoder in another precision. Noise on every weight of 1 %
+# makes 6e-2 and 4e-2, of 2 % 1.5e-1 and 1e-1; of 10 % on the last layer alone 3e-1 and 1.5e-1; a
+# layer without its MLP 1.2 and 0.8; shuffled weights 1.4 and 1.7. (0.1 % makes 1e-2 and 5e-3: as
+# much as storing weights in bfloat16, so the two cannot be told apart.)
 PRECISION = 5e-2
 
 
