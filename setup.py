@@ -8,7 +8,7 @@ setup(
     description="LTU-AS, joint audio and speech understanding, in JAX",
     python_requires=">=3.11",
     packages=find_packages(include=["ltu_jax*", "configs*", "data_pipelines*"]),
-    package_data={"ltu_jax.weights": ["golden_cases/*"]},
+    package_data={"ltu_jax.weights.parity": ["golden_cases/*"]},
     install_requires=[
         "jax>=0.10.2,<0.11",
         "flax>=0.12.8,<0.13",

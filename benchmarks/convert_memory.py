@@ -30,7 +30,7 @@ from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
-from ltu_jax.weights import io, llama, ltu_as, rules
+from ltu_jax.weights import io, llama, ltu_as, rules, shards
 from ltu_jax.weights.tensors import Tensor
 
 FULL_DEPTH = 32
@@ -83,11 +83,11 @@ def make_sources(folder: Path, *, layers: int) -> dict[str, Path]:
     plain = {path: t for path, t in params.items() if not ltu_as.is_adapter(path)}
     hf = folder / "hf"
     hf.mkdir(parents=True)
-    placed, _ = io.write_shards(
+    placed, _ = shards.write_shards(
         hf, rules.export(llama.HF_RULES, plain), stem="model", metadata={"format": "pt"},
         max_bytes=2 << 30, desc="synthetic hf",
     )  # fmt: skip
-    io.write_index(hf, placed, stem="model")
+    shards.write_index(hf, placed, stem="model")
     settings = llama.hf_config(dataclasses.asdict(whole.llama), dtype="float16", tokens={})
     write_json(hf / "config.json", settings)
     official = ltu_as.to_official(dataclasses.asdict(whole), params)

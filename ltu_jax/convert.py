@@ -19,9 +19,11 @@ from typing import Any
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
-from ltu_jax.weights import certificate, export, identify, io, store
+from ltu_jax.weights import export, shards, store
 from ltu_jax.weights.complete import Complete, open_complete
 from ltu_jax.weights.formats import FORMATS, Options, open_source
+from ltu_jax.weights.identify import describe
+from ltu_jax.weights.parity import certificate
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.tensors import DTYPES, Tensors, cast, describe_casts
 
@@ -185,8 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def info(path: Path, *, hash: bool = True) -> None:
-    """Print what `path` is; see `identify.describe`."""
-    _table(*identify.table(identify.describe(path, hash=hash)))
+    """Print what `path` is; see `describe.describe`."""
+    _table(*describe.table(describe.describe(path, hash=hash)))
 
 
 _IMPORT_ONLY = ("weights", "tokenizer", "labels", "sha256", "audio_layers", "lora_alpha")
@@ -363,7 +365,7 @@ def _as_weights(held: Complete, path: Path) -> store.Weights:
 
 def _exported(out: Path) -> Tensors:
     """The tensors of an exported Hugging Face directory, by the names of our tables."""
-    tensors = io.read_checkpoint(out)
+    tensors = shards.read_checkpoint(out)
     whisper = "model.encoder.conv1.weight" in tensors
     return {n.removeprefix("model.") if whisper else n: t for n, t in tensors.items()}
 

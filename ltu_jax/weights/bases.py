@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ltu_jax.core.files import read_json, sha256_file
 from ltu_jax.core.sharding import param_shardings
 from ltu_jax.core.trees import Params
-from ltu_jax.weights import io, llama, store
+from ltu_jax.weights import llama, shards, store
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.store import LazyParams, Weights, load_weights
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
@@ -48,7 +48,7 @@ def open_weights(
     found = llama.from_hf(path)
     config, shapes = model_shapes("llama", found.config)
     params = found.params(shapes, what=str(path))
-    hashes = _hashes(io.checkpoint_files(path).files)
+    hashes = _hashes(shards.checkpoint_files(path).files)
     has_tokenizer = any(name.startswith("tokenizer.") for name in found.files)
     return Weights(
         kind="llama",

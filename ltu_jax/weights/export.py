@@ -17,6 +17,7 @@ from ltu_jax.weights import (
     openai_whisper,
     peft_adapter,
     rules,
+    shards,
     whisper,
 )
 from ltu_jax.weights.complete import Complete
@@ -124,7 +125,7 @@ def _to_official(held: Complete, out: Path, options: Options) -> Written:
 
 def _write_file(file: Path, tensors: Tensors, *, desc: str) -> None:
     if file.suffix == ".safetensors":
-        io.write_shards(
+        shards.write_shards(
             file.parent, tensors, stem=file.stem, metadata=PT, max_bytes=ONE_FILE, desc=desc
         )
     else:
@@ -140,8 +141,10 @@ def _to_hf(held: Complete, out: Path, options: Options) -> Written:
     tensors, notes = _rounded(tensors, options)
     stored = _common_dtype(tensors)
     with atomic_dir(out) as folder:
-        placed, _ = io.write_shards(folder, tensors, stem="model", metadata=PT, desc="export hf")
-        io.write_index(folder, placed, stem="model")
+        placed, _ = shards.write_shards(
+            folder, tensors, stem="model", metadata=PT, desc="export hf"
+        )
+        shards.write_index(folder, placed, stem="model")
         if held.kind == "whisper":
             notes += whisper.write_hf_files(
                 folder, held.config, dtype=stored, tokenizer_dir=held.tokenizer_dir

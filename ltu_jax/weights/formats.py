@@ -9,11 +9,11 @@ from ltu_jax.weights import (
     complete,
     ct2_whisper,
     gguf_llama,
-    io,
     llama,
     ltu_as,
     openai_whisper,
     peft_adapter,
+    shards,
     whisper,
     whisper_at,
 )
@@ -140,5 +140,5 @@ def open_source(name: str, paths: Sequence[Path], options: Options) -> Import:
     if options.sha256 is not None and not form.parts:
         if not paths[0].is_file():
             raise UserError(f"--sha256 needs --weights to be a file; {paths[0]} is not")
-        io.check_sha256(paths[0], expected=options.sha256)
+        shards.check_sha256(paths[0], expected=options.sha256)
     return form.open(paths, options)

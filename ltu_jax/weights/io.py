@@ -1,4 +1,4 @@
-"""Foreign weight files by name: single, sharded, safetensors or PyTorch (the only torch here)."""
+"""PyTorch files, read without running them and written without holding them; the door of torch."""
 
 import contextlib
 import io
@@ -17,20 +17,16 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from tqdm import tqdm
 
-from ltu_jax.core.files import read_json, sha256_file, write_json
 from ltu_jax.weights.safetensors_file import (
     blocks,
     explained,
     file_tensor,
-    read_safetensors,
+    progress_bar,
     require_space,
-    write_safetensors,
 )
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, array_tensor, damaged
 
-SHARD_BYTES = 4 << 30
 # weights_only is documented as safe, and was made so, step by step: CVE-2025-32434 ran code until
 # 2.6, CVE-2026-24747 corrupted memory until 2.10.
 MIN_TORCH = (2, 10)
@@ -42,20 +38,6 @@ _UNREADABLE = (
     RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
     AssertionError, ArithmeticError, MemoryError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
-
-
-def check_sha256(path: str | Path, *, expected: str) -> None:
-    """Compare a file with its pinned hash.
-
-    Raises:
-        WeightsError: the hashes differ.
-    """
-    found = sha256_file(path)
-    if found != expected.lower():
-        raise damaged(Path(path), f"its sha256 is {found}, expected {expected.lower()}")
-
-
-# --- PyTorch --------------------------------------------------------------------------------------
 
 
 def torch_module(reason: str) -> ModuleType:
@@ -359,158 +341,3 @@ def _pickled(torch: ModuleType, value: Any) -> bytes:
     buffer = io.BytesIO()
     Pickler(buffer, protocol=2).dump(value)
     return buffer.getvalue()
-
-
-# --- any file -------------------------------------------------------------------------------------
-
-_TORCH_SUFFIXES = (".bin", ".pt", ".pth")
-
-
-def read_file(path: str | Path) -> dict[str, Tensor]:
-    """Open one weight file by its suffix: safetensors or a PyTorch state dict."""
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)
-    if path.suffix in _TORCH_SUFFIXES:
-        return read_torch(path)
-    raise WeightsError(
-        f"{path}: unknown weight file suffix {path.suffix!r}; known are .safetensors, "
-        f"{', '.join(_TORCH_SUFFIXES)}"
-    )
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Open a weight file, or a Hugging Face directory with one file or shards and an index.
-
-    Raises:
-        WeightsError: nothing to read, a shard missing, or a name in two shards.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return read_file(path)
-    found = checkpoint_files(path)
-    if len(found.files) == 1 and found.index is None:
-        return read_file(found.files[0])
-    tensors: dict[str, Tensor] = {}
-    for file in found.files:
-        for name, tensor in read_file(file).items():
-            if name in tensors:
-                raise WeightsError(f"{file}: {name} is also in another shard")
-            tensors[name] = tensor
-    lost = sorted(set(found.names) - set(tensors))
-    if lost:
-        raise damaged(
-            path, f"{len(lost)} tensors of {found.index.name} are in no shard: {lost[:10]}"
-        )
-    return tensors
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointFiles:
-    """The weight files of a directory, the index that lists them, the names that it promises."""
-
-    files: tuple[Path, ...]
-    index: Path | None
-    names: tuple[str, ...]
-
-
-def checkpoint_files(path: Path) -> CheckpointFiles:
-    """Which files a Hugging Face directory keeps its weights in.
-
-    Raises:
-        WeightsError: none, a shard missing, or an index that leads out of the directory.
-    """
-    for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
-        index = path / f"{stem}{suffix}.index.json"
-        if (path / f"{stem}{suffix}").is_file():
-            return CheckpointFiles(files=(path / f"{stem}{suffix}",), index=None, names=())
-        if index.is_file():
-            return _indexed(path, index, suffix)
-    raise WeightsError(
-        f"{path} holds no weights: expected model.safetensors, pytorch_model.bin or one of them "
-        "in shards with its .index.json"
-    )
-
-
-def _indexed(path: Path, index: Path, suffix: str) -> CheckpointFiles:
-    settings = read_json(index)
-    listed = settings.get("weight_map") if isinstance(settings, dict) else None
-    if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
-        raise WeightsError(f"{index} has no weight_map of file names")
-    shards = sorted(set(listed.values()))
-    # a shard is a plain name of the index's own kind: anything else could read outside the folder
-    odd = [name for name in shards if Path(name).name != name or not name.endswith(suffix)]
-    if odd:
-        raise WeightsError(
-            f"{index} is refused: it names {odd[0]!r}, which is no {suffix} file beside it"
-        )
-    missing = [name for name in shards if not (path / name).is_file()]
-    if missing:
-        raise WeightsError(f"{path} lacks {len(missing)} of {len(shards)} shards: {missing[:10]}")
-    files = tuple(path / name for name in shards)
-    return CheckpointFiles(files=files, index=index, names=tuple(listed))
-
-
-# --- shards ---------------------------------------------------------------------------------------
-
-
-def write_shards(
-    folder: Path,
-    tensors: Tensors,
-    *,
-    stem: str,
-    metadata: Mapping[str, str],
-    max_bytes: int = SHARD_BYTES,
-    desc: str | None = None,
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Write `stem.safetensors`, or `stem-00001-of-0000N.safetensors` above `max_bytes`.
-
-    Args:
-        folder: where to write.
-        tensors: read one after the other, in blocks.
-        stem: begins the file names.
-        metadata: strings for the header of each file.
-        max_bytes: of the numbers in a file; a larger tensor has a file of its own.
-        desc: label of the progress bar; None shows none.
-
-    Returns:
-        ({tensor name: file name}, {file name: hex SHA-256}).
-    """
-    groups: list[dict[str, Tensor]] = [{}]
-    held = 0
-    for name, tensor in tensors.items():
-        if groups[-1] and held + tensor.nbytes > max_bytes:
-            groups.append({})
-            held = 0
-        groups[-1][name] = tensor
-        held += tensor.nbytes
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    require_space(folder, total)
-    placed: dict[str, str] = {}
-    hashes: dict[str, str] = {}
-    with progress_bar(desc, total) as bar:
-        for number, group in enumerate(groups):
-            tail = "" if len(groups) == 1 else f"-{number + 1:05d}-of-{len(groups):05d}"
-            file = f"{stem}{tail}.safetensors"
-            hashes[file] = write_safetensors(
-                folder / file, group, metadata=metadata, progress=bar.update
-            )
-            placed.update(dict.fromkeys(group, file))
-    return placed, hashes
-
-
-def write_index(folder: Path, placed: Mapping[str, str], *, stem: str) -> None:
-    """Write `stem.safetensors.index.json` when the tensors are in more than one file."""
-    files = set(placed.values())
-    if len(files) < 2:
-        return
-    total = sum((folder / name).stat().st_size for name in files)
-    index = {"metadata": {"total_size": total}, "weight_map": dict(placed)}
-    write_json(folder / f"{stem}.safetensors.index.json", index)
-
-
-def progress_bar(desc: str | None, total: int) -> tqdm:
-    """A bar that counts bytes."""
-    return tqdm(
-        desc=desc, total=total, unit="B", unit_scale=True, unit_divisor=1000, disable=desc is None
-    )

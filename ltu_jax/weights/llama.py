@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.weights import io, rope, store
+from ltu_jax.weights import rope, shards, store
 from ltu_jax.weights.diagnosis import architecture, likely_cause
 from ltu_jax.weights.rules import SAME, Import, Rule, dense, rule
 from ltu_jax.weights.settings import positive, read_settings, whole
@@ -225,7 +225,7 @@ def from_hf(path: str | Path) -> Import:
             f"{path}: weights of another architecture: found model_type "
             f"{settings.get('model_type')}, expected {', '.join(MODEL_TYPES)}"
         )
-    tensors = io.read_checkpoint(path)
+    tensors = shards.read_checkpoint(path)
     config, notes = config_from_hf(settings, tensors, what=str(path))
     tensors = rope.check_inv_freq(
         tensors, head_dim=config["head_dim"], theta=config["rope_theta"], what=str(path)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ltu_jax.weights import adapter_config, diagnosis, io, llama, ltu_as_base, rope
+from ltu_jax.weights import adapter_config, diagnosis, llama, ltu_as_base, rope, shards
 from ltu_jax.weights.rules import (
     LINEAR,
     Import,
@@ -118,7 +118,7 @@ def from_official(
     dicts = (FILE, "model*.safetensors", "pytorch_model*.bin")
     if (path / adapter_config.FILE).is_file() and not any(any(path.glob(name)) for name in dicts):
         raise WeightsError(f"{what} is a PEFT adapter directory; import it with `--from peft`")
-    found = io.read_checkpoint(path / FILE if (path / FILE).is_file() else path)
+    found = shards.read_checkpoint(path / FILE if (path / FILE).is_file() else path)
     tensors = canonical_tensors(found, what=what)
     check_audio(tensors, what=what)
     settings, known, files = ltu_as_base.settings(base)

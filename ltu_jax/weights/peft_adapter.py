@@ -17,7 +17,7 @@ from typing import Any
 
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.weights import adapter_config, io, ltu_as, ltu_as_base
+from ltu_jax.weights import adapter_config, ltu_as, ltu_as_base, shards
 from ltu_jax.weights.rules import Import
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
 
@@ -37,7 +37,7 @@ class PeftAdapter:
     def write(self, folder: Path, *, desc: str | None = None) -> int:
         """Write the files into an existing folder; returns the number of tensors."""
         for name, tensors in self.tensors.items():
-            io.write_shards(
+            shards.write_shards(
                 folder,
                 tensors,
                 stem=name.removesuffix(".safetensors"),
@@ -150,12 +150,12 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path} has no {_STEM}.safetensors and no {_STEM}.bin: the LoRA weights are missing"
         )
-    tensors = ltu_as.canonical_tensors(io.read_file(file), what=str(file))
+    tensors = ltu_as.canonical_tensors(shards.read_file(file), what=str(file))
     if not any(".lora_A." in name for name in tensors):
         raise WeightsError(f"{file} has no lora_A among its {len(tensors)} names")
     if (path / AUDIO_FILE).is_file():
         audio = ltu_as.canonical_tensors(
-            io.read_file(path / AUDIO_FILE), what=str(path / AUDIO_FILE)
+            shards.read_file(path / AUDIO_FILE), what=str(path / AUDIO_FILE)
         )
         twice = sorted(set(audio) & set(tensors))
         if twice:

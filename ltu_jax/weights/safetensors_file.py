@@ -17,6 +17,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+from tqdm import tqdm
 
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, damaged
 
@@ -251,3 +252,10 @@ def explained(path: Path) -> Iterator[None]:
         raise WeightsError(
             f"{path} could not be written: {os.strerror(error.errno)}; nothing is left of it"
         ) from None
+
+
+def progress_bar(desc: str | None, total: int) -> tqdm:
+    """A bar that counts bytes."""
+    return tqdm(
+        desc=desc, total=total, unit="B", unit_scale=True, unit_divisor=1000, disable=desc is None
+    )

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ltu_jax.core.files import atomic_dir, sha256_file, write_json
 from ltu_jax.core.trees import shorten
-from ltu_jax.weights import io
+from ltu_jax.weights import shards
 from ltu_jax.weights.diagnosis import complain
 from ltu_jax.weights.safetensors_file import read_safetensors
 from ltu_jax.weights.settings import read_settings
@@ -99,7 +99,7 @@ def save_weights(
     params: Mapping[str, np.ndarray] | Mapping[str, Tensor],
     source: Mapping[str, Any],
     files: Iterable[str | os.PathLike] | Mapping[str, str | bytes | os.PathLike] = (),
-    max_shard_bytes: int = io.SHARD_BYTES,
+    max_shard_bytes: int = shards.SHARD_BYTES,
     desc: str | None = None,
 ) -> str:
     """Write a weights directory; the folder appears only when it is complete.
@@ -129,7 +129,7 @@ def save_weights(
         files = {Path(file).name: Path(file) for file in files}
     dtypes = {tensor.dtype.name for tensor in tensors.values()}
     with atomic_dir(path) as folder:
-        _, hashes = io.write_shards(
+        _, hashes = shards.write_shards(
             folder,
             tensors,
             stem="params",
@@ -233,7 +233,7 @@ def load_weights(
     if verify:
         big = sum((path / name).stat().st_size for name in hashes) > 2 << 30
         for name in tqdm(hashes, desc=f"checking {path.name}", disable=not big):
-            io.check_sha256(path / name, expected=hashes[name])
+            shards.check_sha256(path / name, expected=hashes[name])
     tensors: dict[str, Tensor] = {}
     for name in hashes:
         if name.startswith("params") and name.endswith(".safetensors"):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ltu_jax.core.files import read_json, write_json
-from ltu_jax.weights import io
+from ltu_jax.weights import shards
 from ltu_jax.weights.diagnosis import Shapes, architecture
 from ltu_jax.weights.rules import CONV, SAME, Import, Rule, dense, export, norm, rule
 from ltu_jax.weights.settings import read_settings
@@ -83,7 +83,7 @@ def from_hf(path: str | Path) -> Import:
             f"{path}/config.json: encoder_attention_heads and decoder_attention_heads are "
             f"{heads[0]!r} and {heads[1]!r}; the shapes do not tell them, so it must"
         )
-    read = io.read_checkpoint(path)
+    read = shards.read_checkpoint(path)
     tensors = {name.removeprefix("model."): tensor for name, tensor in read.items()}
     if len(tensors) != len(read):
         twice = next(name for name in tensors if name in read and f"model.{name}" in read)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ltu_jax.weights import io
+from ltu_jax.weights import shards
 from ltu_jax.weights.diagnosis import architecture
 from ltu_jax.weights.ltu_as import OFFICIAL_HEADS, WHISPER_DEPTH
 from ltu_jax.weights.rules import Import, Rule, dense, norm
@@ -62,7 +62,7 @@ def from_whisper_at(
             table of other labels. Names and shapes are checked by `Import.params`.
     """
     path = Path(path)
-    tensors, encoder = _split(io.read_file(path), path=path)
+    tensors, encoder = _split(shards.read_file(path), path=path)
     (d_model, _), (count, _) = _matrix(tensors, _QUERY, path), _matrix(tensors, _HEAD, path)
     low = _DOWN in tensors
     width = _matrix(tensors, _DOWN, path)[1] if low else d_model

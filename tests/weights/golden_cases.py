@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from ltu_jax.weights import golden
+from ltu_jax.weights.parity import golden
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ROW = 1  # of the batch: "Describe the music genre with a sentence?", left-padded

@@ -13,20 +13,10 @@ from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.tltr import TaggerConfig, TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.weights import (
-    certificate,
-    comparison,
-    golden,
-    io,
-    llama,
-    ltu_as,
-    memory,
-    reference,
-    whisper,
-    whisper_at,
-)
+from ltu_jax.weights import io, llama, ltu_as, whisper, whisper_at
 from ltu_jax.weights import rules as tables
 from ltu_jax.weights.fingerprint import KEY
+from ltu_jax.weights.parity import certificate, comparison, golden, memory, reference
 from ltu_jax.weights.safetensors_file import read_safetensors
 from ltu_jax.weights.store import LazyParams, Weights, load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError, array_tensor

@@ -16,7 +16,7 @@ from hostile_files import gguf_llama, hf_llama
 from safetensors.numpy import load_file, save_file
 
 from ltu_jax import convert
-from ltu_jax.weights import identify, recognise
+from ltu_jax.weights.identify import describe, recognise
 
 
 def _sparse(path: Path, shapes: dict[str, list[int]], *, dtype: str = "F16", **metadata) -> Path:
@@ -52,10 +52,10 @@ def official(golden):
     return every, trained, {n: s for n, s in trained.items() if "lora" not in n}
 
 
-def _told(path: Path, **settings) -> identify.Description:
+def _told(path: Path, **settings) -> describe.Description:
     """The description, after the checks that hold for every one of them."""
-    found = identify.describe(path, **({"hash": False} | settings))
-    rows = identify.table(found)
+    found = describe.describe(path, **({"hash": False} | settings))
+    rows = describe.table(found)
     assert [name for name, _ in rows[:2]] == ["path", "format"]
     assert all(value and "\n" not in value for _, value in rows)
     assert found.next is None or not found.problems
@@ -67,7 +67,7 @@ def _told(path: Path, **settings) -> identify.Description:
     return found
 
 
-def _problem(found: identify.Description) -> str:
+def _problem(found: describe.Description) -> str:
     assert found.problems and found.next is None
     return " ".join(found.problems)
 
@@ -379,7 +379,7 @@ def test_a_file_without_permission(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "open", denied)  # as root, chmod denies nothing
-    found = identify.describe(path)
+    found = describe.describe(path)
     assert found.problems == (f"{path} cannot be read: Permission denied",)
 
 
@@ -398,7 +398,7 @@ def test_a_mixed_folder_lists_what_lies_there(tmp_path):
 def test_hashes_and_licences(tmp_path):
     (tmp_path / "a.json").write_bytes(b"abc")
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert identify.describe(tmp_path / "a.json").sha256 == digest
+    assert describe.describe(tmp_path / "a.json").sha256 == digest
     folder = tmp_path / "hf"
     folder.mkdir()
     hf_llama(folder)

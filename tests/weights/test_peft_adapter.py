@@ -19,7 +19,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.weights import adapter_config, io, llama, ltu_as, peft_adapter
+from ltu_jax.weights import adapter_config, llama, ltu_as, peft_adapter, shards
 from ltu_jax.weights.lora_merge import merged
 from ltu_jax.weights.rules import export
 from ltu_jax.weights.store import load_weights
@@ -367,7 +367,7 @@ def test_merged_loads_without_peft_and_equals_peft_merged(base, tmp_path):
     config, params = _write(base, tmp_path / "adapter", TARGETS["all"])
     plain = export(llama.HF_RULES, merged(tiny.as_dict(config), as_tensors(params)))
     (tmp_path / "hf").mkdir()
-    io.write_shards(tmp_path / "hf", plain, stem="model", metadata={"format": "pt"})
+    shards.write_shards(tmp_path / "hf", plain, stem="model", metadata={"format": "pt"})
     settings = llama.hf_config(tiny.as_dict(config.llama), dtype="float32", tokens={})
     (tmp_path / "hf" / "config.json").write_text(json.dumps(settings))
     ours = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()

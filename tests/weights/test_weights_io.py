@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from ltu_jax.weights import io
+from ltu_jax.weights import io, shards
 from ltu_jax.weights.safetensors_file import read_safetensors, write_safetensors
 from ltu_jax.weights.tensors import WeightsError, as_tensors
 
@@ -53,9 +53,9 @@ def test_every_truncation_is_reported(tmp_path):
 def test_sha256(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    io.check_sha256(tmp_path / "x", expected=digest.upper())
+    shards.check_sha256(tmp_path / "x", expected=digest.upper())
     with pytest.raises(WeightsError, match=f"sha256 is {digest}, expected 00ff"):
-        io.check_sha256(tmp_path / "x", expected="00ff")
+        shards.check_sha256(tmp_path / "x", expected="00ff")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -68,7 +68,7 @@ def test_torch_state_dicts(tmp_path, legacy):
     }
     file = tmp_path / "pytorch_model.bin"
     torch.save(state, file, _use_new_zipfile_serialization=not legacy)
-    found = io.read_checkpoint(tmp_path)
+    found = shards.read_checkpoint(tmp_path)
     for name, value in state.items():
         assert found[name].shape == tuple(value.shape)
         np.testing.assert_array_equal(
@@ -77,7 +77,7 @@ def test_torch_state_dicts(tmp_path, legacy):
         assert found[name].dtype == found[name].read().dtype
     file.write_bytes(file.read_bytes()[:-200])
     with pytest.raises(WeightsError, match="is damaged"):
-        io.read_checkpoint(tmp_path)
+        shards.read_checkpoint(tmp_path)
 
 
 class _Evil:
@@ -90,20 +90,20 @@ def test_a_pickle_with_code_is_refused(tmp_path, capsys):
     (tmp_path / "b.bin").write_bytes(pickle.dumps({"x": _Evil()}, protocol=2))
     for name in ("a.bin", "b.bin"):
         with pytest.raises(WeightsError, match="wants to run code.*refused"):
-            io.read_file(tmp_path / name)
+            shards.read_file(tmp_path / name)
     assert "code ran" not in capsys.readouterr().out
 
 
 def test_a_nested_or_empty_pickle_is_explained(tmp_path):
     torch.save({"model": {"w": torch.ones(1)}}, tmp_path / "a.bin")
     with pytest.raises(WeightsError, match="'model' is a dict; save the inner state dict"):
-        io.read_file(tmp_path / "a.bin")
+        shards.read_file(tmp_path / "a.bin")
     torch.save([torch.ones(1)], tmp_path / "b.pt")
     with pytest.raises(WeightsError, match="holds a list, not a state dict"):
-        io.read_file(tmp_path / "b.pt")
+        shards.read_file(tmp_path / "b.pt")
     (tmp_path / "c.ckpt").write_bytes(b"")
     with pytest.raises(WeightsError, match="unknown weight file suffix '.ckpt'"):
-        io.read_file(tmp_path / "c.ckpt")
+        shards.read_file(tmp_path / "c.ckpt")
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -145,7 +145,7 @@ def test_what_is_written_is_what_the_library_writes(tmp_path):
     save_file(arrays, tmp_path / "theirs", metadata={"format": "pt"})
     digest = write_safetensors(tmp_path / "ours", as_tensors(arrays), metadata={"format": "pt"})
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
-    io.check_sha256(tmp_path / "theirs", expected=digest)
+    shards.check_sha256(tmp_path / "theirs", expected=digest)
 
 
 def test_views_of_one_storage(tmp_path):
@@ -169,7 +169,7 @@ def test_a_full_disk_is_found_before_writing(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     tensors = as_tensors({"w": np.zeros(1000, np.float32)})
     for write in (
-        lambda: io.write_shards(tmp_path, tensors, stem="x", metadata={}),
+        lambda: shards.write_shards(tmp_path, tensors, stem="x", metadata={}),
         lambda: io.write_torch(tmp_path / "x.bin", tensors),
     ):
         with pytest.raises(WeightsError, match="are needed and 0.00 GB are free"):
@@ -183,13 +183,13 @@ def test_shards_follow_their_index(tmp_path):
     placed = {name: f"model-0000{i}-of-00002.safetensors" for i, name in enumerate("ab", 1)}
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": placed}))
-    assert set(io.read_checkpoint(tmp_path)) == {"a", "b"}
+    assert set(shards.read_checkpoint(tmp_path)) == {"a", "b"}
     index.write_text(json.dumps({"weight_map": placed | {"c": placed["a"]}}))
     with pytest.raises(WeightsError, match=r"1 tensors of .* are in no shard: \['c'\]"):
-        io.read_checkpoint(tmp_path)
+        shards.read_checkpoint(tmp_path)
     (tmp_path / placed["b"]).unlink()
     with pytest.raises(WeightsError, match="lacks 1 of 2 shards"):
-        io.read_checkpoint(tmp_path)
+        shards.read_checkpoint(tmp_path)
     index.unlink()
     with pytest.raises(WeightsError, match="holds no weights"):
-        io.read_checkpoint(tmp_path)
+        shards.read_checkpoint(tmp_path)

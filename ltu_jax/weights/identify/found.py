@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ltu_jax.weights.recognise import Model
+from ltu_jax.weights.identify.recognise import Model
 from ltu_jax.weights.tensors import Tensor
 
 HEAD_BYTES = 4096  # of a file, enough to tell its kind

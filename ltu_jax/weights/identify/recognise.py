@@ -11,7 +11,13 @@ from typing import Any
 from ltu_jax.core.trees import shorten
 from ltu_jax.weights import llama, ltu_as
 from ltu_jax.weights.diagnosis import architecture
-from ltu_jax.weights.published import Shapes, llama_size, llama_sizes, llama_words, whisper_words
+from ltu_jax.weights.identify.published import (
+    Shapes,
+    llama_size,
+    llama_sizes,
+    llama_words,
+    whisper_words,
+)
 
 # How four spellings of Whisper name: first convolution, token embedding, a block, an MLP in it.
 _WHISPER_SPELLINGS = {

@@ -8,8 +8,8 @@ from typing import Any
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
 from ltu_jax.weights import store
-from ltu_jax.weights.identify_found import Found, dtypes_of, only_problem
-from ltu_jax.weights.recognise import Model, recognise_ours
+from ltu_jax.weights.identify.found import Found, dtypes_of, only_problem
+from ltu_jax.weights.identify.recognise import Model, recognise_ours
 
 _CHECKPOINT_KINDS = {
     "ltu-as-checkpoint": "LTU-AS checkpoint of ltu_jax (Orbax)",

@@ -4,7 +4,7 @@ import re
 import struct
 from pathlib import Path
 
-from ltu_jax.weights.identify_found import HEAD_BYTES, Found, only_problem
+from ltu_jax.weights.identify.found import HEAD_BYTES, Found, only_problem
 
 _AUDIO = (
     (b"fLaC", "FLAC"), (b"OggS", "Ogg"), (b"ID3", "MP3"), (b"\xff\xfb", "MP3"),

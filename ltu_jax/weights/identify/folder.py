@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.weights import adapter_config, io, llama, ltu_as
-from ltu_jax.weights.identify_file import identify_ct2, identify_file
-from ltu_jax.weights.identify_found import HEAD_BYTES, Found, dtypes_of, leftover, only_problem
-from ltu_jax.weights.identify_ours import our_records, our_run, our_weights, settings_of
-from ltu_jax.weights.recognise import recognise
+from ltu_jax.weights import adapter_config, llama, ltu_as, shards
+from ltu_jax.weights.identify.file import identify_ct2, identify_file
+from ltu_jax.weights.identify.found import HEAD_BYTES, Found, dtypes_of, leftover, only_problem
+from ltu_jax.weights.identify.ours import our_records, our_run, our_weights, settings_of
+from ltu_jax.weights.identify.recognise import recognise
 from ltu_jax.weights.tensors import WeightsError
 
 _LOOSE = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".msgpack", ".h5")
@@ -163,7 +163,7 @@ def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix:
     if model_type is not None:
         format += f", model_type {str(model_type)[:40]!r}"
     try:
-        tensors = io.read_checkpoint(_single(path, stem, suffix))
+        tensors = shards.read_checkpoint(_single(path, stem, suffix))
     except UserError as error:
         return only_problem(format, str(error))
     shapes = {name: tensor.shape for name, tensor in tensors.items()}

@@ -15,16 +15,8 @@ from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TaggerConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.preprocessing import audio
-from ltu_jax.weights import (
-    fingerprint,
-    golden,
-    llama,
-    lora_merge,
-    ltu_as,
-    reference,
-    rules,
-    whisper,
-)
+from ltu_jax.weights import fingerprint, llama, lora_merge, ltu_as, rules, whisper
+from ltu_jax.weights.parity import golden, reference
 from ltu_jax.weights.store import Weights
 from ltu_jax.weights.tensors import Tensors
 from ltu_jax.weights.whisper_tokens import ENGLISH_VOCAB, special_tokens

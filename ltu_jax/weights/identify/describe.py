@@ -15,10 +15,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ltu_jax.weights.identify_file import identify_file
-from ltu_jax.weights.identify_folder import identify_folder
-from ltu_jax.weights.identify_found import HEAD_BYTES, Found, only_problem
-from ltu_jax.weights.published import parameter_count
+from ltu_jax.weights.identify.file import identify_file
+from ltu_jax.weights.identify.folder import identify_folder
+from ltu_jax.weights.identify.found import HEAD_BYTES, Found, only_problem
+from ltu_jax.weights.identify.published import parameter_count
 
 _BAR_BYTES = 1 << 30  # hashing less takes a few seconds
 _UNTELLING = ("model", "pytorch_model", "weights", "adapter_model")  # file names of everybody

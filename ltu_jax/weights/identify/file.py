@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ltu_jax.weights import ct2_file, ct2_whisper, gguf_header, io, safetensors_file
-from ltu_jax.weights.identify_found import Found, dtypes_of, leftover, only_problem
-from ltu_jax.weights.identify_other import numpy_array, other, pointer, unknown
-from ltu_jax.weights.recognise import recognise
+from ltu_jax.weights.identify.found import Found, dtypes_of, leftover, only_problem
+from ltu_jax.weights.identify.other import numpy_array, other, pointer, unknown
+from ltu_jax.weights.identify.recognise import recognise
 from ltu_jax.weights.tensors import Tensor, WeightsError
 
 _TORCH_LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # its magic number, as a pickle holds it

@@ -1,0 +1,1 @@
+"""What a file or folder is, in plain words: `describe.describe(path)`."""
