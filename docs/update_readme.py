@@ -1,4 +1,4 @@
-"""Rewrite the two made parts of README.md: the demo's numbers and one line per file.
+"""Rewrite the made parts of README.md: the demo's numbers, the converter's, one line per file.
 
     python docs/update_readme.py [runs/demo/summary.json]
 
@@ -18,9 +18,13 @@ from pathlib import Path
 from ltu_jax.core.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "demo.json"
+MEASURED = ROOT / "benchmarks" / "results"
+RESULTS = MEASURED / "demo.json"
 MODES = ("joint", "audio", "text", "shuffled", "silence")
-PATTERNS = ("configs/*.py", "ltu_jax/*.py", "data_pipelines/*.py", "docs/*", "tpu_scripts/*")
+PATTERNS = (
+    "configs/*.py", "ltu_jax/*.py", "data_pipelines/*.py", "benchmarks/*.py", "docs/*",
+    "tpu_scripts/*",
+)  # fmt: skip
 
 
 def numbers() -> str:
@@ -45,6 +49,54 @@ def numbers() -> str:
     total = sum(result["seconds"].values()) / 60
     lines += ["", f"Seconds: {seconds}; in all {total:.1f} minutes, installation not counted."]
     return "\n".join(lines)
+
+
+def conversions() -> str:
+    """What `benchmarks/convert_memory.py` and `benchmarks/certificate.py` measured."""
+    memory, parity = (MEASURED / f"{name}.json" for name in ("convert_memory", "certificate_cpu"))
+    if not memory.exists() or not parity.exists():
+        return "Not measured yet."
+    result = read_json(memory)
+    depths = sorted({row["layers"] for row in result["rows"]})
+    lines = [
+        f"Synthetic checkpoints with the tensor shapes of 7B, float16, {depths[0]} and {depths[-1]} "
+        f"layers ({result['hardware']}, {result['date']}, `python -m benchmarks.convert_memory`): "
+        f"peak resident memory, of which Python and JAX alone are "
+        f"{result['start_bytes'] / 1e9:.2f} GB and the largest tensor "
+        f"{result['largest_tensor_bytes'] / 1e9:.2f} GB.",
+        "",
+        f"| conversion | {' | '.join(f'GB, {n} layers' for n in depths)} | projected to 32 layers "
+        "| MB/s | peak / transformers' |",
+        f"|---|{'---|' * len(depths)}---|---|---|",
+    ]
+    for name, summary in result["summary"].items():
+        rows = {row["layers"]: row for row in result["rows"] if row["conversion"] == name}
+        peaks = " | ".join(f"{rows[n]['peak_bytes'] / 1e9:.2f}" for n in depths)
+        lines.append(
+            f"| {name} | {peaks} | {summary['projected_peak_bytes_at_32_layers'] / 1e9:.2f} | "
+            f"{rows[depths[-1]]['mb_per_second']:.0f} | {summary['ratio_to_transformers']:.2f} |"
+        )
+    lines += ["", _certificates(read_json(parity))]
+    return "\n".join(lines)
+
+
+def _certificates(result: dict) -> str:
+    """Largest errors of the certificates, absolute and relative to the module's largest value."""
+    found = []
+    for made in result["certificates"]:
+        if made["dtype"] != "float32":
+            continue
+        rows = {row["module"]: row for row in made["modules"]}
+        ends = [rows[name] for name in ("encoder.ln_post", "logits") if name in rows]
+        shown = ", ".join(
+            f"{row['module']} {row['max_abs']:.1e} ({row['max_rel']:.1e})" for row in ends
+        )
+        found.append(f"{made['weights']['name']}: {shown}")
+    return (
+        "Real weights against `transformers` in float32 on CPU, largest error and, in brackets, the "
+        "same divided by the largest value of that output (`python -m benchmarks.certificate`): "
+        f"{'; '.join(found)}. No GPU has been tried."
+    )
 
 
 def files() -> str:
@@ -79,8 +131,9 @@ def hardware() -> str:
 
 
 def rewritten(text: str) -> str:
-    """`text` with both parts made anew between their markers."""
-    for name, block in (("demo numbers", numbers()), ("files", files())):
+    """`text` with the made parts made anew between their markers."""
+    made = {"demo numbers": numbers(), "convert numbers": conversions(), "files": files()}
+    for name, block in made.items():
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         head, _, rest = text.partition(begin)
         _, _, tail = rest.partition(end)

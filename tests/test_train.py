@@ -10,13 +10,16 @@ import jax
 import numpy as np
 import pytest
 
+import ltu_jax
 from ltu_jax import train
+from ltu_jax.convert import export_weights
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.stages import run as stages_run
 from ltu_jax.training import checkpoint
+from ltu_jax.weights import store
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
 from ltu_jax.weights.store import save_weights
 
@@ -241,6 +244,22 @@ def test_stage_1_from_a_random_tltr_is_refused_unless_asked(place, tmp_path):
     with pytest.raises(UserError, match="would start from a TLTR that has learned nothing"):
         train.main(start)
     assert train.main([*start, "--config.allow_random_tltr=True", "--config.steps=2"]) == 0
+
+
+def test_a_hugging_face_directory_is_trained_over_as_it_lies(trained, place, tmp_path):
+    export_weights("hf", checkpoint=place / "llama", out=tmp_path / "hf")
+    assert not store.is_weights_dir(tmp_path / "hf")
+    start = f"--config.init_from={trained / 'stage1'}"
+    losses = []
+    for llama in (place / "llama", tmp_path / "hf"):
+        run_dir = tmp_path / f"over-{llama.name}"
+        over = f"--config.weights.llama={llama}"
+        assert train.main([*stage_arguments(place, "stage2", run_dir, start), over]) == 0
+        losses.append(logged(run_dir))
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+    # the run answers by itself: it names the Hugging Face directory as its base
+    model = ltu_jax.load(tmp_path / "over-hf")
+    assert model.tokenizer is not None and model.listener is not None
 
 
 def test_a_checkpoint_of_another_size(trained, place, tmp_path):
