@@ -14,11 +14,9 @@ import dataclasses
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
-import time
 from datetime import date
 from pathlib import Path
 
@@ -244,9 +242,7 @@ def main() -> None:
             "largest_tensor_bytes": int(largest),
             "start_bytes": start,
             "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
-            "page_size": resource.getpagesize(),
             "date": date.today().isoformat(),
-            "seconds_at": time.strftime("%H:%M:%S"),
         },
     )
     print(f"written to {asked.json}")
