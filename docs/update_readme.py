@@ -60,8 +60,8 @@ def conversions() -> str:
     depths = sorted({row["layers"] for row in result["rows"]})
     lines = [
         f"Synthetic checkpoints with the tensor shapes of 7B, float16, {depths[0]} and "
-        f"{depths[-1]} layers ({result['hardware']}, {result['date']}, `python -m benchmarks.convert_memory`): "
-        f"peak resident memory, of which Python and JAX alone are "
+        f"{depths[-1]} layers ({result['hardware']}, {result['date']}, `python -m "
+        "benchmarks.convert_memory`): peak resident memory, of which Python and JAX alone are "
         f"{result['start_bytes'] / 1e9:.2f} GB and the largest tensor "
         f"{result['largest_tensor_bytes'] / 1e9:.2f} GB.",
         "",
@@ -94,7 +94,8 @@ def _certificates(result: dict) -> str:
         found.append(f"{made['weights']['name']}: {shown}")
     return (
         "Real weights against `transformers` in float32 on CPU, largest error and, in brackets, "
-        "the same divided by the largest value of that output (`python -m benchmarks.certificate`): "
+        "the same divided by the largest value of that output "
+        "(`python -m benchmarks.certificate`): "
         f"{'; '.join(found)}. No GPU has been tried."
     )
 
