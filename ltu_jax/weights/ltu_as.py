@@ -17,10 +17,10 @@ from ltu_jax.weights.rules import (
     Import,
     Rule,
     Shapes,
+    attention_block,
     dense,
     export,
     foreign_shapes,
-    norm,
     rule,
 )
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, array_tensor
@@ -44,13 +44,7 @@ def _rules() -> tuple[Rule, ...]:
         table.append(rule(f"{foreign}.lora_A.default.weight", f"{ours}.lora_a", LINEAR))
         table.append(rule(f"{foreign}.lora_B.default.weight", f"{ours}.lora_b", LINEAR))
     for block in ("time_tr", "layer_tr"):
-        foreign, ours = f"{ROOT}model.audio_encoder.{block}", f"tltr.{block}"
-        for part in ("query", "key", "value", "out"):
-            table += dense(f"{foreign}.attn.{part}", f"{ours}.attn.{part}", bias=part != "key")
-        table += norm(f"{foreign}.attn_ln", f"{ours}.attn_ln")
-        table += dense(f"{foreign}.mlp.0", f"{ours}.mlp.up")
-        table += dense(f"{foreign}.mlp.2", f"{ours}.mlp.down")
-        table += norm(f"{foreign}.mlp_ln", f"{ours}.mlp_ln")
+        table += attention_block(f"{ROOT}model.audio_encoder.{block}", f"tltr.{block}")
     table += dense(f"{ROOT}model.audio_proj.1", "audio_proj")
     return tuple(table)
 

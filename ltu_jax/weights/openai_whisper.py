@@ -11,7 +11,7 @@ from typing import Any
 
 from ltu_jax.core.trees import shorten
 from ltu_jax.weights import io
-from ltu_jax.weights.rules import CONV, SAME, Import, Rule, dense, export, norm, rule
+from ltu_jax.weights.rules import CONV, SAME, Import, Rule, attention_block, export, norm, rule
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
 from ltu_jax.weights.whisper import config_from_shapes
 from ltu_jax.weights.whisper_tokens import given_tokenizer
@@ -24,29 +24,6 @@ DIMS = (
 
 
 def _rules() -> tuple[Rule, ...]:
-    def attention(block: str, ours: str) -> tuple[Rule, ...]:
-        return (
-            *dense(f"{block}.query", f"{ours}.query"),
-            *dense(f"{block}.key", f"{ours}.key", bias=False),
-            *dense(f"{block}.value", f"{ours}.value"),
-            *dense(f"{block}.out", f"{ours}.out"),
-        )
-
-    def blocks(side: str, cross: bool) -> tuple[Rule, ...]:
-        block, ours = f"{side}.blocks.{{layer}}", f"{side}.blocks"
-        crossing = (
-            *attention(f"{block}.cross_attn", f"{ours}.cross_attn"),
-            *norm(f"{block}.cross_attn_ln", f"{ours}.cross_attn_ln"),
-        )
-        return (
-            *attention(f"{block}.attn", f"{ours}.attn"),
-            *norm(f"{block}.attn_ln", f"{ours}.attn_ln"),
-            *(crossing if cross else ()),
-            *dense(f"{block}.mlp.0", f"{ours}.mlp.up"),
-            *dense(f"{block}.mlp.2", f"{ours}.mlp.down"),
-            *norm(f"{block}.mlp_ln", f"{ours}.mlp_ln"),
-        )
-
     convs = [
         entry
         for name in ("encoder.conv1", "encoder.conv2")
@@ -58,11 +35,11 @@ def _rules() -> tuple[Rule, ...]:
     return (
         rule("encoder.positional_embedding", "encoder.positions", SAME),
         *convs,
-        *blocks("encoder", cross=False),
+        *attention_block("encoder.blocks.{layer}", "encoder.blocks"),
         *norm("encoder.ln_post", "encoder.ln_post"),
         rule("decoder.positional_embedding", "decoder.positions", SAME),
         rule("decoder.token_embedding.weight", "decoder.embedding", SAME),
-        *blocks("decoder", cross=True),
+        *attention_block("decoder.blocks.{layer}", "decoder.blocks", cross=True),
         *norm("decoder.ln", "decoder.ln"),
     )
 

@@ -100,6 +100,19 @@ def norm(source: str, target: str) -> tuple[Rule, ...]:
     )
 
 
+def attention_block(source: str, target: str, *, cross: bool = False) -> tuple[Rule, ...]:
+    """The rules of OpenAI's ResidualAttentionBlock, which Whisper, TL-TR and LTU-AS are made of."""
+    table: list[Rule] = []
+    for name in ("attn", "cross_attn") if cross else ("attn",):
+        for part in ("query", "key", "value", "out"):
+            table += dense(f"{source}.{name}.{part}", f"{target}.{name}.{part}", bias=part != "key")
+        table += norm(f"{source}.{name}_ln", f"{target}.{name}_ln")
+    table += dense(f"{source}.mlp.0", f"{target}.mlp.up")
+    table += dense(f"{source}.mlp.2", f"{target}.mlp.down")
+    table += norm(f"{source}.mlp_ln", f"{target}.mlp_ln")
+    return tuple(table)
+
+
 def _hollow(shape: Shape) -> np.ndarray:
     """An array of any shape in no memory, to run a transform for its shape alone."""
     return np.broadcast_to(np.zeros((), np.float32), shape)

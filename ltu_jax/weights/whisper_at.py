@@ -16,7 +16,7 @@ from pathlib import Path
 from ltu_jax.weights import shards
 from ltu_jax.weights.diagnosis import architecture
 from ltu_jax.weights.ltu_as import OFFICIAL_HEADS, WHISPER_DEPTH
-from ltu_jax.weights.rules import Import, Rule, dense, norm
+from ltu_jax.weights.rules import Import, Rule, attention_block, dense, norm
 from ltu_jax.weights.tensors import Tensor, WeightsError
 
 LABELS = "labels.csv"  # in a weights directory: index,mid,display_name, as AudioSet's own table
@@ -29,13 +29,7 @@ _QUERY, _HEAD, _DOWN = "time_tr.attn.query.weight", "mlp_layer.1.weight", "down_
 def _rules() -> tuple[Rule, ...]:
     table = [*norm("down_layer.0", "down.norm"), *dense("down_layer.1", "down")]
     for block in ("time_tr", "layer_tr"):
-        for part in ("query", "key", "value", "out"):
-            name = f"{block}.attn.{part}"
-            table += dense(name, f"tltr.{name}", bias=part != "key")
-        table += norm(f"{block}.attn_ln", f"tltr.{block}.attn_ln")
-        table += dense(f"{block}.mlp.0", f"tltr.{block}.mlp.up")
-        table += dense(f"{block}.mlp.2", f"tltr.{block}.mlp.down")
-        table += norm(f"{block}.mlp_ln", f"tltr.{block}.mlp_ln")
+        table += attention_block(block, f"tltr.{block}")
     table += norm("mlp_layer.0", "label_head.norm")
     table += dense("mlp_layer.1", "label_head")
     return tuple(table)
