@@ -94,6 +94,7 @@ def torch_whisper(transcriber):
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     from ltu_jax.weights import rules
+    from ltu_jax.weights.tensors import as_tensors
     from ltu_jax.weights.whisper import HF_RULES
 
     sizes, end = transcriber.fns.config, transcriber.vocabulary.end
@@ -114,10 +115,9 @@ def torch_whisper(transcriber):
     )
     model = WhisperForConditionalGeneration(config).eval()
     params = {path: np.asarray(leaf) for path, leaf in transcriber.params.items()}
-    shapes = {path: leaf.shape for path, leaf in params.items()}
     state = {
-        f"model.{name}": torch.tensor(np.array(array))
-        for name, array in rules.export(HF_RULES, params, shapes)
+        f"model.{name}": torch.tensor(tensor.read())
+        for name, tensor in rules.export(HF_RULES, as_tensors(params)).items()
     }
     missing, surplus = model.load_state_dict(state, strict=False)
     assert set(missing) <= {"proj_out.weight"} and not surplus
