@@ -26,8 +26,8 @@ def quantise(
 
 
 def quantise_on_host(
-    kernel: Float[np.ndarray, "D E"],
-) -> tuple[Int[np.ndarray, "D E"], Float[np.ndarray, "E"]]:
+    kernel: Float[np.ndarray, "D I"],
+) -> tuple[Int[np.ndarray, "D I"], Float[np.ndarray, "... I"]]:
     """`quantise` on the CPU of this host, for one kernel that is about to be placed."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         values, scale = _quantise(np.asarray(kernel, np.float32))
@@ -38,8 +38,8 @@ _quantise = jax.jit(quantise)
 
 
 def product(
-    x: Float[Array, "... D"], values: Int[Array, "D E"], scale: Float[Array, "E"]
-) -> Float[Array, "... E"]:
+    x: Float[Array, "... D"], values: Int[Array, "D I"], scale: Float[Array, "... I"]
+) -> Float[Array, "... I"]:
     """x times the dequantised kernel, summed in float32, in the dtype of x."""
     return _product(x, values, scale)
 

@@ -174,7 +174,9 @@ def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run
         UserError: names the keys that differ, with both values.
     """
     free = ("run_dir", "mesh.", "log.", "checkpoint.", "compute.compilation_cache", "weights.",
-            "data.workers", "data.records", "init_from")  # fmt: skip
+            "data.workers", "data.records", "init_from",
+            # how the same numbers are computed, up to rounding
+            "compute.remat", "compute.attention", "compute.loss_chunk")  # fmt: skip
     before, after = leaves(saved), leaves(now)
     differing = [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
