@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -16,6 +17,12 @@ from ltu_jax.weights.bases import place
 from ltu_jax.weights.int8 import quantised
 from ltu_jax.weights.store import check_against
 from ltu_jax.weights.tensors import Tensors
+
+
+def keep_compiled(folder: str) -> None:
+    """Keep compiled programs in `folder` between runs; "" leaves JAX as it is configured."""
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def model_options(settings: StageSettings, *, mesh: Mesh) -> dict[str, Any]:
