@@ -29,6 +29,7 @@ setup(
         "sentencepiece",
         "safetensors",
         "gguf",
+        "qwix",
         "ml_collections",
         "tensorboard",
         "jaxtyping",

@@ -122,9 +122,20 @@ def base(stage: str, *, preset: str) -> ConfigDict:
 
     config.compute = ConfigDict()  # precision and memory
     config.compute.dtype = "bfloat16"  # LLaMA and TLTR products; masters and loss stay float32
+    # The frozen LLaMA lies in memory as this; "int8" halves it (an int8 value and a scale per
+    # output of each projection, embeddings and norms in compute.dtype) and rounds it.
+    config.compute.base_dtype = "bfloat16"
     # Features are made once and averaged over 20 frames: float32 activations cost little there.
     config.compute.encoder_dtype = "float32"
-    config.compute.remat = "full"  # recompute each layer in the backward pass; "none" keeps all
+    # What the backward pass recomputes of each layer: "full" all of it; "lora" norms, rotations,
+    # attention scores and activations but no large product (7B: 93,184 bytes a layer and token,
+    # 2.98 MB a token); "lora_offload" the same, kept in host memory; "none" nothing.
+    config.compute.remat = "full"
+    # "xla" or "dot_product" (jax.nn) anywhere, "cudnn" flash kernels of GPUs, "splash" of TPUs
+    config.compute.attention = "xla"
+    # Target positions of a row whose logits are in memory at a time (the gradient is the same);
+    # 0 = all of them.
+    config.compute.loss_chunk = 0
     config.compute.compilation_cache = ""  # folder where compiled steps are kept between runs
 
     config.log = ConfigDict()  # log.jsonl, TensorBoard
@@ -164,6 +175,7 @@ def mini_sizes(config: ConfigDict) -> ConfigDict:
     # cores that is more time than the budget has. The same numbers are read from the records.
     config.data.features = "stored"
     config.compute.dtype = "float32"  # CPUs of today are not faster in bfloat16
+    config.compute.base_dtype = "float32"
     config.compute.remat = "none"  # memory is plentiful at this size, time is not
     config.log.validate_every = 0
     config.log.validate_batches = 8

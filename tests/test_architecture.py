@@ -26,6 +26,7 @@ DOORS = {
     "tensorflow": ("data_pipelines/",),
     "tensorflow_datasets": ("data_pipelines/",),
     "apache_beam": ("data_pipelines/",),
+    "qwix": ("ltu_jax/models/int8.py",),
     "gradio": ("ltu_jax/serving/",),
     "fastapi": ("ltu_jax/serving/",),
     "ml_collections": ("configs/", "ltu_jax/train.py"),

@@ -13,10 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from ltu_jax.core.axes import Array, Float, Int
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import Params, merge, shorten
+from ltu_jax.models.attention import backend as attention_backend
 from ltu_jax.models.cache import KVCache, WhisperCache, empty_kv_cache
 from ltu_jax.models.layers import rematerialised
 from ltu_jax.models.llama import Llama, LlamaConfig
@@ -285,7 +287,14 @@ class LTUASFns:
 
 
 def ltu_as(
-    config: LTUASConfig, *, dtype: Any = jnp.float32, remat: str = "none", with_lora: bool = True
+    config: LTUASConfig,
+    *,
+    dtype: Any = jnp.float32,
+    remat: str = "none",
+    with_lora: bool = True,
+    attention: str = "xla",
+    mesh: Mesh | None = None,
+    int8_base: bool = False,
 ) -> LTUASFns:
     """LTU-AS's functions; see `LTUASFns` and the methods of `models.ltu_as.LTUAS`.
 
@@ -299,11 +308,21 @@ def ltu_as(
         dtype: compute dtype of the products and of the cache.
         remat: "none", "full" or a policy name, for the backward pass of each layer.
         with_lora: False leaves the adapters out even where the config has them (stage 1).
+        attention: backend of `hidden` and `forward`, a name of `models.attention.BACKENDS`;
+            prompts and cached decoding use "xla".
+        mesh: where it runs, for backends that must be told.
+        int8_base: each projection of the language model has an int8 "kernel" and a float32
+            "kernel_scale" of its outputs; see `models.int8`.
     """
     _check_remat(remat)
+    attend = attention_backend(attention, mesh=mesh)
     if not with_lora:
         config = dataclasses.replace(config, lora=None)
-    bridge = _bridge(lambda rngs: LTUAS(config, dtype=dtype, remat=remat, rngs=rngs))
+    bridge = _bridge(
+        lambda rngs: LTUAS(
+            config, dtype=dtype, remat=remat, attend=attend, quantised=int8_base, rngs=rngs
+        )
+    )
 
     def hidden(
         params: Params,

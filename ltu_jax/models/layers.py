@@ -13,19 +13,26 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from ltu_jax.core.axes import Array, Bool, Float
 from ltu_jax.core.errors import UserError
+from ltu_jax.models import int8
 
 _LONG = 1 << 18  # scores per head from which a CPU works head by head
 LAYER_NORM_EPS = 1e-5  # PyTorch's default, which Whisper, TLTR and the projection all use
 
 REMAT_POLICIES = (
+    "lora",
+    "lora_offload",
     "dots_saveable",
     "dots_with_no_batch_dims_saveable",
     "everything_saveable",
     "nothing_saveable",
 )
+# What the "lora" policy keeps of a layer besides its input: enough that the backward pass repeats
+# no large product. The inputs of frozen products are not among it, nobody asks for their gradient.
+SAVED = ("q", "k", "v", "attended", "gate", "up", "low_rank")
 
 Init = Callable[[Array, tuple[int, ...]], Array]
 
@@ -45,13 +52,27 @@ def normal_002(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
 
 
 class Linear(nnx.Module):
-    """y = x W + b with W stored [in, out]."""
+    """y = x W + b with W stored [in, out], in int8 with a scale per output where `quantised`."""
 
     def __init__(
-        self, size_in: int, size_out: int, *, bias: bool, init: Init, dtype: Any, rngs: nnx.Rngs
+        self,
+        size_in: int,
+        size_out: int,
+        *,
+        bias: bool,
+        init: Init,
+        dtype: Any,
+        rngs: nnx.Rngs,
+        quantised: bool = False,
     ):
         self.dtype = jnp.dtype(dtype)
-        self.kernel = nnx.Param(init(rngs.params(), (size_in, size_out)))
+        kernel = init(rngs.params(), (size_in, size_out))
+        if quantised:
+            kernel, scale = int8.quantise(kernel)
+            self.kernel_scale = nnx.Param(scale)
+        else:
+            self.kernel_scale = None
+        self.kernel = nnx.Param(kernel)
         # PyTorch draws the bias within the kernel's bound; LLaMA-style layers start it at zero.
         bound = size_in**-0.5 if init is fan_in_uniform else 0.0
         if bias:
@@ -61,7 +82,11 @@ class Linear(nnx.Module):
             self.bias = None
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... I"]:
-        y = x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.kernel_scale is None:
+            y = x @ self.kernel[...].astype(self.dtype)
+        else:
+            y = int8.product(x, self.kernel[...], self.kernel_scale[...])
         if self.bias is not None:
             y = y + self.bias[...].astype(self.dtype)
         return y
@@ -194,7 +219,9 @@ class WhisperAttention(nnx.Module):
         return self.out(attend(q, k, v, visible=visible, scale=1.0))
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return self.out(attend_to_all(self.queries(x), *self.keys_values(x)))
+        q, (k, v) = self.queries(x), self.keys_values(x)
+        q, k, v = (checkpoint_name(y, n) for y, n in ((q, "q"), (k, "k"), (v, "v")))
+        return checkpoint_name(self.out(attend_to_all(q, k, v)), "attended")
 
     def _split(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
@@ -212,7 +239,7 @@ class WhisperMLP(nnx.Module):
         self.down = Linear(4 * size, size, **common)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return self.down(jax.nn.gelu(self.up(x), approximate=False))
+        return self.down(jax.nn.gelu(checkpoint_name(self.up(x), "up"), approximate=False))
 
 
 class WhisperBlock(nnx.Module):
@@ -233,8 +260,10 @@ def rematerialised(fn: Callable, *, remat: str) -> Callable:
     """Wrap `fn` so that its backward pass keeps only what the policy says.
 
     Args:
-        remat: "none" keeps everything, "full" recomputes everything, else a name of
-            `REMAT_POLICIES` (see `jax.checkpoint_policies`).
+        remat: "none" keeps everything, "full" recomputes everything, "lora" keeps what is named
+            in `SAVED` (all but the input is recomputed from it without a large product),
+            "lora_offload" keeps the same in host memory, else a name of `REMAT_POLICIES` (see
+            `jax.checkpoint_policies`).
 
     Raises:
         UserError: an unknown policy.
@@ -246,7 +275,19 @@ def rematerialised(fn: Callable, *, remat: str) -> Callable:
     if remat not in REMAT_POLICIES:
         choices = ("none", "full", *REMAT_POLICIES)
         raise UserError(f"remat policy {remat!r} is unknown; choose one of {', '.join(choices)}")
-    return jax.checkpoint(fn, prevent_cse=False, policy=getattr(jax.checkpoint_policies, remat))
+    policies = jax.checkpoint_policies
+    if remat == "lora":
+        policy = policies.save_only_these_names(*SAVED)
+    elif remat == "lora_offload":
+        policy = policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=list(SAVED),
+            offload_src="device",
+            offload_dst="pinned_host",
+        )
+    else:
+        policy = getattr(policies, remat)
+    return jax.checkpoint(fn, prevent_cse=False, policy=policy)
 
 
 def stack(make: Callable[[nnx.Rngs], nnx.Module], *, layers: int, rngs: nnx.Rngs) -> nnx.Module:

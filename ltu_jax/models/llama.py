@@ -11,8 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.models.attention import Attend
 from ltu_jax.models.cache import KVCache, write_layer
 from ltu_jax.models.config import Config, ConfigError, require_divisible, require_positive
 from ltu_jax.models.layers import RMSNorm, attend, normal_002, scan_layers, stack
@@ -100,13 +102,21 @@ def fold(key: Array | None, name: str) -> Array | None:
 class SelfAttention(nnx.Module):
     """The four projections around grouped-query attention with rotary positions."""
 
-    def __init__(self, config: LlamaConfig, *, lora: LoRAConfig | None, dtype: Any, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: LlamaConfig,
+        *,
+        lora: LoRAConfig | None,
+        dtype: Any,
+        quantised: bool,
+        rngs: nnx.Rngs,
+    ):
         self.head_dim = config.head_dim
         wide = config.num_attention_heads * config.head_dim
         narrow = config.num_key_value_heads * config.head_dim
         bias = config.attention_bias
         size = config.hidden_size
-        common = dict(init=normal_002, lora=lora, dtype=dtype, rngs=rngs)
+        common = dict(init=normal_002, lora=lora, dtype=dtype, quantised=quantised, rngs=rngs)
         self.q_proj = projection("q_proj", size, wide, bias=bias, **common)
         self.k_proj = projection("k_proj", size, narrow, bias=bias, **common)
         self.v_proj = projection("v_proj", size, narrow, bias=bias, **common)
@@ -123,7 +133,8 @@ class SelfAttention(nnx.Module):
         q = heads(self.q_proj(x, dropout_key=fold(key, "q_proj")))
         k = heads(self.k_proj(x, dropout_key=fold(key, "k_proj")))
         v = heads(self.v_proj(x, dropout_key=fold(key, "v_proj")))
-        return rotate(q, rope), rotate(k, rope).swapaxes(1, 2), v.swapaxes(1, 2)
+        q, k, v = rotate(q, rope), rotate(k, rope).swapaxes(1, 2), v.swapaxes(1, 2)
+        return checkpoint_name(q, "q"), checkpoint_name(k, "k"), checkpoint_name(v, "v")
 
     def mix(
         self,
@@ -133,35 +144,55 @@ class SelfAttention(nnx.Module):
         *,
         visible: Bool[Array, "B T S"],
         key: Array | None,
+        attend: Attend,
     ) -> Float[Array, "B T E"]:
         mixed = attend(q, k, v, visible=visible, scale=self.head_dim**-0.5)
-        return self.o_proj(mixed, dropout_key=fold(key, "o_proj"))
+        # With this and the layer's input the backward pass has x after attention by one addition.
+        return checkpoint_name(self.o_proj(mixed, dropout_key=fold(key, "o_proj")), "attended")
 
 
 class GatedMLP(nnx.Module):
     """down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, config: LlamaConfig, *, lora: LoRAConfig | None, dtype: Any, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: LlamaConfig,
+        *,
+        lora: LoRAConfig | None,
+        dtype: Any,
+        quantised: bool,
+        rngs: nnx.Rngs,
+    ):
         size, inner = config.hidden_size, config.intermediate_size
         common = dict(bias=False, init=normal_002, lora=lora, dtype=dtype, rngs=rngs)
+        common |= dict(quantised=quantised)
         self.gate_proj = projection("gate_proj", size, inner, **common)
         self.up_proj = projection("up_proj", size, inner, **common)
         self.down_proj = projection("down_proj", inner, size, **common)
 
     def __call__(self, x: Float[Array, "B T E"], *, key: Array | None) -> Float[Array, "B T E"]:
-        gate = jax.nn.silu(self.gate_proj(x, dropout_key=fold(key, "gate_proj")))
-        up = self.up_proj(x, dropout_key=fold(key, "up_proj"))
-        return self.down_proj(gate * up, dropout_key=fold(key, "down_proj"))
+        gate = checkpoint_name(self.gate_proj(x, dropout_key=fold(key, "gate_proj")), "gate")
+        up = checkpoint_name(self.up_proj(x, dropout_key=fold(key, "up_proj")), "up")
+        return self.down_proj(jax.nn.silu(gate) * up, dropout_key=fold(key, "down_proj"))
 
 
 class Layer(nnx.Module):
     """Pre-norm decoder layer, in two halves so that a cache can come between."""
 
-    def __init__(self, config: LlamaConfig, *, lora: LoRAConfig | None, dtype: Any, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: LlamaConfig,
+        *,
+        lora: LoRAConfig | None,
+        dtype: Any,
+        quantised: bool,
+        rngs: nnx.Rngs,
+    ):
         self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.self_attn = SelfAttention(config, lora=lora, dtype=dtype, rngs=rngs)
+        common = dict(lora=lora, dtype=dtype, quantised=quantised, rngs=rngs)
+        self.self_attn = SelfAttention(config, **common)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.mlp = GatedMLP(config, lora=lora, dtype=dtype, rngs=rngs)
+        self.mlp = GatedMLP(config, **common)
 
     def project(
         self, x: Float[Array, "B T E"], *, rope: Rope, key: Array | None = None
@@ -175,8 +206,9 @@ class Layer(nnx.Module):
         *,
         visible: Bool[Array, "B T S"],
         key: Array | None = None,
+        attend: Attend = attend,
     ) -> Float[Array, "B T E"]:
-        x = x + self.self_attn.mix(*qkv, visible=visible, key=key)
+        x = x + self.self_attn.mix(*qkv, visible=visible, key=key, attend=attend)
         return x + self.mlp(self.post_attention_layernorm(x), key=key)
 
 
@@ -205,11 +237,14 @@ class Llama(nnx.Module):
         dtype: Any,
         remat: str,
         rngs: nnx.Rngs,
+        attend: Attend = attend,
+        quantised: bool = False,
     ):
         self.config, self.dtype, self.remat = config, jnp.dtype(dtype), remat
+        self.attend = attend
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, rngs=rngs)
         self.layers = stack(
-            lambda rngs: Layer(config, lora=lora, dtype=dtype, rngs=rngs),
+            lambda rngs: Layer(config, lora=lora, dtype=dtype, quantised=quantised, rngs=rngs),
             layers=config.num_hidden_layers,
             rngs=rngs,
         )
@@ -244,9 +279,8 @@ class Llama(nnx.Module):
         rope = rope_tables(positions, self.config)
 
         def step(layer: Layer, x: Array, key: Array | None) -> tuple[Array, None]:
-            return layer.finish(
-                x, layer.project(x, rope=rope, key=key), visible=visible, key=key
-            ), None
+            qkv = layer.project(x, rope=rope, key=key)
+            return layer.finish(x, qkv, visible=visible, key=key, attend=self.attend), None
 
         keys = None
         if dropout_key is not None:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from ltu_jax.core.axes import Array, Float
 from ltu_jax.models.config import Config, ConfigError
@@ -53,8 +54,11 @@ class LoRALinear(Linear):
         lora: LoRAConfig,
         dtype: Any,
         rngs: nnx.Rngs,
+        quantised: bool = False,
     ):
-        super().__init__(size_in, size_out, bias=bias, init=init, dtype=dtype, rngs=rngs)
+        super().__init__(
+            size_in, size_out, bias=bias, init=init, dtype=dtype, rngs=rngs, quantised=quantised
+        )
         self.scale = lora.alpha / lora.rank
         self.dropout = lora.dropout
         # Kaiming-uniform with a = sqrt(5) is uniform within 1/sqrt(fan in).
@@ -70,7 +74,7 @@ class LoRALinear(Linear):
             keep = 1.0 - self.dropout
             x = jnp.where(jax.random.bernoulli(dropout_key, keep, x.shape), x / keep, 0)
         a, b = self.lora_a[...].astype(self.dtype), self.lora_b[...].astype(self.dtype)
-        return y + (x @ a) @ b * self.scale
+        return y + checkpoint_name(x @ a, "low_rank") @ b * self.scale
 
 
 class PlainLinear(Linear):
@@ -92,9 +96,10 @@ def projection(
     lora: LoRAConfig | None,
     dtype: Any,
     rngs: nnx.Rngs,
+    quantised: bool = False,
 ) -> LoRALinear | PlainLinear:
-    """The projection `name`, with an adapter when `lora` targets it."""
-    common = dict(bias=bias, init=init, dtype=dtype, rngs=rngs)
+    """The projection `name`, with an adapter when `lora` targets it, in int8 if `quantised`."""
+    common = dict(bias=bias, init=init, dtype=dtype, rngs=rngs, quantised=quantised)
     if lora is not None and name in lora.targets:
         return LoRALinear(size_in, size_out, lora=lora, **common)
     return PlainLinear(size_in, size_out, **common)

@@ -12,9 +12,10 @@ from flax import nnx
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
 from ltu_jax.core.errors import UserError
+from ltu_jax.models.attention import Attend
 from ltu_jax.models.cache import KVCache
 from ltu_jax.models.config import Config, ConfigError
-from ltu_jax.models.layers import LAYER_NORM_EPS, Linear, fan_in_uniform, standardise
+from ltu_jax.models.layers import LAYER_NORM_EPS, Linear, attend, fan_in_uniform, standardise
 from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.tltr import TLTR, TLTRConfig
@@ -71,12 +72,29 @@ class AudioProjection(Linear):
 class LTUAS(nnx.Module):
     """The assembled model over precomputed Whisper features."""
 
-    def __init__(self, config: LTUASConfig, *, dtype: Any, remat: str, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: LTUASConfig,
+        *,
+        dtype: Any,
+        remat: str,
+        rngs: nnx.Rngs,
+        attend: Attend = attend,
+        quantised: bool = False,
+    ):
         self.config = config
         width = config.llama.hidden_size
         self.tltr = TLTR(config.tltr, dtype=dtype, remat=remat, rngs=rngs)
         self.audio_proj = AudioProjection(config.tltr.d_model, width, dtype=dtype, rngs=rngs)
-        self.llama = Llama(config.llama, lora=config.lora, dtype=dtype, remat=remat, rngs=rngs)
+        self.llama = Llama(
+            config.llama,
+            lora=config.lora,
+            dtype=dtype,
+            remat=remat,
+            rngs=rngs,
+            attend=attend,
+            quantised=quantised,
+        )
 
     def embed_audio(self, features: Float[Array, "B W A D"]) -> Float[Array, "B A E"]:
         """Audio tokens of Whisper features."""

@@ -16,8 +16,9 @@ from data_pipelines.input_pipeline import DataConfig, InputPipeline
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import make_mesh
 from ltu_jax.core.trees import Params
-from ltu_jax.models import build
+from ltu_jax.models import build, int8
 from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer
+from ltu_jax.stages import options
 from ltu_jax.stages.settings import StageSettings, missing_weights
 from ltu_jax.training import losses, metrics
 from ltu_jax.weights import ltu_as
@@ -90,7 +91,7 @@ def open_bases(settings: StageSettings) -> Bases:
 
 def assemble(settings: StageSettings, bases: Bases) -> Stage:
     """Model functions, loss and data of a stage."""
-    dtype = jnp.dtype(settings.compute.dtype)
+    mesh = make_mesh(settings.mesh)
     pipeline = open_pipeline(settings, bases)
     encoder = build.whisper(settings.model.whisper, dtype=settings.compute.encoder_dtype)
 
@@ -101,17 +102,23 @@ def assemble(settings: StageSettings, bases: Bases) -> Stage:
 
     if settings.stage == "tagging":
         fns: Any = build.tagger(
-            settings.model.tltr, len(pipeline.labels), dtype=dtype, remat=settings.compute.remat
+            settings.model.tltr,
+            len(pipeline.labels),
+            dtype=jnp.dtype(settings.compute.dtype),
+            remat=settings.compute.remat,
         )
         loss_fn = losses.tagging_loss(fns.logits, features=features)
     else:
-        fns = build.ltu_as(settings.model.ltu_as(), dtype=dtype, remat=settings.compute.remat)
-        loss_fn = losses.language_loss(fns.hidden, unembed=fns.unembed, features=features)
+        fns = build.ltu_as(settings.model.ltu_as(), **options.model_options(settings, mesh=mesh))
+        options.check_trainable(settings, fns.shapes)
+        loss_fn = losses.language_loss(
+            fns.hidden, unembed=fns.unembed, features=features, **options.loss_options(settings)
+        )
     rows = settings.data.epochs * pipeline.rows_per_epoch
     steps = settings.steps or max(1, math.ceil(rows / settings.data.rows_per_batch))
     return Stage(
         settings=settings,
-        mesh=make_mesh(settings.mesh),
+        mesh=mesh,
         bases=bases,
         fns=fns,
         features=features,
@@ -204,7 +211,7 @@ def model_size(stage: Stage) -> metrics.ModelSize:
     on_the_fly = settings.data.features == "on_the_fly"
     trained = [flag for pattern, flag in settings.trainable if pattern.startswith("tltr")]
     return metrics.ModelSize(
-        llm_layers=scalars("llama.layers.", ".kernel"),
+        llm_layers=scalars("llama.layers.", ".kernel", without=(int8.SCALE,)),
         llm_depth=0 if llama is None else llama.num_hidden_layers,
         attention_width=0 if llama is None else llama.num_attention_heads * llama.head_dim,
         vocab_head=0 if llama is None else llama.vocab_size * llama.hidden_size,

@@ -17,6 +17,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.sharding import param_shardings
 from ltu_jax.stages import hooks as stage_hooks
+from ltu_jax.stages.options import keep_compiled
 from ltu_jax.stages.parts import (
     Stage,
     assemble,
@@ -52,8 +53,7 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     Raises:
         UserError: missing weights, a start that is refused, a run folder of another config.
     """
-    if settings.compute.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", settings.compute.compilation_cache)
+    keep_compiled(settings.compute.compilation_cache)
     run_dir = Path(settings.run_dir)
     bases = open_bases(settings)
     stage = assemble(settings, bases)
@@ -174,7 +174,9 @@ def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run
         UserError: names the keys that differ, with both values.
     """
     free = ("run_dir", "mesh.", "log.", "checkpoint.", "compute.compilation_cache", "weights.",
-            "data.workers", "data.records", "init_from")  # fmt: skip
+            "data.workers", "data.records", "init_from",
+            # how the same numbers are computed, up to rounding
+            "compute.remat", "compute.attention", "compute.loss_chunk")  # fmt: skip
     before, after = leaves(saved), leaves(now)
     differing = [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"

@@ -13,10 +13,12 @@ import numpy as np
 
 from ltu_jax.core.axes import Array, Float, Int
 from ltu_jax.core.trees import Params, merge
+from ltu_jax.training.chunked import chunked_sums
 
 IGNORED = -100
 POSITIONS = "target_positions"
 TARGETS = "target_ids"
+HEAD = ("llama.embed_tokens.", "llama.lm_head.")  # what the vocabulary head may be made of
 # The share of a row's length that its targets may fill, per bucket: few shapes to compile, and
 # the last one always suffices.
 _BUCKETS = (0.375, 0.75, 1.0)
@@ -55,13 +57,21 @@ def cross_entropy(
 
     A batch without targets has loss 0.
     """
+    loss, hits = summed_cross_entropy(logits, targets)
+    count = jnp.maximum(jnp.sum(targets != IGNORED), 1).astype(jnp.float32)
+    return loss / count, hits / count
+
+
+def summed_cross_entropy(
+    logits: Float[Array, "B P V"], targets: Int[Array, "B P"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Sum of negative log-likelihoods and number of hits over targets that are not -100."""
     logits = logits.astype(jnp.float32)
     valid = targets != IGNORED
     chosen = jnp.take_along_axis(logits, jnp.where(valid, targets, 0)[..., None], axis=-1)[..., 0]
     losses = jax.nn.logsumexp(logits, axis=-1) - chosen
-    count = jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
     hits = (jax.lax.stop_gradient(logits).max(axis=-1) == chosen) & valid
-    return jnp.sum(jnp.where(valid, losses, 0.0)) / count, jnp.sum(hits) / count
+    return jnp.sum(jnp.where(valid, losses, 0.0)), jnp.sum(hits).astype(jnp.float32)
 
 
 def language_loss(
@@ -69,6 +79,7 @@ def language_loss(
     *,
     unembed: Callable[[Params, Array], Float[Array, "B P V"]],
     features: Features,
+    chunk: int = 0,
 ) -> Callable:
     """Loss of the language stages, for `make_train_step`.
 
@@ -77,6 +88,7 @@ def language_loss(
             dropout_key)` -> final-norm states of the text positions.
         unembed: vocabulary head.
         features: `features(frozen, batch)` -> audio features; nothing in it is differentiated.
+        chunk: target positions of a row whose logits exist at a time; 0 for all of them.
     """
 
     def loss_fn(trainable: Params, frozen: Params, batch: Mapping[str, Array], key: Array | None):
@@ -91,8 +103,23 @@ def language_loss(
             dropout_key=key,
         )
         picked = jnp.take_along_axis(states, batch[POSITIONS][..., None], axis=1)
-        loss, accuracy = cross_entropy(unembed(params, picked), batch[TARGETS])
-        return loss, {"token_accuracy": accuracy}
+        targets = batch[TARGETS]
+        if chunk == 0 or chunk >= targets.shape[1]:
+            loss, accuracy = cross_entropy(unembed(params, picked), targets)
+            return loss, {"token_accuracy": accuracy}
+        head = {path: leaf for path, leaf in trainable.items() if path.startswith(HEAD)}
+        loss, hits = chunked_sums(
+            picked,
+            targets,
+            unembed=unembed,
+            trainable=head,
+            frozen={path: leaf for path, leaf in params.items() if path not in head},
+            sums=summed_cross_entropy,
+            ignored=IGNORED,
+            chunk=chunk,
+        )
+        count = jnp.maximum(jnp.sum(targets != IGNORED), 1).astype(jnp.float32)
+        return loss / count, {"token_accuracy": hits / count}
 
     return loss_fn
 

@@ -1,0 +1,111 @@
+"""Attention backends against `layers.attend`, and that against a loop over queries."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_ltu_as_model import AUDIO, CONFIG, features, noisy, tokens
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.sharding import MeshConfig, make_mesh
+from ltu_jax.models import build
+from ltu_jax.models.attention import BACKENDS, backend, require_platform
+from ltu_jax.models.ltu_as import visibility
+
+HEADS, KV_HEADS, SIZE = 4, 2, 8
+
+
+def grouped(rng, rows, text):
+    """Random rows of several pairs each, with padding behind or before them."""
+    segments = np.zeros((rows, text), np.int32)
+    for row in range(rows):
+        used = int(rng.integers(text // 2, text))
+        cuts = np.sort(rng.integers(0, used, 3))
+        start = 0 if row % 2 else text - used
+        segments[row, start : start + used] = 1 + np.searchsorted(cuts, np.arange(used), "right")
+    return segments
+
+
+def case(seed, *, audio, text=30, rows=3):
+    rng = np.random.default_rng(seed)
+    visible = np.asarray(visibility(jnp.asarray(grouped(rng, rows, text)), audio_tokens=audio))
+    length = audio + text
+    q = rng.standard_normal((rows, length, HEADS, SIZE), dtype=np.float32)
+    k, v = rng.standard_normal((2, rows, KV_HEADS, length, SIZE), dtype=np.float32)
+    weights = rng.standard_normal((rows, length, HEADS * SIZE), dtype=np.float32)
+    return (q, k, v), visible, weights
+
+
+def results(name, inputs, visible, weights, **options):
+    """Output and the gradients of q, k and v."""
+    attend = backend(name, **options)
+
+    def loss(q, k, v):
+        out = attend(q, k, v, visible=jnp.asarray(visible), scale=0.4)
+        return jnp.sum(out * weights), out
+
+    (_, out), grads = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(*inputs)
+    return [np.asarray(x) for x in (out, *grads)]
+
+
+def assert_close(found, expected):
+    for got, want in zip(found, expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+def test_attend_is_a_loop_over_queries():
+    (q, k, v), visible, weights = case(0, audio=AUDIO, text=9)
+    out = results("xla", (q, k, v), visible, weights)[0].reshape(q.shape)
+    for row, time, head in np.ndindex(q.shape[:3]):
+        seen = np.flatnonzero(visible[row, time])
+        keys = k[row, head // (HEADS // KV_HEADS)][seen]
+        values = v[row, head // (HEADS // KV_HEADS)][seen]
+        odds = np.exp(keys @ q[row, time, head] * 0.4)
+        np.testing.assert_allclose(out[row, time, head], odds / odds.sum() @ values, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dot_product", "splash"])
+# Without audio a pad before the text sees nothing at all; 150 needs padded blocks.
+@pytest.mark.parametrize("audio, text", [(AUDIO, 30), (0, 30), (AUDIO, 150)])
+def test_backends_agree(name, audio, text):
+    given = case(text + audio, audio=audio, text=text)
+    assert audio or not given[1].any(-1).all()
+    assert_close(results(name, *given), results("xla", *given))
+
+
+def test_splash_takes_rows_longer_than_a_block():
+    given = case(7, audio=AUDIO, text=520, rows=1)
+    assert_close(results("splash", *given), results("xla", *given))
+
+
+@pytest.mark.parametrize("sizes", [(2, 1, 2), (1, 4, 1)])
+def test_splash_on_a_mesh(sizes):
+    data, fsdp, tensor = sizes
+    config = MeshConfig(data=data, fsdp=fsdp, tensor=tensor)
+    mesh = make_mesh(config, jax.devices()[:4])
+    given = case(3, audio=AUDIO, rows=4)
+    assert_close(results("splash", *given, mesh=mesh), results("xla", *given))
+
+
+@pytest.mark.parametrize("name", ["dot_product", "splash"])
+def test_the_model_is_the_same_with_every_backend(name):
+    plain, other = build.ltu_as(CONFIG), build.ltu_as(CONFIG, attention=name)
+    params, ids, audio = noisy(plain.shapes), tokens(2, 20), features(2)
+    segments = grouped(np.random.default_rng(1), 2, 20)
+    positions = np.broadcast_to(np.arange(20 + AUDIO, dtype=np.int32), (2, 20 + AUDIO))
+    call = dict(segment_ids=segments, positions=positions)
+    want = np.asarray(jax.jit(plain.hidden)(params, ids, audio, **call))
+    found = np.asarray(jax.jit(other.hidden)(params, ids, audio, **call))
+    np.testing.assert_allclose(found, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_backends_say_where_they_work():
+    mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+    for name in ("xla", "dot_product"):
+        require_platform(name, mesh)
+    for name, device in (("splash", "tpu"), ("cudnn", "gpu")):
+        with pytest.raises(UserError, match=f"'{name}', which needs {device} devices; these are"):
+            require_platform(name, mesh)
+    with pytest.raises(UserError, match="'flash' is unknown; use one of xla, dot_product"):
+        build.ltu_as(CONFIG, attention="flash")
+    assert set(BACKENDS) == {"xla", "dot_product", "cudnn", "splash"}
