@@ -85,6 +85,7 @@ def optimizer_config(**changes: Any) -> OptimizerConfig:
         weight_decay=0.0,
         clip_norm=1.0,
         accumulation=1,
+        loss_mean="micro",
     )
     return OptimizerConfig(**{**values, **changes})
 
