@@ -18,6 +18,7 @@ from data_pipelines import features, mixtures, rows
 from data_pipelines.data_config import DataConfig, Features, Layout
 from data_pipelines.order import RowOrder
 from data_pipelines.records import TAG_LABELS, RecordStore, import_tensorflow
+from data_pipelines.row_report import RowReport, row_report
 from data_pipelines.rows import Example
 from data_pipelines.schema import RecordError
 from data_pipelines.token_lengths import token_lengths
@@ -84,6 +85,12 @@ class InputPipeline:
     def steps_per_epoch(self) -> int:
         """Global batches that cover an epoch, rounded up."""
         return -(-self.rows_per_epoch // self.config.rows_per_batch)
+
+    def report(self) -> RowReport | None:
+        """What the rows of an epoch hold and waste; None for layout "tags"."""
+        if self.config.layout == Layout.TAGS:
+            return None
+        return row_report(self._order, self.config, whole=self._whole)
 
     def _check_stored(
         self, clip_fingerprint: Callable[[], Fingerprint] | None, *, show: bool

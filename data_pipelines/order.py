@@ -110,6 +110,14 @@ class RowOrder:
         made = self._epoch(epoch)
         return np.add.reduceat(values[made.pairs], made.begin)[made.rows]
 
+    def clip_counts(self, *, epoch: int) -> np.ndarray:
+        """The number of clips of each row of an epoch [N], in row order."""
+        made = self._epoch(epoch)
+        records = self._records[made.pairs]
+        begins = np.r_[True, records[1:] != records[:-1]]
+        begins[made.begin] = True
+        return np.add.reduceat(begins.astype(np.int64), made.begin)[made.rows]
+
     def _epoch(self, number: int) -> _Epoch:
         with self._lock:
             return self._made(number)

@@ -86,6 +86,10 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     log = RunLog(run_dir, tensorboard=settings.log.tensorboard) if is_main() else None
     if is_main():
         write_json(run_dir / "config.json", resolved)
+    rows = stage.pipeline.report()
+    if log is not None and rows is not None:
+        print(f"{settings.stage}: {rows}", flush=True)
+        log.row(int(state.step), {"rows": dataclasses.asdict(rows)})
     peak, peak_source = metrics.peak_flops(override=settings.log.peak_flops)
     described = describe(
         stage,

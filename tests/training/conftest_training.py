@@ -109,6 +109,7 @@ def make_trainer(
         mesh=devices,
         shardings=(state_shardings(state, mesh=devices), param_shardings(devices, frozen)),
         accumulation=config.accumulation,
+        weigh=losses.count_targets if config.loss_mean == "token" else None,
     )
     placed = place(as_tensors(frozen), mesh=devices, dtypes=dict.fromkeys(frozen, np.float32))
     return Trainer(state=state, frozen=placed, step=step, mesh=devices)
