@@ -93,13 +93,20 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.data.validation_split = "val"  # for validation loss and sample answers
     config.data.epochs = 1.0  # passes over the pairs (tagging: the clips) when steps is 0
     config.data.tasks = "all"  # a name of data_pipelines/mixtures.py: "closed", "all", ...
-    config.data.layout = "reference"  # official left-padded rows; "single"; "grouped" by clip
+    # "grouped": pairs share the audio of their clip, clips share rows; "single": one pair a row;
+    # "reference": the official left-padded rows. The three below are about grouped rows only.
+    config.data.layout = "grouped"
+    config.data.pairs_per_clip = 8  # most pairs of a clip in a row; more go into other rows
+    config.data.clips_per_row = 2  # most clips in a row; each costs an encoder run, used or not
+    config.data.row_tokens = 640  # text tokens of a row; 0 = all that the two above allow
+    # Over all devices and micro-batches. Rows of 640 tokens hold 8.3 pairs of Open-ASQA in the
+    # mean, so 32 are the official batch of 256 pairs. "single" and "reference": one pair each.
+    config.data.rows_per_batch = 32
     config.data.cutoff = 108  # text tokens of a pair, BOS included
-    config.data.pairs_per_row = 1  # "grouped" puts several pairs of a clip behind its audio
-    config.data.rows_per_batch = 256  # over all devices and micro-batches
     config.data.train_on = "all"  # loss on "all" text tokens (official) or on the "answer"
     config.data.features = "on_the_fly"  # Whisper encoder inside the step, or "stored" features
-    config.data.lengths = ()  # padded text lengths, few shapes to compile; () = multiples of 8
+    # Padded text lengths, few shapes to compile; () = row_tokens ("grouped"), else multiples of 8.
+    config.data.lengths = ()
     config.data.group_by_length = 50  # rows of like length share a batch within 50 batches
     config.data.workers = 4  # threads that make rows on each host
 
@@ -113,7 +120,8 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.optimizer.eps = 1e-8  # added to the root of the second moment
     config.optimizer.weight_decay = 0.0  # decoupled; times the learning rate
     config.optimizer.clip_norm = 1.0  # over all trained parameters together
-    config.optimizer.accumulation = 1  # micro-batches a step; gradient = mean of their means
+    config.optimizer.accumulation = 1  # micro-batches a step
+    config.optimizer.loss_mean = "micro"  # mean of micro-batch means (official); "token": of tokens
 
     config.mesh = ConfigDict()  # devices per axis; -1 = all that are left
     config.mesh.data = -1  # copies of the model, each with its part of the batch
@@ -152,6 +160,9 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.checkpoint = ConfigDict()  # RUN/checkpoints/<step>
     config.checkpoint.every = 500  # steps; 0 = at the end only
     config.checkpoint.keep = 2  # newest ones kept
+    if preset == "released":
+        config.data.layout = "reference"  # what the released checkpoints were trained on
+        config.data.rows_per_batch = 256  # a pair each
     return config
 
 
@@ -184,6 +195,13 @@ def mini_sizes(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def closed_ended(config: ConfigDict) -> ConfigDict:
+    """Rows for stages 1 and 2: a clip has 2.7 closed-ended pairs, so more clips share a row."""
+    config.data.tasks = "closed"
+    config.data.clips_per_row = 5
+    return config
+
+
 def mini_language(config: ConfigDict) -> ConfigDict:
     """What the language stages of the mini preset share: a recipe for some hundred steps."""
     mini_sizes(config)
@@ -192,7 +210,9 @@ def mini_language(config: ConfigDict) -> ConfigDict:
     config.data.train_on = "answer"
     # Two questions share a clip's audio: the audio prefix is paid once, a fifth of the tokens.
     config.data.layout = "grouped"
-    config.data.pairs_per_row = 2
+    config.data.pairs_per_clip = 2
+    config.data.clips_per_row = 1
+    config.data.row_tokens = 216
     config.data.rows_per_batch = 4
     # Two pairs have 26 to 125 tokens together; each length is one more program to compile.
     config.data.lengths = (96, 112, 128, 216)

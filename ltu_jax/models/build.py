@@ -299,9 +299,10 @@ def ltu_as(
     """LTU-AS's functions; see `LTUASFns` and the methods of `models.ltu_as.LTUAS`.
 
     hidden and forward take (params, input_ids[B,T], features[B,W,A,D] or None, *, segment_ids[B,T],
-    positions[B,A+T], dropout_key=None); unembed takes states of any leading shape, so that a loss
-    can ask for the logits of its targets only; prefill also takes cache; extend takes (params,
-    ids[B,T], *, positions[B,T], cache).
+    positions[B,A+T], dropout_key=None), or for G clips a row features[B,G,W,A,D],
+    positions[B,G*A+T] and clip_ids[B,T], the clip 0..G-1 of each text position; unembed takes
+    states of any leading shape, so that a loss can ask for the logits of its targets only; prefill
+    also takes cache; extend takes (params, ids[B,T], *, positions[B,T], cache).
 
     Args:
         config: sizes.
@@ -327,11 +328,12 @@ def ltu_as(
     def hidden(
         params: Params,
         input_ids: Int[Array, "B T"],
-        features: Float[Array, "B W A D"] | None,
+        features: Float[Array, "B *G W A D"] | None,
         *,
         segment_ids: Int[Array, "B T"],
         positions: Int[Array, "B S"],
         dropout_key: Array | None = None,
+        clip_ids: Int[Array, "B T"] | None = None,
     ) -> Float[Array, "B T E"]:
         return bridge.bind(params).hidden(
             input_ids,
@@ -339,6 +341,7 @@ def ltu_as(
             segment_ids=segment_ids,
             positions=positions,
             dropout_key=dropout_key,
+            clip_ids=clip_ids,
         )
 
     def init_cache(batch: int, length: int) -> KVCache:

@@ -129,11 +129,14 @@ class Encoder(nnx.Module):
         _, outputs = scan_layers(self.blocks, lambda block, x, _: _twice(block(x)), x)
         return jnp.concatenate([x[None], outputs]).swapaxes(0, 1)
 
-    def features(self, log_mel: Float[Array, "B F M"]) -> Float[Array, "B W A D"]:
+    def features(self, log_mel: Float[Array, "B *G F M"]) -> Float[Array, "B *G W A D"]:
         """Output of every block, mean over 20 steps: the input of TLTR (facts, behaviour 25).
 
         Pools inside the scan, so the full states of all layers never exist together.
         """
+        if log_mel.ndim == 4:  # several clips a row
+            flat = self.features(log_mel.reshape(-1, *log_mel.shape[2:]))
+            return flat.reshape(*log_mel.shape[:2], *flat.shape[1:])
         x = self.embed(log_mel)
         batch, steps, size = x.shape
         if steps % POOL:

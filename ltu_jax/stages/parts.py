@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from data_pipelines import mixtures
 from data_pipelines.features import fingerprint
-from data_pipelines.input_pipeline import DataConfig, InputPipeline
+from data_pipelines.input_pipeline import DataConfig, InputPipeline, Layout
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import make_mesh
 from ltu_jax.core.trees import Params
@@ -139,7 +139,7 @@ def open_pipeline(
         split=data.split,
         layout=data.layout,
         cutoff=data.cutoff,
-        pairs_per_row=data.pairs_per_row,
+        row_tokens=data.row_tokens,
         rows_per_batch=data.rows_per_batch,
         train_on=data.train_on,
         features=data.features,
@@ -153,8 +153,13 @@ def open_pipeline(
         feature_fingerprint=bases.fingerprint,
         workers=data.workers,
     )
+    values |= changes
+    # These say how much may share a row, and in the other layouts nothing does.
+    several = values["layout"] == Layout.GROUPED
+    values["pairs_per_clip"] = data.pairs_per_clip if several else 1
+    values["clips_per_row"] = data.clips_per_row if several else 1
     return InputPipeline(
-        DataConfig(**{**values, **changes}),
+        DataConfig(**values),
         tokenizer=tokenizer or bases.tokenizer,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
@@ -164,15 +169,18 @@ def open_pipeline(
 
 def host_batches(stage: Stage, *, start_step: int) -> Iterator[dict[str, np.ndarray]]:
     """This host's training batches from `start_step` on, targets located."""
-    for batch in stage.pipeline.batches(start_step=start_step):
-        yield located(batch)
+    return located(stage.pipeline, start_step=start_step)
 
 
-def located(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The batch as the loss wants it; several hosts must agree on shapes without talking."""
-    if "labels" not in batch:
-        return dict(batch)
-    return losses.with_targets(batch, dense=jax.process_count() > 1)
+def located(
+    pipeline: InputPipeline, *, start_step: int = 0, steps: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches as the loss wants them, of the same shapes on every host."""
+    batches = pipeline.batches(start_step=start_step, steps=steps)
+    for step, batch in enumerate(batches, start=start_step):
+        if "labels" in batch:
+            batch = losses.with_targets(batch, dense=False, most=pipeline.most_targets(step))
+        yield batch
 
 
 def is_adapter(path: str) -> bool:
@@ -183,13 +191,20 @@ def is_adapter(path: str) -> bool:
 def count_work(batch: Mapping[str, np.ndarray], *, audio_tokens: int) -> metrics.StepWork:
     """What a host batch asks of the model, times the number of hosts."""
     hosts = jax.process_count()
-    clips = len(next(iter(batch.values()))) * hosts
-    text = int((batch["segment_ids"] > 0).sum()) if "segment_ids" in batch else 0
+    clips = len(next(iter(batch.values())))
+    text = pairs = 0
+    if "segment_ids" in batch:
+        segments = batch["segment_ids"]
+        text = int((segments > 0).sum())
+        pairs = int(segments.max(axis=1).sum())  # the pairs of a row are numbered from 1
+    if "clip_ids" in batch:  # so are its clips, from 0; places that a row leaves empty do not count
+        clips = int((batch["clip_ids"].max(axis=1) + 1).sum())
     wanted = batch.get(losses.TARGETS)
     targets = 0 if wanted is None else int((wanted != losses.IGNORED).sum())
     return metrics.StepWork(
-        clips=clips,
-        audio_tokens=clips * audio_tokens,
+        clips=clips * hosts,
+        pairs=pairs * hosts,
+        audio_tokens=clips * audio_tokens * hosts,
         text_tokens=text * hosts,
         targets=targets * hosts,
     )

@@ -73,16 +73,23 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         state, metadata = checkpoint.restore(run_dir, like=state, mesh=stage.mesh)
         refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
     frozen_adapter = {path: leaf for path, leaf in frozen.items() if is_adapter(path)}
+    by_token = settings.optimizer.loss_mean == "token" and settings.stage != "tagging"
+    weigh = losses.count_targets if by_token else None
     step_fn = make_train_step(
         stage.loss_fn,
         tx,
         mesh=stage.mesh,
         shardings=(state_shardings(state, mesh=stage.mesh), param_shardings(stage.mesh, frozen)),
         accumulation=settings.optimizer.accumulation,
+        weigh=weigh,
     )
     log = RunLog(run_dir, tensorboard=settings.log.tensorboard) if is_main() else None
     if is_main():
         write_json(run_dir / "config.json", resolved)
+    rows = stage.pipeline.report()
+    if log is not None and rows is not None:
+        print(f"{settings.stage}: {rows}", flush=True)
+        log.row(int(state.step), {"rows": dataclasses.asdict(rows)})
     peak, peak_source = metrics.peak_flops(override=settings.log.peak_flops)
     described = describe(
         stage,

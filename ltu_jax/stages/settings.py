@@ -78,7 +78,9 @@ class DataSettings:
     tasks: str
     layout: str
     cutoff: int
-    pairs_per_row: int
+    pairs_per_clip: int
+    clips_per_row: int
+    row_tokens: int
     rows_per_batch: int
     train_on: str
     features: str

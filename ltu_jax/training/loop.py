@@ -68,6 +68,7 @@ class Outcome:
     last_loss: float
     validation: dict[str, float]
     tokens_per_second: float
+    pairs_per_second: float
     steps_per_second: float
     mfu: float
 
@@ -174,7 +175,7 @@ class _Meter:
     def __init__(self, *, peak_flops: float, flops: Callable[[StepWork], float]) -> None:
         self._peak, self._flops = peak_flops, flops
         self._seen: set[tuple] = set()
-        self._rows: list[tuple[float, int, float]] = []
+        self._rows: list[tuple[float, int, int, float]] = []
         self._last = time.monotonic()
 
     def restart(self) -> None:
@@ -183,27 +184,29 @@ class _Meter:
     def add(self, work: StepWork, shapes: tuple) -> None:
         now = time.monotonic()
         if shapes in self._seen:
-            self._rows.append((now - self._last, work.tokens, self._flops(work)))
+            self._rows.append((now - self._last, work.tokens, work.pairs, self._flops(work)))
         self._seen.add(shapes)
         self._last = now
 
     def pace(self) -> float:
-        recent = [seconds for seconds, _, _ in self._rows[-_WINDOW:]]
+        recent = [seconds for seconds, *_ in self._rows[-_WINDOW:]]
         return float(np.mean(recent)) if recent else 0.0
 
     def rates(self, rows: int = _WINDOW) -> dict[str, float]:
         chosen = self._rows[-rows:] if rows else self._rows
         if not chosen:
             return {}
-        seconds, tokens, flops = np.sum(np.asarray(chosen, np.float64), axis=0)
+        seconds, tokens, pairs, flops = np.sum(np.asarray(chosen, np.float64), axis=0)
         return {
             "steps_per_second": len(chosen) / seconds,
             "tokens_per_second": tokens / seconds,
+            "pairs_per_second": pairs / seconds,
             "mfu": flops / seconds / self._peak,
         }
 
     def summary(self) -> dict[str, float]:
-        zeros = {"steps_per_second": 0.0, "tokens_per_second": 0.0, "mfu": 0.0}
+        names = ("steps_per_second", "tokens_per_second", "pairs_per_second", "mfu")
+        zeros = dict.fromkeys(names, 0.0)
         return {**zeros, **self.rates(rows=0)}
 
 

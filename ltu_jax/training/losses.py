@@ -27,13 +27,20 @@ _MULTIPLE = 8
 Features = Callable[[Params, Mapping[str, Array]], Float[Array, "B W A D"]]
 
 
-def with_targets(batch: Mapping[str, np.ndarray], *, dense: bool) -> dict[str, np.ndarray]:
+def with_targets(
+    batch: Mapping[str, np.ndarray], *, dense: bool, most: int = 0
+) -> dict[str, np.ndarray]:
     """Replace host "labels" by the positions and ids of their targets.
 
     The vocabulary head is the dearest layer per token, so it runs at target positions only. All
     rows get P places: with `dense` P = T - 1; otherwise the smallest bucket of T that holds the
-    row with the most targets, so nothing is ever cut. Several processes must use `dense`, because
-    each sees only its own rows and all must agree on P.
+    row with the most targets, so nothing is ever cut. Several processes must agree on P though
+    each sees only its own rows: they give the same `most`, or use `dense`.
+
+    Args:
+        batch: what the input pipeline yields.
+        dense: see above.
+        most: targets that some row of another process has.
 
     Returns:
         the batch with int32 "target_positions" [B, P] (position t that predicts) and "target_ids"
@@ -42,7 +49,8 @@ def with_targets(batch: Mapping[str, np.ndarray], *, dense: bool) -> dict[str, n
     shifted = np.asarray(batch["labels"])[:, 1:]
     wanted = shifted != IGNORED
     length = shifted.shape[1]
-    places = length if dense else _bucket(int(wanted.sum(axis=1).max(initial=0)), length=length)
+    most = int(wanted.sum(axis=1).max(initial=most))
+    places = length if dense else _bucket(most, length=length)
     # A stable sort of "not wanted" brings the wanted positions to the front, in order.
     positions = np.argsort(~wanted, axis=1, kind="stable")[:, :places].astype(np.int32)
     ids = np.take_along_axis(shifted, positions, axis=1).astype(np.int32)
@@ -74,6 +82,11 @@ def summed_cross_entropy(
     return jnp.sum(jnp.where(valid, losses, 0.0)), jnp.sum(hits).astype(jnp.float32)
 
 
+def count_targets(batch: Mapping[str, Array]) -> Int[Array, ""]:
+    """Targets of a batch: the weight of its mean in a mean over all tokens of a step."""
+    return jnp.sum(batch[TARGETS] != IGNORED)
+
+
 def language_loss(
     hidden: Callable[..., Float[Array, "B T E"]],
     *,
@@ -85,7 +98,8 @@ def language_loss(
 
     Args:
         hidden: `hidden(params, input_ids, audio_features, *, segment_ids, positions,
-            dropout_key)` -> final-norm states of the text positions.
+            dropout_key)` -> final-norm states of the text positions; also `clip_ids` where a
+            batch has them.
         unembed: vocabulary head.
         features: `features(frozen, batch)` -> audio features; nothing in it is differentiated.
         chunk: target positions of a row whose logits exist at a time; 0 for all of them.
@@ -94,6 +108,7 @@ def language_loss(
     def loss_fn(trainable: Params, frozen: Params, batch: Mapping[str, Array], key: Array | None):
         audio = jax.lax.stop_gradient(features(frozen, batch))
         params = merge(trainable, without(frozen, "whisper."))
+        several = {"clip_ids": batch["clip_ids"]} if "clip_ids" in batch else {}
         states = hidden(
             params,
             batch["input_ids"],
@@ -101,6 +116,7 @@ def language_loss(
             segment_ids=batch["segment_ids"],
             positions=batch["positions"],
             dropout_key=key,
+            **several,
         )
         picked = jnp.take_along_axis(states, batch[POSITIONS][..., None], axis=1)
         targets = batch[TARGETS]

@@ -29,6 +29,7 @@ class StepWork:
     """What one optimiser step has to process, counted on the host from the batch itself."""
 
     clips: int
+    pairs: int
     audio_tokens: int
     text_tokens: int
     targets: int

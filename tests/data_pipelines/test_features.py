@@ -49,8 +49,9 @@ def with_features(clips, whisper_dir, tmp_path_factory):
 
 def _pipeline(directory, **changes):
     config = dict(
-        records=str(directory), split="train", layout="grouped", cutoff=64, pairs_per_row=2,
-        rows_per_batch=4, train_on="all", features="stored", seed=0, audio_tokens=25, n_mels=80,
+        records=str(directory), split="train", layout="grouped", cutoff=64, pairs_per_clip=2,
+        clips_per_row=1, rows_per_batch=4, train_on="all", features="stored", seed=0,
+        audio_tokens=25, n_mels=80,
     )  # fmt: skip
     return config | changes
 

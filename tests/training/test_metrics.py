@@ -28,7 +28,7 @@ def size_7b(**changes):
 
 
 def work(text):
-    return StepWork(clips=1, audio_tokens=25, text_tokens=text, targets=text)
+    return StepWork(clips=1, pairs=1, audio_tokens=25, text_tokens=text, targets=text)
 
 
 @pytest.mark.parametrize(
