@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array
 from ltu_jax.core.distributed import is_main
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import Params, shorten
-from ltu_jax.stages.parts import Stage, is_adapter
+from ltu_jax.stages.parts import Stage
+from ltu_jax.stages.program import is_adapter, resident_dtype
 from ltu_jax.stages.settings import StageSettings
 from ltu_jax.training import checkpoint
 from ltu_jax.weights.bases import place
@@ -178,7 +178,7 @@ def place_bases(stage: Stage) -> Params:
     if bases.llama is not None:
         wanted = {p: leaf for p, leaf in stage.fns.shapes.items() if not is_adapter(p)}
         check_against(wanted, bases.llama.params, what=str(bases.llama.path))
-        dtypes = dict.fromkeys(wanted, jnp.dtype(settings.compute.dtype))
+        dtypes = {path: resident_dtype(path, leaf, settings) for path, leaf in wanted.items()}
         placed |= place(bases.llama.params.tensors, mesh=stage.mesh, dtypes=dtypes)
     if settings.data.features == "on_the_fly":
         encoder = {
@@ -186,6 +186,6 @@ def place_bases(stage: Stage) -> Params:
             for name, tensor in bases.whisper.params.tensors.items()
             if name.startswith("encoder.")
         }
-        dtypes = dict.fromkeys(encoder, jnp.dtype(settings.compute.encoder_dtype))
+        dtypes = {path: resident_dtype(path, leaf, settings) for path, leaf in encoder.items()}
         placed |= place(encoder, mesh=stage.mesh, dtypes=dtypes)
     return placed
