@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.core.sharding import keep_rows_apart
 from ltu_jax.models.cache import KVCache, write_layer
 from ltu_jax.models.config import Config, ConfigError, require_divisible, require_positive
 from ltu_jax.models.layers import RMSNorm, attend, normal_002, scan_layers, stack
@@ -244,13 +245,13 @@ class Llama(nnx.Module):
         rope = rope_tables(positions, self.config)
 
         def step(layer: Layer, x: Array, key: Array | None) -> tuple[Array, None]:
-            return layer.finish(
-                x, layer.project(x, rope=rope, key=key), visible=visible, key=key
-            ), None
+            x = layer.finish(x, layer.project(x, rope=rope, key=key), visible=visible, key=key)
+            return keep_rows_apart(x), None
 
         keys = None
         if dropout_key is not None:
             keys = jax.random.split(dropout_key, self.config.num_hidden_layers)
+        x = keep_rows_apart(x)
         return scan_layers(self.layers, step, x, keys, remat=self.remat)[0]
 
     def trace(

@@ -71,7 +71,9 @@ def make_train_step(
 
     def step(state: TrainState, frozen: Params, batch: Batch, key: Array):
         key = jax.random.fold_in(key, state.step)
-        loss, metrics, grads = gradients(state, frozen, batch, key)
+        # So that the model can say how its activations lie (`keep_rows_apart`).
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            loss, metrics, grads = gradients(state, frozen, batch, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
         metrics = {**metrics, "loss": loss, "grad_norm": global_norm(grads)}

@@ -84,7 +84,9 @@ def test_what_does_not_fit_comes_with_settings_that_do():
 
 def test_sharding_divides_what_lies_on_a_chip():
     whole = plan_gpu(asked(), find_gpu("h100"), count=8)
-    parts = plan_gpu(asked("--config.mesh.data=1", "--config.mesh.fsdp=8"), find_gpu("h100"), count=8)
+    parts = plan_gpu(
+        asked("--config.mesh.data=1", "--config.mesh.fsdp=8"), find_gpu("h100"), count=8
+    )
     llama = 2 * 6.738e9
     assert whole.base_bytes - parts.base_bytes == pytest.approx(llama * 7 / 8, rel=0.001)
     assert parts.collective_bytes_per_step["all-gather"] > 2 * llama * 0.99
@@ -111,7 +113,9 @@ def test_search_ranks_by_arithmetic_and_leaves_out_what_cannot_fit(monkeypatch):
     assert "--config.mesh.data=16 --config.mesh.fsdp=1" in found[0].flags()
     assert "remat=none" in found[0].flags()
     chip = find_slice("v5e-16").chip
-    tiny = dataclasses.replace(find_slice("v5e-16"), chip=dataclasses.replace(chip, hbm_bytes=10**6))
+    tiny = dataclasses.replace(
+        find_slice("v5e-16"), chip=dataclasses.replace(chip, hbm_bytes=10**6)
+    )
     assert candidates(question, tiny) == []
 
 
