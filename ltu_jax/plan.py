@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
         made = plan_slice(question, tpu)
     print(report(made), flush=True)
     if options.json:
-        write_json(options.json, made.to_json())
+        write_json(options.json, {"arguments": _without_json(argv), **made.to_json()})
     return 0 if made.fits else 1
 
 
@@ -86,6 +86,16 @@ def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--compiles", type=int, default=6, help="most compilations of a search")
     parser.add_argument("--json", help="also write the plan to this file")
     return parser.parse_known_args(list(argv))
+
+
+def _without_json(argv: Sequence[str]) -> list[str]:
+    """The arguments that make the same plan again, wherever it is written."""
+    kept, skip = [], False
+    for argument in argv:
+        if not skip and not argument.startswith("--json"):
+            kept.append(argument)
+        skip = argument == "--json"
+    return kept
 
 
 def _settings(rest: Sequence[str], *, stage: str | None, size: str | None) -> StageSettings:
