@@ -42,6 +42,13 @@ setup(
         "demo": ["onnxruntime"],
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
-        "test": ["jiwer", "peft", "pytest", "ruff", "scikit-learn"],
+        "test": [
+            "jiwer",
+            "libtpu; platform_machine == 'x86_64'",
+            "peft",
+            "pytest",
+            "ruff",
+            "scikit-learn",
+        ],
     },
 )

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ltu_jax.core.axes import Array
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import label
 
@@ -118,6 +119,21 @@ def param_shardings(mesh: Mesh, shapes: Mapping[str, Any]) -> dict[str, NamedSha
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The leading axis over data and fsdp, the rest whole."""
     return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def keep_rows_apart(x: Array) -> Array:
+    """Lay the leading axis over data and fsdp in a program whose trace has a mesh in context.
+
+    Left alone the partitioner lays the residual stream along the width of the embedding table,
+    and then sums activations of the whole batch over all devices in every layer instead of
+    gathering a layer's weights once (147 GB instead of 27 GB a step for 7B on 16 devices).
+    Outside a train step it does nothing.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not set(BATCH) <= set(mesh.axis_names):
+        return x
+    rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH, *rest))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.core.sharding import keep_rows_apart
 from ltu_jax.models.attention import Attend
 from ltu_jax.models.cache import KVCache, write_layer
 from ltu_jax.models.config import Config, ConfigError, require_divisible, require_positive
@@ -280,11 +281,13 @@ class Llama(nnx.Module):
 
         def step(layer: Layer, x: Array, key: Array | None) -> tuple[Array, None]:
             qkv = layer.project(x, rope=rope, key=key)
-            return layer.finish(x, qkv, visible=visible, key=key, attend=self.attend), None
+            x = layer.finish(x, qkv, visible=visible, key=key, attend=self.attend)
+            return keep_rows_apart(x), None
 
         keys = None
         if dropout_key is not None:
             keys = jax.random.split(dropout_key, self.config.num_hidden_layers)
+        x = keep_rows_apart(x)
         return scan_layers(self.layers, step, x, keys, remat=self.remat)[0]
 
     def trace(

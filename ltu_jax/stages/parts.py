@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -15,13 +14,10 @@ from data_pipelines.features import fingerprint
 from data_pipelines.input_pipeline import DataConfig, InputPipeline, Layout
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import make_mesh
-from ltu_jax.core.trees import Params
-from ltu_jax.models import build, int8
 from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer
-from ltu_jax.stages import options
+from ltu_jax.stages.program import model_functions
 from ltu_jax.stages.settings import StageSettings, missing_weights
 from ltu_jax.training import losses, metrics
-from ltu_jax.weights import ltu_as
 from ltu_jax.weights.bases import open_weights
 from ltu_jax.weights.fingerprint import Fingerprint, of_encoder
 from ltu_jax.weights.store import Weights
@@ -93,36 +89,16 @@ def assemble(settings: StageSettings, bases: Bases) -> Stage:
     """Model functions, loss and data of a stage."""
     mesh = make_mesh(settings.mesh)
     pipeline = open_pipeline(settings, bases)
-    encoder = build.whisper(settings.model.whisper, dtype=settings.compute.encoder_dtype)
-
-    def features(frozen: Params, batch: Mapping[str, Any]) -> Any:
-        if "features" in batch:
-            return batch["features"]
-        return encoder.features(losses.under(frozen, "whisper."), batch["log_mel"])
-
-    if settings.stage == "tagging":
-        fns: Any = build.tagger(
-            settings.model.tltr,
-            len(pipeline.labels),
-            dtype=jnp.dtype(settings.compute.dtype),
-            remat=settings.compute.remat,
-        )
-        loss_fn = losses.tagging_loss(fns.logits, features=features)
-    else:
-        fns = build.ltu_as(settings.model.ltu_as(), **options.model_options(settings, mesh=mesh))
-        options.check_trainable(settings, fns.shapes)
-        loss_fn = losses.language_loss(
-            fns.hidden, unembed=fns.unembed, features=features, **options.loss_options(settings)
-        )
+    model = model_functions(settings, labels=len(pipeline.labels), mesh=mesh)
     rows = settings.data.epochs * pipeline.rows_per_epoch
     steps = settings.steps or max(1, math.ceil(rows / settings.data.rows_per_batch))
     return Stage(
         settings=settings,
         mesh=mesh,
         bases=bases,
-        fns=fns,
-        features=features,
-        loss_fn=loss_fn,
+        fns=model.fns,
+        features=model.features,
+        loss_fn=model.loss_fn,
         pipeline=pipeline,
         steps=steps,
     )
@@ -183,11 +159,6 @@ def located(
         yield batch
 
 
-def is_adapter(path: str) -> bool:
-    """Whether a parameter belongs to the adapter, which every checkpoint holds."""
-    return ltu_as.is_adapter(path) and not path.startswith("whisper.")
-
-
 def count_work(batch: Mapping[str, np.ndarray], *, audio_tokens: int) -> metrics.StepWork:
     """What a host batch asks of the model, times the number of hosts."""
     hosts = jax.process_count()
@@ -207,38 +178,6 @@ def count_work(batch: Mapping[str, np.ndarray], *, audio_tokens: int) -> metrics
         audio_tokens=clips * audio_tokens * hosts,
         text_tokens=text * hosts,
         targets=targets * hosts,
-    )
-
-
-def model_size(stage: Stage) -> metrics.ModelSize:
-    """Matrix sizes of a stage's model, read from its shapes."""
-    settings, shapes = stage.settings, stage.fns.shapes
-    whisper, llama = settings.model.whisper, settings.model.llama
-
-    def scalars(*needles: str, without: tuple[str, ...] = ()) -> int:
-        chosen = (
-            math.prod(leaf.shape)
-            for path, leaf in shapes.items()
-            if all(n in path for n in needles) and not any(n in path for n in without)
-        )
-        return sum(chosen)
-
-    on_the_fly = settings.data.features == "on_the_fly"
-    trained = [flag for pattern, flag in settings.trainable if pattern.startswith("tltr")]
-    return metrics.ModelSize(
-        llm_layers=scalars("llama.layers.", ".kernel", without=(int8.SCALE,)),
-        llm_depth=0 if llama is None else llama.num_hidden_layers,
-        attention_width=0 if llama is None else llama.num_attention_heads * llama.head_dim,
-        vocab_head=0 if llama is None else llama.vocab_size * llama.hidden_size,
-        lora=scalars(".lora_"),
-        tltr=scalars("tltr.", "kernel"),
-        tltr_trained=trained == [True],
-        audio_proj=scalars("audio_proj.kernel"),
-        whisper_layers=whisper.n_audio_layer,
-        encoder=12 * whisper.n_audio_state**2 * whisper.n_audio_layer if on_the_fly else 0,
-        encoder_frames=500,
-        encoder_depth=whisper.n_audio_layer,
-        encoder_width=whisper.n_audio_state,
     )
 
 

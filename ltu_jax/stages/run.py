@@ -15,7 +15,6 @@ import jax
 from ltu_jax.core.distributed import is_main
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
-from ltu_jax.core.sharding import param_shardings
 from ltu_jax.stages import hooks as stage_hooks
 from ltu_jax.stages.options import keep_compiled
 from ltu_jax.stages.parts import (
@@ -23,19 +22,17 @@ from ltu_jax.stages.parts import (
     assemble,
     count_work,
     host_batches,
-    is_adapter,
     leaves,
-    model_size,
     open_bases,
 )
+from ltu_jax.stages.program import compile_step, is_adapter, model_size, split_parameters
 from ltu_jax.stages.settings import StageSettings
 from ltu_jax.stages.start import place_bases, starting_adapter
-from ltu_jax.training import checkpoint, losses, metrics
+from ltu_jax.training import checkpoint, metrics
 from ltu_jax.training.logs import RunLog
 from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
 from ltu_jax.training.optimizer import learning_rate, make_optimizer
-from ltu_jax.training.state import create_state, split_trainable, state_shardings
-from ltu_jax.training.step import make_train_step
+from ltu_jax.training.state import create_state
 from ltu_jax.weights.bases import base_entry
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
 
@@ -65,24 +62,14 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
     adapter = starting_adapter(stage, resume=bool(saved))
     params = {**adapter, **place_bases(stage)}
-    trainable, frozen = split_trainable(losses.without(params, "whisper."), settings.trainable)
-    frozen |= {path: leaf for path, leaf in params.items() if path.startswith("whisper.")}
+    trainable, frozen = split_parameters(params, settings)
     tx = make_optimizer(settings.optimizer, paths=trainable, steps=stage.steps)
     state = create_state(trainable, tx, mesh=stage.mesh)
     if saved:
         state, metadata = checkpoint.restore(run_dir, like=state, mesh=stage.mesh)
         refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
     frozen_adapter = {path: leaf for path, leaf in frozen.items() if is_adapter(path)}
-    by_token = settings.optimizer.loss_mean == "token" and settings.stage != "tagging"
-    weigh = losses.count_targets if by_token else None
-    step_fn = make_train_step(
-        stage.loss_fn,
-        tx,
-        mesh=stage.mesh,
-        shardings=(state_shardings(state, mesh=stage.mesh), param_shardings(stage.mesh, frozen)),
-        accumulation=settings.optimizer.accumulation,
-        weigh=weigh,
-    )
+    step_fn = compile_step(settings, stage.loss_fn, tx, state=state, frozen=frozen, mesh=stage.mesh)
     log = RunLog(run_dir, tensorboard=settings.log.tensorboard) if is_main() else None
     if is_main():
         write_json(run_dir / "config.json", resolved)
@@ -114,7 +101,7 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         validate=stage_hooks.validation(stage, frozen=frozen),
         samples=stage_hooks.samples(stage, frozen=frozen, log=log),
         work=functools.partial(count_work, audio_tokens=settings.model.audio_tokens),
-        flops=functools.partial(metrics.model_flops, model_size(stage)),
+        flops=functools.partial(metrics.model_flops, model_size(settings, stage.fns.shapes)),
         rate=lambda step: float(rate(step)),
     )
     outcome = run_loop(

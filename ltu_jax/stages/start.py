@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array
@@ -15,7 +14,8 @@ from ltu_jax.core.distributed import is_main
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import Params, shorten
 from ltu_jax.stages.options import place_llama
-from ltu_jax.stages.parts import Stage, is_adapter
+from ltu_jax.stages.parts import Stage
+from ltu_jax.stages.program import is_adapter, resident_dtype
 from ltu_jax.stages.settings import StageSettings
 from ltu_jax.training import checkpoint
 from ltu_jax.weights.bases import place
@@ -191,6 +191,6 @@ def place_bases(stage: Stage) -> Params:
             for name, tensor in bases.whisper.params.tensors.items()
             if name.startswith("encoder.")
         }
-        dtypes = dict.fromkeys(encoder, jnp.dtype(settings.compute.encoder_dtype))
+        dtypes = {path: resident_dtype(path, leaf, settings) for path, leaf in encoder.items()}
         placed |= place(encoder, mesh=stage.mesh, dtypes=dtypes)
     return placed

@@ -82,7 +82,9 @@ def make_train_step(
 
     def step(state: TrainState, frozen: Params, batch: Batch, key: Array):
         key = jax.random.fold_in(key, state.step)
-        loss, metrics, grads = gradients(state, frozen, batch, key)
+        # So that the model can say how its activations lie (`keep_rows_apart`).
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            loss, metrics, grads = gradients(state, frozen, batch, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
         metrics = {**metrics, "loss": loss, "grad_norm": global_norm(grads)}
@@ -113,6 +115,16 @@ def make_eval_step(
         in_shardings=(dict(trainable_sharding), dict(frozen_sharding), batch_sharding(mesh)),
         out_shardings=replicated(mesh),
     )
+
+
+def micro_shapes(
+    batch: Mapping[str, jax.ShapeDtypeStruct], *, accumulation: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of one micro-batch of a global batch of these shapes."""
+    return {
+        name: jax.ShapeDtypeStruct((leaf.shape[0] // accumulation, *leaf.shape[1:]), leaf.dtype)
+        for name, leaf in batch.items()
+    }
 
 
 def _micro_batches(batch: Batch, *, accumulation: int, mesh: Mesh) -> dict[str, Array]:

@@ -15,7 +15,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.models import build
 from ltu_jax.stages import options
-from ltu_jax.stages.parts import is_adapter
+from ltu_jax.stages.program import is_adapter
 from ltu_jax.stages.settings import stage_settings
 from ltu_jax.training import losses
 from ltu_jax.weights.tensors import as_tensors
