@@ -65,6 +65,11 @@ def devices_of(tpu: Slice) -> list[jax.Device]:
             tpu.topology, platform="tpu", **tpu.topology_options
         )
     except (jax.errors.JaxRuntimeError, RuntimeError) as error:
+        if "lockfile" in str(error):
+            raise UserError(
+                "another process has the TPU compiler, and libtpu allows one per machine: wait for "
+                "it, or delete /tmp/libtpu_lockfile if there is none"
+            ) from error
         raise UserError(
             f"the TPU compiler refuses {tpu.name} ({tpu.topology}): "
             f"{str(error).splitlines()[0]}; is {LIBTPU} installed?"
