@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -75,6 +76,18 @@ def devices_of(tpu: Slice) -> list[jax.Device]:
             f"{str(error).splitlines()[0]}; is {LIBTPU} installed?"
         ) from error
     return list(topology.devices)
+
+
+def libtpu_version() -> str:
+    """Version of the TPU compiler that is used, "unknown" where nothing tells it."""
+    library = os.environ.get("TPU_LIBRARY_PATH")
+    if library:
+        beside = sorted(Path(library).resolve().parent.parent.glob("libtpu-*.dist-info"))
+        return beside[-1].stem.split("-")[1] if beside else "unknown"
+    try:
+        return importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 @contextlib.contextmanager
