@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -65,11 +66,28 @@ def devices_of(tpu: Slice) -> list[jax.Device]:
             tpu.topology, platform="tpu", **tpu.topology_options
         )
     except (jax.errors.JaxRuntimeError, RuntimeError) as error:
+        if "lockfile" in str(error):
+            raise UserError(
+                "another process has the TPU compiler, and libtpu allows one per machine: wait for "
+                "it, or delete /tmp/libtpu_lockfile if there is none"
+            ) from error
         raise UserError(
             f"the TPU compiler refuses {tpu.name} ({tpu.topology}): "
             f"{str(error).splitlines()[0]}; is {LIBTPU} installed?"
         ) from error
     return list(topology.devices)
+
+
+def libtpu_version() -> str:
+    """Version of the TPU compiler that is used, "unknown" where nothing tells it."""
+    library = os.environ.get("TPU_LIBRARY_PATH")
+    if library:
+        beside = sorted(Path(library).resolve().parent.parent.glob("libtpu-*.dist-info"))
+        return beside[-1].stem.split("-")[1] if beside else "unknown"
+    try:
+        return importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import importlib.metadata
 import math
 from typing import Any
 
-import numpy as np
 from jax.sharding import Mesh
 
 from ltu_jax.core.sharding import make_mesh
@@ -359,10 +358,9 @@ def advice(
 def versions() -> dict[str, str]:
     """Versions that an estimate depends on, and the day it was made."""
     found = {"date": datetime.datetime.now(datetime.UTC).date().isoformat()}
-    for name in ("ltu_jax", "jax", "jaxlib", "libtpu", "flax"):
+    for name in ("ltu_jax", "jax", "jaxlib", "flax", "numpy"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
-    found["numpy"] = np.__version__
-    return found
+    return {**found, "libtpu": aot.libtpu_version()}

@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh
+from ltu_jax.models.layers import REMAT_POLICIES
 from ltu_jax.planning import traced
 from ltu_jax.planning.plan import Plan, make_plan_program, stand_ins
 from ltu_jax.planning.question import Question, check_batch, resident
 from ltu_jax.planning.slices import Slice
 from ltu_jax.stages.settings import StageSettings
 
-REMATS = ("none", "dots_saveable", "dots_with_no_batch_dims_saveable", "full")
+# Every policy but those that are "none" and "full" by another name, or wait for host memory.
+_OTHER_NAMES = ("everything_saveable", "nothing_saveable", "lora_offload")
+REMATS = ("none", *(name for name in REMAT_POLICIES if name not in _OTHER_NAMES), "full")
 ACCUMULATIONS = (1, 2, 4)
 # What products reach of the peak, to rank candidates before any is compiled.
 _EFFICIENCY = 0.65

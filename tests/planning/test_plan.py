@@ -163,6 +163,13 @@ def test_a_curriculum_needs_a_stage():
         command.main(["--config=configs/curriculum.py", "--gpu", "h200"])
 
 
+def test_the_version_of_a_compiler_elsewhere_is_read_beside_it(monkeypatch, tmp_path):
+    (tmp_path / "libtpu-0.0.99.1.dist-info").mkdir()
+    (tmp_path / "libtpu").mkdir()
+    monkeypatch.setenv("TPU_LIBRARY_PATH", str(tmp_path / "libtpu" / "libtpu.so"))
+    assert aot.libtpu_version() == "0.0.99.1"
+
+
 def test_a_missing_compiler_says_how_to_get_it(monkeypatch):
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
