@@ -31,7 +31,9 @@ def small_loss(remat):
     fns = build.ltu_as(MODEL, remat=remat)
     ids = tokens(2, 7)
     call = plain(ids) | dict(input_ids=ids, features=features(2), dropout_key=jax.random.key(0))
-    return loss_of(fns, noisy(fns.shapes), **call)
+    # Calmer than random: what is compared at 1e-6 must not be a difference of large numbers.
+    params = {n: v if n.endswith("scale") else 0.3 * v for n, v in noisy(fns.shapes).items()}
+    return loss_of(fns, params, **call)
 
 
 @pytest.fixture(scope="module")
