@@ -144,7 +144,7 @@ def _pairs_that_fit(settings: StageSettings, *, mean: float) -> float:
     if data.layout != Layout.GROUPED:
         return 1.0
     most = float(data.pairs_per_clip * data.clips_per_row)
-    return min(most, data.row_tokens / mean) if data.row_tokens else most
+    return min(most, math.floor(100 * data.row_tokens / mean) / 100) if data.row_tokens else most
 
 
 def check_batch(settings: StageSettings, mesh: Mesh) -> None:

@@ -26,7 +26,8 @@ est_step_seconds pairs_per_second mfu_bound hours_for_stage layout batch version
 
 
 def settings(*flags):
-    return stage_settings(resolve(parse_config([STAGE3, "--config.data.layout=single", *flags]))[0])
+    single = ("--config.data.layout=single", "--config.data.rows_per_batch=256")
+    return stage_settings(resolve(parse_config([STAGE3, *single, *flags]))[0])
 
 
 def asked(*flags, hosts=1, **changes):
