@@ -14,7 +14,8 @@ from data_pipelines import mixtures
 from data_pipelines.features import fingerprint
 from data_pipelines.input_pipeline import DataConfig, InputPipeline
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.sharding import make_mesh
+from ltu_jax.core.distributed import batch_share
+from ltu_jax.core.sharding import check_rows, make_mesh
 from ltu_jax.core.trees import Params
 from ltu_jax.models import build
 from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer
@@ -91,7 +92,11 @@ def open_bases(settings: StageSettings) -> Bases:
 def assemble(settings: StageSettings, bases: Bases) -> Stage:
     """Model functions, loss and data of a stage."""
     dtype = jnp.dtype(settings.compute.dtype)
-    pipeline = open_pipeline(settings, bases)
+    mesh = make_mesh(settings.mesh)
+    check_rows(
+        settings.data.rows_per_batch, mesh=mesh, accumulation=settings.optimizer.accumulation
+    )
+    pipeline = open_pipeline(settings, bases, mesh=mesh)
     encoder = build.whisper(settings.model.whisper, dtype=settings.compute.encoder_dtype)
 
     def features(frozen: Params, batch: Mapping[str, Any]) -> Any:
@@ -111,7 +116,7 @@ def assemble(settings: StageSettings, bases: Bases) -> Stage:
     steps = settings.steps or max(1, math.ceil(rows / settings.data.rows_per_batch))
     return Stage(
         settings=settings,
-        mesh=make_mesh(settings.mesh),
+        mesh=mesh,
         bases=bases,
         fns=fns,
         features=features,
@@ -122,10 +127,10 @@ def assemble(settings: StageSettings, bases: Bases) -> Stage:
 
 
 def open_pipeline(
-    settings: StageSettings, bases: Bases, *, tokenizer: Any = None, **changes: Any
+    settings: StageSettings, bases: Bases, *, mesh: Mesh, tokenizer: Any = None, **changes: Any
 ) -> InputPipeline:
     """The training rows of a stage; `changes` replace fields of the `DataConfig` (validation)."""
-    data = settings.data
+    data, share = settings.data, batch_share(mesh)
     mixture = mixtures.mixture(data.tasks)
     values = dict(
         records=data.records,
@@ -149,8 +154,8 @@ def open_pipeline(
     return InputPipeline(
         DataConfig(**{**values, **changes}),
         tokenizer=tokenizer or bases.tokenizer,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=share.index,
+        process_count=share.count,
         clip_fingerprint=bases.clip_fingerprint,
     )
 
@@ -173,18 +178,19 @@ def is_adapter(path: str) -> bool:
     return ltu_as.is_adapter(path) and not path.startswith("whisper.")
 
 
-def count_work(batch: Mapping[str, np.ndarray], *, audio_tokens: int) -> metrics.StepWork:
-    """What a host batch asks of the model, times the number of hosts."""
-    hosts = jax.process_count()
-    clips = len(next(iter(batch.values()))) * hosts
+def count_work(
+    batch: Mapping[str, np.ndarray], *, audio_tokens: int, parts: int
+) -> metrics.StepWork:
+    """What a host batch asks of the model, times the number of parts of the global batch."""
+    clips = len(next(iter(batch.values()))) * parts
     text = int((batch["segment_ids"] > 0).sum()) if "segment_ids" in batch else 0
     wanted = batch.get(losses.TARGETS)
     targets = 0 if wanted is None else int((wanted != losses.IGNORED).sum())
     return metrics.StepWork(
         clips=clips,
         audio_tokens=clips * audio_tokens,
-        text_tokens=text * hosts,
-        targets=targets * hosts,
+        text_tokens=text * parts,
+        targets=targets * parts,
     )
 
 
