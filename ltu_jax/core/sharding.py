@@ -8,13 +8,14 @@ Two tables. `PARAM_RULES` says for each parameter path what its dimensions mean 
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ltu_jax.core.axes import Array
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import label
 
@@ -161,6 +162,34 @@ def param_shardings(mesh: Mesh, shapes: Mapping[str, Any]) -> dict[str, NamedSha
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The leading axis over data and fsdp, the rest whole."""
     return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AudioLayout:
+    """How the batch lies in the parts whose weights are whole on each device (encoder, TLTR).
+
+    Where the batch lies over data and fsdp only, all devices of a tensor axis would compute the
+    same there. `spread` lays the leading axis of their input over every axis of the mesh (or
+    leaves one that does not divide); `gather` lays their output as the rest of the batch.
+    """
+
+    spread: Callable[[Array], Array]
+    gather: Callable[[Array], Array]
+
+
+def audio_layout(mesh: Mesh) -> AudioLayout:
+    """The layout of the audio parts on `mesh`; does nothing where the tensor axis is 1."""
+    if mesh.shape["tensor"] == 1:
+        return AudioLayout(spread=lambda x: x, gather=lambda x: x)
+    everywhere = NamedSharding(mesh, PartitionSpec((*BATCH, "tensor")))
+    batch = batch_sharding(mesh)
+
+    def lay(x: Array, sharding: NamedSharding) -> Array:
+        if x.shape[0] % mesh.size:
+            return x
+        return jax.lax.with_sharding_constraint(x, sharding)
+
+    return AudioLayout(spread=lambda x: lay(x, everywhere), gather=lambda x: lay(x, batch))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

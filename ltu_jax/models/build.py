@@ -285,7 +285,12 @@ class LTUASFns:
 
 
 def ltu_as(
-    config: LTUASConfig, *, dtype: Any = jnp.float32, remat: str = "none", with_lora: bool = True
+    config: LTUASConfig,
+    *,
+    dtype: Any = jnp.float32,
+    remat: str = "none",
+    with_lora: bool = True,
+    lay_audio: Callable[[Array], Array] | None = None,
 ) -> LTUASFns:
     """LTU-AS's functions; see `LTUASFns` and the methods of `models.ltu_as.LTUAS`.
 
@@ -299,11 +304,15 @@ def ltu_as(
         dtype: compute dtype of the products and of the cache.
         remat: "none", "full" or a policy name, for the backward pass of each layer.
         with_lora: False leaves the adapters out even where the config has them (stage 1).
+        lay_audio: called on the audio tokens [B,A,E] before they join the text, to lay them on a
+            mesh (see `core.sharding.AudioLayout`); None leaves them.
     """
     _check_remat(remat)
     if not with_lora:
         config = dataclasses.replace(config, lora=None)
-    bridge = _bridge(lambda rngs: LTUAS(config, dtype=dtype, remat=remat, rngs=rngs))
+    bridge = _bridge(
+        lambda rngs: LTUAS(config, dtype=dtype, remat=remat, rngs=rngs, lay_audio=lay_audio)
+    )
 
     def hidden(
         params: Params,

@@ -9,7 +9,7 @@ from flax import nnx
 
 from ltu_jax.core.axes import Array, Float
 from ltu_jax.models.config import Config, ConfigError
-from ltu_jax.models.layers import Init, Linear, fan_in_uniform
+from ltu_jax.models.layers import Init, Linear, fan_in_uniform, product
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -69,8 +69,7 @@ class LoRALinear(Linear):
         if dropout_key is not None and self.dropout > 0.0:
             keep = 1.0 - self.dropout
             x = jnp.where(jax.random.bernoulli(dropout_key, keep, x.shape), x / keep, 0)
-        a, b = self.lora_a[...].astype(self.dtype), self.lora_b[...].astype(self.dtype)
-        return y + (x @ a) @ b * self.scale
+        return y + product(product(x, self.lora_a[...]), self.lora_b[...]) * self.scale
 
 
 class PlainLinear(Linear):

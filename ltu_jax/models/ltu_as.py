@@ -5,6 +5,7 @@ logits exist for text positions only.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -71,8 +72,17 @@ class AudioProjection(Linear):
 class LTUAS(nnx.Module):
     """The assembled model over precomputed Whisper features."""
 
-    def __init__(self, config: LTUASConfig, *, dtype: Any, remat: str, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: LTUASConfig,
+        *,
+        dtype: Any,
+        remat: str,
+        rngs: nnx.Rngs,
+        lay_audio: Callable[[Array], Array] | None = None,
+    ):
         self.config = config
+        self.lay_audio = lay_audio  # where audio tokens lie before they join the text
         width = config.llama.hidden_size
         self.tltr = TLTR(config.tltr, dtype=dtype, remat=remat, rngs=rngs)
         self.audio_proj = AudioProjection(config.tltr.d_model, width, dtype=dtype, rngs=rngs)
@@ -119,7 +129,10 @@ class LTUAS(nnx.Module):
         if features is not None:
             if features.shape[0] != batch:
                 raise UserError(f"{features.shape[0]} clips of features for {batch} rows of ids")
-            x = jnp.concatenate([self.embed_audio(features), x], axis=1)
+            tokens = self.embed_audio(features)
+            if self.lay_audio is not None:
+                tokens = self.lay_audio(tokens)
+            x = jnp.concatenate([tokens, x], axis=1)
         return x, visibility(segment_ids, audio_tokens=audio_tokens)
 
     def hidden(

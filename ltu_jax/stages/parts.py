@@ -15,7 +15,7 @@ from data_pipelines.features import fingerprint
 from data_pipelines.input_pipeline import DataConfig, InputPipeline
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.distributed import batch_share
-from ltu_jax.core.sharding import check_rows, make_mesh
+from ltu_jax.core.sharding import audio_layout, check_rows, make_mesh
 from ltu_jax.core.trees import Params
 from ltu_jax.models import build
 from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer
@@ -97,12 +97,14 @@ def assemble(settings: StageSettings, bases: Bases) -> Stage:
         settings.data.rows_per_batch, mesh=mesh, accumulation=settings.optimizer.accumulation
     )
     pipeline = open_pipeline(settings, bases, mesh=mesh)
+    layout = audio_layout(mesh)
     encoder = build.whisper(settings.model.whisper, dtype=settings.compute.encoder_dtype)
 
     def features(frozen: Params, batch: Mapping[str, Any]) -> Any:
         if "features" in batch:
-            return batch["features"]
-        return encoder.features(losses.under(frozen, "whisper."), batch["log_mel"])
+            return layout.spread(batch["features"])
+        heard = layout.spread(batch["log_mel"])
+        return layout.spread(encoder.features(losses.under(frozen, "whisper."), heard))
 
     if settings.stage == "tagging":
         fns: Any = build.tagger(
@@ -110,7 +112,12 @@ def assemble(settings: StageSettings, bases: Bases) -> Stage:
         )
         loss_fn = losses.tagging_loss(fns.logits, features=features)
     else:
-        fns = build.ltu_as(settings.model.ltu_as(), dtype=dtype, remat=settings.compute.remat)
+        fns = build.ltu_as(
+            settings.model.ltu_as(),
+            dtype=dtype,
+            remat=settings.compute.remat,
+            lay_audio=layout.gather,
+        )
         loss_fn = losses.language_loss(fns.hidden, unembed=fns.unembed, features=features)
     rows = settings.data.epochs * pipeline.rows_per_epoch
     steps = settings.steps or max(1, math.ceil(rows / settings.data.rows_per_batch))

@@ -145,9 +145,7 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     )
     if log is not None:
         log.close()
-    agree_at_the_end(
-        step=int(outcome.state.step), last_loss=outcome.last_loss, resolved=resolved
-    )
+    agree_at_the_end(step=int(outcome.state.step), last_loss=outcome.last_loss, resolved=resolved)
     return outcome
 
 

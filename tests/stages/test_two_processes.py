@@ -14,6 +14,7 @@ from ltu_jax.core.sharding import make_mesh
 from ltu_jax.stages import parts
 from ltu_jax.training import checkpoint
 
+pytestmark = pytest.mark.slow
 TRAIN = ["-m", "ltu_jax.train"]
 
 
@@ -50,7 +51,7 @@ def one(place) -> Path:
 def two(place) -> Path:
     """Two processes with two devices each, started as a user starts them."""
     command = [*TRAIN, *arguments(place, place / "two")]
-    first, second = processes(command, command, devices=2)
+    first, second = processes(command, command, devices=2, cache=place / "cache")
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert "checkpoint: " in first.stdout and "checkpoint: " not in second.stdout
     assert "4/4" in first.stderr and "4/4" not in second.stderr
@@ -106,7 +107,7 @@ def test_two_processes_go_on_from_checkpoints_of_one_and_of_two(one, two, place)
         "--",
         *arguments(place, of_two),
     ]
-    for process in processes(command, command, devices=2):
+    for process in processes(command, command, devices=2, cache=place / "cache"):
         assert process.returncode == 0, process.stderr
     assert_same_run(of_one, one, steps={3, 4})
     assert_same_run(of_two, two, steps={3, 4})
@@ -122,7 +123,7 @@ def test_processes_with_different_configs_stop_with_one_message(place):
         [*TRAIN, *arguments(place, place / "never", f"--config.optimizer.learning_rate={rate}")]
         for rate in (0.5, 0.25)
     ]
-    for process in processes(*commands, devices=1):
+    for process in processes(*commands, devices=1, cache=place / "cache"):
         assert process.returncode == 2
         errors = [line for line in process.stderr.splitlines() if line.startswith("error:")]
         assert errors == [

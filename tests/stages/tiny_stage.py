@@ -79,9 +79,7 @@ def make_place(folder: Path) -> Path:
         ("llama", LLAMA, llama, {"tokenizer.model": TOKENIZER}),
     ):
         arrays = {path: np.asarray(leaf) for path, leaf in params.items()}
-        save_weights(
-            folder / kind, kind=kind, config=config, params=arrays, source={}, files=files
-        )
+        save_weights(folder / kind, kind=kind, config=config, params=arrays, source={}, files=files)
     clips = records_corpus.make_clips(folder / "audio")
     write_records(clips, folder / "records", whisper_dir=folder / "whisper", shards=1)
     (folder / "tiny.py").write_text(CONFIG)
@@ -108,14 +106,19 @@ def free_port() -> int:
 
 
 def processes(
-    *commands: list[str], devices: int, seconds: float = 300.0
+    *commands: list[str], devices: int, cache: Path, seconds: float = 300.0
 ) -> list[subprocess.CompletedProcess]:
-    """Run `python COMMAND` for each, all as the processes of one `jax.distributed` program."""
+    """Run `python COMMAND` for each, all as the processes of one `jax.distributed` program.
+
+    Compiled programs are kept in `cache` for the next call.
+    """
     port, started = free_port(), []
     for index, command in enumerate(commands):
         own = {
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK_COMPILE}",
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_DEFAULT_MATMUL_PRECISION": "highest",
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "PYTHONPATH": str(ROOT),
