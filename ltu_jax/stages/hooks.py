@@ -112,6 +112,7 @@ def _held_out(stage: Stage, **changes: Any) -> InputPipeline:
     return open_pipeline(
         stage.settings,
         stage.bases,
+        mesh=stage.mesh,
         **{"split": split, "shuffle": False, "group_by_length": 0, **changes},
     )
 

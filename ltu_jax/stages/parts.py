@@ -5,15 +5,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines import mixtures
 from data_pipelines.features import fingerprint
 from data_pipelines.input_pipeline import DataConfig, InputPipeline, Layout
+from ltu_jax.core.distributed import batch_share
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.sharding import make_mesh
+from ltu_jax.core.sharding import check_rows, make_mesh
 from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer
 from ltu_jax.stages.program import model_functions
 from ltu_jax.stages.settings import StageSettings, missing_weights
@@ -88,7 +88,10 @@ def open_bases(settings: StageSettings) -> Bases:
 def assemble(settings: StageSettings, bases: Bases) -> Stage:
     """Model functions, loss and data of a stage."""
     mesh = make_mesh(settings.mesh)
-    pipeline = open_pipeline(settings, bases)
+    check_rows(
+        settings.data.rows_per_batch, mesh=mesh, accumulation=settings.optimizer.accumulation
+    )
+    pipeline = open_pipeline(settings, bases, mesh=mesh)
     model = model_functions(settings, labels=len(pipeline.labels), mesh=mesh)
     rows = settings.data.epochs * pipeline.rows_per_epoch
     steps = settings.steps or max(1, math.ceil(rows / settings.data.rows_per_batch))
@@ -105,10 +108,10 @@ def assemble(settings: StageSettings, bases: Bases) -> Stage:
 
 
 def open_pipeline(
-    settings: StageSettings, bases: Bases, *, tokenizer: Any = None, **changes: Any
+    settings: StageSettings, bases: Bases, *, mesh: Mesh, tokenizer: Any = None, **changes: Any
 ) -> InputPipeline:
     """The training rows of a stage; `changes` replace fields of the `DataConfig` (validation)."""
-    data = settings.data
+    data, share = settings.data, batch_share(mesh)
     mixture = mixtures.mixture(data.tasks)
     values = dict(
         records=data.records,
@@ -137,8 +140,8 @@ def open_pipeline(
     return InputPipeline(
         DataConfig(**values),
         tokenizer=tokenizer or bases.tokenizer,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=share.index,
+        process_count=share.count,
         clip_fingerprint=bases.clip_fingerprint,
     )
 
@@ -159,9 +162,10 @@ def located(
         yield batch
 
 
-def count_work(batch: Mapping[str, np.ndarray], *, audio_tokens: int) -> metrics.StepWork:
-    """What a host batch asks of the model, times the number of hosts."""
-    hosts = jax.process_count()
+def count_work(
+    batch: Mapping[str, np.ndarray], *, audio_tokens: int, parts: int
+) -> metrics.StepWork:
+    """What a host batch asks of the model, times the number of parts of the global batch."""
     clips = len(next(iter(batch.values())))
     text = pairs = 0
     if "segment_ids" in batch:
@@ -173,11 +177,11 @@ def count_work(batch: Mapping[str, np.ndarray], *, audio_tokens: int) -> metrics
     wanted = batch.get(losses.TARGETS)
     targets = 0 if wanted is None else int((wanted != losses.IGNORED).sum())
     return metrics.StepWork(
-        clips=clips * hosts,
-        pairs=pairs * hosts,
-        audio_tokens=clips * audio_tokens * hosts,
-        text_tokens=text * hosts,
-        targets=targets * hosts,
+        clips=clips * parts,
+        pairs=pairs * parts,
+        audio_tokens=clips * audio_tokens * parts,
+        text_tokens=text * parts,
+        targets=targets * parts,
     )
 
 

@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 
 from data_pipelines.data_config import DataConfig, Layout
-from ltu_jax.core.sharding import param_shardings
+from ltu_jax.core.sharding import audio_layout, param_shardings
 from ltu_jax.core.trees import Params
 from ltu_jax.models import build
 from ltu_jax.models.int8 import SCALE
@@ -71,12 +71,14 @@ def model_functions(settings: StageSettings, *, labels: int, mesh: Mesh) -> Mode
     Raises:
         UserError: options that these devices or this stage do not have.
     """
+    layout = audio_layout(mesh)
     encoder = build.whisper(settings.model.whisper, dtype=settings.compute.encoder_dtype)
 
     def features(frozen: Params, batch: Mapping[str, Any]) -> Any:
         if "features" in batch:
-            return batch["features"]
-        return encoder.features(losses.under(frozen, WHISPER), batch["log_mel"])
+            return layout.spread(batch["features"])
+        heard = layout.spread(batch["log_mel"])
+        return layout.spread(encoder.features(losses.under(frozen, WHISPER), heard))
 
     if settings.stage == "tagging":
         fns: Any = build.tagger(
@@ -87,7 +89,11 @@ def model_functions(settings: StageSettings, *, labels: int, mesh: Mesh) -> Mode
         )
         loss_fn = losses.tagging_loss(fns.logits, features=features)
     else:
-        fns = build.ltu_as(settings.model.ltu_as(), **options.model_options(settings, mesh=mesh))
+        fns = build.ltu_as(
+            settings.model.ltu_as(),
+            lay_audio=layout.gather,
+            **options.model_options(settings, mesh=mesh),
+        )
         options.check_trainable(settings, fns.shapes)
         loss_fn = losses.language_loss(
             fns.hidden, unembed=fns.unembed, features=features, **options.loss_options(settings)

@@ -12,10 +12,11 @@ from typing import Any
 
 import jax
 
-from ltu_jax.core.distributed import is_main
+from ltu_jax.core.distributed import batch_share, is_main, together
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.stages import hooks as stage_hooks
+from ltu_jax.stages.agreement import agree_at_the_end, agree_on_files
 from ltu_jax.stages.options import keep_compiled
 from ltu_jax.stages.parts import (
     Stage,
@@ -33,8 +34,9 @@ from ltu_jax.training.logs import RunLog
 from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
 from ltu_jax.training.optimizer import learning_rate, make_optimizer
 from ltu_jax.training.state import create_state
-from ltu_jax.weights.bases import base_entry
+from ltu_jax.weights.bases import base_entry, place
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
+from ltu_jax.weights.tensors import as_tensors
 
 
 def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcome | None:
@@ -52,15 +54,18 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     """
     keep_compiled(settings.compute.compilation_cache)
     run_dir = Path(settings.run_dir)
-    bases = open_bases(settings)
-    stage = assemble(settings, bases)
+    with together(f"{settings.stage} cannot start"):
+        bases = open_bases(settings)
+        stage = assemble(settings, bases)
+    agree_on_files(stage)
     saved = checkpoint.steps_in(run_dir)
     if saved and saved[-1] == stage.steps:
         _, metadata = checkpoint.read_metadata(run_dir)
         refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
         return None
     clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
-    adapter = starting_adapter(stage, resume=bool(saved))
+    with together(f"{settings.stage} cannot start"):
+        adapter = starting_adapter(stage, resume=bool(saved))
     params = {**adapter, **place_bases(stage)}
     trainable, frozen = split_parameters(params, settings)
     tx = make_optimizer(settings.optimizer, paths=trainable, steps=stage.steps)
@@ -69,6 +74,11 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         state, metadata = checkpoint.restore(run_dir, like=state, mesh=stage.mesh)
         refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
     frozen_adapter = {path: leaf for path, leaf in frozen.items() if is_adapter(path)}
+    # Left on the host they would travel to the devices in every step.
+    frozen_adapter = place(
+        as_tensors(frozen_adapter), mesh=stage.mesh, dtypes=dict.fromkeys(frozen_adapter, "float32")
+    )
+    frozen |= frozen_adapter
     step_fn = compile_step(settings, stage.loss_fn, tx, state=state, frozen=frozen, mesh=stage.mesh)
     log = RunLog(run_dir, tensorboard=settings.log.tensorboard) if is_main() else None
     if is_main():
@@ -100,7 +110,11 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         save=save,
         validate=stage_hooks.validation(stage, frozen=frozen),
         samples=stage_hooks.samples(stage, frozen=frozen, log=log),
-        work=functools.partial(count_work, audio_tokens=settings.model.audio_tokens),
+        work=functools.partial(
+            count_work,
+            audio_tokens=settings.model.audio_tokens,
+            parts=batch_share(stage.mesh).count,
+        ),
         flops=functools.partial(metrics.model_flops, model_size(settings, stage.fns.shapes)),
         rate=lambda step: float(rate(step)),
     )
@@ -125,6 +139,7 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     )
     if log is not None:
         log.close()
+    agree_at_the_end(step=int(outcome.state.step), last_loss=outcome.last_loss, resolved=resolved)
     return outcome
 
 

@@ -13,14 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ltu_jax.core.axes import Array
-from ltu_jax.core.distributed import host_batch_to_global, is_main
+from ltu_jax.core.distributed import Votes, host_batch_to_global, is_main
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import Params
 from ltu_jax.training.logs import RunLog
@@ -101,6 +99,7 @@ def run_loop(
     started, first_step = time.monotonic(), int(state.step)
     meter = _Meter(peak_flops=peak_flops, flops=hooks.flops)
     losses: list[float] = []
+    votes = Votes()
     validation: dict[str, float] = {}
     waiting: tuple[int, dict[str, Array], StepWork, tuple] | None = None
     bar = tqdm(
@@ -135,7 +134,7 @@ def run_loop(
             if waiting is not None:
                 read(waiting)
             waiting = (step, metrics, work, shapes)
-            stop = _anyone(bool(received))
+            stop = votes.cast(bool(received))
             last = step + 1 == schedule.steps or stop
             due = [
                 every and (step + 1) % every == 0
@@ -229,10 +228,3 @@ def _stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _anyone(flag: bool) -> bool:
-    """Whether any process saw the flag, so that all of them stop after the same step."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())

@@ -47,7 +47,7 @@ def settings(stage, **compute):
     return dataclasses.replace(
         found,
         model=model,
-        data=dataclasses.replace(found.data, rows_per_batch=ROWS),
+        data=dataclasses.replace(found.data, rows_per_batch=ROWS, clips_per_row=1),
         mesh=MeshConfig(data=1, fsdp=1, tensor=1),
         compute=dataclasses.replace(found.compute, **{"remat": "none", **compute}),
     )
@@ -159,5 +159,7 @@ def test_the_abstract_program_runs_on_arrays_of_its_shapes():
 
 def test_pairs_of_a_batch_are_counted_by_their_segments():
     segments = np.array([[1, 1, 2, 2, 2, 0], [0, 0, 1, 1, 1, 1], [1, 2, 3, 3, 0, 0]])
-    work = count_work({"log_mel": np.zeros((3, 1)), "segment_ids": segments}, audio_tokens=25)
+    work = count_work(
+        {"log_mel": np.zeros((3, 1)), "segment_ids": segments}, audio_tokens=25, parts=1
+    )
     assert (work.clips, work.pairs, work.text_tokens) == (3, 6, 13)
