@@ -115,31 +115,16 @@ class InputPipeline:
 
     def _choose(self, *, show: bool) -> RowOrder:
         """Rows of all pairs that the filters take; in layout "tags" a clip is one pair."""
-        config, taken, number_of_pair = self.config, [], 0
-        for number, entry in enumerate(self.store.entries):
-            before, number_of_pair = number_of_pair, number_of_pair + len(entry.pairs)
-            if not mixtures.takes_dataset(config.datasets, dataset=entry.dataset):
-                continue
-            if config.layout == Layout.TAGS:
-                taken += [(number, 0, before)] if entry.tags else []
-                continue
-            taken += [
-                (number, place, before + place)
-                for place, (task, closed_ended, _) in enumerate(entry.pairs)
-                if mixtures.takes_task(config.tasks, task=task, closed_ended=closed_ended)
-            ]
-        if not taken:
-            found = sorted({pair[0] for entry in self.store.entries for pair in entry.pairs})
-            datasets = sorted({entry.dataset for entry in self.store.entries})
-            raise UserError(
-                f"no {'tagged clip' if config.layout == Layout.TAGS else 'pair'} of split "
-                f"{config.split!r} of {config.records} is taken by tasks {config.tasks} and "
-                f"datasets {config.datasets}; tasks there: {', '.join(found) or 'none'}; "
-                f"datasets there: {', '.join(datasets)}"
-            )
-        records, pairs, numbers = np.asarray(taken, np.int64).T
-        if config.layout == Layout.TAGS:
-            self._prompts = self._whole = np.ones(len(taken), np.int64)
+        config = self.config
+        tagged = config.layout == Layout.TAGS
+        records, pairs, numbers = mixtures.choose(
+            self.store.entries,
+            tasks=None if tagged else config.tasks,
+            datasets=config.datasets,
+            where=f"split {config.split!r} of {config.records}",
+        )
+        if tagged:
+            self._prompts = self._whole = np.ones(len(records), np.int64)
         else:
             counted = token_lengths(
                 config.records, split=config.split, tokenizer=self._tokenizer, show=show

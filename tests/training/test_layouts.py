@@ -175,23 +175,28 @@ def assert_same(found, expected):
         )
 
 
-@pytest.fixture(scope="module", params=["all", "answer"])
-def train_on(request):
-    return request.param
-
-
 @pytest.fixture(scope="module")
-def single(records_dir, tokenizer, model, train_on):
-    return epoch_of(records_dir, tokenizer, model, layout="single", train_on=train_on)
+def singles(records_dir, tokenizer, model):
+    return {
+        train_on: epoch_of(records_dir, tokenizer, model, layout="single", train_on=train_on)
+        for train_on in ("all", "answer")
+    }
 
 
 @pytest.mark.parametrize(
-    "cap, clips, room, rows",
-    [(1, 1, 0, 21), (3, 1, 0, 9), (100, 1, 0, 6), (2, 1, 130, None), (2, 2, 240, None),
-     (100, 3, 320, None), (3, 4, 0, None)],
-)  # fmt: skip
+    "train_on, cap, clips, room, rows",
+    [
+        ("all", 1, 1, 0, 21),
+        ("answer", 3, 1, 0, 9),
+        ("all", 100, 1, 0, 6),
+        ("all", 2, 1, 130, None),
+        ("answer", 2, 2, 240, None),
+        ("all", 100, 3, 320, None),
+        ("all", 3, 4, 0, None),
+    ],
+)
 def test_grouped_rows_are_single_rows(
-    records_dir, tokenizer, model, train_on, single, cap, clips, room, rows
+    records_dir, tokenizer, model, singles, train_on, cap, clips, room, rows
 ):
     grouped = epoch_of(
         records_dir,
@@ -203,8 +208,8 @@ def test_grouped_rows_are_single_rows(
         clips_per_row=clips,
         row_tokens=room,
     )
-    assert_same(grouped, single)
-    assert grouped.report.cut_pairs == single.report.cut_pairs > 0
+    assert_same(grouped, singles[train_on])
+    assert grouped.report.cut_pairs == singles[train_on].report.cut_pairs > 0
     if rows is not None:
         assert grouped.report.rows == rows
     if clips > 1:
@@ -212,22 +217,25 @@ def test_grouped_rows_are_single_rows(
         assert grouped.batch["log_mel"].shape[1] == clips
 
 
+@pytest.mark.parametrize("train_on", ["all", "answer"])
 def test_the_official_rows_are_single_rows_but_for_their_positions(
-    records_dir, tokenizer, model, train_on, single
+    records_dir, tokenizer, model, train_on, singles
 ):
     """Official positions count the padding between audio and text; here they do not."""
 
     def repair(batch):
         after = np.maximum(np.cumsum(batch["segment_ids"], axis=1) - 1, 0)
-        batch["positions"][:, AUDIO:] = AUDIO + after
-        batch["labels"][batch["input_ids"] == tokenizer.bos_id] = losses.IGNORED
-        return batch
+        ahead = batch["positions"][:, :AUDIO]
+        positions = np.concatenate([ahead, AUDIO + after], axis=1).astype(np.int32)
+        begins = batch["input_ids"] == tokenizer.bos_id
+        labels = np.where(begins, losses.IGNORED, batch["labels"])
+        return {**batch, "positions": positions, "labels": labels}
 
     official = epoch_of(
         records_dir, tokenizer, model, layout="reference", train_on=train_on, repair=repair
     )
     assert (official.batch["segment_ids"][:, 0] == 0).any()
-    assert_same(official, single)
+    assert_same(official, singles[train_on])
 
 
 def test_without_padding_all_three_layouts_are_the_same(records_dir, tokenizer, model):
