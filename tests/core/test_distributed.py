@@ -1,4 +1,4 @@
-"""Two real processes that agree, fail together, vote and share batches; and how they are started."""
+"""Two real processes that agree, fail together, vote and share batches; and how they start."""
 
 import json
 import os
