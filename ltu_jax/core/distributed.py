@@ -10,7 +10,9 @@ import functools
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -85,6 +87,22 @@ def _number(name: str, default: str = "") -> int:
 def is_main() -> bool:
     """Whether this process writes logs and summaries."""
     return jax.process_index() == 0
+
+
+def leave(error: UserError) -> NoReturn:
+    """End a process whose error the others do not know of.
+
+    An ordinary exit would first wait for them, and they wait for this one in an exchange; so it
+    goes at once, and JAX ends the others when its heartbeats stay away (100 s).
+
+    Raises:
+        UserError: `error` itself, when all processes have it or there is one only.
+    """
+    if isinstance(error, AgreedError) or not jax.distributed.is_initialized():
+        raise error
+    where = f"process {jax.process_index()} of {jax.process_count()}"
+    print(f"error: {error} (on {where}; the others are ended too)", file=sys.stderr, flush=True)
+    os._exit(2)
 
 
 def barrier(name: str) -> None:

@@ -60,8 +60,9 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     agree_on_files(stage)
     saved = checkpoint.steps_in(run_dir)
     if saved and saved[-1] == stage.steps:
-        _, metadata = checkpoint.read_metadata(run_dir)
-        refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
+        with together(f"{settings.stage} cannot go on"):
+            _, metadata = checkpoint.read_metadata(run_dir)
+            refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
         return None
     clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
     with together(f"{settings.stage} cannot start"):
@@ -72,7 +73,8 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     state = create_state(trainable, tx, mesh=stage.mesh)
     if saved:
         state, metadata = checkpoint.restore(run_dir, like=state, mesh=stage.mesh)
-        refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
+        with together(f"{settings.stage} cannot go on"):
+            refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
     frozen_adapter = {path: leaf for path, leaf in frozen.items() if is_adapter(path)}
     # Left on the host they would travel to the devices in every step.
     frozen_adapter = place(

@@ -18,8 +18,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ltu_jax.core.axes import Array
-from ltu_jax.core.distributed import Votes, host_batch_to_global, is_main
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.distributed import AgreedError, Votes, host_batch_to_global, is_main
 from ltu_jax.core.trees import Params
 from ltu_jax.training.logs import RunLog
 from ltu_jax.training.metrics import StepWork
@@ -94,7 +93,7 @@ def run_loop(
         title: shown beside the progress bar.
 
     Raises:
-        UserError: the loss is not finite; the last checkpoint is left untouched.
+        AgreedError: the loss is not finite; the last checkpoint is left untouched.
     """
     started, first_step = time.monotonic(), int(state.step)
     meter = _Meter(peak_flops=peak_flops, flops=hooks.flops)
@@ -111,7 +110,7 @@ def run_loop(
         values = {name: float(value) for name, value in metrics.items()}
         meter.add(work, shapes)
         if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
-            raise UserError(
+            raise AgreedError(  # these numbers are the same on every process
                 f"{title}: loss {values['loss']} and gradient norm {values['grad_norm']} at step "
                 f"{step}; lower optimizer.learning_rate or look at the data of this step"
             )

@@ -10,6 +10,7 @@ import pytest
 from tiny_stage import ROOT, arguments, make_place, processes
 
 from ltu_jax import train
+from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import make_mesh
 from ltu_jax.stages import parts
 from ltu_jax.training import checkpoint
@@ -131,3 +132,39 @@ def test_processes_with_different_configs_stop_with_one_message(place):
             "0.5 on process 0 and 0.25 on process 1; start the same command on every host"
         ]
     assert not (place / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            ["--config.mesh.model=2"],
+            "unknown config key model; the axes of config.mesh are data, fsdp, tensor",
+        ),
+        (
+            ["--config.mesh.tensor=16"],
+            "mesh data=1, fsdp=2, tensor=16 needs 32 devices, 8 are present; the nearest meshes "
+            "that fit: (data=1, fsdp=2, tensor=4) or ",
+        ),
+        (
+            ["--config.mesh.data=3", "--config.mesh.tensor=1"],
+            "mesh data=3, fsdp=2, tensor=1 needs 6 devices, 8 are present; the nearest meshes "
+            "that fit: (data=4, fsdp=2, tensor=1) or ",
+        ),
+        (
+            ["--config.mesh.data=4", "--config.mesh.tensor=1", "--config.data.rows_per_batch=12"],
+            "batch of 12 rows does not divide over data x fsdp = 8 devices; the nearest "
+            "data.rows_per_batch that do: 8 and 16",
+        ),
+        (
+            ["--config.mesh.data=2", "--config.optimizer.accumulation=3"],
+            "batch of 8 rows does not divide over data x fsdp = 4 devices x "
+            "optimizer.accumulation = 3; the nearest data.rows_per_batch that does: 12",
+        ),
+    ],
+)
+def test_wrong_meshes_are_told_with_the_nearest_that_work(wrong, message, place):
+    with pytest.raises(UserError) as error:
+        train.main(arguments(place, place / "wrong", *wrong))
+    assert message in str(error.value)
+    assert not (place / "wrong" / "checkpoints").exists()
