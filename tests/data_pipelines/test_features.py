@@ -73,7 +73,7 @@ def test_stored_features_are_those_of_the_step(
         np.testing.assert_array_equal(batch["input_ids"], other["input_ids"])
         computed = jax.jit(fns.features)(params, other["log_mel"])
         np.testing.assert_allclose(batch["features"], computed, rtol=0, atol=5e-5)
-        clip, _ = stored.contents(4 * step)
+        clip, _ = stored.contents(4 * step)[0]
         samples, _ = soundfile.read(by_id[clip].audio, dtype="float32")
         direct = fns.features(params, audio.model_log_mel(samples, n_mels=80).log_mel[None])
         np.testing.assert_allclose(batch["features"][0], direct[0], rtol=0, atol=5e-5)

@@ -18,6 +18,7 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.preprocessing.text import load_tokenizer
+from ltu_jax.stages.parts import count_work
 from ltu_jax.training import losses
 from ltu_jax.training.state import split_trainable
 
@@ -148,6 +149,10 @@ def epoch_of(records_dir, tokenizer, model, *, repair=None, **changes):
         return gradients, -jnp.take_along_axis(logs, wanted[..., None], axis=2)[..., 0]
 
     located = losses.with_targets(batch, dense=True)
+    work = count_work(located, audio_tokens=AUDIO)
+    clips = sum(len(pipeline.contents(row)) for row in range(rows))
+    assert (work.pairs, work.clips, work.audio_tokens) == (21, clips, clips * AUDIO)
+    assert work.text_tokens == (batch["segment_ids"] > 0).sum()
     gradients, tokens = everything(trainable, frozen, {**located, "labels": batch["labels"]})
     tokens, found = np.asarray(tokens), {}
     for row in range(rows):
@@ -238,6 +243,7 @@ def test_the_official_rows_are_single_rows_but_for_their_positions(
     assert_same(official, singles[train_on])
 
 
+@pytest.mark.slow
 def test_without_padding_all_three_layouts_are_the_same(records_dir, tokenizer, model):
     cut = dict(cutoff=24, pad_multiple=1)
     reference = epoch_of(records_dir, tokenizer, model, layout="reference", **cut)
