@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,9 @@ from ltu_jax.stages.parts import is_adapter
 from ltu_jax.stages.settings import stage_settings
 from ltu_jax.training import losses
 from ltu_jax.weights.tensors import as_tensors
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "training"))
+from conftest_training import load_tiny
 
 LLAMA = dict(
     vocab_size=48, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
@@ -116,8 +121,6 @@ def test_a_backend_for_other_devices_is_refused():
 
 def test_int8_loss_is_within_one_percent_on_the_golden_batch(golden):
     """The gate of the issue on the tiny official model; benchmarks/int8_gate.py is the long one."""
-    from conftest_training import load_tiny
-
     tiny = load_tiny(golden / "ltu_as_tiny_a", with_lora=True)
     batch = losses.with_targets(tiny.batch, dense=True)
     mesh = make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
