@@ -59,7 +59,7 @@ def open_language(where: str, *, dtype: str) -> Language:
         weights = load_weights(where)
         if weights.kind != "llama":
             raise errors.UserError(f"{where} holds a {weights.kind}; --weights takes a llama")
-        params = {path: np.asarray(leaf).astype(dtype) for path, leaf in weights.load().items()}
+        params = {path: np.asarray(leaf).astype(dtype) for path, leaf in weights.params.items()}
         config = LlamaConfig.from_dict(weights.config)
         return Language(name=Path(where).name, config=config, params=params)
     size = where.removeprefix(RANDOM)

@@ -18,7 +18,7 @@ from ltu_jax.core.axes import Array, Float, Int
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import Params, merge, shorten
 from ltu_jax.models.cache import KVCache, WhisperCache, empty_kv_cache
-from ltu_jax.models.layers import rematerialised
+from ltu_jax.models.layers import rematerialised, separate_layers
 from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig, visibility
 from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
@@ -281,6 +281,7 @@ class LTUASFns:
     prefill: Callable[..., tuple[Float[Array, "B V"], KVCache]]
     extend: Callable[..., tuple[Float[Array, "B V"], KVCache]]
     init_cache: Callable[[int, int], KVCache]
+    layers: Callable[[Params], tuple[Any, ...]]
     intermediates: Callable[..., dict[str, Array]]
 
 
@@ -292,7 +293,8 @@ def ltu_as(
     hidden and forward take (params, input_ids[B,T], features[B,W,A,D] or None, *, segment_ids[B,T],
     positions[B,A+T], dropout_key=None); unembed takes states of any leading shape, so that a loss
     can ask for the logits of its targets only; prefill also takes cache; extend takes (params,
-    ids[B,T], *, positions[B,T], cache).
+    ids[B,T], *, positions[B,T], cache, layers=None), where layers(params) are the language model's
+    layers as arrays of their own: on a CPU `extend` reads them without copying.
 
     Args:
         config: sizes.
@@ -347,6 +349,7 @@ def ltu_as(
         prefill=call("prefill"),
         extend=call("extend"),
         init_cache=init_cache,
+        layers=lambda params: separate_layers(bridge.bind(params).llama.layers),
         intermediates=call("intermediates"),
     )
 
