@@ -20,7 +20,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import Params, merge, shorten
 from ltu_jax.models.attention import backend as attention_backend
 from ltu_jax.models.cache import KVCache, WhisperCache, empty_kv_cache
-from ltu_jax.models.layers import rematerialised
+from ltu_jax.models.layers import rematerialised, separate_layers
 from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig, visibility
 from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
@@ -283,6 +283,7 @@ class LTUASFns:
     prefill: Callable[..., tuple[Float[Array, "B V"], KVCache]]
     extend: Callable[..., tuple[Float[Array, "B V"], KVCache]]
     init_cache: Callable[[int, int], KVCache]
+    layers: Callable[[Params], tuple[Any, ...]]
     intermediates: Callable[..., dict[str, Array]]
 
 
@@ -303,7 +304,9 @@ def ltu_as(
     positions[B,A+T], dropout_key=None), or for G clips a row features[B,G,W,A,D],
     positions[B,G*A+T] and clip_ids[B,T], the clip 0..G-1 of each text position; unembed takes
     states of any leading shape, so that a loss can ask for the logits of its targets only; prefill
-    also takes cache; extend takes (params, ids[B,T], *, positions[B,T], cache).
+    also takes cache; extend takes (params, ids[B,T], *, positions[B,T], cache, layers=None), where
+    layers(params) are the language model's layers as arrays of their own: on a CPU `extend` reads
+    them without copying.
 
     Args:
         config: sizes.
@@ -378,6 +381,7 @@ def ltu_as(
         prefill=call("prefill"),
         extend=call("extend"),
         init_cache=init_cache,
+        layers=lambda params: separate_layers(bridge.bind(params).llama.layers),
         intermediates=call("intermediates"),
     )
 

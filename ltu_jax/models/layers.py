@@ -363,6 +363,27 @@ def stack(make: Callable[[nnx.Rngs], nnx.Module], *, layers: int, rngs: nnx.Rngs
     return build(rngs)
 
 
+def separate_layers(stacked: nnx.Module) -> tuple[nnx.State, ...]:
+    """The parameters of each layer of a stack as arrays of their own."""
+    _, params = nnx.split(stacked)
+    depth = jax.tree.leaves(params)[0].shape[0]
+    return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(depth))
+
+
+def each_layer(
+    stacked: nnx.Module, layers: tuple[nnx.State, ...], fn: Callable, carry: Any
+) -> tuple[Any, None]:
+    """`scan_layers` without outputs, written out: `fn(layer, carry, index) -> (carry, None)`.
+
+    A scan copies each layer's weights out of the stack before XLA's CPU products read them, which
+    for one token a row is most of the work. Here `layers` (of `separate_layers`) are read in place.
+    """
+    graph, _ = nnx.split(stacked)
+    for index, params in enumerate(layers):
+        carry, _ = fn(nnx.merge(graph, params), carry, index)
+    return carry, None
+
+
 def scan_layers(
     stacked: nnx.Module, fn: Callable, carry: Any, inputs: Any = None, *, remat: str = "none"
 ) -> tuple[Any, Any]:

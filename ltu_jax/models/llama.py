@@ -18,7 +18,7 @@ from ltu_jax.core.sharding import keep_rows_apart
 from ltu_jax.models.attention import Attend
 from ltu_jax.models.cache import KVCache, write_layer
 from ltu_jax.models.config import Config, ConfigError, require_divisible, require_positive
-from ltu_jax.models.layers import RMSNorm, attend, normal_002, scan_layers, stack
+from ltu_jax.models.layers import RMSNorm, attend, each_layer, normal_002, scan_layers, stack
 from ltu_jax.models.lora import PROJECTIONS, LoRAConfig, projection
 
 Rope = tuple[Float[Array, "B T H"], Float[Array, "B T H"]]
@@ -332,9 +332,18 @@ class Llama(nnx.Module):
         return x, filled
 
     def extend(
-        self, x: Float[Array, "B T E"], *, positions: Int[Array, "B T"], cache: KVCache
+        self,
+        x: Float[Array, "B T E"],
+        *,
+        positions: Int[Array, "B T"],
+        cache: KVCache,
+        layers: tuple[nnx.State, ...] | None = None,
     ) -> tuple[Float[Array, "B T E"], KVCache]:
-        """All layers over new tokens that continue what is in the cache."""
+        """All layers over new tokens that continue what is in the cache.
+
+        `layers` are this model's own, apart (`separate_layers`): slower to compile, faster on a
+        CPU.
+        """
         rope = rope_tables(positions, self.config)
         start, new, slots = cache.length, x.shape[1], cache.visible.shape[1]
         index = jnp.arange(slots)
@@ -348,7 +357,11 @@ class Llama(nnx.Module):
             values, v = write_layer(values, v, layer=index, start=start)
             return (layer.finish(x, (q, k, v), visible=visible), keys, values), None
 
-        layers = jnp.arange(self.config.num_hidden_layers)
-        (x, keys, values), _ = scan_layers(self.layers, step, (x, cache.keys, cache.values), layers)
+        start_of = (x, cache.keys, cache.values)
+        if layers is None:
+            numbers = jnp.arange(self.config.num_hidden_layers)
+            (x, keys, values), _ = scan_layers(self.layers, step, start_of, numbers)
+        else:
+            (x, keys, values), _ = each_layer(self.layers, layers, step, start_of)
         shown = cache.visible | fresh[-1:]
         return x, KVCache(keys=keys, values=values, visible=shown, length=start + new)

@@ -243,11 +243,19 @@ class LTUAS(nnx.Module):
         return self.llama.unembed(self.llama.norm(x[:, -1])), cache
 
     def extend(
-        self, ids: Int[Array, "B T"], *, positions: Int[Array, "B T"], cache: KVCache
+        self,
+        ids: Int[Array, "B T"],
+        *,
+        positions: Int[Array, "B T"],
+        cache: KVCache,
+        layers: tuple[nnx.State, ...] | None = None,
     ) -> tuple[Float[Array, "B V"], KVCache]:
-        """Append tokens to every row; logits of the token after the last of them."""
+        """Append tokens to every row; logits of the token after the last of them.
+
+        `layers` are those of the language model apart (`separate_layers`), for a CPU.
+        """
         x = self.embed_text(ids)
-        x, cache = self.llama.extend(x, positions=positions, cache=cache)
+        x, cache = self.llama.extend(x, positions=positions, cache=cache, layers=layers)
         return self.llama.unembed(self.llama.norm(x[:, -1])), cache
 
     def intermediates(
