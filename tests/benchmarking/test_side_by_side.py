@@ -47,7 +47,7 @@ def test_all_layouts_hold_the_same_pairs(work):
     assert pairs_of(work.random) == pairs_of(work.sorted) == pairs_of(work.grouped)
     lengths = [len(pair) - 1 for pair in pairs_of(work.random)]
     assert len(lengths) == work.pairs == 8 and sum(lengths) == work.text_tokens
-    assert SHORTEST <= min(lengths) and max(lengths) <= CUTOFF
+    assert min(lengths) >= SHORTEST and max(lengths) <= CUTOFF
 
 
 def test_rows_are_the_official_collators(work):
