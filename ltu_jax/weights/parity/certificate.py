@@ -151,7 +151,7 @@ def versions() -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = None
     here = Path(__file__).parent
-    command = ["git", "-C", str(here), "ls-files", "--error-unmatch", "store.py"]
+    command = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
     try:
         known = subprocess.run(command, capture_output=True, check=False).returncode == 0
     except FileNotFoundError:  # no git on this machine
