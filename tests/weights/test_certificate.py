@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -246,3 +248,14 @@ def test_real_weights_match_transformers(name, request, tmp_path):
     assert found["verdict"] == certificate.PASSED
     assert max(row["max_rel"] for row in found["modules"]) < 1e-4
     assert rows(found)["logits"]["max_abs"] < 2e-4
+
+
+def test_a_certificate_names_the_commit_of_this_code():
+    command = ["git", "rev-parse", "--short=12", "HEAD"]
+    here = Path(__file__).parent
+    head = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    found = certificate.versions().get("commit")
+    if head.returncode:  # an unpacked archive has no commit to name
+        assert found is None
+    else:
+        assert found.removesuffix("-dirty") == head.stdout.strip()
