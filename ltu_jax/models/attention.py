@@ -1,5 +1,6 @@
 """Backends of the language model's attention in training; all compute what `layers.attend` does.
 
+"blocks"       `block_attention.in_blocks`: no scores of pairs that cannot see each other
 "xla"          `layers.attend`: scores of all keys in memory, for every platform
 "dot_product"  `jax.nn.dot_product_attention`, its XLA form
 "cudnn"        the same function, cuDNN's flash kernel: NVIDIA GPUs, bfloat16 or float16
@@ -21,35 +22,47 @@ from jax.sharding import Mesh, PartitionSpec
 from ltu_jax.core.axes import Array, Bool, Float
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import BATCH
+from ltu_jax.models.block_attention import in_blocks
 from ltu_jax.models.layers import attend
 
 # (q [B,T,N,H], k [B,K,S,H], v [B,K,S,H], *, visible [B,T,S], scale) -> [B,T,N*H]
 Attend = Callable[..., Float[Array, "B T D"]]
+# How many positions at the end of a row are audio -> the function for such rows.
+Backend = Callable[[int], Attend]
 
-BACKENDS = ("xla", "dot_product", "cudnn", "splash")
+BACKENDS = ("blocks", "xla", "dot_product", "cudnn", "splash")
 _PLATFORMS = {"cudnn": ("gpu", "cuda"), "splash": ("tpu",)}
+_SUBLANES = 16  # rows of a TPU tile of bfloat16
 _LANES = 128  # splash works on blocks of multiples of this
 _BLOCKS = (512, 384, 256, 128)
 
 
-def backend(name: str, *, mesh: Mesh | None = None) -> Attend:
-    """The attention function called `name`.
+def backend(name: str, *, mesh: Mesh | None = None, longest_pair: int | None = None) -> Backend:
+    """The attention called `name`, for rows of [text][audio].
 
     Args:
         name: one of `BACKENDS`.
         mesh: where the step runs; the partitioner cannot look into a Pallas kernel, so "splash"
             is told how rows and heads lie. None: on one device.
+        longest_pair: most text tokens of a pair, for "blocks".
 
     Raises:
-        UserError: an unknown name.
+        UserError: an unknown name, or "blocks" without `longest_pair`.
     """
     if name not in BACKENDS:
         raise UserError(f"attention backend {name!r} is unknown; use one of {', '.join(BACKENDS)}")
+    if name == "blocks":
+        if longest_pair is None:
+            raise UserError("attention backend 'blocks' has to know the longest pair; use 'xla'")
+        block = -(-longest_pair // _SUBLANES) * _SUBLANES
+        return lambda audio: partial(in_blocks, audio=audio, block=block)
     if name == "xla":
-        return attend
+        return lambda audio: attend
     if name == "splash":
-        return partial(_splash_on_mesh, mesh=mesh) if mesh is not None else _splash
-    return partial(_dot_product, implementation="cudnn" if name == "cudnn" else "xla")
+        found: Attend = partial(_splash_on_mesh, mesh=mesh) if mesh is not None else _splash
+    else:
+        found = partial(_dot_product, implementation="cudnn" if name == "cudnn" else "xla")
+    return lambda audio: found
 
 
 def require_platform(name: str, mesh: Mesh) -> None:

@@ -294,6 +294,7 @@ def ltu_as(
     remat: str = "none",
     with_lora: bool = True,
     attention: str = "xla",
+    longest_pair: int | None = None,
     mesh: Mesh | None = None,
     int8_base: bool = False,
     lay_audio: Callable[[Array], Array] | None = None,
@@ -315,6 +316,7 @@ def ltu_as(
         with_lora: False leaves the adapters out even where the config has them (stage 1).
         attention: backend of `hidden` and `forward`, a name of `models.attention.BACKENDS`;
             prompts and cached decoding use "xla".
+        longest_pair: most text tokens of a pair, which "blocks" relies on.
         mesh: where it runs, for backends that must be told.
         int8_base: each projection of the language model has an int8 "kernel" and a float32
             "kernel_scale" of its outputs; see `models.int8`.
@@ -322,7 +324,7 @@ def ltu_as(
             mesh (see `core.sharding.AudioLayout`); None leaves them.
     """
     _check_remat(remat)
-    attend = attention_backend(attention, mesh=mesh)
+    backend = attention_backend(attention, mesh=mesh, longest_pair=longest_pair)
     if not with_lora:
         config = dataclasses.replace(config, lora=None)
     bridge = _bridge(
@@ -330,7 +332,7 @@ def ltu_as(
             config,
             dtype=dtype,
             remat=remat,
-            attend=attend,
+            attention=backend,
             quantised=int8_base,
             lay_audio=lay_audio,
             rngs=rngs,

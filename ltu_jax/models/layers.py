@@ -34,7 +34,17 @@ REMAT_POLICIES = (
 )
 # What the "lora" policy keeps of a layer besides its input: enough that the backward pass repeats
 # no large product. The inputs of frozen products are not among it, nobody asks for their gradient.
-SAVED = ("q", "k", "v", "attended", "gate", "up", "low_rank")
+SAVED = (
+    "q",
+    "k",
+    "v",
+    "logsum",
+    "attended",
+    "gate",
+    "up",
+    "low_rank",
+    "dropout",
+)
 
 Init = Callable[[Array, tuple[int, ...]], Array]
 

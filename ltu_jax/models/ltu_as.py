@@ -15,10 +15,10 @@ from flax import nnx
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
 from ltu_jax.core.errors import UserError
-from ltu_jax.models.attention import Attend
+from ltu_jax.models.attention import Backend, backend
 from ltu_jax.models.cache import KVCache
 from ltu_jax.models.config import Config, ConfigError
-from ltu_jax.models.layers import LAYER_NORM_EPS, Linear, attend, fan_in_uniform, standardise
+from ltu_jax.models.layers import LAYER_NORM_EPS, Linear, fan_in_uniform, standardise
 from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.tltr import TLTR, TLTRConfig
@@ -101,11 +101,12 @@ class LTUAS(nnx.Module):
         dtype: Any,
         remat: str,
         rngs: nnx.Rngs,
-        attend: Attend = attend,
+        attention: Backend | None = None,
         quantised: bool = False,
         lay_audio: Callable[[Array], Array] | None = None,
     ):
         self.config = config
+        self.attention = attention or backend("xla")
         self.lay_audio = lay_audio  # where audio tokens lie before they join the text
         width = config.llama.hidden_size
         self.tltr = TLTR(config.tltr, dtype=dtype, remat=remat, rngs=rngs)
@@ -116,7 +117,6 @@ class LTUAS(nnx.Module):
             dtype=dtype,
             remat=remat,
             rngs=rngs,
-            attend=attend,
             quantised=quantised,
         )
 
@@ -198,8 +198,19 @@ class LTUAS(nnx.Module):
             positions=positions,
             clip_ids=clip_ids,
         )
-        x = self.llama.run(x, positions=positions, visible=visible, dropout_key=dropout_key)
-        return self.llama.norm(x[:, -input_ids.shape[1] :])
+        # Text first, so that its blocks start where tiles of memory do. The order of positions in
+        # memory means nothing: RoPE and the mask say what is before what.
+        text = input_ids.shape[1]
+        audio = x.shape[1] - text
+        x, positions = (jnp.roll(part, -audio, axis=1) for part in (x, positions))
+        x = self.llama.run(
+            x,
+            positions=positions,
+            visible=jnp.roll(visible, -audio, axis=(1, 2)),
+            dropout_key=dropout_key,
+            attend=self.attention(audio),
+        )
+        return self.llama.norm(x[:, :text])
 
     def __call__(
         self,

@@ -37,6 +37,7 @@ def model_options(settings: StageSettings, *, mesh: Mesh) -> dict[str, Any]:
         "dtype": jnp.dtype(compute.dtype),
         "remat": compute.remat,
         "attention": compute.attention,
+        "longest_pair": settings.data.cutoff,
         "mesh": mesh,
         "int8_base": compute.base_dtype == "int8",
     }
