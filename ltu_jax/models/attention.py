@@ -32,7 +32,6 @@ Backend = Callable[[int], Attend]
 
 BACKENDS = ("blocks", "xla", "dot_product", "cudnn", "splash")
 _PLATFORMS = {"cudnn": ("gpu", "cuda"), "splash": ("tpu",)}
-_SUBLANES = 16  # rows of a TPU tile of bfloat16
 _LANES = 128  # splash works on blocks of multiples of this
 _BLOCKS = (512, 384, 256, 128)
 
@@ -54,8 +53,7 @@ def backend(name: str, *, mesh: Mesh | None = None, longest_pair: int | None = N
     if name == "blocks":
         if longest_pair is None:
             raise UserError("attention backend 'blocks' has to know the longest pair; use 'xla'")
-        block = -(-longest_pair // _SUBLANES) * _SUBLANES
-        return lambda audio: partial(in_blocks, audio=audio, block=block)
+        return lambda audio: partial(in_blocks, audio=audio, longest=longest_pair)
     if name == "xla":
         return lambda audio: attend
     if name == "splash":

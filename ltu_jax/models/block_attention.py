@@ -1,7 +1,7 @@
 """Attention of rows of many pairs, at the cost of what a pair may see.
 
-Rows are [text][audio]. A pair has at most `block` tokens, so a text position sees the audio, its
-own block of `block` positions and the one before; all other scores of the row are never computed.
+Rows are [text][audio], cut into blocks no shorter than a pair. So a text position sees the audio,
+its own block and the one before; all other scores of the row are never computed.
 The three parts share one softmax. Scores, softmax and sums are float32; what lies in memory of
 them between two products has the dtype of the queries, and the backward pass makes them again from
 one number a query. Plain array operations, so it runs anywhere and is partitioned as they are.
@@ -18,6 +18,8 @@ from ltu_jax.models.layers import attend
 
 # Axes below: B rows, K key heads, C blocks, G query heads of a key head, T and S positions of a
 # block, A of audio, H of a head.
+_SUBLANES = 16
+
 Parts = tuple[Array, Array, Array]  # of own block, block before (C - 1 of them), audio
 
 
@@ -29,9 +31,9 @@ def in_blocks(
     visible: Bool[Array, "B T S"],
     scale: float,
     audio: int,
-    block: int,
+    longest: int,
 ) -> Float[Array, "B T D"]:
-    """What `layers.attend` computes, where nothing beyond the block before is visible to text.
+    """What `layers.attend` computes, where text sees audio and at most `longest` back.
 
     Args:
         q: queries of [text][audio].
@@ -40,9 +42,10 @@ def in_blocks(
         visible: who sees whom.
         scale: of the scores.
         audio: positions at the end that are audio.
-        block: most positions of a pair.
+        longest: most positions of a pair.
     """
     batch, time, heads, size = q.shape
+    block = block_size(time, longest=longest)
     if time <= 2 * block:  # nothing to leave out
         return attend(q, k, v, visible=visible, scale=scale)
     kv_heads, text = k.shape[1], time - audio
@@ -57,6 +60,17 @@ def in_blocks(
     mixed = jnp.moveaxis(_mix(q, (k, v), heard, bias, scale), 2, 3)
     mixed = mixed.reshape(batch, heads, count * block, size)[:, :, :time]
     return mixed.swapaxes(1, 2).reshape(batch, time, heads * size)
+
+
+def block_size(time: int, *, longest: int) -> int:
+    """Positions of a block: the fewest that hold a pair, or a few more where those divide a row.
+
+    A multiple of 16, the rows of a TPU's tile of bfloat16. Rows that do not divide are padded, at
+    the price of a copy.
+    """
+    least = -(-longest // _SUBLANES) * _SUBLANES
+    sizes = range(least, least + least // 2 + 1, _SUBLANES)
+    return next((size for size in sizes if time % size == 0), least)
 
 
 def _bias(visible: Array, *, text: int, spare: int, block: int) -> Parts:

@@ -57,6 +57,7 @@ def _forward(x: Array, values: Array, scale: Array) -> tuple[Array, tuple[Array,
 def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, None, None]:
     values, scale = saved
     scaled = (dy.astype(jnp.float32) * scale).astype(dy.dtype)
+    scaled = jax.lax.optimization_barrier(scaled)
     dx = jnp.matmul(scaled, values.astype(dy.dtype).T, preferred_element_type=jnp.float32)
     return dx.astype(dy.dtype), None, None
 

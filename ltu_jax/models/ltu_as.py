@@ -145,8 +145,12 @@ class LTUAS(nnx.Module):
         segment_ids: Int[Array, "B T"],
         positions: Int[Array, "B S"],
         clip_ids: Int[Array, "B T"] | None = None,
-    ) -> tuple[Float[Array, "B S E"], Bool[Array, "B S S"]]:
-        """Embeddings of [audio][text] and who sees whom; checks that the shapes belong together."""
+    ) -> tuple[Float[Array, "B A E"], Float[Array, "B T E"], Bool[Array, "B S S"]]:
+        """Embeddings of audio and of text, and who sees whom in [audio][text].
+
+        Raises:
+            UserError: shapes that do not belong together.
+        """
         several = features is not None and features.ndim == 5
         if several != (clip_ids is not None):
             raise UserError(
@@ -169,16 +173,16 @@ class LTUAS(nnx.Module):
                     f"{name} has shape {array.shape}; input_ids of shape {input_ids.shape} with "
                     f"{audio_tokens} audio tokens need {shape}"
                 )
-        x = self.embed_text(input_ids)
+        text = self.embed_text(input_ids)
+        audio = text[:, :0]
         if features is not None:
             if features.shape[0] != batch:
                 raise UserError(f"{features.shape[0]} clips of features for {batch} rows of ids")
-            tokens = self.embed_audio(features)
+            audio = self.embed_audio(features)
             if self.lay_audio is not None:
-                tokens = self.lay_audio(tokens)
-            x = jnp.concatenate([tokens, x], axis=1)
+                audio = self.lay_audio(audio)
         seen = visibility(segment_ids, audio_tokens=audio_tokens, clip_ids=clip_ids, clips=clips)
-        return x, seen
+        return audio, text, seen
 
     def hidden(
         self,
@@ -191,7 +195,7 @@ class LTUAS(nnx.Module):
         clip_ids: Int[Array, "B T"] | None = None,
     ) -> Float[Array, "B T E"]:
         """Final-norm states of the text positions."""
-        x, visible = self.join(
+        audio, text, visible = self.join(
             input_ids,
             features,
             segment_ids=segment_ids,
@@ -200,17 +204,15 @@ class LTUAS(nnx.Module):
         )
         # Text first, so that its blocks start where tiles of memory do. The order of positions in
         # memory means nothing: RoPE and the mask say what is before what.
-        text = input_ids.shape[1]
-        audio = x.shape[1] - text
-        x, positions = (jnp.roll(part, -audio, axis=1) for part in (x, positions))
+        heard = audio.shape[1]
         x = self.llama.run(
-            x,
-            positions=positions,
-            visible=jnp.roll(visible, -audio, axis=(1, 2)),
+            jnp.concatenate([text, audio], axis=1),
+            positions=jnp.roll(positions, -heard, axis=1),
+            visible=jnp.roll(visible, -heard, axis=(1, 2)),
             dropout_key=dropout_key,
-            attend=self.attention(audio),
+            attend=self.attention(heard),
         )
-        return self.llama.norm(x[:, :text])
+        return self.llama.norm(x[:, : text.shape[1]])
 
     def __call__(
         self,
@@ -243,7 +245,10 @@ class LTUAS(nnx.Module):
         cache: KVCache,
     ) -> tuple[Float[Array, "B V"], KVCache]:
         """Put a prompt into an empty cache; logits of the token after its last position."""
-        x, visible = self.join(input_ids, features, segment_ids=segment_ids, positions=positions)
+        audio, text, visible = self.join(
+            input_ids, features, segment_ids=segment_ids, positions=positions
+        )
+        x = jnp.concatenate([audio, text], axis=1)
         slots = cache.visible.shape
         if slots[0] != x.shape[0] or slots[1] < x.shape[1]:
             raise UserError(
@@ -281,7 +286,10 @@ class LTUAS(nnx.Module):
         time_tr = self.tltr.over_time(features)
         layer_tr = self.tltr.over_layers(time_tr.swapaxes(1, 2))
         tokens = layer_tr.mean(2)
-        x, visible = self.join(input_ids, features, segment_ids=segment_ids, positions=positions)
+        audio, text, visible = self.join(
+            input_ids, features, segment_ids=segment_ids, positions=positions
+        )
+        x = jnp.concatenate([audio, text], axis=1)
         layers, _, _ = self.llama.trace(x, positions=positions, visible=visible)
         return {
             "time_tr": time_tr,
