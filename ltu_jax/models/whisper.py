@@ -25,6 +25,7 @@ from ltu_jax.models.layers import (
     WhisperBlock,
     WhisperMLP,
     fan_in_uniform,
+    gelu,
     normal_002,
     scan_layers,
     stack,
@@ -109,8 +110,8 @@ class Encoder(nnx.Module):
                 f"log-mel of {frames} frames x {mels} bins; this Whisper takes an even number of "
                 f"frames up to {2 * positions.shape[0]} with {self.n_mels} bins"
             )
-        x = jax.nn.gelu(self.conv1(log_mel), approximate=False)
-        x = jax.nn.gelu(self.conv2(x), approximate=False)
+        x = gelu(self.conv1(log_mel))
+        x = gelu(self.conv2(x))
         return x.astype(jnp.float32) + positions[: frames // 2].astype(jnp.float32)
 
     def encode(self, log_mel: Float[Array, "B F M"]) -> Float[Array, "B T D"]:
