@@ -176,7 +176,8 @@ def plan_gpu(question: Question, gpu: Gpu, *, count: int) -> Plan:
 class _Absent:
     """Stands for a device in a mesh that is used for its shape only."""
 
-    platform, process_index = "absent", 0
+    platform = device_kind = "absent"
+    process_index = 0
 
     def __init__(self, index: int):
         self.id = index

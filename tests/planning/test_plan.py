@@ -147,7 +147,7 @@ def test_a_larger_language_model(capsys):
         (["--slice", "v5e-16", "--gpu", "h200"], "give either --slice"),
         (["--slice", "v5e-17"], "there is no v5e-17"),
         (["--gpu", "h200", "--search"], "--search needs the TPU compiler"),
-        (["--gpu", "h200", "--gpus", "3"], r"256, which does not divide over data x fsdp = 3"),
+        (["--gpu", "h200", "--gpus", "3"], r"32, which does not divide over data x fsdp = 3"),
         (["--gpu", "h200", "--gpus", "4", "--config.mesh.fsdp=3"], "mesh .*3.* 4 are present"),
         (["--gpu", "h200", "--stage", "stage1"], "'stage1' is not in this config"),
         (["--gpu", "h200", "--nonsense"], "nonsense"),
