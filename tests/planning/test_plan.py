@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import pytest
@@ -165,17 +166,40 @@ def test_a_curriculum_needs_a_stage():
 
 
 def test_the_version_of_a_compiler_elsewhere_is_read_beside_it(monkeypatch, tmp_path):
-    (tmp_path / "libtpu-0.0.99.1.dist-info").mkdir()
-    (tmp_path / "libtpu").mkdir()
-    monkeypatch.setenv("TPU_LIBRARY_PATH", str(tmp_path / "libtpu" / "libtpu.so"))
+    monkeypatch.setenv("TPU_LIBRARY_PATH", str(make_libtpu(tmp_path)))
     assert aot.libtpu_version() == "0.0.99.1"
 
 
-def test_a_missing_compiler_says_how_to_get_it(monkeypatch):
+def make_libtpu(folder):
+    (folder / "libtpu").mkdir(parents=True)
+    (folder / "libtpu" / "__init__.py").touch()
+    (folder / "libtpu" / "libtpu.so").touch()
+    (folder / "libtpu-0.0.99.1.dist-info").mkdir()
+    return folder / "libtpu" / "libtpu.so"
+
+
+def test_the_compiler_is_named_or_in_the_environment_or_installed(monkeypatch, tmp_path):
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
-    monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install libtpu==.*--gpu h200"):
+    monkeypatch.setattr(aot.sys, "prefix", str(tmp_path / "venv"))
+    installed = make_libtpu(tmp_path / "site-packages")
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    assert aot.library() == installed
+    fetched = make_libtpu(tmp_path / "venv" / "libtpu")
+    assert aot.library() == fetched and aot.libtpu_version() == "0.0.99.1"
+    monkeypatch.setenv("TPU_LIBRARY_PATH", str(tmp_path / "absent.so"))
+    with pytest.raises(UserError, match=r"TPU_LIBRARY_PATH is .*absent.so, which is no file"):
         aot.devices_of(find_slice("v5e-4"))
+
+
+def test_a_missing_compiler_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
+    monkeypatch.setattr(aot.sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"--target .*libtpu libtpu==.*--gpu h200"):
+        aot.devices_of(find_slice("v5e-4"))
+    assert aot.libtpu_version() == "not installed"
+    constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
+    assert aot.LIBTPU in constraints.read_text().splitlines()  # what `make test` fetches
 
 
 @pytest.mark.parametrize(
