@@ -31,15 +31,15 @@ def settings(*flags):
     return stage_settings(resolve(parse_config([STAGE3, *single, *flags]))[0])
 
 
-def asked(*flags, hosts=1, **changes):
+def asked(*flags, **changes):
     known = dict(text_length=None, mean_text=None, pairs_per_row=None, pairs=None)
-    return ask(settings(*flags), hosts=hosts, **{**known, **changes})
+    return ask(settings(*flags), **{**known, **changes})
 
 
-def test_rows_of_several_hosts_are_as_long_as_the_longest():
-    one, four = asked(), asked(hosts=4)
-    assert (one.text_length, one.longest) == (80, 112)  # 78.2 and 108 tokens, in eights
-    assert (four.text_length, four.longest) == (112, 112)
+def test_rows_are_as_long_as_the_longest_unless_batches_are_of_like_length():
+    like, mixed = asked(), asked("--config.data.group_by_length=0")
+    assert (like.text_length, like.longest) == (80, 112)  # 78.2 and 108 tokens, in eights
+    assert (mixed.text_length, mixed.longest) == (112, 112)
 
 
 def test_steps_and_work_of_a_stage():
@@ -105,7 +105,7 @@ def test_search_ranks_by_arithmetic_and_leaves_out_what_cannot_fit(monkeypatch):
     small = ["--config=configs/stage3.py:mini", "--config.data.rows_per_batch=64"]
     question = ask(
         stage_settings(resolve(parse_config(small))[0]),
-        hosts=4, text_length=None, mean_text=40.0, pairs_per_row=None, pairs=None,
+        text_length=None, mean_text=40.0, pairs_per_row=None, pairs=None,
     )  # fmt: skip
     monkeypatch.setattr("ltu_jax.planning.search.REMATS", ("none", "full"))
     monkeypatch.setattr("ltu_jax.planning.search.ACCUMULATIONS", (1,))
