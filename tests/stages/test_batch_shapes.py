@@ -1,4 +1,4 @@
-"""The batch that a plan compiles is the one that the input pipeline makes, on any number of hosts."""
+"""The batch that a plan compiles is the one that the input pipeline makes, on all hosts."""
 
 import dataclasses
 
