@@ -44,7 +44,6 @@ setup(
         "cuda": ["jax[cuda13]"],
         "test": [
             "jiwer",
-            "libtpu; platform_machine == 'x86_64'",
             "peft",
             "pytest",
             "ruff",

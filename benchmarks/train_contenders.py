@@ -93,7 +93,8 @@ class Ours:
     """The train step as stages put it together, over the benchmark's batches."""
 
     def __init__(self, setup: Setup, params: Mapping[str, np.ndarray]):
-        mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+        # PyTorch runs on one device as well.
+        mesh = make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
         self._sharding = batch_sharding(mesh)
         self.fns = build.ltu_as(setup.config, dtype=setup.dtype, remat=setup.remat)
         loss_fn = losses.language_loss(
@@ -111,6 +112,7 @@ class Ours:
             weight_decay=0.0,
             clip_norm=CLIP_NORM,
             accumulation=1,
+            loss_mean="micro",
         )
         tx = optimizer.make_optimizer(settings, paths=trainable, steps=1_000_000)
         self._state = state.create_state(trainable, tx, mesh=mesh)
@@ -192,17 +194,22 @@ def model_flops(setup: Setup, work: Work) -> float:
         attention_width=config.llama.num_attention_heads * config.llama.head_dim,
         vocab_head=config.llama.vocab_size * config.llama.hidden_size,
         lora=scalars("llama.layers.", ".lora_a", ".lora_b"),
-        tltr=scalars("tltr.", ".kernel"),
+        tltr_block=scalars("tltr.time_tr.", ".kernel"),
+        tltr_width=config.tltr.d_model,
         tltr_trained=True,
+        tltr_pooled=False,
         audio_proj=scalars("audio_proj.", ".kernel"),
+        label_head=0,
         whisper_layers=config.audio_layers,
         encoder=0,
+        encoder_stem=0,
         encoder_frames=0,
         encoder_depth=0,
         encoder_width=0,
     )
     pairs = metrics.StepWork(
-        clips=work.pairs,  # a pair sees its audio and itself, whatever shares its row
+        clips=clips,
+        pairs=work.pairs,
         audio_tokens=clips * config.audio_tokens,
         text_tokens=work.text_tokens,
         targets=work.text_tokens - work.pairs,

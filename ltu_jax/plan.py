@@ -48,7 +48,6 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("--search needs the TPU compiler: give --slice instead of --gpu")
     question = ask(
         settings,
-        hosts=1 if tpu is None else tpu.hosts,
         text_length=options.text_length,
         mean_text=options.mean_text,
         pairs_per_row=options.pairs_per_row,

@@ -14,6 +14,7 @@ FLOORS = {
     "ltu_jax.training": 2,
     "ltu_jax.generation": 2,
     "ltu_jax.stages": 3,
+    "ltu_jax.planning": 3,
     "ltu_jax.model": 3,
     "ltu_jax.evaluation": 3,
     "data_pipelines": 3,

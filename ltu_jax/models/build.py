@@ -427,4 +427,5 @@ def tagger(
 
 
 def _check_remat(remat: str) -> None:
-    rematerialised(lambda: None, remat=remat)  # a wrong name must fail here, not inside a trace
+    # A wrong name must fail here, not inside a trace.
+    rematerialised(lambda: None, remat=remat, looped=True)

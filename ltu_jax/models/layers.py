@@ -337,7 +337,7 @@ class WhisperBlock(nnx.Module):
         return x + self.mlp(self.mlp_ln(x))
 
 
-def rematerialised(fn: Callable, *, remat: str) -> Callable:
+def rematerialised(fn: Callable, *, remat: str, looped: bool) -> Callable:
     """Wrap `fn` so that its backward pass keeps only what the policy says.
 
     Args:
@@ -345,6 +345,8 @@ def rematerialised(fn: Callable, *, remat: str) -> Callable:
             in `SAVED` (all but the input is recomputed from it without a large product),
             "lora_offload" keeps the same in host memory, else a name of `REMAT_POLICIES` (see
             `jax.checkpoint_policies`).
+        looped: `fn` is the body of a scan. Elsewhere the compiler sees the same products forward
+            and backward, and unless forbidden merges them: nothing would be recomputed.
 
     Raises:
         UserError: an unknown policy.
@@ -352,7 +354,7 @@ def rematerialised(fn: Callable, *, remat: str) -> Callable:
     if remat == "none":
         return fn
     if remat == "full":
-        return jax.checkpoint(fn, prevent_cse=False)
+        return jax.checkpoint(fn, prevent_cse=not looped)
     if remat not in REMAT_POLICIES:
         choices = ("none", "full", *REMAT_POLICIES)
         raise UserError(f"remat policy {remat!r} is unknown; choose one of {', '.join(choices)}")
@@ -368,7 +370,7 @@ def rematerialised(fn: Callable, *, remat: str) -> Callable:
         )
     else:
         policy = getattr(policies, remat)
-    return jax.checkpoint(fn, prevent_cse=False, policy=policy)
+    return jax.checkpoint(fn, prevent_cse=not looped, policy=policy)
 
 
 def stack(make: Callable[[nnx.Rngs], nnx.Module], *, layers: int, rngs: nnx.Rngs) -> nnx.Module:
@@ -416,4 +418,4 @@ def scan_layers(
         layer, one = layer_inputs
         return fn(nnx.merge(graph, layer), carry, one)
 
-    return lax.scan(rematerialised(body, remat=remat), carry, (params, inputs))
+    return lax.scan(rematerialised(body, remat=remat, looped=True), carry, (params, inputs))

@@ -3,11 +3,11 @@
 import contextlib
 import dataclasses
 import fcntl
-import importlib.metadata
 import importlib.util
 import os
 import re
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -45,18 +45,42 @@ class Compiled:
     resident_bytes: int
 
 
+def library() -> Path | None:
+    """Where the TPU compiler is: in `TPU_LIBRARY_PATH`, in the environment, or nowhere.
+
+    The folder `libtpu` of the environment is where `make test` puts it. A package libtpu, as TPU
+    machines have it, is not installed elsewhere: JAX then looks for TPUs in every program.
+    """
+    given = os.environ.get("TPU_LIBRARY_PATH")
+    if given:
+        return Path(given)
+    fetched = _folder() / "libtpu" / "libtpu.so"
+    if fetched.is_file():
+        return fetched
+    package = importlib.util.find_spec("libtpu")
+    return Path(package.origin).parent / "libtpu.so" if package and package.origin else None
+
+
+def _folder() -> Path:
+    return Path(sys.prefix) / "libtpu"
+
+
 def devices_of(tpu: Slice) -> list[jax.Device]:
     """The devices of a slice, for compiling only.
 
     Raises:
-        UserError: libtpu is not installed, or does not know the slice.
+        UserError: libtpu is absent, or does not know the slice.
     """
-    found = os.environ.get("TPU_LIBRARY_PATH") or importlib.util.find_spec("libtpu")
-    if not found:
+    found = library()
+    if found is None:
         raise UserError(
-            "the TPU compiler is missing: libtpu is not installed. Install it "
-            f"(pip install {LIBTPU}; it needs no TPU), or plan for a GPU by arithmetic (--gpu h200)"
+            "the TPU compiler is missing: there is no libtpu. Get it (pip install --no-deps "
+            f"--target {_folder()} {LIBTPU}; it needs no TPU), or plan for a GPU by arithmetic "
+            "(--gpu h200)"
         )
+    if not found.is_file():
+        raise UserError(f"TPU_LIBRARY_PATH is {found}, which is no file; unset it, or correct it")
+    os.environ["TPU_LIBRARY_PATH"] = str(found)
     # Without these libtpu looks for the machine it would be running on and complains.
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
@@ -80,14 +104,11 @@ def devices_of(tpu: Slice) -> list[jax.Device]:
 
 def libtpu_version() -> str:
     """Version of the TPU compiler that is used, "unknown" where nothing tells it."""
-    library = os.environ.get("TPU_LIBRARY_PATH")
-    if library:
-        beside = sorted(Path(library).resolve().parent.parent.glob("libtpu-*.dist-info"))
-        return beside[-1].stem.split("-")[1] if beside else "unknown"
-    try:
-        return importlib.metadata.version("libtpu")
-    except importlib.metadata.PackageNotFoundError:
+    found = library()
+    if found is None:
         return "not installed"
+    beside = sorted(found.resolve().parent.parent.glob("libtpu-*.dist-info"))
+    return beside[-1].stem.split("-")[1] if beside else "unknown"
 
 
 @contextlib.contextmanager

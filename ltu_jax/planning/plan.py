@@ -86,13 +86,11 @@ def plan_slice(question: Question, tpu: Slice) -> Plan:
     with aot.compiler():
         mesh = make_mesh(question.settings.mesh, aot.devices_of(tpu))
         check_batch(question.settings, mesh)
-        program = make_plan_program(question, mesh, length=question.text_length, hosts=tpu.hosts)
+        program = make_plan_program(question, mesh, length=question.text_length)
         typical = aot.compile_program(program, hbm_bytes=tpu.chip.hbm_bytes)
         largest, largest_program = typical, program
         if typical.fits and question.longest != question.text_length:
-            largest_program = make_plan_program(
-                question, mesh, length=question.longest, hosts=tpu.hosts
-            )
+            largest_program = make_plan_program(question, mesh, length=question.longest)
             largest = aot.compile_program(largest_program, hbm_bytes=tpu.chip.hbm_bytes)
     cost = typical.cost
     compute = waiting = hidden = None
@@ -134,8 +132,8 @@ def plan_gpu(question: Question, gpu: Gpu, *, count: int) -> Plan:
     """
     mesh = make_mesh(question.settings.mesh, stand_ins(count))
     check_batch(question.settings, mesh)
-    program = make_plan_program(question, mesh, length=question.longest, hosts=1)
-    at_length = make_plan_program(question, mesh, length=question.text_length, hosts=1)
+    program = make_plan_program(question, mesh, length=question.longest)
+    at_length = make_plan_program(question, mesh, length=question.text_length)
     accumulation = question.settings.optimizer.accumulation
     flops = traced.gradient_flops(at_length, accumulation=accumulation) / count
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -176,7 +174,8 @@ def plan_gpu(question: Question, gpu: Gpu, *, count: int) -> Plan:
 class _Absent:
     """Stands for a device in a mesh that is used for its shape only."""
 
-    platform, process_index = "absent", 0
+    platform = device_kind = "absent"
+    process_index = 0
 
     def __init__(self, index: int):
         self.id = index
@@ -187,14 +186,13 @@ def stand_ins(count: int) -> list[Any]:
     return [_Absent(index) for index in range(count)]
 
 
-def make_plan_program(question: Question, mesh: Mesh, *, length: int, hosts: int) -> Program:
+def make_plan_program(question: Question, mesh: Mesh, *, length: int) -> Program:
     """The step with rows of `length` text tokens, on `mesh`."""
     return make_program(
         question.settings,
         mesh=mesh,
         steps=max(question.steps, question.settings.optimizer.warmup_steps + 1),
         text_length=length,
-        hosts=hosts,
         labels=TAGS,
     )
 
@@ -237,7 +235,7 @@ def _finish(
     activations = traced.saved_bytes(program, accumulation=accumulation) / parts
     real = model_flops(program.size, question.real_work())
     padded = model_flops(program.size, question.padded_work())
-    again = recomputed_flops(question, mesh=mesh, hosts=hosts)
+    again = recomputed_flops(question, mesh=mesh)
     rates: dict[str, Any] = dict.fromkeys(
         ("pairs_per_second", "rows_per_second", "mfu_bound", "padded_mfu_bound", "hours_for_stage")
     )
@@ -304,14 +302,14 @@ def _finish(
     )
 
 
-def recomputed_flops(question: Question, *, mesh: Mesh, hosts: int) -> float:
+def recomputed_flops(question: Question, *, mesh: Mesh) -> float:
     """FLOPs that the remat policy adds to a step, all devices: traced with and without it."""
     counts = []
     for remat in {question.settings.compute.remat, "none"}:
         compute = dataclasses.replace(question.settings.compute, remat=remat)
         settings = dataclasses.replace(question.settings, compute=compute)
         other = dataclasses.replace(question, settings=settings)
-        program = make_plan_program(other, mesh, length=question.text_length, hosts=hosts)
+        program = make_plan_program(other, mesh, length=question.text_length)
         accumulation = settings.optimizer.accumulation
         counts.append(traced.gradient_flops(program, accumulation=accumulation))
     return max(counts) - min(counts)

@@ -82,7 +82,6 @@ class Question:
 def ask(
     settings: StageSettings,
     *,
-    hosts: int,
     text_length: int | None,
     mean_text: float | None,
     pairs_per_row: float | None,
@@ -92,7 +91,6 @@ def ask(
 
     Args:
         settings: the stage.
-        hosts: processes that share a batch.
         text_length: padded text tokens of every row; None for what the input pipeline makes.
         mean_text: real text tokens of a pair.
         pairs_per_row: mean number of pairs in a row; None for as many as the settings allow.
@@ -117,7 +115,7 @@ def ask(
     several = pairs_per_row or _pairs_that_fit(settings, mean=mean)
     longest = text_length or longest_text(settings)
     text = math.ceil(mean * several)
-    typical = text_length or padded_text(settings, length=text, hosts=hosts)
+    typical = text_length or padded_text(settings, length=text)
     if text > typical:
         raise UserError(
             f"rows of {typical} text tokens cannot hold {several:g} pairs of {mean} tokens in the "

@@ -50,7 +50,7 @@ def candidates(question: Question, tpu: Slice) -> list[Candidate]:
         asked = dataclasses.replace(question, settings=settings)
         try:
             check_batch(settings, mesh)
-            program = make_plan_program(asked, mesh, length=asked.longest, hosts=tpu.hosts)
+            program = make_plan_program(asked, mesh, length=asked.longest)
             held = resident(program, mesh)
         except UserError:
             continue  # this mesh divides neither heads nor batch: nothing to try

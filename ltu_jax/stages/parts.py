@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from data_pipelines import mixtures
 from data_pipelines.features import fingerprint
-from data_pipelines.input_pipeline import DataConfig, InputPipeline, Layout
+from data_pipelines.input_pipeline import InputPipeline
 from ltu_jax.core.distributed import batch_share
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import check_rows, make_mesh
 from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer
-from ltu_jax.stages.program import model_functions
+from ltu_jax.stages.program import data_config, model_functions
 from ltu_jax.stages.settings import StageSettings, missing_weights
 from ltu_jax.training import losses, metrics
 from ltu_jax.weights.bases import open_weights
@@ -111,34 +110,9 @@ def open_pipeline(
     settings: StageSettings, bases: Bases, *, mesh: Mesh, tokenizer: Any = None, **changes: Any
 ) -> InputPipeline:
     """The training rows of a stage; `changes` replace fields of the `DataConfig` (validation)."""
-    data, share = settings.data, batch_share(mesh)
-    mixture = mixtures.mixture(data.tasks)
-    values = dict(
-        records=data.records,
-        split=data.split,
-        layout=data.layout,
-        cutoff=data.cutoff,
-        row_tokens=data.row_tokens,
-        rows_per_batch=data.rows_per_batch,
-        train_on=data.train_on,
-        features=data.features,
-        seed=settings.seed,
-        audio_tokens=settings.model.audio_tokens,
-        n_mels=settings.model.whisper.n_mels,
-        tasks=mixture.tasks,
-        datasets=mixture.datasets,
-        lengths=data.lengths,
-        group_by_length=data.group_by_length,
-        feature_fingerprint=bases.fingerprint,
-        workers=data.workers,
-    )
-    values |= changes
-    # These say how much may share a row, and in the other layouts nothing does.
-    several = values["layout"] == Layout.GROUPED
-    values["pairs_per_clip"] = data.pairs_per_clip if several else 1
-    values["clips_per_row"] = data.clips_per_row if several else 1
+    share = batch_share(mesh)
     return InputPipeline(
-        DataConfig(**values),
+        data_config(settings, feature_fingerprint=bases.fingerprint, **changes),
         tokenizer=tokenizer or bases.tokenizer,
         process_index=share.index,
         process_count=share.count,

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from data_pipelines import mixtures
 from data_pipelines.data_config import DataConfig, Layout
 from ltu_jax.core.sharding import audio_layout, param_shardings
 from ltu_jax.core.trees import Params
@@ -156,7 +157,7 @@ def compile_step(
 
 
 def make_program(
-    settings: StageSettings, *, mesh: Mesh, steps: int, text_length: int, hosts: int, labels: int
+    settings: StageSettings, *, mesh: Mesh, steps: int, text_length: int, labels: int
 ) -> Program:
     """The step of a stage with shapes in place of all arrays.
 
@@ -165,7 +166,6 @@ def make_program(
         mesh: its devices, which need not be present.
         steps: of the whole run, for the schedule.
         text_length: padded text tokens of a row.
-        hosts: processes that share the batch.
         labels: how many labels a tagger has.
     """
     model = model_functions(settings, labels=labels, mesh=mesh)
@@ -184,19 +184,23 @@ def make_program(
         loss_fn=model.loss_fn,
         state=state,
         frozen=frozen,
-        batch=batch_shapes(settings, text_length=text_length, hosts=hosts, labels=labels),
+        batch=batch_shapes(settings, text_length=text_length, labels=labels),
         key=jax.eval_shape(functools.partial(jax.random.key, 0)),
         size=model_size(settings, model.fns.shapes),
     )
 
 
 def batch_shapes(
-    settings: StageSettings, *, text_length: int, hosts: int, labels: int
+    settings: StageSettings, *, text_length: int, labels: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of the global batch as the step gets it (`data_pipelines` and `losses.located`)."""
+    """Shapes of the global batch as the step gets it (`stages.parts.located`).
+
+    They are the same for every number of hosts, which know the tokens of all pairs. One row is
+    taken to have no padding and no prompt without loss: it wants all tokens but its first.
+    """
     rows, whisper = settings.data.rows_per_batch, settings.model.whisper
 
-    clips = _data_config(settings).clips_per_row
+    clips = data_config(settings).clips_per_row
     several = (clips,) if clips > 1 else ()
 
     def ints(*sizes: int) -> jax.ShapeDtypeStruct:
@@ -212,52 +216,59 @@ def batch_shapes(
         heard = {"features": floats(*several, whisper.n_audio_layer, audio, whisper.n_audio_state)}
     if settings.stage == "tagging":
         return {**heard, "targets": floats(labels)}
-    places = losses.target_places(text_length, dense=hosts > 1)
     return {
         **heard,
         "input_ids": ints(text_length),
         "segment_ids": ints(text_length),
         "positions": ints(clips * audio + text_length),
         **({"clip_ids": ints(text_length)} if several else {}),
-        losses.POSITIONS: ints(places),
-        losses.TARGETS: ints(places),
+        losses.POSITIONS: ints(text_length - 1),
+        losses.TARGETS: ints(text_length - 1),
     }
 
 
 def longest_text(settings: StageSettings) -> int:
     """The padded text length that holds any row."""
-    return _data_config(settings).longest
+    return data_config(settings).longest
 
 
-def padded_text(settings: StageSettings, *, length: int, hosts: int) -> int:
+def padded_text(settings: StageSettings, *, length: int) -> int:
     """The padded text length of a batch whose rows have about `length` tokens.
 
-    That of the longest row where batches mix lengths, and where several hosts must agree on a
-    shape without talking.
+    That of the longest row where batches mix lengths.
     """
-    config = _data_config(settings)
-    return config.padded(length) if settings.data.group_by_length and hosts == 1 else config.longest
+    config = data_config(settings)
+    return config.padded(length) if settings.data.group_by_length else config.longest
 
 
-def _data_config(settings: StageSettings) -> DataConfig:
+def data_config(settings: StageSettings, **changes: Any) -> DataConfig:
+    """What the input pipeline is told; `changes` replace fields of it."""
     data = settings.data
-    several = data.layout == Layout.GROUPED
-    return DataConfig(
+    mixture = mixtures.mixture(data.tasks)
+    values = dict(
         records=data.records,
         split=data.split,
         layout=data.layout,
         cutoff=data.cutoff,
         row_tokens=data.row_tokens,
-        pairs_per_clip=data.pairs_per_clip if several else 1,
-        clips_per_row=data.clips_per_row if several else 1,
         rows_per_batch=data.rows_per_batch,
         train_on=data.train_on,
         features=data.features,
         seed=settings.seed,
         audio_tokens=settings.model.audio_tokens,
         n_mels=settings.model.whisper.n_mels,
+        tasks=mixture.tasks,
+        datasets=mixture.datasets,
         lengths=data.lengths,
+        group_by_length=data.group_by_length,
+        workers=data.workers,
     )
+    values |= changes
+    # These say how much may share a row, and in the other layouts nothing does.
+    several = values["layout"] == Layout.GROUPED
+    values["pairs_per_clip"] = data.pairs_per_clip if several else 1
+    values["clips_per_row"] = data.clips_per_row if several else 1
+    return DataConfig(**values)
 
 
 def model_size(settings: StageSettings, shapes: Mapping[str, Any]) -> metrics.ModelSize:

@@ -58,12 +58,6 @@ def with_targets(
     return {**rest, POSITIONS: positions, TARGETS: ids}
 
 
-def target_places(text_length: int, *, dense: bool) -> int:
-    """P of `with_targets` for a batch that wants every token of `text_length`."""
-    length = text_length - 1
-    return length if dense else _bucket(length, length=length)
-
-
 def cross_entropy(
     logits: Float[Array, "B P V"], targets: Int[Array, "B P"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:

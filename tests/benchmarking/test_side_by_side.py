@@ -130,15 +130,20 @@ def test_the_median_is_of_the_rounds():
 
 
 def test_flops_are_those_of_real_tokens(plan, work):
-    """By hand for the frozen matrices, which are most: 4 per scalar and token."""
+    """By hand: 4 per token and scalar of a frozen matrix, 6 of a trained one, 12 of attention."""
     config = plan.config
     llama, clips = config.llama, sum(len(batch["input_ids"]) for batch in work.grouped)
     heads = llama.num_attention_heads * llama.head_dim
     narrow = llama.num_key_value_heads * llama.head_dim
     layer = llama.hidden_size * (2 * heads + 2 * narrow + 3 * llama.intermediate_size)
-    tokens = work.text_tokens + clips * config.audio_tokens
-    frozen = 4 * layer * llama.num_hidden_layers * tokens
+    low_rank = config.lora.rank * (2 * llama.hidden_size + heads + narrow)
+    context = config.audio_tokens + work.text_tokens / work.pairs
+    audio = clips * config.audio_tokens
+    per_token = 4 * layer + 6 * low_rank + 12 * context * heads
+    language = llama.num_hidden_layers * per_token * (work.text_tokens + audio)
     head = 4 * llama.vocab_size * llama.hidden_size * (work.text_tokens - work.pairs)
-    tltr = 6 * 2 * 12 * config.tltr.d_model**2 * clips * config.audio_tokens * config.audio_layers
+    projection = 6 * config.tltr.d_model * llama.hidden_size * audio
+    width, seen = config.tltr.d_model, config.audio_tokens + config.audio_layers
+    tltr = audio * config.audio_layers * (6 * 2 * 12 * width**2 + 12 * seen * width)
     found = train_contenders.model_flops(plan, work)
-    assert frozen + head + tltr < found < 1.35 * (frozen + head + tltr)
+    assert found == pytest.approx(language + head + projection + tltr, rel=1e-9)

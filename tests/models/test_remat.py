@@ -90,6 +90,17 @@ def test_the_lora_policy_repeats_no_large_product():
     assert sum(full.values()) == sum(kept.values()) + 6 + 2 * 5
 
 
+@pytest.mark.parametrize("remat", ["full", "lora"])
+def test_the_compiler_may_not_merge_what_is_repeated_outside_a_loop(remat):
+    loss, trained = small_loss(remat)
+    repeated = [
+        (equation.params["prevent_cse"], scan is None)
+        for equation, scan in equations(jax.make_jaxpr(jax.grad(loss))(trained))
+        if equation.primitive.name == "remat2"
+    ]
+    assert set(repeated) == {(True, True), (False, False)}  # the TLTR's blocks, LLaMA's layers
+
+
 def saved_bytes(config, remat, *, rows, text):
     """Bytes that the forward pass over the language model's layers hands to the backward one."""
     fns = build.ltu_as(config, remat=remat, dtype=jnp.bfloat16)

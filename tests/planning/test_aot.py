@@ -3,21 +3,19 @@
 Each compilation is a process of its own, because libtpu allows one per machine and never lets go.
 """
 
-import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ltu_jax.planning.aot import library
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "benchmarks" / "results" / "plan_v5e-16.json"
-HAS_LIBTPU = bool(os.environ.get("TPU_LIBRARY_PATH") or importlib.util.find_spec("libtpu"))
-
 pytestmark = pytest.mark.skipif(
-    not HAS_LIBTPU, reason="libtpu is not installed (pip install 'libtpu==0.0.42.1', x86-64 Linux)"
+    library() is None, reason="no libtpu (x86-64 Linux only; `make test` fetches it)"
 )
 
 SMALL = """

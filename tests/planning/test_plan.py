@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import pytest
@@ -30,15 +31,15 @@ def settings(*flags):
     return stage_settings(resolve(parse_config([STAGE3, *single, *flags]))[0])
 
 
-def asked(*flags, hosts=1, **changes):
+def asked(*flags, **changes):
     known = dict(text_length=None, mean_text=None, pairs_per_row=None, pairs=None)
-    return ask(settings(*flags), hosts=hosts, **{**known, **changes})
+    return ask(settings(*flags), **{**known, **changes})
 
 
-def test_rows_of_several_hosts_are_as_long_as_the_longest():
-    one, four = asked(), asked(hosts=4)
-    assert (one.text_length, one.longest) == (80, 112)  # 78.2 and 108 tokens, in eights
-    assert (four.text_length, four.longest) == (112, 112)
+def test_rows_are_as_long_as_the_longest_unless_batches_are_of_like_length():
+    like, mixed = asked(), asked("--config.data.group_by_length=0")
+    assert (like.text_length, like.longest) == (80, 112)  # 78.2 and 108 tokens, in eights
+    assert (mixed.text_length, mixed.longest) == (112, 112)
 
 
 def test_steps_and_work_of_a_stage():
@@ -104,7 +105,7 @@ def test_search_ranks_by_arithmetic_and_leaves_out_what_cannot_fit(monkeypatch):
     small = ["--config=configs/stage3.py:mini", "--config.data.rows_per_batch=64"]
     question = ask(
         stage_settings(resolve(parse_config(small))[0]),
-        hosts=4, text_length=None, mean_text=40.0, pairs_per_row=None, pairs=None,
+        text_length=None, mean_text=40.0, pairs_per_row=None, pairs=None,
     )  # fmt: skip
     monkeypatch.setattr("ltu_jax.planning.search.REMATS", ("none", "full"))
     monkeypatch.setattr("ltu_jax.planning.search.ACCUMULATIONS", (1,))
@@ -147,7 +148,7 @@ def test_a_larger_language_model(capsys):
         (["--slice", "v5e-16", "--gpu", "h200"], "give either --slice"),
         (["--slice", "v5e-17"], "there is no v5e-17"),
         (["--gpu", "h200", "--search"], "--search needs the TPU compiler"),
-        (["--gpu", "h200", "--gpus", "3"], r"256, which does not divide over data x fsdp = 3"),
+        (["--gpu", "h200", "--gpus", "3"], r"32, which does not divide over data x fsdp = 3"),
         (["--gpu", "h200", "--gpus", "4", "--config.mesh.fsdp=3"], "mesh .*3.* 4 are present"),
         (["--gpu", "h200", "--stage", "stage1"], "'stage1' is not in this config"),
         (["--gpu", "h200", "--nonsense"], "nonsense"),
@@ -165,17 +166,40 @@ def test_a_curriculum_needs_a_stage():
 
 
 def test_the_version_of_a_compiler_elsewhere_is_read_beside_it(monkeypatch, tmp_path):
-    (tmp_path / "libtpu-0.0.99.1.dist-info").mkdir()
-    (tmp_path / "libtpu").mkdir()
-    monkeypatch.setenv("TPU_LIBRARY_PATH", str(tmp_path / "libtpu" / "libtpu.so"))
+    monkeypatch.setenv("TPU_LIBRARY_PATH", str(make_libtpu(tmp_path)))
     assert aot.libtpu_version() == "0.0.99.1"
 
 
-def test_a_missing_compiler_says_how_to_get_it(monkeypatch):
+def make_libtpu(folder):
+    (folder / "libtpu").mkdir(parents=True)
+    (folder / "libtpu" / "__init__.py").touch()
+    (folder / "libtpu" / "libtpu.so").touch()
+    (folder / "libtpu-0.0.99.1.dist-info").mkdir()
+    return folder / "libtpu" / "libtpu.so"
+
+
+def test_the_compiler_is_named_or_in_the_environment_or_installed(monkeypatch, tmp_path):
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
-    monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install libtpu==.*--gpu h200"):
+    monkeypatch.setattr(aot.sys, "prefix", str(tmp_path / "venv"))
+    installed = make_libtpu(tmp_path / "site-packages")
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    assert aot.library() == installed
+    fetched = make_libtpu(tmp_path / "venv" / "libtpu")
+    assert aot.library() == fetched and aot.libtpu_version() == "0.0.99.1"
+    monkeypatch.setenv("TPU_LIBRARY_PATH", str(tmp_path / "absent.so"))
+    with pytest.raises(UserError, match=r"TPU_LIBRARY_PATH is .*absent.so, which is no file"):
         aot.devices_of(find_slice("v5e-4"))
+
+
+def test_a_missing_compiler_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
+    monkeypatch.setattr(aot.sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"--target .*libtpu libtpu==.*--gpu h200"):
+        aot.devices_of(find_slice("v5e-4"))
+    assert aot.libtpu_version() == "not installed"
+    constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
+    assert aot.LIBTPU in constraints.read_text().splitlines()  # what `make test` fetches
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,9 @@ def with_features(found, features):
     return dataclasses.replace(found, data=dataclasses.replace(found.data, features=features))
 
 
-def program_of(found, *, hosts=2):
+def program_of(found):
     mesh = make_mesh(found.mesh, jax.devices()[:1])
-    return program.make_program(
-        found, mesh=mesh, steps=1000, text_length=TEXT, hosts=hosts, labels=LABELS
-    )
+    return program.make_program(found, mesh=mesh, steps=1000, text_length=TEXT, labels=LABELS)
 
 
 def full_work(found):
@@ -129,7 +127,7 @@ def test_products_of_a_jaxpr_are_counted_by_hand():
 @pytest.mark.parametrize("features", ["stored", "on_the_fly"])
 def test_batch_shapes_are_those_that_the_loss_gets(features):
     found = with_features(settings("stage3"), features)
-    made = program_of(found, hosts=1)
+    made = program_of(found)
     rng = np.random.default_rng(0)
     batch = {
         name: np.zeros(leaf.shape, leaf.dtype)

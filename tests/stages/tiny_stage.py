@@ -81,7 +81,13 @@ def make_place(folder: Path) -> Path:
         arrays = {path: np.asarray(leaf) for path, leaf in params.items()}
         save_weights(folder / kind, kind=kind, config=config, params=arrays, source={}, files=files)
     clips = records_corpus.make_clips(folder / "audio")
-    write_records(clips, folder / "records", whisper_dir=folder / "whisper", shards=1)
+    write_records(
+        clips,
+        folder / "records",
+        tag_labels=records_corpus.LABELS,
+        whisper_dir=folder / "whisper",
+        shards=1,
+    )
     (folder / "tiny.py").write_text(CONFIG)
     return folder
 

@@ -149,7 +149,7 @@ def epoch_of(records_dir, tokenizer, model, *, repair=None, **changes):
         return gradients, -jnp.take_along_axis(logs, wanted[..., None], axis=2)[..., 0]
 
     located = losses.with_targets(batch, dense=True)
-    work = count_work(located, audio_tokens=AUDIO)
+    work = count_work(located, audio_tokens=AUDIO, parts=1)
     clips = sum(len(pipeline.contents(row)) for row in range(rows))
     assert (work.pairs, work.clips, work.audio_tokens) == (21, clips, clips * AUDIO)
     assert work.text_tokens == (batch["segment_ids"] > 0).sum()
