@@ -98,9 +98,11 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.data.layout = "grouped"
     config.data.pairs_per_clip = 8  # most pairs of a clip in a row; more go into other rows
     config.data.clips_per_row = 2  # most clips in a row; each costs an encoder run, used or not
-    config.data.row_tokens = 640  # text tokens of a row; 0 = all that the two above allow
-    # Over all devices and micro-batches. Rows of 640 tokens hold 8.3 pairs of Open-ASQA in the
-    # mean, so 32 are the official batch of 256 pairs. "single" and "reference": one pair each.
+    # Text tokens of a row; 0 = all that the two above allow. With the audio of two clips 622 are
+    # six blocks of 112, so that "blocks" attention has nothing to pad.
+    config.data.row_tokens = 622
+    # Over all devices and micro-batches. Rows of 622 tokens hold 8 pairs of Open-ASQA in the mean,
+    # so 32 are the official batch of 256 pairs. "single" and "reference": one pair each.
     config.data.rows_per_batch = 32
     config.data.cutoff = 108  # text tokens of a pair, BOS included
     config.data.train_on = "all"  # loss on "all" text tokens (official) or on the "answer"
@@ -138,9 +140,10 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     # What the backward pass recomputes of each layer: "full" all of it; "lora" norms, rotations,
     # attention scores and activations but no large product (7B: 93,184 bytes a layer and token,
     # 2.98 MB a token); "lora_offload" the same, kept in host memory; "none" nothing.
-    config.compute.remat = "full"
-    # "xla" or "dot_product" (jax.nn) anywhere, "cudnn" flash kernels of GPUs, "splash" of TPUs
-    config.compute.attention = "xla"
+    config.compute.remat = "lora"
+    # "blocks" leaves out what pairs of a row cannot see of each other; "xla" and "dot_product"
+    # (jax.nn) compute all of a row; "cudnn": flash kernels of GPUs, "splash": of TPUs.
+    config.compute.attention = "blocks"
     # Target positions of a row whose logits are in memory at a time (the gradient is the same);
     # 0 = all of them.
     config.compute.loss_chunk = 0
@@ -187,6 +190,7 @@ def mini_sizes(config: ConfigDict) -> ConfigDict:
     config.data.features = "stored"
     config.compute.dtype = "float32"  # CPUs of today are not faster in bfloat16
     config.compute.base_dtype = "float32"
+    config.compute.attention = "xla"  # rows are short
     config.compute.remat = "none"  # memory is plentiful at this size, time is not
     config.log.validate_every = 0
     config.log.validate_batches = 8
@@ -199,6 +203,7 @@ def closed_ended(config: ConfigDict) -> ConfigDict:
     """Rows for stages 1 and 2: a clip has 2.7 closed-ended pairs, so more clips share a row."""
     config.data.tasks = "closed"
     config.data.clips_per_row = 5
+    config.data.row_tokens = 659  # with the audio of five clips seven blocks of 112
     return config
 
 

@@ -97,11 +97,14 @@ def dropped(
     A random word serves two masks, one by its lower and one by its `upper` half: to draw it is
     most of what dropout costs.
     """
-    words = jax.random.bits(key, x.shape, jnp.uint32)
     cut = round(rate * 65_536)
-    kept = ((words & 0xFFFF) >= cut).astype(jnp.uint8) | ((words >> 16) >= cut).astype(jnp.uint8) << 1
-    kept = checkpoint_name(jax.lax.optimization_barrier(kept), "dropout")
-    return jnp.where(kept & (2 if upper else 1) > 0, x / (1.0 - cut / 65_536), 0)
+    words = jax.random.bits(key, x.shape, jnp.uint32)
+    lower, higher = (half >= cut for half in (words & 0xFFFF, words >> 16))
+    # Both masks as the bits of one array, which lies in memory: left to itself the compiler draws
+    # the words again in every product that drops.
+    masks = lower.astype(jnp.uint8) + 2 * higher.astype(jnp.uint8)
+    masks = checkpoint_name(jax.lax.optimization_barrier(masks), "dropout")
+    return jnp.where(masks & (2 if upper else 1) > 0, x / (1.0 - cut / 65_536), 0)
 
 
 class PlainLinear(Linear):

@@ -32,7 +32,8 @@ class HloCost:
         cycles: sum of the compiler's estimates.
         flops: of convolutions and dots, two per multiplication with addition.
         collective_bytes: bytes of results, by kind.
-        waiting_bytes: the part of them that no computation can hide (synchronous ones).
+        waiting_bytes: bytes over a chip's links that no computation can hide (synchronous ones).
+        hidden_bytes: bytes over its links beside computation.
         loops: (name, trip count) of every loop; None where it could not be told and 1 was used.
         kernels: custom kernels, which carry no estimate, by name: how often each runs.
     """
@@ -41,6 +42,7 @@ class HloCost:
     flops: float
     collective_bytes: dict[str, float]
     waiting_bytes: float
+    hidden_bytes: float
     loops: tuple[tuple[str, int | None], ...]
     kernels: dict[str, float]
 
@@ -59,6 +61,7 @@ def roll_up(text: str) -> HloCost:
         flops=reader.flops,
         collective_bytes=dict(reader.collective_bytes),
         waiting_bytes=reader.waiting_bytes,
+        hidden_bytes=reader.hidden_bytes,
         loops=tuple(reader.loops),
         kernels=dict(reader.kernels),
     )
@@ -67,7 +70,7 @@ def roll_up(text: str) -> HloCost:
 class _Reader:
     def __init__(self, computations: dict[str, Computation]):
         self.computations = computations
-        self.cycles = self.flops = self.waiting_bytes = 0.0
+        self.cycles = self.flops = self.waiting_bytes = self.hidden_bytes = 0.0
         self.collective_bytes: dict[str, float] = collections.Counter()
         self.kernels: dict[str, float] = collections.Counter()
         self.loops: list[tuple[str, int | None]] = []
@@ -103,6 +106,7 @@ class _Reader:
         self.cycles += most.cycles
         self.flops += most.flops
         self.waiting_bytes += most.waiting_bytes
+        self.hidden_bytes += most.hidden_bytes
         self.loops += most.loops
         for name, size in most.collective_bytes.items():
             self.collective_bytes[name] += size
@@ -129,8 +133,11 @@ class _Reader:
             channels.add(channel)
             size = times * _result_bytes(inner)
             self.collective_bytes[kind] += size
+            sent = times * _link_bytes(inner, computation)
             if depth == 0 and kind == inner.opcode:
-                self.waiting_bytes += size
+                self.waiting_bytes += sent
+            else:
+                self.hidden_bytes += sent
 
     def _with_fused(
         self, one: Instruction, inside: Computation, depth: int = 0
@@ -163,6 +170,20 @@ def _result_bytes(one: Instruction) -> float:
     if one.opcode == "all-reduce-start":
         return sum(sizes)
     return max(sizes, default=0.0)
+
+
+def _link_bytes(one: Instruction, inside: Computation) -> float:
+    """Bytes that a chip sends for a collective over many chips.
+
+    A ring moves all but a chip's share of the larger of operand and result; an all-reduce is a
+    scatter and a gather, and moves it twice.
+    """
+    if one.opcode.startswith("all-reduce"):
+        return 2 * _result_bytes(one)
+    if one.opcode.startswith("reduce-scatter"):
+        shapes = (inside.instructions[name].shape for name in one.operands)
+        return sum(map(shape_bytes, shapes))
+    return _result_bytes(one)
 
 
 def product_flops(one: Instruction, inside: Computation) -> float:

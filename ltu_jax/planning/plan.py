@@ -97,8 +97,7 @@ def plan_slice(question: Question, tpu: Slice) -> Plan:
     if cost is not None:
         compute = cost.cycles / tpu.chip.clock
         waiting = cost.waiting_bytes / tpu.interconnect if tpu.chips > 1 else 0.0
-        moved = sum(cost.collective_bytes.values()) - cost.waiting_bytes
-        hidden = moved / tpu.interconnect if tpu.chips > 1 else 0.0
+        hidden = cost.hidden_bytes / tpu.interconnect if tpu.chips > 1 else 0.0
     return _finish(
         question,
         name=tpu.name,

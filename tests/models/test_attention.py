@@ -10,6 +10,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.models import build
 from ltu_jax.models.attention import BACKENDS, backend, require_platform
+from ltu_jax.models.block_attention import block_size
 from ltu_jax.models.ltu_as import visibility
 
 HEADS, KV_HEADS, SIZE = 4, 2, 8
@@ -36,9 +37,9 @@ def case(seed, *, audio, text=30, rows=3):
     return (q, k, v), visible, weights
 
 
-def results(name, inputs, visible, weights, **options):
+def results(name, inputs, visible, weights, *, audio=0, **options):
     """Output and the gradients of q, k and v."""
-    attend = backend(name, **options)
+    attend = backend(name, **options)(audio)
 
     def loss(q, k, v):
         out = attend(q, k, v, visible=jnp.asarray(visible), scale=0.4)
@@ -73,6 +74,55 @@ def test_backends_agree(name, audio, text):
     assert_close(results(name, *given), results("xla", *given))
 
 
+# (text, audio, clips, longest pair): rows that are blocks exactly, rows that must be padded, and
+# rows of two blocks, which are computed whole.
+BLOCKS = [(70, 26, 2, 32), (70, 7, 1, 20), (90, 15, 3, 17), (30, 0, 1, 12), (50, 14, 1, 32)]
+
+
+def pairs_of(rng, rows, text, *, longest, clips):
+    """(segments, clip of each position): rows full of pairs, with some padding at the end."""
+    segments, clip_ids = np.zeros((2, rows, text), np.int32)
+    for row in range(rows):
+        start, pair = 0, 1
+        while start < text - 4:
+            size = int(rng.integers(1, longest + 1))
+            segments[row, start : start + size] = pair
+            clip_ids[row, start : start + size] = min(clips - 1, pair // 3)
+            start, pair = start + size, pair + 1
+    return segments, clip_ids
+
+
+@pytest.mark.parametrize("text, audio, clips, longest", BLOCKS)
+def test_blocks_leave_out_only_what_nobody_sees(text, audio, clips, longest):
+    rng = np.random.default_rng(text + audio)
+    segments, clip_ids = pairs_of(rng, 3, text, longest=longest, clips=clips)
+    several = dict(clip_ids=jnp.asarray(clip_ids), clips=clips) if clips > 1 else {}
+    visible = np.asarray(visibility(jnp.asarray(segments), audio_tokens=audio, **several))
+    # Text first, as the model lays its rows.
+    visible = np.roll(visible, -audio, axis=(1, 2))
+    length = text + audio
+    q, weights = rng.standard_normal((2, 3, length, HEADS, SIZE), dtype=np.float32)
+    k, v = rng.standard_normal((2, 3, KV_HEADS, length, SIZE), dtype=np.float32)
+    # What a position that sees nothing computes is nobody's business.
+    weights = weights.reshape(3, length, -1) * visible.any(-1)[:, :, None]
+    found = results("blocks", (q, k, v), visible, weights, audio=audio, longest_pair=longest)
+    want = results("xla", (q, k, v), visible, weights)
+    sees = visible.any(-1)[:, :, None]
+    assert_close([found[0] * sees, *found[1:]], [want[0] * sees, *want[1:]])
+
+
+def test_blocks_divide_rows_where_they_can():
+    assert block_size(672, longest=108) == 112  # 622 tokens and two clips
+    assert block_size(384, longest=108) == 128
+    assert block_size(690, longest=108) == 112  # nothing near divides it: padded
+    assert block_size(64, longest=17) == 32
+
+
+def test_blocks_have_to_know_the_longest_pair():
+    with pytest.raises(UserError, match="has to know the longest pair; use 'xla'"):
+        backend("blocks")
+
+
 def test_splash_takes_rows_longer_than_a_block():
     given = case(7, audio=AUDIO, text=520, rows=1)
     assert_close(results("splash", *given), results("xla", *given))
@@ -87,9 +137,10 @@ def test_splash_on_a_mesh(sizes):
     assert_close(results("splash", *given, mesh=mesh), results("xla", *given))
 
 
-@pytest.mark.parametrize("name", ["dot_product", "splash"])
+@pytest.mark.parametrize("name", ["dot_product", "splash", "blocks"])
 def test_the_model_is_the_same_with_every_backend(name):
-    plain, other = build.ltu_as(CONFIG), build.ltu_as(CONFIG, attention=name)
+    plain = build.ltu_as(CONFIG)
+    other = build.ltu_as(CONFIG, attention=name, longest_pair=20)
     params, ids, audio = noisy(plain.shapes), tokens(2, 20), features(2)
     segments = grouped(np.random.default_rng(1), 2, 20)
     positions = np.broadcast_to(np.arange(20 + AUDIO, dtype=np.int32), (2, 20 + AUDIO))
@@ -101,11 +152,11 @@ def test_the_model_is_the_same_with_every_backend(name):
 
 def test_backends_say_where_they_work():
     mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
-    for name in ("xla", "dot_product"):
+    for name in ("blocks", "xla", "dot_product"):
         require_platform(name, mesh)
     for name, device in (("splash", "tpu"), ("cudnn", "gpu")):
         with pytest.raises(UserError, match=f"'{name}', which needs {device} devices; these are"):
             require_platform(name, mesh)
-    with pytest.raises(UserError, match="'flash' is unknown; use one of xla, dot_product"):
+    with pytest.raises(UserError, match="'flash' is unknown; use one of blocks, xla, dot_product"):
         build.ltu_as(CONFIG, attention="flash")
-    assert set(BACKENDS) == {"xla", "dot_product", "cudnn", "splash"}
+    assert set(BACKENDS) == {"blocks", "xla", "dot_product", "cudnn", "splash"}

@@ -20,7 +20,8 @@ from ltu_jax.training import losses
 from ltu_jax.training.state import create_state, split_trainable, state_shardings
 from ltu_jax.training.step import make_train_step
 
-ROWS, TEXT, AUDIO, LAYERS = 8, 12, 5, 3
+ROWS, PAIR, AUDIO, LAYERS = 8, 12, 5, 3
+TEXT = 3 * PAIR  # rows of three pairs about one clip
 # Every dimension that is cut divides by 8; the TLTR's width occurs nowhere else.
 CONFIG = LTUASConfig(
     tltr=TLTRConfig(d_model=48, time_heads=1, layer_heads=8),
@@ -57,14 +58,15 @@ def _batch() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 80, (ROWS, TEXT))
     labels[rng.random(labels.shape) < 0.3] = losses.IGNORED
-    segments = np.ones((ROWS, TEXT), np.int32)
-    segments[1::2, 9:] = 0
+    segments = np.tile(1 + np.arange(TEXT, dtype=np.int32) // PAIR, (ROWS, 1))
+    segments[1::2, 30:] = 0
+    positions = np.concatenate([np.arange(AUDIO), AUDIO + np.arange(TEXT) % PAIR])
     rows = {
         "features": rng.normal(size=(ROWS, LAYERS, AUDIO, 48)).astype(np.float32),
         "input_ids": rng.integers(0, 80, (ROWS, TEXT)).astype(np.int32),
         "labels": labels.astype(np.int32),
         "segment_ids": segments,
-        "positions": np.tile(np.arange(AUDIO + TEXT, dtype=np.int32), (ROWS, 1)),
+        "positions": np.tile(positions.astype(np.int32), (ROWS, 1)),
     }
     return losses.with_targets(rows, dense=True)
 
@@ -87,7 +89,13 @@ def _lowered(params, sizes, *, dtype="float32"):
     config = MeshConfig(data=data, fsdp=fsdp, tensor=tensor)
     mesh = make_mesh(config, jax.devices()[: data * fsdp * tensor])
     layout = audio_layout(mesh)
-    fns = build.ltu_as(CONFIG, dtype=jnp.dtype(dtype), lay_audio=layout.gather)
+    fns = build.ltu_as(
+        CONFIG,
+        dtype=jnp.dtype(dtype),
+        attention="blocks",
+        longest_pair=PAIR,
+        lay_audio=layout.gather,
+    )
     loss_fn = losses.language_loss(
         fns.hidden,
         unembed=fns.unembed,
