@@ -110,9 +110,15 @@ def test_search_ranks_by_arithmetic_and_leaves_out_what_cannot_fit(monkeypatch):
     monkeypatch.setattr("ltu_jax.planning.search.REMATS", ("none", "full"))
     monkeypatch.setattr("ltu_jax.planning.search.ACCUMULATIONS", (1,))
     found = candidates(question, find_slice("v5e-16"))
-    assert [one.seconds for one in found] == sorted(one.seconds for one in found)
+    ranks = [one.seconds_per_pair for one in found]
+    assert ranks == sorted(ranks)
     assert "--config.mesh.data=16 --config.mesh.fsdp=1" in found[0].flags()
     assert "remat=none" in found[0].flags()
+    # Other layouts have about as many pairs a step, and rows for every chip.
+    assert {one.question.settings.data.layout for one in found} == {"grouped", "single"}
+    for one in found:
+        assert one.question.rows % 16 == 0
+        assert abs(one.question.pairs_per_step / question.pairs_per_step - 1) < 0.2
     chip = find_slice("v5e-16").chip
     tiny = dataclasses.replace(
         find_slice("v5e-16"), chip=dataclasses.replace(chip, hbm_bytes=10**6)
