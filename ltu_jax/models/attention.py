@@ -10,6 +10,7 @@ Every backend takes the boolean mask of who sees whom, so that any layout of row
 audio that all pairs of a row see cannot be said with the segment ids of these kernels alone.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -27,8 +28,20 @@ from ltu_jax.models.layers import attend
 
 # (q [B,T,N,H], k [B,K,S,H], v [B,K,S,H], *, visible [B,T,S], scale) -> [B,T,N*H]
 Attend = Callable[..., Float[Array, "B T D"]]
-# How many positions at the end of a row are audio -> the function for such rows.
-Backend = Callable[[int], Attend]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Backend:
+    """A way to compute attention.
+
+    Attributes:
+        of: how many positions of a row are audio -> the function for such rows.
+        text_first: rows are [text][audio] in memory instead of [audio][text].
+    """
+
+    of: Callable[[int], Attend]
+    text_first: bool = False
+
 
 BACKENDS = ("blocks", "xla", "dot_product", "cudnn", "splash")
 _PLATFORMS = {"cudnn": ("gpu", "cuda"), "splash": ("tpu",)}
@@ -37,7 +50,7 @@ _BLOCKS = (512, 384, 256, 128)
 
 
 def backend(name: str, *, mesh: Mesh | None = None, longest_pair: int | None = None) -> Backend:
-    """The attention called `name`, for rows of [text][audio].
+    """The attention called `name`.
 
     Args:
         name: one of `BACKENDS`.
@@ -53,14 +66,16 @@ def backend(name: str, *, mesh: Mesh | None = None, longest_pair: int | None = N
     if name == "blocks":
         if longest_pair is None:
             raise UserError("attention backend 'blocks' has to know the longest pair; use 'xla'")
-        return lambda audio: partial(in_blocks, audio=audio, longest=longest_pair)
+        return Backend(
+            of=lambda audio: partial(in_blocks, audio=audio, longest=longest_pair), text_first=True
+        )
     if name == "xla":
-        return lambda audio: attend
+        return Backend(of=lambda audio: attend)
     if name == "splash":
         found: Attend = partial(_splash_on_mesh, mesh=mesh) if mesh is not None else _splash
     else:
         found = partial(_dot_product, implementation="cudnn" if name == "cudnn" else "xla")
-    return lambda audio: found
+    return Backend(of=lambda audio: found)
 
 
 def require_platform(name: str, mesh: Mesh) -> None:

@@ -88,35 +88,41 @@ def rope_tables(positions: Int[Array, "B T"], config: LlamaConfig) -> Rope:
     return jnp.cos(angles), jnp.sin(angles)
 
 
-@jax.custom_vjp
 def rotate(x: Float[Array, "B N T H"], rope: Rope) -> Float[Array, "B N T H"]:
     """Rotate the pairs (i, i + H/2) in float32: the half-split order of Hugging Face weights."""
-    cos, sin = (table[:, None] for table in rope)
     if x.dtype == jnp.bfloat16:
-        # Halves of a head would leave half of a TPU's vector lanes empty. A product with a
-        # permutation puts the other half beside each half, exactly: it sums one number.
-        half = x.shape[-1] // 2
-        swap = np.roll(np.eye(2 * half), half, axis=1) * np.repeat([1.0, -1.0], half)[:, None]
-        other = jnp.einsum(
-            "BNTH,HI->BNTI", x, jnp.asarray(swap, x.dtype), preferred_element_type=jnp.float32
-        )
-        cos, sin = (jnp.concatenate([table, table], axis=-1) for table in (cos, sin))
-        return (x.astype(jnp.float32) * cos + other * sin).astype(x.dtype)
+        return _rotate_whole(x, rope)
+    cos, sin = (table[:, None] for table in rope)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x.dtype)
 
 
+@jax.custom_vjp
+def _rotate_whole(x: Float[Array, "B N T H"], rope: Rope) -> Float[Array, "B N T H"]:
+    """The same of bfloat16 heads without cutting them: halves leave half of a TPU's lanes empty.
+
+    A product with a permutation puts the other half beside each half, exactly: it sums one number.
+    """
+    half = x.shape[-1] // 2
+    swap = np.roll(np.eye(2 * half), half, axis=1) * np.repeat([1.0, -1.0], half)[:, None]
+    other = jnp.einsum(
+        "BNTH,HI->BNTI", x, jnp.asarray(swap, x.dtype), preferred_element_type=jnp.float32
+    )
+    cos, sin = (jnp.concatenate([table, table], axis=-1)[:, None] for table in rope)
+    return (x.astype(jnp.float32) * cos + other * sin).astype(x.dtype)
+
+
 def _rotate_forward(x: Array, rope: Rope) -> tuple[Array, Rope]:
-    return rotate(x, rope), rope
+    return _rotate_whole(x, rope), rope
 
 
 def _rotate_backward(rope: Rope, g: Array) -> tuple[Array, None]:
     cos, sin = rope
-    return rotate(g, (cos, -sin)), None
+    return _rotate_whole(g, (cos, -sin)), None
 
 
-rotate.defvjp(_rotate_forward, _rotate_backward)
+_rotate_whole.defvjp(_rotate_forward, _rotate_backward)
 
 
 def fold(key: Array | None, name: str) -> Array | None:

@@ -202,17 +202,22 @@ class LTUAS(nnx.Module):
             positions=positions,
             clip_ids=clip_ids,
         )
-        # Text first, so that its blocks start where tiles of memory do. The order of positions in
-        # memory means nothing: RoPE and the mask say what is before what.
-        heard = audio.shape[1]
+        heard, told = audio.shape[1], text.shape[1]
+        parts = [audio, text]
+        if self.attention.text_first:
+            # The order of positions in memory means nothing: RoPE and the mask say what is before
+            # what.
+            parts = [text, audio]
+            positions = jnp.roll(positions, -heard, axis=1)
+            visible = jnp.roll(visible, -heard, axis=(1, 2))
         x = self.llama.run(
-            jnp.concatenate([text, audio], axis=1),
-            positions=jnp.roll(positions, -heard, axis=1),
-            visible=jnp.roll(visible, -heard, axis=(1, 2)),
+            jnp.concatenate(parts, axis=1),
+            positions=positions,
+            visible=visible,
             dropout_key=dropout_key,
-            attend=self.attention(heard),
+            attend=self.attention.of(heard),
         )
-        return self.llama.norm(x[:, : text.shape[1]])
+        return self.llama.norm(x[:, :told] if self.attention.text_first else x[:, heard:])
 
     def __call__(
         self,

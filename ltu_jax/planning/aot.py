@@ -178,4 +178,10 @@ def _needed_bytes(message: str) -> float | None:
 
 
 def _most_resident() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():
+        # `getrusage` would also count the process that started this one.
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if found:
+            return int(found.group(1)) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -11,6 +11,8 @@ from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.models import build
 from ltu_jax.models.attention import BACKENDS, backend, require_platform
 from ltu_jax.models.block_attention import block_size
+from ltu_jax.models.layers import gelu
+from ltu_jax.models.llama import rotate
 from ltu_jax.models.ltu_as import visibility
 
 HEADS, KV_HEADS, SIZE = 4, 2, 8
@@ -39,7 +41,7 @@ def case(seed, *, audio, text=30, rows=3):
 
 def results(name, inputs, visible, weights, *, audio=0, **options):
     """Output and the gradients of q, k and v."""
-    attend = backend(name, **options)(audio)
+    attend = backend(name, **options).of(audio)
 
     def loss(q, k, v):
         out = attend(q, k, v, visible=jnp.asarray(visible), scale=0.4)
@@ -160,3 +162,26 @@ def test_backends_say_where_they_work():
     with pytest.raises(UserError, match="'flash' is unknown; use one of blocks, xla, dot_product"):
         build.ltu_as(CONFIG, attention="flash")
     assert set(BACKENDS) == {"blocks", "xla", "dot_product", "cudnn", "splash"}
+
+
+def test_rope_of_bfloat16_is_that_of_float32_rounded():
+    rng = np.random.default_rng(5)
+    x, g = rng.standard_normal((2, 2, 3, 7, 16)).astype(jnp.bfloat16)
+    angles = rng.standard_normal((2, 7, 8)).astype(np.float32)
+    rope = jnp.cos(angles), jnp.sin(angles)
+
+    def both(x, g):
+        turned, pull = jax.vjp(lambda x: rotate(x, rope), x)
+        return turned, pull(g)[0]
+
+    wide = both(jnp.asarray(x, jnp.float32), jnp.asarray(g, jnp.float32))
+    for found, want in zip(both(jnp.asarray(x), jnp.asarray(g)), wide, strict=True):
+        assert found.dtype == jnp.bfloat16
+        # A unit in the last place of bfloat16: the compiler may fuse a product and a sum.
+        np.testing.assert_allclose(np.asarray(found, np.float32), want, rtol=2**-7, atol=1e-6)
+
+
+def test_gelu_of_bfloat16_is_that_of_float32_rounded():
+    x = jnp.linspace(-6, 6, 4001).astype(jnp.bfloat16)
+    want = jax.nn.gelu(x.astype(jnp.float32), approximate=False)
+    np.testing.assert_allclose(np.asarray(gelu(x), np.float32), want, rtol=2**-7, atol=1e-6)

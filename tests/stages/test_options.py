@@ -104,7 +104,10 @@ def test_int8_is_not_trained():
     "compute, message",
     [
         (dict(base_dtype="int4"), "base_dtype is 'int4'; use float32, bfloat16, float16, int8"),
-        (dict(attention="flash"), "attention is 'flash'; use xla, dot_product, cudnn, splash"),
+        (
+            dict(attention="flash"),
+            "attention is 'flash'; use blocks, xla, dot_product, cudnn, splash",
+        ),
         (dict(loss_chunk=-1), "loss_chunk is -1; use 0 or more"),
     ],
 )

@@ -88,7 +88,8 @@ def full_work(found):
 @pytest.mark.parametrize("stage", ["tagging", "stage1", "stage3"])
 @pytest.mark.parametrize("features", ["stored", "on_the_fly"])
 def test_formula_is_the_count_of_all_products(stage, features):
-    found = with_features(settings(stage), features)
+    # The formula has no name for what "blocks" leaves out, nor for the bfloat16 RoPE permutation.
+    found = with_features(settings(stage, attention="xla", dtype="float32"), features)
     made = program_of(found)
     counted = gradient_flops(made, accumulation=1)
     assert model_flops(made.size, full_work(found)) == pytest.approx(counted, rel=0.02)
