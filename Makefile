@@ -31,4 +31,7 @@ clean:
 .venv/.ready-test: .venv/.ready
 	$(PIP) install --quiet --progress-bar on torch==2.13.0
 	$(PIP) install --quiet --progress-bar on --constraint constraints.txt --editable '.[demo,test]'
+	@# The planner's compiler; as a package every program would look for TPUs.
+	$(PIP) install --quiet --progress-bar on --constraint constraints.txt --no-deps --upgrade \
+	  --target .venv/libtpu "libtpu; platform_machine == 'x86_64' and sys_platform == 'linux'"
 	@touch $@

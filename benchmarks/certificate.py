@@ -9,15 +9,11 @@ fingerprints of the dtypes are compared with each other, as training and answeri
 
 import argparse
 import datetime
-import os
-import platform
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
-import jax
-
+from benchmarks.alternate import device, processor
 from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
 from ltu_jax.weights.fingerprint import KEY, Fingerprint, compare
@@ -28,14 +24,6 @@ from ltu_jax.weights.store import load_weights
 NAMES = ("smollm2-135m", "whisper-tiny.en", "whisper-base")
 # the same in every certificate of a run
 _COMMON = ("device", "host", "versions", "date", "format")
-
-
-def processor() -> str:
-    """The CPU's name and how many of its cores this process may use."""
-    cores = f"{len(os.sched_getaffinity(0))} cores"
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
-    return f"{found[1] if found else platform.machine()}, {cores}"
 
 
 def measure(folders: list[Path], dtypes: list[str]) -> dict[str, Any]:
@@ -88,8 +76,7 @@ def main() -> None:
             f"`python -m ltu_jax.fetch {' '.join(absent)}`, or give others with --weights"
         )
     found = measure(given.weights, given.dtypes)
-    device = re.sub(r"[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower()).strip("-")
-    file = given.out / f"certificate_{device}.json"
+    file = given.out / f"certificate_{device()}.json"
     write_json(file, found)
     print(f"\n{file}")
     verdicts = {one["verdict"] for one in found["certificates"]}

@@ -93,13 +93,22 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.data.validation_split = "val"  # for validation loss and sample answers
     config.data.epochs = 1.0  # passes over the pairs (tagging: the clips) when steps is 0
     config.data.tasks = "all"  # a name of data_pipelines/mixtures.py: "closed", "all", ...
-    config.data.layout = "reference"  # official left-padded rows; "single"; "grouped" by clip
+    # "grouped": pairs share the audio of their clip, clips share rows; "single": one pair a row;
+    # "reference": the official left-padded rows. The three below are about grouped rows only.
+    config.data.layout = "grouped"
+    config.data.pairs_per_clip = 8  # most pairs of a clip in a row; more go into other rows
+    config.data.clips_per_row = 2  # most clips in a row; each costs an encoder run, used or not
+    # Text tokens of a row; 0 = all that the two above allow. With the audio of two clips 622 are
+    # six blocks of 112, so that "blocks" attention has nothing to pad.
+    config.data.row_tokens = 622
+    # Over all devices and micro-batches. Rows of 622 tokens hold 8 pairs of Open-ASQA in the mean,
+    # so 32 are the official batch of 256 pairs. "single" and "reference": one pair each.
+    config.data.rows_per_batch = 32
     config.data.cutoff = 108  # text tokens of a pair, BOS included
-    config.data.pairs_per_row = 1  # "grouped" puts several pairs of a clip behind its audio
-    config.data.rows_per_batch = 256  # over all devices and micro-batches
     config.data.train_on = "all"  # loss on "all" text tokens (official) or on the "answer"
     config.data.features = "on_the_fly"  # Whisper encoder inside the step, or "stored" features
-    config.data.lengths = ()  # padded text lengths, few shapes to compile; () = multiples of 8
+    # Padded text lengths, few shapes to compile; () = row_tokens ("grouped"), else multiples of 8.
+    config.data.lengths = ()
     config.data.group_by_length = 50  # rows of like length share a batch within 50 batches
     config.data.workers = 4  # threads that make rows on each host
 
@@ -113,7 +122,8 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.optimizer.eps = 1e-8  # added to the root of the second moment
     config.optimizer.weight_decay = 0.0  # decoupled; times the learning rate
     config.optimizer.clip_norm = 1.0  # over all trained parameters together
-    config.optimizer.accumulation = 1  # micro-batches a step; gradient = mean of their means
+    config.optimizer.accumulation = 1  # micro-batches a step
+    config.optimizer.loss_mean = "micro"  # mean of micro-batch means (official); "token": of tokens
 
     config.mesh = ConfigDict()  # devices per axis; -1 = all that are left
     config.mesh.data = -1  # copies of the model, each with its part of the batch
@@ -122,9 +132,21 @@ def base(stage: str, *, preset: str) -> ConfigDict:
 
     config.compute = ConfigDict()  # precision and memory
     config.compute.dtype = "bfloat16"  # LLaMA and TLTR products; masters and loss stay float32
+    # The frozen LLaMA lies in memory as this; "int8" halves it (an int8 value and a scale per
+    # output of each projection, embeddings and norms in compute.dtype) and rounds it.
+    config.compute.base_dtype = "bfloat16"
     # Features are made once and averaged over 20 frames: float32 activations cost little there.
     config.compute.encoder_dtype = "float32"
-    config.compute.remat = "full"  # recompute each layer in the backward pass; "none" keeps all
+    # What the backward pass recomputes of each layer: "full" all of it; "lora" norms, rotations,
+    # attention scores and activations but no large product (7B: 93,184 bytes a layer and token,
+    # 2.98 MB a token); "lora_offload" the same, kept in host memory; "none" nothing.
+    config.compute.remat = "lora"
+    # "blocks" leaves out what pairs of a row cannot see of each other; "xla" and "dot_product"
+    # (jax.nn) compute all of a row; "cudnn": flash kernels of GPUs, "splash": of TPUs.
+    config.compute.attention = "blocks"
+    # Target positions of a row whose logits are in memory at a time (the gradient is the same);
+    # 0 = all of them.
+    config.compute.loss_chunk = 0
     config.compute.compilation_cache = ""  # folder where compiled steps are kept between runs
 
     config.log = ConfigDict()  # log.jsonl, TensorBoard
@@ -141,6 +163,9 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.checkpoint = ConfigDict()  # RUN/checkpoints/<step>
     config.checkpoint.every = 500  # steps; 0 = at the end only
     config.checkpoint.keep = 2  # newest ones kept
+    if preset == "released":
+        config.data.layout = "reference"  # what the released checkpoints were trained on
+        config.data.rows_per_batch = 256  # a pair each
     return config
 
 
@@ -164,11 +189,21 @@ def mini_sizes(config: ConfigDict) -> ConfigDict:
     # cores that is more time than the budget has. The same numbers are read from the records.
     config.data.features = "stored"
     config.compute.dtype = "float32"  # CPUs of today are not faster in bfloat16
+    config.compute.base_dtype = "float32"
+    config.compute.attention = "xla"  # rows are short
     config.compute.remat = "none"  # memory is plentiful at this size, time is not
     config.log.validate_every = 0
     config.log.validate_batches = 8
     config.log.samples_every = 0
     config.checkpoint.every = 100
+    return config
+
+
+def closed_ended(config: ConfigDict) -> ConfigDict:
+    """Rows for stages 1 and 2: a clip has 2.7 closed-ended pairs, so more clips share a row."""
+    config.data.tasks = "closed"
+    config.data.clips_per_row = 5
+    config.data.row_tokens = 659  # with the audio of five clips seven blocks of 112
     return config
 
 
@@ -180,7 +215,9 @@ def mini_language(config: ConfigDict) -> ConfigDict:
     config.data.train_on = "answer"
     # Two questions share a clip's audio: the audio prefix is paid once, a fifth of the tokens.
     config.data.layout = "grouped"
-    config.data.pairs_per_row = 2
+    config.data.pairs_per_clip = 2
+    config.data.clips_per_row = 1
+    config.data.row_tokens = 216
     config.data.rows_per_batch = 4
     # Two pairs have 26 to 125 tokens together; each length is one more program to compile.
     config.data.lengths = (96, 112, 128, 216)

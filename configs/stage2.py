@@ -13,7 +13,7 @@ def get_config(preset: str = "") -> ConfigDict:
     common.check_preset(preset)
     config = common.base("stage2", preset=preset)
     config.init_from = f"{common.runs(preset)}/stage1"
-    config.data.tasks = "closed"
+    common.closed_ended(config)
     config.data.epochs = 2.0
     if preset == "released":
         config.optimizer.learning_rate = 1e-4

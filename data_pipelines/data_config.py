@@ -5,8 +5,9 @@ Text layouts, with A audio tokens in front of T text positions:
     reference   the official collator: one pair a row, left-padded, positions 0..A+T-1 whatever the
                 padding; the last pad position predicts BOS, as in the official loss
     single      one pair a row, right-padded; BOS, which nothing predicts, has label -100
-    grouped     up to `pairs_per_row` pairs of a clip share its audio; pair k has segment id k+1,
-                its positions start again at A, its BOS has label -100
+    grouped     up to `clips_per_row` clips, up to `pairs_per_clip` pairs of each share its audio:
+                [audio 1]..[audio G][pairs of 1]..[pairs of G]; pair k of the row has segment id
+                k+1, its positions start again at A, its BOS has label -100
     tags        no text; "targets" marks the clip's labels (tagging stage)
 """
 
@@ -34,8 +35,9 @@ class Features(StrEnum):
 
 
 _LEAST = {
-    "cutoff": 2, "pairs_per_row": 1, "rows_per_batch": 1, "audio_tokens": 1, "n_mels": 1,
-    "frames": 1, "pad_multiple": 1, "group_by_length": 0, "seed": 0, "workers": 1, "prefetch": 1,
+    "cutoff": 2, "pairs_per_clip": 1, "clips_per_row": 1, "rows_per_batch": 1, "audio_tokens": 1,
+    "n_mels": 1, "row_tokens": 0, "frames": 1, "pad_multiple": 1, "group_by_length": 0,
+    "seed": 0, "workers": 1, "prefetch": 1,
 }  # fmt: skip
 
 
@@ -48,7 +50,9 @@ class DataConfig:
         split: "train", "val" or "test".
         layout: see `Layout`.
         cutoff: most text tokens of a pair, BOS included.
-        pairs_per_row: most pairs of a clip in a row (1 unless grouped).
+        pairs_per_clip: most pairs of a clip in a row (1 unless grouped).
+        clips_per_row: most clips in a row (1 unless grouped); each has its place in every batch,
+            whether a row fills it or not.
         rows_per_batch: rows of the global batch.
         train_on: "all" tokens or the "answer" only.
         features: see `Features`.
@@ -58,11 +62,13 @@ class DataConfig:
         tasks: which pairs; see `mixtures.Mixture`.
         datasets: which clips; see `mixtures.Mixture`.
         frames: log-mel frames of the window, 10 ms each.
+        row_tokens: room of a grouped row in text tokens; 0 for all that the two caps allow.
         lengths: allowed padded text lengths, ascending; the smallest that fits is used. () for
-            multiples of `pad_multiple`, the official rule.
+            `row_tokens` where it is given to grouped rows, else for multiples of `pad_multiple`,
+            the official rule.
         pad_multiple: see `lengths`.
         group_by_length: rows of like length are batched together within windows of this many
-            batches; 0 for never.
+            batches; 0 for never. Without effect where all batches have one length.
         shuffle: False keeps the order of the records.
         feature_fingerprint: refuse stored features that were made by another encoder.
         workers: threads that make rows.
@@ -76,7 +82,8 @@ class DataConfig:
     split: str
     layout: Layout
     cutoff: int
-    pairs_per_row: int
+    pairs_per_clip: int
+    clips_per_row: int
     rows_per_batch: int
     train_on: TrainOn
     features: Features
@@ -86,6 +93,7 @@ class DataConfig:
     tasks: tuple[str, ...] = ("*",)
     datasets: tuple[str, ...] = ("*",)
     frames: int = 1000
+    row_tokens: int = 0
     lengths: tuple[int, ...] = ()
     pad_multiple: int = 8
     group_by_length: int = 0
@@ -107,31 +115,48 @@ class DataConfig:
             if getattr(self, name) < least:
                 value = getattr(self, name)
                 raise UserError(f"data.{name} is {value}; it must be at least {least}")
-        if self.layout != Layout.GROUPED and self.pairs_per_row != 1:
-            raise UserError(
-                f"data.pairs_per_row is {self.pairs_per_row}, but layout {str(self.layout)!r} "
-                "holds one pair per row; use 1, or layout 'grouped'"
-            )
+        for name in ("pairs_per_clip", "clips_per_row"):
+            if self.layout != Layout.GROUPED and getattr(self, name) != 1:
+                raise UserError(
+                    f"data.{name} is {getattr(self, name)}, but layout {str(self.layout)!r} "
+                    "holds one pair per row; use 1, or layout 'grouped'"
+                )
         if list(self.lengths) != sorted(set(self.lengths)):
             raise UserError(f"data.lengths is {self.lengths}; give ascending lengths")
-        full = self.cutoff * self.pairs_per_row
-        if self.lengths and self.lengths[-1] < full:
+        if self.layout == Layout.GROUPED and 0 < self.row_tokens < self.cutoff:
             raise UserError(
-                f"data.lengths ends at {self.lengths[-1]}, but a row may hold cutoff x "
-                f"pairs_per_row = {full} tokens; add that length (unused, it costs nothing)"
+                f"data.row_tokens is {self.row_tokens}, but a pair may have data.cutoff = "
+                f"{self.cutoff} tokens; use at least that, or a lower cutoff"
             )
+        if self.lengths and self.lengths[-1] < self.room:
+            raise UserError(
+                f"data.lengths ends at {self.lengths[-1]}, but a row may hold {self.room} tokens; "
+                "add that length (unused, it costs nothing)"
+            )
+
+    @property
+    def room(self) -> int:
+        """Most text tokens that are put into a row."""
+        if self.layout == Layout.GROUPED and self.row_tokens:
+            return self.row_tokens
+        return self.cutoff * self.pairs_per_clip * self.clips_per_row
+
+    @property
+    def one_length(self) -> bool:
+        """Whether every batch is padded to the same length."""
+        if self.lengths:
+            return len(self.lengths) == 1
+        return self.layout == Layout.GROUPED and self.row_tokens > 0
 
     @property
     def longest(self) -> int:
         """The padded length that holds any row."""
-        if self.lengths:
-            return self.lengths[-1]
-        return self._rounded(self.cutoff * self.pairs_per_row)
+        return self.lengths[-1] if self.lengths else self.padded(self.room)
 
     def padded(self, length: int) -> int:
         """The padded length of a batch whose longest row has `length` tokens."""
-        fitting = (allowed for allowed in self.lengths if allowed >= length)
-        return next(fitting, self._rounded(length))
-
-    def _rounded(self, length: int) -> int:
+        if self.lengths:
+            return next(allowed for allowed in self.lengths if allowed >= length)
+        if self.one_length:
+            return self.row_tokens
         return -(-length // self.pad_multiple) * self.pad_multiple

@@ -3,27 +3,31 @@
 `InputPipeline.row` makes one row in plain Python. `InputPipeline.batches` runs it for the rows of
 this host inside a `tf.data` graph, in parallel and ahead of the step. Which rows a step holds is a
 function of (seed, step) alone (`order.RowOrder`), the same for every number of hosts: host p of n
-reads only the records of its part of each global batch, and resuming at a step costs nothing.
+reads only the records of its part of each global batch, and resuming at a step costs nothing. The
+tokens of every pair are known beforehand (`token_lengths`), so hosts agree on shapes without
+talking.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipelines import features, mixtures
+from data_pipelines import features, mixtures, rows
 from data_pipelines.data_config import DataConfig, Features, Layout
 from data_pipelines.order import RowOrder
 from data_pipelines.records import TAG_LABELS, RecordStore, import_tensorflow
+from data_pipelines.row_report import RowReport, row_report
+from data_pipelines.rows import Example
 from data_pipelines.schema import RecordError
+from data_pipelines.token_lengths import token_lengths
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
-from ltu_jax.preprocessing import audio
-from ltu_jax.preprocessing.text import IGNORE, Tokenizer, tokenize_pair
+from ltu_jax.preprocessing.text import Tokenizer, TrainOn
 from ltu_jax.weights.fingerprint import Fingerprint
 
-Example = dict[str, np.ndarray]
+_EVERY_ROW = ("input_ids", "labels", "segment_ids", "positions")
 
 
 class InputPipeline:
@@ -64,13 +68,13 @@ class InputPipeline:
             )
         self._host_rows = config.rows_per_batch // process_count
         self._first_row = process_index * self._host_rows
-        self._alone = process_count == 1
         self.labels: tuple[str, ...] = ()
         if config.layout == Layout.TAGS:
             self.labels = tuple(read_json(Path(config.records) / TAG_LABELS))
             self._label_index = {label: place for place, label in enumerate(self.labels)}
         self._check_stored(clip_fingerprint, show=process_index == 0)
-        self._order = self._choose()
+        self._columns = _EVERY_ROW + (("clip_ids",) if config.clips_per_row > 1 else ())
+        self._order = self._choose(show=process_index == 0)
 
     @property
     def rows_per_epoch(self) -> int:
@@ -81,6 +85,12 @@ class InputPipeline:
     def steps_per_epoch(self) -> int:
         """Global batches that cover an epoch, rounded up."""
         return -(-self.rows_per_epoch // self.config.rows_per_batch)
+
+    def report(self) -> RowReport | None:
+        """What the rows of an epoch hold and waste; None for layout "tags"."""
+        if self.config.layout == Layout.TAGS:
+            return None
+        return row_report(self._order, self.config, whole=self._whole)
 
     def _check_stored(
         self, clip_fingerprint: Callable[[], Fingerprint] | None, *, show: bool
@@ -103,122 +113,117 @@ class InputPipeline:
                 show=show,
             )
 
-    def _choose(self) -> RowOrder:
+    def _choose(self, *, show: bool) -> RowOrder:
         """Rows of all pairs that the filters take; in layout "tags" a clip is one pair."""
-        config, taken = self.config, []
-        for number, entry in enumerate(self.store.entries):
-            if not mixtures.takes_dataset(config.datasets, dataset=entry.dataset):
-                continue
-            if config.layout == Layout.TAGS:
-                taken += [(number, 0, 1)] if entry.tags else []
-                continue
-            taken += [
-                (number, place, characters)
-                for place, (task, closed_ended, characters) in enumerate(entry.pairs)
-                if mixtures.takes_task(config.tasks, task=task, closed_ended=closed_ended)
-            ]
-        if not taken:
-            found = sorted({pair[0] for entry in self.store.entries for pair in entry.pairs})
-            datasets = sorted({entry.dataset for entry in self.store.entries})
-            raise UserError(
-                f"no {'tagged clip' if config.layout == Layout.TAGS else 'pair'} of split "
-                f"{config.split!r} of {config.records} is taken by tasks {config.tasks} and "
-                f"datasets {config.datasets}; tasks there: {', '.join(found) or 'none'}; "
-                f"datasets there: {', '.join(datasets)}"
+        config = self.config
+        tagged = config.layout == Layout.TAGS
+        records, pairs, numbers = mixtures.choose(
+            self.store.entries,
+            tasks=None if tagged else config.tasks,
+            datasets=config.datasets,
+            where=f"split {config.split!r} of {config.records}",
+        )
+        if tagged:
+            self._prompts = self._whole = np.ones(len(records), np.int64)
+        else:
+            counted = token_lengths(
+                config.records, split=config.split, tokenizer=self._tokenizer, show=show
             )
-        records, pairs, sizes = np.asarray(taken, np.int64).T
+            self._prompts, self._whole = counted[numbers].astype(np.int64).T
+        self._tokens = np.minimum(self._whole, config.cutoff)
         return RowOrder(
             records=records,
             pairs=pairs,
-            sizes=sizes,
-            pairs_per_row=config.pairs_per_row,
+            tokens=self._tokens,
+            pairs_per_clip=config.pairs_per_clip,
+            clips_per_row=config.clips_per_row,
+            row_tokens=config.room,
             rows_per_batch=config.rows_per_batch,
             seed=config.seed,
             shuffle=config.shuffle,
-            group_batches=config.group_by_length,
+            group_batches=0 if config.one_length else config.group_by_length,
         )
 
     # --- one row ----------------------------------------------------------------------------------
 
-    def contents(self, position: int) -> tuple[str, tuple[int, ...]]:
-        """The clip and the numbers of its pairs at `position` of the endless stream of rows."""
-        number, pairs = self._order.row(position)
-        return self.store.entries[number].clip_id, pairs
+    def contents(self, position: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """(clip, numbers of its pairs) for each clip of the row at `position` of the stream."""
+        return tuple(
+            (self.store.entries[number].clip_id, pairs)
+            for number, pairs in self._order.row(position)
+        )
 
     def row(self, position: int) -> Example:
         """Make the row at `position` of the endless stream.
 
         Returns:
-            "log_mel" float32 [frames, M] or "features" float32 [W, A, D]; and for layout "tags"
-            "targets" float32 [labels], else "input_ids", "labels", "segment_ids", "positions" (of
-            the text only) int32 [T], without padding.
+            "log_mel" float32 [frames, M] or "features" float32 [W, A, D], with an axis of
+            `clips_per_row` in front when that is above 1 (zeros where there are fewer clips); and
+            for layout "tags" "targets" float32 [labels], else "input_ids", "labels", "segment_ids",
+            "positions" (of the text only) int32 [T], without padding, and "clip_ids" int32 [T] with
+            that axis.
 
         Raises:
-            RecordError: the record is damaged or incomplete; the message names file and record.
+            RecordError: a record is damaged or incomplete; the message names file and record.
         """
-        number, chosen = self._order.row(position)
-        record, where = self.store.read(number), self.store.where(number)
-        if self.config.features == Features.STORED:
-            example = {"features": record.features}
-        else:
-            try:
-                samples = audio.load_audio(record.audio).samples
-            except audio.AudioError as error:
-                raise RecordError(f"{where}: field 'audio': {error}") from error
-            config = self.config
-            heard = audio.model_log_mel(samples, n_mels=config.n_mels, frames=config.frames)
-            example = {"log_mel": heard.log_mel}
-        for name, values in example.items():
-            if not np.isfinite(values).all():
-                raise RecordError(
-                    f"{where}: {name} is not finite; write the records again from sound audio"
+        config = self.config
+        heard = "features" if config.features == Features.STORED else "log_mel"
+        clips, parts = [], []
+        planned = iter(self._tokens[self._order.members(position)])
+        for clip, (number, chosen) in enumerate(self._order.row(position)):
+            record, where = self.store.read(number), self.store.where(number)
+            clips.append(rows.heard(record, config, where=where))
+            if config.layout == Layout.TAGS:
+                marked = rows.targets(record, self._label_index, where=where)
+                return {heard: clips[0], "targets": marked}
+            for place in chosen:
+                parts.append(
+                    rows.pair_columns(
+                        self._tokenizer,
+                        record.pairs[place],
+                        spoken_text=record.spoken_text,
+                        config=config,
+                        segment=len(parts) + 1,
+                        clip=clip,
+                        expected=int(next(planned)),
+                        where=where,
+                    )
                 )
-        if self.config.layout == Layout.TAGS:
-            example["targets"] = self._targets(record.tags, where=where)
-            return example
-        pairs = [record.pairs[place] for place in chosen]
-        return example | self._text(pairs, spoken_text=record.spoken_text, where=where)
+        text = {
+            column: np.concatenate([part[column] for part in parts]) for column in self._columns
+        }
+        if config.clips_per_row == 1:
+            return {heard: clips[0], **text}
+        silence = [np.zeros_like(clips[0])] * (config.clips_per_row - len(clips))
+        return {heard: np.stack(clips + silence), **text}
 
-    def _targets(self, tags: Sequence[str], *, where: str) -> np.ndarray:
-        targets = np.zeros(len(self.labels), np.float32)
-        for tag in tags:
-            if tag not in self._label_index:
-                raise RecordError(
-                    f"{where}: field 'tags': {tag!r} is not in {TAG_LABELS}; add it there"
-                )
-            targets[self._label_index[tag]] = 1
-        return targets
+    # --- shapes that all hosts agree on -----------------------------------------------------------
 
-    def _text(self, pairs: Sequence[Any], *, spoken_text: str, where: str) -> Example:
-        config, parts = self.config, []
-        for segment, pair in enumerate(pairs, start=1):
-            tokens = tokenize_pair(
-                self._tokenizer,
-                instruction=pair.instruction,
-                spoken_text=spoken_text,
-                output=pair.output,
-                cutoff=config.cutoff,
-                train_on=config.train_on,
-            )
-            ids = np.asarray(tokens.input_ids, np.int32)
-            labels = np.asarray(tokens.labels, np.int32)
-            if ids.min() < 0 or ids.max() >= self._tokenizer.vocab_size:
-                raise RecordError(
-                    f"{where}, pair {pair.pair_id!r}: token {ids.max()} is outside the "
-                    f"vocabulary of {self._tokenizer.vocab_size}; use the tokenizer of this model"
-                )
-            if config.layout != Layout.REFERENCE:
-                labels[0] = IGNORE
-            positions = config.audio_tokens + np.arange(len(ids), dtype=np.int32)
-            parts.append((ids, labels, np.full(len(ids), segment, np.int32), positions))
-        columns = map(np.concatenate, zip(*parts, strict=True))
-        return dict(zip(("input_ids", "labels", "segment_ids", "positions"), columns, strict=True))
+    def text_length(self, step: int) -> int:
+        """T of the global batch of `step`."""
+        rows_of_step = self._global_rows(step)
+        return self.config.padded(max(int(self._tokens[row].sum()) for row in rows_of_step))
+
+    def most_targets(self, step: int) -> int:
+        """The largest number of targets of any row of the global batch of `step`."""
+        unseen = np.ones_like(self._tokens)  # BOS, unless a pad position predicts it
+        if self.config.layout == Layout.REFERENCE:
+            unseen = (self._tokens == self.text_length(step)).astype(np.int64)
+        if self.config.train_on == TrainOn.ANSWER:
+            unseen = np.minimum(self._prompts, self._tokens)
+        wanted = self._tokens - unseen
+        return max(int(wanted[row].sum()) for row in self._global_rows(step))
+
+    def _global_rows(self, step: int) -> list[np.ndarray]:
+        first = step * self.config.rows_per_batch
+        return [self._order.members(first + row) for row in range(self.config.rows_per_batch)]
 
     # --- batches ----------------------------------------------------------------------------------
 
     def batch(self, step: int) -> Example:
         """Make this host's part of the global batch of `step`, without tf.data."""
-        return self._finish(*zip(*map(self._fixed, self._positions(step)), strict=True))
+        columns = zip(*map(self._fixed, self._positions(step)), strict=True)
+        return self._finish(step, *map(np.stack, columns))
 
     def batches(self, *, start_step: int = 0, steps: int | None = None) -> Iterator[Example]:
         """Yield this host's part of global batches `start_step`, `start_step + 1`, ...
@@ -231,8 +236,9 @@ class InputPipeline:
             numpy, for B rows of this host: "log_mel" float32 [B, frames, M] or "features" float32
             [B, W, A, D]; for text "input_ids", "labels" (-100: no loss; not shifted), "segment_ids"
             (0: padding) int32 [B, T] and "positions" int32 [B, A+T]; for tags "targets" float32 [B,
-            labels]. With one host T is the smallest allowed length; several hosts must agree
-            without talking, so they use the longest.
+            labels]. T is the smallest allowed length that holds all rows of the global batch.
+            With G = `clips_per_row` above 1 "log_mel" is [B, G, frames, M], "features" [B, G, W, A,
+            D], "positions" [B, G*A+T], and "clip_ids" int32 [B, T] tells the clip of each token.
 
         Raises:
             RecordError: see `row`.
@@ -273,63 +279,57 @@ class InputPipeline:
         for step, (*columns, failed) in enumerate(dataset.as_numpy_iterator(), start=start_step):
             if failed.any():
                 raise failures[self._positions(step)[int(failed.argmax())]]
-            yield self._finish(*columns)
+            yield self._finish(step, *columns)
 
     def _positions(self, step: int) -> range:
         first = step * self.config.rows_per_batch + self._first_row
         return range(first, first + self._host_rows)
 
     def _fixed(self, position: int) -> list[np.ndarray]:
-        """A row as arrays of fixed shapes: text padded to the longest, its own length last."""
-        example, longest = self.row(position), self.config.longest
+        """A row as arrays of fixed shapes: what is heard, and text padded to the longest."""
+        example = self.row(position)
         if self.config.layout == Layout.TAGS:
             return list(example.values())
-        heard, *texts = example.values()
-        length = len(texts[0])
-        pad_ids = (self._tokenizer.pad_id, IGNORE, 0, 0)
-        before = longest - length if self.config.layout == Layout.REFERENCE else 0
-        widths = (before, longest - length - before)
-        padded = [
-            np.pad(text, widths, constant_values=pad)
-            for text, pad in zip(texts, pad_ids, strict=True)
+        return [
+            next(iter(example.values())),
+            *rows.padded(
+                example,
+                length=self.config.longest,
+                pad_id=self._tokenizer.pad_id,
+                left=self.config.layout == Layout.REFERENCE,
+                names=self._columns,
+            ),
         ]
-        return [heard, *padded, np.int32(length)]
 
     def _blank(self) -> list[np.ndarray]:
-        if self.config.features == Features.STORED:
-            heard = np.zeros(self.store.features_shape, np.float32)
-        else:
-            heard = np.zeros((self.config.frames, self.config.n_mels), np.float32)
-        if self.config.layout == Layout.TAGS:
-            return [heard, np.zeros(len(self.labels), np.float32)]
-        return [heard, *(np.zeros(self.config.longest, np.int32) for _ in range(4)), np.int32(0)]
-
-    def _finish(self, *columns: Any) -> Example:
-        """Cut the padding to an allowed length and put the audio's positions in front."""
         config = self.config
-        heard = "features" if config.features == Features.STORED else "log_mel"
-        columns = [np.stack(column) for column in columns]
+        shape = (config.frames, config.n_mels)
+        if config.features == Features.STORED:
+            shape = self.store.features_shape
+        if config.clips_per_row > 1:
+            shape = (config.clips_per_row, *shape)
+        heard = np.zeros(shape, np.float32)
         if config.layout == Layout.TAGS:
-            return {heard: columns[0], "targets": columns[1]}
-        lengths = columns.pop()
-        width = config.padded(int(lengths.max())) if self._alone else config.longest
-        kept = slice(-width, None) if config.layout == Layout.REFERENCE else slice(width)
-        ids, labels, segments, text_positions = (
-            np.ascontiguousarray(text[:, kept]) for text in columns[1:]
-        )
-        positions = np.broadcast_to(
-            np.arange(config.audio_tokens + width, dtype=np.int32),
-            (len(ids), config.audio_tokens + width),
-        ).copy()
-        if config.layout == Layout.GROUPED:
-            positions[:, config.audio_tokens :] = text_positions
-        return {
-            heard: columns[0],
-            "input_ids": ids,
-            "labels": labels,
-            "segment_ids": segments,
-            "positions": positions,
-        }
+            return [heard, np.zeros(len(self.labels), np.float32)]
+        return [heard, *(np.zeros(config.longest, np.int32) for _ in self._columns)]
+
+    def _finish(self, step: int, heard: np.ndarray, *columns: np.ndarray) -> Example:
+        """Cut the padding to the length of the step and put the audio's positions in front."""
+        config = self.config
+        example = {"features" if config.features == Features.STORED else "log_mel": heard}
+        if config.layout == Layout.TAGS:
+            return {**example, "targets": columns[0]}
+        width, reference = self.text_length(step), config.layout == Layout.REFERENCE
+        kept = slice(-width, None) if reference else slice(width)
+        for name, text in zip(self._columns, columns, strict=True):
+            example[name] = np.ascontiguousarray(text[:, kept])
+        if config.layout != Layout.GROUPED:  # padding counts, as in the official code
+            after = config.audio_tokens + np.arange(width, dtype=np.int32)
+            example["positions"] = np.broadcast_to(after, (len(heard), width))
+        ahead = np.tile(np.arange(config.audio_tokens, dtype=np.int32), config.clips_per_row)
+        ahead = np.broadcast_to(ahead, (len(heard), len(ahead)))
+        example["positions"] = np.concatenate([ahead, example["positions"]], axis=1)
+        return example
 
 
 def batches(

@@ -9,6 +9,9 @@ import dataclasses
 import fnmatch
 from collections.abc import Sequence
 
+import numpy as np
+
+from data_pipelines.records import Entry
 from ltu_jax.core.errors import UserError
 
 CLOSED, OPEN = "closed", "open"
@@ -74,3 +77,46 @@ def takes_task(tasks: Sequence[str], *, task: str, closed_ended: bool) -> bool:
 def takes_dataset(datasets: Sequence[str], *, dataset: str) -> bool:
     """Whether a clip of this dataset is chosen by `Mixture.datasets`, in upper or lower case."""
     return any(fnmatch.fnmatchcase(dataset.lower(), wanted.lower()) for wanted in datasets)
+
+
+def choose(
+    entries: Sequence[Entry], *, tasks: Sequence[str] | None, datasets: Sequence[str], where: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pairs that a mixture takes.
+
+    Args:
+        entries: records, as their index has them.
+        tasks: see `Mixture`; None takes every tagged clip instead, as one pair.
+        datasets: see `Mixture`.
+        where: name of the records in a message.
+
+    Returns:
+        int64 [P] each: the record of each pair, its number within the record, and its number among
+        the pairs of all records.
+
+    Raises:
+        UserError: nothing is taken; the message names what is there.
+    """
+    taken: list[tuple[int, int, int]] = []
+    before = 0
+    for number, entry in enumerate(entries):
+        if takes_dataset(datasets, dataset=entry.dataset):
+            if tasks is None:
+                taken += [(number, 0, before)] if entry.tags else []
+            else:
+                taken += [
+                    (number, place, before + place)
+                    for place, (task, closed_ended, _) in enumerate(entry.pairs)
+                    if takes_task(tasks, task=task, closed_ended=closed_ended)
+                ]
+        before += len(entry.pairs)
+    if not taken:
+        found = sorted({pair[0] for entry in entries for pair in entry.pairs})
+        there = sorted({entry.dataset for entry in entries})
+        raise UserError(
+            f"no {'tagged clip' if tasks is None else 'pair'} of {where} is taken by tasks {tasks} "
+            f"and datasets {datasets}; tasks there: {', '.join(found) or 'none'}; datasets there: "
+            f"{', '.join(there)}"
+        )
+    records, pairs, numbers = np.asarray(taken, np.int64).T
+    return records, pairs, numbers

@@ -1,28 +1,46 @@
 """The order of training rows, a pure function of (seed, position): nothing to save or restore.
 
-A row is one clip with at most `pairs_per_row` of its pairs. Rows stream without end: position p is
-row `p % N` of epoch `p // N`, so a batch may hold the last rows of one epoch and the first of the
-next, and each pair is seen exactly once per epoch whatever the batch size.
+A row is up to `clips_per_row` clips, each with at most `pairs_per_clip` of its pairs, with at most
+`row_tokens` text tokens in all. Rows stream without end: position p is row `p % N` of epoch
+`p // N`, so a batch may hold the last rows of one epoch and the first of the next, and each pair is
+seen exactly once per epoch whatever the batch size.
 """
 
+import dataclasses
 import functools
 import threading
 
 import numpy as np
 
+from data_pipelines.packing import pack
+
 _PAIRS, _ROWS, _GROUPS = range(3)  # independent random streams of one epoch
+
+Contents = tuple[tuple[int, tuple[int, ...]], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Epoch:
+    """Rows as slices `begin[r]:end[r]` of `pairs` (indices of pairs), in the order of `rows`."""
+
+    pairs: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+    rows: np.ndarray
 
 
 class RowOrder:
-    """Which record and which of its pairs stand at a position of the stream."""
+    """Which records and which of their pairs stand at a position of the stream."""
 
     def __init__(
         self,
         *,
         records: np.ndarray,
         pairs: np.ndarray,
-        sizes: np.ndarray,
-        pairs_per_row: int,
+        tokens: np.ndarray,
+        pairs_per_clip: int,
+        clips_per_row: int,
+        row_tokens: int,
         rows_per_batch: int,
         seed: int,
         shuffle: bool,
@@ -30,71 +48,119 @@ class RowOrder:
     ):
         """Prepare the order.
 
+        Which pairs share a row changes with the epoch where any `pairs_per_clip` pairs fit into a
+        row of one clip. Where rows are packed by tokens it is a function of the seed alone,
+        because N must be the same in every epoch; the order of the rows changes all the same.
+
         Args:
             records: int [P], the record of each pair, ascending.
             pairs: int [P], the number of the pair within its record.
-            sizes: int [P], any measure of length, used for grouping only.
-            pairs_per_row: most pairs of a clip in one row.
+            tokens: int [P], text tokens of the pair, each at most `row_tokens`.
+            pairs_per_clip: most pairs of a clip in one row.
+            clips_per_row: most clips in one row.
+            row_tokens: most text tokens in one row.
             rows_per_batch: rows of one global batch.
             seed: first part of every random stream.
             shuffle: False keeps the order of the records, for validation.
             group_batches: rows of similar length are put together within windows of this many
                 batches (the official trainer's group_by_length uses 50); 0 for never.
         """
-        self._records, self._pairs, self._sizes = records, pairs, sizes
-        self._batch, self._seed, self._shuffle, self._window = (
-            rows_per_batch,
-            seed,
-            shuffle,
-            group_batches,
-        )
-        # Pairs of one record are neighbours, so a row begins where the rank within the record is a
-        # multiple of k.
+        self._records, self._pairs, self._tokens = records, pairs, tokens
+        self._cap, self._clips, self._room = pairs_per_clip, clips_per_row, row_tokens
+        self._batch, self._seed, self._shuffle = rows_per_batch, seed, shuffle
+        self._window = group_batches
+        # Pairs of one record are neighbours.
         first = np.flatnonzero(np.r_[True, records[1:] != records[:-1]])
-        rank = np.arange(len(records)) - np.repeat(first, np.diff(np.r_[first, len(records)]))
-        self._begin = np.flatnonzero(rank % pairs_per_row == 0)
-        self._end = np.r_[self._begin[1:], len(records)]
-        self._made = functools.lru_cache(maxsize=2)(
-            self._make_epoch
-        )  # a batch may touch two epochs
-        self._lock = (
-            threading.Lock()
-        )  # reader threads wait for one epoch instead of each making its own
+        counts = np.diff(np.r_[first, len(records)])
+        rank = np.arange(len(records)) - np.repeat(first, counts)
+        counts = np.repeat(counts, counts)
+        # The fewest parts that keep the cap, as equal as can be: 9 pairs by 4 are 3 + 3 + 3.
+        part = rank * -(-counts // pairs_per_clip) // counts
+        self._parts = np.flatnonzero((rank == 0) | np.r_[True, part[1:] != part[:-1]])
+        self._packed = clips_per_row > 1 or pairs_per_clip * int(tokens.max()) > row_tokens
+        self._composed = functools.lru_cache(maxsize=2)(self._compose)
+        self._made = functools.lru_cache(maxsize=2)(self._make)  # a batch may touch two epochs
+        # Reader threads wait for one epoch instead of each making its own.
+        self._lock = threading.Lock()
 
     @property
     def rows_per_epoch(self) -> int:
         """N, the number of rows that hold every pair once."""
-        return len(self._begin)
+        return len(self._epoch(0).rows) if self._packed else len(self._parts)
 
-    def row(self, position: int) -> tuple[int, tuple[int, ...]]:
-        """The record and its pairs at `position` of the endless stream."""
-        epoch, place = divmod(position, self.rows_per_epoch)
+    def row(self, position: int) -> Contents:
+        """(record, its pairs) for each clip of the row at `position` of the endless stream."""
+        chosen = self.members(position)
+        records = self._records[chosen]
+        starts = np.flatnonzero(np.r_[True, records[1:] != records[:-1]])
+        return tuple(
+            (int(self._records[clip[0]]), tuple(map(int, self._pairs[clip])))
+            for clip in np.split(chosen, starts[1:])
+        )
+
+    def members(self, position: int) -> np.ndarray:
+        """Indices 0..P-1 of the pairs of the row at `position`, in their order in the row."""
+        number, place = divmod(position, self.rows_per_epoch)
+        epoch = self._epoch(number)
+        row = epoch.rows[place]
+        return epoch.pairs[epoch.begin[row] : epoch.end[row]]
+
+    def totals(self, values: np.ndarray, *, epoch: int) -> np.ndarray:
+        """The sum of `values` [P] over the pairs of each row of an epoch [N], in row order."""
+        made = self._epoch(epoch)
+        return np.add.reduceat(values[made.pairs], made.begin)[made.rows]
+
+    def clip_counts(self, *, epoch: int) -> np.ndarray:
+        """The number of clips of each row of an epoch [N], in row order."""
+        made = self._epoch(epoch)
+        records = self._records[made.pairs]
+        begins = np.r_[True, records[1:] != records[:-1]]
+        begins[made.begin] = True
+        return np.add.reduceat(begins.astype(np.int64), made.begin)[made.rows]
+
+    def _epoch(self, number: int) -> _Epoch:
         with self._lock:
-            arranged, rows = self._made(epoch)
-        chosen = arranged[self._begin[rows[place]] : self._end[rows[place]]]
-        return int(self._records[chosen[0]]), tuple(int(pair) for pair in self._pairs[chosen])
+            return self._made(number)
 
     def _rng(self, epoch: int, stream: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, epoch, stream])
 
-    def _make_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The arrangement of pairs (neighbours stay with their record) and the order of rows."""
-        arranged, rows = np.arange(len(self._records)), np.arange(self.rows_per_epoch)
+    def _make(self, epoch: int) -> _Epoch:
+        """The contents of rows, and their order in this epoch."""
+        pairs, begin = self._composed(0 if self._packed else epoch)
+        rows = np.arange(len(begin))
         if self._shuffle:
-            arranged = np.lexsort((self._rng(epoch, _PAIRS).random(len(arranged)), self._records))
             rows = self._rng(epoch, _ROWS).permutation(rows)
         if self._window:
-            rows = self._grouped(
-                rows, sizes=np.add.reduceat(self._sizes[arranged], self._begin), epoch=epoch
-            )
-        return arranged, rows
+            sizes = np.add.reduceat(self._tokens[pairs], begin)
+            rows = self._grouped(rows, sizes=sizes, epoch=epoch)
+        return _Epoch(pairs=pairs, begin=begin, end=np.r_[begin[1:], len(pairs)], rows=rows)
+
+    def _compose(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs row by row and where each row begins; pairs of a clip are neighbours."""
+        pairs, clips = np.arange(len(self._records)), self._records
+        if self._shuffle:
+            rng = self._rng(epoch, _PAIRS)
+            keys = rng.random(len(pairs))
+            if self._packed:  # the order of clips decides which of them share a row
+                _, clips = np.unique(clips, return_inverse=True)
+                clips = rng.permutation(clips[-1] + 1)[clips]
+            pairs = np.lexsort((keys, clips))
+        if not self._packed:
+            return pairs, self._parts
+        order, begin = pack(
+            self._tokens[pairs],
+            clips[pairs],
+            room=self._room,
+            most_pairs=self._cap,
+            most_clips=self._clips,
+        )
+        return pairs[order], begin
 
     def _grouped(self, rows: np.ndarray, *, sizes: np.ndarray, epoch: int) -> np.ndarray:
         """Sort rows by length within each window, then shuffle the window's batches."""
         rng = self._rng(epoch, _GROUPS)
-        lead = (
-            -epoch * self.rows_per_epoch % self._batch
-        )  # these complete the previous epoch's last batch
+        lead = -epoch * len(rows) % self._batch  # these complete the previous epoch's last batch
         parts = [rows[:lead]]
         for start in range(lead, len(rows), self._window * self._batch):
             window = rows[start : start + self._window * self._batch]

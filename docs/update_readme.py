@@ -1,4 +1,4 @@
-"""Rewrite the made parts of README.md: the demo's numbers, the converter's, one line per file.
+"""Rewrite the made parts of README.md: numbers of demo, converter, plans and speed, and the files.
 
     python docs/update_readme.py [runs/demo/summary.json]
 
@@ -100,6 +100,66 @@ def _certificates(result: dict) -> str:
     )
 
 
+def plans() -> str:
+    """The committed plans of full-size stage 3, by `benchmarks/plan.py`."""
+    made = {
+        path.stem.removeprefix("plan_"): read_json(path)
+        for path in sorted(MEASURED.glob("plan_*.json"))
+    }
+    if not made:
+        return "Not planned yet."
+    lines = [
+        "Estimates of the TPU compiler for full-size stage 3 (7B, Whisper large on the fly), not "
+        "measurements: `python benchmarks/plan.py` makes them again.",
+        "",
+        "| slice | rows x text tokens | pairs a step | base | GB a chip | s a step | pairs/s "
+        "| MFU bound | stage 3, hours |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, plan in made.items():
+        batch = plan["batch"]
+        lines.append(
+            f"| {name.replace('_', ', ')} | {batch['rows']} x {batch['text_length']} | "
+            f"{batch['rows'] * batch['pairs_per_row']:.0f} | {plan['compute']['base_dtype']} | "
+            f"{plan['peak_bytes_per_chip'] / 1e9:.1f} | {plan['est_step_seconds']:.3f} | "
+            f"{plan['pairs_per_second']:.0f} | {plan['mfu_bound']:.1%} | "
+            f"{plan['hours_for_stage']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+# Benchmark -> the columns that say what was measured, its rate, and what it is compared with.
+SPEED = {
+    "train_step": (("contender",), "samples_per_second", "PyTorch, random"),
+    "features": (("contender", "encoder", "seconds"), "clips_per_second", "transformers"),
+    "generate": (("contender", "batch"), "tokens_per_second", "transformers"),
+}
+
+
+def speed() -> str:
+    """What the benchmarks beside PyTorch measured on a CPU."""
+    found = []
+    for name, (columns, rate, other) in SPEED.items():
+        path = MEASURED / f"{name}_cpu.json"
+        if not path.exists():
+            continue
+        result = read_json(path)
+        titles = [*columns, rate.replace("_", " "), f"times {other}"]
+        found += [
+            "",
+            f"`python -m benchmarks.{name}`, float32 ({result['hardware']['processor']}, "
+            f"{result['date']}):",
+            "",
+            f"| {' | '.join(titles)} |",
+            f"|{'---|' * len(titles)}",
+        ]
+        for row in result["rows"]:
+            cells = [str(row[column]) for column in columns]
+            cells += [f"{row[rate]:.2f}", f"{row[f'x {other}']:.2f}"]
+            found.append(f"| {' | '.join(cells)} |")
+    return "\n".join(found[1:]) or "Not measured yet."
+
+
 def files() -> str:
     """Every source file and its first docstring or comment line."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PATTERNS]
@@ -133,7 +193,13 @@ def hardware() -> str:
 
 def rewritten(text: str) -> str:
     """`text` with the made parts made anew between their markers."""
-    made = {"demo numbers": numbers(), "convert numbers": conversions(), "files": files()}
+    made = {
+        "demo numbers": numbers(),
+        "convert numbers": conversions(),
+        "plan numbers": plans(),
+        "speed numbers": speed(),
+        "files": files(),
+    }
     for name, block in made.items():
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         head, _, rest = text.partition(begin)

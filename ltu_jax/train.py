@@ -21,6 +21,8 @@ from ml_collections.config_flags import config_flags
 from ltu_jax.core import distributed, errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
+from ltu_jax.core.sharding import AXES
+from ltu_jax.stages.agreement import agree_at_launch
 from ltu_jax.stages.run import run_stage
 from ltu_jax.stages.settings import STAGES, StageSettings, stage_settings
 from ltu_jax.training.logs import plot_losses, read_rows
@@ -50,7 +52,10 @@ def parse_config(argv: Sequence[str]) -> ConfigDict:
     except (AttributeError, KeyError) as error:
         # ml_collections quotes its own message once more.
         reason = str(error).replace("\\n", " ").replace("\\", "").replace("'", "").strip('"')
-        raise UserError(f"unknown config key {reason}; configs/common.py lists all keys") from error
+        keys = "configs/common.py lists all keys"
+        if any(".mesh." in given for given in argv):
+            keys = f"the axes of config.mesh are {', '.join(AXES)}; {keys}"
+        raise UserError(f"unknown config key {reason}; {keys}") from error
     except (flags.Error, ValueError, TypeError, OSError) as error:
         # A config file's own error arrives as text with a traceback; its last line is the message.
         reason = str(error).strip().splitlines()[-1].removeprefix(f"{_ERROR_NAME}: ")
@@ -81,6 +86,16 @@ def main(argv: Sequence[str]) -> int:
     stages = resolve(config)
     settings = [stage_settings(stage) for stage in stages]
     distributed.initialize()
+    try:
+        return _train(config, settings, stages)
+    except UserError as error:
+        distributed.leave(error)
+
+
+def _train(
+    config: ConfigDict, settings: Sequence[StageSettings], stages: Sequence[dict[str, Any]]
+) -> int:
+    agree_at_launch(stages)
     for stage, resolved in zip(settings, stages, strict=True):
         outcome = run_stage(stage, resolved=resolved)
         if outcome is None:

@@ -107,10 +107,11 @@ def test_poster_recipe():
             weight_decay=0.0,
             clip_norm=1.0,
             accumulation=1,
+            loss_mean="micro",
         )
         data = settings.data
-        assert (data.rows_per_batch, data.cutoff, data.train_on) == (256, 108, "all")
-        assert (data.epochs, data.tasks, data.layout) == (epochs, tasks, "reference")
+        assert (data.rows_per_batch, data.cutoff, data.train_on) == (32, 108, "all")
+        assert (data.epochs, data.tasks, data.layout) == (epochs, tasks, "grouped")
         assert settings.compute.dtype == "bfloat16"
         assert (settings.model.lora is None) == (stage == "stage1")
 
@@ -120,6 +121,9 @@ def test_released_recipe():
     assert second.optimizer.learning_rate == 1e-4
     assert (second.data.cutoff, second.data.rows_per_batch) == (128, 240)
     assert (third.data.cutoff, third.data.epochs) == (160, 2.0)
+    assert third.data.rows_per_batch == 256
+    for settings in (second, third):
+        assert (settings.data.layout, settings.optimizer.loss_mean) == ("reference", "micro")
 
 
 def test_stages_follow_each_other():

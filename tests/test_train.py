@@ -63,6 +63,9 @@ def get_config(preset=""):
     config.stage3.log.samples = 2
     config.stage3.log.sample_tokens = 4
     config.stage3.optimizer.accumulation = 1
+    config.stage3.data.clips_per_row = 2
+    config.stage3.data.pairs_per_clip = 8
+    config.stage3.optimizer.loss_mean = "token"
     return config[preset] if preset else config
 """
 

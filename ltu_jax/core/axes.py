@@ -9,7 +9,7 @@ D  model width              E  language-model width
 N  query heads              K  key/value heads
 H  head dimension           I  feed-forward width
 V  vocabulary               R  LoRA rank
-L  stacked layers
+L  stacked layers           G  clips in a row
 =  =======================  =  =======================
 
 Einsum strings and jaxtyping shapes use these letters only.

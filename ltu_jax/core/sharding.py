@@ -6,14 +6,16 @@ Two tables. `PARAM_RULES` says for each parameter path what its dimensions mean 
 """
 
 import dataclasses
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ltu_jax.core.axes import Array
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import label
 
@@ -48,6 +50,9 @@ _LLAMA_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"llama\.layers\.self_attn\.o_proj\.kernel", ("layer", "heads", "width")),
     (r"llama\.layers\.mlp\.(gate|up)_proj\.kernel", ("layer", "width", "ffn")),
     (r"llama\.layers\.mlp\.down_proj\.kernel", ("layer", "ffn", "width")),
+    (r"llama\.layers\.self_attn\.[qkv]_proj\.kernel_scale", ("layer", "heads")),
+    (r"llama\.layers\.mlp\.(gate|up)_proj\.kernel_scale", ("layer", "ffn")),
+    (r"llama\.layers\.(self_attn\.o|mlp\.down)_proj\.kernel_scale", ("layer", "width")),
     (r"llama\.layers\.(self_attn|mlp)\.\w+_proj\.lora_[ab]", ("layer", None, None)),
     (r"llama\.layers\.(input|post_attention)_layernorm\.scale", ("layer", None)),
     (r"llama\.norm\.scale", (None,)),
@@ -70,25 +75,70 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
     Raises:
         UserError: sizes that do not multiply to the number of devices; the message names the
-            numbers and the nearest data-axis size that works.
+            numbers and the nearest meshes that work.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = [config.data, config.fsdp, config.tensor]
-    asked = dict(zip(AXES, sizes, strict=True))
+    asked = _named(sizes)
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise UserError(f"mesh {asked}: sizes must be positive, and at most one may be -1")
     fixed = int(np.prod([size for size in sizes if size != -1]))
-    if -1 in sizes:
-        if len(devices) % fixed:
-            raise UserError(
-                f"mesh {asked} needs a multiple of {fixed} devices, {len(devices)} are present"
-            )
+    if -1 in sizes and len(devices) % fixed == 0:
         sizes[sizes.index(-1)] = len(devices) // fixed
-    elif fixed != len(devices):
-        rest = config.fsdp * config.tensor
-        hint = f"; data={len(devices) // rest} would fit" if len(devices) % rest == 0 else ""
-        raise UserError(f"mesh {asked} needs {fixed} devices, {len(devices)} are present{hint}")
+    elif -1 in sizes or fixed != len(devices):
+        needed = f"a multiple of {fixed}" if -1 in sizes else str(fixed)
+        raise UserError(
+            f"mesh {asked} needs {needed} devices, {len(devices)} are present; the nearest meshes "
+            f"that fit: {_nearest_meshes(sizes, len(devices))}"
+        )
     return Mesh(np.asarray(devices).reshape(sizes), AXES)
+
+
+def _named(sizes: Sequence[int]) -> str:
+    return ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
+def _nearest_meshes(asked: Sequence[int], count: int) -> str:
+    """The three factorisations of `count` that change the asked sizes by the smallest factors."""
+    found = [
+        (data, fsdp, count // data // fsdp)
+        for data in _divisors(count)
+        for fsdp in _divisors(count // data)
+    ]
+
+    def change(sizes: tuple[int, ...]) -> float:
+        pairs = zip(sizes, asked, strict=True)
+        return sum(abs(math.log(size / wanted)) for size, wanted in pairs if wanted != -1)
+
+    found.sort(key=lambda sizes: (round(change(sizes), 6), *(-size for size in sizes)))
+    return " or ".join(f"({_named(sizes)})" for sizes in found[:3])
+
+
+def batch_ways(mesh: Mesh) -> int:
+    """Into how many parts the mesh cuts a batch: data x fsdp."""
+    return int(np.prod([mesh.shape[axis] for axis in BATCH]))
+
+
+def check_rows(rows: int, *, mesh: Mesh, accumulation: int = 1) -> None:
+    """Require that a global batch gives every device as many rows of each micro-batch.
+
+    Raises:
+        UserError: it does not; the message has the numbers and the nearest batches that do.
+    """
+    ways = batch_ways(mesh)
+    unit = ways * accumulation
+    if rows % unit or not rows:
+        cut = f" x optimizer.accumulation = {accumulation}" if accumulation > 1 else ""
+        near = [str(size) for size in (rows // unit * unit, (rows // unit + 1) * unit) if size]
+        raise UserError(
+            f"batch of {rows} rows does not divide over data x fsdp = {ways} devices{cut}; the "
+            f"nearest data.rows_per_batch that {'do' if len(near) > 1 else 'does'}: "
+            f"{' and '.join(near)}"
+        )
 
 
 def param_specs(shapes: Mapping[str, Any], mesh: Mesh) -> dict[str, PartitionSpec]:
@@ -117,6 +167,49 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
+def keep_rows_apart(x: Array) -> Array:
+    """Lay the leading axis over data and fsdp in a program whose trace has a mesh in context.
+
+    Left alone the partitioner lays the residual stream along the width of the embedding table,
+    and then sums activations of the whole batch over all devices in every layer instead of
+    gathering a layer's weights once (147 GB instead of 27 GB a step for 7B on 16 devices).
+    Outside a train step it does nothing.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not set(BATCH) <= set(mesh.axis_names):
+        return x
+    rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH, *rest))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AudioLayout:
+    """How the batch lies in the parts whose weights are whole on each device (encoder, TLTR).
+
+    Where the batch lies over data and fsdp only, all devices of a tensor axis would compute the
+    same there. `spread` lays the leading axis of their input over every axis of the mesh (or
+    leaves one that does not divide); `gather` lays their output as the rest of the batch.
+    """
+
+    spread: Callable[[Array], Array]
+    gather: Callable[[Array], Array]
+
+
+def audio_layout(mesh: Mesh) -> AudioLayout:
+    """The layout of the audio parts on `mesh`; does nothing where the tensor axis is 1."""
+    if mesh.shape["tensor"] == 1:
+        return AudioLayout(spread=lambda x: x, gather=lambda x: x)
+    everywhere = NamedSharding(mesh, PartitionSpec((*BATCH, "tensor")))
+    batch = batch_sharding(mesh)
+
+    def lay(x: Array, sharding: NamedSharding) -> Array:
+        if x.shape[0] % mesh.size:
+            return x
+        return jax.lax.with_sharding_constraint(x, sharding)
+
+    return AudioLayout(spread=lambda x: lay(x, everywhere), gather=lambda x: lay(x, batch))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -136,8 +229,12 @@ def _spec(
     axes = tuple(MESH_AXES[name] for name in meaning)
     for size, name, axis in zip(shape, meaning, axes, strict=True):
         if axis is not None and size % mesh.shape[axis]:
+            ways = mesh.shape[axis]
+            below = max(number for number in _divisors(size) if number < ways)
+            above = [number for number in _divisors(size) if number > ways][:1]
+            near = " and ".join(map(str, [below, *above]))
             raise UserError(
                 f"{path}: its {name} dimension of {size} does not divide by the mesh axis "
-                f"{axis}={mesh.shape[axis]}; choose a divisor of {size}"
+                f"{axis}={ways}; the nearest sizes that do: {near}"
             )
     return PartitionSpec(*axes)

@@ -25,6 +25,9 @@ PROMPT_BUCKETS = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 512
 ANSWER_BUCKETS = (8, 16, 32, 64, 128, 256, 512)
 BATCH_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 PAD_ID = 0
+# New tokens from which a CPU takes the layers apart: 30 layers compile some seconds longer, then a
+# token takes 0.6 of the time.
+LONG_ANSWER = 64
 
 
 class DecoderFns(Protocol):
@@ -33,6 +36,7 @@ class DecoderFns(Protocol):
     prefill: Callable[..., Any]
     extend: Callable[..., Any]
     init_cache: Callable[..., Any]
+    layers: Callable[..., Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,7 @@ class _Steps(NamedTuple):
     prefill: Callable[..., Any]
     extend: Callable[..., Any]
     init_cache: Callable[..., Any]
+    layers: Callable[..., Any]
 
 
 class _Prompt(NamedTuple):
@@ -133,7 +138,7 @@ def generate(
     """Answer a left-padded batch in one compiled loop that stops when every row has ended.
 
     Args:
-        fns: the model's `prefill`, `extend` and `init_cache`.
+        fns: the model's `prefill`, `extend`, `init_cache` and `layers`.
         params: flat parameters.
         input_ids: int [B, T]; pads on the left.
         attention_mask: [B, T], non-zero at real tokens (audio tokens are always attended).
@@ -153,7 +158,12 @@ def generate(
     prompt = _prompt(input_ids, attention_mask, audio_features, limits, eos_id, sampling)
     size = bucket(int(limits.max()), ANSWER_BUCKETS)
     tokens, lengths, ended, scores = _loop(
-        params, prompt, steps=_steps(fns), size=size, with_scores=with_scores
+        params,
+        prompt,
+        steps=_steps(fns),
+        size=size,
+        with_scores=with_scores,
+        apart=_apart(size),
     )
     keep = slice(0, int(limits.max()))
     return Generated(
@@ -184,12 +194,20 @@ def stream(
         raise ValueError(f"stream takes one prompt, got {rows}; use generate for a batch")
     limits = _limits(max_new_tokens, rows)
     prompt = _prompt(input_ids, attention_mask, audio_features, limits, eos_id, sampling)
-    steps = _steps(fns)
-    state = _jit_start(params, prompt, steps=steps, size=bucket(max_new_tokens, ANSWER_BUCKETS))
+    steps, size = _steps(fns), bucket(max_new_tokens, ANSWER_BUCKETS)
+    state = _jit_start(params, prompt, steps=steps, size=size)
     yield int(state.token[0])
+    layers = None
     while not bool(state.done[0]):
-        state = _jit_step(params, prompt, state, steps=steps)
+        if layers is None and _apart(size):
+            layers = _jit_layers(params, steps=steps)
+        state = _jit_step(params, prompt, state, layers, steps=steps)
         yield int(state.token[0])
+
+
+def _apart(size: int) -> bool:
+    """Whether the steps take the layers' weights apart: longer to compile, faster on a CPU."""
+    return size >= LONG_ANSWER and jax.default_backend() == "cpu"
 
 
 def _start(params: Params, prompt: _Prompt, *, steps: _Steps, size: int) -> _State:
@@ -224,10 +242,14 @@ def _start(params: Params, prompt: _Prompt, *, steps: _Steps, size: int) -> _Sta
     return _take(prompt, state, logits)
 
 
-def _step(params: Params, prompt: _Prompt, state: _State, *, steps: _Steps) -> _State:
+def _step(params: Params, prompt: _Prompt, state: _State, layers: Any, *, steps: _Steps) -> _State:
     """Feed the newest token back and choose the next one: the one step of both roads."""
     logits, cache = steps.extend(
-        params, state.token[:, None], positions=state.next_position[:, None], cache=state.cache
+        params,
+        state.token[:, None],
+        positions=state.next_position[:, None],
+        cache=state.cache,
+        layers=layers,
     )
     return _take(prompt, state._replace(cache=cache), logits)
 
@@ -257,9 +279,13 @@ def _take(prompt: _Prompt, state: _State, logits: Array) -> _State:
     )
 
 
-@partial(jax.jit, static_argnames=("steps", "size", "with_scores"))
-def _loop(params: Params, prompt: _Prompt, *, steps: _Steps, size: int, with_scores: bool):
+@partial(jax.jit, static_argnames=("steps", "size", "with_scores", "apart"))
+def _loop(
+    params: Params, prompt: _Prompt, *, steps: _Steps, size: int, with_scores: bool, apart: bool
+):
     """Tokens [B, size], lengths [B], ended [B] and, if wanted, scores [B, size, V]."""
+    # made before the loop, so that its steps find them ready
+    layers = jax.lax.optimization_barrier(steps.layers(params)) if apart else None
     first = _start(params, prompt, steps=steps, size=size)
     rows, vocab = first.scores.shape
     tokens = jnp.full((rows, size), PAD_ID, jnp.int32).at[:, 0].set(first.token)
@@ -274,7 +300,7 @@ def _loop(params: Params, prompt: _Prompt, *, steps: _Steps, size: int, with_sco
     def body(carry):
         state, tokens, lengths, scores = carry
         lengths = lengths + ~state.done
-        state = _step(params, prompt, state, steps=steps)
+        state = _step(params, prompt, state, layers, steps=steps)
         place = state.count - 1
         tokens = tokens.at[:, place].set(state.token)
         if with_scores:
@@ -289,10 +315,13 @@ def _loop(params: Params, prompt: _Prompt, *, steps: _Steps, size: int, with_sco
 
 _jit_start = jax.jit(_start, static_argnames=("steps", "size"))
 _jit_step = jax.jit(_step, static_argnames=("steps",))
+_jit_layers = jax.jit(lambda params, *, steps: steps.layers(params), static_argnames=("steps",))
 
 
 def _steps(fns: DecoderFns) -> _Steps:
-    return _Steps(prefill=fns.prefill, extend=fns.extend, init_cache=fns.init_cache)
+    return _Steps(
+        prefill=fns.prefill, extend=fns.extend, init_cache=fns.init_cache, layers=fns.layers
+    )
 
 
 def _check(input_ids: Any, attention_mask: Any, audio_features: Any | None) -> int:

@@ -13,12 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from ltu_jax.core.axes import Array, Float, Int
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import Params, merge, shorten
+from ltu_jax.models.attention import backend as attention_backend
 from ltu_jax.models.cache import KVCache, WhisperCache, empty_kv_cache
-from ltu_jax.models.layers import rematerialised
+from ltu_jax.models.layers import rematerialised, separate_layers
 from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig, visibility
 from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
@@ -281,38 +283,71 @@ class LTUASFns:
     prefill: Callable[..., tuple[Float[Array, "B V"], KVCache]]
     extend: Callable[..., tuple[Float[Array, "B V"], KVCache]]
     init_cache: Callable[[int, int], KVCache]
+    layers: Callable[[Params], tuple[Any, ...]]
     intermediates: Callable[..., dict[str, Array]]
 
 
 def ltu_as(
-    config: LTUASConfig, *, dtype: Any = jnp.float32, remat: str = "none", with_lora: bool = True
+    config: LTUASConfig,
+    *,
+    dtype: Any = jnp.float32,
+    remat: str = "none",
+    with_lora: bool = True,
+    attention: str = "xla",
+    longest_pair: int | None = None,
+    mesh: Mesh | None = None,
+    int8_base: bool = False,
+    lay_audio: Callable[[Array], Array] | None = None,
 ) -> LTUASFns:
     """LTU-AS's functions; see `LTUASFns` and the methods of `models.ltu_as.LTUAS`.
 
     hidden and forward take (params, input_ids[B,T], features[B,W,A,D] or None, *, segment_ids[B,T],
-    positions[B,A+T], dropout_key=None); unembed takes states of any leading shape, so that a loss
-    can ask for the logits of its targets only; prefill also takes cache; extend takes (params,
-    ids[B,T], *, positions[B,T], cache).
+    positions[B,A+T], dropout_key=None), or for G clips a row features[B,G,W,A,D],
+    positions[B,G*A+T] and clip_ids[B,T], the clip 0..G-1 of each text position; unembed takes
+    states of any leading shape, so that a loss can ask for the logits of its targets only; prefill
+    also takes cache; extend takes (params, ids[B,T], *, positions[B,T], cache, layers=None), where
+    layers(params) are the language model's layers as arrays of their own: on a CPU `extend` reads
+    them without copying.
 
     Args:
         config: sizes.
         dtype: compute dtype of the products and of the cache.
         remat: "none", "full" or a policy name, for the backward pass of each layer.
         with_lora: False leaves the adapters out even where the config has them (stage 1).
+        attention: backend of `hidden` and `forward`, a name of `models.attention.BACKENDS`;
+            prompts and cached decoding use "xla".
+        longest_pair: most text tokens of a pair, which "blocks" relies on.
+        mesh: where it runs, for backends that must be told.
+        int8_base: each projection of the language model has an int8 "kernel" and a float32
+            "kernel_scale" of its outputs; see `models.int8`.
+        lay_audio: called on the audio tokens [B,A,E] before they join the text, to lay them on a
+            mesh (see `core.sharding.AudioLayout`); None leaves them.
     """
     _check_remat(remat)
+    backend = attention_backend(attention, mesh=mesh, longest_pair=longest_pair)
     if not with_lora:
         config = dataclasses.replace(config, lora=None)
-    bridge = _bridge(lambda rngs: LTUAS(config, dtype=dtype, remat=remat, rngs=rngs))
+    bridge = _bridge(
+        lambda rngs: LTUAS(
+            config,
+            dtype=dtype,
+            remat=remat,
+            attention=backend,
+            quantised=int8_base,
+            lay_audio=lay_audio,
+            rngs=rngs,
+        )
+    )
 
     def hidden(
         params: Params,
         input_ids: Int[Array, "B T"],
-        features: Float[Array, "B W A D"] | None,
+        features: Float[Array, "B *G W A D"] | None,
         *,
         segment_ids: Int[Array, "B T"],
         positions: Int[Array, "B S"],
         dropout_key: Array | None = None,
+        clip_ids: Int[Array, "B T"] | None = None,
     ) -> Float[Array, "B T E"]:
         return bridge.bind(params).hidden(
             input_ids,
@@ -320,6 +355,7 @@ def ltu_as(
             segment_ids=segment_ids,
             positions=positions,
             dropout_key=dropout_key,
+            clip_ids=clip_ids,
         )
 
     def init_cache(batch: int, length: int) -> KVCache:
@@ -347,6 +383,7 @@ def ltu_as(
         prefill=call("prefill"),
         extend=call("extend"),
         init_cache=init_cache,
+        layers=lambda params: separate_layers(bridge.bind(params).llama.layers),
         intermediates=call("intermediates"),
     )
 
@@ -390,4 +427,5 @@ def tagger(
 
 
 def _check_remat(remat: str) -> None:
-    rematerialised(lambda: None, remat=remat)  # a wrong name must fail here, not inside a trace
+    # A wrong name must fail here, not inside a trace.
+    rematerialised(lambda: None, remat=remat, looped=True)

@@ -5,6 +5,7 @@ norms and softmax in float32, and the residual stream is float32 (as the officia
 autocast).
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,18 +14,36 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jax.custom_derivatives import SymbolicZero
 
 from ltu_jax.core.axes import Array, Bool, Float
 from ltu_jax.core.errors import UserError
+from ltu_jax.models import int8
 
 _LONG = 1 << 18  # scores per head from which a CPU works head by head
 LAYER_NORM_EPS = 1e-5  # PyTorch's default, which Whisper, TLTR and the projection all use
 
 REMAT_POLICIES = (
+    "lora",
+    "lora_offload",
     "dots_saveable",
     "dots_with_no_batch_dims_saveable",
     "everything_saveable",
     "nothing_saveable",
+)
+# What the "lora" policy keeps of a layer besides its input: enough that the backward pass repeats
+# no large product. The inputs of frozen products are not among it, nobody asks for their gradient.
+SAVED = (
+    "q",
+    "k",
+    "v",
+    "logsum",
+    "attended",
+    "gate",
+    "up",
+    "low_rank",
+    "dropout",
 )
 
 Init = Callable[[Array, tuple[int, ...]], Array]
@@ -44,14 +63,90 @@ def normal_002(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
     return 0.02 * jax.random.normal(key, shape)
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Dtype:
+    """A dtype among the residuals of a custom gradient."""
+
+    name: Any
+
+
+def product(x: Float[Array, "... D"], kernel: Float[Array, "D I"]) -> Float[Array, "... I"]:
+    """x W in the dtype of x, whose gradient with respect to W leaves its product in float32.
+
+    Autodiff alone would round that gradient to bfloat16 before the devices add their parts of it:
+    the cast to the master's float32 would come after the sum.
+    """
+    # The product itself is an ordinary one, which rematerialisation policies can see.
+    return _with_kernel_gradient(x @ lax.stop_gradient(kernel).astype(x.dtype), x, kernel)
+
+
+@jax.custom_vjp
+def _with_kernel_gradient(y: Array, x: Array, kernel: Array) -> Array:
+    del x, kernel
+    return y
+
+
+def _kernel_forward(y: Any, x: Any, kernel: Any) -> tuple[Array, tuple]:
+    # A frozen kernel asks for no gradient and must not keep x.
+    return y.value, (x.value if kernel.perturbed else None, _Dtype(kernel.value.dtype))
+
+
+def _kernel_backward(kept: tuple, g: Any) -> tuple:
+    x, dtype = kept
+    if isinstance(g, SymbolicZero):
+        return None, None, None
+    if x is None:
+        return g, None, None
+    leading = tuple(range(x.ndim - 1))
+    dims = ((leading, leading), ((), ()))
+    dk = lax.dot_general(x, g, dims, preferred_element_type=jnp.float32)
+    return g, None, dk.astype(dtype.name)
+
+
+_with_kernel_gradient.defvjp(_kernel_forward, _kernel_backward, symbolic_zeros=True)
+
+
+@jax.custom_vjp
+def shifted(y: Float[Array, "... I"], bias: Float[Array, " I"]) -> Float[Array, "... I"]:
+    """y + b in the dtype of y; the gradient of b is summed in float32, as in `product`."""
+    return y + bias.astype(y.dtype)
+
+
+def _shifted_forward(y: Array, bias: Array) -> tuple[Array, Any]:
+    return shifted(y, bias), _Dtype(bias.dtype)
+
+
+def _shifted_backward(dtype: Any, g: Array) -> tuple[Array, Array]:
+    total = jnp.sum(g, axis=tuple(range(g.ndim - 1)), dtype=jnp.float32)
+    return g, total.astype(dtype.name)
+
+
+shifted.defvjp(_shifted_forward, _shifted_backward)
+
+
 class Linear(nnx.Module):
-    """y = x W + b with W stored [in, out]."""
+    """y = x W + b with W stored [in, out], in int8 with a scale per output where `quantised`."""
 
     def __init__(
-        self, size_in: int, size_out: int, *, bias: bool, init: Init, dtype: Any, rngs: nnx.Rngs
+        self,
+        size_in: int,
+        size_out: int,
+        *,
+        bias: bool,
+        init: Init,
+        dtype: Any,
+        rngs: nnx.Rngs,
+        quantised: bool = False,
     ):
         self.dtype = jnp.dtype(dtype)
-        self.kernel = nnx.Param(init(rngs.params(), (size_in, size_out)))
+        kernel = init(rngs.params(), (size_in, size_out))
+        if quantised:
+            kernel, scale = int8.quantise(kernel)
+            self.kernel_scale = nnx.Param(scale)
+        else:
+            self.kernel_scale = None
+        self.kernel = nnx.Param(kernel)
         # PyTorch draws the bias within the kernel's bound; LLaMA-style layers start it at zero.
         bound = size_in**-0.5 if init is fan_in_uniform else 0.0
         if bias:
@@ -61,10 +156,12 @@ class Linear(nnx.Module):
             self.bias = None
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... I"]:
-        y = x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
-        if self.bias is not None:
-            y = y + self.bias[...].astype(self.dtype)
-        return y
+        x = x.astype(self.dtype)
+        if self.kernel_scale is None:
+            y = product(x, self.kernel[...])
+        else:
+            y = int8.product(x, self.kernel[...], self.kernel_scale[...])
+        return y if self.bias is None else shifted(y, self.bias[...])
 
 
 def standardise(x: Float[Array, "... D"], *, eps: float) -> Float[Array, "... D"]:
@@ -194,13 +291,27 @@ class WhisperAttention(nnx.Module):
         return self.out(attend(q, k, v, visible=visible, scale=1.0))
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return self.out(attend_to_all(self.queries(x), *self.keys_values(x)))
+        q, (k, v) = self.queries(x), self.keys_values(x)
+        q, k, v = (checkpoint_name(y, n) for y, n in ((q, "q"), (k, "k"), (v, "v")))
+        return checkpoint_name(self.out(attend_to_all(q, k, v)), "attended")
 
     def _split(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
 
     def _root_scale(self, x: Array) -> float:
         return (x.shape[-1] // self.heads) ** -0.25
+
+
+def gelu(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """The exact GELU.
+
+    In less than float32 by erf, as PyTorch computes it: `jax.nn.gelu` asks for erfc, which a TPU
+    computes at the price of both its branches.
+    """
+    if x.dtype == jnp.float32:
+        return jax.nn.gelu(x, approximate=False)
+    wide = x.astype(jnp.float32)
+    return (0.5 * wide * (1.0 + lax.erf(wide * 0.5**0.5))).astype(x.dtype)
 
 
 class WhisperMLP(nnx.Module):
@@ -212,7 +323,7 @@ class WhisperMLP(nnx.Module):
         self.down = Linear(4 * size, size, **common)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return self.down(jax.nn.gelu(self.up(x), approximate=False))
+        return self.down(gelu(checkpoint_name(self.up(x), "up")))
 
 
 class WhisperBlock(nnx.Module):
@@ -229,12 +340,16 @@ class WhisperBlock(nnx.Module):
         return x + self.mlp(self.mlp_ln(x))
 
 
-def rematerialised(fn: Callable, *, remat: str) -> Callable:
+def rematerialised(fn: Callable, *, remat: str, looped: bool) -> Callable:
     """Wrap `fn` so that its backward pass keeps only what the policy says.
 
     Args:
-        remat: "none" keeps everything, "full" recomputes everything, else a name of
-            `REMAT_POLICIES` (see `jax.checkpoint_policies`).
+        remat: "none" keeps everything, "full" recomputes everything, "lora" keeps what is named
+            in `SAVED` (all but the input is recomputed from it without a large product),
+            "lora_offload" keeps the same in host memory, else a name of `REMAT_POLICIES` (see
+            `jax.checkpoint_policies`).
+        looped: `fn` is the body of a scan. Elsewhere the compiler sees the same products forward
+            and backward, and unless forbidden merges them: nothing would be recomputed.
 
     Raises:
         UserError: an unknown policy.
@@ -242,11 +357,23 @@ def rematerialised(fn: Callable, *, remat: str) -> Callable:
     if remat == "none":
         return fn
     if remat == "full":
-        return jax.checkpoint(fn, prevent_cse=False)
+        return jax.checkpoint(fn, prevent_cse=not looped)
     if remat not in REMAT_POLICIES:
         choices = ("none", "full", *REMAT_POLICIES)
         raise UserError(f"remat policy {remat!r} is unknown; choose one of {', '.join(choices)}")
-    return jax.checkpoint(fn, prevent_cse=False, policy=getattr(jax.checkpoint_policies, remat))
+    policies = jax.checkpoint_policies
+    if remat == "lora":
+        policy = policies.save_only_these_names(*SAVED)
+    elif remat == "lora_offload":
+        policy = policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=list(SAVED),
+            offload_src="device",
+            offload_dst="pinned_host",
+        )
+    else:
+        policy = getattr(policies, remat)
+    return jax.checkpoint(fn, prevent_cse=not looped, policy=policy)
 
 
 def stack(make: Callable[[nnx.Rngs], nnx.Module], *, layers: int, rngs: nnx.Rngs) -> nnx.Module:
@@ -258,6 +385,27 @@ def stack(make: Callable[[nnx.Rngs], nnx.Module], *, layers: int, rngs: nnx.Rngs
         return make(rngs)
 
     return build(rngs)
+
+
+def separate_layers(stacked: nnx.Module) -> tuple[nnx.State, ...]:
+    """The parameters of each layer of a stack as arrays of their own."""
+    _, params = nnx.split(stacked)
+    depth = jax.tree.leaves(params)[0].shape[0]
+    return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(depth))
+
+
+def each_layer(
+    stacked: nnx.Module, layers: tuple[nnx.State, ...], fn: Callable, carry: Any
+) -> tuple[Any, None]:
+    """`scan_layers` without outputs, written out: `fn(layer, carry, index) -> (carry, None)`.
+
+    A scan copies each layer's weights out of the stack before XLA's CPU products read them, which
+    for one token a row is most of the work. Here `layers` (of `separate_layers`) are read in place.
+    """
+    graph, _ = nnx.split(stacked)
+    for index, params in enumerate(layers):
+        carry, _ = fn(nnx.merge(graph, params), carry, index)
+    return carry, None
 
 
 def scan_layers(
@@ -273,4 +421,4 @@ def scan_layers(
         layer, one = layer_inputs
         return fn(nnx.merge(graph, layer), carry, one)
 
-    return lax.scan(rematerialised(body, remat=remat), carry, (params, inputs))
+    return lax.scan(rematerialised(body, remat=remat, looped=True), carry, (params, inputs))

@@ -10,13 +10,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.core.sharding import keep_rows_apart
+from ltu_jax.models.attention import Attend
 from ltu_jax.models.cache import KVCache, write_layer
 from ltu_jax.models.config import Config, ConfigError, require_divisible, require_positive
-from ltu_jax.models.layers import RMSNorm, attend, normal_002, scan_layers, stack
-from ltu_jax.models.lora import PROJECTIONS, LoRAConfig, projection
+from ltu_jax.models.layers import RMSNorm, attend, each_layer, normal_002, scan_layers, stack
+from ltu_jax.models.lora import MASKS, LoRAConfig, projection
 
 Rope = tuple[Float[Array, "B T H"], Float[Array, "B T H"]]
 
@@ -84,29 +88,66 @@ def rope_tables(positions: Int[Array, "B T"], config: LlamaConfig) -> Rope:
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x: Float[Array, "B T N H"], rope: Rope) -> Float[Array, "B T N H"]:
+def rotate(x: Float[Array, "B N T H"], rope: Rope) -> Float[Array, "B N T H"]:
     """Rotate the pairs (i, i + H/2) in float32: the half-split order of Hugging Face weights."""
-    cos, sin = (table[:, :, None] for table in rope)
+    if x.dtype == jnp.bfloat16:
+        return _rotate_whole(x, rope)
+    cos, sin = (table[:, None] for table in rope)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x.dtype)
 
 
+@jax.custom_vjp
+def _rotate_whole(x: Float[Array, "B N T H"], rope: Rope) -> Float[Array, "B N T H"]:
+    """The same of bfloat16 heads without cutting them: halves leave half of a TPU's lanes empty.
+
+    A product with a permutation puts the other half beside each half, exactly: it sums one number.
+    """
+    half = x.shape[-1] // 2
+    swap = np.roll(np.eye(2 * half), half, axis=1) * np.repeat([1.0, -1.0], half)[:, None]
+    other = jnp.einsum(
+        "BNTH,HI->BNTI", x, jnp.asarray(swap, x.dtype), preferred_element_type=jnp.float32
+    )
+    cos, sin = (jnp.concatenate([table, table], axis=-1)[:, None] for table in rope)
+    return (x.astype(jnp.float32) * cos + other * sin).astype(x.dtype)
+
+
+def _rotate_forward(x: Array, rope: Rope) -> tuple[Array, Rope]:
+    return _rotate_whole(x, rope), rope
+
+
+def _rotate_backward(rope: Rope, g: Array) -> tuple[Array, None]:
+    cos, sin = rope
+    return _rotate_whole(g, (cos, -sin)), None
+
+
+_rotate_whole.defvjp(_rotate_forward, _rotate_backward)
+
+
 def fold(key: Array | None, name: str) -> Array | None:
-    """The dropout key of one projection: each draws its own mask, as in PEFT."""
-    return None if key is None else jax.random.fold_in(key, PROJECTIONS.index(name))
+    """The key of the random words that the dropout mask of one projection is made of."""
+    return None if key is None else jax.random.fold_in(key, MASKS[name][0])
 
 
 class SelfAttention(nnx.Module):
     """The four projections around grouped-query attention with rotary positions."""
 
-    def __init__(self, config: LlamaConfig, *, lora: LoRAConfig | None, dtype: Any, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: LlamaConfig,
+        *,
+        lora: LoRAConfig | None,
+        dtype: Any,
+        quantised: bool,
+        rngs: nnx.Rngs,
+    ):
         self.head_dim = config.head_dim
         wide = config.num_attention_heads * config.head_dim
         narrow = config.num_key_value_heads * config.head_dim
         bias = config.attention_bias
         size = config.hidden_size
-        common = dict(init=normal_002, lora=lora, dtype=dtype, rngs=rngs)
+        common = dict(init=normal_002, lora=lora, dtype=dtype, quantised=quantised, rngs=rngs)
         self.q_proj = projection("q_proj", size, wide, bias=bias, **common)
         self.k_proj = projection("k_proj", size, narrow, bias=bias, **common)
         self.v_proj = projection("v_proj", size, narrow, bias=bias, **common)
@@ -123,7 +164,10 @@ class SelfAttention(nnx.Module):
         q = heads(self.q_proj(x, dropout_key=fold(key, "q_proj")))
         k = heads(self.k_proj(x, dropout_key=fold(key, "k_proj")))
         v = heads(self.v_proj(x, dropout_key=fold(key, "v_proj")))
-        return rotate(q, rope), rotate(k, rope).swapaxes(1, 2), v.swapaxes(1, 2)
+        q, k, v = (y.swapaxes(1, 2) for y in (q, k, v))
+        q, k = rotate(q, rope), rotate(k, rope)
+        q, k, v = (checkpoint_name(y, n) for y, n in ((q, "q"), (k, "k"), (v, "v")))
+        return q.swapaxes(1, 2), k, v
 
     def mix(
         self,
@@ -133,35 +177,55 @@ class SelfAttention(nnx.Module):
         *,
         visible: Bool[Array, "B T S"],
         key: Array | None,
+        attend: Attend,
     ) -> Float[Array, "B T E"]:
         mixed = attend(q, k, v, visible=visible, scale=self.head_dim**-0.5)
-        return self.o_proj(mixed, dropout_key=fold(key, "o_proj"))
+        # With this and the layer's input the backward pass has x after attention by one addition.
+        return checkpoint_name(self.o_proj(mixed, dropout_key=fold(key, "o_proj")), "attended")
 
 
 class GatedMLP(nnx.Module):
     """down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, config: LlamaConfig, *, lora: LoRAConfig | None, dtype: Any, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: LlamaConfig,
+        *,
+        lora: LoRAConfig | None,
+        dtype: Any,
+        quantised: bool,
+        rngs: nnx.Rngs,
+    ):
         size, inner = config.hidden_size, config.intermediate_size
         common = dict(bias=False, init=normal_002, lora=lora, dtype=dtype, rngs=rngs)
+        common |= dict(quantised=quantised)
         self.gate_proj = projection("gate_proj", size, inner, **common)
         self.up_proj = projection("up_proj", size, inner, **common)
         self.down_proj = projection("down_proj", inner, size, **common)
 
     def __call__(self, x: Float[Array, "B T E"], *, key: Array | None) -> Float[Array, "B T E"]:
-        gate = jax.nn.silu(self.gate_proj(x, dropout_key=fold(key, "gate_proj")))
-        up = self.up_proj(x, dropout_key=fold(key, "up_proj"))
-        return self.down_proj(gate * up, dropout_key=fold(key, "down_proj"))
+        gate = checkpoint_name(self.gate_proj(x, dropout_key=fold(key, "gate_proj")), "gate")
+        up = checkpoint_name(self.up_proj(x, dropout_key=fold(key, "up_proj")), "up")
+        return self.down_proj(jax.nn.silu(gate) * up, dropout_key=fold(key, "down_proj"))
 
 
 class Layer(nnx.Module):
     """Pre-norm decoder layer, in two halves so that a cache can come between."""
 
-    def __init__(self, config: LlamaConfig, *, lora: LoRAConfig | None, dtype: Any, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: LlamaConfig,
+        *,
+        lora: LoRAConfig | None,
+        dtype: Any,
+        quantised: bool,
+        rngs: nnx.Rngs,
+    ):
         self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.self_attn = SelfAttention(config, lora=lora, dtype=dtype, rngs=rngs)
+        common = dict(lora=lora, dtype=dtype, quantised=quantised, rngs=rngs)
+        self.self_attn = SelfAttention(config, **common)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.mlp = GatedMLP(config, lora=lora, dtype=dtype, rngs=rngs)
+        self.mlp = GatedMLP(config, **common)
 
     def project(
         self, x: Float[Array, "B T E"], *, rope: Rope, key: Array | None = None
@@ -175,9 +239,13 @@ class Layer(nnx.Module):
         *,
         visible: Bool[Array, "B T S"],
         key: Array | None = None,
+        attend: Attend = attend,
     ) -> Float[Array, "B T E"]:
-        x = x + self.self_attn.mix(*qkv, visible=visible, key=key)
-        return x + self.mlp(self.post_attention_layernorm(x), key=key)
+        x = x + self.self_attn.mix(*qkv, visible=visible, key=key, attend=attend)
+        # A barrier between the norm and the two products keeps the TPU compiler from merging the
+        # norm's gradient with theirs, which halves their speed.
+        normed = jax.lax.optimization_barrier(self.post_attention_layernorm(x))
+        return x + self.mlp(normed, key=key)
 
 
 class Embedding(nnx.Module):
@@ -205,11 +273,12 @@ class Llama(nnx.Module):
         dtype: Any,
         remat: str,
         rngs: nnx.Rngs,
+        quantised: bool = False,
     ):
         self.config, self.dtype, self.remat = config, jnp.dtype(dtype), remat
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, rngs=rngs)
         self.layers = stack(
-            lambda rngs: Layer(config, lora=lora, dtype=dtype, rngs=rngs),
+            lambda rngs: Layer(config, lora=lora, dtype=dtype, quantised=quantised, rngs=rngs),
             layers=config.num_hidden_layers,
             rngs=rngs,
         )
@@ -239,18 +308,20 @@ class Llama(nnx.Module):
         positions: Int[Array, "B T"],
         visible: Bool[Array, "B T T"],
         dropout_key: Array | None = None,
+        attend: Attend = attend,
     ) -> Float[Array, "B T E"]:
         """All layers, before the final norm; the path of training."""
         rope = rope_tables(positions, self.config)
 
         def step(layer: Layer, x: Array, key: Array | None) -> tuple[Array, None]:
-            return layer.finish(
-                x, layer.project(x, rope=rope, key=key), visible=visible, key=key
-            ), None
+            qkv = layer.project(x, rope=rope, key=key)
+            x = layer.finish(x, qkv, visible=visible, key=key, attend=attend)
+            return keep_rows_apart(x), None
 
         keys = None
         if dropout_key is not None:
             keys = jax.random.split(dropout_key, self.config.num_hidden_layers)
+        x = keep_rows_apart(x)
         return scan_layers(self.layers, step, x, keys, remat=self.remat)[0]
 
     def trace(
@@ -295,9 +366,18 @@ class Llama(nnx.Module):
         return x, filled
 
     def extend(
-        self, x: Float[Array, "B T E"], *, positions: Int[Array, "B T"], cache: KVCache
+        self,
+        x: Float[Array, "B T E"],
+        *,
+        positions: Int[Array, "B T"],
+        cache: KVCache,
+        layers: tuple[nnx.State, ...] | None = None,
     ) -> tuple[Float[Array, "B T E"], KVCache]:
-        """All layers over new tokens that continue what is in the cache."""
+        """All layers over new tokens that continue what is in the cache.
+
+        `layers` are this model's own, apart (`separate_layers`): slower to compile, faster on a
+        CPU.
+        """
         rope = rope_tables(positions, self.config)
         start, new, slots = cache.length, x.shape[1], cache.visible.shape[1]
         index = jnp.arange(slots)
@@ -311,7 +391,11 @@ class Llama(nnx.Module):
             values, v = write_layer(values, v, layer=index, start=start)
             return (layer.finish(x, (q, k, v), visible=visible), keys, values), None
 
-        layers = jnp.arange(self.config.num_hidden_layers)
-        (x, keys, values), _ = scan_layers(self.layers, step, (x, cache.keys, cache.values), layers)
+        start_of = (x, cache.keys, cache.values)
+        if layers is None:
+            numbers = jnp.arange(self.config.num_hidden_layers)
+            (x, keys, values), _ = scan_layers(self.layers, step, start_of, numbers)
+        else:
+            (x, keys, values), _ = each_layer(self.layers, layers, step, start_of)
         shown = cache.visible | fresh[-1:]
         return x, KVCache(keys=keys, values=values, visible=shown, length=start + new)

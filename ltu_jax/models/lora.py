@@ -6,12 +6,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from ltu_jax.core.axes import Array, Float
 from ltu_jax.models.config import Config, ConfigError
-from ltu_jax.models.layers import Init, Linear, fan_in_uniform
+from ltu_jax.models.layers import Init, Linear, fan_in_uniform, product
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Where the dropout mask of each projection comes from: a random word per element of its input, and
+# whether from its upper half. Projections of the same input share a word.
+MASKS = {
+    "q_proj": (0, False),
+    "v_proj": (0, True),
+    "k_proj": (1, False),
+    "o_proj": (2, False),
+    "gate_proj": (3, False),
+    "up_proj": (3, True),
+    "down_proj": (4, False),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,10 +65,15 @@ class LoRALinear(Linear):
         lora: LoRAConfig,
         dtype: Any,
         rngs: nnx.Rngs,
+        upper: bool,
+        quantised: bool = False,
     ):
-        super().__init__(size_in, size_out, bias=bias, init=init, dtype=dtype, rngs=rngs)
+        super().__init__(
+            size_in, size_out, bias=bias, init=init, dtype=dtype, rngs=rngs, quantised=quantised
+        )
         self.scale = lora.alpha / lora.rank
         self.dropout = lora.dropout
+        self.upper = upper
         # Kaiming-uniform with a = sqrt(5) is uniform within 1/sqrt(fan in).
         self.lora_a = LoRAParam(fan_in_uniform(rngs.params(), (size_in, lora.rank)))
         self.lora_b = LoRAParam(jnp.zeros((lora.rank, size_out)))
@@ -67,10 +84,27 @@ class LoRALinear(Linear):
         y = super().__call__(x)
         x = x.astype(self.dtype)
         if dropout_key is not None and self.dropout > 0.0:
-            keep = 1.0 - self.dropout
-            x = jnp.where(jax.random.bernoulli(dropout_key, keep, x.shape), x / keep, 0)
-        a, b = self.lora_a[...].astype(self.dtype), self.lora_b[...].astype(self.dtype)
-        return y + (x @ a) @ b * self.scale
+            x = dropped(x, rate=self.dropout, key=dropout_key, upper=self.upper)
+        low = checkpoint_name(product(x, self.lora_a[...]), "low_rank")
+        return y + product(low, self.lora_b[...]) * self.scale
+
+
+def dropped(
+    x: Float[Array, "... E"], *, rate: float, key: Array, upper: bool
+) -> Float[Array, "... E"]:
+    """Dropout with the rate rounded to 1/65,536; what is kept is divided by its share.
+
+    A random word serves two masks, one by its lower and one by its `upper` half: to draw it is
+    most of what dropout costs.
+    """
+    cut = round(rate * 65_536)
+    words = jax.random.bits(key, x.shape, jnp.uint32)
+    lower, higher = (half >= cut for half in (words & 0xFFFF, words >> 16))
+    # Both masks as the bits of one array, which lies in memory: left to itself the compiler draws
+    # the words again in every product that drops.
+    masks = lower.astype(jnp.uint8) + 2 * higher.astype(jnp.uint8)
+    masks = checkpoint_name(jax.lax.optimization_barrier(masks), "dropout")
+    return jnp.where(masks & (2 if upper else 1) > 0, x / (1.0 - cut / 65_536), 0)
 
 
 class PlainLinear(Linear):
@@ -92,9 +126,10 @@ def projection(
     lora: LoRAConfig | None,
     dtype: Any,
     rngs: nnx.Rngs,
+    quantised: bool = False,
 ) -> LoRALinear | PlainLinear:
-    """The projection `name`, with an adapter when `lora` targets it."""
-    common = dict(bias=bias, init=init, dtype=dtype, rngs=rngs)
+    """The projection `name`, with an adapter when `lora` targets it, in int8 if `quantised`."""
+    common = dict(bias=bias, init=init, dtype=dtype, rngs=rngs, quantised=quantised)
     if lora is not None and name in lora.targets:
-        return LoRALinear(size_in, size_out, lora=lora, **common)
+        return LoRALinear(size_in, size_out, lora=lora, upper=MASKS[name][1], **common)
     return PlainLinear(size_in, size_out, **common)

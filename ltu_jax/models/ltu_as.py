@@ -1,10 +1,13 @@
 """LTU-AS: audio tokens from TLTR and a projection, placed before the text of a LLaMA with LoRA.
 
 Gong et al., "Joint Audio and Speech Understanding" (ASRU 2023). The sequence is [audio][text];
-logits exist for text positions only.
+logits exist for text positions only. A row may hold several clips and several pairs about each:
+[audio 1]..[audio G][text], where positions start again with every clip and behind the audio with
+every pair, and a pair sees its own clip and itself. That is what each pair would compute alone.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,6 +15,7 @@ from flax import nnx
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
 from ltu_jax.core.errors import UserError
+from ltu_jax.models.attention import Backend, backend
 from ltu_jax.models.cache import KVCache
 from ltu_jax.models.config import Config, ConfigError
 from ltu_jax.models.layers import LAYER_NORM_EPS, Linear, fan_in_uniform, standardise
@@ -43,11 +47,24 @@ class LTUASConfig(Config):
                 raise ConfigError(f"LTUASConfig.{name} is {size}; give 1 or more")
 
 
-def visibility(segment_ids: Int[Array, "B T"], *, audio_tokens: int) -> Bool[Array, "B S S"]:
+def visibility(
+    segment_ids: Int[Array, "B T"],
+    *,
+    audio_tokens: int,
+    clip_ids: Int[Array, "B T"] | None = None,
+    clips: int = 1,
+) -> Bool[Array, "B S S"]:
     """Which position of [audio][text] sees which.
 
     Audio is causal and seen by every text position, pads included. Text sees earlier text of its
     own segment; a pad (segment 0) is seen by nobody, so several pairs about one clip share a row.
+    With several clips the audio of one is seen by itself and by the text with its number only.
+
+    Args:
+        segment_ids: pair of each text position, 0 for padding.
+        audio_tokens: of all clips together.
+        clip_ids: clip 0..`clips`-1 of each text position; None when there is one.
+        clips: clips in a row, their audio one after another.
     """
     batch, time = segment_ids.shape
     total = audio_tokens + time
@@ -55,7 +72,13 @@ def visibility(segment_ids: Int[Array, "B T"], *, audio_tokens: int) -> Bool[Arr
     padded = jnp.pad(segment_ids, ((0, 0), (audio_tokens, 0)), constant_values=-1)
     same = (padded[:, :, None] == padded[:, None, :]) & (padded != 0)[:, None, :]
     audio_key = (jnp.arange(total) < audio_tokens)[None, None, :]
-    return causal[None] & (same | audio_key)
+    seen = causal[None] & (same | audio_key)
+    if clip_ids is None:
+        return seen
+    ahead = jnp.repeat(jnp.arange(clips, dtype=clip_ids.dtype), audio_tokens // clips)
+    ahead = jnp.broadcast_to(ahead, (batch, audio_tokens))
+    clip = jnp.concatenate([ahead, clip_ids], axis=1)
+    return seen & (~audio_key | (clip[:, :, None] == clip[:, None, :]))
 
 
 class AudioProjection(Linear):
@@ -71,24 +94,44 @@ class AudioProjection(Linear):
 class LTUAS(nnx.Module):
     """The assembled model over precomputed Whisper features."""
 
-    def __init__(self, config: LTUASConfig, *, dtype: Any, remat: str, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: LTUASConfig,
+        *,
+        dtype: Any,
+        remat: str,
+        rngs: nnx.Rngs,
+        attention: Backend | None = None,
+        quantised: bool = False,
+        lay_audio: Callable[[Array], Array] | None = None,
+    ):
         self.config = config
+        self.attention = attention or backend("xla")
+        self.lay_audio = lay_audio  # where audio tokens lie before they join the text
         width = config.llama.hidden_size
         self.tltr = TLTR(config.tltr, dtype=dtype, remat=remat, rngs=rngs)
         self.audio_proj = AudioProjection(config.tltr.d_model, width, dtype=dtype, rngs=rngs)
-        self.llama = Llama(config.llama, lora=config.lora, dtype=dtype, remat=remat, rngs=rngs)
+        self.llama = Llama(
+            config.llama,
+            lora=config.lora,
+            dtype=dtype,
+            remat=remat,
+            rngs=rngs,
+            quantised=quantised,
+        )
 
-    def embed_audio(self, features: Float[Array, "B W A D"]) -> Float[Array, "B A E"]:
-        """Audio tokens of Whisper features."""
+    def embed_audio(self, features: Float[Array, "B *G W A D"]) -> Float[Array, "B A E"]:
+        """Audio tokens of Whisper features; several clips of a row one after another."""
         config = self.config
-        layers = config.audio_layers or features.shape[1]
+        layers = config.audio_layers or features.shape[-3]
         wanted = (layers, config.audio_tokens, config.tltr.d_model)
-        if features.shape[1:] != wanted:
+        if features.shape[-3:] != wanted:
             raise UserError(
                 f"audio features of shape {features.shape[1:]} (layers, tokens, width); this model "
                 f"takes {wanted}: use the Whisper size it was built for"
             )
-        return self.audio_proj(self.tltr(features))
+        tokens = self.audio_proj(self.tltr(features.reshape(-1, *wanted)))
+        return tokens.reshape(len(features), -1, tokens.shape[-1])
 
     def embed_text(self, ids: Int[Array, "B T"]) -> Float[Array, "B T E"]:
         """Token embeddings."""
@@ -97,53 +140,94 @@ class LTUAS(nnx.Module):
     def join(
         self,
         input_ids: Int[Array, "B T"],
-        features: Float[Array, "B W A D"] | None,
+        features: Float[Array, "B *G W A D"] | None,
         *,
         segment_ids: Int[Array, "B T"],
         positions: Int[Array, "B S"],
-    ) -> tuple[Float[Array, "B S E"], Bool[Array, "B S S"]]:
-        """Embeddings of [audio][text] and who sees whom; checks that the shapes belong together."""
-        audio_tokens = 0 if features is None else self.config.audio_tokens
+        clip_ids: Int[Array, "B T"] | None = None,
+    ) -> tuple[Float[Array, "B A E"], Float[Array, "B T E"], Bool[Array, "B S S"]]:
+        """Embeddings of audio and of text, and who sees whom in [audio][text].
+
+        Raises:
+            UserError: shapes that do not belong together.
+        """
+        several = features is not None and features.ndim == 5
+        if several != (clip_ids is not None):
+            raise UserError(
+                "features of several clips a row [B, G, W, A, D] and clip_ids [B, T] go together; "
+                f"given are {None if features is None else features.shape} and "
+                f"{None if clip_ids is None else clip_ids.shape}"
+            )
+        clips = features.shape[1] if several else 1
+        audio_tokens = 0 if features is None else clips * self.config.audio_tokens
         batch, time = input_ids.shape
         wanted = {
             "segment_ids": (segment_ids, (batch, time)),
             "positions": (positions, (batch, audio_tokens + time)),
         }
+        if several:
+            wanted["clip_ids"] = (clip_ids, (batch, time))
         for name, (array, shape) in wanted.items():
             if array.shape != shape:
                 raise UserError(
                     f"{name} has shape {array.shape}; input_ids of shape {input_ids.shape} with "
                     f"{audio_tokens} audio tokens need {shape}"
                 )
-        x = self.embed_text(input_ids)
+        text = self.embed_text(input_ids)
+        audio = text[:, :0]
         if features is not None:
             if features.shape[0] != batch:
                 raise UserError(f"{features.shape[0]} clips of features for {batch} rows of ids")
-            x = jnp.concatenate([self.embed_audio(features), x], axis=1)
-        return x, visibility(segment_ids, audio_tokens=audio_tokens)
+            audio = self.embed_audio(features)
+            if self.lay_audio is not None:
+                audio = self.lay_audio(audio)
+        seen = visibility(segment_ids, audio_tokens=audio_tokens, clip_ids=clip_ids, clips=clips)
+        return audio, text, seen
 
     def hidden(
         self,
         input_ids: Int[Array, "B T"],
-        features: Float[Array, "B W A D"] | None,
+        features: Float[Array, "B *G W A D"] | None,
         *,
         segment_ids: Int[Array, "B T"],
         positions: Int[Array, "B S"],
         dropout_key: Array | None,
+        clip_ids: Int[Array, "B T"] | None = None,
     ) -> Float[Array, "B T E"]:
         """Final-norm states of the text positions."""
-        x, visible = self.join(input_ids, features, segment_ids=segment_ids, positions=positions)
-        x = self.llama.run(x, positions=positions, visible=visible, dropout_key=dropout_key)
-        return self.llama.norm(x[:, -input_ids.shape[1] :])
+        audio, text, visible = self.join(
+            input_ids,
+            features,
+            segment_ids=segment_ids,
+            positions=positions,
+            clip_ids=clip_ids,
+        )
+        heard, told = audio.shape[1], text.shape[1]
+        parts = [audio, text]
+        if self.attention.text_first:
+            # The order of positions in memory means nothing: RoPE and the mask say what is before
+            # what.
+            parts = [text, audio]
+            positions = jnp.roll(positions, -heard, axis=1)
+            visible = jnp.roll(visible, -heard, axis=(1, 2))
+        x = self.llama.run(
+            jnp.concatenate(parts, axis=1),
+            positions=positions,
+            visible=visible,
+            dropout_key=dropout_key,
+            attend=self.attention.of(heard),
+        )
+        return self.llama.norm(x[:, :told] if self.attention.text_first else x[:, heard:])
 
     def __call__(
         self,
         input_ids: Int[Array, "B T"],
-        features: Float[Array, "B W A D"] | None,
+        features: Float[Array, "B *G W A D"] | None,
         *,
         segment_ids: Int[Array, "B T"],
         positions: Int[Array, "B S"],
         dropout_key: Array | None = None,
+        clip_ids: Int[Array, "B T"] | None = None,
     ) -> Float[Array, "B T V"]:
         """Float32 logits of the text positions."""
         states = self.hidden(
@@ -152,6 +236,7 @@ class LTUAS(nnx.Module):
             segment_ids=segment_ids,
             positions=positions,
             dropout_key=dropout_key,
+            clip_ids=clip_ids,
         )
         return self.llama.unembed(states)
 
@@ -165,7 +250,10 @@ class LTUAS(nnx.Module):
         cache: KVCache,
     ) -> tuple[Float[Array, "B V"], KVCache]:
         """Put a prompt into an empty cache; logits of the token after its last position."""
-        x, visible = self.join(input_ids, features, segment_ids=segment_ids, positions=positions)
+        audio, text, visible = self.join(
+            input_ids, features, segment_ids=segment_ids, positions=positions
+        )
+        x = jnp.concatenate([audio, text], axis=1)
         slots = cache.visible.shape
         if slots[0] != x.shape[0] or slots[1] < x.shape[1]:
             raise UserError(
@@ -176,11 +264,19 @@ class LTUAS(nnx.Module):
         return self.llama.unembed(self.llama.norm(x[:, -1])), cache
 
     def extend(
-        self, ids: Int[Array, "B T"], *, positions: Int[Array, "B T"], cache: KVCache
+        self,
+        ids: Int[Array, "B T"],
+        *,
+        positions: Int[Array, "B T"],
+        cache: KVCache,
+        layers: tuple[nnx.State, ...] | None = None,
     ) -> tuple[Float[Array, "B V"], KVCache]:
-        """Append tokens to every row; logits of the token after the last of them."""
+        """Append tokens to every row; logits of the token after the last of them.
+
+        `layers` are those of the language model apart (`separate_layers`), for a CPU.
+        """
         x = self.embed_text(ids)
-        x, cache = self.llama.extend(x, positions=positions, cache=cache)
+        x, cache = self.llama.extend(x, positions=positions, cache=cache, layers=layers)
         return self.llama.unembed(self.llama.norm(x[:, -1])), cache
 
     def intermediates(
@@ -195,7 +291,10 @@ class LTUAS(nnx.Module):
         time_tr = self.tltr.over_time(features)
         layer_tr = self.tltr.over_layers(time_tr.swapaxes(1, 2))
         tokens = layer_tr.mean(2)
-        x, visible = self.join(input_ids, features, segment_ids=segment_ids, positions=positions)
+        audio, text, visible = self.join(
+            input_ids, features, segment_ids=segment_ids, positions=positions
+        )
+        x = jnp.concatenate([audio, text], axis=1)
         layers, _, _ = self.llama.trace(x, positions=positions, visible=visible)
         return {
             "time_tr": time_tr,

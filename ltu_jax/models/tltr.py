@@ -49,12 +49,14 @@ class TLTR(nnx.Module):
     def over_time(self, features: Float[Array, "B W A D"]) -> Float[Array, "B W A D"]:
         """The time block, applied to each Whisper layer on its own."""
         flat = features.reshape(-1, *features.shape[2:])
-        return rematerialised(self.time_tr, remat=self.remat)(flat).reshape(features.shape)
+        block = rematerialised(self.time_tr, remat=self.remat, looped=False)
+        return block(flat).reshape(features.shape)
 
     def over_layers(self, x: Float[Array, "B A W D"]) -> Float[Array, "B A W D"]:
         """The layer block, applied to each time step on its own."""
         flat = x.reshape(-1, *x.shape[2:])
-        return rematerialised(self.layer_tr, remat=self.remat)(flat).reshape(x.shape)
+        block = rematerialised(self.layer_tr, remat=self.remat, looped=False)
+        return block(flat).reshape(x.shape)
 
     def __call__(self, features: Float[Array, "B W A D"]) -> Float[Array, "B A D"]:
         """LTU-AS: all time steps are kept."""

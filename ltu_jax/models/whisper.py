@@ -25,6 +25,7 @@ from ltu_jax.models.layers import (
     WhisperBlock,
     WhisperMLP,
     fan_in_uniform,
+    gelu,
     normal_002,
     scan_layers,
     stack,
@@ -109,8 +110,8 @@ class Encoder(nnx.Module):
                 f"log-mel of {frames} frames x {mels} bins; this Whisper takes an even number of "
                 f"frames up to {2 * positions.shape[0]} with {self.n_mels} bins"
             )
-        x = jax.nn.gelu(self.conv1(log_mel), approximate=False)
-        x = jax.nn.gelu(self.conv2(x), approximate=False)
+        x = gelu(self.conv1(log_mel))
+        x = gelu(self.conv2(x))
         return x.astype(jnp.float32) + positions[: frames // 2].astype(jnp.float32)
 
     def encode(self, log_mel: Float[Array, "B F M"]) -> Float[Array, "B T D"]:
@@ -129,21 +130,28 @@ class Encoder(nnx.Module):
         _, outputs = scan_layers(self.blocks, lambda block, x, _: _twice(block(x)), x)
         return jnp.concatenate([x[None], outputs]).swapaxes(0, 1)
 
-    def features(self, log_mel: Float[Array, "B F M"]) -> Float[Array, "B W A D"]:
+    def features(self, log_mel: Float[Array, "B *G F M"]) -> Float[Array, "B *G W A D"]:
         """Output of every block, mean over 20 steps: the input of TLTR (facts, behaviour 25).
 
         Pools inside the scan, so the full states of all layers never exist together.
         """
+        if log_mel.ndim == 4:  # several clips a row
+            flat = self.features(log_mel.reshape(-1, *log_mel.shape[2:]))
+            return flat.reshape(*log_mel.shape[:2], *flat.shape[1:])
         x = self.embed(log_mel)
-        batch, steps, size = x.shape
+        steps = x.shape[1]
         if steps % POOL:
             raise UserError(
                 f"log-mel of {log_mel.shape[1]} frames; features need a multiple of {2 * POOL}"
             )
 
+        # A product with a pooling matrix: to cut the steps into groups of 20 would copy all states
+        # into another layout on a TPU, whose tiles have 8 steps.
+        mean = np.repeat(np.eye(steps // POOL, dtype=np.float32), POOL, axis=1) / POOL
+
         def pool(block: WhisperBlock, x: Array, _: None) -> tuple[Array, Array]:
             x = block(x)
-            return x, x.reshape(batch, steps // POOL, POOL, size).mean(2)
+            return x, jnp.einsum("AT,BTD->BAD", mean, x, precision=lax.Precision.HIGHEST)
 
         return scan_layers(self.blocks, pool, x)[1].swapaxes(0, 1)
 

@@ -5,6 +5,7 @@ LlamaTokenizer, DataCollatorForSeq2Seq with 25 audio positions in front), checke
 `tests/golden/text_cases`.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,6 +57,11 @@ class Tokenizer(Protocol):
 
     def token_id(self, token: str) -> int:
         """Return the id of one token by its name; ValueError when the vocabulary lacks it."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Hex SHA-256 of all that decides which ids a text becomes."""
         ...
 
 
@@ -124,6 +130,12 @@ class SentencePieceTokenizer:
         return index
 
     @cached_property
+    def identity(self) -> str:
+        """Hex SHA-256 of the vocabulary and the special tokens."""
+        specials = repr((self.specials, self.bos_id, self.eos_id)).encode()
+        return hashlib.sha256(self.model.serialized_model_proto() + specials).hexdigest()
+
+    @cached_property
     def _by_text(self) -> dict[str, SpecialToken]:
         return {special.text: special for special in self.specials}
 
@@ -161,6 +173,12 @@ class FastTokenizer:
         if index is None:
             raise UserError(f"the tokenizer has no token {token!r}")
         return index
+
+    @cached_property
+    def identity(self) -> str:
+        """Hex SHA-256 of the vocabulary and the special tokens."""
+        content = self.model.to_str() + repr((self.bos_id, self.eos_id))
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:

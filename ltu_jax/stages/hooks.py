@@ -40,8 +40,8 @@ def validation(stage: Stage, *, frozen: Params) -> Callable[[TrainState], dict] 
             shardings = (by_path, param_shardings(stage.mesh, frozen))
             compiled.append(make_eval_step(stage.loss_fn, mesh=stage.mesh, shardings=shardings))
         found = []
-        for batch in pipeline.batches(steps=batches):
-            batch = host_batch_to_global(located(batch), stage.mesh)
+        for batch in located(pipeline, steps=batches):
+            batch = host_batch_to_global(batch, stage.mesh)
             found.append(compiled[0](state.trainable, frozen, batch))
         names = found[0].keys()
         return {f"val_{n}": float(np.mean([float(m[n]) for m in found])) for n in names}
@@ -60,9 +60,7 @@ def samples(
     settings = stage.settings
     if settings.log.samples == 0 or settings.stage == "tagging" or jax.process_count() > 1:
         return None
-    pipeline = _held_out(
-        stage, layout="single", pairs_per_row=1, train_on="answer", lengths=(), rows_per_batch=1
-    )
+    pipeline = _held_out(stage, layout="single", train_on="answer", lengths=(), rows_per_batch=1)
     # Rows of a clip are neighbours: a stride shows different clips.
     stride = max(1, pipeline.rows_per_epoch // settings.log.samples)
     places = [index * stride for index in range(settings.log.samples)]
@@ -89,7 +87,7 @@ def samples(
         )
         step, lines, shown = int(state.step), [], []
         for index, place in enumerate(places):
-            clip = pipeline.contents(place)[0]
+            ((clip, _),) = pipeline.contents(place)
             texts = {
                 "clip": clip,
                 "prompt": tokenizer.decode(prompts[index]),
@@ -114,6 +112,7 @@ def _held_out(stage: Stage, **changes: Any) -> InputPipeline:
     return open_pipeline(
         stage.settings,
         stage.bases,
+        mesh=stage.mesh,
         **{"split": split, "shuffle": False, "group_by_length": 0, **changes},
     )
 

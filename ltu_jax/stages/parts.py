@@ -5,22 +5,18 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from data_pipelines import mixtures
 from data_pipelines.features import fingerprint
-from data_pipelines.input_pipeline import DataConfig, InputPipeline
+from data_pipelines.input_pipeline import InputPipeline
+from ltu_jax.core.distributed import batch_share
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.sharding import make_mesh
-from ltu_jax.core.trees import Params
-from ltu_jax.models import build
+from ltu_jax.core.sharding import check_rows, make_mesh
 from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer
+from ltu_jax.stages.program import data_config, model_functions
 from ltu_jax.stages.settings import StageSettings, missing_weights
 from ltu_jax.training import losses, metrics
-from ltu_jax.weights import ltu_as
 from ltu_jax.weights.bases import open_weights
 from ltu_jax.weights.fingerprint import Fingerprint, of_encoder
 from ltu_jax.weights.store import Weights
@@ -90,133 +86,76 @@ def open_bases(settings: StageSettings) -> Bases:
 
 def assemble(settings: StageSettings, bases: Bases) -> Stage:
     """Model functions, loss and data of a stage."""
-    dtype = jnp.dtype(settings.compute.dtype)
-    pipeline = open_pipeline(settings, bases)
-    encoder = build.whisper(settings.model.whisper, dtype=settings.compute.encoder_dtype)
-
-    def features(frozen: Params, batch: Mapping[str, Any]) -> Any:
-        if "features" in batch:
-            return batch["features"]
-        return encoder.features(losses.under(frozen, "whisper."), batch["log_mel"])
-
-    if settings.stage == "tagging":
-        fns: Any = build.tagger(
-            settings.model.tltr, len(pipeline.labels), dtype=dtype, remat=settings.compute.remat
-        )
-        loss_fn = losses.tagging_loss(fns.logits, features=features)
-    else:
-        fns = build.ltu_as(settings.model.ltu_as(), dtype=dtype, remat=settings.compute.remat)
-        loss_fn = losses.language_loss(fns.hidden, unembed=fns.unembed, features=features)
+    mesh = make_mesh(settings.mesh)
+    check_rows(
+        settings.data.rows_per_batch, mesh=mesh, accumulation=settings.optimizer.accumulation
+    )
+    pipeline = open_pipeline(settings, bases, mesh=mesh)
+    model = model_functions(settings, labels=len(pipeline.labels), mesh=mesh)
     rows = settings.data.epochs * pipeline.rows_per_epoch
     steps = settings.steps or max(1, math.ceil(rows / settings.data.rows_per_batch))
     return Stage(
         settings=settings,
-        mesh=make_mesh(settings.mesh),
+        mesh=mesh,
         bases=bases,
-        fns=fns,
-        features=features,
-        loss_fn=loss_fn,
+        fns=model.fns,
+        features=model.features,
+        loss_fn=model.loss_fn,
         pipeline=pipeline,
         steps=steps,
     )
 
 
 def open_pipeline(
-    settings: StageSettings, bases: Bases, *, tokenizer: Any = None, **changes: Any
+    settings: StageSettings, bases: Bases, *, mesh: Mesh, tokenizer: Any = None, **changes: Any
 ) -> InputPipeline:
     """The training rows of a stage; `changes` replace fields of the `DataConfig` (validation)."""
-    data = settings.data
-    mixture = mixtures.mixture(data.tasks)
-    values = dict(
-        records=data.records,
-        split=data.split,
-        layout=data.layout,
-        cutoff=data.cutoff,
-        pairs_per_row=data.pairs_per_row,
-        rows_per_batch=data.rows_per_batch,
-        train_on=data.train_on,
-        features=data.features,
-        seed=settings.seed,
-        audio_tokens=settings.model.audio_tokens,
-        n_mels=settings.model.whisper.n_mels,
-        tasks=mixture.tasks,
-        datasets=mixture.datasets,
-        lengths=data.lengths,
-        group_by_length=data.group_by_length,
-        feature_fingerprint=bases.fingerprint,
-        workers=data.workers,
-    )
+    share = batch_share(mesh)
     return InputPipeline(
-        DataConfig(**{**values, **changes}),
+        data_config(settings, feature_fingerprint=bases.fingerprint, **changes),
         tokenizer=tokenizer or bases.tokenizer,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=share.index,
+        process_count=share.count,
         clip_fingerprint=bases.clip_fingerprint,
     )
 
 
 def host_batches(stage: Stage, *, start_step: int) -> Iterator[dict[str, np.ndarray]]:
     """This host's training batches from `start_step` on, targets located."""
-    for batch in stage.pipeline.batches(start_step=start_step):
-        yield located(batch)
+    return located(stage.pipeline, start_step=start_step)
 
 
-def located(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The batch as the loss wants it; several hosts must agree on shapes without talking."""
-    if "labels" not in batch:
-        return dict(batch)
-    return losses.with_targets(batch, dense=jax.process_count() > 1)
+def located(
+    pipeline: InputPipeline, *, start_step: int = 0, steps: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches as the loss wants them, of the same shapes on every host."""
+    batches = pipeline.batches(start_step=start_step, steps=steps)
+    for step, batch in enumerate(batches, start=start_step):
+        if "labels" in batch:
+            batch = losses.with_targets(batch, dense=False, most=pipeline.most_targets(step))
+        yield batch
 
 
-def is_adapter(path: str) -> bool:
-    """Whether a parameter belongs to the adapter, which every checkpoint holds."""
-    return ltu_as.is_adapter(path) and not path.startswith("whisper.")
-
-
-def count_work(batch: Mapping[str, np.ndarray], *, audio_tokens: int) -> metrics.StepWork:
-    """What a host batch asks of the model, times the number of hosts."""
-    hosts = jax.process_count()
-    clips = len(next(iter(batch.values()))) * hosts
-    text = int((batch["segment_ids"] > 0).sum()) if "segment_ids" in batch else 0
+def count_work(
+    batch: Mapping[str, np.ndarray], *, audio_tokens: int, parts: int
+) -> metrics.StepWork:
+    """What a host batch asks of the model, times the number of parts of the global batch."""
+    clips = len(next(iter(batch.values())))
+    text = pairs = 0
+    if "segment_ids" in batch:
+        segments = batch["segment_ids"]
+        text = int((segments > 0).sum())
+        pairs = int(segments.max(axis=1).sum())  # the pairs of a row are numbered from 1
+    if "clip_ids" in batch:  # so are its clips, from 0; places that a row leaves empty do not count
+        clips = int((batch["clip_ids"].max(axis=1) + 1).sum())
     wanted = batch.get(losses.TARGETS)
     targets = 0 if wanted is None else int((wanted != losses.IGNORED).sum())
     return metrics.StepWork(
-        clips=clips,
-        audio_tokens=clips * audio_tokens,
-        text_tokens=text * hosts,
-        targets=targets * hosts,
-    )
-
-
-def model_size(stage: Stage) -> metrics.ModelSize:
-    """Matrix sizes of a stage's model, read from its shapes."""
-    settings, shapes = stage.settings, stage.fns.shapes
-    whisper, llama = settings.model.whisper, settings.model.llama
-
-    def scalars(*needles: str, without: tuple[str, ...] = ()) -> int:
-        chosen = (
-            math.prod(leaf.shape)
-            for path, leaf in shapes.items()
-            if all(n in path for n in needles) and not any(n in path for n in without)
-        )
-        return sum(chosen)
-
-    on_the_fly = settings.data.features == "on_the_fly"
-    trained = [flag for pattern, flag in settings.trainable if pattern.startswith("tltr")]
-    return metrics.ModelSize(
-        llm_layers=scalars("llama.layers.", ".kernel"),
-        llm_depth=0 if llama is None else llama.num_hidden_layers,
-        attention_width=0 if llama is None else llama.num_attention_heads * llama.head_dim,
-        vocab_head=0 if llama is None else llama.vocab_size * llama.hidden_size,
-        lora=scalars(".lora_"),
-        tltr=scalars("tltr.", "kernel"),
-        tltr_trained=trained == [True],
-        audio_proj=scalars("audio_proj.kernel"),
-        whisper_layers=whisper.n_audio_layer,
-        encoder=12 * whisper.n_audio_state**2 * whisper.n_audio_layer if on_the_fly else 0,
-        encoder_frames=500,
-        encoder_depth=whisper.n_audio_layer,
-        encoder_width=whisper.n_audio_state,
+        clips=clips * parts,
+        pairs=pairs * parts,
+        audio_tokens=clips * audio_tokens * parts,
+        text_tokens=text * parts,
+        targets=targets * parts,
     )
 
 

@@ -12,31 +12,31 @@ from typing import Any
 
 import jax
 
-from ltu_jax.core.distributed import is_main
+from ltu_jax.core.distributed import batch_share, is_main, together
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
-from ltu_jax.core.sharding import param_shardings
 from ltu_jax.stages import hooks as stage_hooks
+from ltu_jax.stages.agreement import agree_at_the_end, agree_on_files
+from ltu_jax.stages.options import keep_compiled
 from ltu_jax.stages.parts import (
     Stage,
     assemble,
     count_work,
     host_batches,
-    is_adapter,
     leaves,
-    model_size,
     open_bases,
 )
+from ltu_jax.stages.program import compile_step, is_adapter, model_size, split_parameters
 from ltu_jax.stages.settings import StageSettings
 from ltu_jax.stages.start import place_bases, starting_adapter
-from ltu_jax.training import checkpoint, losses, metrics
+from ltu_jax.training import checkpoint, metrics
 from ltu_jax.training.logs import RunLog
 from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
 from ltu_jax.training.optimizer import learning_rate, make_optimizer
-from ltu_jax.training.state import create_state, split_trainable, state_shardings
-from ltu_jax.training.step import make_train_step
-from ltu_jax.weights.bases import base_entry
+from ltu_jax.training.state import create_state
+from ltu_jax.weights.bases import base_entry, place
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
+from ltu_jax.weights.tensors import as_tensors
 
 
 def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcome | None:
@@ -52,37 +52,43 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     Raises:
         UserError: missing weights, a start that is refused, a run folder of another config.
     """
-    if settings.compute.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", settings.compute.compilation_cache)
+    keep_compiled(settings.compute.compilation_cache)
     run_dir = Path(settings.run_dir)
-    bases = open_bases(settings)
-    stage = assemble(settings, bases)
+    with together(f"{settings.stage} cannot start"):
+        bases = open_bases(settings)
+        stage = assemble(settings, bases)
+    agree_on_files(stage)
     saved = checkpoint.steps_in(run_dir)
     if saved and saved[-1] == stage.steps:
-        _, metadata = checkpoint.read_metadata(run_dir)
-        refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
+        with together(f"{settings.stage} cannot go on"):
+            _, metadata = checkpoint.read_metadata(run_dir)
+            refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
         return None
     clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
-    adapter = starting_adapter(stage, resume=bool(saved))
+    with together(f"{settings.stage} cannot start"):
+        adapter = starting_adapter(stage, resume=bool(saved))
     params = {**adapter, **place_bases(stage)}
-    trainable, frozen = split_trainable(losses.without(params, "whisper."), settings.trainable)
-    frozen |= {path: leaf for path, leaf in params.items() if path.startswith("whisper.")}
+    trainable, frozen = split_parameters(params, settings)
     tx = make_optimizer(settings.optimizer, paths=trainable, steps=stage.steps)
     state = create_state(trainable, tx, mesh=stage.mesh)
     if saved:
         state, metadata = checkpoint.restore(run_dir, like=state, mesh=stage.mesh)
-        refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
+        with together(f"{settings.stage} cannot go on"):
+            refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
     frozen_adapter = {path: leaf for path, leaf in frozen.items() if is_adapter(path)}
-    step_fn = make_train_step(
-        stage.loss_fn,
-        tx,
-        mesh=stage.mesh,
-        shardings=(state_shardings(state, mesh=stage.mesh), param_shardings(stage.mesh, frozen)),
-        accumulation=settings.optimizer.accumulation,
+    # Left on the host they would travel to the devices in every step.
+    frozen_adapter = place(
+        as_tensors(frozen_adapter), mesh=stage.mesh, dtypes=dict.fromkeys(frozen_adapter, "float32")
     )
+    frozen |= frozen_adapter
+    step_fn = compile_step(settings, stage.loss_fn, tx, state=state, frozen=frozen, mesh=stage.mesh)
     log = RunLog(run_dir, tensorboard=settings.log.tensorboard) if is_main() else None
     if is_main():
         write_json(run_dir / "config.json", resolved)
+    rows = stage.pipeline.report()
+    if log is not None and rows is not None:
+        print(f"{settings.stage}: {rows}", flush=True)
+        log.row(int(state.step), {"rows": dataclasses.asdict(rows)})
     peak, peak_source = metrics.peak_flops(override=settings.log.peak_flops)
     described = describe(
         stage,
@@ -106,8 +112,12 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         save=save,
         validate=stage_hooks.validation(stage, frozen=frozen),
         samples=stage_hooks.samples(stage, frozen=frozen, log=log),
-        work=functools.partial(count_work, audio_tokens=settings.model.audio_tokens),
-        flops=functools.partial(metrics.model_flops, model_size(stage)),
+        work=functools.partial(
+            count_work,
+            audio_tokens=settings.model.audio_tokens,
+            parts=batch_share(stage.mesh).count,
+        ),
+        flops=functools.partial(metrics.model_flops, model_size(settings, stage.fns.shapes)),
         rate=lambda step: float(rate(step)),
     )
     outcome = run_loop(
@@ -131,6 +141,7 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     )
     if log is not None:
         log.close()
+    agree_at_the_end(step=int(outcome.state.step), last_loss=outcome.last_loss, resolved=resolved)
     return outcome
 
 
@@ -174,7 +185,9 @@ def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run
         UserError: names the keys that differ, with both values.
     """
     free = ("run_dir", "mesh.", "log.", "checkpoint.", "compute.compilation_cache", "weights.",
-            "data.workers", "data.records", "init_from")  # fmt: skip
+            "data.workers", "data.records", "init_from",
+            # how the same numbers are computed, up to rounding
+            "compute.remat", "compute.attention", "compute.loss_chunk")  # fmt: skip
     before, after = leaves(saved), leaves(now)
     differing = [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"

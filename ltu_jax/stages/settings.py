@@ -13,6 +13,7 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig
+from ltu_jax.models.attention import BACKENDS
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
@@ -24,6 +25,7 @@ from ltu_jax.training.optimizer import OptimizerConfig
 
 STAGES = ("tagging", "stage1", "stage2", "stage3")
 DTYPES = ("float32", "bfloat16", "float16")
+BASE_DTYPES = (*DTYPES, "int8")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,9 @@ class DataSettings:
     tasks: str
     layout: str
     cutoff: int
-    pairs_per_row: int
+    pairs_per_clip: int
+    clips_per_row: int
+    row_tokens: int
     rows_per_batch: int
     train_on: str
     features: str
@@ -87,11 +91,14 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeSettings:
-    """Precision, recomputation, and where compiled programs are kept."""
+    """Precision, memory, kernels, and where compiled programs are kept."""
 
     dtype: str
+    base_dtype: str
     encoder_dtype: str
     remat: str
+    attention: str
+    loss_chunk: int
     compilation_cache: str
 
 
@@ -124,11 +131,18 @@ class StageSettings:
             raise UserError(f"data.layout is {self.data.layout!r}; the tagging stage needs 'tags'")
         if self.stage != "tagging" and self.data.layout == "tags":
             raise UserError(f"data.layout 'tags' has no text; {self.stage} needs another one")
-        for name in ("dtype", "encoder_dtype"):
-            if getattr(self.compute, name) not in DTYPES:
+        for name, known in (
+            ("dtype", DTYPES),
+            ("base_dtype", BASE_DTYPES),
+            ("encoder_dtype", DTYPES),
+            ("attention", BACKENDS),
+        ):
+            if getattr(self.compute, name) not in known:
                 raise UserError(
-                    f"compute.{name} is {getattr(self.compute, name)!r}; use {', '.join(DTYPES)}"
+                    f"compute.{name} is {getattr(self.compute, name)!r}; use {', '.join(known)}"
                 )
+        if self.compute.loss_chunk < 0:
+            raise UserError(f"compute.loss_chunk is {self.compute.loss_chunk}; use 0 or more")
         if self.steps < 0 or self.log.every < 1 or self.checkpoint.keep < 1:
             raise UserError(
                 f"steps is {self.steps}, log.every {self.log.every}, checkpoint.keep "

@@ -7,18 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array
 from ltu_jax.core.distributed import is_main
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import Params, shorten
-from ltu_jax.stages.parts import Stage, is_adapter
+from ltu_jax.stages.options import place_llama
+from ltu_jax.stages.parts import Stage
+from ltu_jax.stages.program import is_adapter, resident_dtype
 from ltu_jax.stages.settings import StageSettings
 from ltu_jax.training import checkpoint
 from ltu_jax.weights.bases import place
-from ltu_jax.weights.store import check_against, is_weights_dir, load_weights, read_header
+from ltu_jax.weights.store import is_weights_dir, load_weights, read_header
 from ltu_jax.weights.whisper_at import LABELS, read_labels
 
 # What each stage must find where it starts from (prefixes of parameter paths).
@@ -172,20 +173,24 @@ def _same_labels(found: Found, labels: Sequence[str]) -> bool:
 
 
 def place_bases(stage: Stage) -> Params:
-    """Base parameters on the mesh: LLaMA in the compute dtype; the encoder if the step runs it."""
+    """Base parameters on the mesh: LLaMA in compute.base_dtype; the encoder if the step runs it."""
     settings, bases = stage.settings, stage.bases
     placed: Params = {}
     if bases.llama is not None:
         wanted = {p: leaf for p, leaf in stage.fns.shapes.items() if not is_adapter(p)}
-        check_against(wanted, bases.llama.params, what=str(bases.llama.path))
-        dtypes = dict.fromkeys(wanted, jnp.dtype(settings.compute.dtype))
-        placed |= place(bases.llama.params.tensors, mesh=stage.mesh, dtypes=dtypes)
+        placed |= place_llama(
+            bases.llama.params.tensors,
+            wanted,
+            settings=settings,
+            mesh=stage.mesh,
+            what=str(bases.llama.path),
+        )
     if settings.data.features == "on_the_fly":
         encoder = {
             f"whisper.{name}": tensor
             for name, tensor in bases.whisper.params.tensors.items()
             if name.startswith("encoder.")
         }
-        dtypes = dict.fromkeys(encoder, jnp.dtype(settings.compute.encoder_dtype))
+        dtypes = {path: resident_dtype(path, leaf, settings) for path, leaf in encoder.items()}
         placed |= place(encoder, mesh=stage.mesh, dtypes=dtypes)
     return placed

@@ -13,15 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ltu_jax.core.axes import Array
-from ltu_jax.core.distributed import host_batch_to_global, is_main
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.distributed import AgreedError, Votes, host_batch_to_global, is_main
 from ltu_jax.core.trees import Params
 from ltu_jax.training.logs import RunLog
 from ltu_jax.training.metrics import StepWork
@@ -68,6 +65,7 @@ class Outcome:
     last_loss: float
     validation: dict[str, float]
     tokens_per_second: float
+    pairs_per_second: float
     steps_per_second: float
     mfu: float
 
@@ -95,11 +93,12 @@ def run_loop(
         title: shown beside the progress bar.
 
     Raises:
-        UserError: the loss is not finite; the last checkpoint is left untouched.
+        AgreedError: the loss is not finite; the last checkpoint is left untouched.
     """
     started, first_step = time.monotonic(), int(state.step)
     meter = _Meter(peak_flops=peak_flops, flops=hooks.flops)
     losses: list[float] = []
+    votes = Votes()
     validation: dict[str, float] = {}
     waiting: tuple[int, dict[str, Array], StepWork, tuple] | None = None
     bar = tqdm(
@@ -111,7 +110,7 @@ def run_loop(
         values = {name: float(value) for name, value in metrics.items()}
         meter.add(work, shapes)
         if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
-            raise UserError(
+            raise AgreedError(  # these numbers are the same on every process
                 f"{title}: loss {values['loss']} and gradient norm {values['grad_norm']} at step "
                 f"{step}; lower optimizer.learning_rate or look at the data of this step"
             )
@@ -134,7 +133,7 @@ def run_loop(
             if waiting is not None:
                 read(waiting)
             waiting = (step, metrics, work, shapes)
-            stop = _anyone(bool(received))
+            stop = votes.cast(bool(received))
             last = step + 1 == schedule.steps or stop
             due = [
                 every and (step + 1) % every == 0
@@ -174,7 +173,7 @@ class _Meter:
     def __init__(self, *, peak_flops: float, flops: Callable[[StepWork], float]) -> None:
         self._peak, self._flops = peak_flops, flops
         self._seen: set[tuple] = set()
-        self._rows: list[tuple[float, int, float]] = []
+        self._rows: list[tuple[float, int, int, float]] = []
         self._last = time.monotonic()
 
     def restart(self) -> None:
@@ -183,27 +182,29 @@ class _Meter:
     def add(self, work: StepWork, shapes: tuple) -> None:
         now = time.monotonic()
         if shapes in self._seen:
-            self._rows.append((now - self._last, work.tokens, self._flops(work)))
+            self._rows.append((now - self._last, work.tokens, work.pairs, self._flops(work)))
         self._seen.add(shapes)
         self._last = now
 
     def pace(self) -> float:
-        recent = [seconds for seconds, _, _ in self._rows[-_WINDOW:]]
+        recent = [seconds for seconds, *_ in self._rows[-_WINDOW:]]
         return float(np.mean(recent)) if recent else 0.0
 
     def rates(self, rows: int = _WINDOW) -> dict[str, float]:
         chosen = self._rows[-rows:] if rows else self._rows
         if not chosen:
             return {}
-        seconds, tokens, flops = np.sum(np.asarray(chosen, np.float64), axis=0)
+        seconds, tokens, pairs, flops = np.sum(np.asarray(chosen, np.float64), axis=0)
         return {
             "steps_per_second": len(chosen) / seconds,
             "tokens_per_second": tokens / seconds,
+            "pairs_per_second": pairs / seconds,
             "mfu": flops / seconds / self._peak,
         }
 
     def summary(self) -> dict[str, float]:
-        zeros = {"steps_per_second": 0.0, "tokens_per_second": 0.0, "mfu": 0.0}
+        names = ("steps_per_second", "tokens_per_second", "pairs_per_second", "mfu")
+        zeros = dict.fromkeys(names, 0.0)
         return {**zeros, **self.rates(rows=0)}
 
 
@@ -226,10 +227,3 @@ def _stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _anyone(flag: bool) -> bool:
-    """Whether any process saw the flag, so that all of them stop after the same step."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())

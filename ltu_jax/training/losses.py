@@ -13,10 +13,12 @@ import numpy as np
 
 from ltu_jax.core.axes import Array, Float, Int
 from ltu_jax.core.trees import Params, merge
+from ltu_jax.training.chunked import chunked_sums
 
 IGNORED = -100
 POSITIONS = "target_positions"
 TARGETS = "target_ids"
+HEAD = ("llama.embed_tokens.", "llama.lm_head.")  # what the vocabulary head may be made of
 # The share of a row's length that its targets may fill, per bucket: few shapes to compile, and
 # the last one always suffices.
 _BUCKETS = (0.375, 0.75, 1.0)
@@ -25,13 +27,20 @@ _MULTIPLE = 8
 Features = Callable[[Params, Mapping[str, Array]], Float[Array, "B W A D"]]
 
 
-def with_targets(batch: Mapping[str, np.ndarray], *, dense: bool) -> dict[str, np.ndarray]:
+def with_targets(
+    batch: Mapping[str, np.ndarray], *, dense: bool, most: int = 0
+) -> dict[str, np.ndarray]:
     """Replace host "labels" by the positions and ids of their targets.
 
     The vocabulary head is the dearest layer per token, so it runs at target positions only. All
     rows get P places: with `dense` P = T - 1; otherwise the smallest bucket of T that holds the
-    row with the most targets, so nothing is ever cut. Several processes must use `dense`, because
-    each sees only its own rows and all must agree on P.
+    row with the most targets, so nothing is ever cut. Several processes must agree on P though
+    each sees only its own rows: they give the same `most`, or use `dense`.
+
+    Args:
+        batch: what the input pipeline yields.
+        dense: see above.
+        most: targets that some row of another process has.
 
     Returns:
         the batch with int32 "target_positions" [B, P] (position t that predicts) and "target_ids"
@@ -40,7 +49,8 @@ def with_targets(batch: Mapping[str, np.ndarray], *, dense: bool) -> dict[str, n
     shifted = np.asarray(batch["labels"])[:, 1:]
     wanted = shifted != IGNORED
     length = shifted.shape[1]
-    places = length if dense else _bucket(int(wanted.sum(axis=1).max(initial=0)), length=length)
+    most = int(wanted.sum(axis=1).max(initial=most))
+    places = length if dense else _bucket(most, length=length)
     # A stable sort of "not wanted" brings the wanted positions to the front, in order.
     positions = np.argsort(~wanted, axis=1, kind="stable")[:, :places].astype(np.int32)
     ids = np.take_along_axis(shifted, positions, axis=1).astype(np.int32)
@@ -55,13 +65,26 @@ def cross_entropy(
 
     A batch without targets has loss 0.
     """
+    loss, hits = summed_cross_entropy(logits, targets)
+    count = jnp.maximum(jnp.sum(targets != IGNORED), 1).astype(jnp.float32)
+    return loss / count, hits / count
+
+
+def summed_cross_entropy(
+    logits: Float[Array, "B P V"], targets: Int[Array, "B P"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Sum of negative log-likelihoods and number of hits over targets that are not -100."""
     logits = logits.astype(jnp.float32)
     valid = targets != IGNORED
     chosen = jnp.take_along_axis(logits, jnp.where(valid, targets, 0)[..., None], axis=-1)[..., 0]
     losses = jax.nn.logsumexp(logits, axis=-1) - chosen
-    count = jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
     hits = (jax.lax.stop_gradient(logits).max(axis=-1) == chosen) & valid
-    return jnp.sum(jnp.where(valid, losses, 0.0)) / count, jnp.sum(hits) / count
+    return jnp.sum(jnp.where(valid, losses, 0.0)), jnp.sum(hits).astype(jnp.float32)
+
+
+def count_targets(batch: Mapping[str, Array]) -> Int[Array, ""]:
+    """Targets of a batch: the weight of its mean in a mean over all tokens of a step."""
+    return jnp.sum(batch[TARGETS] != IGNORED)
 
 
 def language_loss(
@@ -69,19 +92,23 @@ def language_loss(
     *,
     unembed: Callable[[Params, Array], Float[Array, "B P V"]],
     features: Features,
+    chunk: int = 0,
 ) -> Callable:
     """Loss of the language stages, for `make_train_step`.
 
     Args:
         hidden: `hidden(params, input_ids, audio_features, *, segment_ids, positions,
-            dropout_key)` -> final-norm states of the text positions.
+            dropout_key)` -> final-norm states of the text positions; also `clip_ids` where a
+            batch has them.
         unembed: vocabulary head.
         features: `features(frozen, batch)` -> audio features; nothing in it is differentiated.
+        chunk: target positions of a row whose logits exist at a time; 0 for all of them.
     """
 
     def loss_fn(trainable: Params, frozen: Params, batch: Mapping[str, Array], key: Array | None):
         audio = jax.lax.stop_gradient(features(frozen, batch))
         params = merge(trainable, without(frozen, "whisper."))
+        several = {"clip_ids": batch["clip_ids"]} if "clip_ids" in batch else {}
         states = hidden(
             params,
             batch["input_ids"],
@@ -89,10 +116,26 @@ def language_loss(
             segment_ids=batch["segment_ids"],
             positions=batch["positions"],
             dropout_key=key,
+            **several,
         )
         picked = jnp.take_along_axis(states, batch[POSITIONS][..., None], axis=1)
-        loss, accuracy = cross_entropy(unembed(params, picked), batch[TARGETS])
-        return loss, {"token_accuracy": accuracy}
+        targets = batch[TARGETS]
+        if chunk == 0 or chunk >= targets.shape[1]:
+            loss, accuracy = cross_entropy(unembed(params, picked), targets)
+            return loss, {"token_accuracy": accuracy}
+        head = {path: leaf for path, leaf in trainable.items() if path.startswith(HEAD)}
+        loss, hits = chunked_sums(
+            picked,
+            targets,
+            unembed=unembed,
+            trainable=head,
+            frozen={path: leaf for path, leaf in params.items() if path not in head},
+            sums=summed_cross_entropy,
+            ignored=IGNORED,
+            chunk=chunk,
+        )
+        count = jnp.maximum(jnp.sum(targets != IGNORED), 1).astype(jnp.float32)
+        return loss / count, {"token_accuracy": hits / count}
 
     return loss_fn
 

@@ -29,6 +29,7 @@ class StepWork:
     """What one optimiser step has to process, counted on the host from the batch itself."""
 
     clips: int
+    pairs: int
     audio_tokens: int
     text_tokens: int
     targets: int
@@ -38,12 +39,29 @@ class StepWork:
         """Positions of the language model that are not padding."""
         return self.audio_tokens + self.text_tokens
 
+    @property
+    def context(self) -> float:
+        """Mean length of what a pair sees: its clip's audio and its own text."""
+        return self.audio_tokens / max(1, self.clips) + self.text_tokens / max(1, self.pairs)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSize:
     """The counts that model FLOPs follow from; parameters are numbers of scalars in matrices.
 
-    `llm_layers` and `lora` are summed over layers; `encoder` is 0 when features are stored.
+    Attributes:
+        llm_layers, lora: summed over layers.
+        llm_depth, attention_width: layers, and query heads x head size.
+        vocab_head: width x vocabulary.
+        tltr_block: of one of the two equal blocks.
+        tltr_width: D.
+        tltr_trained: whether gradients are made for the TLTR.
+        tltr_pooled: the layer block sees the mean over time (tagging), not every time step.
+        audio_proj, label_head: of the layer behind the TLTR, 0 where there is none.
+        whisper_layers: how many layers of features the TLTR sees.
+        encoder, encoder_stem: blocks summed over layers, and FLOPs of both convolutions per clip;
+            0 when features are stored.
+        encoder_frames, encoder_depth, encoder_width: of the encoder's attention.
     """
 
     llm_layers: int
@@ -51,11 +69,15 @@ class ModelSize:
     attention_width: int
     vocab_head: int
     lora: int
-    tltr: int
+    tltr_block: int
+    tltr_width: int
     tltr_trained: bool
+    tltr_pooled: bool
     audio_proj: int
+    label_head: int
     whisper_layers: int
     encoder: int
+    encoder_stem: int
     encoder_frames: int
     encoder_depth: int
     encoder_width: int
@@ -64,26 +86,42 @@ class ModelSize:
 def model_flops(size: ModelSize, work: StepWork) -> float:
     """FLOPs that the maths of one training step needs; recomputation and padding do not count.
 
-    A matrix of n scalars costs 2n per token forward and 2n for the gradient of its input. A frozen
-    matrix stops there (4n); a trained one adds 2n for its own gradient (6n). So the frozen LLaMA
-    is 4n per audio or text token, the head 4n per target, LoRA and projection 6n per token, the
-    TLTR 6n per (layer, step) it sees or 2n when frozen (no gradient passes below it), the frozen
-    Whisper encoder 2n per frame. Attention scores and values are 12 x length x width per token and
-    layer when differentiated, 4 x when not, counted dense at the mean row length.
+    The one formula of the trainer's MFU, the planner and the benchmarks. A matrix of n scalars
+    costs 2n per token forward, 2n for the gradient of its input and 2n for its own gradient:
+
+        frozen LLaMA layers, head   4n   per audio or text token; per target
+        LoRA                        6n   per token
+        projection                  6n   per audio token; 4n where the TLTR is frozen
+        TLTR                        6n   per (layer, step) of features; 2n where it is frozen
+        label head                  6n   per clip (tagging)
+        frozen Whisper encoder      2n   per frame, with its two convolutions
+
+    Attention scores and values are 4 x length x width per token and layer forward and 12 when
+    differentiated, counted dense (as MFU usually is): a token of the language model over its
+    clip's audio and its own pair, not over other pairs of the row.
     """
-    audio, tokens = work.audio_tokens, work.tokens
-    mean_row = tokens / max(1, work.clips)
-    llm = tokens * (4 * size.llm_layers + 6 * size.lora)
-    attention = 12 * mean_row * size.attention_width * size.llm_depth * tokens
+    audio = work.audio_tokens
+    llm = work.tokens * (4 * size.llm_layers + 6 * size.lora)
+    attention = 12 * work.context * size.attention_width * size.llm_depth * work.tokens
     head = 4 * size.vocab_head * work.targets
-    seen = audio * size.whisper_layers
-    tltr = seen * (6 if size.tltr_trained else 2) * size.tltr
-    projection = 6 * size.audio_proj * audio
+    projection = (6 if size.tltr_trained else 4) * size.audio_proj * audio
+    labels = 6 * size.label_head * work.clips
     frames = work.clips * size.encoder_frames
-    encoder = frames * 2 * size.encoder
+    encoder = work.clips * size.encoder_stem + frames * 2 * size.encoder
     if size.encoder:
         encoder += frames * 4 * size.encoder_frames * size.encoder_width * size.encoder_depth
-    return float(llm + attention + head + tltr + projection + encoder)
+    return float(llm + attention + head + _tltr(size, work) + projection + labels + encoder)
+
+
+def _tltr(size: ModelSize, work: StepWork) -> float:
+    width, layers = size.tltr_width, size.whisper_layers
+    steps = work.audio_tokens / max(1, work.clips)
+    over_time = work.audio_tokens * layers
+    over_layers = work.clips * layers if size.tltr_pooled else over_time
+    forward = over_time * (2 * size.tltr_block + 4 * steps * width)
+    forward += over_layers * (2 * size.tltr_block + 4 * layers * width)
+    # Even the first products need the gradient of their input: it is a trained LayerNorm's output.
+    return (3 if size.tltr_trained else 1) * forward
 
 
 def peak_flops(*, override: float = 0.0) -> tuple[float, str]:

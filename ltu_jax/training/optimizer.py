@@ -16,6 +16,9 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import label
 
 SCHEDULES = ("linear", "cosine", "constant")
+# "micro": the mean of the micro-batches' means over their targets, as the official trainer has it.
+# "token": the sum over all targets of the step by their number, however they are cut.
+LOSS_MEANS = ("micro", "token")
 # torch.nn.utils.clip_grad_norm_ divides by (norm + 1e-6), which at a norm near the limit is not
 # the same as dividing by the norm.
 _CLIP_EPS = 1e-6
@@ -26,7 +29,8 @@ class OptimizerConfig:
     """AdamW, its schedule and the relative rates of parameter groups.
 
     `group_multipliers` is an ordered table (path pattern, factor on the learning rate) over the
-    trainable parameters; an empty table means one rate for all.
+    trainable parameters; an empty table means one rate for all. `loss_mean` is a name of
+    `LOSS_MEANS`: what the loss of a step is when it has several micro-batches.
     """
 
     learning_rate: float
@@ -39,11 +43,16 @@ class OptimizerConfig:
     weight_decay: float
     clip_norm: float
     accumulation: int
+    loss_mean: str
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise UserError(
                 f"optimizer.schedule is {self.schedule!r}; use one of {', '.join(SCHEDULES)}"
+            )
+        if self.loss_mean not in LOSS_MEANS:
+            raise UserError(
+                f"optimizer.loss_mean is {self.loss_mean!r}; use one of {', '.join(LOSS_MEANS)}"
             )
         for name in ("learning_rate", "eps", "clip_norm"):
             if not getattr(self, name) > 0:

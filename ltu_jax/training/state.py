@@ -1,7 +1,7 @@
 """What training changes (step, trained parameters, optimiser state) and where it lies."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,13 +38,23 @@ def split_trainable(
 def create_state(trainable: Params, tx: optax.GradientTransformation, *, mesh: Mesh) -> TrainState:
     """Fresh state at step 0 on `mesh`; trainable parameters become float32 masters."""
 
+    make = _maker(tx)
+    shardings = state_shardings(jax.eval_shape(make, dict(trainable)), mesh=mesh)
+    return jax.jit(make, out_shardings=shardings)(dict(trainable))
+
+
+def abstract_state(trainable: Mapping[str, Any], tx: optax.GradientTransformation) -> TrainState:
+    """Shapes of the state that `create_state` would make."""
+    return jax.eval_shape(_maker(tx), dict(trainable))
+
+
+def _maker(tx: optax.GradientTransformation) -> Callable[[Params], TrainState]:
     def make(params: Params) -> TrainState:
         masters = {path: jnp.asarray(leaf, jnp.float32) for path, leaf in params.items()}
         step = jnp.zeros((), jnp.int32)
         return TrainState(step=step, trainable=masters, opt_state=tx.init(masters))
 
-    shardings = state_shardings(jax.eval_shape(make, dict(trainable)), mesh=mesh)
-    return jax.jit(make, out_shardings=shardings)(dict(trainable))
+    return make
 
 
 def state_shardings(state: TrainState, *, mesh: Mesh) -> TrainState:

@@ -32,6 +32,7 @@ def make_train_step(
     mesh: Mesh,
     shardings: tuple[TrainState, Mapping[str, NamedSharding]],
     accumulation: int,
+    weigh: Callable[[Batch], Array] | None = None,
 ) -> StepFn:
     """Compile `(state, frozen, batch, key) -> (state, metrics)`; the old state is donated.
 
@@ -43,6 +44,8 @@ def make_train_step(
         accumulation: micro-batches per step. Micro-batch i has rows i, i + accumulation, ... so
             that every device has rows of each, and the gradient is the mean of the micro-batch
             means (facts 14), not one mean over all tokens.
+        weigh: weight of a micro-batch in that mean, such as `losses.count_targets` for one mean
+            over all tokens; None for equal weights.
 
     The metrics are those of `loss_fn` averaged over micro-batches plus "loss" and "grad_norm"
     (before clipping). `key` is folded with the step, so a resumed run draws the same dropout.
@@ -55,23 +58,33 @@ def make_train_step(
             (loss, metrics), grads = grad_fn(state.trainable, frozen, batch, key)
             return loss, metrics, grads
         micro = _micro_batches(batch, accumulation=accumulation, mesh=mesh)
+        if weigh is not None:
+            weights = jax.vmap(weigh)(micro).astype(jnp.float32)
+            shares = weights / jnp.maximum(weights.sum(), 1)
 
         def add(total, inputs):
             index, part = inputs
             fresh = jax.random.fold_in(key, index)
             (loss, metrics), grads = grad_fn(state.trainable, frozen, part, fresh)
-            return jax.tree.map(jnp.add, total, (loss, metrics, grads)), None
+            found = (loss, metrics, grads)
+            if weigh is not None:
+                found = jax.tree.map(lambda leaf: leaf * shares[index], found)
+            return jax.tree.map(jnp.add, total, found), None
 
         first = jax.tree.map(lambda leaf: leaf[0], micro)
         shapes = jax.eval_shape(grad_fn, state.trainable, frozen, first, key)
         (loss, metrics), grads = shapes
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (loss, metrics, grads))
         total, _ = jax.lax.scan(add, zeros, (jnp.arange(accumulation), micro))
+        if weigh is not None:
+            return total
         return jax.tree.map(lambda leaf: leaf / accumulation, total)
 
     def step(state: TrainState, frozen: Params, batch: Batch, key: Array):
         key = jax.random.fold_in(key, state.step)
-        loss, metrics, grads = gradients(state, frozen, batch, key)
+        # So that the model can say how its activations lie (`keep_rows_apart`).
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            loss, metrics, grads = gradients(state, frozen, batch, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
         metrics = {**metrics, "loss": loss, "grad_norm": global_norm(grads)}
@@ -102,6 +115,16 @@ def make_eval_step(
         in_shardings=(dict(trainable_sharding), dict(frozen_sharding), batch_sharding(mesh)),
         out_shardings=replicated(mesh),
     )
+
+
+def micro_shapes(
+    batch: Mapping[str, jax.ShapeDtypeStruct], *, accumulation: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of one micro-batch of a global batch of these shapes."""
+    return {
+        name: jax.ShapeDtypeStruct((leaf.shape[0] // accumulation, *leaf.shape[1:]), leaf.dtype)
+        for name, leaf in batch.items()
+    }
 
 
 def _micro_batches(batch: Batch, *, accumulation: int, mesh: Mesh) -> dict[str, Array]:

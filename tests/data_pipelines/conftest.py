@@ -17,12 +17,15 @@ def clips(tmp_path_factory) -> list[Clip]:
 
 
 @pytest.fixture(scope="session")
-def records_dir(clips, tmp_path_factory) -> Path:
-    """Their records, two shards a split. Read only."""
+def records_dir(clips, tokenizer, tmp_path_factory) -> Path:
+    """Their records, two shards a split, with the tokens of every pair. Read only."""
+    from data_pipelines.token_lengths import token_lengths
     from data_pipelines.write_records import write_records
 
     out = tmp_path_factory.mktemp("written") / "records"
     write_records(clips, out, tag_labels=records_corpus.LABELS, shards=2)
+    for split in ("train", "val"):
+        token_lengths(out, split=split, tokenizer=tokenizer, show=False)
     return out
 
 

@@ -49,8 +49,9 @@ def with_features(clips, whisper_dir, tmp_path_factory):
 
 def _pipeline(directory, **changes):
     config = dict(
-        records=str(directory), split="train", layout="grouped", cutoff=64, pairs_per_row=2,
-        rows_per_batch=4, train_on="all", features="stored", seed=0, audio_tokens=25, n_mels=80,
+        records=str(directory), split="train", layout="grouped", cutoff=64, pairs_per_clip=2,
+        clips_per_row=1, rows_per_batch=4, train_on="all", features="stored", seed=0,
+        audio_tokens=25, n_mels=80,
     )  # fmt: skip
     return config | changes
 
@@ -72,7 +73,7 @@ def test_stored_features_are_those_of_the_step(
         np.testing.assert_array_equal(batch["input_ids"], other["input_ids"])
         computed = jax.jit(fns.features)(params, other["log_mel"])
         np.testing.assert_allclose(batch["features"], computed, rtol=0, atol=5e-5)
-        clip, _ = stored.contents(4 * step)
+        clip, _ = stored.contents(4 * step)[0]
         samples, _ = soundfile.read(by_id[clip].audio, dtype="float32")
         direct = fns.features(params, audio.model_log_mel(samples, n_mels=80).log_mel[None])
         np.testing.assert_allclose(batch["features"][0], direct[0], rtol=0, atol=5e-5)

@@ -23,8 +23,9 @@ CUTOFF = 120  # cuts the longest few of the tiny corpus's pairs
 
 def _config(records_dir, **changes) -> DataConfig:
     values = dict(
-        records=str(records_dir), split="train", layout="grouped", cutoff=CUTOFF, pairs_per_row=1,
-        rows_per_batch=4, train_on="all", features="on_the_fly", seed=3, audio_tokens=A, n_mels=80,
+        records=str(records_dir), split="train", layout="grouped", cutoff=CUTOFF, pairs_per_clip=1,
+        clips_per_row=1, rows_per_batch=4, train_on="all", features="on_the_fly", seed=3,
+        audio_tokens=A, n_mels=80,
     )  # fmt: skip
     return DataConfig(**values | changes)
 
@@ -68,7 +69,7 @@ def by_id(clips):
 def test_the_reference_layout_is_the_official_collator(records_dir, tokenizer, by_id):
     pipeline = _open(records_dir, tokenizer, layout="reference")
     for step, batch in enumerate(pipeline.batches(steps=3)):
-        rows = [pipeline.contents(4 * step + row) for row in range(4)]
+        rows = [pipeline.contents(4 * step + row)[0] for row in range(4)]
         pairs = [_tokens(tokenizer, by_id[clip], place) for clip, (place,) in rows]
         wanted = collate(pairs, pad_id=tokenizer.pad_id, audio_tokens=A)
         np.testing.assert_array_equal(batch["input_ids"], wanted.input_ids)
@@ -85,7 +86,7 @@ def test_single_rows_are_padded_on_the_right_without_a_target_for_bos(
     pipeline = _open(records_dir, tokenizer, layout="single", train_on="answer")
     batch = next(pipeline.batches())
     for row in range(4):
-        clip, (place,) = pipeline.contents(row)
+        clip, (place,) = pipeline.contents(row)[0]
         pair = _tokens(tokenizer, by_id[clip], place, train_on="answer")
         length = len(pair.input_ids)
         padding = batch["input_ids"].shape[1] - length
@@ -98,10 +99,10 @@ def test_single_rows_are_padded_on_the_right_without_a_target_for_bos(
 
 
 def test_grouped_rows_are_their_pairs_one_after_the_other(records_dir, tokenizer, by_id):
-    pipeline = _open(records_dir, tokenizer, pairs_per_row=3)
+    pipeline = _open(records_dir, tokenizer, pairs_per_clip=3)
     for step, batch in enumerate(pipeline.batches(steps=3)):
         for row in range(4):
-            clip, places = pipeline.contents(4 * step + row)
+            clip, places = pipeline.contents(4 * step + row)[0]
             assert 1 <= len(places) <= 3
             ids, labels, segments, positions = [], [], [], list(range(A))
             for segment, place in enumerate(places, start=1):
@@ -123,7 +124,7 @@ def test_audio_is_the_log_mel_of_the_whole_clip(records_dir, tokenizer, by_id):
     batch = next(pipeline.batches())
     assert batch["log_mel"].shape == (4, 1000, 80) and batch["log_mel"].dtype == np.float32
     for row in range(4):
-        clip, _ = pipeline.contents(row)
+        clip, _ = pipeline.contents(row)[0]
         samples, _ = soundfile.read(by_id[clip].audio, dtype="float32")
         wanted = audio.model_log_mel(samples, n_mels=80).log_mel
         np.testing.assert_array_equal(batch["log_mel"][row], wanted)
@@ -136,7 +137,7 @@ def test_tag_rows_mark_the_labels_of_each_tagged_clip(records_dir, by_id):
     assert pipeline.rows_per_epoch == len(tagged) == 4
     batch = next(pipeline.batches())
     assert set(batch) == {"log_mel", "targets"} and batch["targets"].dtype == np.float32
-    rows = [pipeline.contents(row)[0] for row in range(4)]
+    rows = [pipeline.contents(row)[0][0] for row in range(4)]
     assert set(rows) == tagged
     for row, clip in enumerate(rows):
         wanted = [float(label in by_id[clip].tags) for label in records_corpus.LABELS]
@@ -147,14 +148,14 @@ def test_tag_rows_mark_the_labels_of_each_tagged_clip(records_dir, by_id):
 @pytest.mark.parametrize("layout", ["reference", "single", "grouped"])
 def test_tf_data_and_plain_python_agree(records_dir, tokenizer, layout):
     pairs = 2 if layout == "grouped" else 1
-    pipeline = _open(records_dir, tokenizer, layout=layout, pairs_per_row=pairs, train_on="answer")
+    pipeline = _open(records_dir, tokenizer, layout=layout, pairs_per_clip=pairs, train_on="answer")
     for step, batch in enumerate(pipeline.batches(steps=6)):
         _same(batch, pipeline.batch(step))
 
 
 def test_padded_lengths_are_the_configured_ones(records_dir, tokenizer):
     lengths = (96, 240, 3 * CUTOFF)
-    pipeline = _open(records_dir, tokenizer, pairs_per_row=3, lengths=lengths, rows_per_batch=1)
+    pipeline = _open(records_dir, tokenizer, pairs_per_clip=3, lengths=lengths, rows_per_batch=1)
     for batch in pipeline.batches(steps=pipeline.steps_per_epoch):
         tokens = int((batch["segment_ids"] > 0).sum())
         assert batch["input_ids"].shape[1] == min(n for n in lengths if n >= tokens)
@@ -163,13 +164,13 @@ def test_padded_lengths_are_the_configured_ones(records_dir, tokenizer):
 # --- order ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pairs_per_row", [1, 2, 3])
+@pytest.mark.parametrize("pairs_per_clip", [1, 2, 3])
 @pytest.mark.parametrize("group_by_length", [0, 2])
 def test_every_pair_comes_once_an_epoch(
-    records_dir, tokenizer, by_id, pairs_per_row, group_by_length
+    records_dir, tokenizer, by_id, pairs_per_clip, group_by_length
 ):
     pipeline = _open(
-        records_dir, tokenizer, pairs_per_row=pairs_per_row, group_by_length=group_by_length
+        records_dir, tokenizer, pairs_per_clip=pairs_per_clip, group_by_length=group_by_length
     )
     wanted = {
         (clip.clip_id, place)
@@ -180,25 +181,25 @@ def test_every_pair_comes_once_an_epoch(
     epochs = []
     for epoch in range(3):
         first = epoch * pipeline.rows_per_epoch
-        rows = [pipeline.contents(first + row) for row in range(pipeline.rows_per_epoch)]
+        rows = [pipeline.contents(first + row)[0] for row in range(pipeline.rows_per_epoch)]
         seen = collections.Counter((clip, place) for clip, places in rows for place in places)
         assert set(seen) == wanted and set(seen.values()) == {1}
-        assert all(len(places) <= pairs_per_row for _, places in rows)
+        assert all(len(places) <= pairs_per_clip for _, places in rows)
         epochs.append(rows)
     assert epochs[0] != epochs[1] != epochs[2]
 
 
 def test_order_is_a_function_of_seed_and_step(records_dir, tokenizer):
-    whole = list(_open(records_dir, tokenizer, pairs_per_row=2).batches(steps=9))
+    whole = list(_open(records_dir, tokenizer, pairs_per_clip=2).batches(steps=9))
     again = batches(
-        _config(records_dir, pairs_per_row=2, workers=1, prefetch=1),
+        _config(records_dir, pairs_per_clip=2, workers=1, prefetch=1),
         tokenizer=tokenizer,
         start_step=5,
         steps=4,
     )
     for left, right in zip(whole[5:], again, strict=True):
         _same(left, right)
-    other = next(_open(records_dir, tokenizer, pairs_per_row=2, seed=4).batches())
+    other = next(_open(records_dir, tokenizer, pairs_per_clip=2, seed=4).batches())
     assert not np.array_equal(whole[0]["log_mel"], other["log_mel"])
 
 
@@ -215,19 +216,19 @@ def test_without_shuffling_records_come_in_their_order(records_dir, tokenizer):
         for entry in pipeline.store.entries
         for place in range(len(entry.pairs))
     ]
-    found = [pipeline.contents(position) for position in range(2 * len(wanted))]
+    found = [pipeline.contents(position)[0] for position in range(2 * len(wanted))]
     assert found == wanted * 2
 
 
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_hosts_share_each_global_batch(records_dir, tokenizer, hosts):
     lengths = (2 * CUTOFF,)
-    alone = _open(records_dir, tokenizer, pairs_per_row=2, lengths=lengths)
+    alone = _open(records_dir, tokenizer, pairs_per_clip=2, lengths=lengths)
     parts = [
         _open(
             records_dir,
             tokenizer,
-            pairs_per_row=2,
+            pairs_per_clip=2,
             lengths=lengths,
             process_index=host,
             process_count=hosts,
@@ -239,13 +240,22 @@ def test_hosts_share_each_global_batch(records_dir, tokenizer, hosts):
         _same(together, wanted)
 
 
-def test_several_hosts_agree_on_the_length_without_talking(records_dir, tokenizer):
+@pytest.mark.parametrize("layout", ["reference", "single", "grouped"])
+def test_several_hosts_agree_on_shapes_without_talking(records_dir, tokenizer, layout):
+    changes = dict(layout=layout, train_on="answer")
+    alone = _open(records_dir, tokenizer, **changes)
     hosts = [
-        _open(records_dir, tokenizer, process_index=host, process_count=2).batches(steps=5)
+        _open(records_dir, tokenizer, **changes, process_index=host, process_count=2)
         for host in range(2)
     ]
-    for left, right in zip(*hosts, strict=True):
-        assert left["input_ids"].shape == right["input_ids"].shape == (2, CUTOFF)
+    widths = set()
+    parts = [host.batches(steps=5) for host in hosts]
+    for step, (wanted, *found) in enumerate(zip(alone.batches(steps=5), *parts, strict=True)):
+        _same({name: np.concatenate([part[name] for part in found]) for name in wanted}, wanted)
+        widths.add(wanted["input_ids"].shape[1])
+        targets = (wanted["labels"][:, 1:] != -100).sum(axis=1)
+        assert [host.most_targets(step) for host in hosts] == [targets.max()] * 2
+    assert len(widths) > 1
 
 
 def test_grouping_by_length_brings_like_lengths_together(records_dir, tokenizer):
@@ -267,7 +277,7 @@ def test_grouping_by_length_brings_like_lengths_together(records_dir, tokenizer)
 )  # fmt: skip
 def test_filters_choose_pairs(records_dir, tokenizer, by_id, tasks, datasets, take):
     pipeline = _open(records_dir, tokenizer, tasks=tasks, datasets=datasets)
-    rows = [pipeline.contents(row) for row in range(pipeline.rows_per_epoch)]
+    rows = [pipeline.contents(row)[0] for row in range(pipeline.rows_per_epoch)]
     found = {(clip, place) for clip, (place,) in rows}
     assert found == {
         (clip.clip_id, place)
@@ -283,7 +293,7 @@ def test_filters_choose_pairs(records_dir, tokenizer, by_id, tasks, datasets, ta
 def _fails_in_both_ways(directory, tokenizer, message, **changes):
     pipeline = _open(directory, tokenizer, rows_per_batch=1, shuffle=False, **changes)
     numbers = [entry.clip_id for entry in pipeline.store.entries]
-    rows = [pipeline.contents(row)[0] for row in range(pipeline.rows_per_epoch)]
+    rows = [pipeline.contents(row)[0][0] for row in range(pipeline.rows_per_epoch)]
     good = rows.index("train_2")
     assert numbers
     with pytest.raises(RecordError, match=message) as plain:
@@ -368,9 +378,12 @@ def test_what_is_not_there_is_named(records_dir, tokenizer, tmp_path):
         ({"features": "cached"}, "data.features is 'cached'"),
         ({"cutoff": 1}, "data.cutoff is 1; it must be at least 2"),
         ({"rows_per_batch": 0}, "data.rows_per_batch is 0"),
-        ({"layout": "single", "pairs_per_row": 2}, "pairs_per_row is 2, but layout 'single'"),
+        ({"layout": "single", "pairs_per_clip": 2}, "pairs_per_clip is 2, but layout 'single'"),
+        ({"layout": "reference", "clips_per_row": 2}, "clips_per_row is 2, but layout 'reference'"),
+        ({"row_tokens": 99}, "row_tokens is 99, but a pair may have data.cutoff = 120 tokens"),
+        ({"row_tokens": 240, "lengths": (128,)}, "lengths ends at 128.* may hold 240 tokens"),
         ({"lengths": (64, 32)}, "give ascending lengths"),
-        ({"pairs_per_row": 2, "lengths": (64,)}, "lengths ends at 64.* = 240 tokens"),
+        ({"pairs_per_clip": 2, "lengths": (64,)}, "lengths ends at 64.* may hold 240 tokens"),
     ],
 )
 def test_a_bad_config_is_named(records_dir, changes, message):

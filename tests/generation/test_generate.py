@@ -152,6 +152,45 @@ def test_streaming_gives_the_same_ids(model, prompts, drawn):
     assert list(streamed) == run(model, rows[:1], features[:1], sampling=config).row(0)
 
 
+def test_layers_apart_are_the_same_layers(model, prompts):
+    """A step that reads the layers' weights apart, as a CPU does, against the scanned one."""
+    fns, params = model
+    _, features = prompts
+    ids = jnp.asarray([[1, 9, 4], [1, 5, 8]], jnp.int32)
+    _, cache = jax.jit(fns.prefill)(
+        params,
+        ids,
+        features[:2],
+        segment_ids=jnp.ones_like(ids),
+        positions=jnp.tile(jnp.arange(AUDIO + 3), (2, 1)),
+        cache=fns.init_cache(2, AUDIO + 8),
+    )
+    new, now = jnp.asarray([[7], [3]], jnp.int32), jnp.full((2, 1), AUDIO + 3)
+    extend = jax.jit(fns.extend)
+    scanned, first = extend(params, new, positions=now, cache=cache)
+    apart, second = extend(params, new, positions=now, cache=cache, layers=fns.layers(params))
+    np.testing.assert_allclose(apart, scanned, rtol=1e-5, atol=1e-5)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), first, second)
+
+
+def test_long_answers_begin_like_short_ones(model, prompts):
+    rows, features = prompts
+    short = run(model, rows, features)
+    long = run(model, rows, features, max_new_tokens=generate_lib.LONG_ANSWER)
+    np.testing.assert_array_equal(long.tokens[:, : short.tokens.shape[1]], short.tokens)
+    ids, mask = left_pad(rows[:1])
+    streamed = stream(
+        *model,
+        input_ids=ids,
+        attention_mask=mask,
+        audio_features=features[:1],
+        max_new_tokens=generate_lib.LONG_ANSWER,
+        eos_id=NEVER,
+        sampling=None,
+    )
+    assert list(streamed) == long.row(0)
+
+
 def test_each_row_stops_after_its_own_end(model, prompts):
     rows, features = prompts
     free = run(model, rows, features)

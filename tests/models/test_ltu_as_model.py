@@ -13,8 +13,8 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import count
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig, RopeScaling
-from ltu_jax.models.lora import PROJECTIONS, LoRAConfig
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.lora import PROJECTIONS, LoRAConfig, dropped
+from ltu_jax.models.ltu_as import LTUASConfig, visibility
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
 
@@ -191,6 +191,60 @@ def test_grouped_pairs_equal_rows_of_their_own(fns, forward, params):
     close(logits, forward(params, longer, audio, **plain(longer))[:, -1])
 
 
+def test_several_clips_in_a_row_equal_rows_of_their_own(fns, forward, params):
+    """Three clips of two, one and no pairs; the pads between them belong to nobody."""
+    lengths, owners = (6, 8, 5), (0, 0, 2)
+    audio = features(3)
+    pairs = [tokens(1, n, seed=30 + i) for i, n in enumerate(lengths)]
+    pad = np.zeros((1, 3), np.int32)
+    ids = np.concatenate([*pairs, pad], axis=1)
+    segments = np.repeat([1, 2, 3, 0], [*lengths, 3])[None].astype(np.int32)
+    clips = np.repeat([*owners, 0], [*lengths, 3])[None].astype(np.int32)
+    ahead = np.tile(np.arange(AUDIO), 3)
+    starts = [AUDIO + np.arange(n) for n in lengths]
+    positions = np.concatenate([ahead, *starts, np.zeros(3)])[None].astype(np.int32)
+    call = dict(segment_ids=segments, positions=positions, clip_ids=clips)
+    together = forward(params, ids, audio[None], **call)
+    assert np.isfinite(together).all()
+    start = 0
+    for pair, owner in zip(pairs, owners, strict=True):
+        alone = forward(params, pair, audio[owner : owner + 1], **plain(pair))
+        close(together[:, start : start + pair.shape[1]], alone)
+        start += pair.shape[1]
+    # The clip that nothing asks about, and what the others hear, change nothing.
+    other = audio.copy()
+    other[1] = 100.0
+    np.testing.assert_array_equal(forward(params, ids, other[None], **call), together)
+    close(fns.embed_audio(params, audio[None])[0], fns.embed_audio(params, audio).reshape(-1, 32))
+
+
+def test_visibility_is_what_it_says():
+    """Against the rule written out for every pair of positions."""
+    rng = np.random.default_rng(0)
+    clips, each, time = 3, 2, 9
+    for _ in range(20):
+        owner = np.sort(rng.integers(0, clips, 4))
+        segments = np.repeat([1, 2, 3, 4, 0], [2, 1, 3, 2, 1])
+        texts = np.append(np.repeat(owner, [2, 1, 3, 2]), 0)
+        seen = visibility(
+            jnp.asarray(segments)[None],
+            audio_tokens=clips * each,
+            clip_ids=jnp.asarray(texts)[None],
+            clips=clips,
+        )
+        clip = [*np.repeat(np.arange(clips), each), *texts]
+        pair = [*[-1] * (clips * each), *segments]
+        for query in range(clips * each + time):
+            for key in range(clips * each + time):
+                heard = pair[key] == -1 and clip[key] == clip[query]
+                read = pair[key] > 0 and pair[key] == pair[query]
+                assert seen[0, query, key] == (key <= query and (heard or read))
+    one = visibility(jnp.asarray(segments)[None], audio_tokens=each)
+    zero = jnp.zeros((1, time), jnp.int32)
+    same = visibility(jnp.asarray(segments)[None], audio_tokens=each, clip_ids=zero, clips=1)
+    np.testing.assert_array_equal(one, same)
+
+
 def test_parts_make_the_whole(fns, forward, params):
     ids, audio = tokens(2, 6), features(2)
     states = jax.jit(fns.hidden)(params, ids, audio, **plain(ids))
@@ -250,11 +304,30 @@ def test_dropout_is_on_the_adapter_only_and_keeps_its_mean(fns, params):
         lora=dataclasses.replace(CONFIG.lora, dropout=0.3),
         dtype=jnp.float32,
         rngs=nnx.Rngs(params=0),
+        upper=False,
     )
     layer.lora_b[...] = jnp.ones((4, 8))
     x = jnp.ones((20_000, 16))
     mean = layer(x, dropout_key=jax.random.key(0)).mean(0)
     np.testing.assert_allclose(mean, layer(x)[0], rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3])
+def test_dropout_masks_of_one_word_are_two_independent_draws(rate):
+    x = jnp.ones((4000, 100))
+    q, v = (
+        np.asarray(dropped(x, rate=rate, key=jax.random.key(3), upper=upper))
+        for upper in (False, True)
+    )
+    share = 1 - round(rate * 65_536) / 65_536
+    deviation = np.sqrt(rate * (1 - rate) / x.size)
+    for mask in (q, v):
+        np.testing.assert_allclose(mask[mask > 0], 1 / share, rtol=1e-6)
+        assert abs((mask > 0).mean() - share) < 5 * deviation
+    both = ((q > 0) & (v > 0)).mean()
+    assert abs(both - share**2) < 5 * deviation
+    # What is dropped for one projection is not what is dropped for the other.
+    assert (np.not_equal(q > 0, v > 0)).mean() > rate
 
 
 def perturbations(config, prefix=""):
@@ -436,6 +509,13 @@ def test_wrong_shapes_are_named(fns, params):
         fns.forward(params, ids, audio[..., :20], **call)
     with pytest.raises(UserError, match="1 clips of features for 2 rows"):
         fns.forward(params, ids, audio[:1], **call)
+    with pytest.raises(UserError, match=r"go together; given are \(2, 2, 3, 5, 24\) and None"):
+        fns.forward(params, ids, np.stack([audio, audio]), **call)
+    with pytest.raises(UserError, match=r"given are \(2, 3, 5, 24\) and \(2, 6\)"):
+        fns.forward(params, ids, audio, **call, clip_ids=np.zeros_like(ids))
+    with pytest.raises(UserError, match=r"positions has shape .*10 audio tokens need \(2, 16\)"):
+        several = np.stack([audio, audio])
+        fns.forward(params, ids, several, **call, clip_ids=np.zeros_like(ids))
     with pytest.raises(UserError, match="2 rows x 10 slots for 2 rows x 11 positions"):
         fns.prefill(params, ids, audio, **call, cache=fns.init_cache(2, 10))
 

@@ -40,6 +40,16 @@ def test_states_and_features_equal_the_official_ones(golden, golden_model, clip)
     np.testing.assert_allclose(features[0], data["features"], rtol=0, atol=5e-5)
 
 
+def test_features_of_several_clips_a_row_are_those_of_each(golden, golden_model):
+    fns, params = golden_model
+    folder = golden / "whisper_tiny_random"
+    heard = np.stack([np.load(folder / f"{clip}.npz")["log_mel_1000"].T for clip in CLIPS])
+    whole = jax.jit(fns.features)(params, jnp.asarray(heard))
+    rows = jax.jit(fns.features)(params, jnp.asarray(heard.reshape(2, 2, *heard.shape[1:])))
+    assert rows.shape == (2, 2, 3, 25, 64)
+    np.testing.assert_allclose(rows.reshape(whole.shape), whole, rtol=0, atol=1e-6)
+
+
 def test_positions_are_whispers_sinusoids(golden_model):
     _, params = golden_model
     # The official table rounds angles of up to 1,500 radians to float32, a step of 1.2e-4.

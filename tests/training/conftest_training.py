@@ -85,6 +85,7 @@ def optimizer_config(**changes: Any) -> OptimizerConfig:
         weight_decay=0.0,
         clip_norm=1.0,
         accumulation=1,
+        loss_mean="micro",
     )
     return OptimizerConfig(**{**values, **changes})
 
@@ -108,6 +109,7 @@ def make_trainer(
         mesh=devices,
         shardings=(state_shardings(state, mesh=devices), param_shardings(devices, frozen)),
         accumulation=config.accumulation,
+        weigh=losses.count_targets if config.loss_mean == "token" else None,
     )
     placed = place(as_tensors(frozen), mesh=devices, dtypes=dict.fromkeys(frozen, np.float32))
     return Trainer(state=state, frozen=placed, step=step, mesh=devices)

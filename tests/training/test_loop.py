@@ -40,7 +40,9 @@ def loop(tiny, run_dir, *, steps=6, spoil=None, interrupt=None, validate=None, s
         save=save,
         validate=validate,
         samples=None,
-        work=lambda batch: StepWork(clips=3, audio_tokens=75, text_tokens=200, targets=190),
+        work=lambda batch: StepWork(
+            clips=3, pairs=5, audio_tokens=75, text_tokens=200, targets=190
+        ),
         flops=lambda work: 1e9,
         rate=lambda step: step / 10,
     )

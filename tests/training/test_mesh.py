@@ -21,11 +21,16 @@ def batches(tiny):
     return made
 
 
-def train(tiny, batches, *, mesh, accumulation=1):
+def train(tiny, batches, *, mesh, accumulation=1, loss_mean="micro"):
     # With eps = 1e-8 AdamW makes a full step of a gradient that is float32 noise; a large eps
     # keeps the comparison about the mesh.
     config = optimizer_config(
-        learning_rate=1e-2, warmup_steps=0, accumulation=accumulation, eps=1e-2, schedule="cosine"
+        learning_rate=1e-2,
+        warmup_steps=0,
+        accumulation=accumulation,
+        eps=1e-2,
+        schedule="cosine",
+        loss_mean=loss_mean,
     )
     trainer = make_trainer(tiny, rules=STAGE3, config=config, steps=10, mesh=mesh)
     return trainer, *trainer.run(batches)
@@ -58,6 +63,28 @@ def test_a_mesh_changes_nothing(tiny, batches, alone, sizes, accumulation):
     kernel = trainer.frozen["llama.layers.mlp.gate_proj.kernel"]
     shard = kernel.addressable_shards[0].data.shape
     assert shard == (kernel.shape[0], kernel.shape[1] // fsdp, kernel.shape[2] // tensor)
+
+
+@pytest.mark.parametrize("sizes, accumulation", [((1, 1, 1), 4), ((4, 1, 1), 2), ((2, 2, 2), 2)])
+def test_a_mean_of_tokens_does_not_depend_on_micro_batches(tiny, batches, sizes, accumulation):
+    """Micro-batches of unlike sizes: the mean of their means is another number."""
+    uneven = []
+    for batch in batches:
+        labels = batch["labels"].copy()
+        labels[1::2, : labels.shape[1] * 2 // 3] = losses.IGNORED
+        uneven.append({**batch, "labels": labels})
+    one = MeshConfig(data=1, fsdp=1, tensor=1)
+    _, whole, wanted = train(tiny, uneven, mesh=one)
+    _, _, official = train(tiny, uneven, mesh=one, accumulation=2)
+    assert abs(official[0]["loss"] - wanted[0]["loss"]) > 1e-3
+    mesh = MeshConfig(data=sizes[0], fsdp=sizes[1], tensor=sizes[2])
+    _, state, rows = train(tiny, uneven, mesh=mesh, accumulation=accumulation, loss_mean="token")
+    for row, expected in zip(rows, wanted, strict=True):
+        for name in ("loss", "token_accuracy", "grad_norm"):
+            np.testing.assert_allclose(row[name], expected[name], rtol=1e-5)
+    for path, leaf in whole.trainable.items():
+        found = np.asarray(state.trainable[path])
+        np.testing.assert_allclose(found, np.asarray(leaf), atol=1e-5, rtol=0, err_msg=path)
 
 
 def test_optimiser_holds_trainable_parameters_only(tiny):

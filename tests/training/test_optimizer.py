@@ -38,6 +38,8 @@ def test_more_warmup_than_steps_is_refused():
 def test_unknown_schedule_is_refused():
     with pytest.raises(UserError, match="optimizer.schedule is 'square'; use one of linear"):
         optimizer_config(schedule="square")
+    with pytest.raises(UserError, match="optimizer.loss_mean is 'row'; use one of micro, token"):
+        optimizer_config(loss_mean="row")
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.5, 1.0, 30.0])

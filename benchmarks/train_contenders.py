@@ -1,0 +1,224 @@
+"""What the train-step benchmark compares: sizes, random weights, and our step as stages use it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import alternate
+from benchmarks.batches import CUTOFF, Work, with_true_positions
+from configs.common import PROJECTION_TLTR_LORA
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.sharding import MeshConfig, batch_sharding, make_mesh, param_shardings
+from ltu_jax.models import build
+from ltu_jax.models.build import LLAMA_SIZES
+from ltu_jax.models.lora import LoRAConfig
+from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.tltr import TLTRConfig
+from ltu_jax.training import losses, metrics, optimizer, state, step
+from ltu_jax.weights.ltu_as import is_adapter
+
+SIZES = ("tiny", "cpu", "7b")
+TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
+LEARNING_RATE, CLIP_NORM = 2e-4, 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """Sizes and dtypes of a run."""
+
+    config: LTUASConfig
+    dtype: str
+    remat: str
+    batches: int
+    pairs_per_batch: int
+    pairs_per_clip: int
+
+
+def setup(size: str, *, pairs_per_batch: int | None, pairs_per_clip: int, batches: int) -> Setup:
+    """The model of a size: "tiny" for tests, "cpu" the mini preset's, "7b" the paper's."""
+    width, layers = {"tiny": (32, 2), "cpu": (384, 4), "7b": (1280, 32)}[size]
+    language = LLAMA_SIZES["llama-7b" if size == "7b" else "smollm2-135m"]
+    if size == "tiny":
+        language = dataclasses.replace(
+            language,
+            vocab_size=97,
+            hidden_size=48,
+            intermediate_size=80,
+            num_hidden_layers=3,
+            num_attention_heads=3,
+            num_key_value_heads=1,
+            head_dim=16,
+        )
+    config = LTUASConfig(
+        tltr=TLTRConfig(d_model=width, time_heads=1, layer_heads=8),
+        llama=language,
+        lora=LoRAConfig(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "v_proj")),
+        audio_layers=layers,
+        audio_tokens=25,
+    )
+    return Setup(
+        config=config,
+        dtype="bfloat16" if alternate.on_gpu() else "float32",
+        remat="lora" if size == "7b" else "none",
+        batches=batches,
+        pairs_per_batch=pairs_per_batch or (64 if size == "7b" else 8),
+        pairs_per_clip=pairs_per_clip,
+    )
+
+
+def random_params(setup: Setup, *, seed: int) -> dict[str, np.ndarray]:
+    """Random weights of ours, with LoRA branches that are not zero; the base in the run's dtype."""
+    fns = build.ltu_as(setup.config, dtype=setup.dtype)
+    base = jnp.dtype(setup.dtype)
+
+    def make(key: Any) -> dict[str, Any]:
+        params = fns.init(key)
+        return {
+            path: leaf.astype(jnp.float32 if is_adapter(path) else base)
+            for path, leaf in params.items()
+        }
+
+    params = jax.device_get(jax.jit(make)(jax.random.key(seed)))
+    rng = np.random.default_rng(seed)
+    for path in [path for path in params if path.endswith(".lora_b")]:
+        params[path] = rng.normal(0, 0.02, params[path].shape).astype(np.float32)
+    return params
+
+
+class Ours:
+    """The train step as stages put it together, over the benchmark's batches."""
+
+    def __init__(self, setup: Setup, params: Mapping[str, np.ndarray]):
+        # PyTorch runs on one device as well.
+        mesh = make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
+        self._sharding = batch_sharding(mesh)
+        # Rows of several pairs leave out what pairs cannot see of each other where that is much.
+        self.fns = build.ltu_as(
+            setup.config,
+            dtype=setup.dtype,
+            remat=setup.remat,
+            attention="blocks" if setup.remat != "none" else "xla",
+            longest_pair=CUTOFF,
+        )
+        loss_fn = losses.language_loss(
+            self.fns.hidden, unembed=self.fns.unembed, features=lambda _, batch: batch["features"]
+        )
+        trainable, frozen = state.split_trainable(params, PROJECTION_TLTR_LORA)
+        settings = optimizer.OptimizerConfig(
+            learning_rate=LEARNING_RATE,
+            group_multipliers=(),
+            schedule="constant",
+            warmup_steps=0,
+            b1=0.9,
+            b2=0.999,
+            eps=1e-8,
+            weight_decay=0.0,
+            clip_norm=CLIP_NORM,
+            accumulation=1,
+            loss_mean="micro",
+        )
+        tx = optimizer.make_optimizer(settings, paths=trainable, steps=1_000_000)
+        self._state = state.create_state(trainable, tx, mesh=mesh)
+        self._frozen = jax.device_put(frozen, param_shardings(mesh, frozen))
+        state_shardings = state.state_shardings(self._state, mesh=mesh)
+        frozen_shardings = param_shardings(mesh, frozen)
+        self._step = step.make_train_step(
+            loss_fn, tx, mesh=mesh, shardings=(state_shardings, frozen_shardings), accumulation=1
+        )
+        self._evaluate = step.make_eval_step(
+            loss_fn, mesh=mesh, shardings=(state_shardings.trainable, frozen_shardings)
+        )
+        self._key = jax.random.key(0)
+
+    def _place(self, batch: Mapping[str, np.ndarray]) -> Any:
+        return jax.device_put(losses.with_targets(batch, dense=False), self._sharding)
+
+    def run(self, batches: Sequence[Mapping[str, np.ndarray]]) -> float:
+        """One optimiser step for each batch; the last loss."""
+        last: Mapping[str, Any] = {}
+        for batch in batches:
+            placed = self._place(batch)
+            self._state, last = self._step(self._state, self._frozen, placed, self._key)
+        jax.block_until_ready(self._state)
+        return float(last["loss"])
+
+    def loss(self, batch: Mapping[str, np.ndarray]) -> float:
+        """The loss without dropout and gradient."""
+        placed = self._place(batch)
+        return float(self._evaluate(self._state.trainable, self._frozen, placed)["loss"])
+
+
+def check_losses(
+    ours: Ours, theirs: Any, work: Work, *, tolerance: float
+) -> dict[str, list[float]]:
+    """Losses of both on the first batch of every layout: [PyTorch, ltu_jax].
+
+    A grouped batch is compared with PyTorch's mean over the same pairs, one a row.
+
+    Raises:
+        UserError: a difference above the tolerance; timing other maths would say nothing.
+    """
+    found = {
+        "random": [theirs.loss(work.random[0]), ours.loss(work.random[0])],
+        "sorted": [theirs.loss(work.sorted[0]), ours.loss(work.sorted[0])],
+    }
+    single = [with_true_positions(batch) for batch in work.sorted]
+    found["grouped"] = [_mean_loss(theirs, single), _mean_loss(ours, work.grouped)]
+    for layout, (theirs_loss, ours_loss) in found.items():
+        if abs(theirs_loss - ours_loss) > tolerance * max(1.0, abs(theirs_loss)):
+            raise UserError(
+                f"losses differ on the {layout} batch: PyTorch {theirs_loss:.6f}, ltu_jax "
+                f"{ours_loss:.6f}, tolerance {tolerance}; nothing was timed"
+            )
+    return found
+
+
+def _mean_loss(model: Any, batches: Sequence[Mapping[str, np.ndarray]]) -> float:
+    """The mean over all targets of several batches."""
+    counts = [int((batch["labels"] != losses.IGNORED).sum()) for batch in batches]
+    return float(np.average([model.loss(batch) for batch in batches], weights=counts))
+
+
+def model_flops(setup: Setup, work: Work) -> float:
+    """FLOPs that the pairs need when each clip is heard once: real tokens, no padding."""
+    config, clips = setup.config, sum(len(batch["input_ids"]) for batch in work.grouped)
+    shapes = build.ltu_as(config, dtype=setup.dtype).shapes
+
+    def scalars(start: str, *ends: str) -> int:
+        return sum(
+            leaf.size
+            for path, leaf in shapes.items()
+            if path.startswith(start) and path.endswith(ends)
+        )
+
+    size = metrics.ModelSize(
+        llm_layers=scalars("llama.layers.", ".kernel"),
+        llm_depth=config.llama.num_hidden_layers,
+        attention_width=config.llama.num_attention_heads * config.llama.head_dim,
+        vocab_head=config.llama.vocab_size * config.llama.hidden_size,
+        lora=scalars("llama.layers.", ".lora_a", ".lora_b"),
+        tltr_block=scalars("tltr.time_tr.", ".kernel"),
+        tltr_width=config.tltr.d_model,
+        tltr_trained=True,
+        tltr_pooled=False,
+        audio_proj=scalars("audio_proj.", ".kernel"),
+        label_head=0,
+        whisper_layers=config.audio_layers,
+        encoder=0,
+        encoder_stem=0,
+        encoder_frames=0,
+        encoder_depth=0,
+        encoder_width=0,
+    )
+    pairs = metrics.StepWork(
+        clips=clips,
+        pairs=work.pairs,
+        audio_tokens=clips * config.audio_tokens,
+        text_tokens=work.text_tokens,
+        targets=work.text_tokens - work.pairs,
+    )
+    return metrics.model_flops(size, pairs)

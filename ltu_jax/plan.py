@@ -1,0 +1,143 @@
+"""Plan a stage for a TPU slice or a GPU that is not at hand.
+
+    python -m ltu_jax.plan --config=configs/stage3.py --slice v5e-16 [--config.key=value]
+    python -m ltu_jax.plan --config=configs/stage3.py --slice v5e-16 --search
+    python -m ltu_jax.plan --config=configs/stage3.py --gpu h200 [--gpus 8]
+
+The step that would run is compiled with the TPU compiler of libtpu; no TPU, weights or data are
+needed. All numbers are estimates; docs/planner.md says how they are made.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+
+import jax
+
+from ltu_jax.core import errors
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import write_json
+from ltu_jax.models.build import LLAMA_SIZES
+from ltu_jax.planning.plan import Plan, plan_gpu, plan_slice
+from ltu_jax.planning.question import Question, ask
+from ltu_jax.planning.report import report
+from ltu_jax.planning.search import search
+from ltu_jax.planning.slices import find_gpu, find_slice
+from ltu_jax.stages.settings import STAGES, StageSettings, stage_settings
+from ltu_jax.train import parse_config, resolve
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise UserError(f"{message}; python -m ltu_jax.plan --help lists all options")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the plan; 0 if it fits, 1 if it does not."""
+    options, rest = _options(argv)
+    # The compiler's devices are asked for by name; everything else is for a CPU.
+    jax.config.update("jax_platforms", "cpu")
+    settings = _settings(rest, stage=options.stage, size=options.size)
+    tpu = find_slice(options.slice) if options.slice else None
+    gpu = find_gpu(options.gpu) if options.gpu else None
+    if (tpu is None) == (gpu is None):
+        raise UserError("give either --slice (as v5e-16) or --gpu (as h200)")
+    if gpu is not None and options.search:
+        raise UserError("--search needs the TPU compiler: give --slice instead of --gpu")
+    question = ask(
+        settings,
+        text_length=options.text_length,
+        mean_text=options.mean_text,
+        pairs_per_row=options.pairs_per_row,
+        pairs=options.pairs,
+    )
+    if gpu is not None:
+        made = plan_gpu(question, gpu, count=options.gpus)
+    elif options.search:
+        made = _search(question, options)
+    else:
+        made = plan_slice(question, tpu)
+    print(report(made), flush=True)
+    if options.json:
+        write_json(options.json, {"arguments": _without_json(argv), **made.to_json()})
+    return 0 if made.fits else 1
+
+
+def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = _Parser(
+        prog="python -m ltu_jax.plan",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--slice", help="TPU slice: v5e-16, v5e-64, v4-32, v5p-16, v6e-16, ...")
+    parser.add_argument("--gpu", help="a GPU, by arithmetic: h200, h100, a100, a6000")
+    parser.add_argument("--gpus", type=int, default=1, help="how many of them in one machine")
+    parser.add_argument("--stage", choices=STAGES, help="which stage of a curriculum")
+    parser.add_argument("--size", choices=sorted(LLAMA_SIZES), help="another language model")
+    parser.add_argument("--text-length", type=int, help="padded text tokens of every row")
+    parser.add_argument("--mean-text", type=float, help="real text tokens of a pair")
+    parser.add_argument("--pairs-per-row", type=float, help="pairs in a row, in the mean")
+    parser.add_argument("--pairs", type=float, help="pairs of the stage, all epochs together")
+    parser.add_argument("--search", action="store_true", help="try meshes, remat, micro-batches")
+    parser.add_argument("--compiles", type=int, default=6, help="most compilations of a search")
+    parser.add_argument("--json", help="also write the plan to this file")
+    return parser.parse_known_args(list(argv))
+
+
+def _without_json(argv: Sequence[str]) -> list[str]:
+    """The arguments that make the same plan again, wherever it is written."""
+    kept, skip = [], False
+    for argument in argv:
+        if not skip and not argument.startswith("--json"):
+            kept.append(argument)
+        skip = argument == "--json"
+    return kept
+
+
+def _settings(rest: Sequence[str], *, stage: str | None, size: str | None) -> StageSettings:
+    stages = {one["stage"]: one for one in resolve(parse_config(rest))}
+    if stage is None and len(stages) > 1:
+        raise UserError(f"this config has several stages; add --stage, one of {', '.join(stages)}")
+    wanted = stage or next(iter(stages))
+    if wanted not in stages:
+        raise UserError(f"--stage: {wanted!r} is not in this config, which has {', '.join(stages)}")
+    settings = stage_settings(stages[wanted])
+    if size is None:
+        return settings
+    if settings.model.llama is None:
+        raise UserError(f"--size: {settings.stage} has no language model")
+    model = dataclasses.replace(settings.model, llama=LLAMA_SIZES[size])
+    return dataclasses.replace(settings, model=model)
+
+
+def _search(question: Question, options: argparse.Namespace) -> Plan:
+    tpu = find_slice(options.slice)
+    found = search(
+        question,
+        tpu,
+        compiles=options.compiles,
+        plan=plan_slice,
+        say=lambda line: print(line, flush=True),
+    )
+    if not found:
+        raise UserError(
+            f"none of the {options.compiles} most promising settings fits {tpu.name}; raise "
+            "--compiles, or use a larger slice"
+        )
+    print("\nbest first:")
+    for candidate, plan in found:
+        print(
+            f"  {plan.est_step_seconds:.3f} s  {plan.pairs_per_second:8.1f} pairs/s  MFU bound "
+            f"{plan.mfu_bound:.1%}  peak {plan.peak_bytes_per_chip / 1e9:.1f} GB  "
+            f"{candidate.flags()}"
+        )
+    print()
+    return found[0][1]
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    errors.main(lambda: main(sys.argv[1:]))

@@ -1,0 +1,206 @@
+"""What is asked of a plan: a stage, its rows, and how many pairs the stage has."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from data_pipelines.data_config import Layout
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.sharding import BATCH, param_specs
+from ltu_jax.stages.program import Program, longest_text, padded_text
+from ltu_jax.stages.settings import StageSettings
+from ltu_jax.training.metrics import StepWork
+
+# Mean text tokens of a pair and pairs of the stage in the original training, both from its logs
+# (total_flos and steps x batch); released = cutoff 160.
+_MEAN_TEXT = {"stage1": 74.7, "stage2": 75.7, "stage3": 78.2}
+_MEAN_TEXT_160 = 81.4
+_PAIRS = {"stage1": 2_070_000, "stage2": 2_070_000, "stage3": 9_640_000}
+_TAGGED_CLIPS = 2_000_000  # AudioSet
+TAGS = 527  # labels of AudioSet
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Question:
+    """One step to be planned.
+
+    Attributes:
+        settings: the stage.
+        text_length: padded text tokens of a row, for time; memory is planned for `longest`.
+        longest: padded text tokens of the longest batch.
+        mean_text: real text tokens of a pair.
+        pairs_per_row: mean number of pairs that share a row.
+        pairs: of the whole stage.
+    """
+
+    settings: StageSettings
+    text_length: int
+    longest: int
+    mean_text: float
+    pairs_per_row: float
+    pairs: float
+
+    @property
+    def rows(self) -> int:
+        """Rows of a step."""
+        return self.settings.data.rows_per_batch
+
+    @property
+    def pairs_per_step(self) -> float:
+        """Pairs of a step in the mean; in tagging a clip counts as one."""
+        return self.rows * self.pairs_per_row
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the stage."""
+        return self.settings.steps or max(1, math.ceil(self.pairs / self.pairs_per_step))
+
+    def real_work(self) -> StepWork:
+        """What a step has to do without padding."""
+        text = 0.0 if self.settings.stage == "tagging" else self.mean_text * self.pairs_per_step
+        return self._work(text=text, targets=text, pairs=self.pairs_per_step)
+
+    def padded_work(self) -> StepWork:
+        """What a step does as its shapes are; a row of several pairs attends over all of it."""
+        text = 0 if self.settings.stage == "tagging" else self.rows * self.text_length
+        return self._work(text=text, targets=text, pairs=self.rows)
+
+    def _work(self, *, text: float, targets: float, pairs: float) -> StepWork:
+        clips = self.rows * clips_per_row(self.settings)
+        return StepWork(
+            clips=clips,
+            pairs=round(pairs),
+            audio_tokens=clips * self.settings.model.audio_tokens,
+            text_tokens=int(text),
+            targets=int(targets),
+        )
+
+
+def ask(
+    settings: StageSettings,
+    *,
+    text_length: int | None,
+    mean_text: float | None,
+    pairs_per_row: float | None,
+    pairs: float | None,
+) -> Question:
+    """Fill in what was not said from the stage and the original's logs.
+
+    Args:
+        settings: the stage.
+        text_length: padded text tokens of every row; None for what the input pipeline makes.
+        mean_text: real text tokens of a pair.
+        pairs_per_row: mean number of pairs in a row; None for as many as the settings allow.
+        pairs: of the stage, all epochs together.
+
+    Raises:
+        UserError: rows too short for the pairs they hold.
+    """
+    stage, data = settings.stage, settings.data
+    if stage == "tagging":
+        clips = pairs or _TAGGED_CLIPS * data.epochs
+        return Question(
+            settings=settings,
+            text_length=0,
+            longest=0,
+            mean_text=0.0,
+            pairs_per_row=1.0,
+            pairs=clips,
+        )
+    usual = _MEAN_TEXT_160 if data.cutoff >= 160 else _MEAN_TEXT[stage]
+    mean = min(mean_text or usual, data.cutoff)
+    several = pairs_per_row or _pairs_that_fit(settings, mean=mean)
+    longest = text_length or longest_text(settings)
+    text = math.ceil(mean * several)
+    typical = text_length or padded_text(settings, length=text)
+    if text > typical:
+        raise UserError(
+            f"rows of {typical} text tokens cannot hold {several:g} pairs of {mean} tokens in the "
+            f"mean, which are {text}; give --text-length, --pairs-per-row or --mean-text"
+        )
+    return Question(
+        settings=settings,
+        text_length=typical,
+        longest=longest,
+        mean_text=mean,
+        pairs_per_row=several,
+        pairs=pairs or _PAIRS[stage] * data.epochs,
+    )
+
+
+def clips_per_row(settings: StageSettings) -> int:
+    """Places for clips in every row; each costs an encoder run, used or not."""
+    return settings.data.clips_per_row if settings.data.layout == Layout.GROUPED else 1
+
+
+def _pairs_that_fit(settings: StageSettings, *, mean: float) -> float:
+    """As many pairs of mean length as the caps and the room of a row allow."""
+    data = settings.data
+    if data.layout != Layout.GROUPED:
+        return 1.0
+    most = float(data.pairs_per_clip * data.clips_per_row)
+    return min(most, math.floor(100 * data.row_tokens / mean) / 100) if data.row_tokens else most
+
+
+def check_batch(settings: StageSettings, mesh: Mesh) -> None:
+    """Require that the batch divides over the mesh and its micro-batches.
+
+    Raises:
+        UserError: it does not; the message has the numbers and the nearest batches that do.
+    """
+    parts = math.prod(mesh.shape[axis] for axis in BATCH)
+    unit = parts * settings.optimizer.accumulation
+    rows = settings.data.rows_per_batch
+    if rows % unit:
+        below = rows // unit * unit
+        nearest = f"{below} or {below + unit}" if below else f"{unit}"
+        raise UserError(
+            f"data.rows_per_batch is {rows}, which does not divide over data x fsdp = {parts} "
+            f"devices x {settings.optimizer.accumulation} micro-batches = {unit}; use "
+            f"--config.data.rows_per_batch={nearest}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resident:
+    """Bytes that lie on one device throughout: by arithmetic from shapes and sharding."""
+
+    base: float
+    trainable: float
+    optimiser: float
+    batch: float
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.base + self.trainable + self.optimiser + self.batch
+
+
+def resident(program: Program, mesh: Mesh) -> Resident:
+    """What of a program's arguments lies on one device of `mesh`."""
+    moments = [leaf for leaf in jax.tree.leaves(program.state.opt_state) if leaf.shape]
+    rows = math.prod(mesh.shape[axis] for axis in BATCH)
+    trainable = _sharded(program.state.trainable, mesh)
+    # Both moments lie where their parameter lies.
+    copies = sum(map(_bytes, moments)) / max(1, sum(map(_bytes, program.state.trainable.values())))
+    return Resident(
+        base=_sharded(program.frozen, mesh),
+        trainable=trainable,
+        optimiser=trainable * copies,
+        batch=sum(_bytes(leaf) for leaf in program.batch.values()) / rows,
+    )
+
+
+def _bytes(leaf: Any) -> float:
+    return math.prod(leaf.shape) * leaf.dtype.itemsize
+
+
+def _sharded(params: dict[str, Any], mesh: Mesh) -> float:
+    total = 0.0
+    for path, spec in param_specs(params, mesh).items():
+        parts = math.prod(mesh.shape[axis] for axis in spec if axis is not None)
+        total += _bytes(params[path]) / parts
+    return total

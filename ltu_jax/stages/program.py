@@ -1,0 +1,308 @@
+"""The program of a stage, from its settings alone: model, loss, and the step that is compiled.
+
+`run_stage` hands it real arrays; the planner hands it shapes, for devices that are not there.
+Nothing here reads weights or data.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from data_pipelines import mixtures
+from data_pipelines.data_config import DataConfig, Layout
+from ltu_jax.core.sharding import audio_layout, param_shardings
+from ltu_jax.core.trees import Params
+from ltu_jax.models import build
+from ltu_jax.models.int8 import SCALE
+from ltu_jax.stages import options
+from ltu_jax.stages.settings import StageSettings
+from ltu_jax.training import losses, metrics
+from ltu_jax.training.optimizer import make_optimizer
+from ltu_jax.training.state import TrainState, abstract_state, split_trainable, state_shardings
+from ltu_jax.training.step import StepFn, make_train_step
+from ltu_jax.weights import ltu_as
+
+Shapes = dict[str, jax.ShapeDtypeStruct]
+WHISPER = "whisper."
+WINDOW_FRAMES = 1000  # log-mel frames of a clip, 10 ms each
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelFunctions:
+    """Pure functions of a stage; `encoder_shapes` are those of the Whisper encoder."""
+
+    fns: Any
+    features: losses.Features
+    loss_fn: Callable
+    encoder_shapes: Shapes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """A step that can be lowered: the function and the shapes of its arguments."""
+
+    step_fn: StepFn
+    loss_fn: Callable
+    state: TrainState
+    frozen: Shapes
+    batch: Shapes
+    key: jax.ShapeDtypeStruct
+    size: metrics.ModelSize
+
+    def lower(self) -> jax.stages.Lowered:
+        """Trace the step and partition it for the devices of its mesh."""
+        return self.step_fn.lower(self.state, self.frozen, self.batch, self.key)
+
+
+def model_functions(settings: StageSettings, *, labels: int, mesh: Mesh) -> ModelFunctions:
+    """Model and loss of a stage.
+
+    Args:
+        settings: the stage.
+        labels: how many labels a tagger has.
+        mesh: the devices it will run on, which need not be present.
+
+    Raises:
+        UserError: options that these devices or this stage do not have.
+    """
+    layout = audio_layout(mesh)
+    encoder = build.whisper(settings.model.whisper, dtype=settings.compute.encoder_dtype)
+
+    def features(frozen: Params, batch: Mapping[str, Any]) -> Any:
+        if "features" in batch:
+            return layout.spread(batch["features"])
+        heard = layout.spread(batch["log_mel"])
+        return layout.spread(encoder.features(losses.under(frozen, WHISPER), heard))
+
+    if settings.stage == "tagging":
+        fns: Any = build.tagger(
+            settings.model.tltr,
+            labels,
+            dtype=jnp.dtype(settings.compute.dtype),
+            remat=settings.compute.remat,
+        )
+        loss_fn = losses.tagging_loss(fns.logits, features=features)
+    else:
+        fns = build.ltu_as(
+            settings.model.ltu_as(),
+            lay_audio=layout.gather,
+            **options.model_options(settings, mesh=mesh),
+        )
+        options.check_trainable(settings, fns.shapes)
+        loss_fn = losses.language_loss(
+            fns.hidden, unembed=fns.unembed, features=features, **options.loss_options(settings)
+        )
+    encoder_shapes = {
+        f"{WHISPER}{path}": leaf
+        for path, leaf in encoder.shapes.items()
+        if path.startswith("encoder.")
+    }
+    return ModelFunctions(
+        fns=fns, features=features, loss_fn=loss_fn, encoder_shapes=encoder_shapes
+    )
+
+
+def is_adapter(path: str) -> bool:
+    """Whether a parameter belongs to the adapter, which every checkpoint holds."""
+    return ltu_as.is_adapter(path) and not path.startswith(WHISPER)
+
+
+def resident_dtype(path: str, leaf: Any, settings: StageSettings) -> Any:
+    """The dtype in which a parameter stays on the devices: compute dtype, adapters float32."""
+    if is_adapter(path):
+        return jnp.dtype(jnp.float32)
+    if jnp.issubdtype(leaf.dtype, jnp.integer):
+        return jnp.dtype(leaf.dtype)
+    name = "encoder_dtype" if path.startswith(WHISPER) else "dtype"
+    return jnp.dtype(getattr(settings.compute, name))
+
+
+def split_parameters(
+    params: Mapping[str, Any], settings: StageSettings
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part all parameters of a step into (trainable, frozen); the encoder is always frozen."""
+    rest = losses.without(dict(params), WHISPER)
+    trainable, frozen = split_trainable(rest, settings.trainable)
+    return trainable, frozen | {
+        path: leaf for path, leaf in params.items() if path.startswith(WHISPER)
+    }
+
+
+def compile_step(
+    settings: StageSettings,
+    loss_fn: Callable,
+    tx: optax.GradientTransformation,
+    *,
+    state: TrainState,
+    frozen: Mapping[str, Any],
+    mesh: Mesh,
+) -> StepFn:
+    """The stage's train step on `mesh`; `state` and `frozen` may be arrays or shapes."""
+    by_token = settings.optimizer.loss_mean == "token" and settings.stage != "tagging"
+    return make_train_step(
+        loss_fn,
+        tx,
+        mesh=mesh,
+        shardings=(state_shardings(state, mesh=mesh), param_shardings(mesh, frozen)),
+        accumulation=settings.optimizer.accumulation,
+        weigh=losses.count_targets if by_token else None,
+    )
+
+
+def make_program(
+    settings: StageSettings, *, mesh: Mesh, steps: int, text_length: int, labels: int
+) -> Program:
+    """The step of a stage with shapes in place of all arrays.
+
+    Args:
+        settings: the stage.
+        mesh: its devices, which need not be present.
+        steps: of the whole run, for the schedule.
+        text_length: padded text tokens of a row.
+        labels: how many labels a tagger has.
+    """
+    model = model_functions(settings, labels=labels, mesh=mesh)
+    on_the_fly = settings.data.features == "on_the_fly"
+    shapes = {**model.fns.shapes, **(model.encoder_shapes if on_the_fly else {})}
+    kept = {path: resident_dtype(path, leaf, settings) for path, leaf in shapes.items()}
+    if settings.stage != "tagging":
+        llama = {path: leaf for path, leaf in model.fns.shapes.items() if not is_adapter(path)}
+        kept |= options.base_dtypes(llama, settings)
+    resident = {path: jax.ShapeDtypeStruct(leaf.shape, kept[path]) for path, leaf in shapes.items()}
+    trainable, frozen = split_parameters(resident, settings)
+    tx = make_optimizer(settings.optimizer, paths=trainable, steps=steps)
+    state = abstract_state(trainable, tx)
+    return Program(
+        step_fn=compile_step(settings, model.loss_fn, tx, state=state, frozen=frozen, mesh=mesh),
+        loss_fn=model.loss_fn,
+        state=state,
+        frozen=frozen,
+        batch=batch_shapes(settings, text_length=text_length, labels=labels),
+        key=jax.eval_shape(functools.partial(jax.random.key, 0)),
+        size=model_size(settings, model.fns.shapes),
+    )
+
+
+def batch_shapes(
+    settings: StageSettings, *, text_length: int, labels: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of the global batch as the step gets it (`stages.parts.located`).
+
+    They are the same for every number of hosts, which know the tokens of all pairs. One row is
+    taken to have no padding and no prompt without loss: it wants all tokens but its first.
+    """
+    rows, whisper = settings.data.rows_per_batch, settings.model.whisper
+
+    clips = data_config(settings).clips_per_row
+    several = (clips,) if clips > 1 else ()
+
+    def ints(*sizes: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, *sizes), jnp.int32)
+
+    def floats(*sizes: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, *sizes), jnp.float32)
+
+    audio = settings.model.audio_tokens
+    if settings.data.features == "on_the_fly":
+        heard = {"log_mel": floats(*several, WINDOW_FRAMES, whisper.n_mels)}
+    else:
+        heard = {"features": floats(*several, whisper.n_audio_layer, audio, whisper.n_audio_state)}
+    if settings.stage == "tagging":
+        return {**heard, "targets": floats(labels)}
+    return {
+        **heard,
+        "input_ids": ints(text_length),
+        "segment_ids": ints(text_length),
+        "positions": ints(clips * audio + text_length),
+        **({"clip_ids": ints(text_length)} if several else {}),
+        losses.POSITIONS: ints(text_length - 1),
+        losses.TARGETS: ints(text_length - 1),
+    }
+
+
+def longest_text(settings: StageSettings) -> int:
+    """The padded text length that holds any row."""
+    return data_config(settings).longest
+
+
+def padded_text(settings: StageSettings, *, length: int) -> int:
+    """The padded text length of a batch whose rows have about `length` tokens.
+
+    That of the longest row where batches mix lengths.
+    """
+    config = data_config(settings)
+    return config.padded(length) if settings.data.group_by_length else config.longest
+
+
+def data_config(settings: StageSettings, **changes: Any) -> DataConfig:
+    """What the input pipeline is told; `changes` replace fields of it."""
+    data = settings.data
+    mixture = mixtures.mixture(data.tasks)
+    values = dict(
+        records=data.records,
+        split=data.split,
+        layout=data.layout,
+        cutoff=data.cutoff,
+        row_tokens=data.row_tokens,
+        rows_per_batch=data.rows_per_batch,
+        train_on=data.train_on,
+        features=data.features,
+        seed=settings.seed,
+        audio_tokens=settings.model.audio_tokens,
+        n_mels=settings.model.whisper.n_mels,
+        tasks=mixture.tasks,
+        datasets=mixture.datasets,
+        lengths=data.lengths,
+        group_by_length=data.group_by_length,
+        workers=data.workers,
+    )
+    values |= changes
+    # These say how much may share a row, and in the other layouts nothing does.
+    several = values["layout"] == Layout.GROUPED
+    values["pairs_per_clip"] = data.pairs_per_clip if several else 1
+    values["clips_per_row"] = data.clips_per_row if several else 1
+    return DataConfig(**values)
+
+
+def model_size(settings: StageSettings, shapes: Mapping[str, Any]) -> metrics.ModelSize:
+    """Matrix sizes of a stage's model, read from its shapes."""
+    whisper, llama = settings.model.whisper, settings.model.llama
+
+    def scalars(prefix: str, needle: str) -> int:
+        return sum(
+            math.prod(leaf.shape)
+            for path, leaf in shapes.items()
+            if path.startswith(prefix) and needle in path and not path.endswith(SCALE)
+        )
+
+    on_the_fly = settings.data.features == "on_the_fly"
+    state, tagging = whisper.n_audio_state, settings.stage == "tagging"
+    trained = [flag for pattern, flag in settings.trainable if pattern.startswith("tltr")]
+    stem = 3 * 2 * WINDOW_FRAMES * state * whisper.n_mels
+    stem += 3 * 2 * (WINDOW_FRAMES // 2) * state * state
+    return metrics.ModelSize(
+        llm_layers=scalars("llama.layers.", ".kernel"),
+        llm_depth=0 if llama is None else llama.num_hidden_layers,
+        attention_width=0 if llama is None else llama.num_attention_heads * llama.head_dim,
+        vocab_head=0 if llama is None else llama.vocab_size * llama.hidden_size,
+        lora=scalars("llama.layers.", ".lora_"),
+        tltr_block=scalars("tltr.time_tr.", "kernel"),
+        tltr_width=settings.model.tltr.d_model,
+        tltr_trained=trained == [True],
+        tltr_pooled=tagging,
+        audio_proj=scalars("audio_proj.", "kernel"),
+        label_head=scalars("label_head.", "kernel"),
+        whisper_layers=whisper.n_audio_layer,
+        encoder=12 * state**2 * whisper.n_audio_layer if on_the_fly else 0,
+        encoder_stem=stem if on_the_fly else 0,
+        encoder_frames=WINDOW_FRAMES // 2,
+        encoder_depth=whisper.n_audio_layer,
+        encoder_width=state,
+    )

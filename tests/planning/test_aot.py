@@ -1,0 +1,61 @@
+"""The real TPU compiler: a small model, and the full-size step against the committed figures.
+
+Each compilation is a process of its own, because libtpu allows one per machine and never lets go.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ltu_jax.planning.aot import library
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMITTED = ROOT / "benchmarks" / "results" / "plan_v5e-16.json"
+pytestmark = pytest.mark.skipif(
+    library() is None, reason="no libtpu (x86-64 Linux only; `make test` fetches it)"
+)
+
+SMALL = """
+--config=configs/stage3.py:mini --config.data.layout=single
+--config.data.lengths=() --config.data.rows_per_batch=32 --config.compute.dtype=bfloat16
+--config.compute.remat=full --config.model.llama.num_hidden_layers=6
+--config.model.llama.hidden_size=256 --config.model.llama.intermediate_size=1024
+--config.model.llama.num_attention_heads=4 --config.model.llama.num_key_value_heads=4
+--config.model.llama.vocab_size=2048 --text-length 96 --mean-text 60
+"""
+
+
+def plan(arguments, target):
+    command = [sys.executable, "-m", "ltu_jax.plan", *arguments, "--json", str(target)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(target.read_text()), done.stdout
+
+
+def test_a_small_step_compiles_for_a_slice(tmp_path):
+    made, printed = plan([*SMALL.split(), "--slice", "v5e-4"], tmp_path / "plan.json")
+    assert made["fits"] and made["devices"] == 4 and "FITS" in printed
+    assert [count for _, count in made["loops"]] == [6, 6]  # layers forward and back
+    assert 0.95 < made["flops_per_device"] / made["hand_flops_per_device"] <= 1.05
+    # All that a copy of the model sends is the gradient, in bf16 or float32.
+    sent = made["collective_bytes_per_step"]["all-reduce"]
+    assert 0.45 < sent / made["trainable_bytes"] < 1.1
+    assert 0 < made["mfu_bound"] < made["padded_mfu_bound"] < 1
+    parts = ("base_bytes", "trainable_bytes", "optimiser_bytes", "batch_bytes")
+    held = sum(made[name] for name in parts)
+    assert held < made["peak_bytes_per_chip"] < 5e9
+
+
+@pytest.mark.slow
+def test_the_full_step_keeps_its_committed_estimate(tmp_path):
+    committed = json.loads(COMMITTED.read_text())
+    made, _ = plan(committed["arguments"], tmp_path / "plan.json")
+    for name in ("jax", "libtpu"):
+        assert made["versions"][name] == committed["versions"][name], "python benchmarks/plan.py"
+    assert made["est_step_seconds"] <= 1.02 * committed["est_step_seconds"]
+    assert made["peak_bytes_per_chip"] <= 14.5e9
+    assert made["flops_per_device"] <= 1.05 * made["hand_flops_per_device"]
+    assert made["compile_resident_bytes"] <= 4e9

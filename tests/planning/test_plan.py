@@ -1,0 +1,221 @@
+"""The planner's arithmetic, its command line and its errors, without the TPU compiler."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import pytest
+
+from ltu_jax import plan as command
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.sharding import MeshConfig, make_mesh
+from ltu_jax.planning import aot
+from ltu_jax.planning.plan import GPU_EFFICIENCY, plan_gpu, stand_ins
+from ltu_jax.planning.question import ask, check_batch
+from ltu_jax.planning.report import report
+from ltu_jax.planning.search import candidates
+from ltu_jax.planning.slices import find_gpu, find_slice
+from ltu_jax.stages.settings import stage_settings
+from ltu_jax.train import parse_config, resolve
+
+STAGE3 = "--config=configs/stage3.py"
+KEYS = """
+slice fits peak_bytes_per_chip flops_per_device hand_flops_per_device collective_bytes_per_step
+est_step_seconds pairs_per_second mfu_bound hours_for_stage layout batch versions arguments
+"""
+
+
+def settings(*flags):
+    single = ("--config.data.layout=single", "--config.data.rows_per_batch=256")
+    return stage_settings(resolve(parse_config([STAGE3, *single, *flags]))[0])
+
+
+def asked(*flags, **changes):
+    known = dict(text_length=None, mean_text=None, pairs_per_row=None, pairs=None)
+    return ask(settings(*flags), **{**known, **changes})
+
+
+def test_rows_are_as_long_as_the_longest_unless_batches_are_of_like_length():
+    like, mixed = asked(), asked("--config.data.group_by_length=0")
+    assert (like.text_length, like.longest) == (80, 112)  # 78.2 and 108 tokens, in eights
+    assert (mixed.text_length, mixed.longest) == (112, 112)
+
+
+def test_steps_and_work_of_a_stage():
+    question = asked(pairs=2560.0, mean_text=50.0)
+    assert question.steps == 10 and question.pairs_per_step == 256
+    work = question.real_work()
+    assert (work.clips, work.audio_tokens, work.text_tokens) == (256, 6400, 12800)
+    assert work.context == 75.0
+    assert question.padded_work().text_tokens == 256 * 56
+
+
+def test_pairs_that_do_not_fit_their_row_are_refused():
+    with pytest.raises(UserError, match="rows of 80 text tokens cannot hold 2 pairs of 78.2"):
+        asked(text_length=80, pairs_per_row=2.0)
+
+
+def test_a_gpu_by_arithmetic():
+    made = plan_gpu(asked("--config.data.rows_per_batch=64"), find_gpu("h200"), count=1)
+    base = 2 * (6.738e9 + 266_240) + 4 * 637e6  # LLaMA bf16 with norms, the encoder float32
+    trained = 48_793_600  # as the official code prints it
+    assert made.base_bytes == pytest.approx(base, rel=0.002)
+    assert made.trainable_bytes == 4 * trained and made.optimiser_bytes == 8 * trained
+    # 103.2 real tokens: 2.92 TFLOP and the encoder's 0.68 (performance notes).
+    assert made.model_flops_per_step / 64 == pytest.approx(3.60e12, rel=0.01)
+    assert made.flops_per_device == pytest.approx(made.hand_flops_per_device, rel=0.01)
+    seconds = made.flops_per_device / (989e12 * GPU_EFFICIENCY)
+    assert made.est_step_seconds == pytest.approx(seconds)
+    assert made.pairs_per_second == pytest.approx(64 / seconds)
+    assert made.mfu_bound == pytest.approx(made.model_flops_per_step / seconds / 989e12)
+    assert made.hours_for_stage == pytest.approx(9_640_000 / 64 * seconds / 3600, rel=1e-4)
+    assert made.fits and made.headroom_bytes == 141e9 - made.peak_bytes_per_chip
+
+
+def test_what_does_not_fit_comes_with_settings_that_do():
+    question = asked("--config.compute.remat=none")
+    made = plan_gpu(question, find_gpu("a6000"), count=2)
+    assert not made.fits
+    assert made.advice[0].startswith("--config.compute.remat=full")
+    assert any("--config.mesh.fsdp=2" in line for line in made.advice)
+    text = report(made)
+    assert "DOES NOT FIT" in text and made.advice[1] in text
+
+
+def test_sharding_divides_what_lies_on_a_chip():
+    whole = plan_gpu(asked(), find_gpu("h100"), count=8)
+    parts = plan_gpu(
+        asked("--config.mesh.data=1", "--config.mesh.fsdp=8"), find_gpu("h100"), count=8
+    )
+    llama = 2 * 6.738e9
+    assert whole.base_bytes - parts.base_bytes == pytest.approx(llama * 7 / 8, rel=0.001)
+    assert parts.collective_bytes_per_step["all-gather"] > 2 * llama * 0.99
+
+
+def test_a_batch_that_does_not_divide_names_the_nearest():
+    mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1), stand_ins(16))
+    with pytest.raises(UserError, match=r"rows_per_batch is 250.*= 16.*=240 or 256"):
+        check_batch(settings("--config.data.rows_per_batch=250"), mesh)
+    with pytest.raises(UserError, match=r"rows_per_batch is 8.*rows_per_batch=16"):
+        check_batch(settings("--config.data.rows_per_batch=8"), mesh)
+
+
+def test_search_ranks_by_arithmetic_and_leaves_out_what_cannot_fit(monkeypatch):
+    small = ["--config=configs/stage3.py:mini", "--config.data.rows_per_batch=64"]
+    question = ask(
+        stage_settings(resolve(parse_config(small))[0]),
+        text_length=None, mean_text=40.0, pairs_per_row=None, pairs=None,
+    )  # fmt: skip
+    monkeypatch.setattr("ltu_jax.planning.search.REMATS", ("none", "full"))
+    monkeypatch.setattr("ltu_jax.planning.search.ACCUMULATIONS", (1,))
+    found = candidates(question, find_slice("v5e-16"))
+    ranks = [one.seconds_per_pair for one in found]
+    assert ranks == sorted(ranks)
+    assert "--config.mesh.data=16 --config.mesh.fsdp=1" in found[0].flags()
+    assert "remat=none" in found[0].flags()
+    # Other layouts have about as many pairs a step, and rows for every chip.
+    assert {one.question.settings.data.layout for one in found} == {"grouped", "single"}
+    for one in found:
+        assert one.question.rows % 16 == 0
+        assert abs(one.question.pairs_per_step / question.pairs_per_step - 1) < 0.2
+    chip = find_slice("v5e-16").chip
+    tiny = dataclasses.replace(
+        find_slice("v5e-16"), chip=dataclasses.replace(chip, hbm_bytes=10**6)
+    )
+    assert candidates(question, tiny) == []
+
+
+def run(capsys, *arguments):
+    status = command.main(list(arguments))
+    return status, capsys.readouterr().out
+
+
+def test_the_command_prints_and_writes_a_plan(capsys, tmp_path):
+    target = tmp_path / "plan.json"
+    flags = ("--gpu", "h200", "--config.data.rows_per_batch=32", "--json", str(target))
+    status, printed = run(capsys, STAGE3, *flags)
+    assert status == 0 and "FITS" in printed and "MFU bound" in printed and "estimates" in printed
+    written = json.loads(target.read_text())
+    assert set(KEYS.split()) <= written.keys()
+    assert written["slice"] == "h200 x 1" and written["versions"]["jax"] == jax.__version__
+
+
+def test_a_larger_language_model(capsys):
+    _, printed = run(capsys, STAGE3, "--gpu", "h200", "--size", "llama-13b")
+    base = 2 * 13.016e9 + 4 * 637e6
+    assert f"base         {base / 1e9:8.2f} GB"[:-5] in printed
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "give either --slice"),
+        (["--slice", "v5e-16", "--gpu", "h200"], "give either --slice"),
+        (["--slice", "v5e-17"], "there is no v5e-17"),
+        (["--gpu", "h200", "--search"], "--search needs the TPU compiler"),
+        (["--gpu", "h200", "--gpus", "3"], r"32, which does not divide over data x fsdp = 3"),
+        (["--gpu", "h200", "--gpus", "4", "--config.mesh.fsdp=3"], "mesh .*3.* 4 are present"),
+        (["--gpu", "h200", "--stage", "stage1"], "'stage1' is not in this config"),
+        (["--gpu", "h200", "--nonsense"], "nonsense"),
+        (["--gpu", "h200", "--mean-text", "many"], "invalid float value: 'many'"),
+    ],
+)
+def test_errors_name_what_is_wrong(arguments, message):
+    with pytest.raises(UserError, match=message):
+        command.main([STAGE3, *arguments])
+
+
+def test_a_curriculum_needs_a_stage():
+    with pytest.raises(UserError, match="several stages; add --stage, one of tagging, stage1"):
+        command.main(["--config=configs/curriculum.py", "--gpu", "h200"])
+
+
+def test_the_version_of_a_compiler_elsewhere_is_read_beside_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("TPU_LIBRARY_PATH", str(make_libtpu(tmp_path)))
+    assert aot.libtpu_version() == "0.0.99.1"
+
+
+def make_libtpu(folder):
+    (folder / "libtpu").mkdir(parents=True)
+    (folder / "libtpu" / "__init__.py").touch()
+    (folder / "libtpu" / "libtpu.so").touch()
+    (folder / "libtpu-0.0.99.1.dist-info").mkdir()
+    return folder / "libtpu" / "libtpu.so"
+
+
+def test_the_compiler_is_named_or_in_the_environment_or_installed(monkeypatch, tmp_path):
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
+    monkeypatch.setattr(aot.sys, "prefix", str(tmp_path / "venv"))
+    installed = make_libtpu(tmp_path / "site-packages")
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    assert aot.library() == installed
+    fetched = make_libtpu(tmp_path / "venv" / "libtpu")
+    assert aot.library() == fetched and aot.libtpu_version() == "0.0.99.1"
+    monkeypatch.setenv("TPU_LIBRARY_PATH", str(tmp_path / "absent.so"))
+    with pytest.raises(UserError, match=r"TPU_LIBRARY_PATH is .*absent.so, which is no file"):
+        aot.devices_of(find_slice("v5e-4"))
+
+
+def test_a_missing_compiler_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
+    monkeypatch.setattr(aot.sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"--target .*libtpu libtpu==.*--gpu h200"):
+        aot.devices_of(find_slice("v5e-4"))
+    assert aot.libtpu_version() == "not installed"
+    constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
+    assert aot.LIBTPU in constraints.read_text().splitlines()  # what `make test` fetches
+
+
+@pytest.mark.parametrize(
+    "message, gigabytes",
+    [
+        ("Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded", 20.5),
+        ("memory required for HLO temporaries (2.00T) exceeds available HBM (15.75G).", 2048),
+        ("some other failure", None),
+    ],
+)
+def test_reading_an_out_of_memory_message(message, gigabytes):
+    found = aot._needed_bytes(message)
+    assert found == (None if gigabytes is None else gigabytes * 2**30)

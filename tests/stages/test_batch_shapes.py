@@ -1,0 +1,85 @@
+"""The batch that a plan compiles is the one that the input pipeline makes, on all hosts."""
+
+import dataclasses
+
+import jax
+import pytest
+from tiny_stage import ROOT, arguments, make_place
+
+from ltu_jax.core.distributed import Share
+from ltu_jax.core.sharding import MeshConfig, make_mesh
+from ltu_jax.stages import parts, program
+from ltu_jax.stages.settings import stage_settings
+from ltu_jax.train import parse_config, resolve
+from ltu_jax.training import losses
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return make_place(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def settings_of(place, *flags):
+    usual = ("--config.data.lengths=()", "--config.data.train_on=all")
+    given = arguments(place, place / "run", *usual, *flags)
+    return stage_settings(resolve(parse_config(given))[0])
+
+
+def batches(settings, monkeypatch, *, hosts, steps=2):
+    """For each step: the padded text length, and the batch of every host."""
+    bases = parts.open_bases(settings)
+    mesh = make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
+    streams = []
+    for host in range(hosts):
+        share = Share(index=host, count=hosts)
+        monkeypatch.setattr(parts, "batch_share", lambda mesh, share=share: share)
+        pipeline = parts.open_pipeline(settings, bases, mesh=mesh)
+        streams.append(parts.located(pipeline, steps=steps))
+    for step, of_hosts in enumerate(zip(*streams, strict=True)):
+        length = 0 if settings.stage == "tagging" else pipeline.text_length(step)
+        yield length, len(pipeline.labels), of_hosts
+
+
+def assert_planned(settings, monkeypatch, *, hosts):
+    for length, labels, of_hosts in batches(settings, monkeypatch, hosts=hosts):
+        planned = program.batch_shapes(settings, text_length=length, labels=labels)
+        for batch in of_hosts:
+            found = {n: ((hosts * len(x), *x.shape[1:]), x.dtype) for n, x in batch.items()}
+            assert found == {n: (x.shape, x.dtype) for n, x in planned.items()}
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--config.data.layout=grouped", "--config.data.row_tokens=216"),
+        ("--config.data.layout=grouped", "--config.data.clips_per_row=1"),
+        ("--config.data.layout=single", "--config.data.features=on_the_fly"),
+        ("--config.data.layout=reference", "--config.data.group_by_length=0"),
+    ],
+)
+def test_planned_shapes_are_those_of_the_input_pipeline(place, monkeypatch, flags, hosts):
+    assert_planned(settings_of(place, *flags), monkeypatch, hosts=hosts)
+
+
+def test_so_they_are_in_tagging(place, monkeypatch):
+    found = settings_of(place)
+    model = dataclasses.replace(found.model, llama=None, lora=None)
+    data = dataclasses.replace(found.data, layout="tags")
+    found = dataclasses.replace(found, stage="tagging", model=model, data=data)
+    assert_planned(found, monkeypatch, hosts=2)
+
+
+def test_targets_of_answers_alone_need_no_more_places(place, monkeypatch):
+    flags = ("--config.data.layout=single", "--config.data.train_on=answer")
+    settings = settings_of(place, *flags)
+    for length, _, of_hosts in batches(settings, monkeypatch, hosts=2):
+        planned = program.batch_shapes(settings, text_length=length, labels=0)
+        places = {batch[losses.TARGETS].shape[1] for batch in of_hosts}
+        assert len(places) == 1 and places.pop() <= planned[losses.TARGETS].shape[1]

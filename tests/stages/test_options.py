@@ -1,0 +1,167 @@
+"""What config.compute makes of a stage: kinds, placement, refusals, and int8's loss."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from ml_collections import ConfigDict
+
+from configs import stage3
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.sharding import MeshConfig, make_mesh
+from ltu_jax.models import build
+from ltu_jax.stages import options
+from ltu_jax.stages.program import is_adapter
+from ltu_jax.stages.settings import stage_settings
+from ltu_jax.training import losses
+from ltu_jax.weights.tensors import as_tensors
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "training"))
+from conftest_training import load_tiny
+
+LLAMA = dict(
+    vocab_size=48, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+    num_attention_heads=4, num_key_value_heads=2, head_dim=8, rms_norm_eps=1e-6,
+    rope_theta=10000.0, rope_scaling=None, tie_word_embeddings=True, attention_bias=False,
+)  # fmt: skip
+
+
+def settings_of(llama=LLAMA, **compute):
+    config = stage3.get_config("mini")
+    config.model.llama = ConfigDict(llama)
+    config.compute.update(compute)
+    return stage_settings(json.loads(json.dumps(config.to_dict())))
+
+
+def made(settings, mesh):
+    """Shapes of the frozen language model, and random weights for it."""
+    given = options.model_options(settings, mesh=mesh)
+    shapes = build.ltu_as(settings.model.ltu_as(), **given).shapes
+    rng = np.random.default_rng(0)
+    plain = build.ltu_as(settings.model.ltu_as()).shapes
+    weights = {
+        path: rng.standard_normal(leaf.shape, dtype=np.float32)
+        for path, leaf in plain.items()
+        if not is_adapter(path)
+    }
+    return {path: leaf for path, leaf in shapes.items() if not is_adapter(path)}, weights
+
+
+@pytest.mark.parametrize("base", ["float32", "bfloat16", "int8"])
+def test_the_base_lies_on_a_mesh_as_configured(base):
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), jax.devices())
+    settings = settings_of(base_dtype=base, dtype="bfloat16")
+    shapes, weights = made(settings, mesh)
+    placed = options.place_llama(
+        as_tensors(weights), shapes, settings=settings, mesh=mesh, what="weights"
+    )
+    assert placed.keys() == shapes.keys()
+    for path, leaf in placed.items():
+        whole = np.asarray(leaf.astype(jnp.float32))
+        if path.endswith("_scale"):
+            expected = np.abs(weights[path.removesuffix("_scale")]).max(1) / 127.5
+            np.testing.assert_allclose(whole, expected, rtol=1e-6)
+            continue
+        if path + "_scale" in placed:
+            assert leaf.dtype == jnp.int8
+            scale = np.asarray(placed[path + "_scale"])[:, None]
+            assert (np.abs(whole * scale - weights[path]) <= 0.5001 * scale).all()
+            continue
+        assert leaf.dtype == jnp.dtype("bfloat16" if base == "int8" else base)
+        expected = weights[path].astype(leaf.dtype).astype(np.float32)
+        np.testing.assert_array_equal(whole, expected)
+    kernel = placed["llama.layers.mlp.gate_proj.kernel"]
+    assert kernel.addressable_shards[0].data.shape == (2, 8, 12)
+
+
+def test_weights_of_another_model_are_named():
+    mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+    settings = settings_of(base_dtype="int8")
+    shapes, weights = made(settings, mesh)
+    del weights["llama.norm.scale"]
+    with pytest.raises(UserError, match="llama.norm.scale"):
+        options.place_llama(as_tensors(weights), shapes, settings=settings, mesh=mesh, what="W")
+
+
+def test_int8_is_not_trained():
+    mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+    settings = settings_of(base_dtype="int8")
+    shapes = build.ltu_as(settings.model.ltu_as(), int8_base=True).shapes
+    options.check_trainable(settings, shapes)
+    wrong = dataclasses.replace(settings, trainable=((r".+", True),))
+    with pytest.raises(UserError, match="base_dtype is 'int8' but stage3 trains llama.layers.mlp"):
+        options.check_trainable(wrong, shapes)
+    assert options.model_options(settings, mesh=mesh)["int8_base"]
+
+
+@pytest.mark.parametrize(
+    "compute, message",
+    [
+        (dict(base_dtype="int4"), "base_dtype is 'int4'; use float32, bfloat16, float16, int8"),
+        (
+            dict(attention="flash"),
+            "attention is 'flash'; use blocks, xla, dot_product, cudnn, splash",
+        ),
+        (dict(loss_chunk=-1), "loss_chunk is -1; use 0 or more"),
+    ],
+)
+def test_wrong_values_are_named(compute, message):
+    with pytest.raises(UserError, match=message):
+        settings_of(**compute)
+
+
+def test_a_backend_for_other_devices_is_refused():
+    mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+    with pytest.raises(UserError, match="'splash', which needs tpu devices; these are cpu"):
+        options.model_options(settings_of(attention="splash"), mesh=mesh)
+
+
+def test_int8_loss_is_within_one_percent_on_the_golden_batch(golden):
+    """The gate of the issue on the tiny official model; benchmarks/int8_gate.py is the long one."""
+    tiny = load_tiny(golden / "ltu_as_tiny_a", with_lora=True)
+    batch = losses.with_targets(tiny.batch, dense=True)
+    mesh = make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
+    settings = settings_of(
+        llama=dataclasses.asdict(tiny.fns.config.llama), base_dtype="int8", dtype="float32"
+    )
+
+    def loss(fns, params):
+        loss_fn = losses.language_loss(
+            fns.hidden, unembed=fns.unembed, features=lambda frozen, batch: batch["features"]
+        )
+        return float(jax.jit(lambda p: loss_fn(p, {}, batch, None)[0])(params))
+
+    small = build.ltu_as(tiny.fns.config, int8_base=True)
+    base = {path: leaf for path, leaf in small.shapes.items() if not is_adapter(path)}
+    weights = {path: leaf for path, leaf in tiny.params.items() if not is_adapter(path)}
+    placed = options.place_llama(
+        as_tensors(weights), base, settings=settings, mesh=mesh, what="tiny"
+    )
+    adapter = {path: leaf for path, leaf in tiny.params.items() if is_adapter(path)}
+    exact = loss(tiny.fns, tiny.params)
+    assert abs(exact - tiny.info["loss_stage3"]) < 1e-5
+    found = loss(small, {**adapter, **placed})
+    assert 0 < abs(found - exact) < 0.01 * exact
+
+
+def test_compiled_programs_are_kept_between_runs(tmp_path):
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        jax.config.update(names[1], 0)  # the default, a second, leaves toy programs out
+        options.keep_compiled("")
+        assert jax.config.jax_compilation_cache_dir == before[names[0]]
+        options.keep_compiled(str(tmp_path))
+        compilation_cache.reset_cache()
+        jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((7, 5))).block_until_ready()
+        assert any("-cache" in path.name for path in tmp_path.iterdir())
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
