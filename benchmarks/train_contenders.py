@@ -32,7 +32,7 @@ class Setup:
 
     config: LTUASConfig
     dtype: str
-    remat: str
+    torch_checkpointing: bool
     batches: int
     pairs_per_batch: int
     pairs_per_clip: int
@@ -63,7 +63,7 @@ def setup(size: str, *, pairs_per_batch: int | None, pairs_per_clip: int, batche
     return Setup(
         config=config,
         dtype="bfloat16" if alternate.on_gpu() else "float32",
-        remat="lora" if size == "7b" else "none",
+        torch_checkpointing=size == "7b",
         batches=batches,
         pairs_per_batch=pairs_per_batch or (64 if size == "7b" else 8),
         pairs_per_clip=pairs_per_clip,
@@ -96,12 +96,13 @@ class Ours:
         # PyTorch runs on one device as well.
         mesh = make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
         self._sharding = batch_sharding(mesh)
-        # Rows of several pairs leave out what pairs cannot see of each other where that is much.
+        # As full-size stages are configured. To compute the cheap parts again is faster than to
+        # keep them, on a CPU too.
         self.fns = build.ltu_as(
             setup.config,
             dtype=setup.dtype,
-            remat=setup.remat,
-            attention="blocks" if setup.remat != "none" else "xla",
+            remat="lora",
+            attention="blocks",
             longest_pair=CUTOFF,
         )
         loss_fn = losses.language_loss(

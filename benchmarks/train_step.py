@@ -64,7 +64,7 @@ def make_torch(plan: Setup, params: Mapping[str, Any], *, onednn: bool) -> torch
     on_gpu = alternate.on_gpu()
     base = torch.bfloat16 if plan.dtype == "bfloat16" else torch.float32
     model = torch_reference.build(plan.config, params, base_dtype=base)
-    if plan.remat != "none":
+    if plan.torch_checkpointing:
         model.language.get_base_model().gradient_checkpointing_enable()
     if onednn:
         torch_reference.use_onednn(model)
