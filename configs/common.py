@@ -194,7 +194,6 @@ def mini_sizes(config: ConfigDict) -> ConfigDict:
     config.compute.dtype = "float32"  # CPUs of today are not faster in bfloat16
     config.compute.base_dtype = "float32"
     config.compute.attention = "xla"  # rows are short
-    config.compute.remat = "none"  # memory is plentiful at this size, time is not
     config.log.validate_every = 0
     config.log.validate_batches = 8
     config.log.samples_every = 0
