@@ -12,6 +12,7 @@ array data; `training/integrity.py` notices any.
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -91,6 +92,7 @@ def _write(
             if is_main():
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir(parents=True)
+                _require_room(temporary, trees)
         with ocp.PyTreeCheckpointer() as writer:
             for name, tree in trees.items():
                 writer.save(temporary / name, tree)
@@ -103,6 +105,14 @@ def _write(
                 for old in steps_in(run_dir)[:-keep]:
                     _remove(folder / str(old))
     return final
+
+
+def _require_room(folder: Path, trees: Mapping[str, Any]) -> None:
+    # Asked before, because TensorStore reports a full disk with thousands of lines on stderr.
+    size, disk = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)), shutil.disk_usage(folder)
+    if disk.total and disk.free < size:  # some network disks do not tell (0)
+        text = f"{size:,} bytes are needed and {disk.free:,} are free"
+        raise OSError(errno.ENOSPC, text, str(folder))
 
 
 def _commit(temporary: Path, final: Path) -> None:
@@ -142,7 +152,9 @@ def _told(final: Path) -> Iterator[None]:
 def not_written(final: Path, error: BaseException) -> CheckpointError:
     """What to say when a checkpoint could not be written."""
     kept = [step for step in steps_in(final.parent.parent) if step != int(final.name)]
-    reason = " ".join(str(error).split())[:400]
+    reason = " ".join(str(error).split())
+    if len(reason) > 400:  # TensorStore begins with what it did and ends with the cause
+        reason = f"{reason[:150]} ... {reason[-250:]}"
     return CheckpointError(
         f"{final} could not be written: {reason}. The newest checkpoint is "
         f"{f'that of step {kept[-1]}' if kept else 'none'}; make room or repair the disk, and the "
