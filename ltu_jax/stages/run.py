@@ -29,11 +29,12 @@ from ltu_jax.stages.parts import (
 from ltu_jax.stages.program import compile_step, is_adapter, model_size, split_parameters
 from ltu_jax.stages.settings import StageSettings
 from ltu_jax.stages.start import place_bases, starting_adapter
-from ltu_jax.training import checkpoint, metrics
+from ltu_jax.training import checkpoint, metrics, recovery
 from ltu_jax.training.logs import RunLog
 from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
 from ltu_jax.training.optimizer import learning_rate, make_optimizer
-from ltu_jax.training.state import create_state
+from ltu_jax.training.saving import Saver, check_room, checkpoint_bytes
+from ltu_jax.training.state import abstract_state, create_state
 from ltu_jax.weights.bases import base_entry, place
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
 from ltu_jax.weights.tensors import as_tensors
@@ -58,23 +59,26 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         bases = open_bases(settings)
         stage = assemble(settings, bases)
     agree_on_files(stage)
-    saved = checkpoint.steps_in(run_dir)
-    if saved and saved[-1] == stage.steps:
+    newest = recovery.newest_good(run_dir)
+    saved = None if newest is None else run_dir / checkpoint.FOLDER / str(newest)
+    if saved is not None:
         with together(f"{settings.stage} cannot go on"):
-            _, metadata = checkpoint.read_metadata(run_dir)
+            _, metadata = checkpoint.read_metadata(saved, verify=False)
             refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
+    if newest == stage.steps:
         return None
+    with together(f"{settings.stage} cannot start"):
+        if is_main():
+            check_room_for(stage, newest=newest or 0)
     clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
     with together(f"{settings.stage} cannot start"):
-        adapter = starting_adapter(stage, resume=bool(saved))
+        adapter = starting_adapter(stage, resume=saved is not None)
     params = {**adapter, **place_bases(stage)}
     trainable, frozen = split_parameters(params, settings)
     tx = make_optimizer(settings.optimizer, paths=trainable, steps=stage.steps)
     state = create_state(trainable, tx, mesh=stage.mesh)
-    if saved:
-        state, metadata = checkpoint.restore(run_dir, like=state, mesh=stage.mesh)
-        with together(f"{settings.stage} cannot go on"):
-            refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
+    if saved is not None:
+        state, _ = checkpoint.restore(saved, like=state, mesh=stage.mesh, verify=False)
     frozen_adapter = {path: leaf for path, leaf in frozen.items() if is_adapter(path)}
     # Left on the host they would travel to the devices in every step.
     frozen_adapter = place(
@@ -101,18 +105,13 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         clip_fingerprint=clip_fingerprint,
     )
 
-    def save(state: Any) -> Path:
-        return checkpoint.save(
-            run_dir,
-            state=state,
-            adapter={**state.trainable, **frozen_adapter},
-            metadata=described,
-            keep=settings.checkpoint.keep,
-        )
-
+    keep = settings.checkpoint.keep
+    saver = Saver(run_dir, frozen=frozen_adapter, metadata=described, keep=keep)
     rate = jax.jit(learning_rate(settings.optimizer, steps=stage.steps))
     hooks = Hooks(
-        save=save,
+        save=saver.save,
+        poll=saver.poll,
+        finish_saves=saver.finish,
         validate=stage_hooks.validation(stage, frozen=frozen),
         samples=stage_hooks.samples(stage, frozen=frozen, log=log),
         work=functools.partial(
@@ -123,29 +122,47 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         flops=functools.partial(metrics.model_flops, model_size(settings, stage.fns.shapes)),
         rate=lambda step: float(rate(step)),
     )
-    outcome = run_loop(
-        state,
-        step_fn=step_fn,
-        frozen=frozen,
-        batches=host_batches(stage, start_step=int(state.step)),
-        mesh=stage.mesh,
-        key=jax.random.key(settings.seed),
-        schedule=Schedule(
-            steps=stage.steps,
-            log_every=settings.log.every,
-            save_every=settings.checkpoint.every,
-            validate_every=settings.log.validate_every,
-            samples_every=settings.log.samples_every,
-        ),
-        hooks=hooks,
-        log=log,
-        peak_flops=peak,
-        title=settings.stage,
-    )
+    with saver:
+        outcome = run_loop(
+            state,
+            step_fn=step_fn,
+            frozen=frozen,
+            batches=host_batches(stage, start_step=int(state.step)),
+            mesh=stage.mesh,
+            key=jax.random.key(settings.seed),
+            schedule=Schedule(
+                steps=stage.steps,
+                log_every=settings.log.every,
+                save_every=settings.checkpoint.every,
+                validate_every=settings.log.validate_every,
+                samples_every=settings.log.samples_every,
+            ),
+            hooks=hooks,
+            log=log,
+            peak_flops=peak,
+            title=settings.stage,
+        )
     if log is not None:
         log.close()
     agree_at_the_end(step=int(outcome.state.step), last_loss=outcome.last_loss, resolved=resolved)
-    return outcome
+    return dataclasses.replace(outcome, signal=outcome.signal or saver.signal)
+
+
+def check_room_for(stage: Stage, *, newest: int) -> None:
+    """Require room for the checkpoints that a stage has still to write; see `check_room`."""
+    settings, shapes = stage.settings, stage.fns.shapes
+    trainable, _ = split_parameters(shapes, settings)
+    tx = make_optimizer(settings.optimizer, paths=trainable, steps=stage.steps)
+    every = settings.checkpoint.every
+    check_room(
+        Path(settings.run_dir),
+        size=checkpoint_bytes(
+            {path: leaf for path, leaf in shapes.items() if is_adapter(path)},
+            abstract_state(trainable, tx),
+        ),
+        keep=settings.checkpoint.keep,
+        saves=len(range(newest + every, stage.steps, every)) + 1 if every else 1,
+    )
 
 
 def describe(

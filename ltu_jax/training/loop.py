@@ -50,6 +50,8 @@ class Hooks:
     work: Callable[[Mapping[str, np.ndarray]], StepWork]
     flops: Callable[[StepWork], float]
     rate: Callable[[int], float]
+    poll: Callable[[], None] = lambda: None
+    finish_saves: Callable[[], None] = lambda: None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,7 @@ def run_loop(
             shapes = tuple(sorted((name, leaf.shape) for name, leaf in host.items()))
             batch = host_batch_to_global(host, mesh)
             state, metrics = step_fn(state, frozen, batch, key)
+            hooks.poll()
             if waiting is not None:
                 read(waiting)
             waiting = (step, metrics, work, shapes)
@@ -154,6 +157,7 @@ def run_loop(
                 meter.restart()
             if stop:
                 break
+        hooks.finish_saves()
     return Outcome(
         state=state,
         checkpoint=checkpoint,
