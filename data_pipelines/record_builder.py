@@ -19,6 +19,7 @@ import soundfile
 from tqdm import tqdm
 
 from data_pipelines import records
+from data_pipelines.examples import import_tensorflow
 from data_pipelines.features import FRAMES, FeatureExtractor
 from data_pipelines.schema import Clip, Pair, RecordError, audio_bytes, validate
 from ltu_jax.core.errors import UserError
@@ -237,7 +238,7 @@ def build(
         num_shards=shards,
         try_download_gcs=False,
     )
-    records.import_tensorflow()  # before tfds does, so that it sees no accelerator
+    import_tensorflow()  # before tfds does, so that it sees no accelerator
     tfds.disable_progress_bar()
     builder = OpenAsqaRecords(
         staging=staging, splits=splits, extractor=extractor, data_dir=str(folder)

@@ -16,6 +16,7 @@ import json
 import shutil
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -165,7 +166,7 @@ def _kept(out: Path, *, source: str) -> dict[str, Any] | None:
     if not (out / records.MANIFEST).is_file():
         return None
     try:
-        manifest = records.verify(out, checksums=True)
+        manifest = records.verify(out)
     except UserError as error:
         print(f"{error}\nwriting the records again", file=sys.stderr)
         return None
@@ -175,8 +176,9 @@ def _kept(out: Path, *, source: str) -> dict[str, Any] | None:
 def _indexes(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     pattern = f"{records.BUILDER}-{split}.tfrecord-*.jsonl"
     for path in sorted((folder / records.INDEX).glob(pattern)):
-        header, *lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-        yield header, lines
+        content = path.read_bytes()
+        header, *lines = map(json.loads, content.splitlines())
+        yield header | {"index_crc32": zlib.crc32(content)}, lines
 
 
 def _summarise(
