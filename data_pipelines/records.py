@@ -2,6 +2,7 @@
 
     DIR/manifest.json                     counts, shards with SHA-256, source, stored features
     DIR/tag_labels.json                   labels of the tagging stage, when the corpus has them
+    DIR/quarantine.jsonl                  a line per clip left out, whose audio cannot be read
     DIR/index/<shard>.jsonl               a line per record: where it lies, CRC-32, its pairs
     DIR/open_asqa_records/1.0.0/<shard>   TFRecord shards and metadata of the tfds builder
 
@@ -25,6 +26,7 @@ from ltu_jax.core.files import sha256_file
 FORMAT = 1
 MANIFEST = "manifest.json"
 TAG_LABELS = "tag_labels.json"
+QUARANTINE = "quarantine.jsonl"
 INDEX = "index"
 BUILDER = "open_asqa_records"
 VERSION = "1.0.0"

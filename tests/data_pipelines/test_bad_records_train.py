@@ -18,7 +18,7 @@ LAYERS, WIDTH, AUDIO = 2, 16, 5
 MODEL = LTUASConfig(
     tltr=TLTRConfig(d_model=WIDTH, time_heads=1, layer_heads=4),
     llama=LlamaConfig(
-        vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
         num_attention_heads=4, num_key_value_heads=2, head_dim=8, rms_norm_eps=1e-5,
         rope_theta=1e4, rope_scaling=None, tie_word_embeddings=False, attention_bias=False,
     ),
@@ -60,27 +60,23 @@ def loss_and_gradients(request):
     return run
 
 
-@pytest.mark.parametrize("layout", ["single", "packed"])
 def test_a_lost_record_is_as_one_without_targets(
-    records_dir, records_copy, tokenizer, loss_and_gradients, layout
+    records_dir, records_copy, tokenizer, loss_and_gradients
 ):
     _flip(records_copy)
-    options = dict(audio_tokens=AUDIO, rows_per_batch=8, **LAYOUTS[layout])
+    options = dict(audio_tokens=AUDIO, rows_per_batch=8, **LAYOUTS["packed"])
     whole = _open(records_dir, tokenizer, **options)
     damaged = _open(records_copy, tokenizer, **options)
-    step, (batch, wanted) = 0, (damaged.batch(0), whole.batch(0))
+    batch, wanted = damaged.batch(0), whole.batch(0)
     assert len(damaged.bad) == 1
     # The truth: real audio and text of the victim, only its labels taken away.
-    empty_rows = 0
     for row in range(8):
         segment = 0
-        for clip, pairs in whole.contents(8 * step + row):
+        for clip, pairs in whole.contents(row):
             for _ in pairs:
                 segment += 1
                 if clip == VICTIM:
                     wanted["labels"][row][wanted["segment_ids"][row] == segment] = losses.IGNORED
-        empty_rows += (wanted["labels"][row] == losses.IGNORED).all()
-    assert empty_rows > 0 or layout == "packed"
     loss, gradients = loss_and_gradients(batch)
     expected, truth = loss_and_gradients(wanted)
     assert np.isfinite(loss) and loss == pytest.approx(expected, rel=1e-6)
