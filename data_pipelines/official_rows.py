@@ -109,6 +109,8 @@ def _check(row: Row) -> None:
     tags = row.values.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) and tag.strip() for tag in tags):
         raise RecordError(f"{row.where}: field 'tags' is {tags!r}: give a list of label names")
+    for tag in tags:
+        schema.check_unicode(tag, field="tags", where=row.where)
 
 
 def _parsed(text: str, *, where: str) -> Any:
@@ -126,13 +128,9 @@ def _lines_or_errors(path: Path) -> Iterator[tuple[int, Any]]:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            where = f"{path}, row {number}"
-            try:
-                text = line.decode("utf-8-sig")
-            except UnicodeDecodeError as error:
-                yield number, RecordError(f"{where}: not UTF-8: {error}")
-            else:
-                yield number, _parsed(text, where=where)
+            # Bytes that are no UTF-8 become half characters, which `_check` refuses in their row.
+            text = line.decode("utf-8-sig", errors="surrogateescape")
+            yield number, _parsed(text, where=f"{path}, row {number}")
 
 
 def _list_or_error(path: Path) -> Iterator[tuple[int, Any]]:
@@ -142,14 +140,12 @@ def _list_or_error(path: Path) -> Iterator[tuple[int, Any]]:
             yield number, value
     except RecordError as error:
         yield number + 1, error
-    except UnicodeDecodeError as error:
-        yield number + 1, RecordError(f"{path}, after row {number}: not UTF-8: {error}")
 
 
 def _json_list(path: Path) -> Iterator[tuple[int, Any]]:
     """Decode the elements of a JSON list one by one from a sliding buffer."""
     decoder = json.JSONDecoder()
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:
         buffer = _fill("", file).removeprefix("\ufeff").lstrip()
         if not buffer.startswith("["):
             raise RecordError(f"{path}: not a JSON list; begin with '[' or name the file .jsonl")
