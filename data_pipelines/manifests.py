@@ -22,9 +22,6 @@ from ltu_jax.core.files import read_json
 _ENDINGS = ("", ".flac", ".wav", ".mp3", ".ogg")
 
 
-UNKNOWN = "unknown"  # licence of a source that names none
-
-
 class AudioGone(schema.RecordError):
     """The audio that a row names is missing or not audio."""
 
@@ -95,7 +92,7 @@ def read_corpus(corpus: Path, *, split: str) -> Iterator[schema.Clip]:
     pairs: dict[str, list[schema.Pair]] = {}
     for row in read_rows(corpus / f"open_asqa_{split}.json"):
         found = pairs.setdefault(row.values["audio_id"], [])
-        found.append(_pair(row, len(found)))
+        found.append(pair(row, len(found)))
     for _, record in jsonl(corpus / "clips.jsonl"):
         if record["split"] != split:
             continue
@@ -124,7 +121,7 @@ def licences(corpus: Path) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for _, clip in jsonl(Path(corpus) / "clips.jsonl"):
         of_dataset = found.setdefault(clip["dataset"], {})
-        licence = clip.get("source", {}).get("license") or UNKNOWN
+        licence = clip.get("source", {}).get("license") or schema.UNKNOWN_LICENCE
         of_dataset[licence] = of_dataset.get(licence, 0) + 1
     return found
 
@@ -206,12 +203,13 @@ def _clip(
         split=first.values.get("split", split),
         synthetic=synthetic,
         tags=tuple(first.values.get("tags", ())),
-        pairs=tuple(_pair(row, index) for index, row in enumerate(rows)),
+        pairs=tuple(pair(row, index) for index, row in enumerate(rows)),
     )
     return schema.validate(clip, where=first.where)
 
 
-def _pair(row: Row, index: int) -> schema.Pair:
+def pair(row: Row, index: int) -> schema.Pair:
+    """The pair of an official row, `index` its number within the clip."""
     values = row.values
     return schema.Pair(
         pair_id=f"{index:03d}",

@@ -13,6 +13,7 @@ from ltu_jax.core.errors import UserError
 
 SPLITS = ("train", "val", "test")
 LEAST_RATE, MOST_RATE = 1000, 384_000  # Hz
+UNKNOWN_LICENCE = "unknown"  # of a source that names none
 
 # Names of the official JSON record (facts: Open-ASQA), in the official order.
 OFFICIAL_FIELDS = ("instruction", "input", "audio_id", "dataset", "task", "output")
