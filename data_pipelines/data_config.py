@@ -71,6 +71,7 @@ class DataConfig:
             batches; 0 for never. Without effect where all batches have one length.
         shuffle: False keeps the order of the records.
         feature_fingerprint: refuse stored features that were made by another encoder.
+        max_bad_share: share of the split's records that may be bad; one more stops.
         workers: threads that make rows.
         prefetch: batches made ahead.
 
@@ -99,6 +100,7 @@ class DataConfig:
     group_by_length: int = 0
     shuffle: bool = True
     feature_fingerprint: str | None = None
+    max_bad_share: float = 0.0001
     workers: int = 4
     prefetch: int = 2
 
@@ -115,6 +117,8 @@ class DataConfig:
             if getattr(self, name) < least:
                 value = getattr(self, name)
                 raise UserError(f"data.{name} is {value}; it must be at least {least}")
+        if not 0 <= self.max_bad_share <= 1:
+            raise UserError(f"data.max_bad_share is {self.max_bad_share}; use a share, 0 to 1")
         for name in ("pairs_per_clip", "clips_per_row"):
             if self.layout != Layout.GROUPED and getattr(self, name) != 1:
                 raise UserError(

@@ -6,6 +6,11 @@ function of (seed, step) alone (`order.RowOrder`), the same for every number of 
 reads only the records of its part of each global batch, and resuming at a step costs nothing. The
 tokens of every pair are known beforehand (`token_lengths`), so hosts agree on shapes without
 talking.
+
+A record that cannot be used costs itself only. What it would have filled stays empty: its pairs'
+places are padding without a target, its clip's place is one that nothing attends to, and all else
+in the batch is bit for bit what it would have been, on this host and on the others. (A row of
+layout "tags" is all label: the row at the next position stands in for it.) `BadRecords` counts.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,10 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import features, mixtures, rows
+from data_pipelines import features, mixtures
+from data_pipelines.bad_records import BadRecord, BadRecordLog, BadRecords
 from data_pipelines.data_config import DataConfig, Features, Layout
+from data_pipelines.examples import import_tensorflow
 from data_pipelines.order import RowOrder
-from data_pipelines.records import TAG_LABELS, RecordStore, import_tensorflow
+from data_pipelines.records import TAG_LABELS, RecordStore, shard_path
+from data_pipelines.row_maker import Lost, RowMaker
 from data_pipelines.row_report import RowReport, row_report
 from data_pipelines.rows import Example
 from data_pipelines.schema import RecordError
@@ -27,7 +35,7 @@ from ltu_jax.core.files import read_json
 from ltu_jax.preprocessing.text import Tokenizer, TrainOn
 from ltu_jax.weights.fingerprint import Fingerprint
 
-_EVERY_ROW = ("input_ids", "labels", "segment_ids", "positions")
+_WHOLE, _BLANKED, _FAILED = range(3)  # how a row came out
 
 
 class InputPipeline:
@@ -41,6 +49,7 @@ class InputPipeline:
         process_index: int = 0,
         process_count: int = 1,
         clip_fingerprint: Callable[[], Fingerprint] | None = None,
+        bad_log: BadRecordLog | None = None,
     ):
         """Open the records and choose the pairs.
 
@@ -51,10 +60,12 @@ class InputPipeline:
                 equal consecutive parts.
             clip_fingerprint: computes the numeric fingerprint of the model's encoder; asked only
                 where stored features carry another name than `config.feature_fingerprint`.
+            bad_log: where bad records are written down.
 
         Raises:
             UserError: no records there, stored features absent or of another encoder, a dataset
                 that is not there, a filter that leaves nothing, a batch that hosts cannot share.
+            TooManyBadRecords: so many records lie behind the ends of their files.
         """
         self.config = config
         self.store = RecordStore(config.records, split=config.split)
@@ -71,10 +82,26 @@ class InputPipeline:
         self.labels: tuple[str, ...] = ()
         if config.layout == Layout.TAGS:
             self.labels = tuple(read_json(Path(config.records) / TAG_LABELS))
-            self._label_index = {label: place for place, label in enumerate(self.labels)}
         self._check_stored(clip_fingerprint, show=process_index == 0)
-        self._columns = _EVERY_ROW + (("clip_ids",) if config.clips_per_row > 1 else ())
         self._order = self._choose(show=process_index == 0)
+        self._rows = RowMaker(
+            config,
+            store=self.store,
+            order=self._order,
+            tokenizer=tokenizer,
+            prompts=self._prompts,
+            tokens=self._tokens,
+            label_index={label: place for place, label in enumerate(self.labels)},
+        )
+        self._bad_log = bad_log
+        self.bad = BadRecords(
+            records=len(self.store),
+            max_share=config.max_bad_share,
+            where=f"split {config.split!r} of {config.records}",
+            report=bad_log,
+        )
+        for number, reason in self.store.cut_off().items():
+            self._note(number, reason, step=0)
 
     @property
     def rows_per_epoch(self) -> int:
@@ -85,6 +112,10 @@ class InputPipeline:
     def steps_per_epoch(self) -> int:
         """Global batches that cover an epoch, rounded up."""
         return -(-self.rows_per_epoch // self.config.rows_per_batch)
+
+    def order_fingerprint(self) -> str:
+        """Hex SHA-256 of all that decides what stands in which row, the same on every host."""
+        return self._order.fingerprint()
 
     def report(self) -> RowReport | None:
         """What the rows of an epoch hold and waste; None for layout "tags"."""
@@ -169,37 +200,26 @@ class InputPipeline:
 
         Raises:
             RecordError: a record is damaged or incomplete; the message names file and record.
+                Batches go on without it.
         """
-        config = self.config
-        heard = "features" if config.features == Features.STORED else "log_mel"
-        clips, parts = [], []
-        planned = iter(self._tokens[self._order.members(position)])
-        for clip, (number, chosen) in enumerate(self._order.row(position)):
-            record, where = self.store.read(number), self.store.where(number)
-            clips.append(rows.heard(record, config, where=where))
-            if config.layout == Layout.TAGS:
-                marked = rows.targets(record, self._label_index, where=where)
-                return {heard: clips[0], "targets": marked}
-            for place in chosen:
-                parts.append(
-                    rows.pair_columns(
-                        self._tokenizer,
-                        record.pairs[place],
-                        spoken_text=record.spoken_text,
-                        config=config,
-                        segment=len(parts) + 1,
-                        clip=clip,
-                        expected=int(next(planned)),
-                        where=where,
-                    )
-                )
-        text = {
-            column: np.concatenate([part[column] for part in parts]) for column in self._columns
-        }
-        if config.clips_per_row == 1:
-            return {heard: clips[0], **text}
-        silence = [np.zeros_like(clips[0])] * (config.clips_per_row - len(clips))
-        return {heard: np.stack(clips + silence), **text}
+        example, lost = self._rows.make(position)
+        if lost:
+            raise RecordError(lost[0][1])
+        return example
+
+    def _note(self, number: int, reason: str, *, step: int) -> None:
+        entry = self.store.entries[number]
+        self.bad.note(
+            BadRecord(
+                file=str(shard_path(self.config.records, entry.shard)),
+                offset=entry.offset,
+                record=entry.number,
+                clip_id=entry.clip_id,
+                split=self.config.split,
+                step=step,
+                reason=reason,
+            )
+        )
 
     # --- shapes that all hosts agree on -----------------------------------------------------------
 
@@ -226,8 +246,12 @@ class InputPipeline:
 
     def batch(self, step: int) -> Example:
         """Make this host's part of the global batch of `step`, without tf.data."""
-        columns = zip(*map(self._fixed, self._positions(step)), strict=True)
-        return self._finish(step, *map(np.stack, columns))
+        made = []
+        for position in self._positions(step):
+            columns, lost = self._rows.fixed(position)
+            self._note_all(lost, step=step)
+            made.append(columns)
+        return self._finish(step, *map(np.stack, zip(*made, strict=True)))
 
     def batches(self, *, start_step: int = 0, steps: int | None = None) -> Iterator[Example]:
         """Yield this host's part of global batches `start_step`, `start_step + 1`, ...
@@ -245,20 +269,26 @@ class InputPipeline:
             D], "positions" [B, G*A+T], and "clip_ids" int32 [B, T] tells the clip of each token.
 
         Raises:
-            RecordError: see `row`.
+            TooManyBadRecords: at the step that meets one too many.
         """
         tf = import_tensorflow()
+        if self._bad_log is not None:
+            self.bad.recall(self._bad_log.before(start_step, split=self.config.split))
+        # Rows are made ahead and side by side; what they lost is told by the consumer, in order.
+        told: dict[int, Lost] = {}
         failures: dict[int, RecordError] = {}
-        blank = None  # arrays in the shape of a row, in place of one that failed
 
         def make(position: np.ndarray) -> list[np.ndarray]:
             try:
-                return [*self._fixed(int(position)), np.int32(0)]
-            except RecordError as error:  # raised again by the consumer, in order and as itself
+                columns, lost = self._rows.fixed(int(position))
+            except RecordError as error:
                 failures[int(position)] = error
-                return [*blank, np.int32(1)]
+                return [*blank, np.int32(_FAILED)]
+            if lost:
+                told[int(position)] = lost
+            return [*columns, np.int32(_BLANKED if lost else _WHOLE)]
 
-        blank = self._blank()
+        blank = self._rows.blank()
         types = [tf.as_dtype(array.dtype) for array in blank] + [tf.int32]
 
         def load(position: Any) -> Any:
@@ -280,52 +310,30 @@ class InputPipeline:
         )
         dataset = dataset.map(load, num_parallel_calls=self.config.workers, deterministic=True)
         dataset = dataset.batch(self._host_rows, drop_remainder=True).prefetch(self.config.prefetch)
-        for step, (*columns, failed) in enumerate(dataset.as_numpy_iterator(), start=start_step):
-            if failed.any():
-                raise failures[self._positions(step)[int(failed.argmax())]]
+        for step, (*columns, came) in enumerate(dataset.as_numpy_iterator(), start=start_step):
+            for position in np.asarray(self._positions(step))[came != _WHOLE].tolist():
+                if position in failures:
+                    raise failures[position]
+                self._note_all(told.pop(position), step=step)
             yield self._finish(step, *columns)
+
+    def _note_all(self, lost: Lost, *, step: int) -> None:
+        for number, reason in lost:
+            self._note(number, reason, step=step)
 
     def _positions(self, step: int) -> range:
         first = step * self.config.rows_per_batch + self._first_row
         return range(first, first + self._host_rows)
 
-    def _fixed(self, position: int) -> list[np.ndarray]:
-        """A row as arrays of fixed shapes: what is heard, and text padded to the longest."""
-        example = self.row(position)
-        if self.config.layout == Layout.TAGS:
-            return list(example.values())
-        return [
-            next(iter(example.values())),
-            *rows.padded(
-                example,
-                length=self.config.longest,
-                pad_id=self._tokenizer.pad_id,
-                left=self.config.layout == Layout.REFERENCE,
-                names=self._columns,
-            ),
-        ]
-
-    def _blank(self) -> list[np.ndarray]:
-        config = self.config
-        shape = (config.frames, config.n_mels)
-        if config.features == Features.STORED:
-            shape = self.store.features_shape
-        if config.clips_per_row > 1:
-            shape = (config.clips_per_row, *shape)
-        heard = np.zeros(shape, np.float32)
-        if config.layout == Layout.TAGS:
-            return [heard, np.zeros(len(self.labels), np.float32)]
-        return [heard, *(np.zeros(config.longest, np.int32) for _ in self._columns)]
-
     def _finish(self, step: int, heard: np.ndarray, *columns: np.ndarray) -> Example:
         """Cut the padding to the length of the step and put the audio's positions in front."""
         config = self.config
-        example = {"features" if config.features == Features.STORED else "log_mel": heard}
+        example = {self._rows.heard: heard}
         if config.layout == Layout.TAGS:
             return {**example, "targets": columns[0]}
         width, reference = self.text_length(step), config.layout == Layout.REFERENCE
         kept = slice(-width, None) if reference else slice(width)
-        for name, text in zip(self._columns, columns, strict=True):
+        for name, text in zip(self._rows.columns, columns, strict=True):
             example[name] = np.ascontiguousarray(text[:, kept])
         if config.layout != Layout.GROUPED:  # padding counts, as in the official code
             after = config.audio_tokens + np.arange(width, dtype=np.int32)

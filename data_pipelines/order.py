@@ -8,6 +8,7 @@ seen exactly once per epoch whatever the batch size.
 
 import dataclasses
 import functools
+import hashlib
 import threading
 
 import numpy as np
@@ -104,6 +105,15 @@ class RowOrder:
         epoch = self._epoch(number)
         row = epoch.rows[place]
         return epoch.pairs[epoch.begin[row] : epoch.end[row]]
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of everything that the order follows from."""
+        numbers = (self._cap, self._clips, self._room, self._batch, self._seed, self._shuffle,
+                   self._window)  # fmt: skip
+        digest = hashlib.sha256(repr(numbers).encode())
+        for values in (self._records, self._pairs, self._tokens):
+            digest.update(np.ascontiguousarray(values, np.int64))
+        return digest.hexdigest()
 
     def totals(self, values: np.ndarray, *, epoch: int) -> np.ndarray:
         """The sum of `values` [P] over the pairs of each row of an epoch [N], in row order."""

@@ -19,6 +19,7 @@ import soundfile
 from tqdm import tqdm
 
 from data_pipelines import records
+from data_pipelines.examples import import_tensorflow
 from data_pipelines.features import FRAMES, FeatureExtractor
 from data_pipelines.schema import Clip, Pair, RecordError, audio_bytes, validate
 from ltu_jax.core.errors import UserError
@@ -116,7 +117,8 @@ class _Encode(beam.DoFn):
             example = to_example(clip)
         except RecordError as error:
             name = hashlib.sha256(clip.clip_id.encode()).hexdigest()
-            (self._problems / name).write_text(str(error), encoding="utf-8")
+            problem = {"clip_id": clip.clip_id, "reason": str(error)}
+            (self._problems / name).write_text(json.dumps(problem), encoding="utf-8")
             return
         if progress is not None:
             progress.update()
@@ -229,31 +231,43 @@ def build(
     runner: str,
     flags: Sequence[str],
     shards: int,
-) -> None:
-    """Run the tfds builder into `folder`; raises `UserError` when a clip could not be used."""
+) -> dict[str, str]:
+    """Run the tfds builder into `folder`.
+
+    Returns:
+        clips that were left out because they cannot be used: id -> why.
+
+    Raises:
+        UserError: none of a split can be used.
+    """
     config = tfds.download.DownloadConfig(
         beam_runner=_runner(runner),
         beam_options=PipelineOptions(list(flags)),
         num_shards=shards,
         try_download_gcs=False,
     )
-    records.import_tensorflow()  # before tfds does, so that it sees no accelerator
+    import_tensorflow()  # before tfds does, so that it sees no accelerator
     tfds.disable_progress_bar()
     builder = OpenAsqaRecords(
         staging=staging, splits=splits, extractor=extractor, data_dir=str(folder)
     )
+    prepared = False
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # tfds announces temporary paths
             builder.download_and_prepare(
                 download_dir=str(staging / "downloads"), download_config=config
             )
+        prepared = True
     finally:
-        # Looked at even after a failure: of a split whose clips are all bad, tfds only says that
-        # it is empty.
-        found = sorted(path.read_text(encoding="utf-8") for path in staging.glob("problems/*"))
-        if found:
-            more = f" (and {len(found) - 1} more clips)" if len(found) > 1 else ""
-            raise UserError(f"{found[0]}{more}; repair or remove it, nothing was written")
+        found = [json.loads(path.read_text()) for path in sorted(staging.glob("problems/*"))]
+        reasons = {problem["clip_id"]: problem["reason"] for problem in found}
+        # Of a split whose clips are all bad, tfds only says that it is empty.
+        if reasons and not prepared:
+            more = f" (and {len(reasons) - 1} more clips)" if len(reasons) > 1 else ""
+            raise UserError(
+                f"{min(reasons.values())}{more}; repair or remove it, nothing was written"
+            )
+    return reasons
 
 
 def index(

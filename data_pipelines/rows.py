@@ -5,37 +5,59 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data_pipelines.data_config import DataConfig, Features, Layout
-from data_pipelines.records import TAG_LABELS, Record
+from data_pipelines.examples import REWRITE, Record
+from data_pipelines.records import TAG_LABELS
 from data_pipelines.schema import Pair, RecordError
 from ltu_jax.core.axes import Float
 from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.text import IGNORE, Tokenizer, tokenize_pair
 
 Example = dict[str, np.ndarray]
+_SECONDS_TOLERANCE = 0.02  # the writer states the seconds it decoded, in float32
 # Columns of a row's text and what a padded place holds (None: the tokenizer's pad id).
 COLUMNS = {"input_ids": None, "labels": IGNORE, "segment_ids": 0, "positions": 0, "clip_ids": 0}
 
 
-def heard(record: Record, config: DataConfig, *, where: str) -> Float[np.ndarray, "..."]:
+def heard(
+    record: Record, config: DataConfig, *, shape: tuple[int, ...], where: str
+) -> Float[np.ndarray, "..."]:
     """The log-mel [frames, M] or the stored features [W, A, D] of a clip, float32.
 
+    Args:
+        shape: what the batch has a place for.
+
     Raises:
-        RecordError: audio that cannot be decoded, or numbers that are not finite.
+        RecordError: audio that cannot be decoded or does not last as long as the record says,
+            numbers that are not finite, another shape.
     """
     if config.features == Features.STORED:
         name, values = "features", record.features
     else:
-        try:
-            samples = audio.load_audio(record.audio).samples
-        except audio.AudioError as error:
-            raise RecordError(f"{where}: field 'audio': {error}") from error
-        name = "log_mel"
-        values = audio.model_log_mel(samples, n_mels=config.n_mels, frames=config.frames).log_mel
+        name, values = "log_mel", _log_mel(record, config, where=where)
+    if values.shape != shape or values.dtype != np.float32:
+        raise RecordError(
+            f"{where}: {name} is {values.dtype} {list(values.shape)}, expected float32 "
+            f"{list(shape)}; {REWRITE}"
+        )
     if not np.isfinite(values).all():
         raise RecordError(
             f"{where}: {name} is not finite; write the records again from sound audio"
         )
     return values
+
+
+def _log_mel(record: Record, config: DataConfig, *, where: str) -> Float[np.ndarray, "F M"]:
+    try:
+        decoded = audio.load_audio(record.audio)
+    except audio.AudioError as error:
+        raise RecordError(f"{where}: field 'audio': {error}") from error
+    if abs(decoded.seconds - record.seconds) > _SECONDS_TOLERANCE:
+        raise RecordError(
+            f"{where}: field 'seconds' is {record.seconds:g}, but the audio lasts "
+            f"{decoded.seconds:g} s; {REWRITE}"
+        )
+    heard = audio.model_log_mel(decoded.samples, n_mels=config.n_mels, frames=config.frames)
+    return heard.log_mel
 
 
 def targets(
@@ -60,6 +82,7 @@ def pair_columns(
     config: DataConfig,
     segment: int,
     clip: int,
+    asked: int,
     expected: int,
     where: str,
 ) -> Example:
@@ -68,10 +91,12 @@ def pair_columns(
     Args:
         segment: number of the pair in its row, from 1.
         clip: number of its clip in the row, from 0.
+        asked: tokens of its prompt.
         expected: tokens that the row was planned with.
 
     Raises:
-        RecordError: a token outside the vocabulary, or another number of tokens than planned.
+        RecordError: a token outside the vocabulary, another number of tokens than planned, or an
+            answer that is no token at all.
     """
     tokens = tokenize_pair(
         tokenizer,
@@ -93,6 +118,12 @@ def pair_columns(
             f"{where}, pair {pair.pair_id!r}: {len(ids)} tokens, but {expected} were counted; the "
             "records changed since: delete the folder 'tokens' beside them"
         )
+    answer = ids[asked:]
+    if len(ids) < config.cutoff and (answer == tokenizer.eos_id).all():  # cut ones are counted
+        raise RecordError(
+            f"{where}, pair {pair.pair_id!r}: field 'output' is {pair.output!r}, which is no token "
+            "in this vocabulary; give text that says something"
+        )
     if config.layout != Layout.REFERENCE:
         labels[0] = IGNORE
     return {
@@ -101,6 +132,14 @@ def pair_columns(
         "segment_ids": np.full(len(ids), segment, np.int32),
         "positions": config.audio_tokens + np.arange(len(ids), dtype=np.int32),
         "clip_ids": np.full(len(ids), clip, np.int32),
+    }
+
+
+def blank_columns(length: int, *, pad_id: int) -> Example:
+    """The text columns of `length` places that hold nothing: padding, seen by none, no target."""
+    return {
+        name: np.full(length, pad_id if value is None else value, np.int32)
+        for name, value in COLUMNS.items()
     }
 
 

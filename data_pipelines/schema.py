@@ -12,6 +12,8 @@ from typing import Any
 from ltu_jax.core.errors import UserError
 
 SPLITS = ("train", "val", "test")
+LEAST_RATE, MOST_RATE = 1000, 384_000  # Hz
+UNKNOWN_LICENCE = "unknown"  # of a source that names none
 
 # Names of the official JSON record (facts: Open-ASQA), in the official order.
 OFFICIAL_FIELDS = ("instruction", "input", "audio_id", "dataset", "task", "output")
@@ -90,8 +92,9 @@ def validate(clip: Clip, *, where: str | None = None) -> Clip:
     else:
         _require(isinstance(clip.audio, Path), where, "audio", clip.audio, "give bytes or a Path")
     _require(
-        _whole(clip.sample_rate) and 1000 <= clip.sample_rate <= 384_000,
-        where, "sample_rate", clip.sample_rate, "give whole Hz between 1000 and 384000",
+        _whole(clip.sample_rate) and LEAST_RATE <= clip.sample_rate <= MOST_RATE,
+        where, "sample_rate", clip.sample_rate,
+        f"give whole Hz between {LEAST_RATE} and {MOST_RATE}",
     )  # fmt: skip
     _require(
         isinstance(clip.seconds, float) and 0.0 < clip.seconds < float("inf"),
@@ -104,6 +107,7 @@ def validate(clip: Clip, *, where: str | None = None) -> Clip:
         clip.spoken_text,
         'give text ("" for none)',
     )
+    check_unicode(clip.spoken_text, field="spoken_text", where=where)
     _text(clip.dataset, "dataset", where)
     _require(clip.split in SPLITS, where, "split", clip.split, f"use one of {', '.join(SPLITS)}")
     _require(
@@ -144,6 +148,14 @@ def validate_pair(pair: Pair, *, where: str) -> Pair:
     return pair
 
 
+def check_unicode(text: str, *, field: str, where: str) -> None:
+    """Raise `RecordError` for half characters, which JSON can say and no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RecordError(f"{where}: field {field!r} is not Unicode ({error}): mend it") from error
+
+
 def official(clip: Clip, pair: Pair, *, audio_id: str) -> dict[str, str]:
     """The official Open-ASQA record of one pair, keys in the official order."""
     values = (pair.instruction, clip.spoken_text, audio_id, clip.dataset, pair.task, pair.output)
@@ -158,6 +170,7 @@ def _text(value: Any, field: str, where: str) -> None:
     _require(
         isinstance(value, str) and value.strip() != "", where, field, value, "give non-empty text"
     )
+    check_unicode(value, field=field, where=where)
 
 
 def _require(ok: bool, where: str, field: str, value: Any, fix: str) -> None:

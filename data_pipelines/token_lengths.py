@@ -23,12 +23,14 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines import records
+from data_pipelines.schema import RecordError
 from ltu_jax.core import errors
 from ltu_jax.core.axes import Int
 from ltu_jax.core.files import atomic_file
 from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer, prompt_ids, tokenize_pair
 
 FOLDER = "tokens"
+UNREADABLE = (1, 1)  # counts of a pair whose record is damaged: one place in a row, left empty
 _WITHOUT_CUTOFF = 1 << 30
 
 
@@ -55,11 +57,11 @@ def token_lengths(
 ) -> Int[np.ndarray, "P 2"]:
     """(prompt, whole) tokens of every pair of a split, in the order of its records.
 
-    What has not been counted yet is counted now, and kept where the folder can be written.
+    What has not been counted yet is counted now, and kept where the folder can be written. Pairs
+    of a damaged record have `UNREADABLE` counts, which are not kept.
 
     Raises:
-        UserError: not a records directory.
-        RecordError: a shard is damaged.
+        UserError: not a records directory, or a damaged index.
     """
     shards = records.read_manifest(directory)["splits"][split]["shards"]
     found = [_kept(directory, shard, tokenizer=tokenizer) for shard in shards]
@@ -90,10 +92,14 @@ def _kept(
 
 
 def _count(directory: str | Path, shard: dict[str, Any], *, tokenizer: Tokenizer) -> np.ndarray:
-    path = records.shard_path(directory, shard["file"])
-    counts = []
-    for number, (_, payload) in enumerate(records.frames(path)):
-        record = records.parse(payload, where=f"{path}, record {number}")
+    counts, damaged = [], False
+    for entry in records.read_index(directory, shard):
+        try:
+            record = records.read_entry(directory, entry, features_shape=None)
+        except RecordError:  # whoever reads the record names it
+            damaged = True
+            counts += [UNREADABLE] * len(entry.pairs)
+            continue
         counts += [
             pair_tokens(
                 tokenizer,
@@ -104,6 +110,8 @@ def _count(directory: str | Path, shard: dict[str, Any], *, tokenizer: Tokenizer
             for pair in record.pairs
         ]
     counted = np.asarray(counts, np.int32).reshape(-1, 2)
+    if damaged:  # counted again once it is repaired
+        return counted
     # Records may lie where nothing can be written; then every start counts them again.
     with (
         contextlib.suppress(OSError),
@@ -138,7 +146,7 @@ def command(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     flags = parser.parse_args(arguments)
     load_tokenizer(flags.tokenizer)  # a wrong folder fails here, not in every worker
-    splits = records.verify(flags.records, checksums=False)["splits"].values()
+    splits = records.read_manifest(flags.records)["splits"].values()
     jobs = [
         (flags.records, shard, flags.tokenizer) for split in splits for shard in split["shards"]
     ]

@@ -8,28 +8,32 @@
 What follows a lone `--` are options of the Beam runner. Audio is stored as 16 kHz mono FLAC: such
 files byte for byte, anything else resampled and rounded to 16 bits. The output appears only when it
 is complete; valid output of the same input is kept.
+
+A clip whose audio is missing or cannot be decoded is left out and listed in OUT/quarantine.jsonl
+with the reason; where more than --max-quarantined of the clips are, nothing is written.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import shutil
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines import record_builder, records
-from data_pipelines.features import FRAMES, FeatureExtractor
+from data_pipelines import manifests, quarantine, record_builder, records
+from data_pipelines.features import FeatureExtractor
+from data_pipelines.quarantine import MAX_SHARE, Quarantined
+from data_pipelines.record_summary import summarise, table
 from data_pipelines.schema import SPLITS, Clip, RecordError, validate
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_dir, write_json
-from ltu_jax.preprocessing import audio
 from ltu_jax.weights.fingerprint import KEY
 
 _FEATURE_BATCH = 8
@@ -47,6 +51,9 @@ def write_records(
     beam_flags: Sequence[str] = (),
     shards: int | None = None,
     force: bool = False,
+    quarantined: Sequence[Quarantined] = (),
+    max_quarantined: float = MAX_SHARE,
+    licences: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Any]:
     """Write `clips` (audio as paths) as a records directory, unless `out` holds the same already.
 
@@ -59,14 +66,18 @@ def write_records(
         beam_flags: options of the runner.
         shards: per split; None for one per 256 MiB, at least 4.
         force: write even if `out` is valid.
+        quarantined: clips that the reader of `clips` had to leave out, for the report.
+        max_quarantined: share of all clips that may be left out because of their audio.
+        licences: clips by dataset and licence, for the manifest.
 
     Returns:
         The manifest.
 
     Raises:
-        UserError: a clip breaks the specification, has an unknown tag, or its audio is unreadable.
+        UserError: a clip breaks the specification, has an unknown tag, or the audio of too many is
+            unreadable.
     """
-    if not clips:
+    if not clips and not quarantined:
         raise UserError("there are no clips to write; check the corpus")
     out = Path(out)
     extractor, features = None, None
@@ -74,7 +85,15 @@ def write_records(
         extractor = FeatureExtractor(whisper_dir, batch_size=_FEATURE_BATCH)
         features = dict(extractor.describe())
     _check_clips(clips, tag_labels=tag_labels)
-    source = source_fingerprint(clips, tag_labels=tag_labels, features=features)
+    source = source_fingerprint(
+        clips,
+        tag_labels=tag_labels,
+        features=features,
+        also=(max_quarantined, licences, [entry.reason for entry in quarantined]),
+    )
+    clips, missing = quarantine.without_missing(clips)
+    left_out = [*quarantined, *missing]
+    quarantine.check(left_out, written=len(clips), most=max_quarantined)
     if not force and (kept := _kept(out, source=source)) is not None:
         return kept
     if extractor is not None:
@@ -87,7 +106,7 @@ def write_records(
         staging = folder / ".staging"
         splits = record_builder.stage(clips, staging)
         with _progress(len(clips)):
-            record_builder.build(
+            unusable = record_builder.build(
                 folder,
                 staging=staging,
                 splits=splits,
@@ -97,13 +116,21 @@ def write_records(
                 shards=shards,
             )
         shutil.rmtree(staging)
+        by_id = {clip.clip_id: clip for clip in clips}
+        left_out += [
+            quarantine.entry(by_id[name], reason=why) for name, why in sorted(unusable.items())
+        ]
+        quarantine.check(left_out, written=len(clips) - len(unusable), most=max_quarantined)
+        quarantine.write(folder / records.QUARANTINE, left_out)
         record_builder.index(folder, runner=runner, flags=beam_flags, features=features)
-        manifest = _summarise(folder, splits=splits, source=source, features=features)
+        manifest = summarise(folder, splits=splits, source=source, features=features)
+        manifest |= {"quarantined": len(left_out), "licences": licences}
         if tag_labels is not None:
             write_json(folder / records.TAG_LABELS, list(tag_labels))
         write_json(folder / records.MANIFEST, manifest)
         written = sum(split["clips"] for split in manifest["splits"].values())
-        assert written == len(clips), f"{written} of {len(clips)} clips came out of the pipeline"
+        wanted = len(clips) - len(unusable)
+        assert written == wanted, f"{written} of {wanted} clips came out of the pipeline"
     return manifest
 
 
@@ -126,19 +153,17 @@ def source_fingerprint(
     *,
     tag_labels: Sequence[str] | None,
     features: Mapping[str, Any] | None,
+    also: Sequence[Any],
 ) -> str:
     """Hex SHA-256 over all fields of all clips, size and time of their audio, and the settings."""
-    digest = hashlib.sha256(json.dumps([tag_labels, features], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([tag_labels, features, also], sort_keys=True).encode())
     for clip in clips:
         try:
             status = Path(clip.audio).stat()
-        except OSError as error:
-            raise RecordError(
-                f"clip {clip.clip_id!r}: field 'audio': cannot read {clip.audio}: "
-                f"{error.strerror}; restore the file or remove the clip"
-            ) from error
-        line = record_builder.to_line(clip)
-        digest.update(f"{line}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+            file = f"{status.st_size}|{status.st_mtime_ns}"
+        except OSError:
+            file = "missing"
+        digest.update(f"{record_builder.to_line(clip)}|{file}\n".encode())
     return digest.hexdigest()
 
 
@@ -165,79 +190,11 @@ def _kept(out: Path, *, source: str) -> dict[str, Any] | None:
     if not (out / records.MANIFEST).is_file():
         return None
     try:
-        manifest = records.verify(out, checksums=True)
+        manifest = records.verify(out)
     except UserError as error:
         print(f"{error}\nwriting the records again", file=sys.stderr)
         return None
     return manifest if manifest["source_fingerprint"] == source else None
-
-
-def _indexes(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    pattern = f"{records.BUILDER}-{split}.tfrecord-*.jsonl"
-    for path in sorted((folder / records.INDEX).glob(pattern)):
-        header, *lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-        yield header, lines
-
-
-def _summarise(
-    folder: Path, *, splits: Sequence[str], source: str, features: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """The manifest: shards with their checksums, and counts by split, dataset and task."""
-    window = FRAMES * audio.HOP / audio.SAMPLE_RATE
-    summary: dict[str, Any] = {}
-    for split in splits:
-        shards, clips = [], []
-        for header, lines in _indexes(folder, split):
-            shards.append(header)
-            clips += lines
-        pairs = [pair for clip in clips for pair in clip["pairs"]]
-        late = [clip["seconds"] - window for clip in clips if clip["seconds"] > window]
-        summary[split] = {
-            "clips": len(clips),
-            "pairs": len(pairs),
-            "closed_ended_pairs": sum(closed_ended for _, closed_ended, _ in pairs),
-            "synthetic_clips": sum(clip["synthetic"] for clip in clips),
-            "seconds": round(sum(clip["seconds"] for clip in clips), 3),
-            "clips_longer_than_window": len(late),
-            "seconds_beyond_window": round(sum(late), 3),
-            "bytes": sum(shard["bytes"] for shard in shards),
-            "datasets": dict(sorted(Counter(clip["dataset"] for clip in clips).items())),
-            "tasks": dict(sorted(Counter(task for task, *_ in pairs).items())),
-            "shards": shards,
-        }
-    return {
-        "ltu_jax": records.FORMAT,
-        "kind": "records",
-        "source_fingerprint": source,
-        "features": features,
-        "splits": summary,
-    }
-
-
-def table(manifest: Mapping[str, Any]) -> str:
-    """The counts of a manifest as a table for the terminal."""
-    rows = [
-        ("split", "clips", "pairs", "closed", "synthetic", "seconds", "shards", "MB", "beyond 10 s")
-    ]
-    for split, counts in manifest["splits"].items():
-        late = counts["clips_longer_than_window"]
-        beyond = f"{late} clips, {counts['seconds_beyond_window']:.0f} s unheard" if late else "-"
-        rows.append(
-            (
-                split,
-                *(counts[k] for k in ("clips", "pairs", "closed_ended_pairs", "synthetic_clips")),
-                f"{counts['seconds']:.0f}",
-                len(counts["shards"]),
-                f"{counts['bytes'] / 1e6:.1f}",
-                beyond,
-            )
-        )
-    lines = ["".join(f"{cell!s:>11}" for cell in row[:-1]) + f"  {row[-1]}" for row in rows]
-    if manifest["features"] is not None:
-        stored = manifest["features"]
-        size = " x ".join(map(str, stored["shape"]))
-        lines.append(f"features {size} of {stored['whisper']}, {stored['fingerprint'][:12]}")
-    return "\n".join(lines)
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
@@ -258,33 +215,56 @@ def command(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runner", default="DirectRunner", help="Beam runner (default: here)")
     parser.add_argument("--shards", type=int, help="per split (default: 1 per 256 MiB, at least 4)")
     parser.add_argument("--force", action="store_true", help="write again even if --out is valid")
+    parser.add_argument(
+        "--max-quarantined",
+        type=float,
+        default=MAX_SHARE,
+        help=f"share of clips that unreadable audio may cost (default: {MAX_SHARE})",
+    )
     parser.add_argument("beam_flags", nargs="*", help="after a lone --: options of the runner")
     flags = parser.parse_args(arguments)
     began = time.monotonic()
-    clips, tag_labels = _read(flags)
+    given = _read(flags)
     manifest = write_records(
-        clips,
+        given.clips,
         flags.out,
-        tag_labels=tag_labels,
+        tag_labels=given.tag_labels,
         whisper_dir=flags.features,
         runner=flags.runner,
         beam_flags=flags.beam_flags,
         shards=flags.shards,
         force=flags.force,
+        quarantined=given.quarantined,
+        max_quarantined=flags.max_quarantined,
+        licences=given.licences,
     )
     print(table(manifest))
-    print(f"{flags.out}: {len(clips)} clips, {time.monotonic() - began:.0f} s")
+    written = sum(split["clips"] for split in manifest["splits"].values())
+    print(f"{flags.out}: {written} clips, {time.monotonic() - began:.0f} s")
     return 0
 
 
-def _read(flags: argparse.Namespace) -> tuple[list[Clip], list[str] | None]:
-    from data_pipelines import manifests
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Given:
+    clips: list[Clip]
+    quarantined: list[Quarantined]
+    tag_labels: list[str] | None
+    licences: dict[str, dict[str, int]] | None
 
+
+def _read(flags: argparse.Namespace) -> _Given:
     if flags.json is not None:
         root = flags.json.parent if flags.audio_root is None else flags.audio_root
-        return list(manifests.read_clips(flags.json, audio_root=root)), None
+        left: list[Quarantined] = []
+        clips = list(manifests.read_clips(flags.json, audio_root=root, quarantine=left.append))
+        return _Given(clips=clips, quarantined=left, tag_labels=None, licences=None)
     clips = [clip for split in SPLITS for clip in manifests.read_corpus(flags.corpus, split=split)]
-    return clips, list(manifests.tag_labels(flags.corpus))
+    return _Given(
+        clips=clips,
+        quarantined=[],
+        tag_labels=list(manifests.tag_labels(flags.corpus)),
+        licences=manifests.licences(flags.corpus),
+    )
 
 
 if __name__ == "__main__":

@@ -86,11 +86,12 @@ def tamper(directory: Path, clip_id: str, change: Callable[[Any], None]) -> None
             file += struct.pack("<Q4x", len(payload)) + payload + bytes(4)
         shard.write_bytes(file)
         path.write_text("".join(json.dumps(line) + "\n" for line in [header, *lines]))
+        index_crc32 = zlib.crc32(path.read_bytes())
         manifest = json.loads((directory / records.MANIFEST).read_text())
         for split in manifest["splits"].values():
             for entry in split["shards"]:
                 if entry["file"] == header["file"]:
-                    entry["bytes"] = len(file)
+                    entry |= {"bytes": len(file), "index_crc32": index_crc32}
         (directory / records.MANIFEST).write_text(json.dumps(manifest))
         return
     raise AssertionError(f"no clip {clip_id}")

@@ -386,17 +386,6 @@ def test_corrupt_audio_and_an_empty_answer_are_found_and_placed(records_copy, to
     _fails_in_both_ways(other, tokenizer, _WHERE + ", pair 'p0': field 'output' is ''")
 
 
-def test_a_shard_cut_short_or_gone_is_refused_at_once(records_copy, tokenizer):
-    shard = records.read_manifest(records_copy)["splits"]["train"]["shards"][0]["file"]
-    path = records.shard_path(records_copy, shard)
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(UserError, match=f"{shard}: size is .* manifest.json says"):
-        _open(records_copy, tokenizer)
-    path.unlink()
-    with pytest.raises(UserError, match=f"{shard}: size is None"):
-        _open(records_copy, tokenizer)
-
-
 def test_tags_and_tokens_outside_their_lists_are_refused(records_copy, tokenizer):
     pipeline = _open(records_copy, dataclasses.replace(tokenizer, vocab_size=40))
     with pytest.raises(RecordError, match="token .* is outside the vocabulary of 40"):
@@ -431,6 +420,7 @@ def test_what_is_not_there_is_named(records_dir, tokenizer, tmp_path):
         ({"layout": "reference", "clips_per_row": 2}, "clips_per_row is 2, but layout 'reference'"),
         ({"row_tokens": 99}, "row_tokens is 99, but a pair may have data.cutoff = 120 tokens"),
         ({"row_tokens": 240, "lengths": (128,)}, "lengths ends at 128.* may hold 240 tokens"),
+        ({"max_bad_share": 1.5}, "data.max_bad_share is 1.5; use a share, 0 to 1"),
         ({"lengths": (64, 32)}, "give ascending lengths"),
         ({"pairs_per_clip": 2, "lengths": (64,)}, "lengths ends at 64.* may hold 240 tokens"),
     ],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines import manifests, schema
+from data_pipelines import manifests, official_rows, schema
 
 ROW = {
     "instruction": "What is it?",
@@ -37,7 +37,7 @@ def write(path, value):
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64, 1 << 20])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_streamed_list_equals_json_loads(tmp_path, monkeypatch, chunk, indent):
-    monkeypatch.setattr(manifests, "_CHUNK", chunk)
+    monkeypatch.setattr(official_rows, "_CHUNK", chunk)
     rows = [ROW | {"output": f"answer {index} \u00e9"} for index in range(5)]
     path = write(tmp_path / "m.json", json.dumps(rows, indent=indent) + "\n")
     found = list(manifests.read_rows(path))
@@ -60,7 +60,7 @@ def test_a_streamed_list_equals_json_loads(tmp_path, monkeypatch, chunk, indent)
     ],
 )
 def test_a_broken_list_is_named(tmp_path, monkeypatch, chunk, text, message):
-    monkeypatch.setattr(manifests, "_CHUNK", chunk)
+    monkeypatch.setattr(official_rows, "_CHUNK", chunk)
     path = write(tmp_path / "m.json", text)
     with pytest.raises(schema.RecordError, match="m.json") as error:
         list(manifests.read_rows(path))

@@ -12,9 +12,10 @@ import soxr
 
 from data_pipelines import records
 from data_pipelines.record_builder import from_line, to_flac, to_line
+from data_pipelines.record_summary import table
 from data_pipelines.records import RecordStore
 from data_pipelines.schema import RecordError
-from data_pipelines.write_records import command, table, write_records
+from data_pipelines.write_records import command, write_records
 from ltu_jax.core.errors import UserError
 
 
@@ -92,9 +93,9 @@ def test_valid_output_is_kept_and_any_other_is_written_again(clips, tmp_path):
     content = shard.read_bytes()
     shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match=f"{shard.name}: its SHA-256 differs"):
-        records.verify(out, checksums=True)
+        records.verify(out)
     _write(changed, out)
-    records.verify(out, checksums=True)
+    records.verify(out)
     assert not list(tmp_path.glob(".tmp*"))
 
 
@@ -126,7 +127,41 @@ def test_a_staged_line_is_the_clip(clips):
         assert from_line(to_line(clip)) == dataclasses.replace(clip, audio=clip.audio.resolve())
 
 
-def test_unreadable_audio_is_one_error_and_nothing_is_written(clips, tmp_path):
+def test_unreadable_audio_is_left_out_and_reported(clips, tmp_path, capsys):
+    path = tmp_path / "cut.flac"
+    path.write_bytes(clips[1].audio.read_bytes()[:2000])
+    bad = [
+        dataclasses.replace(clips[1], audio=path),
+        dataclasses.replace(clips[2], audio=tmp_path / "gone.flac"),
+    ]
+    others = [clips[0], *clips[3:]]
+    out = tmp_path / "out"
+    manifest = _write([*bad, *others], out, max_quarantined=0.25)
+    assert manifest["quarantined"] == 2 and "2 clips left out" in table(manifest)
+    cut, gone = sorted(
+        map(json.loads, (out / "quarantine.jsonl").open()), key=lambda line: line["clip_id"]
+    )
+    assert (cut["clip_id"], cut["audio"], cut["pairs"]) == ("train_1", str(path), 2)
+    assert "clip 'train_1'" in cut["reason"] and "damaged after" in cut["reason"]
+    assert gone["clip_id"] == "train_2" and "cannot read" in gone["reason"]
+    # The others are what they were: none of the written samples was made up.
+    found = {}
+    for split in ("train", "val"):
+        store = RecordStore(out, split=split)
+        found |= {record.clip_id: record for record in map(store.read, range(len(store)))}
+    assert set(found) == {clip.clip_id for clip in others}
+    assert all(found[clip.clip_id].audio == clip.audio.read_bytes() for clip in others)
+    # Kept while nothing changes, written again once the audio is repaired.
+    written = (out / records.MANIFEST).stat().st_mtime_ns
+    _write([*bad, *others], out, max_quarantined=0.25)
+    assert (out / records.MANIFEST).stat().st_mtime_ns == written
+    path.write_bytes(clips[1].audio.read_bytes())
+    assert _write([*bad, *others], out, max_quarantined=0.25)["quarantined"] == 1
+    with pytest.raises(UserError, match="1 of 9 clips cannot be read and at most 1.00% may be"):
+        _write([*bad, *others], tmp_path / "other")
+
+
+def test_too_much_unreadable_audio_is_one_error_and_nothing_is_written(clips, tmp_path):
     bad = []
     for number, content in enumerate((b"this is not audio" * 9, clips[0].audio.read_bytes()[:99])):
         path = tmp_path / f"bad{number}.flac"
@@ -161,7 +196,7 @@ def test_a_clip_that_breaks_the_rules_is_named(clips, tmp_path, change, message)
 
 def test_missing_audio_and_an_empty_answer_are_named(clips, tmp_path):
     gone = dataclasses.replace(clips[1], audio=tmp_path / "gone.flac")
-    with pytest.raises(RecordError, match="clip 'train_1': field 'audio': cannot read .*gone.flac"):
+    with pytest.raises(UserError, match="clip 'train_1': field 'audio': cannot read .*gone.flac"):
         _write([gone], tmp_path / "out")
     silent = dataclasses.replace(clips[0].pairs[0], output=" ")
     with pytest.raises(RecordError, match="pair 'p0': field 'output' is ' '"):

@@ -1,0 +1,1 @@
+"""What `data_pipelines.doctor` looks at, and how it tells."""
