@@ -16,7 +16,12 @@ from ltu_jax.core.distributed import batch_share, is_main, together
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.stages import hooks as stage_hooks
-from ltu_jax.stages.agreement import agree_at_the_end, agree_on_files
+from ltu_jax.stages.agreement import (
+    agree_at_the_end,
+    agree_on_files,
+    agree_while_training,
+    rows_of,
+)
 from ltu_jax.stages.options import keep_compiled
 from ltu_jax.stages.parts import (
     Stage,
@@ -26,17 +31,16 @@ from ltu_jax.stages.parts import (
     leaves,
     open_bases,
 )
-from ltu_jax.stages.program import compile_step, is_adapter, model_size, split_parameters
+from ltu_jax.stages.prepare import prepare
+from ltu_jax.stages.program import model_size
 from ltu_jax.stages.settings import StageSettings
-from ltu_jax.stages.start import place_bases, starting_adapter
 from ltu_jax.training import checkpoint, metrics
+from ltu_jax.training.goodput import Clock
 from ltu_jax.training.logs import RunLog
 from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
-from ltu_jax.training.optimizer import learning_rate, make_optimizer
-from ltu_jax.training.state import create_state
-from ltu_jax.weights.bases import base_entry, place
+from ltu_jax.training.optimizer import learning_rate
+from ltu_jax.weights.bases import base_entry
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
-from ltu_jax.weights.tensors import as_tensors
 
 
 def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcome | None:
@@ -52,6 +56,7 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     Raises:
         UserError: missing weights, a start that is refused, a run folder of another config.
     """
+    clock = Clock(part="start")
     keep_compiled(settings.compute.compilation_cache)
     run_dir = Path(settings.run_dir)
     with together(f"{settings.stage} cannot start"):
@@ -65,23 +70,13 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
             refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
         return None
     clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
-    with together(f"{settings.stage} cannot start"):
-        adapter = starting_adapter(stage, resume=bool(saved))
-    params = {**adapter, **place_bases(stage)}
-    trainable, frozen = split_parameters(params, settings)
-    tx = make_optimizer(settings.optimizer, paths=trainable, steps=stage.steps)
-    state = create_state(trainable, tx, mesh=stage.mesh)
+    prepared = prepare(stage, resume=bool(saved))
+    state, frozen = prepared.state, prepared.frozen
     if saved:
-        state, metadata = checkpoint.restore(run_dir, like=state, mesh=stage.mesh)
+        with clock.within("restore"):
+            state, metadata = checkpoint.restore(run_dir, like=state, mesh=stage.mesh)
         with together(f"{settings.stage} cannot go on"):
             refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
-    frozen_adapter = {path: leaf for path, leaf in frozen.items() if is_adapter(path)}
-    # Left on the host they would travel to the devices in every step.
-    frozen_adapter = place(
-        as_tensors(frozen_adapter), mesh=stage.mesh, dtypes=dict.fromkeys(frozen_adapter, "float32")
-    )
-    frozen |= frozen_adapter
-    step_fn = compile_step(settings, stage.loss_fn, tx, state=state, frozen=frozen, mesh=stage.mesh)
     log = RunLog(run_dir, tensorboard=settings.log.tensorboard) if is_main() else None
     if is_main():
         write_json(run_dir / "config.json", resolved)
@@ -102,7 +97,7 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         return checkpoint.save(
             run_dir,
             state=state,
-            adapter={**state.trainable, **frozen_adapter},
+            adapter={**state.trainable, **prepared.frozen_adapter},
             metadata=described,
             keep=settings.checkpoint.keep,
         )
@@ -119,10 +114,12 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         ),
         flops=functools.partial(metrics.model_flops, model_size(settings, stage.fns.shapes)),
         rate=lambda step: float(rate(step)),
+        agree=agree_while_training(stage),
+        rows=rows_of(stage),
     )
     outcome = run_loop(
         state,
-        step_fn=step_fn,
+        step_fn=prepared.step_fn,
         frozen=frozen,
         batches=host_batches(stage, start_step=int(state.step)),
         mesh=stage.mesh,
@@ -135,9 +132,12 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
             samples_every=settings.log.samples_every,
         ),
         hooks=hooks,
+        guards=settings.guards,
+        run_dir=run_dir,
         log=log,
         peak_flops=peak,
         title=settings.stage,
+        clock=clock,
     )
     if log is not None:
         log.close()
@@ -187,7 +187,10 @@ def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run
     free = ("run_dir", "mesh.", "log.", "checkpoint.", "compute.compilation_cache", "weights.",
             "data.workers", "data.records", "init_from",
             # how the same numbers are computed, up to rounding
-            "compute.remat", "compute.attention", "compute.loss_chunk")  # fmt: skip
+            "compute.remat", "compute.attention", "compute.loss_chunk",
+            # what is watched, not what is computed
+            "guards.skips_in_a_row", "guards.bad_batches", "guards.compare_every",
+            "guards.stall_")  # fmt: skip
     before, after = leaves(saved), leaves(now)
     differing = [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
