@@ -16,7 +16,12 @@ from ltu_jax.core.distributed import batch_share, is_main, together
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.stages import hooks as stage_hooks
-from ltu_jax.stages.agreement import agree_at_the_end, agree_on_files
+from ltu_jax.stages.agreement import (
+    agree_at_the_end,
+    agree_on_files,
+    agree_while_training,
+    rows_of,
+)
 from ltu_jax.stages.options import keep_compiled
 from ltu_jax.stages.parts import (
     Stage,
@@ -26,18 +31,18 @@ from ltu_jax.stages.parts import (
     leaves,
     open_bases,
 )
-from ltu_jax.stages.program import compile_step, is_adapter, model_size, split_parameters
+from ltu_jax.stages.prepare import prepare
+from ltu_jax.stages.program import is_adapter, model_size, split_parameters
 from ltu_jax.stages.settings import StageSettings
-from ltu_jax.stages.start import place_bases, starting_adapter
 from ltu_jax.training import checkpoint, metrics, recovery
+from ltu_jax.training.goodput import Clock
 from ltu_jax.training.logs import RunLog
 from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
 from ltu_jax.training.optimizer import learning_rate, make_optimizer
 from ltu_jax.training.saving import Saver, check_room, checkpoint_bytes
-from ltu_jax.training.state import abstract_state, create_state
-from ltu_jax.weights.bases import base_entry, place
+from ltu_jax.training.state import abstract_state
+from ltu_jax.weights.bases import base_entry
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
-from ltu_jax.weights.tensors import as_tensors
 
 
 def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcome | None:
@@ -53,6 +58,7 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     Raises:
         UserError: missing weights, a start that is refused, a run folder of another config.
     """
+    clock = Clock(part="start")
     keep_compiled(settings.compute.compilation_cache)
     run_dir = Path(settings.run_dir)
     with together(f"{settings.stage} cannot start"):
@@ -71,21 +77,11 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         if is_main():
             check_room_for(stage, newest=newest or 0)
     clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
-    with together(f"{settings.stage} cannot start"):
-        adapter = starting_adapter(stage, resume=saved is not None)
-    params = {**adapter, **place_bases(stage)}
-    trainable, frozen = split_parameters(params, settings)
-    tx = make_optimizer(settings.optimizer, paths=trainable, steps=stage.steps)
-    state = create_state(trainable, tx, mesh=stage.mesh)
+    prepared = prepare(stage, resume=saved is not None)
+    state, frozen = prepared.state, prepared.frozen
     if saved is not None:
-        state, _ = checkpoint.restore(saved, like=state, mesh=stage.mesh, verify=False)
-    frozen_adapter = {path: leaf for path, leaf in frozen.items() if is_adapter(path)}
-    # Left on the host they would travel to the devices in every step.
-    frozen_adapter = place(
-        as_tensors(frozen_adapter), mesh=stage.mesh, dtypes=dict.fromkeys(frozen_adapter, "float32")
-    )
-    frozen |= frozen_adapter
-    step_fn = compile_step(settings, stage.loss_fn, tx, state=state, frozen=frozen, mesh=stage.mesh)
+        with clock.within("restore"):
+            state, _ = checkpoint.restore(saved, like=state, mesh=stage.mesh, verify=False)
     log = RunLog(run_dir, tensorboard=settings.log.tensorboard) if is_main() else None
     if is_main():
         write_json(run_dir / "config.json", resolved)
@@ -105,8 +101,12 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         clip_fingerprint=clip_fingerprint,
     )
 
-    keep = settings.checkpoint.keep
-    saver = Saver(run_dir, frozen=frozen_adapter, metadata=described, keep=keep)
+    saver = Saver(
+        run_dir,
+        frozen=prepared.frozen_adapter,
+        metadata=described,
+        keep=settings.checkpoint.keep,
+    )
     rate = jax.jit(learning_rate(settings.optimizer, steps=stage.steps))
     hooks = Hooks(
         save=saver.save,
@@ -121,11 +121,13 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         ),
         flops=functools.partial(metrics.model_flops, model_size(settings, stage.fns.shapes)),
         rate=lambda step: float(rate(step)),
+        agree=agree_while_training(stage),
+        rows=rows_of(stage),
     )
     with saver:
         outcome = run_loop(
             state,
-            step_fn=step_fn,
+            step_fn=prepared.step_fn,
             frozen=frozen,
             batches=host_batches(stage, start_step=int(state.step)),
             mesh=stage.mesh,
@@ -138,9 +140,12 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
                 samples_every=settings.log.samples_every,
             ),
             hooks=hooks,
+            guards=settings.guards,
+            run_dir=run_dir,
             log=log,
             peak_flops=peak,
             title=settings.stage,
+            clock=clock,
         )
     if log is not None:
         log.close()
@@ -199,7 +204,11 @@ def describe(
 
 
 # Keys that runs of before they existed do not name, with the value those runs had.
-_ADDED = {"data.datasets": ["all"]}
+_ADDED = {
+    "data.datasets": ["all"],
+    "guards.spike_sigma": 0.0,
+    "guards.spike_window": 128,
+}
 
 
 def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run_dir: Path) -> None:
@@ -211,7 +220,10 @@ def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run
     free = ("run_dir", "mesh.", "log.", "checkpoint.", "compute.compilation_cache", "weights.",
             "data.workers", "data.records", "init_from",
             # how the same numbers are computed, up to rounding
-            "compute.remat", "compute.attention", "compute.loss_chunk")  # fmt: skip
+            "compute.remat", "compute.attention", "compute.loss_chunk",
+            # what is watched, not what is computed
+            "guards.skips_in_a_row", "guards.bad_batches", "guards.compare_every",
+            "guards.stall_")  # fmt: skip
     before, after = {**_ADDED, **leaves(saved)}, leaves(now)
     differing = [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
