@@ -96,6 +96,9 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     # Clips of which datasets: "all", a group ("audio", "speech", "joint": the table is in
     # data_pipelines/mixtures.py), or names of datasets of the records; several add up.
     config.data.datasets = ("all",)
+    # Share of the split's records that may be damaged: each is left out, counted and written to
+    # RUN/bad_records.jsonl; one more stops the run.
+    config.data.max_bad_share = 0.0001
     # "grouped": pairs share the audio of their clip, clips share rows; "single": one pair a row;
     # "reference": the official left-padded rows. The three below are about grouped rows only.
     config.data.layout = "grouped"

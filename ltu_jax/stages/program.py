@@ -269,6 +269,7 @@ def data_config(settings: StageSettings, **changes: Any) -> DataConfig:
         n_mels=settings.model.whisper.n_mels,
         tasks=mixtures.tasks(data.tasks),
         datasets=data.datasets,
+        max_bad_share=data.max_bad_share,
         lengths=data.lengths,
         group_by_length=data.group_by_length,
         workers=data.workers,

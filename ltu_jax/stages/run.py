@@ -218,7 +218,7 @@ def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run
         UserError: names the keys that differ, with both values.
     """
     free = ("run_dir", "mesh.", "log.", "checkpoint.", "compute.compilation_cache", "weights.",
-            "data.workers", "data.records", "init_from",
+            "data.workers", "data.records", "data.max_bad_share", "init_from",
             # how the same numbers are computed, up to rounding
             "compute.remat", "compute.attention", "compute.loss_chunk",
             # what is watched, not what is computed

@@ -78,6 +78,7 @@ class DataSettings:
     epochs: float
     tasks: str
     datasets: tuple[str, ...]
+    max_bad_share: float
     layout: str
     cutoff: int
     pairs_per_clip: int
