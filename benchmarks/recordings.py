@@ -1,11 +1,14 @@
 """Real recorded English with references: twelve utterances of a pinned package and of the tests.
 
-Five sentences of Sense and Sensibility, read by one volunteer for LibriVox (public domain, from
-64 kbit/s MP3); five card games' calls and one robot's command, spoken by developers of
-PocketSphinx with their accents (BSD-2-Clause); eleven seconds of Kennedy's inaugural address
-(public domain), with the hall's echo and hiss. All are 16 kHz mono; none has music or a second
-voice. This is 48 s and 118 words: enough to compare two programs on the same audio, far too little
-to rank models with. References are taken as published, with "a more a amiable woman" among them.
+Five sentences of Sense and Sensibility, read for LibriVox (public domain, by way of 64 kbit/s MP3);
+five calls of a card game and a robot's command, of the test data of PocketSphinx (BSD-2-Clause,
+speakers not named; two calls are clipped in a few samples); eleven seconds of Kennedy's inaugural
+address (public domain). All are 16 kHz mono, 48 s and 117 words together: enough to compare two
+programs on the same audio, far too little to rank models with.
+
+References are taken as published, and two cost every system words: "a more a amiable woman", where
+Whisper hears no second "a", and "five five", which Whisper's normaliser makes one word, 55, but
+leaves two where a system writes "5 5".
 """
 
 import dataclasses

@@ -162,7 +162,26 @@ def evaluation() -> str:
 def transcription() -> str:
     """Word error rates of our Whisper and that of `transformers` on real speech."""
     path = MEASURED / "transcription_cpu.json"
-    return read_json(path)["markdown"] if path.exists() else "Not measured yet."
+    if not path.exists():
+        return "Not measured yet."
+    result = read_json(path)
+    lines = [
+        f"{len(result['recordings'])} utterances, {result['audio_seconds']:.0f} s "
+        f"({result['hardware']['processor']}, {result['date']}, "
+        "`python -m benchmarks.transcription`):",
+        "",
+        "| Whisper | setting | batch | WER, transformers | WER, ltu_jax | same texts "
+        "| times transformers' speed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        speed = row["x transformers"]
+        lines.append(
+            f"| {row['model']} | {row['setting']} | {row['batch']} | "
+            f"{row['WER transformers']:.3f} | {row['WER ltu_jax']:.3f} | {row['same texts']} | "
+            f"{'' if speed is None else f'{speed:.2f}'} |"
+        )
+    return "\n".join(lines)
 
 
 # Benchmark -> the columns that say what was measured, its rate, and what it is compared with.

@@ -78,8 +78,10 @@ def figure(
     entry |= {str(one): statuses[one] for one in Status if one is not Status.PARSED}
     entry["left_out"] = sum(not v.counts for draw in graded.verdicts for v in draw)
     entry["differ"] = _differing(graded, other)
-    if entry["left_out"] == len(clusters) * len(graded.verdicts):
-        entry["not_computed"] = "not computed: no answer could be read"
+    unread = [not any(verdict.counts for verdict in draw) for draw in graded.verdicts]
+    if any(unread):  # a mean over draws needs a figure of each
+        where = "" if all(unread) else f" in {sum(unread)} of {len(unread)} draws"
+        entry["not_computed"] = f"not computed: no answer could be read{where}"
         return entry
     rule = graded.scored_by
     if rule.of_samples is not None:
@@ -87,6 +89,8 @@ def figure(
     else:
         found = bootstrap_draws(counts_of(graded), clusters=clusters, statistic=rule.statistic)
     entry |= {key: number(value) for key, value in vars(found).items()}
+    if entry["value"] is None:
+        entry["not_computed"] = "not computed: undefined for these answers"
     return entry
 
 
@@ -112,14 +116,17 @@ def _of_samples(graded: Graded, clusters: Sequence[str]) -> Draws:
 
 
 def difference(one: Graded, other: Graded, clusters: Sequence[str]) -> Difference | None:
-    """A figure minus another of the same items; None where one of them was not computed."""
-    if not (one.verdicts and other.verdicts):
-        return None
+    """A figure minus another of the same items.
+
+    None where one of them was not computed, or left out by its rule whatever was answered.
+    """
     rule, counts = one.scored_by, (counts_of(one), counts_of(other))
+    if not all(own.size for own in counts):
+        return None
     if rule.of_samples is None:
         return paired_bootstrap(*counts, clusters=clusters, statistic=rule.statistic)
     present = [
-        np.array([[bool(verdict.counts) for verdict in draw] for draw in each.verdicts])
+        np.array([[float(bool(verdict.counts)) for verdict in draw] for draw in each.verdicts])
         for each in (one, other)
     ]
     return paired_samples(*counts, *present, clusters=clusters, statistic=rule.of_samples)

@@ -94,6 +94,14 @@ def prepare(out: Path, config: Mapping[str, Any], *, resume: bool) -> None:
     write_json(out / CONFIG, {**config, "finished": False})
 
 
+def shared(out: Path, config: Mapping[str, Any]) -> None:
+    """`UserError` in a process that does not find the folder that the main one has prepared."""
+    if not (out / CONFIG).exists() or read_config(out)["identity"] != config["identity"]:
+        raise UserError(
+            f"{out} is not what process 0 has written there: give an --out on a disk of all hosts"
+        )
+
+
 def finish(out: Path) -> None:
     """Note in config.json that every answer is there."""
     write_json(out / CONFIG, {**read_config(out), "finished": True})

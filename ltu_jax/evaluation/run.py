@@ -87,16 +87,18 @@ def run(
     Raises:
         UserError: unreadable clips, a folder of another evaluation when `settings.resume`.
     """
+    config = _config(questionnaire, settings)
     with contextlib.ExitStack() as held:
         with distributed.together("preparing the results folder"):
             if distributed.is_main():
                 held.enter_context(folder.locked(out))
-                config = _config(questionnaire, settings)
                 folder.prepare(out, config, resume=settings.resume)
                 clusters = {clip.clip_id: clip.cluster for clip in questionnaire.clips.values()}
                 folder.write_items(out, questionnaire.items, clusters)
                 _write_systems(questionnaire, predictions, out)
         distributed.barrier("evaluation folder")
+        with distributed.together("looking into the results folder"):
+            folder.shared(out, config)
         return _run(questionnaire, settings, _Once(load), out, tools, clap)
 
 

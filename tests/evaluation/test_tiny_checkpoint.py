@@ -18,7 +18,7 @@ def test_samples_are_the_answers_of_the_model_one_by_one(corpus, tiny_weights, t
                 "--whisper",
                 str(tiny_weights["whisper"]),
             ),
-            *("--data", str(corpus), "--out", str(out), "--limit", "1"),
+            *("--data", str(corpus), "--out", str(out), "--limit", "1", "--decodings", "greedy"),
         ]
     )
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
