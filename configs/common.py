@@ -92,7 +92,13 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.data.split = "train"  # split of the records to train on
     config.data.validation_split = "val"  # for validation loss and sample answers
     config.data.epochs = 1.0  # passes over the pairs (tagging: the clips) when steps is 0
-    config.data.tasks = "all"  # a name of data_pipelines/mixtures.py: "closed", "all", ...
+    config.data.tasks = "all"  # which questions: "closed", "open" or "all"
+    # Clips of which datasets: "all", a group ("audio", "speech", "joint": the table is in
+    # data_pipelines/mixtures.py), or names of datasets of the records; several add up.
+    config.data.datasets = ("all",)
+    # Share of the split's records that may be damaged: each is left out, counted and written to
+    # RUN/bad_records.jsonl; one more stops the run.
+    config.data.max_bad_share = 0.0001
     # "grouped": pairs share the audio of their clip, clips share rows; "single": one pair a row;
     # "reference": the official left-padded rows. The three below are about grouped rows only.
     config.data.layout = "grouped"
@@ -163,6 +169,23 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.checkpoint = ConfigDict()  # RUN/checkpoints/<step>
     config.checkpoint.every = 500  # steps; 0 = at the end only
     config.checkpoint.keep = 2  # newest ones kept
+
+    config.guards = ConfigDict()  # numbers that go wrong, runs that stand still, hosts that differ
+    # A step whose loss or gradient is not finite is skipped; so many in a row stop the run.
+    config.guards.skips_in_a_row = 5
+    # Skip also steps whose loss or gradient norm is so many standard deviations above the mean of
+    # the last spike_window steps; 0.0 = never, 6.0 is usual.
+    config.guards.spike_sigma = 0.0
+    config.guards.spike_window = 128  # nothing is a spike before there are so many
+    config.guards.bad_batches = 10  # newest batches of skipped steps kept in RUN/bad_batches
+    # Steps between comparisons of the trained parameters over all devices, and of step and data
+    # order over all hosts; 0 = at the start and before each save only.
+    config.guards.compare_every = 100
+    # Without a step for stall_factor times the median step, and for stall_seconds, the process
+    # dumps the stacks of its threads and ends with status 70; stall_seconds 0.0 = never.
+    config.guards.stall_factor = 10.0
+    config.guards.stall_seconds = 300.0  # the floor of it
+    config.guards.stall_busy_seconds = 3600.0  # the same while it compiles, validates or saves
     if preset == "released":
         config.data.layout = "reference"  # what the released checkpoints were trained on
         config.data.rows_per_batch = 256  # a pair each

@@ -7,6 +7,7 @@ relative to that folder, or absolute. Every bad row is one error naming file, ro
 
 import contextlib
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,32 +37,36 @@ def read_clips(
 ) -> Iterator[schema.Clip]:
     """The clips of a manifest, in order of first appearance, each with all its pairs.
 
-    Rows of one audio_id are grouped in memory (text only). A row's own ``split`` replaces `split`.
-    Raises `schema.RecordError` when rows of a clip contradict each other, or when audio is missing
-    or unreadable; with `quarantine` such a clip is left out and handed there.
+    Rows of one audio_id and dataset are grouped in memory (text only). Open-ASQA has audio in two
+    datasets (82k clips of AudioSet are audio and joint data): it makes a clip in each, whose id is
+    then ``audio_id@dataset``, so that either can be trained on without the other. A row's own
+    ``split`` replaces `split`. Raises `schema.RecordError` when rows of a clip contradict each
+    other, or when audio is missing or unreadable; with `quarantine` such a clip is left out and
+    handed there.
     """
-    groups: dict[str, list[Row]] = {}
+    groups: dict[tuple[str, str], list[Row]] = {}
     for row in read_rows(path):
-        groups.setdefault(row.values["audio_id"], []).append(row)
-    for audio_id, rows in groups.items():
+        groups.setdefault((row.values["audio_id"], row.values["dataset"]), []).append(row)
+    datasets = Counter(audio_id for audio_id, _ in groups)
+    for (audio_id, dataset), rows in groups.items():
+        clip_id = audio_id if datasets[audio_id] == 1 else f"{audio_id}@{dataset}"
         try:
             audio = _Audio.find(audio_id, root=Path(audio_root), where=rows[0].where)
         except AudioGone as error:
             if quarantine is None:
                 raise
-            values = rows[0].values
             quarantine(
                 Quarantined(
-                    clip_id=audio_id,
+                    clip_id=clip_id,
                     audio=str(Path(audio_root) / audio_id),
-                    dataset=values["dataset"],
-                    split=values.get("split", split),
+                    dataset=dataset,
+                    split=rows[0].values.get("split", split),
                     pairs=len(rows),
                     reason=str(error),
                 )
             )
             continue
-        yield _clip(audio_id, rows, audio=audio, split=split, synthetic=synthetic)
+        yield _clip(clip_id, rows, audio=audio, split=split, synthetic=synthetic)
 
 
 def resolve_audio(audio_id: str, *, root: Path, where: str) -> Path:
@@ -182,11 +187,12 @@ class _Audio:
 
 
 def _clip(
-    audio_id: str, rows: list[Row], *, audio: _Audio, split: str, synthetic: bool
+    clip_id: str, rows: list[Row], *, audio: _Audio, split: str, synthetic: bool
 ) -> schema.Clip:
     first = rows[0]
+    audio_id = first.values["audio_id"]
     for row in rows[1:]:
-        for field in ("input", "dataset", *OPTIONAL):
+        for field in ("input", *OPTIONAL):
             if row.values.get(field) != first.values.get(field):
                 raise schema.RecordError(
                     f"{row.where}: field {field!r} is {row.values.get(field)!r}, but row "
@@ -194,7 +200,7 @@ def _clip(
                     f"audio_id {audio_id!r} has {first.values.get(field)!r}; one clip has one value"
                 )
     clip = schema.Clip(
-        clip_id=audio_id,
+        clip_id=clip_id,
         audio=audio.path,
         sample_rate=audio.rate,
         seconds=audio.frames / audio.rate,

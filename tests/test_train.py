@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -18,7 +20,7 @@ from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.stages import run as stages_run
-from ltu_jax.training import checkpoint
+from ltu_jax.training import checkpoint, saving
 from ltu_jax.weights import store
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
 from ltu_jax.weights.store import save_weights
@@ -209,12 +211,63 @@ def test_a_stopped_stage_resumes_with_identical_losses(trained, place, monkeypat
             yield batch
 
     monkeypatch.setattr(stages_run, "host_batches", interrupted)
-    assert train.main(again) == 128 + signal.SIGTERM
+    assert train.main(again) == train.RESUME == 75
     assert checkpoint.steps_in(run_dir) == [2]
     assert not (run_dir / "summary.json").exists()
     monkeypatch.setattr(stages_run, "host_batches", real)
     assert train.main(again) == 0
     assert logged(run_dir) == logged(trained / "stage3")
+
+
+def test_a_damaged_checkpoint_costs_one_interval(trained, place, tmp_path, capfd):
+    run_dir = tmp_path / "stage3"
+    start = f"--config.init_from={trained / 'stage2'}"
+    again = stage_arguments(place, "stage3", run_dir, start, "--config.checkpoint.every=3")
+    assert train.main(again) == 0
+    folder = run_dir / "checkpoints" / "4"
+    data = max(folder.rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    (run_dir / "summary.json").unlink()
+    assert train.main(again) == 0
+    told = capfd.readouterr().err
+    assert f"{folder} is damaged: 1 of " in told and data.name in told
+    assert "set aside as 4.damaged-1" in told
+    assert "going on from step 3: 1 steps are lost" in told
+    left = {path.name for path in (run_dir / "checkpoints").iterdir()}
+    assert left == {"3", "4", "4.damaged-1"}
+    assert logged(run_dir) == [*logged(trained / "stage3"), logged(trained / "stage3")[-1]]
+
+
+def test_a_kill_between_the_last_checkpoint_and_the_summary(trained, place, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(trained, run_dir, symlinks=True)
+    before = json.loads((run_dir / "stage3" / "summary.json").read_text())
+    (run_dir / "stage3" / "summary.json").unlink()
+    assert train.main(arguments(place, run_dir)) == 0
+    after = json.loads((run_dir / "stage3" / "summary.json").read_text())
+    same = ("stage", "step", "first_loss", "last_loss", "val_loss")
+    assert {key: after[key] for key in same} == {key: before[key] for key in same}
+
+
+def test_a_signal_before_training_asks_to_be_resumed(place, monkeypatch, tmp_path, capsys):
+    def interrupted(settings):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(stages_run, "open_bases", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    assert train.main(stage_arguments(place, "tagging", tmp_path / "run")) == train.RESUME
+    assert "stopped by a signal before anything was to be saved" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == before and not (tmp_path / "run").exists()
+
+
+def test_a_disk_without_room_is_told_before_training(place, monkeypatch, tmp_path):
+    full = types.SimpleNamespace(total=10**9, free=10**6)
+    monkeypatch.setattr(saving.shutil, "disk_usage", lambda folder: full)
+    with pytest.raises(UserError, match=r"has 1\.0 MB free, and 1 more checkpoints of up to"):
+        train.main(stage_arguments(place, "tagging", tmp_path / "run"))
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def test_a_run_of_another_config_is_not_continued(trained, place):

@@ -3,8 +3,9 @@
 Each comparison is one exchange of a digest; values travel only when something differs.
 """
 
+import hashlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from ltu_jax.core import distributed
 from ltu_jax.core.files import sha256_file
 from ltu_jax.stages.parts import Stage, leaves
 from ltu_jax.training import checkpoint
+from ltu_jax.training.replicas import check_replicas
+from ltu_jax.training.state import TrainState
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _CODE = ("ltu_jax", "configs", "data_pipelines")
@@ -114,3 +117,42 @@ def agree_at_the_end(*, step: int, last_loss: float, resolved: Mapping[str, Any]
     values = {f"config.{key}": repr(value) for key, value in leaves(resolved).items()}
     advice = "the hosts went apart during training; start again from an earlier checkpoint"
     distributed.agree(lambda: done | values, advice=advice)
+
+
+def agree_while_training(stage: Stage) -> Callable[[TrainState], None]:
+    """What all processes compare before the first step and every `guards.compare_every` steps.
+
+    That is the step, the rows that come next, and the trained parameters bit by bit, over all
+    devices. It raises an AgreedError that names what differs.
+    """
+    rows = rows_of(stage)
+
+    def compare(state: TrainState) -> None:
+        step = int(state.step)
+
+        def facts() -> dict[str, str]:
+            coming = hashlib.sha256("\n".join(rows(step)).encode()).hexdigest()
+            return {"step": str(step), "rows of the next step": coming[:_HEX]}
+
+        distributed.agree(
+            facts, advice="the hosts went apart; start the same command again on every host"
+        )
+        check_replicas(state.trainable, mesh=stage.mesh, step=step)
+
+    return compare
+
+
+def rows_of(stage: Stage) -> Callable[[int], tuple[str, ...]]:
+    """The rows of a step's global batch by name: clips, and the numbers of their pairs."""
+    rows = stage.settings.data.rows_per_batch
+
+    def names(step: int) -> tuple[str, ...]:
+        return tuple(
+            " + ".join(
+                f"{clip} pairs {' '.join(map(str, pairs))}"
+                for clip, pairs in stage.pipeline.contents(position)
+            )
+            for position in range(step * rows, (step + 1) * rows)
+        )
+
+    return names

@@ -5,9 +5,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from data_pipelines.bad_records import BadRecordLog
 from data_pipelines.features import fingerprint
 from data_pipelines.input_pipeline import InputPipeline
 from ltu_jax.core.distributed import batch_share
@@ -117,6 +119,7 @@ def open_pipeline(
         process_index=share.index,
         process_count=share.count,
         clip_fingerprint=bases.clip_fingerprint,
+        bad_log=BadRecordLog(settings.run_dir, process=jax.process_index()),
     )
 
 

@@ -7,7 +7,7 @@ Nothing here reads weights or data.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from ltu_jax.models import build
 from ltu_jax.models.int8 import SCALE
 from ltu_jax.stages import options
 from ltu_jax.stages.settings import StageSettings
-from ltu_jax.training import losses, metrics
+from ltu_jax.training import guards, losses, metrics
 from ltu_jax.training.optimizer import make_optimizer
 from ltu_jax.training.state import TrainState, abstract_state, split_trainable, state_shardings
 from ltu_jax.training.step import StepFn, make_train_step
@@ -135,6 +135,16 @@ def split_parameters(
     }
 
 
+def stage_optimizer(
+    settings: StageSettings, *, paths: Iterable[str], steps: int
+) -> optax.GradientTransformation:
+    """The optimiser of a stage over exactly the trainable `paths`, for a run of `steps` steps."""
+    tx = make_optimizer(settings.optimizer, paths=paths, steps=steps)
+    if settings.guards.spike_sigma:
+        tx = guards.looking_back(tx, window=settings.guards.spike_window)
+    return tx
+
+
 def compile_step(
     settings: StageSettings,
     loss_fn: Callable,
@@ -153,6 +163,7 @@ def compile_step(
         shardings=(state_shardings(state, mesh=mesh), param_shardings(mesh, frozen)),
         accumulation=settings.optimizer.accumulation,
         weigh=losses.count_targets if by_token else None,
+        spike_sigma=settings.guards.spike_sigma,
     )
 
 
@@ -177,7 +188,7 @@ def make_program(
         kept |= options.base_dtypes(llama, settings)
     resident = {path: jax.ShapeDtypeStruct(leaf.shape, kept[path]) for path, leaf in shapes.items()}
     trainable, frozen = split_parameters(resident, settings)
-    tx = make_optimizer(settings.optimizer, paths=trainable, steps=steps)
+    tx = stage_optimizer(settings, paths=trainable, steps=steps)
     state = abstract_state(trainable, tx)
     return Program(
         step_fn=compile_step(settings, model.loss_fn, tx, state=state, frozen=frozen, mesh=mesh),
@@ -244,7 +255,6 @@ def padded_text(settings: StageSettings, *, length: int) -> int:
 def data_config(settings: StageSettings, **changes: Any) -> DataConfig:
     """What the input pipeline is told; `changes` replace fields of it."""
     data = settings.data
-    mixture = mixtures.mixture(data.tasks)
     values = dict(
         records=data.records,
         split=data.split,
@@ -257,8 +267,9 @@ def data_config(settings: StageSettings, **changes: Any) -> DataConfig:
         seed=settings.seed,
         audio_tokens=settings.model.audio_tokens,
         n_mels=settings.model.whisper.n_mels,
-        tasks=mixture.tasks,
-        datasets=mixture.datasets,
+        tasks=mixtures.tasks(data.tasks),
+        datasets=data.datasets,
+        max_bad_share=data.max_bad_share,
         lengths=data.lengths,
         group_by_length=data.group_by_length,
         workers=data.workers,

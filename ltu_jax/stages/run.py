@@ -16,7 +16,12 @@ from ltu_jax.core.distributed import batch_share, is_main, together
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.stages import hooks as stage_hooks
-from ltu_jax.stages.agreement import agree_at_the_end, agree_on_files
+from ltu_jax.stages.agreement import (
+    agree_at_the_end,
+    agree_on_files,
+    agree_while_training,
+    rows_of,
+)
 from ltu_jax.stages.options import keep_compiled
 from ltu_jax.stages.parts import (
     Stage,
@@ -26,17 +31,18 @@ from ltu_jax.stages.parts import (
     leaves,
     open_bases,
 )
-from ltu_jax.stages.program import compile_step, is_adapter, model_size, split_parameters
+from ltu_jax.stages.prepare import prepare
+from ltu_jax.stages.program import is_adapter, model_size, split_parameters
 from ltu_jax.stages.settings import StageSettings
-from ltu_jax.stages.start import place_bases, starting_adapter
-from ltu_jax.training import checkpoint, metrics
+from ltu_jax.training import checkpoint, metrics, recovery
+from ltu_jax.training.goodput import Clock
 from ltu_jax.training.logs import RunLog
 from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
 from ltu_jax.training.optimizer import learning_rate, make_optimizer
-from ltu_jax.training.state import create_state
-from ltu_jax.weights.bases import base_entry, place
+from ltu_jax.training.saving import Saver, check_room, checkpoint_bytes
+from ltu_jax.training.state import abstract_state
+from ltu_jax.weights.bases import base_entry
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
-from ltu_jax.weights.tensors import as_tensors
 
 
 def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcome | None:
@@ -52,40 +58,37 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     Raises:
         UserError: missing weights, a start that is refused, a run folder of another config.
     """
+    clock = Clock(part="start")
     keep_compiled(settings.compute.compilation_cache)
     run_dir = Path(settings.run_dir)
     with together(f"{settings.stage} cannot start"):
         bases = open_bases(settings)
         stage = assemble(settings, bases)
     agree_on_files(stage)
-    saved = checkpoint.steps_in(run_dir)
-    if saved and saved[-1] == stage.steps:
+    newest = recovery.newest_good(run_dir)
+    saved = None if newest is None else run_dir / checkpoint.FOLDER / str(newest)
+    if saved is not None:
         with together(f"{settings.stage} cannot go on"):
-            _, metadata = checkpoint.read_metadata(run_dir)
+            _, metadata = checkpoint.read_metadata(saved, verify=False)
             refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
+    if newest == stage.steps:
         return None
-    clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
     with together(f"{settings.stage} cannot start"):
-        adapter = starting_adapter(stage, resume=bool(saved))
-    params = {**adapter, **place_bases(stage)}
-    trainable, frozen = split_parameters(params, settings)
-    tx = make_optimizer(settings.optimizer, paths=trainable, steps=stage.steps)
-    state = create_state(trainable, tx, mesh=stage.mesh)
-    if saved:
-        state, metadata = checkpoint.restore(run_dir, like=state, mesh=stage.mesh)
-        with together(f"{settings.stage} cannot go on"):
-            refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
-    frozen_adapter = {path: leaf for path, leaf in frozen.items() if is_adapter(path)}
-    # Left on the host they would travel to the devices in every step.
-    frozen_adapter = place(
-        as_tensors(frozen_adapter), mesh=stage.mesh, dtypes=dict.fromkeys(frozen_adapter, "float32")
-    )
-    frozen |= frozen_adapter
-    step_fn = compile_step(settings, stage.loss_fn, tx, state=state, frozen=frozen, mesh=stage.mesh)
+        if is_main():
+            check_room_for(stage, newest=newest or 0)
+    clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
+    prepared = prepare(stage, resume=saved is not None)
+    state, frozen = prepared.state, prepared.frozen
+    if saved is not None:
+        with clock.within("restore"):
+            state, _ = checkpoint.restore(saved, like=state, mesh=stage.mesh, verify=False)
     log = RunLog(run_dir, tensorboard=settings.log.tensorboard) if is_main() else None
     if is_main():
         write_json(run_dir / "config.json", resolved)
-    rows = stage.pipeline.report()
+    rows, selection = stage.pipeline.report(), stage.pipeline.selection
+    if log is not None:
+        print(f"{settings.stage}: {selection}", flush=True)
+        log.row(int(state.step), {"datasets": dataclasses.asdict(selection)})
     if log is not None and rows is not None:
         print(f"{settings.stage}: {rows}", flush=True)
         log.row(int(state.step), {"rows": dataclasses.asdict(rows)})
@@ -98,18 +101,17 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         clip_fingerprint=clip_fingerprint,
     )
 
-    def save(state: Any) -> Path:
-        return checkpoint.save(
-            run_dir,
-            state=state,
-            adapter={**state.trainable, **frozen_adapter},
-            metadata=described,
-            keep=settings.checkpoint.keep,
-        )
-
+    saver = Saver(
+        run_dir,
+        frozen=prepared.frozen_adapter,
+        metadata=described,
+        keep=settings.checkpoint.keep,
+    )
     rate = jax.jit(learning_rate(settings.optimizer, steps=stage.steps))
     hooks = Hooks(
-        save=save,
+        save=saver.save,
+        poll=saver.poll,
+        finish_saves=saver.finish,
         validate=stage_hooks.validation(stage, frozen=frozen),
         samples=stage_hooks.samples(stage, frozen=frozen, log=log),
         work=functools.partial(
@@ -119,30 +121,53 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         ),
         flops=functools.partial(metrics.model_flops, model_size(settings, stage.fns.shapes)),
         rate=lambda step: float(rate(step)),
+        agree=agree_while_training(stage),
+        rows=rows_of(stage),
     )
-    outcome = run_loop(
-        state,
-        step_fn=step_fn,
-        frozen=frozen,
-        batches=host_batches(stage, start_step=int(state.step)),
-        mesh=stage.mesh,
-        key=jax.random.key(settings.seed),
-        schedule=Schedule(
-            steps=stage.steps,
-            log_every=settings.log.every,
-            save_every=settings.checkpoint.every,
-            validate_every=settings.log.validate_every,
-            samples_every=settings.log.samples_every,
-        ),
-        hooks=hooks,
-        log=log,
-        peak_flops=peak,
-        title=settings.stage,
-    )
+    with saver:
+        outcome = run_loop(
+            state,
+            step_fn=prepared.step_fn,
+            frozen=frozen,
+            batches=host_batches(stage, start_step=int(state.step)),
+            mesh=stage.mesh,
+            key=jax.random.key(settings.seed),
+            schedule=Schedule(
+                steps=stage.steps,
+                log_every=settings.log.every,
+                save_every=settings.checkpoint.every,
+                validate_every=settings.log.validate_every,
+                samples_every=settings.log.samples_every,
+            ),
+            hooks=hooks,
+            guards=settings.guards,
+            run_dir=run_dir,
+            log=log,
+            peak_flops=peak,
+            title=settings.stage,
+            clock=clock,
+        )
     if log is not None:
         log.close()
     agree_at_the_end(step=int(outcome.state.step), last_loss=outcome.last_loss, resolved=resolved)
-    return outcome
+    return dataclasses.replace(outcome, signal=outcome.signal or saver.signal)
+
+
+def check_room_for(stage: Stage, *, newest: int) -> None:
+    """Require room for the checkpoints that a stage has still to write; see `check_room`."""
+    settings, shapes = stage.settings, stage.fns.shapes
+    trainable, _ = split_parameters(shapes, settings)
+    tx = make_optimizer(settings.optimizer, paths=trainable, steps=stage.steps)
+    every = settings.checkpoint.every
+    check_room(
+        Path(settings.run_dir),
+        size=checkpoint_bytes(
+            {path: leaf for path, leaf in shapes.items() if is_adapter(path)},
+            abstract_state(trainable, tx),
+        ),
+        keep=settings.checkpoint.keep,
+        saves=len(range(newest + every, stage.steps, every)) + 1 if every else 1,
+    )
 
 
 def describe(
@@ -178,6 +203,14 @@ def describe(
     }
 
 
+# Keys that runs of before they existed do not name, with the value those runs had.
+_ADDED = {
+    "data.datasets": ["all"],
+    "guards.spike_sigma": 0.0,
+    "guards.spike_window": 128,
+}
+
+
 def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run_dir: Path) -> None:
     """Require that a run goes on with the config it began with, logging and layout apart.
 
@@ -185,10 +218,13 @@ def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run
         UserError: names the keys that differ, with both values.
     """
     free = ("run_dir", "mesh.", "log.", "checkpoint.", "compute.compilation_cache", "weights.",
-            "data.workers", "data.records", "init_from",
+            "data.workers", "data.records", "data.max_bad_share", "init_from",
             # how the same numbers are computed, up to rounding
-            "compute.remat", "compute.attention", "compute.loss_chunk")  # fmt: skip
-    before, after = leaves(saved), leaves(now)
+            "compute.remat", "compute.attention", "compute.loss_chunk",
+            # what is watched, not what is computed
+            "guards.skips_in_a_row", "guards.bad_batches", "guards.compare_every",
+            "guards.stall_")  # fmt: skip
+    before, after = {**_ADDED, **leaves(saved)}, leaves(now)
     differing = [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())

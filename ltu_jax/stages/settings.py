@@ -20,6 +20,7 @@ from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.training.checkpoint import CheckpointConfig
+from ltu_jax.training.guards import GuardConfig
 from ltu_jax.training.logs import LogConfig
 from ltu_jax.training.optimizer import OptimizerConfig
 
@@ -76,6 +77,8 @@ class DataSettings:
     validation_split: str
     epochs: float
     tasks: str
+    datasets: tuple[str, ...]
+    max_bad_share: float
     layout: str
     cutoff: int
     pairs_per_clip: int
@@ -121,6 +124,7 @@ class StageSettings:
     compute: ComputeSettings
     log: LogConfig
     checkpoint: CheckpointConfig
+    guards: GuardConfig
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:

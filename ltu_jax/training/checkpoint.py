@@ -3,18 +3,21 @@
     RUN/checkpoints/<step>/adapter/    Orbax: all adapter parameters, trained in this stage or not
                            optimizer/  Orbax: optimiser state and step
                            metadata.json  model, config, base weights by path and hash, file hashes
+                           metadata.json.sha256  hash of that file, written last
 
-Everything is written under a temporary name and renamed as the last act, so a folder with a
-number for a name is complete. Orbax alone does not notice a flipped bit in array data; the SHA-256
-of each file in metadata.json does.
+Everything is written under a temporary name, flushed to disk and renamed as the last act, so a
+folder with a number for a name was complete once. Orbax alone does not notice a flipped bit in
+array data; `training/integrity.py` notices any.
 """
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +25,22 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ltu_jax.core.distributed import barrier, is_main
-from ltu_jax.core.errors import UserError
-from ltu_jax.core.files import read_json, sha256_file, write_json
+from ltu_jax.core.distributed import barrier, is_main, together
 from ltu_jax.core.trees import Params, shorten
+from ltu_jax.training.integrity import (
+    METADATA,
+    CheckpointError,
+    Damaged,
+    check_files,
+    flush,
+    read_sealed,
+    seal,
+)
 from ltu_jax.training.state import TrainState, state_shardings
 
-FORMAT = 1
 FOLDER = "checkpoints"
-METADATA = "metadata.json"
 KINDS = ("ltu-as-checkpoint", "tagger-checkpoint")
-
-
-class CheckpointError(UserError):
-    """A checkpoint that is missing, damaged, or of another model."""
+UNFINISHED = ".tmp-"  # how names begin that do not count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,41 +85,90 @@ def _write(
     keep: int,
 ) -> Path:
     folder = Path(run_dir).resolve() / FOLDER
-    final, temporary = folder / str(step), folder / f".tmp-{step}"
-    if is_main():
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    barrier(f"checkpoint-{step}-open")
-    with ocp.PyTreeCheckpointer() as writer:
-        for name, tree in trees.items():
-            writer.save(temporary / name, tree)
-    barrier(f"checkpoint-{step}-written")
-    if is_main():
-        shapes = {path: list(leaf.shape) for path, leaf in sorted(trees["adapter"].items())}
-        described = {
-            **metadata,
-            "ltu_jax": FORMAT,
-            "step": step,
-            "parameters": shapes,
-            "files": _hashes(temporary),
-        }
-        write_json(temporary / METADATA, described)
-        if final.exists():
-            shutil.rmtree(final)
-        os.rename(temporary, final)
-        for old in sorted(steps_in(run_dir))[:-keep]:
-            shutil.rmtree(folder / str(old))
-    barrier(f"checkpoint-{step}-done")
+    final, temporary = folder / str(step), folder / f"{UNFINISHED}{step}"
+    what = f"step {step} cannot be saved"
+    with _removed_after(temporary):
+        with together(what), _told(final):
+            if is_main():
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir(parents=True)
+                _require_room(temporary, trees)
+        with ocp.PyTreeCheckpointer() as writer:
+            for name, tree in trees.items():
+                writer.save(temporary / name, tree)
+        barrier(f"checkpoint-{step}-written")
+        with together(what), _told(final):
+            if is_main():
+                shapes = {path: list(leaf.shape) for path, leaf in sorted(trees["adapter"].items())}
+                seal(temporary, {**metadata, "step": step, "parameters": shapes})
+                _commit(temporary, final)
+                for old in steps_in(run_dir)[:-keep]:
+                    _remove(folder / str(old))
     return final
 
 
+def _require_room(folder: Path, trees: Mapping[str, Any]) -> None:
+    # Asked before, because TensorStore reports a full disk with thousands of lines on stderr.
+    size, disk = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)), shutil.disk_usage(folder)
+    if disk.total and disk.free < size:  # some network disks do not tell (0)
+        text = f"{size:,} bytes are needed and {disk.free:,} are free"
+        raise OSError(errno.ENOSPC, text, str(folder))
+
+
+def _commit(temporary: Path, final: Path) -> None:
+    """Give a sealed folder its name; from here on it survives a crash of the machine."""
+    if final.exists():
+        _remove(final)
+    os.rename(temporary, final)
+    flush(final.parent)
+
+
+def _remove(folder: Path) -> None:
+    # Renamed first, so that a kill in between leaves nothing that looks like a checkpoint.
+    gone = folder.with_name(f"{UNFINISHED}old-{folder.name}")
+    shutil.rmtree(gone, ignore_errors=True)
+    os.rename(folder, gone)
+    shutil.rmtree(gone)
+
+
+@contextlib.contextmanager
+def _removed_after(temporary: Path) -> Iterator[None]:
+    """Leave no half of a checkpoint that could not be written: its room may be needed."""
+    try:
+        yield
+    finally:
+        if is_main():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _told(final: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise not_written(final, error) from error
+
+
+def not_written(final: Path, error: BaseException) -> CheckpointError:
+    """What to say when a checkpoint could not be written."""
+    kept = [step for step in steps_in(final.parent.parent) if step != int(final.name)]
+    reason = " ".join(str(error).split())
+    if len(reason) > 400:  # TensorStore begins with what it did and ends with the cause
+        reason = f"{reason[:150]} ... {reason[-250:]}"
+    return CheckpointError(
+        f"{final} could not be written: {reason}. The newest checkpoint is "
+        f"{f'that of step {kept[-1]}' if kept else 'none'}; make room or repair the disk, and the "
+        "same command goes on from there"
+    )
+
+
 def steps_in(run_dir: str | os.PathLike) -> list[int]:
-    """Steps of the complete checkpoints of a run, ascending."""
+    """Steps of the checkpoints of a run, ascending; whether they are good is not looked at."""
     folder = Path(run_dir) / FOLDER
     if not folder.is_dir():
         return []
-    found = [entry for entry in folder.iterdir() if (entry / METADATA).is_file()]
-    return sorted(int(entry.name) for entry in found if entry.name.isdigit())
+    names = (entry.name for entry in folder.iterdir() if entry.is_dir())
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def resolve(path: str | os.PathLike) -> Path:
@@ -124,7 +178,8 @@ def resolve(path: str | os.PathLike) -> Path:
         CheckpointError: neither; the message says what was looked for.
     """
     path = Path(path).absolute()  # as Orbax demands
-    if (path / METADATA).is_file():
+    numbered = path.parent.name == FOLDER and path.name.isdecimal()
+    if (path / METADATA).is_file() or (numbered and path.is_dir()):
         return path
     folder = path if path.name == FOLDER else path / FOLDER
     steps = steps_in(folder.parent)
@@ -141,30 +196,23 @@ def read_metadata(path: str | os.PathLike, *, verify: bool = True) -> tuple[Path
     """The checkpoint folder and its metadata; `verify` compares every file with its hash.
 
     Raises:
-        CheckpointError: not a checkpoint, written by another format, or damaged.
+        Damaged: files are missing or changed; they are named.
+        CheckpointError: not a checkpoint, or written by another format.
     """
     folder = resolve(path)
-    metadata = read_json(folder / METADATA)
-    if not isinstance(metadata, dict):
-        raise CheckpointError(f"{folder / METADATA} is not a JSON object")
-    if metadata.get("ltu_jax") != FORMAT or metadata.get("kind") not in KINDS:
+    try:
+        metadata = read_sealed(folder)
+        if verify:
+            check_files(folder, metadata)
+    except Damaged as error:
+        raise Damaged(
+            f"{error}; training sets it aside and goes on from the one before it; "
+            f"`python -m ltu_jax.convert verify {folder.parent}` names the good ones"
+        ) from error
+    if metadata.get("kind") not in KINDS:
         raise CheckpointError(
-            f"{folder / METADATA}: format {metadata.get('ltu_jax')!r} of kind "
-            f"{metadata.get('kind')!r}; this version reads format {FORMAT} of {', '.join(KINDS)}"
+            f"{folder / METADATA}: kind {metadata.get('kind')!r} is none of {', '.join(KINDS)}"
         )
-    for key, kind in (("parameters", dict), ("files", dict)):
-        if not isinstance(metadata.get(key), kind):
-            raise CheckpointError(f"{folder / METADATA} is damaged: it has no {key}")
-    if not (folder / "adapter").is_dir():
-        raise CheckpointError(f"{folder} is damaged: its folder adapter is missing")
-    if verify:
-        present = _hashes(folder)
-        wrong = {name for name, digest in metadata["files"].items() if present.get(name) != digest}
-        if wrong:
-            raise CheckpointError(
-                f"{folder} is damaged: {len(wrong)} files missing or changed since they were "
-                f"saved: {shorten(wrong)}; delete this folder to go on from the one before it"
-            )
     return folder, metadata
 
 
@@ -185,14 +233,14 @@ def load_adapter(path: str | os.PathLike, *, verify: bool = True) -> tuple[dict[
 
 
 def restore(
-    path: str | os.PathLike, *, like: TrainState, mesh: jax.sharding.Mesh
+    path: str | os.PathLike, *, like: TrainState, mesh: jax.sharding.Mesh, verify: bool = True
 ) -> tuple[TrainState, dict[str, Any]]:
     """The state saved at `path`, shaped and laid out as `like`, and the metadata.
 
     Raises:
         CheckpointError: the checkpoint has other parameters or other sizes than `like`.
     """
-    folder, metadata = read_metadata(path)
+    folder, metadata = read_metadata(path, verify=verify)
     check_sizes(metadata["parameters"], like.trainable, where=folder)
     if not (folder / "optimizer").is_dir():
         raise CheckpointError(
@@ -253,8 +301,3 @@ def _restore(path: Path, item: Any) -> Any:
     arguments = ocp.checkpoint_utils.construct_restore_args(item)
     with ocp.PyTreeCheckpointer() as reader:
         return reader.restore(path, args=ocp.args.PyTreeRestore(item=item, restore_args=arguments))
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != METADATA)
-    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(files)}

@@ -18,6 +18,8 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.text import metadata as text_plugin
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+RECENT = "recent_losses"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogConfig:
@@ -65,6 +67,16 @@ class RunLog:
         ]
         self._summary(step, scalars)
 
+    def recent_losses(self, step: int) -> list[float]:
+        """The losses that a row after `step` has to average with its own; [] if none are known.
+
+        The loop leaves them (`RECENT`) beside each checkpoint, so that a run that goes on from it
+        logs the numbers of one that never stopped.
+        """
+        lines = (line for line in self.path.read_text().splitlines() if line.endswith("}"))
+        left = [row for row in map(json.loads, lines) if RECENT in row and row["step"] == step]
+        return left[-1][RECENT] if left else []
+
     def text(self, step: int, name: str, markdown: str) -> None:
         """Show a text in TensorBoard."""
         plugin = text_plugin.create_summary_metadata(display_name=name, description="")
@@ -106,14 +118,19 @@ class RunLog:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSONL log, each step's last one, ascending, without a half-written last line."""
-    rows: dict[tuple[int, bool], dict[str, Any]] = {}
+    """Rows of a JSONL log, each step's last one of a kind, without a half-written last line.
+
+    A row with "loss" is of that kind, another one is of the kind of its first value. Ascending by
+    step and kind.
+    """
+    rows: dict[tuple[int, str], dict[str, Any]] = {}
     if not path.is_file():
         return []
     for line in path.read_text().splitlines():
         if line.endswith("}"):
             row = json.loads(line)
-            rows[(row["step"], "loss" in row)] = row
+            kinds = ["loss"] if "loss" in row else [name for name in row if name != "step"]
+            rows[(row["step"], kinds[0])] = row
     return [rows[key] for key in sorted(rows)]
 
 

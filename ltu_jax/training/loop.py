@@ -1,32 +1,35 @@
 """The training loop: one function read from top to bottom, for every stage.
 
 Metrics of step N - 1 are read only after step N was dispatched, so the device never waits for the
-host. SIGINT and SIGTERM end the loop after the step in flight, with a checkpoint.
+host. SIGINT and SIGTERM end the loop after the step in flight, with a checkpoint. A step with bad
+numbers was taken back on the device (`guards.py`) when the loop hears of it.
 """
 
+import collections
 import contextlib
 import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ltu_jax.core.axes import Array
-from ltu_jax.core.distributed import AgreedError, Votes, host_batch_to_global, is_main
+from ltu_jax.core.distributed import Votes, host_batch_to_global, is_main
 from ltu_jax.core.trees import Params
-from ltu_jax.training.logs import RunLog
+from ltu_jax.training.goodput import Clock, Meter, goodput
+from ltu_jax.training.guards import GuardConfig, Skips
+from ltu_jax.training.logs import RECENT, RunLog
 from ltu_jax.training.metrics import StepWork
-from ltu_jax.training.state import TrainState
+from ltu_jax.training.state import TrainState, skipped_steps
 from ltu_jax.training.step import StepFn
-
-# Step times that ETA and the rates of a log row look back on.
-_WINDOW = 20
+from ltu_jax.training.watchdog import Watchdog
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,12 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """What the loop calls besides the step; `validate` returns scalars, `samples` logs."""
+    """What the loop calls besides the step.
+
+    `save` may return before the bytes are on the disk: `poll` (after every step) and `finish_saves`
+    raise what went wrong. `validate` returns scalars, `samples` logs. `agree` raises if processes
+    or devices went apart; `rows` names the rows of a step's global batch.
+    """
 
     save: Callable[[TrainState], Path]
     validate: Callable[[TrainState], dict[str, float]] | None
@@ -50,17 +58,27 @@ class Hooks:
     work: Callable[[Mapping[str, np.ndarray]], StepWork]
     flops: Callable[[StepWork], float]
     rate: Callable[[int], float]
+    poll: Callable[[], None] = lambda: None
+    finish_saves: Callable[[], None] = lambda: None
+    agree: Callable[[TrainState], None] = lambda state: None
+    rows: Callable[[int], Sequence[str]] = lambda step: ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run of the loop ended; rates leave out steps that compiled a new shape."""
+    """How a run of the loop ended; rates leave out steps that compiled a new shape.
+
+    Losses are of steps that were not skipped, nan if there were none; `skipped` counts over the
+    whole run. `parts` are seconds by `goodput.PARTS` and sum to the wall time of the clock.
+    """
 
     state: TrainState
     checkpoint: Path
     signal: int
     steps: int
+    skipped: int
     seconds: float
+    parts: dict[str, float]
     first_loss: float
     last_loss: float
     validation: dict[str, float]
@@ -68,6 +86,19 @@ class Outcome:
     pairs_per_second: float
     steps_per_second: float
     mfu: float
+
+    @property
+    def goodput(self) -> float:
+        """The share of useful time."""
+        return goodput(self.parts)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _InFlight:
+    step: int
+    metrics: dict[str, Array]
+    host: Mapping[str, np.ndarray]
+    shapes: tuple
 
 
 def run_loop(
@@ -80,132 +111,167 @@ def run_loop(
     key: Array,
     schedule: Schedule,
     hooks: Hooks,
+    guards: GuardConfig,
+    run_dir: Path,
     log: RunLog | None,
     peak_flops: float,
     title: str,
+    clock: Clock | None = None,
 ) -> Outcome:
     """Train from `state` to `schedule.steps` and leave a checkpoint, also when a signal comes.
 
     Args:
         state: where to start; its buffers are donated to the first step.
         batches: host batches of this process, the first one for step `state.step`.
+        guards: what is watched and when the run gives up.
+        run_dir: for batches of skipped steps, and for the stacks of a run that stands still.
         log: of the main process, None elsewhere.
         title: shown beside the progress bar.
+        clock: started by the caller, for time before the loop; None for a new one.
 
     Raises:
-        AgreedError: the loss is not finite; the last checkpoint is left untouched.
+        AgreedError: too many skipped steps in a row, or processes that differ; the last checkpoint
+            is left untouched.
     """
     started, first_step = time.monotonic(), int(state.step)
-    meter = _Meter(peak_flops=peak_flops, flops=hooks.flops)
+    clock = clock or Clock()
+    meter = Meter(peak_flops=peak_flops, flops=hooks.flops)
+    skips = Skips(
+        guards,
+        total=skipped_steps(state),
+        rows=hooks.rows,
+        run_dir=run_dir,
+        mesh=mesh,
+        title=title,
+    )
     losses: list[float] = []
+    # What a row of the log averages, also over an interruption.
+    recent = collections.deque(
+        log.recent_losses(first_step) if log else [], maxlen=schedule.log_every
+    )
     votes = Votes()
     validation: dict[str, float] = {}
-    waiting: tuple[int, dict[str, Array], StepWork, tuple] | None = None
+    waiting: _InFlight | None = None
+    shapes_seen: set[tuple] = set()
+    stepped = 0.0
     bar = tqdm(
         total=schedule.steps, initial=first_step, desc=title, disable=not is_main(), mininterval=1.0
     )
+    watchdog = Watchdog(
+        clock,
+        config=guards,
+        median=meter.median,
+        report=run_dir / f"stall-{jax.process_index()}.txt",
+        title=title,
+    )
 
-    def read(done: tuple[int, dict[str, Array], StepWork, tuple]) -> None:
-        step, metrics, work, shapes = done
-        values = {name: float(value) for name, value in metrics.items()}
-        meter.add(work, shapes)
-        if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
-            raise AgreedError(  # these numbers are the same on every process
-                f"{title}: loss {values['loss']} and gradient norm {values['grad_norm']} at step "
-                f"{step}; lower optimizer.learning_rate or look at the data of this step"
-            )
-        losses.append(values["loss"])
+    def read(done: _InFlight) -> None:
+        nonlocal stepped
+        values = {name: float(value) for name, value in done.metrics.items()}
+        step, work = done.step, hooks.work(done.host)
+        meter.add(work, done.shapes)
+        watchdog.beat()
+        before, stepped = stepped, clock.seconds()["step"]
+        if values.pop("skipped"):
+            clock.move(stepped - before, source="step", target="skipped")
+            stepped = before
+            bad, path = skips.add(step, values, done.host)
+            if log is not None:
+                told = {"loss": str(bad.loss), "grad_norm": str(bad.grad_norm), "file": str(path)}
+                log.row(step + 1, {"skipped_step": {**dataclasses.asdict(bad), **told}})
+        else:
+            skips.good()
+            losses.append(values["loss"])
+            recent.append(values["loss"])
         left = schedule.steps - step - 1
-        bar.set_postfix_str(f"loss {np.mean(losses[-10:]):.3f}", refresh=False)
+        if losses:
+            bar.set_postfix_str(f"loss {np.mean(losses[-10:]):.3f}", refresh=False)
         bar.update(1)
         if log is not None and ((step + 1) % schedule.log_every == 0 or left == 0):
-            values["loss"] = float(np.mean(losses[-schedule.log_every :]))
-            values["learning_rate"] = hooks.rate(step)
-            log.row(step + 1, {**values, **meter.rates(), "eta_seconds": left * meter.pace()})
+            values = {name: value for name, value in values.items() if math.isfinite(value)}
+            values.pop("loss", None)
+            averaged = {"loss": float(np.mean(recent))} if recent else {}
+            log.row(
+                step + 1,
+                {
+                    **averaged,
+                    **values,
+                    "learning_rate": hooks.rate(step - skips.total),
+                    "skipped_steps": skips.total,
+                    **meter.rates(),
+                    "goodput": goodput(clock.seconds()),
+                    "seconds_of": clock.seconds(),
+                    "eta_seconds": left * meter.pace(),
+                },
+            )
 
-    with _stop_signals() as received, bar:
+    with _stop_signals() as received, bar, watchdog, clock.within("step"):
+        with clock.within("compare"):
+            hooks.agree(state)
         for step in range(first_step, schedule.steps):
+            clock.turn("data")
             host = next(batches)
-            work = hooks.work(host)
+            spent = clock.turn("step")
+            if waiting is not None and not waiting.metrics["loss"].is_ready():
+                clock.move(spent, source="data", target="step")
             shapes = tuple(sorted((name, leaf.shape) for name, leaf in host.items()))
             batch = host_batch_to_global(host, mesh)
-            state, metrics = step_fn(state, frozen, batch, key)
+            with clock.within("step" if shapes in shapes_seen else "compile"):
+                state, metrics = step_fn(state, frozen, batch, key)
+            shapes_seen.add(shapes)
+            hooks.poll()
             if waiting is not None:
                 read(waiting)
-            waiting = (step, metrics, work, shapes)
+            waiting = _InFlight(step=step, metrics=metrics, host=host, shapes=shapes)
             stop = votes.cast(bool(received))
             last = step + 1 == schedule.steps or stop
             due = [
                 every and (step + 1) % every == 0
-                for every in (schedule.save_every, schedule.validate_every, schedule.samples_every)
+                for every in (
+                    schedule.save_every,
+                    schedule.validate_every,
+                    schedule.samples_every,
+                    guards.compare_every,
+                )
             ]
             if last or any(due):
                 read(waiting)
                 waiting = None
+            if due[0] or due[3] or last:
+                with clock.within("compare"):
+                    hooks.agree(state)
             if due[0] or last:
-                checkpoint = hooks.save(state)
+                if log is not None:
+                    log.row(step + 1, {RECENT: list(recent)})
+                with clock.within("save"):
+                    checkpoint = hooks.save(state)
             if (due[1] or last) and not stop and hooks.validate is not None:
-                validation = hooks.validate(state)
+                with clock.within("validate"):
+                    validation = hooks.validate(state)
                 if log is not None:
                     log.row(step + 1, validation)
             if (due[2] or last) and not stop and hooks.samples is not None:
-                hooks.samples(state)
+                with clock.within("validate"):
+                    hooks.samples(state)
             if any(due) or last:
                 meter.restart()
             if stop:
                 break
+        with clock.within("save"):
+            hooks.finish_saves()
     return Outcome(
         state=state,
         checkpoint=checkpoint,
         signal=received[0] if received else 0,
-        steps=len(losses),
+        steps=int(state.step) - first_step,
+        skipped=skips.total,
         seconds=time.monotonic() - started,
-        first_loss=losses[0],
-        last_loss=float(np.mean(losses[-20:])),
+        parts=clock.seconds(),
+        first_loss=losses[0] if losses else math.nan,
+        last_loss=float(np.mean(losses[-20:])) if losses else math.nan,
         validation=validation,
         **meter.summary(),
     )
-
-
-class _Meter:
-    """Step times, without the steps that compiled a new shape or followed an interruption."""
-
-    def __init__(self, *, peak_flops: float, flops: Callable[[StepWork], float]) -> None:
-        self._peak, self._flops = peak_flops, flops
-        self._seen: set[tuple] = set()
-        self._rows: list[tuple[float, int, int, float]] = []
-        self._last = time.monotonic()
-
-    def restart(self) -> None:
-        self._last = time.monotonic()
-
-    def add(self, work: StepWork, shapes: tuple) -> None:
-        now = time.monotonic()
-        if shapes in self._seen:
-            self._rows.append((now - self._last, work.tokens, work.pairs, self._flops(work)))
-        self._seen.add(shapes)
-        self._last = now
-
-    def pace(self) -> float:
-        recent = [seconds for seconds, *_ in self._rows[-_WINDOW:]]
-        return float(np.mean(recent)) if recent else 0.0
-
-    def rates(self, rows: int = _WINDOW) -> dict[str, float]:
-        chosen = self._rows[-rows:] if rows else self._rows
-        if not chosen:
-            return {}
-        seconds, tokens, pairs, flops = np.sum(np.asarray(chosen, np.float64), axis=0)
-        return {
-            "steps_per_second": len(chosen) / seconds,
-            "tokens_per_second": tokens / seconds,
-            "pairs_per_second": pairs / seconds,
-            "mfu": flops / seconds / self._peak,
-        }
-
-    def summary(self) -> dict[str, float]:
-        names = ("steps_per_second", "tokens_per_second", "pairs_per_second", "mfu")
-        zeros = dict.fromkeys(names, 0.0)
-        return {**zeros, **self.rates(rows=0)}
 
 
 @contextlib.contextmanager

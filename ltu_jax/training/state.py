@@ -70,3 +70,9 @@ def state_shardings(state: TrainState, *, mesh: Mesh) -> TrainState:
         return by_path[path] if same_shape else whole
 
     return jax.tree_util.tree_map_with_path(place, state)
+
+
+def skipped_steps(state: TrainState) -> int:
+    """How many steps of a run were taken back: those that the optimiser has not counted."""
+    counted = optax.tree_utils.tree_get_all_with_path(state.opt_state, "count")
+    return int(state.step) - min(int(count) for _, count in counted)

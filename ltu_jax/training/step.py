@@ -16,6 +16,7 @@ from ltu_jax.core.axes import Array
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import BATCH, batch_sharding, replicated
 from ltu_jax.core.trees import Params
+from ltu_jax.training import guards
 from ltu_jax.training.optimizer import global_norm
 from ltu_jax.training.state import TrainState
 
@@ -33,6 +34,7 @@ def make_train_step(
     shardings: tuple[TrainState, Mapping[str, NamedSharding]],
     accumulation: int,
     weigh: Callable[[Batch], Array] | None = None,
+    spike_sigma: float = 0.0,
 ) -> StepFn:
     """Compile `(state, frozen, batch, key) -> (state, metrics)`; the old state is donated.
 
@@ -46,9 +48,13 @@ def make_train_step(
             means (facts 14), not one mean over all tokens.
         weigh: weight of a micro-batch in that mean, such as `losses.count_targets` for one mean
             over all tokens; None for equal weights.
+        spike_sigma: skip steps so far above the last ones; above 0 `tx` must be one of
+            `guards.looking_back`.
 
-    The metrics are those of `loss_fn` averaged over micro-batches plus "loss" and "grad_norm"
-    (before clipping). `key` is folded with the step, so a resumed run draws the same dropout.
+    The metrics are those of `loss_fn` averaged over micro-batches plus "loss", "grad_norm" (before
+    clipping) and "skipped": 1 where loss or norm is not finite or a spike, which leaves all of the
+    state but `step` as it was, bit for bit. `key` is folded with the step, so a resumed run draws
+    the same dropout.
     """
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     whole = replicated(mesh)
@@ -85,11 +91,19 @@ def make_train_step(
         # So that the model can say how its activations lie (`keep_rows_apart`).
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             loss, metrics, grads = gradients(state, frozen, batch, key)
+        norm = global_norm(grads)
+        finite = good = jnp.isfinite(loss) & jnp.isfinite(norm)
+        if spike_sigma:
+            spike = guards.is_spike(state.opt_state, loss=loss, norm=norm, sigma=spike_sigma)
+            good = finite & ~spike
         updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
-        metrics = {**metrics, "loss": loss, "grad_norm": global_norm(grads)}
-        after = TrainState(step=state.step + 1, trainable=trainable, opt_state=opt_state)
-        return after, metrics
+        trainable = guards.take_back(good, trainable, state.trainable)
+        opt_state = guards.take_back(good, opt_state, state.opt_state)
+        if spike_sigma:
+            opt_state = guards.remember(opt_state, loss=loss, norm=norm, finite=finite)
+        metrics = {**metrics, "loss": loss, "grad_norm": norm, "skipped": 1.0 - good}
+        return TrainState(step=state.step + 1, trainable=trainable, opt_state=opt_state), metrics
 
     state_sharding, frozen_sharding = shardings
     return jax.jit(

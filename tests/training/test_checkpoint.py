@@ -64,7 +64,7 @@ def test_resuming_gives_identical_losses_and_parameters(tiny, batches, run):
 
 def test_metadata_describes_the_checkpoint(tiny, run):
     folder, metadata = checkpoint.read_metadata(run[0])
-    assert folder.name == "2" and metadata["ltu_jax"] == 1
+    assert folder.name == "2" and metadata["ltu_jax"] == 2
     assert {key: metadata[key] for key in METADATA} == METADATA
     adapter = {path: leaf for path, leaf in tiny.params.items() if is_adapter(path)}
     assert metadata["parameters"] == {path: list(leaf.shape) for path, leaf in adapter.items()}
@@ -98,25 +98,8 @@ def test_old_checkpoints_go_and_unfinished_ones_do_not_count(tiny, run, tmp_path
         state = dataclasses.replace(trainer.state, step=np.int32(step))
         save(tmp_path, trainer, state, keep=2)
     (tmp_path / "checkpoints" / ".tmp-9").mkdir()
-    (tmp_path / "checkpoints" / "9").mkdir()  # no metadata: killed while writing
+    (tmp_path / "checkpoints" / "9.damaged-1").mkdir()
     assert checkpoint.steps_in(tmp_path) == [3, 4]
-
-
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
-def test_damage_is_found(run, tmp_path, damage):
-    shutil.copytree(run[0], tmp_path / "run")
-    folder = tmp_path / "run" / "checkpoints" / "2"
-    data = max((folder / "adapter").rglob("*"), key=lambda path: path.stat().st_size)
-    content = bytearray(data.read_bytes())
-    if damage == "remove":
-        data.unlink()
-    elif damage == "truncate":
-        data.write_bytes(content[: len(content) // 2])
-    else:
-        content[len(content) // 2] ^= 1
-        data.write_bytes(content)
-    with pytest.raises(CheckpointError, match="is damaged: 1 files missing or changed"):
-        checkpoint.load_adapter(tmp_path / "run")
 
 
 def test_a_checkpoint_of_another_size_is_refused(tiny, run):
@@ -154,5 +137,6 @@ def test_another_format_is_refused(run, tmp_path):
     shutil.copytree(run[0] / "checkpoints" / "1", tmp_path / "1")
     metadata = json.loads((tmp_path / "1" / "metadata.json").read_text())
     (tmp_path / "1" / "metadata.json").write_text(json.dumps({**metadata, "ltu_jax": 99}))
+    (tmp_path / "1" / "metadata.json.sha256").unlink()
     with pytest.raises(CheckpointError, match="format 99 of kind 'ltu-as-checkpoint'"):
         checkpoint.read_metadata(tmp_path / "1")

@@ -1,0 +1,51 @@
+"""Everything that a step of a stage is called with, on the devices, and the compiled step."""
+
+import dataclasses
+
+from ltu_jax.core.distributed import together
+from ltu_jax.core.trees import Params
+from ltu_jax.stages.parts import Stage
+from ltu_jax.stages.program import compile_step, is_adapter, split_parameters, stage_optimizer
+from ltu_jax.stages.start import place_bases, starting_adapter
+from ltu_jax.training.state import TrainState, create_state
+from ltu_jax.training.step import StepFn
+from ltu_jax.weights.bases import place
+from ltu_jax.weights.tensors import as_tensors
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A stage ready to step; `frozen_adapter` is the part of `frozen` that a checkpoint holds."""
+
+    state: TrainState
+    frozen: Params
+    frozen_adapter: Params
+    step_fn: StepFn
+
+
+def prepare(stage: Stage, *, resume: bool) -> Prepared:
+    """Place a stage's parameters and compile its step.
+
+    Args:
+        stage: the stage.
+        resume: the state will be replaced by one of a checkpoint, so what it starts from is not
+            read.
+
+    Raises:
+        AgreedError: a start that is refused.
+    """
+    settings, mesh = stage.settings, stage.mesh
+    with together(f"{settings.stage} cannot start"):
+        adapter = starting_adapter(stage, resume=resume)
+    params = {**adapter, **place_bases(stage)}
+    trainable, frozen = split_parameters(params, settings)
+    tx = stage_optimizer(settings, paths=trainable, steps=stage.steps)
+    state = create_state(trainable, tx, mesh=mesh)
+    frozen_adapter = {path: leaf for path, leaf in frozen.items() if is_adapter(path)}
+    # Left on the host they would travel to the devices in every step.
+    frozen_adapter = place(
+        as_tensors(frozen_adapter), mesh=mesh, dtypes=dict.fromkeys(frozen_adapter, "float32")
+    )
+    frozen |= frozen_adapter
+    step_fn = compile_step(settings, stage.loss_fn, tx, state=state, frozen=frozen, mesh=mesh)
+    return Prepared(state=state, frozen=frozen, frozen_adapter=frozen_adapter, step_fn=step_fn)

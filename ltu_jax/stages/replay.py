@@ -1,0 +1,108 @@
+"""A skipped step once more: its batch, its draws of dropout, on the newest checkpoint."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltu_jax.core.distributed import batch_share, host_batch_to_global, together
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import read_json
+from ltu_jax.stages.parts import assemble, open_bases
+from ltu_jax.stages.prepare import prepare
+from ltu_jax.stages.program import batch_shapes
+from ltu_jax.stages.settings import StageSettings, stage_settings
+from ltu_jax.training import checkpoint, losses, replay
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """What a batch gives now, beside what it gave; `not_finite` are entries of the batch itself."""
+
+    bad: replay.BadStep
+    checkpoint_step: int
+    loss: float
+    grad_norm: float
+    not_finite: list[str]
+
+    def __str__(self) -> str:
+        bad = self.bad
+        lines = [
+            f"{bad.stage} step {bad.step}, skipped as {bad.reason}",
+            f"then: loss {bad.loss!r}, gradient norm {bad.grad_norm!r}",
+            f"now:  loss {self.loss!r}, gradient norm {self.grad_norm!r} (checkpoint of step "
+            f"{self.checkpoint_step})",
+            "batch: " + ("; ".join(self.not_finite) or "all entries are finite"),
+            *(f"row {index}: {row}" for index, row in enumerate(bad.rows)),
+        ]
+        return "\n".join(lines)
+
+
+def replay_file(path: Path) -> Replayed:
+    """Compute loss and gradient norm of a file of RUN/bad_batches with the run's newest checkpoint.
+
+    The same compiled step as in training, on the same number of devices: the numbers are those of
+    the skipped step, to the bit, where no step between the checkpoint and it was accepted. Nothing
+    is written.
+
+    Raises:
+        UserError: not such a file, not in its run folder, no checkpoint there.
+    """
+    settings = settings_beside(path)
+    run_dir = path.resolve().parent.parent
+    with together(f"{path} cannot be replayed"):
+        batch, bad = replay.read_batch(path)
+        stage = assemble(settings, open_bases(settings))
+        _check_shapes(batch, settings, labels=len(stage.pipeline.labels), path=path)
+    prepared = prepare(stage, resume=True)
+    state, metadata = checkpoint.restore(run_dir, like=prepared.state, mesh=stage.mesh)
+    state = dataclasses.replace(state, step=jnp.full_like(state.step, bad.step))
+    share = batch_share(stage.mesh)
+    rows = len(next(iter(batch.values()))) // share.count
+    mine = slice(share.index * rows, (share.index + 1) * rows)
+    placed = host_batch_to_global({name: leaf[mine] for name, leaf in batch.items()}, stage.mesh)
+    key = jax.random.key(settings.seed)
+    _, metrics = prepared.step_fn(state, prepared.frozen, placed, key)
+    return Replayed(
+        bad=bad,
+        checkpoint_step=int(metadata["step"]),
+        loss=float(metrics["loss"]),
+        grad_norm=float(metrics["grad_norm"]),
+        not_finite=replay.not_finite(batch),
+    )
+
+
+def settings_beside(path: Path) -> StageSettings:
+    """The settings of the run that a file of RUN/bad_batches belongs to."""
+    config = path.resolve().parent.parent / "config.json"
+    if not config.is_file():
+        raise UserError(
+            f"{path} does not lie in the run it comes from: there is no {config}; replay it where "
+            f"it was written, RUN/{replay.FOLDER}"
+        )
+    return stage_settings(read_json(config))
+
+
+def _check_shapes(
+    batch: Mapping[str, np.ndarray], settings: StageSettings, *, labels: int, path: Path
+) -> None:
+    """Require the arrays of a global batch of this stage; only the number of targets is free."""
+    text = batch["input_ids"].shape[-1] if "input_ids" in batch else 0
+    wanted = batch_shapes(settings, text_length=text, labels=labels)
+    if batch.keys() != wanted.keys():
+        raise UserError(
+            f"{path} holds {', '.join(sorted(batch))}; a batch of {settings.stage} has "
+            f"{', '.join(sorted(wanted))}"
+        )
+    for name, leaf in batch.items():
+        shape = wanted[name].shape
+        if name in (losses.POSITIONS, losses.TARGETS):
+            shape = (shape[0], batch[losses.TARGETS].shape[-1])
+        if leaf.shape != shape or leaf.dtype != wanted[name].dtype:
+            raise UserError(
+                f"{path}: {name} is {leaf.dtype} {leaf.shape}; a batch of this run has "
+                f"{wanted[name].dtype} {shape}"
+            )

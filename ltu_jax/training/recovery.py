@@ -1,0 +1,135 @@
+"""Which checkpoint a run goes on from: the newest whose files are those that were written.
+
+Damaged ones are not deleted: `<step>` becomes `<step>.damaged-<n>`, which nothing reads again.
+"""
+
+import dataclasses
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from ltu_jax.core.distributed import AgreedError, barrier, is_main, together
+from ltu_jax.training.checkpoint import FOLDER, UNFINISHED, steps_in
+from ltu_jax.training.integrity import (
+    METADATA,
+    CheckpointError,
+    Damaged,
+    check_files,
+    read_sealed,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What was found of one checkpoint; `problem` is empty where it is good."""
+
+    folder: Path
+    files: int
+    size: int
+    problem: str
+
+
+def newest_good(run_dir: str | os.PathLike) -> int | None:
+    """The newest step of a run whose every file is as it was saved; None where none was saved.
+
+    Damaged ones that are newer are set aside, and stderr says so and how many steps that costs.
+    All processes must call it; what one of them finds damaged is so for all.
+
+    Raises:
+        CheckpointError: all are damaged (they are set aside, so the next start is a new one), or
+            one cannot be read or not be renamed.
+    """
+    folder = Path(run_dir).resolve() / FOLDER
+    steps = steps_in(run_dir)
+    if is_main():
+        for left in folder.glob(f"{UNFINISHED}*"):  # by a process that was killed while it saved
+            shutil.rmtree(left)
+    for step in reversed(steps):
+        problem = _problem(folder / str(step))
+        if not problem:
+            if step != steps[-1]:
+                _say(f"going on from step {step}: {steps[-1] - step} steps are lost")
+            return step
+        _set_aside(folder / str(step), problem=problem)
+    if steps:
+        raise AgreedError(
+            f"{folder}: no good checkpoint is left, {steps[-1]} steps are lost; the damaged ones "
+            f"were set aside ({', '.join(f'{step}.damaged-*' for step in steps)}). The same "
+            "command now begins anew"
+        )
+    return None
+
+
+def _problem(folder: Path) -> str:
+    """What any process finds damaged; empty where none does."""
+    mine = ""
+    with together(f"{folder} cannot be checked"):
+        try:
+            check_files(folder, read_sealed(folder))
+        except Damaged as error:
+            mine = str(error)
+    try:
+        with together(f"{folder} is damaged"):
+            if mine:
+                raise Damaged(mine)
+    except (Damaged, AgreedError) as error:
+        return str(error)
+    return ""
+
+
+def _set_aside(folder: Path, *, problem: str) -> None:
+    barrier(f"set-aside-{folder.name}")  # nobody reads it any more
+    with together(f"{folder} cannot be set aside"):
+        if is_main():
+            count = sum(1 for _ in folder.parent.glob(f"{folder.name}.damaged-*"))
+            aside = folder.with_name(f"{folder.name}.damaged-{count + 1}")
+            try:
+                os.rename(folder, aside)
+            except OSError as error:
+                raise CheckpointError(
+                    f"{problem}; it cannot be renamed to {aside.name} ({error.strerror}): move it "
+                    "away"
+                ) from error
+            _say(f"{problem}; set aside as {aside.name}")
+
+
+def _say(text: str) -> None:
+    if is_main():
+        print(text, file=sys.stderr, flush=True)
+
+
+def survey(path: str | os.PathLike) -> list[Verdict]:
+    """Check every file of a checkpoint, of all checkpoints of a run, or of all runs in a folder.
+
+    Nothing is changed.
+
+    Raises:
+        CheckpointError: there is none, or one cannot be read.
+    """
+    path = Path(path).absolute()
+    found = _checkpoints(path)
+    if not found:
+        found = [folder for run in sorted(path.glob("*/")) for folder in _checkpoints(run)]
+    if not found:
+        raise CheckpointError(
+            f"{path} has no {FOLDER}/<step>: give a run, a folder of runs, or one checkpoint"
+        )
+    return [_verdict(folder) for folder in found]
+
+
+def _checkpoints(path: Path) -> list[Path]:
+    if (path / METADATA).is_file() or (path.parent.name == FOLDER and path.is_dir()):
+        return [path]
+    run = path.parent if path.name == FOLDER else path
+    return [run / FOLDER / str(step) for step in steps_in(run)]
+
+
+def _verdict(folder: Path) -> Verdict:
+    problem = ""
+    try:
+        check_files(folder, read_sealed(folder))
+    except Damaged as error:
+        problem = str(error)
+    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+    return Verdict(folder=folder, files=len(sizes), size=sum(sizes), problem=problem)

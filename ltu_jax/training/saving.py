@@ -1,0 +1,203 @@
+"""Saving while training goes on, and what must be there before it begins.
+
+With one process a checkpoint is copied to host memory and written by a thread; at most one is in
+flight. Several processes write theirs together and wait for it, because what they exchange while
+writing must not cross what a step exchanges.
+"""
+
+import contextlib
+import math
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.trees import Params
+from ltu_jax.training import checkpoint
+from ltu_jax.training.state import TrainState
+
+# Beside its arrays a checkpoint has a few files, the longest of them the lists of paths.
+_OTHER_BYTES = 4 << 20
+
+
+class Saver:
+    """Writes the checkpoints of one run; use it as a context around the training loop.
+
+    A failed save is raised by the next call of `poll`, `save` or `finish`, whichever comes first,
+    and the checkpoints before it stay. While the context is open a signal that the loop does not
+    take (a second one, or one after its end) never breaks a save off; see `signal`.
+    """
+
+    def __init__(
+        self, run_dir: Path, *, frozen: Params, metadata: Mapping[str, Any], keep: int
+    ) -> None:
+        """Take what each checkpoint has beside the state: adapter parameters not trained, facts."""
+        self._run_dir, self._frozen = run_dir, dict(frozen)
+        self._metadata, self._keep = metadata, keep
+        self._alone = jax.process_count() == 1
+        self._pending: tuple[int, Future] | None = None
+        self._noted: list[int] = []
+        self._exit = contextlib.ExitStack()
+
+    def __enter__(self) -> "Saver":
+        self._writer = self._exit.enter_context(
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        )
+        self._exit.enter_context(_handlers(self._note))
+        if self._alone:
+            self._frozen = _to_host(self._frozen)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._exit:  # the thread ends what it has begun
+            if error is None:
+                self.finish()
+            elif self._pending is not None:
+                step, written = self._pending
+                if failure := written.exception():
+                    _write_line(f"error: {checkpoint.not_written(self._folder(step), failure)}")
+
+    @property
+    def signal(self) -> int:
+        """The first signal that came while the context was open and that no loop took, or 0."""
+        return self._noted[0] if self._noted else 0
+
+    def save(self, state: TrainState) -> Path:
+        """Begin to write a checkpoint; returns the folder that it will have.
+
+        Waits for the one before. The state's buffers may be given away (donated) afterwards.
+
+        Raises:
+            CheckpointError: the one before failed; with several processes, also this one.
+        """
+        self.finish()
+        step = int(state.step)
+        held = _to_host(state) if self._alone else state
+        written = self._writer.submit(
+            checkpoint.save,
+            self._run_dir,
+            state=held,
+            adapter={**held.trainable, **self._frozen},
+            metadata=self._metadata,
+            keep=self._keep,
+        )
+        self._pending = (step, written)
+        if not self._alone:
+            self.finish()
+        return self._folder(step)
+
+    def poll(self) -> None:
+        """Raise what went wrong with a save in flight, if it has ended; never waits."""
+        if self._noted and signal.getsignal(self._noted[0]) != self._note:
+            signal.raise_signal(self._noted.pop(0))  # it came before the loop took signals
+        if self._pending is not None and self._pending[1].done():
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until the save in flight, if any, is on the disk.
+
+        Raises:
+            CheckpointError: it is not.
+        """
+        if self._pending is None:
+            return
+        step, written = self._pending
+        failure = written.exception()
+        self._pending = None
+        if isinstance(failure, UserError):
+            raise failure
+        if failure is not None:  # Orbax and TensorStore raise errors of many types
+            raise checkpoint.not_written(self._folder(step), failure) from failure
+
+    def _folder(self, step: int) -> Path:
+        return self._run_dir.resolve() / checkpoint.FOLDER / str(step)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        saving = self._pending is not None and not self._pending[1].done()
+        if number == signal.SIGINT and not saving:
+            raise KeyboardInterrupt
+        if not self._noted:
+            _write_line("stopping after a checkpoint; kill -9 ends this at once, without it")
+        self._noted.append(number)
+
+
+def _write_line(text: str) -> None:
+    os.write(2, f"{text}\n".encode())  # print is not for signal handlers
+
+
+@contextlib.contextmanager
+def _handlers(note: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _to_host(tree: Any) -> Any:
+    """Copies of arrays that stay what they are when their devices' buffers are given away."""
+    arrays = jax.device_get(tree)
+    # Those of a CPU are views of the very buffers.
+    return jax.tree.map(np.array, arrays) if jax.default_backend() == "cpu" else arrays
+
+
+def checkpoint_bytes(adapter: Mapping[str, Any], state: TrainState) -> int:
+    """At most how large a checkpoint is; arrays or shapes. It has all adapter parameters."""
+    leaves = [*adapter.values(), *jax.tree.leaves(state.opt_state)]
+    arrays = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
+    return arrays + arrays // 100 + _OTHER_BYTES
+
+
+def check_room(run_dir: Path, *, size: int, keep: int, saves: int) -> None:
+    """Require that a run can write its checkpoints, before it begins.
+
+    Args:
+        run_dir: the run folder; made if it is not there.
+        size: of one checkpoint in bytes.
+        keep: how many are kept; while one is written there is one more.
+        saves: how many the run has still to write.
+
+    Raises:
+        UserError: the folder cannot be written, or the disk has too little room for them.
+    """
+    folder = run_dir.resolve() / checkpoint.FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = Path(tempfile.mkdtemp(prefix=checkpoint.UNFINISHED, dir=folder))
+        (probe / "probe").write_bytes(b"probe")
+        renamed = probe.rename(probe.with_name(f"{probe.name}-renamed"))
+        shutil.rmtree(renamed)
+    except OSError as error:
+        raise UserError(
+            f"checkpoints cannot be written in {folder} ({error.strerror}); make it writable, or "
+            "choose another --config.run_dir"
+        ) from error
+    more = max(1, min(saves, keep + 1 - len(checkpoint.steps_in(run_dir))))
+    disk = shutil.disk_usage(folder)
+    if disk.total and disk.free < more * size:  # some network disks do not tell (0)
+        raise UserError(
+            f"{folder} has {_megabytes(disk.free)} free, and {more} more checkpoints of up to "
+            f"{_megabytes(size)} come to lie there at a time (checkpoint.keep={keep} and the one "
+            "being written); make room, lower --config.checkpoint.keep, or choose another "
+            "--config.run_dir"
+        )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

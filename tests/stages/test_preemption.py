@@ -1,0 +1,135 @@
+"""A training process that is told to stop while it saves: nothing is lost, to the bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from tiny_stage import QUICK_COMPILE, ROOT, arguments, make_place
+
+from ltu_jax.train import RESUME
+from ltu_jax.training import checkpoint, recovery
+
+pytestmark = pytest.mark.slow
+STEPS = ("--config.steps=8", "--config.checkpoint.every=2", "--config.checkpoint.keep=9")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return make_place(tmp_path_factory.mktemp("preemption"))
+
+
+def start(place: Path, run_dir: Path, *command: str) -> subprocess.Popen:
+    own = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=4 {QUICK_COMPILE}",
+        "JAX_COMPILATION_CACHE_DIR": str(place / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": str(ROOT),
+    }
+    return subprocess.Popen(
+        [sys.executable, *command, *arguments(place, run_dir, *STEPS)],
+        cwd=ROOT,
+        env={**os.environ, **own},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(place) -> Path:
+    process = start(place, place / "unbroken", "-m", "ltu_jax.train")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return place / "unbroken"
+
+
+def everything(run_dir: Path) -> dict[str, np.ndarray]:
+    """All arrays of the newest checkpoint by name, the optimiser's too."""
+    folder, found = checkpoint.resolve(run_dir), {}
+    for part in ("adapter", "optimizer"):
+        with ocp.PyTreeCheckpointer() as reader:
+            tree = reader.restore(folder / part)
+        leaves = ocp.tree.to_flat_dict(tree, sep="/")
+        found |= {f"{part}/{name}": np.asarray(leaf) for name, leaf in leaves.items()}
+    return found
+
+
+def losses(run_dir: Path) -> list[tuple[int, float]]:
+    rows = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"]) for row in rows if "loss" in row]
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    assert losses(found) == losses(expected)
+    arrays, truth = everything(found), everything(expected)
+    assert arrays.keys() == truth.keys() and len(arrays) > 20
+    for name, leaf in truth.items():
+        np.testing.assert_array_equal(arrays[name], leaf, err_msg=name)
+
+
+def test_signals_while_saving_lose_no_step(place, unbroken):
+    run_dir = place / "stopped"
+    process = start(place, run_dir, str(ROOT / "tests" / "stages" / "gated_saves.py"))
+    try:
+        saved = [process.stdout.readline()]
+        assert saved == ["saving 2\n"], process.stderr.read()
+        process.send_signal(signal.SIGTERM)  # the first: while step 2 is being written
+        process.stdin.write("\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            if not line.startswith("saving "):
+                break
+            saved.append(line)
+            process.send_signal(signal.SIGTERM)  # more of them, while the last one is written
+            process.send_signal(signal.SIGINT)
+            process.stdin.write("\n")
+            process.stdin.flush()
+        rest, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == RESUME, err
+    assert "the same command goes on from" in line + rest
+    steps = [int(line.split()[1]) for line in saved]
+    # The steps after the signal: the one in flight, and one more if a save was due before it.
+    assert len(steps) >= 2 and 2 < steps[-1] <= 5
+    assert recovery.newest_good(run_dir) == steps[-1] == losses(run_dir)[-1][0]
+    left = {path.name for path in (run_dir / "checkpoints").iterdir()}
+    assert left == set(map(str, steps))
+
+    again = start(place, run_dir, "-m", "ltu_jax.train")
+    _, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
+    assert_same_run(run_dir, unbroken)
+
+
+def test_kill_while_saving_costs_what_was_not_saved(place, unbroken):
+    run_dir = place / "killed"
+    process = start(place, run_dir, str(ROOT / "tests" / "stages" / "gated_saves.py"))
+    try:
+        assert process.stdout.readline() == "saving 2\n"
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "saving 4\n"
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    assert checkpoint.steps_in(run_dir) == [2]
+    again = start(place, run_dir, "-m", "ltu_jax.train")
+    _, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
+    assert {path.name for path in (run_dir / "checkpoints").iterdir()} == {"2", "4", "6", "8"}
+    logged = losses(run_dir)
+    assert dict(logged) == dict(losses(unbroken))
+    assert set(logged) == set(losses(unbroken))  # steps done twice gave the same bits
+    arrays, truth = everything(run_dir), everything(unbroken)
+    for name, leaf in truth.items():
+        np.testing.assert_array_equal(arrays[name], leaf, err_msg=name)
