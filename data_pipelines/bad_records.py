@@ -49,13 +49,12 @@ class BadRecordLog:
         """
         name = FILE if process == 0 else f"bad_records.{process}.jsonl"
         self.path = Path(run_dir) / name
-        self._known = {_key(bad) for bad in self._read()}
+        self._read()
 
     def __call__(self, bad: BadRecord) -> None:
         """Write a record down, unless it stands there already."""
-        if _key(bad) in self._known:
+        if _key(bad) in map(_key, self._read()):  # perhaps by another pipeline of the run
             return
-        self._known.add(_key(bad))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(dataclasses.asdict(bad)) + "\n")

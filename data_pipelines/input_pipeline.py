@@ -29,7 +29,7 @@ from data_pipelines.row_maker import Lost, RowMaker
 from data_pipelines.row_report import RowReport, row_report
 from data_pipelines.rows import Example
 from data_pipelines.schema import RecordError
-from data_pipelines.token_lengths import token_lengths
+from data_pipelines.token_lengths import folder, token_lengths
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
 from ltu_jax.preprocessing.text import Tokenizer, TrainOn
@@ -177,6 +177,7 @@ class InputPipeline:
             seed=config.seed,
             shuffle=config.shuffle,
             group_batches=0 if config.one_length else config.group_by_length,
+            keep_in=None if tagged else folder(config.records, tokenizer=self._tokenizer),
         )
 
     # --- one row ----------------------------------------------------------------------------------

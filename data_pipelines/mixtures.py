@@ -8,12 +8,11 @@ an ablation of the poster ("trained on audio only", "trained on speech only").
 
 import dataclasses
 import fnmatch
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from data_pipelines.records import Entry
+from data_pipelines.record_columns import Columns
 from ltu_jax.core.errors import UserError
 
 CLOSED, OPEN = "closed", "open"
@@ -131,7 +130,7 @@ def datasets(names: Sequence[str], *, there: Collection[str], where: str) -> fro
 
 
 def choose(
-    entries: Sequence[Entry], *, tasks: Sequence[str] | None, datasets: Collection[str], where: str
+    entries: Columns, *, tasks: Sequence[str] | None, datasets: Collection[str], where: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The pairs that are trained on.
 
@@ -148,54 +147,60 @@ def choose(
     Raises:
         UserError: nothing is taken; the message names what is there.
     """
-    taken: list[tuple[int, int, int]] = []
-    before = 0
-    for number, entry in enumerate(entries):
-        if entry.dataset in datasets:
-            if tasks is None:
-                taken += [(number, 0, before)] if entry.tags else []
-            else:
-                taken += [
-                    (number, place, before + place)
-                    for place, (task, closed_ended, _) in enumerate(entry.pairs)
-                    if takes_task(tasks, task=task, closed_ended=closed_ended)
-                ]
-        before += len(entry.pairs)
-    if not taken:
-        found = {pair[0] for entry in entries for pair in entry.pairs}
+    of_dataset = np.asarray([name in datasets for name in entries.dataset_names], bool)
+    wanted = of_dataset[entries.dataset]
+    if tasks is None:
+        records = np.flatnonzero(wanted & entries.tagged)
+        pairs, numbers = np.zeros_like(records), entries.pair_begins[records]
+    else:
+        of_task = np.asarray(
+            [
+                [takes_task(tasks, task=name, closed_ended=closed) for closed in (False, True)]
+                for name in entries.task_names
+            ],
+            bool,
+        ).reshape(-1, 2)
+        owners = np.repeat(np.arange(len(entries)), entries.pair_counts)
+        taken = of_task[entries.tasks, entries.closed.astype(np.int8)] & wanted[owners]
+        numbers = np.flatnonzero(taken)
+        records = owners[numbers]
+        pairs = numbers - entries.pair_begins[records]
+    if not len(records):
         raise UserError(
             f"no {'tagged clip' if tasks is None else 'pair'} of {where} is taken by tasks {tasks} "
-            f"and datasets {_listed(datasets)}; tasks there: {_listed(found)}; datasets there: "
-            f"{_listed({entry.dataset for entry in entries})}"
+            f"and datasets {_listed(datasets)}; tasks there: {_listed(entries.task_names)}; "
+            f"datasets there: {_listed(entries.dataset_names)}"
         )
-    records, pairs, numbers = np.asarray(taken, np.int64).T
     return records, pairs, numbers
 
 
-def count(entries: Sequence[Entry], records: np.ndarray, *, tagged: bool) -> Selection:
+def count(entries: Columns, records: np.ndarray, *, tagged: bool) -> Selection:
     """Count, by dataset, the clips and pairs that `choose` took.
 
     Args:
         entries: as `choose` got them.
-        records: int64 [P], as it gave them.
+        records: int64 [P], ascending, as it gave them.
         tagged: whether a clip was taken as one pair.
     """
-    numbers, times = np.unique(records, return_counts=True)
-    clips, pairs = Counter(), Counter()
-    for number, several in zip(numbers, times, strict=True):
-        clips[entries[number].dataset] += 1
-        pairs[entries[number].dataset] += 0 if tagged else int(several)
-    rest_clips, rest_pairs = Counter(), Counter()
-    for entry in entries:
-        if entry.dataset not in clips:
-            rest_clips[entry.dataset] += 1
-            rest_pairs[entry.dataset] += 0 if tagged else len(entry.pairs)
+    names = entries.dataset_names
+    taken_clips = np.bincount(
+        entries.dataset[records[np.r_[True, records[1:] != records[:-1]]]], minlength=len(names)
+    )
+    taken_pairs = np.bincount(entries.dataset[records], minlength=len(names))
+    clips = np.bincount(entries.dataset, minlength=len(names))
+    pairs = np.bincount(entries.dataset, weights=entries.pair_counts, minlength=len(names))
+
+    def counts(chosen: np.ndarray, of_clips: np.ndarray, of_pairs: np.ndarray) -> dict[str, Count]:
+        return {
+            names[place]: Count(
+                clips=int(of_clips[place]), pairs=0 if tagged else int(of_pairs[place])
+            )
+            for place in sorted(np.flatnonzero(chosen), key=lambda place: names[place])
+        }
+
     return Selection(
-        taken={name: Count(clips=clips[name], pairs=pairs[name]) for name in sorted(clips)},
-        left_out={
-            name: Count(clips=rest_clips[name], pairs=rest_pairs[name])
-            for name in sorted(rest_clips)
-        },
+        taken=counts(taken_clips > 0, taken_clips, taken_pairs),
+        left_out=counts((taken_clips == 0) & (clips > 0), clips, pairs),
     )
 
 

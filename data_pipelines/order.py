@@ -10,11 +10,13 @@ import dataclasses
 import functools
 import hashlib
 import threading
+from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.packing import pack
+from data_pipelines.packing import VERSION, kept_packing, pack
 
+_WORTH_KEEPING = 200_000  # pairs
 _PAIRS, _ROWS, _GROUPS = range(3)  # independent random streams of one epoch
 
 Contents = tuple[tuple[int, tuple[int, ...]], ...]
@@ -28,6 +30,22 @@ class _Epoch:
     begin: np.ndarray
     end: np.ndarray
     rows: np.ndarray
+
+
+def sorted_within(clips: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """`np.lexsort((keys, clips))`, several times as fast where there are millions.
+
+    Args:
+        clips: int [P], 0 or more.
+        keys: float [P], from 0 up to but not including 1.
+    """
+    bits = min(53, 63 - int(clips.max(initial=0)).bit_length())
+    joined = (clips.astype(np.uint64) << np.uint64(bits)) | (keys * 2.0**bits).astype(np.uint64)
+    order = np.argsort(joined)
+    joined = joined[order]
+    if (joined[1:] == joined[:-1]).any():  # keys of a clip that differ in their last bits only
+        return np.lexsort((keys, clips))
+    return order
 
 
 class RowOrder:
@@ -46,6 +64,7 @@ class RowOrder:
         seed: int,
         shuffle: bool,
         group_batches: int,
+        keep_in: Path | None = None,
     ):
         """Prepare the order.
 
@@ -65,11 +84,12 @@ class RowOrder:
             shuffle: False keeps the order of the records, for validation.
             group_batches: rows of similar length are put together within windows of this many
                 batches (the official trainer's group_by_length uses 50); 0 for never.
+            keep_in: folder where the packing of many pairs, a minute's work, is kept.
         """
         self._records, self._pairs, self._tokens = records, pairs, tokens
         self._cap, self._clips, self._room = pairs_per_clip, clips_per_row, row_tokens
         self._batch, self._seed, self._shuffle = rows_per_batch, seed, shuffle
-        self._window = group_batches
+        self._window, self._keep_in = group_batches, keep_in
         # Pairs of one record are neighbours.
         first = np.flatnonzero(np.r_[True, records[1:] != records[:-1]])
         counts = np.diff(np.r_[first, len(records)])
@@ -148,6 +168,15 @@ class RowOrder:
 
     def _compose(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Pairs row by row and where each row begins; pairs of a clip are neighbours."""
+        if not self._packed:
+            return self._by_clip(epoch)[0], self._parts
+        if self._keep_in is None or len(self._pairs) < _WORTH_KEEPING:
+            return self._pack(epoch)
+        name = f"rows-{VERSION}-{self.fingerprint()[:16]}.npz"
+        return kept_packing(self._keep_in / name, make=lambda: self._pack(epoch))
+
+    def _by_clip(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs in the order in which clips and their pairs come, and the clip of each pair."""
         pairs, clips = np.arange(len(self._records)), self._records
         if self._shuffle:
             rng = self._rng(epoch, _PAIRS)
@@ -155,9 +184,11 @@ class RowOrder:
             if self._packed:  # the order of clips decides which of them share a row
                 _, clips = np.unique(clips, return_inverse=True)
                 clips = rng.permutation(clips[-1] + 1)[clips]
-            pairs = np.lexsort((keys, clips))
-        if not self._packed:
-            return pairs, self._parts
+            pairs = sorted_within(clips, keys)
+        return pairs, clips
+
+    def _pack(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        pairs, clips = self._by_clip(epoch)
         order, begin = pack(
             self._tokens[pairs],
             clips[pairs],

@@ -5,8 +5,16 @@ is few rows. A clip may be cut between any two of its pairs; a row is therefore 
 clip, as many pairs of it as the cap and the room allow, and what is left is filled with others.
 """
 
+import contextlib
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 
+from ltu_jax.core.files import atomic_file
+
+VERSION = 1  # of the rows that `pack` makes; part of the name of those that are kept
 _LONG = -1  # the place of a clip that no row holds as a whole
 
 
@@ -47,6 +55,20 @@ def pack(
             for clip_used in used:
                 pool.put(clip_used)
     return np.asarray(order), np.asarray(begin)
+
+
+def kept_packing(
+    path: Path, *, make: Callable[[], tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `make` gives, from `path` if it was kept there; else kept there for the next time."""
+    try:
+        with np.load(path) as data:  # the zip checks the CRC of each member
+            return data["pairs"].astype(np.int64), data["begin"].astype(np.int64)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        pairs, begin = make()
+    with contextlib.suppress(OSError), atomic_file(path) as out:
+        np.savez(out, pairs=pairs.astype(np.int32), begin=begin.astype(np.int32))
+    return pairs, begin
 
 
 class _Pool:

@@ -4,13 +4,13 @@
     DIR/tag_labels.json                   labels of the tagging stage, when the corpus has them
     DIR/quarantine.jsonl                  a line per clip left out, whose audio cannot be read
     DIR/index/<shard>.jsonl               a line per record: where it lies, CRC-32, its pairs
+    DIR/index/<shard>.npz                 the same as arrays (`record_columns`)
     DIR/open_asqa_records/1.0.0/<shard>   TFRecord shards and metadata of the tfds builder
 
 The index makes every record reachable by (shard, offset, length), so the order of training can be a
 permutation of numbers; the clips themselves are read only when they are needed.
 """
 
-import dataclasses
 import json
 import struct
 import zlib
@@ -18,7 +18,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from data_pipelines import record_columns
 from data_pipelines.examples import REWRITE, Record, parse
+from data_pipelines.record_columns import Columns, Entry
 from data_pipelines.schema import RecordError
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
@@ -33,6 +37,8 @@ VERSION = "1.0.0"
 
 _FRAME_HEAD = 12  # TFRecord: uint64 length and its CRC, the payload, the payload's CRC
 _FRAME_TAIL = 4
+_NO_FILE = -1
+_TOO_SHORT = "the file ends before it does"
 
 
 # --- index ----------------------------------------------------------------------------------------
@@ -91,11 +97,14 @@ def index_shard(path: Path, *, features_shape: tuple[int, ...] | None) -> list[d
 def write_index(path: Path, *, out: Path, features_shape: tuple[int, ...] | None) -> str:
     """Write `index_shard` of one shard as `out/<shard>.jsonl`; returns the shard's name.
 
-    The CRC-32 of that file belongs into the manifest as "index_crc32" (`index_crc32`).
+    The CRC-32 of that file belongs into the manifest as "index_crc32". The same as arrays goes
+    beside it (`record_columns`).
     """
     lines = index_shard(path, features_shape=features_shape)
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
     (out / f"{path.name}.jsonl").write_text(text, encoding="utf-8")
+    columns = record_columns.of_lines(lines[1:], shard=path.name)
+    record_columns.save(out / f"{path.name}.npz", columns, source=zlib.crc32(text.encode()))
     return path.name
 
 
@@ -185,37 +194,16 @@ def shard_path(directory: str | Path, name: str) -> Path:
 # --- random access --------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Entry:
-    """Where a record lies and what it holds; `pairs` are (task, closed_ended, characters)."""
-
-    shard: str
-    number: int
-    offset: int
-    length: int
-    crc32: int
-    clip_id: str
-    dataset: str
-    seconds: float
-    tags: tuple[str, ...]
-    pairs: tuple[tuple[str, bool, int], ...]
-
-
-def read_index(directory: str | Path, shard: Mapping[str, Any]) -> list[Entry]:
+def read_index(directory: str | Path, shard: Mapping[str, Any]) -> Columns:
     """The entries of a shard; raises as `index_lines` does."""
-    return [
-        Entry(
-            shard=shard["file"],
-            number=number,
-            tags=tuple(line["tags"]),
-            pairs=tuple(map(tuple, line["pairs"])),
-            **{
-                key: line[key]
-                for key in ("offset", "length", "crc32", "clip_id", "dataset", "seconds")
-            },
-        )
-        for number, line in enumerate(index_lines(directory, shard))
-    ]
+    kept = index_path(directory, shard["file"]).with_suffix(".npz")
+    source = shard.get("index_crc32")
+    columns = None if source is None else record_columns.load(kept, source=source)
+    if columns is None:
+        columns = record_columns.of_lines(index_lines(directory, shard), shard=shard["file"])
+        if source is not None:
+            record_columns.keep(kept, columns, source=source)
+    return columns
 
 
 def where(directory: str | Path, entry: Entry) -> str:
@@ -241,7 +229,7 @@ def read_entry(
     except OSError as error:
         raise RecordError(f"{place}: cannot read it: {error.strerror}; {REWRITE}") from error
     if len(payload) < entry.length:
-        raise RecordError(f"{place}: the file ends before it does; {REWRITE}")
+        raise RecordError(f"{place}: {_TOO_SHORT}; {REWRITE}")
     if zlib.crc32(payload) != entry.crc32:
         raise RecordError(f"{place}: checksum differs, the file is damaged; {REWRITE}")
     return parse(payload, where=place, features_shape=features_shape)
@@ -263,8 +251,8 @@ class RecordStore:
         stored = self.manifest["features"]
         self.features_shape = None if stored is None else tuple(stored["shape"])
         self._shards = splits[split]["shards"]
-        self.entries: tuple[Entry, ...] = tuple(
-            entry for shard in self._shards for entry in read_index(directory, shard)
+        self.entries: Columns = record_columns.join(
+            [read_index(directory, shard) for shard in self._shards]
         )
 
     def __len__(self) -> int:
@@ -281,15 +269,30 @@ class RecordStore:
 
     def cut_off(self) -> dict[int, str]:
         """Records that lie behind the end of their file, known without reading: number -> error."""
-        sizes = {}
-        for shard in self._shards:
-            path = shard_path(self.directory, shard["file"])
-            sizes[shard["file"]] = path.stat().st_size if path.is_file() else None
-        lost = {}
-        for number, entry in enumerate(self.entries):
-            size = sizes[entry.shard]
-            if size is None:
-                lost[number] = f"{self.where(number)}: there is no such file; {REWRITE}"
-            elif entry.offset + entry.length > size:
-                lost[number] = f"{self.where(number)}: the file ends before it does; {REWRITE}"
-        return lost
+        sizes = []
+        for name in self.entries.shard_names:
+            path = shard_path(self.directory, name)
+            sizes.append(path.stat().st_size if path.is_file() else _NO_FILE)
+        ends = self.entries.offset + self.entries.length
+        sizes = np.asarray(sizes, np.int64)[self.entries.shard]
+        return {
+            number: f"{self.where(number)}: "
+            + ("there is no such file" if sizes[number] == _NO_FILE else _TOO_SHORT)
+            + f"; {REWRITE}"
+            for number in np.flatnonzero(ends > sizes).tolist()
+        }
+
+    def find(self, clip_id: str) -> int | None:
+        """The number of the record of a clip; None where there is none."""
+        wanted, ends = clip_id.encode(), self.entries.clip_ends
+        begins = np.r_[0, ends[:-1]]
+        place = self.entries.clip_ids.find(wanted)
+        while place >= 0:
+            number = int(np.searchsorted(begins, place))
+            if number < len(ends) and (begins[number], ends[number]) == (
+                place,
+                place + len(wanted),
+            ):
+                return number
+            place = self.entries.clip_ids.find(wanted, place + 1)
+        return None

@@ -72,8 +72,13 @@ def token_lengths(
     return np.concatenate(found)
 
 
+def folder(directory: str | Path, *, tokenizer: Tokenizer) -> Path:
+    """Where what is counted with a tokenizer is kept."""
+    return Path(directory) / FOLDER / tokenizer.identity[:16]
+
+
 def _path(directory: str | Path, shard: dict[str, Any], *, tokenizer: Tokenizer) -> Path:
-    return Path(directory) / FOLDER / tokenizer.identity[:16] / f"{shard['file']}.npz"
+    return folder(directory, tokenizer=tokenizer) / f"{shard['file']}.npz"
 
 
 def _kept(

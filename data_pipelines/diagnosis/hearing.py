@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from data_pipelines import mp3_frames
 from data_pipelines.diagnosis.inputs import Case, Problem
 from ltu_jax.core.files import sha256_file
 from ltu_jax.preprocessing import audio
@@ -51,6 +52,9 @@ def listen(case: Case) -> Heard | Problem:
         decoded = audio.load_audio(case.audio)
     except audio.AudioError as error:
         return Problem(check="corrupt", where=case.where, what=str(error))
+    content = case.audio if isinstance(case.audio, bytes) else case.audio.read_bytes()
+    if broken := mp3_frames.problem(content):
+        return Problem(check="corrupt", where=case.where, what=f"{_name(case)}: {broken}")
     samples = decoded.samples
     level = np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
     return Heard(
@@ -62,6 +66,10 @@ def listen(case: Case) -> Heard | Problem:
         dropout=_longest_gap(samples) / audio.SAMPLE_RATE,
         content=hashlib.blake2b(_as_16_bits(samples).tobytes(), digest_size=16).digest(),
     )
+
+
+def _name(case: Case) -> str:
+    return str(case.audio) if isinstance(case.audio, Path) else case.clip_id
 
 
 def _as_16_bits(samples: np.ndarray) -> np.ndarray:

@@ -62,6 +62,10 @@ def summary(report: Mapping[str, Any]) -> str:
         ],
         text_to=1,
     )
+    lines.append("")
+    for name, of in report["licences"].items():
+        shown = "; ".join(f"{licence} ({clips})" for licence, clips in of.items())
+        lines.append(f"licence of {name}: {shown}")
     if tokens := report["tokens"]:
         share = tokens["lost"] / max(1, tokens["total"])
         lines.append(f"\ncut-off {tokens['cutoff']}: {share:.2%} of all text tokens are cut")
@@ -70,7 +74,9 @@ def summary(report: Mapping[str, Any]) -> str:
             lines.append(f"\n{check['title']}:")
             lines += [f"  {item['where']}: {item['what']}" for item in check["examples"][:5]]
     bad = [check["name"] for check in found if not check["ok"]]
-    end = f"NOT healthy: {', '.join(bad)}" if bad else "healthy"
+    end = f"healthy: {len(report['checks'])} checks within their limits"
+    if bad:
+        end = f"NOT healthy: {', '.join(bad)}"
     # A name may hold what a terminal would obey or cannot write.
     shown = "\n".join([*lines, "", end])
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in shown)

@@ -6,7 +6,7 @@ import pytest
 
 from data_pipelines import mixtures
 from data_pipelines.mixtures import Count
-from data_pipelines.records import Entry
+from data_pipelines.record_columns import Entry, of_entries
 from ltu_jax.core.errors import UserError
 
 # Names in the released JSON files of Open-ASQA, and of the mini corpus, by hand.
@@ -95,11 +95,13 @@ def test_unknown_questions_are_refused_with_the_known_ones():
         mixtures.tasks("everything")
 
 
-ENTRIES = (
-    entry("as_20k", "cla_label", "open_q", "cla_label", tags=("dog",)),
-    entry("mosei", "ASR", "open_q"),
-    entry("as_20k", "open_q"),
-    entry("as_2m", "cla_label", tags=("cat",)),
+ENTRIES = of_entries(
+    [
+        entry("as_20k", "cla_label", "open_q", "cla_label", tags=("dog",)),
+        entry("mosei", "ASR", "open_q"),
+        entry("as_20k", "open_q"),
+        entry("as_2m", "cla_label", tags=("cat",)),
+    ]
 )
 
 

@@ -5,7 +5,8 @@ import collections
 import numpy as np
 import pytest
 
-from data_pipelines.order import RowOrder
+from data_pipelines import order
+from data_pipelines.order import RowOrder, sorted_within
 from data_pipelines.packing import pack
 
 
@@ -227,3 +228,38 @@ def _fewest(tokens, clips):
 
     place(0, [])
     return best
+
+
+@pytest.mark.parametrize("clips", [1, 7, 400, 2**40])
+def test_the_fast_sort_is_the_sort_by_clip_and_key(clips):
+    rng = np.random.default_rng(clips)
+    owners = rng.integers(0, clips, 3000)
+    keys = rng.random(3000)
+    np.testing.assert_array_equal(sorted_within(owners, keys), np.lexsort((keys, owners)))
+    keys = rng.integers(0, 5, 3000) / 5 + rng.integers(0, 3, 3000) * 2.0**-52  # ties, and nearly
+    np.testing.assert_array_equal(sorted_within(owners, keys), np.lexsort((keys, owners)))
+
+
+def test_a_packing_that_is_kept_is_the_packing_that_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(order, "_WORTH_KEEPING", 10)
+    rng = np.random.default_rng(0)
+    options = dict(
+        records=np.sort(rng.integers(0, 40, 200)), pairs=np.arange(200),
+        tokens=rng.integers(1, 60, 200), pairs_per_clip=3, clips_per_row=2, row_tokens=150,
+        rows_per_batch=4, seed=1, shuffle=True, group_batches=0,
+    )  # fmt: skip
+    made = RowOrder(**options)
+    wanted = [made.row(position) for position in range(3 * made.rows_per_epoch)]
+    first, again = (RowOrder(**options, keep_in=tmp_path / "rows") for _ in range(2))
+    assert [first.row(position) for position in range(len(wanted))] == wanted
+    (path,) = (tmp_path / "rows").iterdir()
+    monkeypatch.setattr(order, "pack", None)  # would fail
+    assert [again.row(position) for position in range(len(wanted))] == wanted
+    monkeypatch.undo()
+    monkeypatch.setattr(order, "_WORTH_KEEPING", 10)
+    path.write_bytes(path.read_bytes()[:-40])  # damaged: made again
+    third = RowOrder(**options, keep_in=tmp_path / "rows")
+    assert [third.row(position) for position in range(len(wanted))] == wanted
+    # Another seed is another packing.
+    assert RowOrder(**options | {"seed": 2}, keep_in=tmp_path / "rows").rows_per_epoch
+    assert len(list((tmp_path / "rows").iterdir())) == 2
