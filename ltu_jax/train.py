@@ -205,8 +205,8 @@ def _summarise_afterwards(stage: StageSettings) -> None:
         return
     so_far, saved = folder / PROGRESS, checkpoint.resolve(folder)
     done = json.loads(so_far.read_text()) if so_far.is_file() else {}
-    rows = [row for row in read_rows(folder / "log.jsonl") if row["step"] <= int(saved.name)]
-    trained = [row for row in rows if "loss" in row]
+    rows = read_rows(folder / "log.jsonl")
+    trained = [row for row in rows if "loss" in row and row["step"] <= int(saved.name)]
     if done.get("step") != int(saved.name) and trained:
         rates = ("steps_per_second", "tokens_per_second", "mfu")
         done = {
@@ -217,9 +217,19 @@ def _summarise_afterwards(stage: StageSettings) -> None:
             "seconds": done.get("seconds", 0.0),  # what the log does not tell
             **{name: trained[-1].get(name, 0.0) for name in rates},
             "checkpoint": str(saved),
-            **{key: rows[-1][key] for key in rows[-1] if key.startswith("val_")},
+            **_last_validation(folder / "log.jsonl", step=int(saved.name)),
         }
     write_json(folder / SUMMARY, done)
+
+
+def _last_validation(log: Path, *, step: int) -> dict[str, float]:
+    # Not by `read_rows`, which keeps one row of a step: that of the sample answers.
+    rows = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+    found: dict[str, float] = {}
+    for row in rows:
+        if row["step"] == step:
+            found |= {key: row[key] for key in row if key.startswith("val_")}
+    return found
 
 
 def _finish(run_dir: Path, settings: Sequence[StageSettings]) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ltu_jax import train
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "tpu_scripts"
 GOLDEN = ROOT / "tests" / "golden" / "tpu_scripts"
@@ -149,6 +151,7 @@ def cloud(tmp_path) -> dict[str, str]:
     [
         ("0", "ltu-as: complete"),
         ("2", "ended with status 2; its log is ltu_jax/launch/log"),
+        ("75", "stopped with status 75, resource ACTIVE; resume.sh goes on"),
         ("143", "stopped with status 143, resource ACTIVE; resume.sh goes on"),
     ],
 )
@@ -159,6 +162,21 @@ def test_launch_follows_the_stage_and_ends_with_its_status(ends, message, cloud,
     assert message in done.stdout
     saved = (tmp_path / ".local/state/ltu_jax/ltu-as.launch").read_text()
     assert saved == f"stage3 {RUN_DIR}\n"
+
+
+def test_watch_resumes_until_the_stage_is_complete(cloud, tmp_path):
+    """Preempted twice, then complete: three launches of the same command."""
+    host = tmp_path / "host" / "ltu_jax"
+    (host / ".venv" / "bin" / "python").write_text(
+        "#!/usr/bin/env bash\necho x >> launches\n"
+        'if [[ $(wc -l < launches) -lt 3 ]]; then exit 75; fi\necho "trained $*"\n'
+    )
+    done = call("launch.sh", "stage3", RUN_DIR, home=tmp_path, **cloud)
+    assert done.returncode == train.RESUME == 75
+    done = call("watch.sh", "--resume", home=tmp_path, **cloud)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("stopped with status 75") == 2 and "ltu-as: complete" in done.stdout
+    assert (host / "launches").read_text() == "x\n" * 3
 
 
 def test_resume_on_a_slice_that_is_there_only_launches(cloud, tmp_path):

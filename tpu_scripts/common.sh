@@ -9,7 +9,7 @@ ROOT=$(dirname "$SCRIPTS")
 : "${TPU_POLL_SECONDS:=60}" "${TPU_STATE:=$HOME/.local/state/ltu_jax}"
 # What `launch/run.sh` on the hosts ends with, and what `watch.sh` and `resume.sh` make of it.
 # shellcheck disable=SC2034 # read by the scripts
-DONE=0 WRONG_INPUT=2 STOPPED=143 LOST=255
+DONE=0 WRONG_INPUT=2 STOPPED=75 KILLED=143 LOST=255
 DRY_RUN=0
 ARGUMENTS=()
 

@@ -7,8 +7,9 @@
 # Training does not depend on this connection. Running it again after an interruption goes on from
 # the newest checkpoint. Exit status, also of watch.sh and of launch/run.sh on the hosts:
 #   0    complete
-#   2    wrong input; the message says what to change
-#   143  stopped by SIGTERM after saving a checkpoint (preemption, maintenance): resume.sh
+#   2    wrong input, or a disk that is full; the message says what to change
+#   75   stopped by a signal with its checkpoint saved (preemption, maintenance): resume.sh
+#   143  ended by SIGTERM before it had begun: resume.sh
 #   255  connection lost, the slice may be gone: watch.sh tells, resume.sh goes on
 #   any other: look at the log
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

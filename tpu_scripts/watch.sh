@@ -30,7 +30,7 @@ on_workers "$worker" "$follow" || status=$?
 if [[ $DRY_RUN == 1 ]]; then exit "$DONE"; fi
 case $status in
   "$DONE") echo "$TPU_NAME: complete" ;;
-  "$STOPPED" | "$LOST")
+  "$STOPPED" | "$KILLED" | "$LOST")
     echo "$TPU_NAME: stopped with status $status, resource $(resource_state); resume.sh goes on"
     if [[ $resume == 1 ]]; then
       common_options

@@ -41,9 +41,10 @@ if [[ $build == 1 ]]; then
   run docker build --file "$SCRIPTS/Dockerfile" --tag "$image" "$ROOT"
   run docker push "$image"
 fi
-# XPK restarts a workload that ends with 127 to 255, so with 143 (stopped after a checkpoint), and
-# lets one that ends with 2 (wrong input) fail.
+# XPK restarts a workload that ends with 127 to 255 (killed, machine lost), here also with 75 (stopped
+# after a checkpoint), and lets one that ends with 2 (wrong input) fail.
 run xpk workload create --cluster="$cluster" --workload="$TPU_NAME" --zone="$TPU_ZONE" \
   --tpu-type="$TPU_TYPE" --docker-image="$image" --max-restarts="$restarts" \
+  --restart-on-exit-codes="$STOPPED" \
   --termination-grace-period-seconds=120 "${storage[@]}" \
   --command="$(quoted env LTU_JAX_DISTRIBUTED=auto python -m ltu_jax.train "--config=$config" "${settings[@]}")"

@@ -302,7 +302,10 @@ def test_runs_and_checkpoints(tmp_path):
     (step / "metadata.json").write_text(json.dumps(metadata))
     assert "tagger" in _told(step).format and _told(step).next is None
     (step / "metadata.json").unlink()
+    assert "20 is damaged: its file metadata.json is missing" in _problem(_told(tmp_path / "run"))
+    step.rename(step.with_name(".tmp-20"))  # as a killed save leaves it
     assert "no finished step" in _problem(_told(tmp_path / "run"))
+    step.with_name(".tmp-20").rename(step)
     (step / "_METADATA").write_text("{}")
     assert "did not write" in _told(step).format
 
