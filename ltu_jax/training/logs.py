@@ -129,8 +129,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text().splitlines():
         if line.endswith("}"):
             row = json.loads(line)
-            kinds = ["loss"] if "loss" in row else [name for name in row if name != "step"]
-            rows[(row["step"], kinds[0])] = row
+            first = next((name for name in row if name != "step"), "")
+            rows[(row["step"], "loss" if "loss" in row else first)] = row
     return [rows[key] for key in sorted(rows)]
 
 

@@ -18,10 +18,12 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file
 
 FOLDER = "bad_batches"
-_FACTS = "facts"
+_FACTS, _ARRAYS = "facts", "arrays"
 _MOST_BYTES = 8 << 30
 _MOST_ARRAYS = 32
 _KINDS = "biuf"
+# What zipfile, numpy and json raise for bytes that are not theirs; encryption is a RuntimeError.
+_ERRORS = (zipfile.BadZipFile, ValueError, TypeError, KeyError, EOFError, OSError, RuntimeError)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ def save_batch(
     path = path_of(run_dir, facts.step)
     # JSON has no nan and no inf.
     numbers = {name: repr(getattr(facts, name)) for name in ("loss", "grad_norm")}
-    text = json.dumps({**dataclasses.asdict(facts), **numbers})
+    text = json.dumps({**dataclasses.asdict(facts), **numbers, _ARRAYS: sorted(batch)})
     with atomic_file(path) as temporary:
         np.savez(temporary, **{_FACTS: np.frombuffer(text.encode(), np.uint8)}, **batch)
     others = sorted(path.parent.glob("step-*.npz"), key=lambda other: other.stat().st_mtime_ns)
@@ -69,8 +71,10 @@ def read_batch(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], BadStep]
     try:
         with zipfile.ZipFile(path) as archive:
             arrays = {info.filename: _array(archive, info) for info in _members(archive)}
-        text = arrays.pop(f"{_FACTS}.npy").tobytes().decode()
-        told = json.loads(text)
+        told = json.loads(arrays.pop(f"{_FACTS}.npy").tobytes().decode())
+        arrays = {name.removesuffix(".npy"): array for name, array in arrays.items()}
+        if not isinstance(told, dict) or told.pop(_ARRAYS) != sorted(arrays):
+            raise ValueError(f"it holds {', '.join(sorted(arrays)) or 'nothing'}")
         facts = BadStep(
             **{
                 **told,
@@ -80,11 +84,11 @@ def read_batch(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], BadStep]
                 "rows": tuple(map(str, told["rows"])),
             }
         )
-    except (zipfile.BadZipFile, ValueError, TypeError, KeyError, EOFError, OSError) as error:
+    except _ERRORS as error:
         raise UserError(
             f"{path} is not a batch of a skipped step ({error}); give a file of RUN/{FOLDER}"
         ) from error
-    return {name.removesuffix(".npy"): array for name, array in arrays.items()}, facts
+    return arrays, facts
 
 
 def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:

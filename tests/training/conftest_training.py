@@ -19,7 +19,7 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.training import losses
-from ltu_jax.training.guards import GuardConfig, looking_back
+from ltu_jax.training.guards import GuardConfig
 from ltu_jax.training.optimizer import OptimizerConfig, make_optimizer
 from ltu_jax.training.state import create_state, split_trainable, state_shardings
 from ltu_jax.training.step import make_train_step
@@ -98,13 +98,7 @@ def guard_config(**changes: Any) -> GuardConfig:
 
 
 def make_trainer(
-    tiny: Tiny,
-    *,
-    rules: Any,
-    config: OptimizerConfig,
-    steps: int,
-    mesh: MeshConfig | None = None,
-    guards: GuardConfig | None = None,
+    tiny: Tiny, *, rules: Any, config: OptimizerConfig, steps: int, mesh: MeshConfig | None = None
 ) -> Trainer:
     """The step that training compiles, around the golden model."""
     sizes = mesh or MeshConfig(data=1, fsdp=1, tensor=1)
@@ -112,8 +106,6 @@ def make_trainer(
     devices = make_mesh(sizes, jax.devices()[:count])
     trainable, frozen = split_trainable(tiny.params, rules)
     tx = make_optimizer(config, paths=trainable, steps=steps)
-    if guards is not None:
-        tx = looking_back(tx, window=guards.spike_window)
     state = create_state(trainable, tx, mesh=devices)
     loss_fn = losses.language_loss(
         tiny.fns.hidden, unembed=tiny.fns.unembed, features=lambda frozen, batch: batch["features"]
@@ -125,7 +117,6 @@ def make_trainer(
         shardings=(state_shardings(state, mesh=devices), param_shardings(devices, frozen)),
         accumulation=config.accumulation,
         weigh=losses.count_targets if config.loss_mean == "token" else None,
-        spike_sigma=guards.spike_sigma if guards is not None else 0.0,
     )
     placed = place(as_tensors(frozen), mesh=devices, dtypes=dict.fromkeys(frozen, np.float32))
     return Trainer(state=state, frozen=placed, step=step, mesh=devices)

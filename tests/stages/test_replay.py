@@ -1,0 +1,88 @@
+"""`python -m ltu_jax.train --replay FILE`: a skipped batch again, on what the run has become."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from tiny_stage import ROOT, arguments, make_place
+
+from ltu_jax import train
+from ltu_jax.core.errors import UserError
+from ltu_jax.stages import run as stages_run
+from ltu_jax.training import losses, replay
+
+pytestmark = pytest.mark.slow
+STEP = 3  # the last one
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose last step was skipped: another one's targets made its loss jump."""
+    place = make_place(tmp_path_factory.mktemp("replay"))
+    real = stages_run.host_batches
+
+    def spoilt(stage, *, start_step):
+        for step, batch in enumerate(real(stage, start_step=start_step), start=start_step):
+            if step == STEP:
+                wanted = batch[losses.TARGETS]
+                batch = {**batch, losses.TARGETS: np.where(wanted > 0, 319, wanted)}
+            yield batch
+
+    patch = pytest.MonkeyPatch()
+    patch.chdir(ROOT)
+    patch.setattr(stages_run, "host_batches", spoilt)
+    mesh = ["--config.mesh.data=2", "--config.log.validate_batches=0"]
+    spikes = ["--config.guards.spike_sigma=1.5", "--config.guards.spike_window=3"]
+    assert train.main(arguments(place, place / "run", *mesh, *spikes)) == 0
+    yield place / "run"
+    patch.undo()
+
+
+@pytest.fixture
+def file(run):
+    return replay.path_of(run, STEP)
+
+
+def test_replay_gives_the_numbers_of_the_skipped_step(run, file, capsys):
+    _, bad = replay.read_batch(file)
+    assert (bad.stage, bad.step, bad.reason) == ("stage3", STEP, "spike")
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["skipped_steps"] == 1 and 0 < summary["goodput"] < 1
+    before = sorted(path for path in run.rglob("*"))
+    capsys.readouterr()
+    assert train.main(["--replay", str(file)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "stage3 step 3, skipped as spike"
+    numbers = f"loss {bad.loss!r}, gradient norm {bad.grad_norm!r}"
+    assert told[1:4] == [
+        f"then: {numbers}",
+        f"now:  {numbers} (checkpoint of step 4)",
+        "batch: all entries are finite",
+    ]
+    assert len(told) == 4 + 8 and told[4] == f"row 0: {bad.rows[0]}" and " pairs " in told[4]
+    assert sorted(path for path in run.rglob("*")) == before
+
+
+def test_a_file_elsewhere_and_a_batch_of_another_shape_are_refused(run, file, tmp_path):
+    shutil.copy(file, tmp_path / file.name)
+    with pytest.raises(UserError, match="does not lie in the run it comes from"):
+        train.main([f"--replay={tmp_path / file.name}"])
+    batch, bad = replay.read_batch(file)
+    for change, message in (
+        ({"features": batch["features"][:4]}, r"features is float32 \(4, "),
+        ({"positions": batch["positions"].astype(np.float32)}, "positions is float32"),
+        ({"more": batch["positions"]}, "a batch of stage3 has "),
+    ):
+        wrong = replay.save_batch(
+            run, {**batch, **change}, facts=replay.BadStep(**{**vars(bad), "step": 9}), keep=9
+        )
+        with pytest.raises(UserError, match=message):
+            train.main(["--replay", str(wrong)])
+        wrong.unlink()
+
+
+@pytest.mark.parametrize("given", [["--replay"], ["--replay", "a", "b"], ["--replay=a", "b"]])
+def test_usage(given):
+    with pytest.raises(UserError, match="usage: python -m ltu_jax.train --replay RUN/bad_batches"):
+        train.main(given)

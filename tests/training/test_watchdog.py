@@ -1,0 +1,114 @@
+"""A run that stands still ends itself with the stacks of its threads; others are left alone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest_training import guard_config
+
+from ltu_jax.training import watchdog
+from ltu_jax.training.goodput import PARTS, Clock
+from ltu_jax.training.watchdog import STALLED, Watchdog
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+
+def start(folder, *arguments):
+    own = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{ROOT}:{HERE}", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "stalls.py"), str(folder), *arguments],
+        env={**os.environ, **own},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_stuck_iterator_is_found_and_a_running_one_is_not(tmp_path):
+    stuck, running = start(tmp_path / "stuck", "stuck"), start(tmp_path / "running")
+    try:
+        _, told = stuck.communicate(timeout=300)
+        said, error = running.communicate(timeout=300)
+    finally:
+        for process in (stuck, running):
+            process.kill()
+    assert stuck.returncode == STALLED, told
+    assert "error: stage3: no sign of life for 3." in told and "in part 'data'" in told
+    report = (tmp_path / "stuck" / "stall-0.txt").read_text()
+    for text in (told, report):  # every thread, the main one where it waits
+        assert "in never_comes" in text and "in run_loop" in text and "in _watch" in text
+    assert (running.returncode, said) == (0, "done 40\n"), error
+    assert not (tmp_path / "running" / "stall-0.txt").exists()
+
+
+class Looks:
+    """In place of an event: time goes on by `gaps` between looks, and then it is closed."""
+
+    def __init__(self, *gaps):
+        self.gaps, self.now = list(gaps), 0.0
+
+    def wait(self, seconds):
+        if not self.gaps:
+            return True
+        self.now += self.gaps.pop(0)
+        return False
+
+
+def ends(tmp_path, monkeypatch, *gaps, alive=lambda dog: None, median=0.0, part="step"):
+    """With which status a watchdog of 10 s ends its process after these looks, and where."""
+    looks, ended = Looks(*gaps), []
+    clock = Clock(part=part, now=lambda: looks.now)
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: looks.now)
+    dog = Watchdog(
+        clock,
+        config=guard_config(stall_seconds=10.0, stall_factor=10.0, stall_busy_seconds=100.0),
+        median=lambda: median,
+        report=tmp_path / "stall.txt",
+        title="test",
+        end=lambda status: ended.append((status, round(looks.now))),
+    )
+    wait = looks.wait
+    looks.wait = lambda seconds: (alive(dog), wait(seconds))[1]
+    dog._closed = looks
+    dog._watch()
+    return ended
+
+
+def test_the_limit_is_ten_medians_the_floor_or_that_of_long_parts(tmp_path, monkeypatch):
+    def end(**given):
+        return ends(tmp_path, monkeypatch, *[1.0] * 200, **given)
+
+    # The first look only begins to count.
+    assert end() == [(STALLED, 12)]
+    assert end(median=0.5) == [(STALLED, 12)]
+    assert end(median=5.0) == [(STALLED, 52)]
+    assert end(part="data") == [(STALLED, 12)]
+    for part in set(PARTS) - {"step", "data"}:
+        assert end(part=part) == [(STALLED, 102)]
+
+
+def test_signs_of_life_begin_the_time_anew(tmp_path, monkeypatch):
+    assert not ends(tmp_path, monkeypatch, *[1.0] * 200, alive=Watchdog.beat)
+    assert not ends(tmp_path, monkeypatch, *[1.0] * 200, alive=lambda dog: dog._clock.turn("data"))
+
+
+def test_time_that_nobody_lived_through_does_not_count(tmp_path, monkeypatch):
+    """A process that was stopped for an hour; then it has its ten seconds still."""
+    assert not ends(tmp_path, monkeypatch, 1.0, 3600.0, 1.0, 1.0)
+    assert ends(tmp_path, monkeypatch, 1.0, 3600.0, *[1.0] * 20) == [(STALLED, 3610)]
+
+
+@pytest.mark.parametrize("seconds", [0.0])
+def test_no_limit_no_thread(seconds, tmp_path):
+    dog = Watchdog(
+        Clock(),
+        config=guard_config(stall_seconds=seconds),
+        median=lambda: 0.0,
+        report=tmp_path / "stall.txt",
+        title="test",
+    )
+    with dog:
+        assert not dog._thread.is_alive()
