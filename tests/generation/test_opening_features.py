@@ -10,12 +10,14 @@ import pytest
 
 import ltu_jax
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import sha256_file
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.training import checkpoint
+from ltu_jax.training.integrity import SEAL
 from ltu_jax.training.state import TrainState
 from ltu_jax.weights import fingerprint as fp
 from ltu_jax.weights.bases import base_entry
@@ -86,12 +88,16 @@ def trained_with(place):
     file = place / "run" / "checkpoints" / "1" / checkpoint.METADATA
     before = file.read_text()
 
+    def sealed(text):
+        file.write_text(text)
+        file.with_name(SEAL).write_text(f"{sha256_file(file)}  {file.name}\n")
+
     def write(dtype):
         found = fp.of_encoder(load_weights(place / "whisper"), dtype=dtype)
-        file.write_text(json.dumps(json.loads(before) | {fp.KEY: found.to_json()}))
+        sealed(json.dumps(json.loads(before) | {fp.KEY: found.to_json()}))
 
     yield write
-    file.write_text(before)
+    sealed(before)
 
 
 def silently(place, **given):

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,10 @@ from ltu_jax.training import checkpoint, integrity, recovery
 from ltu_jax.training.checkpoint import CheckpointError
 from ltu_jax.training.integrity import Damaged
 from ltu_jax.training.state import TrainState
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "stages"))
+from tiny_stage import processes  # noqa: E402
 
 METADATA = {"kind": "ltu-as-checkpoint", "stage": "stage3", "model": {}, "config": {"seed": 0}}
 
@@ -272,3 +277,17 @@ def test_verify_names_what_is_damaged_and_changes_nothing(run, tmp_path, capsys)
 def test_verify_of_a_folder_without_checkpoints(tmp_path, capsys):
     code, _, err = verified(tmp_path, capsys)
     assert code == 2 and "has no checkpoints/<step>" in err
+
+
+def test_what_one_process_finds_is_so_for_both(tmp_path):
+    script = str(ROOT / "tests" / "training" / "recovery_as_one.py")
+    command = [script, str(tmp_path / "run")]
+    ended = processes(command, command, devices=1, cache=tmp_path / "cache")
+    assert [one.returncode for one in ended] == [0, 0], ended[0].stderr + ended[1].stderr
+    first, second = (json.loads(one.stdout.splitlines()[-1]) for one in ended)
+    assert first == second
+    assert first["newest"] == 3 and first["left"] == ["3", "5.damaged-1", "7.damaged-1"]
+    assert "7 is damaged: bits fell over here on process 1" in ended[0].stderr
+    assert "going on from step 3: 4 steps are lost" in ended[0].stderr
+    assert "damaged" not in ended[1].stderr  # said once
+    assert first["agreed"] and "9 could not be written: [Errno 28] No space left" in first["error"]
