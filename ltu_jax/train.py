@@ -5,7 +5,8 @@
 
 Any key of the config can be set on the command line (--config.optimizer.learning_rate=1e-4); run
 the same command again to go on after an interruption. SIGINT and SIGTERM save a checkpoint first.
-Exit status: 0 complete, 2 wrong input or a disk that fails, 75 stopped by a signal ("resume me").
+Exit status: 0 complete, 2 wrong input or a disk that fails, 70 stood still (see
+RUN/stall-*.txt), 75 stopped by a signal ("resume me").
 
     python -m ltu_jax.train --replay runs/a/stage3/bad_batches/step-00000012.npz
 

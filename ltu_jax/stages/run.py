@@ -32,13 +32,13 @@ from ltu_jax.stages.parts import (
     open_bases,
 )
 from ltu_jax.stages.prepare import prepare
-from ltu_jax.stages.program import is_adapter, model_size, split_parameters
+from ltu_jax.stages.program import is_adapter, model_size, split_parameters, stage_optimizer
 from ltu_jax.stages.settings import StageSettings
 from ltu_jax.training import checkpoint, metrics, recovery
 from ltu_jax.training.goodput import Clock
 from ltu_jax.training.logs import RunLog
 from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
-from ltu_jax.training.optimizer import learning_rate, make_optimizer
+from ltu_jax.training.optimizer import learning_rate
 from ltu_jax.training.saving import Saver, check_room, checkpoint_bytes
 from ltu_jax.training.state import abstract_state
 from ltu_jax.weights.bases import base_entry
@@ -157,7 +157,7 @@ def check_room_for(stage: Stage, *, newest: int) -> None:
     """Require room for the checkpoints that a stage has still to write; see `check_room`."""
     settings, shapes = stage.settings, stage.fns.shapes
     trainable, _ = split_parameters(shapes, settings)
-    tx = make_optimizer(settings.optimizer, paths=trainable, steps=stage.steps)
+    tx = stage_optimizer(settings, paths=trainable, steps=stage.steps)
     every = settings.checkpoint.every
     check_room(
         Path(settings.run_dir),
