@@ -2,9 +2,9 @@
 
     python -m benchmarks.evaluate --checkpoint runs/demo/stage3 --data data/mini [--batches 1 8 32]
 
-The items of a few rows of the mini benchmark, in joint mode, greedy, asked by the code that
-`python -m ltu_jax.evaluate` runs. Every batch size must give the same answers before anything is
-timed; contenders take turns, medians are compared.
+A few items of every row of the mini benchmark, greedy, in the five input modes, which share a
+clip's features, as `python -m ltu_jax.evaluate` asks them. Every batch size must give the same
+answers, or nothing is written; contenders take turns, medians are compared.
 """
 
 import argparse
@@ -17,10 +17,11 @@ import ltu_jax
 from benchmarks import alternate
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.answers import GREEDY, collect, keys
+from ltu_jax.evaluation.answers import collect, keys
 from ltu_jax.evaluation.items import Mode
 from ltu_jax.evaluation.listening import listen
 from ltu_jax.evaluation.questionnaire import Questionnaire, read_questionnaire
+from ltu_jax.evaluation.samples import GREEDY
 from ltu_jax.model import Model
 
 
@@ -29,6 +30,7 @@ def ask(questionnaire: Questionnaire, model: Model, *, batch_size: int, out: Pat
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     needed = {item.clip_id for item in questionnaire.items}
+    needed |= {questionnaire.partner[item.item_id] for item in questionnaire.items}
     clips = listen(
         [clip for name, clip in questionnaire.clips.items() if name in needed],
         model=model,
@@ -40,7 +42,7 @@ def ask(questionnaire: Questionnaire, model: Model, *, batch_size: int, out: Pat
     )
     return collect(
         questionnaire,
-        wanted=list(keys(questionnaire, modes=[Mode.JOINT], decodings=[GREEDY])),
+        wanted=list(keys(questionnaire, modes=list(Mode), decodings=[GREEDY])),
         clips=clips,
         model=model,
         out=out,
@@ -58,7 +60,7 @@ def main() -> None:
     )
     parser.add_argument("--checkpoint", type=Path, default=Path("runs/demo/stage3"))
     parser.add_argument("--data", type=Path, default=Path("data/mini"), help="the mini corpus")
-    parser.add_argument("--limit", type=int, default=12, help="items a row")
+    parser.add_argument("--limit", type=int, default=4, help="items a row")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=alternate.RESULTS, help="folder of the JSON")

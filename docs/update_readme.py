@@ -23,8 +23,8 @@ RESULTS = MEASURED / "demo.json"
 EVALUATION = MEASURED / "evaluation_mini.json"
 MODES = ("joint", "audio", "text", "shuffled", "silence")
 PATTERNS = (
-    "configs/*.py", "ltu_jax/*.py", "data_pipelines/*.py", "benchmarks/*.py", "docs/*",
-    "tpu_scripts/*",
+    "configs/*.py", "ltu_jax/*.py", "data_pipelines/*.py", "benchmarks/*.py", "docs/*.md",
+    "docs/*.py", "tpu_scripts/*",
 )  # fmt: skip
 
 
@@ -48,7 +48,11 @@ def numbers() -> str:
         lines.append(f"| {task} | {n} | {row['chance']:.2f} | {' | '.join(cells)} |")
     seconds = ", ".join(f"{name} {value:.0f}" for name, value in result["seconds"].items())
     total = sum(result["seconds"].values()) / 60
-    lines += ["", f"Seconds: {seconds}; in all {total:.1f} minutes, installation not counted."]
+    note = f" {result['note']}" if "note" in result else ""
+    lines += [
+        "",
+        f"Seconds: {seconds}; in all {total:.1f} minutes, installation not counted.{note}",
+    ]
     return "\n".join(lines)
 
 

@@ -31,7 +31,6 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, sha256_file
 from ltu_jax.evaluation import baselines, comparison, folder, html, report
 from ltu_jax.evaluation import run as running
-from ltu_jax.evaluation.answers import GREEDY, SAMPLING
 from ltu_jax.evaluation.benchmarks import BENCHMARKS
 from ltu_jax.evaluation.clap import Clap
 from ltu_jax.evaluation.embedding import open_embedder
@@ -40,6 +39,7 @@ from ltu_jax.evaluation.judge import open_judge
 from ltu_jax.evaluation.listening import problems
 from ltu_jax.evaluation.questionnaire import Questionnaire, need_partners, read_questionnaire
 from ltu_jax.evaluation.results import MODEL, score
+from ltu_jax.evaluation.samples import GREEDY, SAMPLING
 from ltu_jax.evaluation.scoring.verdicts import Tools
 from ltu_jax.training import checkpoint
 from ltu_jax.weights import store

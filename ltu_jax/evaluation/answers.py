@@ -19,17 +19,16 @@ from tqdm import tqdm
 
 from ltu_jax.core import distributed
 from ltu_jax.core.axes import Array, Float
-from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.items import Item, Mode
-from ltu_jax.evaluation.lines import DELETE, append, open_lines, read_lines, write_lines
+from ltu_jax.evaluation.lines import append, open_lines
 from ltu_jax.evaluation.listening import Features, Known, decode
 from ltu_jax.evaluation.questionnaire import Questionnaire
+from ltu_jax.evaluation.samples import ANSWER, SAMPLING, Key
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.model import Request
 from ltu_jax.preprocessing.audio import SAMPLE_RATE
 from ltu_jax.preprocessing.text import prompt
 
-GREEDY, SAMPLING = "greedy", "sampling"
 # Clips that differ by less than a tenth of a second share one silence, and its answers.
 SILENCE = "silence:"
 # Clips whose features are in memory at once: 1.05 GB with Whisper large.
@@ -43,16 +42,6 @@ class Answering(Protocol):
     answer_batch: Callable[..., Sequence[Any]]
     transcribe: Callable[..., Sequence[Any]]
     audio_features_batch: Callable[..., Float[Array, "B W A D"]]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, order=True)
-class Key:
-    """Which answer of an item: input mode, decoding, and which of its draws."""
-
-    item_id: str
-    mode: Mode
-    decoding: str
-    draw: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,33 +112,6 @@ def given(questionnaire: Questionnaire, item: Item, key: Key, clips: Mapping[str
     )
 
 
-def read_samples(out: Path) -> dict[Key, dict[str, Any]]:
-    """The samples written so far, by any process.
-
-    Raises:
-        UserError: a finished line is not a sample.
-    """
-    samples = {}
-    for path in [out / "samples.jsonl", *sorted(out.glob("samples.[0-9]*.jsonl"))]:
-        for where, record in read_lines(path):
-            samples.setdefault(_key(record, where), record)
-    return samples
-
-
-def _key(record: Mapping[str, Any], where: str) -> Key:
-    for name, kind in _FIELDS.items():
-        if not isinstance(record.get(name), kind):
-            raise UserError(f"{where} is not a sample: {name} is {record.get(name)!r}; {DELETE}")
-    if record["mode"] not in list(Mode):
-        raise UserError(f"{where} is not a sample: mode is {record['mode']!r}; {DELETE}")
-    return Key(
-        item_id=record["item_id"],
-        mode=Mode(record["mode"]),
-        decoding=record["decoding"],
-        draw=record["draw"],
-    )
-
-
 def collect(
     questionnaire: Questionnaire,
     *,
@@ -186,7 +148,7 @@ def collect(
         if source is None:
             continue
         if key in samples:
-            known[source] = {name: samples[key][name] for name in _ANSWER}
+            known[source] = {name: samples[key][name] for name in ANSWER}
         else:
             waiting.setdefault(source, []).append(key)
     path = out / f"samples.{process[0]}.jsonl"
@@ -216,26 +178,6 @@ def collect(
         audio_seconds=audio_seconds,
         seconds=time.perf_counter() - begin,
     )
-
-
-def finish(out: Path, samples: Mapping[Key, Mapping[str, Any]], order: Sequence[Key]) -> None:
-    """One samples.jsonl of all processes' parts, in the order of `keys`, others after them."""
-    wanted = [key for key in order if key in samples]
-    chosen = set(wanted)
-    rest = sorted(key for key in samples if key not in chosen)
-    write_lines(out / "samples.jsonl", [samples[key] for key in [*wanted, *rest]])
-    for part in out.glob("samples.[0-9]*.jsonl"):
-        part.unlink()
-    for folder in out.glob("features.[0-9]*"):
-        for left in folder.iterdir():
-            left.unlink()
-        folder.rmdir()
-
-
-_ANSWER = ("output", "tokens", "finish_reason", "latency_ms")
-# What a line of the samples file must have to be read back; the rest of it is told to people.
-_FIELDS = dict.fromkeys(("item_id", "row", "mode", "decoding", "output", "finish_reason"), str)
-_FIELDS |= {"draw": int, "tokens": int, "latency_ms": int | float}
 
 
 def _readable(

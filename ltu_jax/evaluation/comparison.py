@@ -7,12 +7,12 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
-from ltu_jax.evaluation.answers import SAMPLING
 from ltu_jax.evaluation.benchmarks import Row
 from ltu_jax.evaluation.figures import difference, value_of
 from ltu_jax.evaluation.folder import Run
 from ltu_jax.evaluation.grading import Graded, by_draw, grade_row, number
 from ltu_jax.evaluation.items import Item, Mode
+from ltu_jax.evaluation.samples import SAMPLING
 from ltu_jax.evaluation.scoring.verdicts import Tools
 from ltu_jax.evaluation.significance import mcnemar
 

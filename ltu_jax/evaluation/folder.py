@@ -12,11 +12,11 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
-from ltu_jax.evaluation.answers import Key, read_samples
 from ltu_jax.evaluation.benchmarks import BENCHMARKS, Row
 from ltu_jax.evaluation.items import Item, Mode
 from ltu_jax.evaluation.lines import read_lines, write_lines
 from ltu_jax.evaluation.listening import Known, read_known
+from ltu_jax.evaluation.samples import Key, read_samples
 from ltu_jax.evaluation.scoring.verdicts import Tools
 
 CONFIG = "config.json"

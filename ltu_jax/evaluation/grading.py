@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ltu_jax.evaluation.answers import Key
 from ltu_jax.evaluation.benchmarks import Row
 from ltu_jax.evaluation.items import Item, Mode
+from ltu_jax.evaluation.samples import Key
 from ltu_jax.evaluation.scoring.verdicts import (
     Answered,
     Metric,

@@ -5,6 +5,7 @@ Nothing is fetched and no script runs. All text from data and models is escaped.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, read_json
@@ -56,6 +57,7 @@ pre { font-size: .78rem; white-space: pre-wrap; overflow-wrap: anywhere; backgro
   img { max-height: 11cm; } .large img { max-height: 17cm; }
 }
 """
+_KEYS = ("benchmark", "split", "source", "system", "modes", "config", "rows")
 # Not even a hole in the escaping would load or run anything.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -75,7 +77,7 @@ def write(folders: Sequence[Path], out: Path) -> None:
     for folder in folders:
         if not (folder / "metrics.json").is_file():
             raise UserError(f"{folder} has no metrics.json: give folders that `evaluate` wrote")
-        runs.append(Run(folder=folder, metrics=read_json(folder / "metrics.json")))
+        runs.append(Run(folder=folder, metrics=_metrics(folder / "metrics.json")))
     contents = "".join(
         f'<li><a href="#run{place}">{text(run.title)}: {text(run.metrics["system"])}</a></li>'
         for place, run in enumerate(runs)
@@ -104,6 +106,14 @@ def write(folders: Sequence[Path], out: Path) -> None:
     )
     with atomic_file(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    metrics = read_json(path)
+    if not isinstance(metrics, dict) or (lacking := [key for key in _KEYS if key not in metrics]):
+        what = ", ".join(lacking) if isinstance(metrics, dict) else "all that it should hold"
+        raise UserError(f"{path} lacks {what}: run `evaluate rescore` on its folder")
+    return metrics
 
 
 def _poster(runs: Sequence[Run]) -> str:

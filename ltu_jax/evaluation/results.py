@@ -11,13 +11,13 @@ import numpy as np
 
 from ltu_jax.core.files import write_json
 from ltu_jax.evaluation import baselines, html, plots, report, shown
-from ltu_jax.evaluation.answers import GREEDY, SAMPLING
 from ltu_jax.evaluation.benchmarks import BENCHMARKS, Row
 from ltu_jax.evaluation.figures import blank, breakdown, difference, figure
 from ltu_jax.evaluation.folder import CONFIG, Run, told
 from ltu_jax.evaluation.grading import RULES, STRICT, Graded, by_draw, grade_row, scores_of
 from ltu_jax.evaluation.items import Item, Mode
 from ltu_jax.evaluation.lines import write_lines
+from ltu_jax.evaluation.samples import GREEDY, SAMPLING
 from ltu_jax.evaluation.scoring.verdicts import Tools
 
 MODEL = "model"

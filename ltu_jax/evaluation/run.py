@@ -15,12 +15,13 @@ from ltu_jax.core import distributed
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.evaluation import answers, baselines, folder, provenance, results
-from ltu_jax.evaluation.answers import Answering, Collected, collect, read_samples
+from ltu_jax.evaluation.answers import Answering, Collected, collect
 from ltu_jax.evaluation.clap import Clap
 from ltu_jax.evaluation.items import Mode
 from ltu_jax.evaluation.lines import write_lines
 from ltu_jax.evaluation.listening import Known, listen, read_known
 from ltu_jax.evaluation.questionnaire import Questionnaire
+from ltu_jax.evaluation.samples import finish, read_samples
 from ltu_jax.evaluation.scoring.verdicts import Tools
 
 
@@ -129,7 +130,7 @@ def _run(
     metrics: Mapping[str, Any] = {}
     with distributed.together("scoring"):
         if distributed.is_main():
-            answers.finish(out, read_samples(out), wanted)
+            finish(out, read_samples(out), wanted)
             folder.finish(out)
             if clap is not None:
                 _write_clap(questionnaire, clap, clips, out)

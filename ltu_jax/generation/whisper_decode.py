@@ -92,7 +92,7 @@ def decode(
     context: int,
     timestamps: bool,
     silent_above: float,
-    spread: Spread,
+    spread: Spread | None = None,
 ) -> list[RowResult]:
     """Decode rows together; temperature 0 takes the best token, else one is drawn.
 
@@ -110,9 +110,9 @@ def decode(
         context: positions of the decoder; half of them is Whisper's own limit.
         timestamps: whether the timestamp rules hold.
         silent_above: a row with a higher no-speech probability ends at once, without a token.
-        spread: the devices that rows are laid over.
+        spread: the devices that rows are laid over; None for one.
     """
-    count = len(prompts)
+    count, spread = len(prompts), spread or Spread()
     rows = spread.padded(count, BATCH_BUCKETS)
     width = bucket(max(map(len, prompts)), PROMPT_BUCKETS)
     lengths = np.array([len(prompt) for prompt in prompts])

@@ -6,10 +6,11 @@ import pytest
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation import answers
-from ltu_jax.evaluation.answers import GREEDY, SAMPLING, Given, Key, collect, given, read_samples
+from ltu_jax.evaluation.answers import Given, collect, given
 from ltu_jax.evaluation.items import Mode
 from ltu_jax.evaluation.listening import listen, read_known
 from ltu_jax.evaluation.questionnaire import read_questionnaire
+from ltu_jax.evaluation.samples import GREEDY, SAMPLING, Key, finish, read_samples
 from ltu_jax.preprocessing.text import prompt
 
 MODES = tuple(Mode)
@@ -128,7 +129,7 @@ def test_finished_files_do_not_tell_that_a_run_was_killed(questions, listener, t
             with pytest.raises(KeyboardInterrupt):
                 run(questions, listener(stop_after=stop), out)
         run(questions, listener(), out)
-        answers.finish(out, read_samples(out), order)
+        finish(out, read_samples(out), order)
 
     def lines(name):
         records = map(json.loads, (tmp_path / name / "samples.jsonl").read_text().splitlines())

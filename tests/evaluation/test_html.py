@@ -264,3 +264,10 @@ def test_configuration_is_there_in_full(tmp_path):
     made = synthetic.esc50()
     page = _write(tmp_path, made)
     assert json.dumps(made["config"], indent=2, sort_keys=True) in page.words
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"rows": {}}'])
+def test_a_broken_metrics_file_is_named(tmp_path, content):
+    (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(UserError, match="metrics.json lacks .*: run `evaluate rescore`"):
+        html.write([tmp_path], tmp_path / "report.html")

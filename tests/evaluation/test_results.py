@@ -9,13 +9,13 @@ from sklearn.metrics import f1_score
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation import run as running
-from ltu_jax.evaluation.answers import GREEDY, SAMPLING
 from ltu_jax.evaluation.comparison import compare
 from ltu_jax.evaluation.folder import read_run
 from ltu_jax.evaluation.items import Mode
 from ltu_jax.evaluation.metrics.bootstrap import bootstrap_draws, ratio
 from ltu_jax.evaluation.questionnaire import read_questionnaire
 from ltu_jax.evaluation.results import score
+from ltu_jax.evaluation.samples import GREEDY, SAMPLING
 from ltu_jax.evaluation.scoring.verdicts import Tools
 
 SETTINGS = running.Settings(

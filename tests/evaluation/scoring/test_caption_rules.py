@@ -183,7 +183,7 @@ def test_embedding_similarity_is_the_mean_cosine_with_the_references():
 def test_without_an_embedder_the_similarity_is_not_computed():
     metric = BY_NAME["embedding similarity"]
     assert metric.paper.describe(NO_TOOLS) == "embedding similarity"
-    with pytest.raises(NotComputedError, match="text-embedding model"):
+    with pytest.raises(NotComputedError, match="python -m ltu_jax.fetch all-minilm-l6-v2"):
         metric.paper.grade(answers(), NO_TOOLS)
 
 

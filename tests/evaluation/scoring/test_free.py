@@ -77,7 +77,7 @@ def test_similarity_of_nothing_but_missing_answers(answer, embedder):
 
 
 def test_similarity_needs_an_embedder(answer):
-    with pytest.raises(NotComputedError, match="pip install"):
+    with pytest.raises(NotComputedError, match="python -m ltu_jax.fetch all-minilm-l6-v2"):
         SIMILARITY.paper.grade([answer("a", "b")], Tools())
 
 
