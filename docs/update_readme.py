@@ -1,6 +1,6 @@
 """Rewrite the made parts of README.md: what was measured, and the files.
 
-    python docs/update_readme.py [runs/demo/summary.json] [--evaluation runs/demo/eval/metrics.json]
+    python docs/update_readme.py [runs/demo/summary.json] [--evaluation METRICS] [--modes METRICS]
 
 With a path, first stores that file in `benchmarks/results/` with hardware and date.
 `--check` changes nothing and exits with 1 if the README differs.
@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ROOT / "benchmarks" / "results"
 RESULTS = MEASURED / "demo.json"
 EVALUATION = MEASURED / "evaluation_mini.json"
+MODES_RUN = MEASURED / "evaluation_mini_modes.json"
 MODES = ("joint", "audio", "text", "shuffled", "silence")
 PATTERNS = (
     "configs/*.py", "ltu_jax/*.py", "data_pipelines/*.py", "benchmarks/*.py", "docs/*.md",
@@ -139,8 +140,8 @@ def evaluation() -> str:
         return "Not measured yet."
     result = read_json(EVALUATION)
     lines = [
-        f"Joint mode, {result['date']}, {result['hardware']}; {result['throughput']['answers']:,} "
-        f"answers at {result['throughput']['answers_per_second']:.1f} a second.",
+        f"Joint mode, {result['date']}, {result['hardware']} (`python -m ltu_jax.evaluate "
+        "--checkpoint runs/demo/stage3 --modes joint --out runs/mini_joint`):",
         "",
         "| row | metric | paper, sampling (± over 3 draws) | strict, greedy "
         "| items scored apart (greedy) |",
@@ -161,6 +162,15 @@ def evaluation() -> str:
                 f"{strict['differ']} of {strict['n']} |"
             )
     return "\n".join(lines)
+
+
+def pictures() -> None:
+    """Draw docs/images/evaluation_*.png from the stored run in all modes."""
+    from ltu_jax.evaluation import plots, report
+
+    result, folder = read_json(MODES_RUN), ROOT / "docs" / "images"
+    report.plot(result, folder / "evaluation_mini.png")
+    plots.grounding(result, folder / "evaluation_grounding.png")
 
 
 def transcription() -> str:
@@ -277,12 +287,19 @@ def main() -> None:
     parser.add_argument("summary", nargs="?", help="runs/demo/summary.json of a finished demo")
     parser.add_argument("--check", action="store_true", help="exit 1 if the README differs")
     parser.add_argument("--evaluation", help="metrics.json of the mini run in both decodings")
+    parser.add_argument("--modes", help="metrics.json of the mini run in all modes; pictures too")
     arguments = parser.parse_args()
-    given = {RESULTS: arguments.summary, EVALUATION: arguments.evaluation}
+    given = {
+        RESULTS: arguments.summary,
+        EVALUATION: arguments.evaluation,
+        MODES_RUN: arguments.modes,
+    }
     for path, source in given.items():
         if source:
             date = datetime.date.today().isoformat()
             write_json(path, read_json(source) | {"hardware": hardware(), "date": date})
+    if arguments.modes:
+        pictures()
     readme = ROOT / "README.md"
     text = readme.read_text()
     wanted = rewritten(text)

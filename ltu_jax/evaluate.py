@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import jax
 
+from data_pipelines.features import fingerprint
 from ltu_jax import model
 from ltu_jax.core import distributed, errors
 from ltu_jax.core.errors import UserError
@@ -405,7 +406,6 @@ def _describe(args: argparse.Namespace) -> dict[str, Any]:
             "path": str(place),
             "sha256": sha256_file(place / checkpoint.METADATA),
             **{name: bases[name]["sha256"] for name in ("whisper", "llama") if name in bases},
-            "features": listing.get("fingerprint"),
         }
     for name in ("whisper", "llama"):
         if given := getattr(args, name):
@@ -413,6 +413,8 @@ def _describe(args: argparse.Namespace) -> dict[str, Any]:
                 raise UserError(f"--{name} {given} has no config.json: give a weights folder")
             header = store.read_header(given)
             described[name] = store.identity(header["kind"], header["config"], header["sha256"])
+    if whisper := described.get("whisper"):  # what encodes here, in the precision of `model.load`
+        described["features"] = fingerprint(whisper_sha256=whisper, dtype="float32")
     return described
 
 

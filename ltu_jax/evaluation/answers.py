@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from ltu_jax.core import distributed
 from ltu_jax.core.axes import Array, Float
 from ltu_jax.evaluation.items import Item, Mode
 from ltu_jax.evaluation.lines import append, open_lines
@@ -29,6 +28,8 @@ from ltu_jax.model import Request
 from ltu_jax.preprocessing.audio import SAMPLE_RATE
 from ltu_jax.preprocessing.text import prompt
 
+# The decoding of the official evaluation (`inference_batch.py`).
+PUBLISHED = {"temperature": 0.1, "top_p": 0.95, "top_k": 500, "repetition_penalty": 1.1}
 # Clips that differ by less than a tenth of a second share one silence, and its answers.
 SILENCE = "silence:"
 # Clips whose features are in memory at once: 1.05 GB with Whisper large.
@@ -68,9 +69,7 @@ class Given:
         """The decoding of the published evaluation, or None for greedy."""
         if self.draw is None:
             return None
-        return SamplingConfig(
-            temperature=0.1, top_p=0.95, top_k=500, repetition_penalty=1.1, seed=self.seed
-        )
+        return SamplingConfig(**PUBLISHED, seed=self.seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -319,8 +318,3 @@ def _sample(
         "reference": list(item.references),
         **answer,
     }
-
-
-def wait_for_all(out: Path) -> None:
-    """Let every process come here before any reads what the others wrote under `out`."""
-    distributed.barrier(f"evaluation {out.name}")

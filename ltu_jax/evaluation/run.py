@@ -158,12 +158,7 @@ def _config(questionnaire: Questionnaire, settings: Settings) -> dict[str, Any]:
         "checkpoint": settings.weights.get("path"),
         "modes": [str(mode) for mode in settings.modes],
         "decodings": list(settings.decodings),
-        "sampling": {
-            "temperature": 0.1,
-            "top_p": 0.95,
-            "top_k": 500,
-            "repetition_penalty": 1.1,
-        },
+        "sampling": answers.PUBLISHED,
         "questions": {name: row.question for name, row in questionnaire.benchmark.rows.items()},
         "limit": settings.limit,
         "environment": provenance.environment(),

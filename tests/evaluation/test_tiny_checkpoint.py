@@ -5,7 +5,9 @@ import json
 import numpy as np
 
 import ltu_jax
+from data_pipelines.features import fingerprint
 from ltu_jax import evaluate
+from ltu_jax.weights.store import load_weights
 
 
 def test_samples_are_the_answers_of_the_model_one_by_one(corpus, tiny_weights, tmp_path):
@@ -43,3 +45,7 @@ def test_samples_are_the_answers_of_the_model_one_by_one(corpus, tiny_weights, t
         assert sample["finish_reason"] == answer.finish_reason
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["rows"]["sound"]["n"] == 1
+    whisper = load_weights(tiny_weights["whisper"], kind="whisper").sha256
+    weights = metrics["config"]["identity"]["weights"]
+    assert weights["whisper"] == whisper
+    assert weights["features"] == fingerprint(whisper_sha256=whisper, dtype="float32")
