@@ -118,7 +118,9 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         if error.errno not in _DISK:
             raise
-        distributed.leave(UserError(f"{error}; make room or choose another --config.run_dir"))
+        where = error.filename or config.run_dir  # a failed write has no name
+        advice = "make room or choose another --config.run_dir"
+        distributed.leave(UserError(f"{where} cannot be written: {error.strerror}; {advice}"))
     except KeyboardInterrupt:
         # Outside of training; there a signal first saves a checkpoint.
         _say("stopped by a signal before anything was to be saved; the same command goes on")

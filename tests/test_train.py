@@ -219,27 +219,6 @@ def test_a_stopped_stage_resumes_with_identical_losses(trained, place, monkeypat
     assert logged(run_dir) == logged(trained / "stage3")
 
 
-def test_a_damaged_checkpoint_costs_one_interval(trained, place, tmp_path, capfd):
-    run_dir = tmp_path / "stage3"
-    start = f"--config.init_from={trained / 'stage2'}"
-    again = stage_arguments(place, "stage3", run_dir, start, "--config.checkpoint.every=3")
-    assert train.main(again) == 0
-    folder = run_dir / "checkpoints" / "4"
-    data = max(folder.rglob("*"), key=lambda path: path.stat().st_size)
-    content = bytearray(data.read_bytes())
-    content[len(content) // 2] ^= 1
-    data.write_bytes(content)
-    (run_dir / "summary.json").unlink()
-    assert train.main(again) == 0
-    told = capfd.readouterr().err
-    assert f"{folder} is damaged: 1 of " in told and data.name in told
-    assert "set aside as 4.damaged-1" in told
-    assert "going on from step 3: 1 steps are lost" in told
-    left = {path.name for path in (run_dir / "checkpoints").iterdir()}
-    assert left == {"3", "4", "4.damaged-1"}
-    assert logged(run_dir) == [*logged(trained / "stage3"), logged(trained / "stage3")[-1]]
-
-
 def test_a_kill_between_the_last_checkpoint_and_the_summary(trained, place, tmp_path):
     run_dir = tmp_path / "run"
     shutil.copytree(trained, run_dir, symlinks=True)

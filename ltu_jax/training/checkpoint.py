@@ -15,6 +15,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -93,7 +94,7 @@ def _write(
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir(parents=True)
                 _require_room(temporary, trees)
-        with ocp.PyTreeCheckpointer() as writer:
+        with _quiet(), ocp.PyTreeCheckpointer() as writer:
             for name, tree in trees.items():
                 writer.save(temporary / name, tree)
         barrier(f"checkpoint-{step}-written")
@@ -129,6 +130,18 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
     os.rename(folder, gone)
     shutil.rmtree(gone)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Orbax from printing the stack of an error that it raises as well."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
 """Where numbers go: a JSONL log, TensorBoard event files, and a loss curve at the end."""
 
+import contextlib
 import dataclasses
 import io
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,6 +49,7 @@ class RunLog:
     def __init__(self, run_dir: Path, *, tensorboard: bool) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         self.path = run_dir / "log.jsonl"
+        _drop_half_a_line(self.path)
         self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 (closed by close)
         self._events = None
         if tensorboard:
@@ -58,8 +61,15 @@ class RunLog:
             self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def row(self, step: int, values: Mapping[str, Any]) -> None:
-        """Log scalars (and strings, to the JSONL only) of a step."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        """Log scalars (and strings, to the JSONL only) of a step.
+
+        Raises:
+            OSError: the disk is full; it names the file.
+        """
+        try:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         scalars = [
             Summary.Value(tag=name, simple_value=float(value))
             for name, value in values.items()
@@ -102,10 +112,12 @@ class RunLog:
         self._summary(step, [Summary.Value(tag=name, audio=clip)])
 
     def close(self) -> None:
-        """Flush and close the files."""
-        self._file.close()
+        """Close the files; every row was flushed when it was written, or its error raised."""
+        with contextlib.suppress(OSError):
+            self._file.close()
         if self._events is not None:
-            self._events.close()
+            with contextlib.suppress(OSError):
+                self._events.close()
 
     def _summary(self, step: int, values: Sequence[Summary.Value]) -> None:
         if self._events is not None and values:
@@ -115,6 +127,14 @@ class RunLog:
     def _write(self, event: Event) -> None:
         self._events.write(event.SerializeToString())
         self._events.flush()
+
+
+def _drop_half_a_line(path: Path) -> None:
+    """Cut off a last line that a kill or a full disk left unfinished, so that rows stay lines."""
+    if path.is_file():
+        content = path.read_bytes()
+        if not content.endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -37,14 +37,14 @@ def newest_good(run_dir: str | os.PathLike) -> int | None:
     All processes must call it; what one of them finds damaged is so for all.
 
     Raises:
-        CheckpointError: all are damaged (they are set aside, so the next start is a new one), or
-            one cannot be read or not be renamed.
+        CheckpointError: all are damaged (they are set aside, so the next start is a new one), one
+            cannot be read or not be renamed, or half of one cannot be deleted.
     """
     folder = Path(run_dir).resolve() / FOLDER
     steps = steps_in(run_dir)
-    if is_main():
-        for left in folder.glob(f"{UNFINISHED}*"):  # by a process that was killed while it saved
-            shutil.rmtree(left)
+    with together(f"{folder} cannot be tidied"):
+        if is_main():
+            _tidy(folder)
     for step in reversed(steps):
         problem = _problem(folder / str(step))
         if not problem:
@@ -59,6 +59,18 @@ def newest_good(run_dir: str | os.PathLike) -> int | None:
             "command now begins anew"
         )
     return None
+
+
+def _tidy(folder: Path) -> None:
+    """Delete what a process left that was killed while it saved."""
+    for left in folder.glob(f"{UNFINISHED}*"):
+        try:
+            shutil.rmtree(left)
+        except OSError as error:
+            raise CheckpointError(
+                f"{left}, half of a checkpoint, cannot be deleted ({error.strerror}); repair the "
+                "disk or delete it"
+            ) from error
 
 
 def _problem(folder: Path) -> str:

@@ -5,152 +5,41 @@ import shutil
 
 import numpy as np
 import pytest
-import records_corpus
+from damages import (
+    DAMAGES,
+    FLIPPED,
+    LAYOUTS,
+    VICTIM,
+    assert_same,
+    blanked,
+    flip,
+    open_pipeline,
+    place_of,
+    voiceless,
+)
 
 from data_pipelines import records
 from data_pipelines.bad_records import BadRecordLog, TooManyBadRecords
-from data_pipelines.data_config import DataConfig
-from data_pipelines.input_pipeline import InputPipeline
-from data_pipelines.rows import COLUMNS
-
-A = 25
-VICTIM = "train_4"  # five pairs
-_FLIP = "checksum differs"
-
-LAYOUTS = {
-    "single": dict(layout="single"),
-    "reference": dict(layout="reference"),
-    "grouped": dict(layout="grouped", pairs_per_clip=2),
-    "packed": dict(layout="grouped", pairs_per_clip=3, clips_per_row=2, row_tokens=300),
-}
-
-
-def _open(directory, tokenizer, *, log=None, host=(0, 1), **changes) -> InputPipeline:
-    values = dict(
-        records=str(directory), split="train", cutoff=120, pairs_per_clip=1, clips_per_row=1,
-        rows_per_batch=4, train_on="all", features="on_the_fly", seed=3, audio_tokens=A,
-        n_mels=80, max_bad_share=0.2,
-    )  # fmt: skip
-    return InputPipeline(
-        DataConfig(**values | changes),
-        tokenizer=tokenizer,
-        process_index=host[0],
-        process_count=host[1],
-        bad_log=log,
-    )
-
-
-def _place(directory, clip_id=VICTIM):
-    store = records.RecordStore(directory, split="train")
-    entry = next(entry for entry in store.entries if entry.clip_id == clip_id)
-    return records.shard_path(directory, entry.shard), entry
-
-
-def _flip(directory, clip_id=VICTIM, *, at=None):
-    path, entry = _place(directory, clip_id)
-    content = bytearray(path.read_bytes())
-    content[entry.offset + (entry.length // 2 if at is None else at)] ^= 4
-    path.write_bytes(content)
-
-
-def _wrong_schema(directory):
-    records_corpus.tamper(directory, VICTIM, lambda fields: fields.pop("pairs/output"))
-
-
-def _not_utf8(directory):
-    def change(fields):
-        fields["spoken_text"].bytes_list.value[0] = b"\xff\xfe"
-
-    records_corpus.tamper(directory, VICTIM, change)
-
-
-def _zero_length(directory):
-    def change(fields):
-        fields["audio"].bytes_list.value[0] = b""
-
-    records_corpus.tamper(directory, VICTIM, change)
-
-
-def _shortened(directory):
-    other = _place(directory, "train_1")[1].clip_id
-    short = records.RecordStore(directory, split="train")
-    number = next(i for i, entry in enumerate(short.entries) if entry.clip_id == other)
-    longer = short.read(number)
-
-    def change(fields):
-        fields["seconds"].float_list.value[0] = 2 * longer.seconds
-
-    records_corpus.tamper(directory, VICTIM, change)
-
-
-def _voiceless(directory):
-    def change(fields):  # not blank, but nothing in the vocabulary
-        fields["pairs/output"].bytes_list.value[2] = b"</s>"
-
-    records_corpus.tamper(directory, VICTIM, change)
-
-
-DAMAGES = {
-    _FLIP: _flip,
-    "field 'pairs/output' is missing": _wrong_schema,
-    "field 'spoken_text' is not UTF-8": _not_utf8,
-    "field 'audio' is b''": _zero_length,
-    "field 'seconds' is 1, but the audio lasts 0.5 s": _shortened,
-}
-
-
-def _blanked(batch, pipeline, step, *, tokenizer, victims=(VICTIM,), host=(0, 1)):
-    """The batch of whole records with the victims' places emptied by hand."""
-    batch = {name: leaf.copy() for name, leaf in batch.items()}
-    share = pipeline.config.rows_per_batch // host[1]
-    for row in range(share):
-        position = step * pipeline.config.rows_per_batch + host[0] * share + row
-        segment = 0
-        for place, (clip, pairs) in enumerate(pipeline.contents(position)):
-            for _ in pairs:
-                segment += 1
-                if clip not in victims:
-                    continue
-                mine = batch["segment_ids"][row] == segment
-                assert mine.any()
-                fill = {**COLUMNS, "input_ids": tokenizer.pad_id}
-                for name in set(batch) & set(fill):
-                    values = batch[name][row]
-                    if name == "positions":
-                        if pipeline.config.layout != "grouped":
-                            continue  # counts the padding too
-                        values = values[-len(mine) :]
-                    values[mine] = fill[name]
-            if clip in victims:
-                heard = batch["log_mel"][row]
-                (heard[place] if pipeline.config.clips_per_row > 1 else heard)[...] = 0
-    return batch
-
-
-def _same(found, wanted):
-    assert set(found) == set(wanted)
-    for name in wanted:
-        assert found[name].dtype == wanted[name].dtype, name
-        np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
 
 
 @pytest.mark.parametrize(
     ("layout", "reason"),
-    [(name, _FLIP) for name in LAYOUTS] + [("packed", name) for name in DAMAGES if name != _FLIP],
+    [(name, FLIPPED) for name in LAYOUTS]
+    + [("packed", name) for name in DAMAGES if name != FLIPPED],
 )
 def test_all_but_the_damaged_record_is_bit_for_bit_what_it_was(
     records_dir, records_copy, tokenizer, tmp_path, layout, reason
 ):
     DAMAGES[reason](records_copy)
     log = BadRecordLog(tmp_path / "run")
-    whole = _open(records_dir, tokenizer, **LAYOUTS[layout])
-    damaged = _open(records_copy, tokenizer, log=log, **LAYOUTS[layout])
+    whole = open_pipeline(records_dir, tokenizer, **LAYOUTS[layout])
+    damaged = open_pipeline(records_copy, tokenizer, log=log, **LAYOUTS[layout])
     steps = whole.steps_per_epoch + 1
     for step, batch in enumerate(damaged.batches(steps=steps)):
-        wanted = _blanked(whole.batch(step), whole, step, tokenizer=tokenizer)
-        _same(batch, wanted)
-    _same(damaged.batch(steps - 1), wanted)
-    path, entry = _place(records_copy)
+        wanted = blanked(whole.batch(step), whole, step, tokenizer=tokenizer)
+        assert_same(batch, wanted)
+    assert_same(damaged.batch(steps - 1), wanted)
+    path, entry = place_of(records_copy)
     (line,) = map(json.loads, log.path.read_text().splitlines())
     assert (line["file"], line["offset"]) == (str(path), entry.offset)
     assert line["clip_id"] == VICTIM and reason in line["reason"]
@@ -160,24 +49,26 @@ def test_all_but_the_damaged_record_is_bit_for_bit_what_it_was(
 
 def test_an_answer_without_a_token_is_named(records_copy, tokenizer):
     (records_copy / "tokens").rename(records_copy / "old")
-    _voiceless(records_copy)
-    pipeline = _open(records_copy, tokenizer, layout="single", rows_per_batch=18)
+    voiceless(records_copy)
+    pipeline = open_pipeline(records_copy, tokenizer, layout="single", rows_per_batch=18)
     pipeline.batch(0)
     (bad,) = pipeline.bad.found.values()
     assert "pair 'p2': field 'output' is '</s>', which is no token" in bad.reason
 
 
 def test_hosts_lose_the_same_and_report_their_own(records_dir, records_copy, tokenizer):
-    _flip(records_copy)
-    parts = [_open(records_copy, tokenizer, host=(i, 2), **LAYOUTS["packed"]) for i in range(2)]
-    whole = _open(records_dir, tokenizer, **LAYOUTS["packed"])
+    flip(records_copy)
+    parts = [
+        open_pipeline(records_copy, tokenizer, host=(i, 2), **LAYOUTS["packed"]) for i in range(2)
+    ]
+    whole = open_pipeline(records_dir, tokenizer, **LAYOUTS["packed"])
     assert len({part.order_fingerprint() for part in (*parts, whole)}) == 1
     met = set()
     for step in range(whole.steps_per_epoch):
-        wanted = _blanked(whole.batch(step), whole, step, tokenizer=tokenizer)
+        wanted = blanked(whole.batch(step), whole, step, tokenizer=tokenizer)
         found = [part.batch(step) for part in parts]
         joined = {name: np.concatenate([part[name] for part in found]) for name in wanted}
-        _same(joined, wanted)
+        assert_same(joined, wanted)
         first = 4 * step
         for host in range(2):
             rows = range(first + 2 * host, first + 2 * host + 2)
@@ -187,37 +78,39 @@ def test_hosts_lose_the_same_and_report_their_own(records_dir, records_copy, tok
 
 
 def test_records_behind_the_end_of_a_file_are_known_at_once(records_dir, records_copy, tokenizer):
-    shard, entry = _place(records_copy)
+    shard, entry = place_of(records_copy)
     content = shard.read_bytes()
     store = records.RecordStore(records_copy, split="train")
     behind = [e for e in store.entries if e.shard == entry.shard and e.number >= entry.number]
     shard.write_bytes(content[: entry.offset + 5])
     victims = {e.clip_id for e in behind}
-    pipeline = _open(records_copy, tokenizer, layout="single", max_bad_share=1)
+    pipeline = open_pipeline(records_copy, tokenizer, layout="single", max_bad_share=1)
     assert {bad.clip_id for bad in pipeline.bad.found.values()} == victims
     assert all("the file ends before it does" in b.reason for b in pipeline.bad.found.values())
-    whole = _open(records_dir, tokenizer, layout="single")
+    whole = open_pipeline(records_dir, tokenizer, layout="single")
     for step, batch in enumerate(pipeline.batches(steps=6)):
         wanted = whole.batch(step)
-        _same(batch, _blanked(wanted, whole, step, tokenizer=tokenizer, victims=victims))
+        assert_same(batch, blanked(wanted, whole, step, tokenizer=tokenizer, victims=victims))
     with pytest.raises(TooManyBadRecords, match=f"{len(victims)} of 7 records .*0.0001 allows"):
-        _open(records_copy, tokenizer, layout="single", max_bad_share=0.0001)
+        open_pipeline(records_copy, tokenizer, layout="single", max_bad_share=0.0001)
     shard.unlink()
     with pytest.raises(TooManyBadRecords, match="there is no such file"):
-        _open(records_copy, tokenizer, layout="single", max_bad_share=0.0)
+        open_pipeline(records_copy, tokenizer, layout="single", max_bad_share=0.0)
 
 
 def test_damage_outside_the_payloads_costs_nothing(records_dir, records_copy, tokenizer):
     # The index says where a record lies: a flipped length or a foreign file misleads nobody.
-    path, entry = _place(records_copy)
+    path, entry = place_of(records_copy)
     content = bytearray(path.read_bytes())
     content[entry.offset - 12] ^= 64
     path.write_bytes(content)
     shutil.copy(path, path.with_name("open_asqa_records-train.tfrecord-00007-of-00002"))
     (path.parent / "notes.txt").write_text("a foreign file")
-    whole, damaged = (_open(d, tokenizer, layout="single") for d in (records_dir, records_copy))
+    whole, damaged = (
+        open_pipeline(d, tokenizer, layout="single") for d in (records_dir, records_copy)
+    )
     for step, batch in enumerate(damaged.batches(steps=whole.steps_per_epoch)):
-        _same(batch, whole.batch(step))
+        assert_same(batch, whole.batch(step))
     assert len(damaged.bad) == 0
 
 
@@ -225,9 +118,9 @@ def test_a_first_start_on_damaged_records_counts_the_tokens_of_the_others(
     records_dir, records_copy, tokenizer
 ):
     shutil.rmtree(records_copy / "tokens")
-    _flip(records_copy)
-    pipeline = _open(records_copy, tokenizer, **LAYOUTS["packed"])
-    whole = _open(records_dir, tokenizer, layout="single", max_bad_share=0)
+    flip(records_copy)
+    pipeline = open_pipeline(records_copy, tokenizer, **LAYOUTS["packed"])
+    whole = open_pipeline(records_dir, tokenizer, layout="single", max_bad_share=0)
     texts = {}
     for position in range(whole.rows_per_epoch):
         ((clip, (pair,)),) = whole.contents(position)
@@ -248,15 +141,15 @@ def test_a_first_start_on_damaged_records_counts_the_tokens_of_the_others(
     # Repaired, the next start counts the rest.
     shutil.copytree(records_dir / records.BUILDER, records_copy / records.BUILDER,
                     dirs_exist_ok=True)  # fmt: skip
-    repaired = _open(records_copy, tokenizer, **LAYOUTS["packed"])
-    intact = _open(records_dir, tokenizer, **LAYOUTS["packed"])
+    repaired = open_pipeline(records_copy, tokenizer, **LAYOUTS["packed"])
+    intact = open_pipeline(records_dir, tokenizer, **LAYOUTS["packed"])
     assert repaired.order_fingerprint() == intact.order_fingerprint()
 
 
 def test_the_next_row_stands_in_for_a_tagged_clip(records_dir, records_copy):
-    _flip(records_copy)
-    whole = _open(records_dir, None, layout="tags")
-    damaged = _open(records_copy, None, layout="tags")
+    flip(records_copy)
+    whole = open_pipeline(records_dir, None, layout="tags")
+    damaged = open_pipeline(records_copy, None, layout="tags")
     clips = [whole.contents(row)[0][0] for row in range(13)]
     for step, batch in enumerate(damaged.batches(steps=3)):
         for row in range(4):
@@ -267,8 +160,8 @@ def test_the_next_row_stands_in_for_a_tagged_clip(records_dir, records_copy):
             np.testing.assert_array_equal(batch["log_mel"][row], wanted["log_mel"])
             np.testing.assert_array_equal(batch["targets"][row], wanted["targets"])
     for clip in {"train_1", "train_2", "train_5"}:
-        _flip(records_copy, clip)
-    alone = _open(records_copy, None, layout="tags", max_bad_share=1)
+        flip(records_copy, clip)
+    alone = open_pipeline(records_copy, None, layout="tags", max_bad_share=1)
     with pytest.raises(records.RecordError, match="no tagged clip of .* can be used"):
         next(alone.batches())
 
@@ -291,9 +184,9 @@ def test_training_stops_at_the_step_that_meets_one_too_many(records_copy, tokeni
     options = dict(layout="single", rows_per_batch=1, max_bad_share=0.15, workers=3, prefetch=4)
     victims = ("train_4", "train_3")
     for clip in victims:
-        _flip(records_copy, clip)
+        flip(records_copy, clip)
     log = BadRecordLog(tmp_path / "run")
-    pipeline = _open(records_copy, tokenizer, log=log, **options)
+    pipeline = open_pipeline(records_copy, tokenizer, log=log, **options)
     first, last = sorted(_meets(pipeline, clip) for clip in victims)
     iterator = pipeline.batches()
     for step in range(last):
@@ -307,7 +200,9 @@ def test_training_stops_at_the_step_that_meets_one_too_many(records_copy, tokeni
     assert [json.loads(line)["step"] for line in log.path.open()] == [first, last]
     # Killed between the two and started again: the same step stops it, each line stays one.
     for start in (first + 1, last):
-        again = _open(records_copy, tokenizer, log=BadRecordLog(tmp_path / "run"), **options)
+        again = open_pipeline(
+            records_copy, tokenizer, log=BadRecordLog(tmp_path / "run"), **options
+        )
         iterator = again.batches(start_step=start)
         for _ in range(start, last):
             next(iterator)
@@ -315,20 +210,22 @@ def test_training_stops_at_the_step_that_meets_one_too_many(records_copy, tokeni
             next(iterator)
     assert len(log.path.read_text().splitlines()) == 2
     # Allowed, they are lost and no more.
-    allowed = _open(records_copy, tokenizer, **options | {"max_bad_share": 0.3})
+    allowed = open_pipeline(records_copy, tokenizer, **options | {"max_bad_share": 0.3})
     assert len(list(allowed.batches(steps=36))) == 36 and len(allowed.bad) == 2
 
 
 def test_a_log_that_was_cut_in_its_last_line_goes_on(records_copy, tokenizer, tmp_path):
     for clip in ("train_4", "train_3"):
-        _flip(records_copy, clip)
+        flip(records_copy, clip)
     options = dict(layout="single", rows_per_batch=18, max_bad_share=1)
     log = BadRecordLog(tmp_path, process=3)
     assert log.path.name == "bad_records.3.jsonl"
-    _open(records_copy, tokenizer, log=log, **options).batch(0)
+    open_pipeline(records_copy, tokenizer, log=log, **options).batch(0)
     whole = log.path.read_text()
     log.path.write_text(whole[:-30])
-    _open(records_copy, tokenizer, log=BadRecordLog(tmp_path, process=3), **options).batch(0)
+    open_pipeline(records_copy, tokenizer, log=BadRecordLog(tmp_path, process=3), **options).batch(
+        0
+    )
     assert sorted(log.path.read_text().splitlines()) == sorted(whole.splitlines())
     log.path.write_text('{"file": 1}\n')
     with pytest.raises(records.RecordError, match="not a list of bad records"):
@@ -341,7 +238,7 @@ def test_an_index_that_is_not_as_written_is_refused(records_copy, tokenizer):
     content = path.read_bytes()
     path.write_bytes(content.replace(b'"offset":12', b'"offset":13'))
     with pytest.raises(records.UserError, match="its checksum differs from manifest.json"):
-        _open(records_copy, tokenizer, layout="single")
+        open_pipeline(records_copy, tokenizer, layout="single")
     path.unlink()
     with pytest.raises(records.UserError, match="no index of"):
-        _open(records_copy, tokenizer, layout="single")
+        open_pipeline(records_copy, tokenizer, layout="single")

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_bad_records import LAYOUTS, VICTIM, _flip, _open
+from damages import LAYOUTS, VICTIM, flip, open_pipeline
 
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
@@ -63,10 +63,10 @@ def loss_and_gradients(request):
 def test_a_lost_record_is_as_one_without_targets(
     records_dir, records_copy, tokenizer, loss_and_gradients
 ):
-    _flip(records_copy)
+    flip(records_copy)
     options = dict(audio_tokens=AUDIO, rows_per_batch=8, **LAYOUTS["packed"])
-    whole = _open(records_dir, tokenizer, **options)
-    damaged = _open(records_copy, tokenizer, **options)
+    whole = open_pipeline(records_dir, tokenizer, **options)
+    damaged = open_pipeline(records_copy, tokenizer, **options)
     batch, wanted = damaged.batch(0), whole.batch(0)
     assert len(damaged.bad) == 1
     # The truth: real audio and text of the victim, only its labels taken away.
@@ -89,9 +89,9 @@ def test_a_batch_of_nothing_but_lost_records_has_loss_and_gradient_zero(
     records_copy, tokenizer, loss_and_gradients
 ):
     for number in range(7):
-        _flip(records_copy, f"train_{number}")
+        flip(records_copy, f"train_{number}")
     options = dict(audio_tokens=AUDIO, rows_per_batch=8, max_bad_share=1, **LAYOUTS["packed"])
-    pipeline = _open(records_copy, tokenizer, **options)
+    pipeline = open_pipeline(records_copy, tokenizer, **options)
     loss, gradients = loss_and_gradients(pipeline.batch(0))
     assert loss == 0 and all((np.asarray(leaf) == 0).all() for leaf in gradients.values())
     assert len(pipeline.bad) == 7

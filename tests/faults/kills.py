@@ -1,20 +1,17 @@
-"""Guarantees 1 and 2: a run that is killed or asked to stop loses nothing."""
+"""A run that is killed at any instant, and started again, is the run that nobody disturbed."""
 
 import random
 import shutil
 import signal
-from pathlib import Path
 
 from tests.faults.count import Count
-from tests.faults.runs import Result, Zygote, result
+from tests.faults.runs import Lab, result
 
 # Starts after which a run that is killed again and again is let go on to its end.
 _PATIENCE = 6
 
 
-def kill_at_random(
-    zygote: Zygote, folder: Path, *, truth: Result, seconds: float, kills: int, seed: int = 0
-) -> Count:
+def kill_at_random(lab: Lab, *, kills: int, seed: int = 0) -> Count:
     """SIGKILL at random instants of a run's life, the same command again, to its end.
 
     Every third kill waits for a save to begin (a temporary folder) and falls within it. A chain of
@@ -22,10 +19,11 @@ def kill_at_random(
     state, step, and every logged loss.
     """
     count, generator, chain = Count(), random.Random(seed), 0
+    folder, truth, seconds = lab.make_folder("kills"), lab.truth, lab.seconds
     while count.tried < kills:
         run_dir, in_chain = folder / f"killed{chain}", 0
         while True:
-            run = zygote.start(run_dir)
+            run = lab.zygote.start(run_dir)
             if in_chain >= _PATIENCE or count.tried + in_chain >= kills:
                 status = run.end()
                 break

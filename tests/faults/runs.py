@@ -2,27 +2,28 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "stages"))
+for _name in ("stages", "training", "data_pipelines"):
+    sys.path.insert(0, str(ROOT / "tests" / _name))
 
-STEPS = 8
+STEPS, EVERY = 8, 2
+QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SETTINGS = (
     f"--config.steps={STEPS}", "--config.mesh.data=-1", "--config.mesh.fsdp=1",
-    "--config.mesh.tensor=1", "--config.checkpoint.every=2", "--config.checkpoint.keep=2",
+    "--config.mesh.tensor=1", f"--config.checkpoint.every={EVERY}", "--config.checkpoint.keep=2",
     "--config.log.validate_batches=0", "--config.log.tensorboard=false",
 )  # fmt: skip
 
@@ -58,8 +59,6 @@ class Zygote:
         self._place = place
         environment = {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-            "--xla_llvm_disable_expensive_passes=true",
             "JAX_COMPILATION_CACHE_DIR": str(place / "cache"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_DEFAULT_MATMUL_PRECISION": "highest",
@@ -82,13 +81,27 @@ class Zygote:
         self._process.stdin.close()
         self._process.wait()
 
-    def start(self, run_dir: Path, *more: str, env: Mapping[str, str] | None = None) -> "Run":
-        """Begin (or go on with) the run in `run_dir`."""
+    def start(
+        self,
+        run_dir: Path,
+        *more: str,
+        log: Path | None = None,
+        devices: int = 1,
+        inject: tuple[str, str, Any] | None = None,
+    ) -> "Run":
+        """Begin (or go on with) the run in `run_dir`.
+
+        `inject` is a module, a function of it and an argument: called in the new process before
+        training begins.
+        """
         import tiny_stage
 
-        log = run_dir.with_suffix(".log")
+        log = log or run_dir.with_suffix(".log")
         arguments = tiny_stage.arguments(self._place, run_dir, *SETTINGS, *more)
-        self._write({"run": arguments, "log": str(log), "env": dict(env or {})})
+        flags = f"{QUICK_COMPILE} --xla_force_host_platform_device_count={devices}"
+        self._write(
+            {"run": arguments, "log": str(log), "env": {"XLA_FLAGS": flags}, "inject": inject}
+        )
         return Run(zygote=self, pid=self._read()["pid"], folder=run_dir, log=log)
 
     def wait(self, pid: int, *, seconds: float | None) -> int | None:
@@ -135,36 +148,54 @@ class Run:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
-@contextlib.contextmanager
-def prepared(folder: Path | None = None) -> Iterator[tuple[Path, Zygote]]:
-    """A folder with toy weights and records, and a zygote that trains on them."""
-    import tiny_stage
+class Lab:
+    """A place for toy runs: weights and records, a zygote, and what an undisturbed run becomes."""
 
-    temporary = Path(tempfile.mkdtemp(prefix="faults-")) if folder is None else folder
-    try:
-        place = tiny_stage.make_place(temporary / "place")
-        zygote = Zygote(place)
-        try:
-            yield temporary, zygote
-        finally:
-            zygote.close()
-    finally:
-        if folder is None:
-            shutil.rmtree(temporary, ignore_errors=True)
+    def __init__(self, folder: Path):
+        import tiny_stage
 
+        self.folder = folder
+        self.place = tiny_stage.make_place(folder / "place")
+        self.zygote = Zygote(self.place)
 
-def unbroken(zygote: Zygote, folder: Path, *more: str) -> tuple[Result, float]:
-    """The result of a run that nobody disturbed, and how long it took.
+    def __enter__(self) -> "Lab":
+        return self
 
-    A first run fills the compilation cache and is thrown away.
-    """
-    for name in ("warm", "unbroken"):
-        begin = time.monotonic()
-        run = zygote.start(folder / name, *more)
-        status = run.end()
-        if status != 0:
-            raise RuntimeError(f"the undisturbed run ended with {status}:\n{run.said()[-3000:]}")
-    return result(folder / "unbroken"), time.monotonic() - begin
+    def __exit__(self, *_: object) -> None:
+        self.zygote.close()
+
+    @functools.cached_property
+    def _unbroken(self) -> tuple[Result, float]:
+        for name in ("warm", "unbroken"):  # the first fills the compilation cache
+            begin = time.monotonic()
+            run = self.zygote.start(self.folder / name)
+            status = run.end()
+            if status != 0:
+                raise RuntimeError(
+                    f"the undisturbed run ended with {status}:\n{run.said()[-3000:]}"
+                )
+        return result(self.folder / "unbroken"), time.monotonic() - begin
+
+    @property
+    def truth(self) -> Result:
+        """The result of a run that nobody disturbed."""
+        return self._unbroken[0]
+
+    @property
+    def seconds(self) -> float:
+        """How long that took, with programs compiled before."""
+        return self._unbroken[1]
+
+    @property
+    def unbroken(self) -> Path:
+        """The folder of that run."""
+        return self._unbroken and self.folder / "unbroken"
+
+    def make_folder(self, name: str) -> Path:
+        """A new folder for the runs of one guarantee."""
+        folder = self.folder / name
+        folder.mkdir()
+        return folder
 
 
 def result(run_dir: Path) -> Result:

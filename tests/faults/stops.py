@@ -1,19 +1,16 @@
-"""Guarantee 2: a run that is asked to stop saves what it has, and loses no step."""
+"""A run that is asked to stop saves what it has, and loses no step."""
 
 import random
 import shutil
 import signal
-from pathlib import Path
 
 from tests.faults.count import Count
-from tests.faults.runs import Result, Zygote, result
+from tests.faults.runs import Lab, result
 
 RESUME = 75
 
 
-def stop_at_random(
-    zygote: Zygote, folder: Path, *, truth: Result, seconds: float, stops: int, seed: int = 0
-) -> Count:
+def stop_at_random(lab: Lab, *, stops: int, seed: int = 0) -> Count:
     """SIGTERM at random instants; the newest checkpoint is of the last step that was logged.
 
     Every stop is followed by the same command, to the end of the run, which must be the undisturbed
@@ -23,11 +20,12 @@ def stop_at_random(
     from ltu_jax.training.logs import read_rows
 
     count, generator, chain = Count(), random.Random(seed), 0
+    folder, truth, seconds = lab.make_folder("stops"), lab.truth, lab.seconds
     while count.tried < stops:
         run_dir = folder / f"stopped{chain}"
         chain += 1
         while True:
-            run = zygote.start(run_dir)
+            run = lab.zygote.start(run_dir)
             status = run.end(within=generator.uniform(0, seconds))
             if status is None:
                 run.signal(signal.SIGTERM)
@@ -47,7 +45,7 @@ def stop_at_random(
             else:
                 count.add()
             if count.tried >= stops:
-                status = zygote.start(run_dir).end()
+                status = lab.zygote.start(run_dir).end()
                 break
         differing = truth.differences(result(run_dir)) if status == 0 else [f"status {status}"]
         if differing:

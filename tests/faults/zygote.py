@@ -4,10 +4,12 @@ A run of the toy stage computes for a second or two; importing JAX, TensorFlow a
 The zygote imports them, starts no backend, and a run is a fork of it: a process of its own, which
 can be killed like any other.
 
-    stdin:  {"run": [arguments of `ltu_jax.train`], "log": FILE, "env": {...}}   -> {"pid": 7}
+    stdin:  {"run": [arguments of `ltu_jax.train`], "log": FILE, "env": {...},
+             "inject": ["module", "function", argument] or null}  -> {"pid": 7}
             {"wait": 7, "seconds": 1.5}    -> {"status": exit code, negative signal, null: still on}
 """
 
+import importlib
 import json
 import os
 import select
@@ -23,21 +25,22 @@ def serve() -> None:
     import_everything()
     _say({"ready": True})
     children: dict[int, int] = {}
+    ended: dict[int, int] = {}
     for line in sys.stdin:
         request = json.loads(line)
         if "run" in request:
             pid = _fork(request)
             children[pid] = os.pidfd_open(pid)
             _say({"pid": pid})
-        else:
-            pid = request["wait"]
+            continue
+        pid = request["wait"]
+        if pid in children:
             select.select([children[pid]], [], [], request.get("seconds"))
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
                 os.close(children.pop(pid))
-                _say({"status": os.waitstatus_to_exitcode(status)})
-            else:
-                _say({"status": None})
+                ended[pid] = os.waitstatus_to_exitcode(status)
+        _say({"status": ended.get(pid)})
 
 
 def import_everything() -> None:
@@ -67,6 +70,9 @@ def _fork(request: dict) -> int:
     from ltu_jax.core import errors
 
     status = 1
+    if request.get("inject"):
+        module, function, argument = request["inject"]
+        getattr(importlib.import_module(module), function)(argument)
     try:
         errors.main(lambda: train.main(request["run"]))
     except SystemExit as end:

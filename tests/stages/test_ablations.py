@@ -67,10 +67,11 @@ def test_an_ablation_is_trained_on_its_datasets(place, name, capsys):
 
 
 def test_a_run_is_not_continued_on_other_datasets(place, tmp_path):
-    everything = {"data": {"tasks": "all", "datasets": ["all"]}}
+    guards = {"spike_sigma": 0.0, "spike_window": 128}
+    everything = {"data": {"tasks": "all", "datasets": ["all"]}, "guards": guards}
     before = {"data": {"tasks": "all"}}  # a run of before there was the key
     refuse_other_config(before, everything, run_dir=tmp_path)
-    audio = {"data": {"tasks": "all", "datasets": ["audio"]}}
+    audio = {"data": {"tasks": "all", "datasets": ["audio"]}, "guards": guards}
     for saved in (before, everything):
         with pytest.raises(UserError, match=r"data.datasets: \['all'\] -> \['audio'\]"):
             refuse_other_config(saved, audio, run_dir=tmp_path)

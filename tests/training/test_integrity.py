@@ -18,6 +18,7 @@ from ltu_jax.training import checkpoint, integrity, recovery
 from ltu_jax.training.checkpoint import CheckpointError
 from ltu_jax.training.integrity import Damaged
 from ltu_jax.training.state import TrainState
+from tests.faults.damage import DAMAGES, delete, flip, names, truncate
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "stages"))
@@ -52,42 +53,7 @@ def copy(run, place):
     return shutil.copytree(run, place / "run")
 
 
-def names(folder) -> list[str]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path.relative_to(folder).as_posix() for path in found)
-
-
-def flip(path, rng):
-    content = bytearray(path.read_bytes())
-    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-    path.write_bytes(content)
-
-
-def zero(path, rng):
-    content = bytearray(path.read_bytes())
-    start = rng.randrange(max(1, len(content) - 4096))
-    block = bytes(min(4096, len(content) - start))
-    content[start : start + len(block)] = block
-    path.write_bytes(content)
-
-
-def truncate(path, rng):
-    os.truncate(path, rng.randrange(path.stat().st_size))
-
-
-def empty(path, rng):
-    del rng
-    os.truncate(path, 0)
-
-
-def delete(path, rng):
-    del rng
-    path.unlink()
-
-
-@pytest.mark.parametrize(
-    "damage", [flip, zero, truncate, empty, delete], ids=lambda it: it.__name__
-)
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda it: it.__name__)
 def test_damage_to_any_file_is_found_and_the_step_before_goes_on(run, tmp_path, damage, capfd):
     listed, rng = names(run / "checkpoints" / "5"), random.Random(0)
     assert {"metadata.json", "metadata.json.sha256"} < set(listed) and len(listed) > 20

@@ -1,0 +1,72 @@
+"""Break training in every way that is promised to be harmless, and count how often it was.
+
+    python -m tests.faults --report [--long] [--only NAME ...] [--json FILE]
+
+Runs of a toy stage are killed, stopped, and robbed of their disk; checkpoints, records and numbers
+are damaged. The short form is part of the test suite; the long form is for a release. Exit status
+1 when a trial failed.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from tests.faults.guarantees import GUARANTEES
+from tests.faults.runs import Lab
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--report", action="store_true", required=True, help="try, and count")
+    parser.add_argument("--long", action="store_true", help="the number of trials of a release")
+    parser.add_argument("--only", nargs="+", choices=GUARANTEES, metavar="NAME",
+                        help=f"of {', '.join(GUARANTEES)}")  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts there as well")
+    given = parser.parse_args()
+    counted, failures, begun = {}, [], time.monotonic()
+    print(f"{'guarantee':18} {'tried':>6} {'passed':>6} {'seconds':>8}  what is promised")
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder, Lab(Path(folder)) as lab:
+        for name in given.only or GUARANTEES:
+            guarantee, start = GUARANTEES[name], time.monotonic()
+            count = guarantee.attempt(lab, guarantee.long if given.long else guarantee.short)
+            counted[name] = count.to_json()
+            failures += [f"{name}: {failure}" for failure in count.failures]
+            print(
+                f"{name:18} {count.tried:6} {count.passed:6} {time.monotonic() - start:8.0f}  "
+                f"{guarantee.promise}",
+                flush=True,
+            )
+            if given.json:
+                _write(given.json, counted, long=given.long, seconds=time.monotonic() - begun)
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _write(path: Path, counted: dict, *, long: bool, seconds: float) -> None:
+    content = {
+        "guarantees": counted,
+        "form": "long" if long else "short",
+        "date": datetime.date.today().isoformat(),
+        "hardware": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "seconds": round(seconds),
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

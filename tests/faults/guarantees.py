@@ -1,0 +1,63 @@
+"""What is promised, how it is tried, and how often in the suite and in the long form."""
+
+import dataclasses
+from collections.abc import Callable
+
+from tests.faults.count import Count
+from tests.faults.damage import damage_checkpoints
+from tests.faults.disks import lose_the_disk
+from tests.faults.kills import kill_at_random
+from tests.faults.numbers import spoil_batches
+from tests.faults.runs import Lab
+from tests.faults.shards import damage_records
+from tests.faults.stops import stop_at_random
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Guarantee:
+    """A promise, and what tries it: `attempt(lab, trials)`."""
+
+    promise: str
+    attempt: Callable[[Lab, int], Count]
+    short: int
+    long: int
+
+
+GUARANTEES = {
+    "kill": Guarantee(
+        promise="kill -9 at any instant, the same command again: the same bits",
+        attempt=lambda lab, trials: kill_at_random(lab, kills=trials),
+        short=20,
+        long=100,
+    ),
+    "stop": Guarantee(
+        promise="SIGTERM at any instant: saved, no step lost",
+        attempt=lambda lab, trials: stop_at_random(lab, stops=trials),
+        short=4,
+        long=50,
+    ),
+    "checkpoint_damage": Guarantee(
+        promise="damage to any file of a checkpoint is found; the step before goes on",
+        attempt=lambda lab, trials: damage_checkpoints(lab, trials=trials),
+        short=12,
+        long=240,
+    ),
+    "disk": Guarantee(
+        promise="full or read-only disk: an error at once, the last checkpoint kept",
+        attempt=lambda lab, trials: lose_the_disk(lab, trials=trials),
+        short=2,
+        long=20,
+    ),
+    "bad_records": Guarantee(
+        promise="a damaged record costs itself, counted, and no more",
+        attempt=lambda lab, trials: damage_records(lab, trials=trials),
+        short=20,
+        long=100,
+    ),
+    "bad_numbers": Guarantee(
+        promise="a step that is not finite changes no bit and is counted",
+        attempt=lambda lab, trials: spoil_batches(lab, trials=trials),
+        short=100,
+        long=500,
+    ),
+}
