@@ -3,13 +3,16 @@
 import dataclasses
 from collections.abc import Callable
 
+from tests.faults.bad_numbers import spoil_batches
 from tests.faults.count import Count
 from tests.faults.damage import damage_checkpoints
+from tests.faults.devices import change_devices
 from tests.faults.disks import lose_the_disk
+from tests.faults.hosts import disagree
 from tests.faults.kills import kill_at_random
-from tests.faults.numbers import spoil_batches
 from tests.faults.runs import Lab
 from tests.faults.shards import damage_records
+from tests.faults.stalls import stand_still
 from tests.faults.stops import stop_at_random
 
 
@@ -59,5 +62,23 @@ GUARANTEES = {
         attempt=lambda lab, trials: spoil_batches(lab, trials=trials),
         short=100,
         long=500,
+    ),
+    "other_devices": Guarantee(
+        promise="on 1, 2, 4 or 8 devices a run goes on with the same rows and losses",
+        attempt=lambda lab, trials: change_devices(lab, trials=trials),
+        short=2,
+        long=16,
+    ),
+    "hosts": Guarantee(
+        promise="two processes that differ are stopped before the next step",
+        attempt=lambda lab, trials: disagree(lab, trials=trials),
+        short=4,
+        long=24,
+    ),
+    "stall": Guarantee(
+        promise="no step in ten times the usual time: stacks, exit status 70; no false alarm",
+        attempt=lambda lab, trials: stand_still(lab, trials=trials),
+        short=2,
+        long=40,
     ),
 }
