@@ -1,12 +1,14 @@
 """Damage to a file of a checkpoint is found, and the newest good step goes on."""
 
+import contextlib
+import io
 import os
 import random
 import shutil
 from pathlib import Path
 
 from tests.faults.count import Count
-from tests.faults.runs import STEPS, Lab, result
+from tests.faults.runs import EVERY, STEPS, Lab, result
 
 # Of the trials, so many are trained on to the end, spread over all.
 _TO_THE_END = 20
@@ -87,8 +89,11 @@ def damage_checkpoints(lab: Lab, *, trials: int, seed: int = 0) -> Count:
             if f"{newest} is damaged: " not in told:
                 wrong = wrong or f"nothing was said: {told[-600:]}"
         else:
-            good = recovery.newest_good(run_dir)
-            wrong = "" if good == STEPS - 2 else f"the newest good step is {good}"
+            with contextlib.redirect_stderr(io.StringIO()) as said:
+                good = recovery.newest_good(run_dir)
+            wrong = "" if good == STEPS - EVERY else f"the newest good step is {good}"
+            if f"{newest} is damaged: " not in said.getvalue():
+                wrong = wrong or f"nothing was said: {said.getvalue()}"
         if not (run_dir / "checkpoints" / f"{newest}.damaged-1").is_dir():
             wrong = wrong or "it was not set aside"
         count.add(failed=f"{where}: {wrong}" if wrong else None)

@@ -3,11 +3,13 @@
 import dataclasses
 from collections.abc import Callable
 
+from tests.faults.accounting import account_for_time
 from tests.faults.bad_numbers import spoil_batches
 from tests.faults.count import Count
 from tests.faults.damage import damage_checkpoints
 from tests.faults.devices import change_devices
 from tests.faults.disks import lose_the_disk
+from tests.faults.fuzz import mutate_samples
 from tests.faults.hosts import disagree
 from tests.faults.kills import kill_at_random
 from tests.faults.runs import Lab
@@ -57,6 +59,12 @@ GUARANTEES = {
         short=20,
         long=100,
     ),
+    "bad_samples": Guarantee(
+        promise="mutated rows, audio and records: valid, or refused by name; no zeros invented",
+        attempt=lambda lab, trials: mutate_samples(lab, trials=trials),
+        short=1000,
+        long=1000,
+    ),
     "bad_numbers": Guarantee(
         promise="a step that is not finite changes no bit and is counted",
         attempt=lambda lab, trials: spoil_batches(lab, trials=trials),
@@ -74,6 +82,12 @@ GUARANTEES = {
         attempt=lambda lab, trials: disagree(lab, trials=trials),
         short=4,
         long=24,
+    ),
+    "goodput": Guarantee(
+        promise="where the time went is told; a killed run is at work within a minute",
+        attempt=lambda lab, trials: account_for_time(lab, trials=trials),
+        short=2,
+        long=20,
     ),
     "stall": Guarantee(
         promise="no step in ten times the usual time: stacks, exit status 70; no false alarm",

@@ -1,22 +1,30 @@
-"""1,000 mutations of rows, audio files and records: each accepted as valid or refused by name."""
+"""Mutated rows, audio files and records: each accepted as valid or refused by name.
+
+Nothing crashes, and no zeros are invented in place of sound.
+"""
 
 import io
 import json
+import os
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import records_corpus
 import soundfile
 
-from data_pipelines import examples, manifests, mp3_frames, official_rows
+from data_pipelines import examples, manifests, official_rows
 from data_pipelines.data_config import DataConfig
 from data_pipelines.record_builder import to_flac
 from data_pipelines.rows import heard, pair_columns
 from data_pipelines.schema import OFFICIAL_FIELDS, RecordError
 from data_pipelines.token_lengths import pair_tokens
 from ltu_jax.preprocessing import audio
+from ltu_jax.preprocessing.text import load_tokenizer
+from tests.faults.count import Count
+from tests.faults.runs import ROOT, Lab
 
-ROWS, FILES, RECORDS = 400, 400, 200
 RATE = 16000
 ROW = {
     "instruction": "What is heard?", "input": "Hello there.", "audio_id": "a.wav",
@@ -33,11 +41,18 @@ VALUES = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fuzz")
-    soundfile.write(folder / "a.wav", records_corpus.samples(1, seconds=0.4), RATE)
-    return folder
+def mutate_samples(lab: Lab, *, trials: int) -> Count:
+    """Two in five trials are rows of a manifest, two are audio files, one is a stored record."""
+    count = Count()
+    shares = {_rows: 2 * trials // 5, _files: 2 * trials // 5, _records: trials // 5}
+    for mutate, share in shares.items():
+        try:
+            mutate(lab.make_folder(f"fuzz{mutate.__name__}"), share)
+        except AssertionError as error:
+            count.add(share, failed=str(error))
+        else:
+            count.add(share)
+    return count
 
 
 def _row_text(rng) -> bytes:
@@ -61,10 +76,12 @@ def _row_text(rng) -> bytes:
     return line
 
 
-def test_a_mutated_row_is_valid_or_refused_by_name(root, tokenizer):
+def _rows(root: Path, trials: int) -> None:
+    soundfile.write(root / "a.wav", records_corpus.samples(1, seconds=0.4), RATE)
+    tokenizer = load_tokenizer(ROOT / "tests" / "golden" / "text_cases" / "spm320.model")
     rng = np.random.default_rng(6)
     accepted, refused = 0, 0
-    for number in range(ROWS):
+    for number in range(trials):
         line = _row_text(rng)
         as_list = number % 2
         path = root / f"m{number}.json{'' if as_list else 'l'}"
@@ -102,8 +119,8 @@ def test_a_mutated_row_is_valid_or_refused_by_name(root, tokenizer):
                 ids = columns["input_ids"]
                 assert 2 <= len(ids) <= CONFIG.cutoff
                 assert ids.min() >= 0 and ids.max() < tokenizer.vocab_size
-    assert accepted + refused == ROWS
-    assert accepted >= 40 and refused >= 200
+    assert accepted + refused == trials
+    assert accepted >= trials // 10 and refused >= trials // 2
 
 
 def _mutated(rng, content: bytes) -> bytes:
@@ -151,12 +168,13 @@ def _longest_silence(samples: np.ndarray) -> int:
     return int(np.diff(edges)[::2].max(initial=0))
 
 
-def test_a_mutated_audio_file_is_decoded_as_it_is_or_refused_by_name(monkeypatch):
-    monkeypatch.setenv("PATH", "/nonexistent")  # with or without ffmpeg
+@mock.patch.dict(os.environ, PATH="/nonexistent")  # with or without ffmpeg
+def _files(root: Path, trials: int) -> None:
+    del root
     rng = np.random.default_rng(7)
     originals = _originals()
     accepted = refused = 0
-    for number in range(FILES):
+    for number in range(trials):
         content = _mutated(rng, originals[number % len(originals)])
         name = f"file {number}"
         try:
@@ -186,34 +204,8 @@ def test_a_mutated_audio_file_is_decoded_as_it_is_or_refused_by_name(monkeypatch
         )  # fmt: skip
         values = heard(record, CONFIG, shape=(1000, 80), where=name)
         assert values.dtype == np.float32 and np.isfinite(values).all()
-    assert accepted + refused == FILES
-    assert accepted >= 60 and refused >= 100
-
-
-def test_an_mp3_whose_chain_of_frames_breaks_is_refused():
-    """Frames as libmpg123's own encoder wrote them, whole, cut between frames, and broken."""
-    for rate, sound in ((RATE, 1), (44100, 2)):
-        file = io.BytesIO()
-        samples = records_corpus.samples(sound, seconds=2)
-        soundfile.write(file, samples, rate, format="MP3", bitrate_mode="VARIABLE")
-        content = file.getvalue()
-        offsets = [0]
-        while offsets[-1] < len(content):
-            offsets.append(offsets[-1] + mp3_frames.frame_length(content, offsets[-1]))
-        assert offsets[-1] == len(content) and len(offsets) > 25  # the chain ends with the file
-        tagged = b"ID3\x04\0\0\0\0\1\2" + bytes(130) + content + b"TAG" + bytes(125)
-        for whole in (content, tagged, content[: offsets[-3]], content + bytes(999)):
-            assert mp3_frames.problem(whole) is None
-        start = offsets[9]
-        for broken in (
-            content[:start] + content[start + 7 :],
-            content[:start] + b"\xff" * 3 + content[start:],
-            content[:start] + bytes(300) + content[start + 300 :],
-            content[: start + 1] + bytes([content[start + 1] ^ 8]) + content[start + 2 :],
-        ):
-            with pytest.raises(RecordError, match=r"clip: .*|damaged MP3: its frames break off"):
-                to_flac(broken, where="clip")
-            assert f"at byte {start} " in mp3_frames.problem(broken)
+    assert accepted + refused == trials
+    assert accepted >= 3 * trials // 20 and refused >= trials // 4
 
 
 def _example() -> bytes:
@@ -263,12 +255,13 @@ def _changed_field(rng, content: bytes) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def test_a_mutated_record_is_valid_or_refused_by_name():
+def _records(root: Path, trials: int) -> None:
     """Behind a checksum that fits, as of a writer that went wrong."""
+    del root
     rng = np.random.default_rng(8)
     whole = _example()
     accepted = refused = 0
-    for number in range(RECORDS):
+    for number in range(trials):
         name = f"record {number}"
         content = (_mutated if number % 2 else _changed_field)(rng, whole)
         try:
@@ -283,5 +276,5 @@ def test_a_mutated_record_is_valid_or_refused_by_name():
         assert record.pairs == () or all(pair.output.strip() for pair in record.pairs)
         samples = audio.load_audio(record.audio).samples
         assert record.seconds == pytest.approx(len(samples) / RATE, abs=0.02)
-    assert accepted + refused == RECORDS
-    assert accepted >= 20 and refused >= 100
+    assert accepted + refused == trials
+    assert accepted >= trials // 10 and refused >= trials // 2
