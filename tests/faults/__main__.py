@@ -3,8 +3,8 @@
     python -m tests.faults --report [--long] [--only NAME ...] [--json FILE]
 
 Runs of a toy stage are killed, stopped, and robbed of their disk; checkpoints, records and numbers
-are damaged. The short form is part of the test suite; the long form is for a release. Exit status
-1 when a trial failed.
+are damaged. The short form is part of the test suite; the long form is for a release. With --only
+the other counts of FILE stay. Exit status 1 when a trial failed.
 """
 
 import argparse
@@ -37,7 +37,13 @@ def main() -> int:
                         help=f"of {', '.join(GUARANTEES)}")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts there as well")
     given = parser.parse_args()
-    counted, failures, begun = {}, [], time.monotonic()
+    form, failures, spent, begun = "long" if given.long else "short", [], 0, time.monotonic()
+    counted: dict[str, dict[str, int]] = {}
+    if given.only and given.json and given.json.exists():
+        before = json.loads(given.json.read_text())
+        if before["form"] != form:
+            parser.error(f"{given.json} is of the {before['form']} form; name another file")
+        counted, spent = before["guarantees"], before["seconds"]
     print(f"{'guarantee':18} {'tried':>6} {'passed':>6} {'seconds':>8}  what is promised")
     with tempfile.TemporaryDirectory(prefix="faults-") as folder, Lab(Path(folder)) as lab:
         for name in given.only or GUARANTEES:
@@ -51,16 +57,16 @@ def main() -> int:
                 flush=True,
             )
             if given.json:
-                _write(given.json, counted, long=given.long, seconds=time.monotonic() - begun)
+                _write(given.json, counted, form=form, seconds=spent + time.monotonic() - begun)
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0
 
 
-def _write(path: Path, counted: dict, *, long: bool, seconds: float) -> None:
+def _write(path: Path, counted: dict, *, form: str, seconds: float) -> None:
     content = {
         "guarantees": counted,
-        "form": "long" if long else "short",
+        "form": form,
         "date": datetime.date.today().isoformat(),
         "hardware": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         "seconds": round(seconds),
