@@ -69,7 +69,7 @@ class Saver:
             elif self._pending is not None:
                 step, written = self._pending
                 if failure := written.exception():
-                    _write_line(f"error: {checkpoint.not_written(self._folder(step), failure)}")
+                    _write_line(f"besides, {checkpoint.not_written(self._folder(step), failure)}")
 
     @property
     def signal(self) -> int:
