@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from ltu_jax.training.state import TrainState, state_shardings
 FOLDER = "checkpoints"
 KINDS = ("ltu-as-checkpoint", "tagger-checkpoint")
 UNFINISHED = ".tmp-"  # how names begin that do not count
+_LOOKS, _PAUSE = 10, 0.05  # when half of a checkpoint is deleted; seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,9 +151,12 @@ def _removed_after(temporary: Path) -> Iterator[None]:
     """Leave no half of a checkpoint that could not be written: its room may be needed."""
     try:
         yield
-    finally:
+    except BaseException:
         if is_main():
-            shutil.rmtree(temporary, ignore_errors=True)
+            for _ in range(_LOOKS):  # TensorStore's threads may still be creating files in it
+                shutil.rmtree(temporary, ignore_errors=True)
+                time.sleep(_PAUSE)
+        raise
 
 
 @contextlib.contextmanager
