@@ -104,9 +104,9 @@ def _saved(run_dir: Path) -> bool:
 
 
 def _judge(status: int, told: str, *, run_dir: Path, good: int | None) -> str:
-    errors = [line for line in told.splitlines() if line.startswith("error: ")]
-    # Threads of Orbax may have printed stacks before; the last line is ours.
-    if status != _WRONG_INPUT or len(errors) != 1 or told.splitlines()[-1] != errors[0]:
+    # Threads of Orbax may print stacks of their own, even into the middle of our line.
+    errors = re.findall(r"error: (/.*)", told)
+    if status != _WRONG_INPUT or len(errors) != 1:
         return f"ended with {status}: {told[-900:]}"
     if str(run_dir) not in errors[0]:
         return f"no file of the run is named: {errors[0]}"
