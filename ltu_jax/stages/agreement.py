@@ -70,6 +70,7 @@ def agree_on_files(stage: Stage) -> None:
             f"{settings.data.records}/{MANIFEST}": sha256_file(
                 Path(settings.data.records) / MANIFEST
             )[:_HEX],
+            "order of the data": stage.pipeline.order_fingerprint()[:_HEX],
             "config.weights.whisper": bases.whisper.sha256[:_HEX],
         }
         if bases.llama is not None:

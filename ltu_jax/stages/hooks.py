@@ -1,13 +1,15 @@
 """What a stage looks at besides its loss: validation, sample answers, clips to listen to."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from data_pipelines.input_pipeline import InputPipeline
+from data_pipelines.rows import Example
+from data_pipelines.schema import RecordError
 from ltu_jax.core.distributed import host_batch_to_global
 from ltu_jax.core.sharding import batch_sharding, param_shardings, replicated
 from ltu_jax.core.trees import Params, merge
@@ -54,8 +56,9 @@ def samples(
 ) -> Callable[[TrainState], None] | None:
     """Answers to the first held-out questions, as text in the log and in TensorBoard.
 
-    The clips they are about are put into TensorBoard the first time. None when log.samples is 0
-    or several processes train (answers would need all of them to generate in step).
+    The clips they are about are put into TensorBoard the first time. A row whose record is damaged
+    is left out, with the reason in the log. None when log.samples is 0 or several processes train
+    (answers would need all of them to generate in step).
     """
     settings = stage.settings
     if settings.log.samples == 0 or settings.stage == "tagging" or jax.process_count() > 1:
@@ -69,11 +72,16 @@ def samples(
     def show(state: TrainState) -> None:
         from ltu_jax.generation.generate import generate, left_pad
 
-        rows = [pipeline.row(place) for place in places]
-        prompts, answers = zip(*(_question_and_answer(row) for row in rows), strict=True)
+        rows, lost = _readable(pipeline, places)
+        if log is not None and lost:
+            log.row(int(state.step), {"samples_lost": lost})
+        if not rows:
+            return
+        made = list(rows.values())
+        prompts, answers = zip(*map(_question_and_answer, made), strict=True)
         ids, mask = left_pad(prompts)
-        name = "features" if "features" in rows[0] else "log_mel"
-        batch = {name: np.stack([row[name] for row in rows])}
+        name = "features" if "features" in made[0] else "log_mel"
+        batch = {name: np.stack([row[name] for row in made])}
         tokenizer = stage.bases.tokenizer
         generated = generate(
             stage.fns,
@@ -86,7 +94,7 @@ def samples(
             sampling=None,
         )
         step, lines, shown = int(state.step), [], []
-        for index, place in enumerate(places):
+        for index, place in enumerate(rows):
             ((clip, _),) = pipeline.contents(place)
             texts = {
                 "clip": clip,
@@ -154,7 +162,18 @@ def _question_and_answer(row: dict[str, np.ndarray]) -> tuple[list[int], list[in
     return row["input_ids"][~answered].tolist(), row["input_ids"][answered].tolist()
 
 
+def _readable(
+    pipeline: InputPipeline, places: Sequence[int]
+) -> tuple[dict[int, Example], list[str]]:
+    """The rows at these places, and why those that are not there could not be read."""
+    rows, lost = {}, []
+    for place in places:
+        try:
+            rows[place] = pipeline.row(place)
+        except RecordError as error:
+            lost.append(str(error))
+    return rows, lost
+
+
 def _samples_of(pipeline: InputPipeline, clip: str) -> np.ndarray:
-    store = pipeline.store
-    number = next(i for i, entry in enumerate(store.entries) if entry.clip_id == clip)
-    return audio.load_audio(store.read(number).audio).samples
+    return audio.load_audio(pipeline.store.read(pipeline.store.find(clip)).audio).samples

@@ -151,12 +151,17 @@ def _removed_after(temporary: Path) -> Iterator[None]:
     """Leave no half of a checkpoint that could not be written: its room may be needed."""
     try:
         yield
-    except BaseException:
+    finally:
         if is_main():
-            for _ in range(_LOOKS):  # TensorStore's threads may still be creating files in it
-                shutil.rmtree(temporary, ignore_errors=True)
-                time.sleep(_PAUSE)
-        raise
+            _delete(temporary)
+
+
+def _delete(temporary: Path) -> None:
+    for _ in range(_LOOKS):  # TensorStore's threads may still be creating files in it
+        if not temporary.exists():
+            return
+        shutil.rmtree(temporary, ignore_errors=True)
+        time.sleep(_PAUSE)
 
 
 @contextlib.contextmanager

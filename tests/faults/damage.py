@@ -75,11 +75,10 @@ def damage_checkpoints(lab: Lab, *, trials: int, seed: int = 0) -> Count:
         run_dir = shutil.copytree(lab.unbroken, folder / f"run{count.tried}")
         target = run_dir / "checkpoints" / str(newest) / name
         before = target.read_bytes()
-        while not target.exists() or target.read_bytes() == before:  # zeros may be zeros already
+        damage(target, rng)
+        if target.exists() and target.read_bytes() == before:  # zeros may be zeros already
+            damage = flip
             damage(target, rng)
-            if not target.exists() or not target.stat().st_size:
-                break
-            damage = flip if target.read_bytes() == before else damage
         where = f"{damage.__name__} of {name}"
         if count.tried % max(1, trials // _TO_THE_END) == 0:
             run = lab.zygote.start(run_dir)

@@ -40,6 +40,9 @@ def disagree(kind, begun):
 
     def prepare(stage, *, resume):
         prepared = REAL[0](stage, resume=resume)
+        if kind == "rows":
+            contents = stage.pipeline.contents
+            stage.pipeline.contents = lambda row: contents(row + jax.process_index())
         state = own_way(prepared.state) if kind == "parameter" else prepared.state
 
         def step_fn(state, *others):

@@ -4,6 +4,7 @@ import contextlib
 import random
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.faults.count import Count
 from tests.faults.runs import EVERY, Lab, result
 
 _MEGABYTES = 40
+_LOOKS = 2000
 _WRONG_INPUT = 2
 
 
@@ -39,12 +41,21 @@ def small_disk(place: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Nothing below a folder can be created, changed or deleted; files that are open stay so."""
+    """Nothing below a folder can be created, changed or deleted; files that are open stay so.
+
+    Raises:
+        NoRights: the folder stays writable.
+    """
     subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
     try:
         command = ["mount", "-o", "remount,bind,ro", str(folder)]
-        while subprocess.run(command, capture_output=True).returncode:
-            pass  # busy while a file is open for writing
+        for _ in range(_LOOKS):  # busy while a file is open for writing
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode == 0:
+                break
+            time.sleep(0.001)
+        else:
+            raise NoRights(done.stderr.strip())
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)

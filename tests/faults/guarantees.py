@@ -80,7 +80,7 @@ GUARANTEES = {
     "hosts": Guarantee(
         promise="two processes that differ are stopped before the next step",
         attempt=lambda lab, trials: disagree(lab, trials=trials),
-        short=4,
+        short=5,
         long=24,
     ),
     "goodput": Guarantee(

@@ -12,8 +12,10 @@ _KINDS = {
                   "audio_proj.bias, on process 1 other than on the first device that holds them"),
     "later": (2, "trained parameters are not the same on all devices after 2 steps: "
               "audio_proj.bias, on process 1 other than on the first device that holds them"),
-    "order": (0, r"the 2 processes of this run differ: rows of the next step is \w{16} on process "
+    "order": (0, r"the 2 processes of this run differ: order of the data is \w{16} on process "
               r"0 and \w{16} on process 1; "),
+    "rows": (0, r"the 2 processes of this run differ: rows of the next step is \w{16} on process "
+             r"0 and \w{16} on process 1; "),
 }  # fmt: skip
 _CONFIG = (
     "error: the 2 processes of this run differ: stage3: config.optimizer.learning_rate is "
@@ -24,7 +26,7 @@ _ONE_IN = 4
 
 
 def disagree(lab: Lab, *, trials: int) -> Count:
-    """One bit of a parameter at the start or after two steps, another order, another config.
+    """One bit of a parameter at the start or after two steps, order, rows or a config of its own.
 
     Passes when both processes end with the same message, which names what differs, before the next
     step and without a checkpoint.

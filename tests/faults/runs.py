@@ -20,7 +20,6 @@ for _name in ("stages", "training", "data_pipelines"):
     sys.path.insert(0, str(ROOT / "tests" / _name))
 
 STEPS, EVERY = 8, 2
-QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SETTINGS = (
     f"--config.steps={STEPS}", "--config.mesh.data=-1", "--config.mesh.fsdp=1",
     "--config.mesh.tensor=1", f"--config.checkpoint.every={EVERY}", "--config.checkpoint.keep=2",
@@ -56,19 +55,13 @@ class Zygote:
     """Starts runs by forking one prepared process; see `zygote.py`."""
 
     def __init__(self, place: Path):
+        import tiny_stage
+
         self._place = place
-        environment = {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(place / "cache"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_DEFAULT_MATMUL_PRECISION": "highest",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "PYTHONPATH": str(ROOT),
-        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.zygote"],
             cwd=ROOT,
-            env={**os.environ, **environment},
+            env=tiny_stage.environment(devices=1, cache=place / "cache"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -98,10 +91,8 @@ class Zygote:
 
         log = log or run_dir.with_suffix(".log")
         arguments = tiny_stage.arguments(self._place, run_dir, *SETTINGS, *more)
-        flags = f"{QUICK_COMPILE} --xla_force_host_platform_device_count={devices}"
-        self._write(
-            {"run": arguments, "log": str(log), "env": {"XLA_FLAGS": flags}, "inject": inject}
-        )
+        environment = tiny_stage.environment(devices=devices, cache=self._place / "cache")
+        self._write({"run": arguments, "log": str(log), "env": environment, "inject": inject})
         return Run(zygote=self, pid=self._read()["pid"], folder=run_dir, log=log)
 
     def wait(self, pid: int, *, seconds: float | None) -> int | None:

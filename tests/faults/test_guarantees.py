@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.faults.disks import NoRights
 from tests.faults.guarantees import GUARANTEES
 from tests.faults.runs import Lab
 
@@ -16,8 +17,6 @@ def lab(tmp_path_factory):
 
 @pytest.mark.parametrize("name", GUARANTEES)
 def test_guarantee(lab, name):
-    from tests.faults.disks import NoRights
-
     guarantee = GUARANTEES[name]
     try:
         count = guarantee.attempt(lab, guarantee.short)

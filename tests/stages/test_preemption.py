@@ -1,7 +1,6 @@
 """A training process that is told to stop while it saves: nothing is lost, to the bit."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from tiny_stage import QUICK_COMPILE, ROOT, arguments, make_place
+from tiny_stage import ROOT, arguments, environment, make_place
 
 from ltu_jax.train import RESUME
 from ltu_jax.training import checkpoint, recovery
@@ -25,18 +24,10 @@ def place(tmp_path_factory) -> Path:
 
 
 def start(place: Path, run_dir: Path, *command: str) -> subprocess.Popen:
-    own = {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count=4 {QUICK_COMPILE}",
-        "JAX_COMPILATION_CACHE_DIR": str(place / "cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONPATH": str(ROOT),
-    }
     return subprocess.Popen(
         [sys.executable, *command, *arguments(place, run_dir, *STEPS)],
         cwd=ROOT,
-        env={**os.environ, **own},
+        env=environment(devices=4, cache=place / "cache"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -119,21 +119,6 @@ def test_one_process_goes_on_from_a_checkpoint_of_two(one, two, place):
     assert_same_run(train_here(place, of_two), one, steps={3, 4})
 
 
-def test_processes_with_different_configs_stop_with_one_message(place):
-    commands = [
-        [*TRAIN, *arguments(place, place / "never", f"--config.optimizer.learning_rate={rate}")]
-        for rate in (0.5, 0.25)
-    ]
-    for process in processes(*commands, devices=1, cache=place / "cache"):
-        assert process.returncode == 2
-        errors = [line for line in process.stderr.splitlines() if line.startswith("error:")]
-        assert errors == [
-            "error: the 2 processes of this run differ: stage3: config.optimizer.learning_rate is "
-            "0.5 on process 0 and 0.25 on process 1; start the same command on every host"
-        ]
-    assert not (place / "never").exists()
-
-
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -111,6 +111,20 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def environment(*, devices: int, cache: Path) -> dict[str, str]:
+    """Of a process that trains on so many fake devices; compiled programs are kept in `cache`."""
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK_COMPILE}",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
 def processes(
     *commands: list[str], devices: int, cache: Path, seconds: float = 300.0
 ) -> list[subprocess.CompletedProcess]:
@@ -121,13 +135,6 @@ def processes(
     port, started = free_port(), []
     for index, command in enumerate(commands):
         own = {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK_COMPILE}",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_DEFAULT_MATMUL_PRECISION": "highest",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "PYTHONPATH": str(ROOT),
             "LTU_JAX_COORDINATOR": f"localhost:{port}",
             "LTU_JAX_NUM_PROCESSES": str(len(commands)),
             "LTU_JAX_PROCESS_ID": str(index),
@@ -137,7 +144,7 @@ def processes(
             subprocess.Popen(
                 [sys.executable, *command],
                 cwd=ROOT,
-                env={**os.environ, **own},
+                env=environment(devices=devices, cache=cache) | own,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
