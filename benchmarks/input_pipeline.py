@@ -58,6 +58,14 @@ class Setting:
         return f"{self.layout}, {self.features}, {self.threads} thread(s)"
 
 
+def require_tokenizer() -> None:
+    """Raise a `UserError` where the tokenizer is not there yet."""
+    if not TOKENIZER.is_dir():
+        raise errors.UserError(
+            f"no tokenizer in {TOKENIZER}; make it with `python -m ltu_jax.fetch smollm2-135m`"
+        )
+
+
 def make_clip(folder: Path, number: int) -> Clip:
     """A clip of random tones in noise, and questions of random words."""
     rng = np.random.default_rng(number)
@@ -106,7 +114,8 @@ def open_pipeline(records: Path, setting: Setting, *, most_pairs: int, rows: int
         split="train",
         layout=setting.layout,
         cutoff=108,
-        pairs_per_row=most_pairs if setting.layout == "grouped" else 1,
+        pairs_per_clip=most_pairs if setting.layout == "grouped" else 1,
+        clips_per_row=1,
         rows_per_batch=rows,
         train_on="all",
         features=setting.features,
@@ -185,10 +194,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path("build/input_pipeline"))
     parser.add_argument("--out", type=Path, default=alternate.RESULTS, help="folder of the JSON")
     given = parser.parse_args()
-    if not TOKENIZER.is_dir():
-        raise errors.UserError(
-            f"no tokenizer in {TOKENIZER}; make it with `python -m ltu_jax.fetch smollm2-135m`"
-        )
+    require_tokenizer()
     records = given.records or make_records(given.scratch, clips=given.clips)
     found = measure(
         records,

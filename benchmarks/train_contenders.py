@@ -123,9 +123,9 @@ class Ours:
             loss_mean="micro",
         )
         tx = optimizer.make_optimizer(settings, paths=trainable, steps=1_000_000)
-        self._state = state.create_state(trainable, tx, mesh=mesh)
+        self.state = state.create_state(trainable, tx, mesh=mesh)
         self._frozen = jax.device_put(frozen, param_shardings(mesh, frozen))
-        state_shardings = state.state_shardings(self._state, mesh=mesh)
+        state_shardings = state.state_shardings(self.state, mesh=mesh)
         frozen_shardings = param_shardings(mesh, frozen)
         self._step = step.make_train_step(
             loss_fn, tx, mesh=mesh, shardings=(state_shardings, frozen_shardings), accumulation=1
@@ -143,14 +143,14 @@ class Ours:
         last: Mapping[str, Any] = {}
         for batch in batches:
             placed = self._place(batch)
-            self._state, last = self._step(self._state, self._frozen, placed, self._key)
-        jax.block_until_ready(self._state)
+            self.state, last = self._step(self.state, self._frozen, placed, self._key)
+        jax.block_until_ready(self.state)
         return float(last["loss"])
 
     def loss(self, batch: Mapping[str, np.ndarray]) -> float:
         """The loss without dropout and gradient."""
         placed = self._place(batch)
-        return float(self._evaluate(self._state.trainable, self._frozen, placed)["loss"])
+        return float(self._evaluate(self.state.trainable, self._frozen, placed)["loss"])
 
 
 def check_losses(

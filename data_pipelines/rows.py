@@ -95,8 +95,7 @@ def pair_columns(
         expected: tokens that the row was planned with.
 
     Raises:
-        RecordError: a token outside the vocabulary, another number of tokens than planned, or an
-            answer that is no token at all.
+        RecordError: as `check_tokens`.
     """
     tokens = tokenize_pair(
         tokenizer,
@@ -108,6 +107,47 @@ def pair_columns(
     )
     ids = np.asarray(tokens.input_ids, np.int32)
     labels = np.asarray(tokens.labels, np.int32)
+    check_tokens(
+        ids,
+        pair,
+        tokenizer=tokenizer,
+        cutoff=config.cutoff,
+        asked=asked,
+        expected=expected,
+        where=where,
+    )
+    if config.layout != Layout.REFERENCE:
+        labels[0] = IGNORE
+    return {
+        "input_ids": ids,
+        "labels": labels,
+        "segment_ids": np.full(len(ids), segment, np.int32),
+        "positions": config.audio_tokens + np.arange(len(ids), dtype=np.int32),
+        "clip_ids": np.full(len(ids), clip, np.int32),
+    }
+
+
+def check_tokens(
+    ids: np.ndarray,
+    pair: Pair,
+    *,
+    tokenizer: Tokenizer,
+    cutoff: int,
+    asked: int,
+    expected: int,
+    where: str,
+) -> None:
+    """Require of the tokens of a pair, int32 [N], what a step may be given.
+
+    Args:
+        cutoff: most tokens of a pair.
+        asked: tokens of its prompt.
+        expected: tokens that its row was planned with.
+
+    Raises:
+        RecordError: a token outside the vocabulary, another number of tokens, or an answer that is
+            no token at all.
+    """
     if ids.min() < 0 or ids.max() >= tokenizer.vocab_size:
         raise RecordError(
             f"{where}, pair {pair.pair_id!r}: token {ids.max()} is outside the "
@@ -119,20 +159,11 @@ def pair_columns(
             "records changed since: delete the folder 'tokens' beside them"
         )
     answer = ids[asked:]
-    if len(ids) < config.cutoff and (answer == tokenizer.eos_id).all():  # cut ones are counted
+    if len(ids) < cutoff and (answer == tokenizer.eos_id).all():  # cut ones are counted
         raise RecordError(
             f"{where}, pair {pair.pair_id!r}: field 'output' is {pair.output!r}, which is no token "
             "in this vocabulary; give text that says something"
         )
-    if config.layout != Layout.REFERENCE:
-        labels[0] = IGNORE
-    return {
-        "input_ids": ids,
-        "labels": labels,
-        "segment_ids": np.full(len(ids), segment, np.int32),
-        "positions": config.audio_tokens + np.arange(len(ids), dtype=np.int32),
-        "clip_ids": np.full(len(ids), clip, np.int32),
-    }
 
 
 def blank_columns(length: int, *, pad_id: int) -> Example:
