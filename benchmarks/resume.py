@@ -180,8 +180,8 @@ def leave_a_checkpoint(arguments: list[str], *, step: int) -> None:
     """Train one step as if it were step `step`, and stop by SIGTERM, which saves."""
     prepare = run.prepare
 
-    def far(stage: Any, *, resume: bool) -> Any:
-        prepared = prepare(stage, resume=resume)
+    def far(stage: Any, *, saved: Path | None) -> Any:
+        prepared = prepare(stage, saved=saved)
 
         def once(*args: Any) -> Any:
             signal.raise_signal(signal.SIGTERM)

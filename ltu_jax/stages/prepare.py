@@ -1,12 +1,13 @@
 """Everything that a step of a stage is called with, on the devices, and the compiled step."""
 
 import dataclasses
+from pathlib import Path
 
 from ltu_jax.core.distributed import together
 from ltu_jax.core.trees import Params
 from ltu_jax.stages.parts import Stage
 from ltu_jax.stages.program import compile_step, is_adapter, split_parameters, stage_optimizer
-from ltu_jax.stages.start import place_bases, starting_adapter
+from ltu_jax.stages.start import place_bases, saved_adapter, starting_adapter
 from ltu_jax.training.state import TrainState, create_state
 from ltu_jax.training.step import StepFn
 from ltu_jax.weights.bases import place
@@ -23,20 +24,20 @@ class Prepared:
     step_fn: StepFn
 
 
-def prepare(stage: Stage, *, resume: bool) -> Prepared:
+def prepare(stage: Stage, *, saved: Path | None) -> Prepared:
     """Place a stage's parameters and compile its step.
 
     Args:
         stage: the stage.
-        resume: the state will be replaced by one of a checkpoint, so what it starts from is not
-            read.
+        saved: checkpoint to go on from: all of its adapter is taken, also what the stage does not
+            train; `checkpoint.restore` then fills in the optimiser's state. None to start.
 
     Raises:
         AgreedError: a start that is refused.
     """
     settings, mesh = stage.settings, stage.mesh
-    with together(f"{settings.stage} cannot start"):
-        adapter = starting_adapter(stage, resume=resume)
+    with together(f"{settings.stage} cannot {'go on' if saved else 'start'}"):
+        adapter = saved_adapter(stage, saved) if saved else starting_adapter(stage)
     params = {**adapter, **place_bases(stage)}
     trainable, frozen = split_parameters(params, settings)
     tx = stage_optimizer(settings, paths=trainable, steps=stage.steps)

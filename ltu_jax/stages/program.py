@@ -4,10 +4,12 @@
 Nothing here reads weights or data.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +19,7 @@ from jax.sharding import Mesh
 
 from data_pipelines import mixtures
 from data_pipelines.data_config import DataConfig, Layout
+from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import audio_layout, param_shardings
 from ltu_jax.core.trees import Params
 from ltu_jax.models import build
@@ -129,7 +132,8 @@ def split_parameters(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part all parameters of a step into (trainable, frozen); the encoder is always frozen."""
     rest = losses.without(dict(params), WHISPER)
-    trainable, frozen = split_trainable(rest, settings.trainable)
+    with _table("trainable"):
+        trainable, frozen = split_trainable(rest, settings.trainable)
     return trainable, frozen | {
         path: leaf for path, leaf in params.items() if path.startswith(WHISPER)
     }
@@ -139,10 +143,23 @@ def stage_optimizer(
     settings: StageSettings, *, paths: Iterable[str], steps: int
 ) -> optax.GradientTransformation:
     """The optimiser of a stage over exactly the trainable `paths`, for a run of `steps` steps."""
-    tx = make_optimizer(settings.optimizer, paths=paths, steps=steps)
+    with _table("optimizer.group_multipliers"):
+        tx = make_optimizer(settings.optimizer, paths=paths, steps=steps)
     if settings.guards.spike_sigma:
         tx = guards.looking_back(tx, window=settings.guards.spike_window)
     return tx
+
+
+@contextlib.contextmanager
+def _table(key: str) -> Iterator[None]:
+    """Name the config key of a table of rules that does not fit the stage's parameters."""
+    try:
+        yield
+    except (ValueError, re.error) as error:
+        raise UserError(
+            f"config.{key}: {error}; the first pattern that matches a whole path counts, each path "
+            "needs one, and each pattern a path"
+        ) from error
 
 
 def compile_step(

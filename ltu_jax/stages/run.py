@@ -77,7 +77,7 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         if is_main():
             check_room_for(stage, newest=newest or 0)
     clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
-    prepared = prepare(stage, resume=saved is not None)
+    prepared = prepare(stage, saved=saved)
     state, frozen = prepared.state, prepared.frozen
     if saved is not None:
         with clock.within("restore"):

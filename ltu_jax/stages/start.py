@@ -44,7 +44,7 @@ class Found:
     labels: tuple[str, ...] | None
 
 
-def starting_adapter(stage: Stage, *, resume: bool) -> Params:
+def starting_adapter(stage: Stage) -> Params:
     """Initial adapter parameters: random ones, and over them what the stage inherits.
 
     `weights.tltr` (tagging and stage 1) gives the TLTR alone, and in tagging the label head where
@@ -62,7 +62,7 @@ def starting_adapter(stage: Stage, *, resume: bool) -> Params:
     tagging = settings.stage == "tagging"
     tltr = settings.weights.tltr if settings.stage in ("tagging", "stage1") else ""
     source = tltr or settings.init_from
-    if resume or not source and (tagging or settings.allow_random_tltr):
+    if not source and (tagging or settings.allow_random_tltr):
         return adapter
     if not source:
         raise UserError(
@@ -92,6 +92,18 @@ def starting_adapter(stage: Stage, *, resume: bool) -> Params:
             f"{shorten(surplus)}; start from a run of the stage before, with the same model config"
         )
     return {**adapter, **{path: saved[path] for path in shared}}
+
+
+def saved_adapter(stage: Stage, folder: Path) -> Params:
+    """The adapter parameters of one of the stage's own checkpoints, trained and frozen ones.
+
+    Raises:
+        CheckpointError: it has other parameters, or other sizes.
+    """
+    metadata, params = checkpoint.load_adapter(folder, verify=False)
+    shapes = {path: leaf for path, leaf in stage.fns.shapes.items() if is_adapter(path)}
+    checkpoint.check_sizes(metadata["parameters"], shapes, where=folder)
+    return {path: params[path] for path in shapes}
 
 
 @functools.partial(jax.jit, static_argnames=("init", "paths"))

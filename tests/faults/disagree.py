@@ -38,8 +38,8 @@ def own_way(state):
 def disagree(kind, begun):
     """Let `kind` happen in the run that comes."""
 
-    def prepare(stage, *, resume):
-        prepared = REAL[0](stage, resume=resume)
+    def prepare(stage, *, saved):
+        prepared = REAL[0](stage, saved=saved)
         if kind == "rows":
             contents = stage.pipeline.contents
             stage.pipeline.contents = lambda row: contents(row + jax.process_index())

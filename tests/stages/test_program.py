@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
+from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.tltr import TLTRConfig
@@ -162,3 +163,25 @@ def test_pairs_of_a_batch_are_counted_by_their_segments():
         {"log_mel": np.zeros((3, 1)), "segment_ids": segments}, audio_tokens=25, parts=1
     )
     assert (work.clips, work.pairs, work.text_tokens) == (3, 6, 13)
+
+
+@pytest.mark.parametrize(
+    "rules, told",
+    [
+        (((r"tltr\..+", True),), "no rule matches .* audio_proj.bias"),
+        (((r".+", True), (r"tltr\..+", False)), r"1 rules match no parameter: tltr\\.\.\+"),
+        (((r"tltr\.(.+", True),), "missing \\)"),
+    ],
+)
+def test_tables_that_do_not_fit_are_named(rules, told):
+    params = {"tltr.norm.scale": 1, "audio_proj.bias": 2}
+    found = settings("stage3")
+    wrong = dataclasses.replace(found, trainable=rules)
+    with pytest.raises(UserError, match=f"config.trainable: {told}"):
+        program.split_parameters(params, wrong)
+    rates = tuple((pattern, 1.0) for pattern, _ in rules)
+    optimizer = dataclasses.replace(found.optimizer, group_multipliers=rates)
+    with pytest.raises(UserError, match=f"config.optimizer.group_multipliers: {told}"):
+        program.stage_optimizer(
+            dataclasses.replace(found, optimizer=optimizer), paths=params, steps=1
+        )
