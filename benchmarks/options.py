@@ -20,7 +20,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from benchmarks.certificate import processor
 from configs import common
@@ -32,6 +31,7 @@ from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
+from ltu_jax.planning.traced import jaxpr_flops
 from ltu_jax.training import losses
 from ltu_jax.training.optimizer import OptimizerConfig, make_optimizer
 from ltu_jax.training.state import create_state, split_trainable, state_shardings
@@ -69,6 +69,7 @@ OPTIMIZER = OptimizerConfig(
     weight_decay=0.0,
     clip_norm=1.0,
     accumulation=1,
+    loss_mean="micro",
 )
 
 
@@ -91,6 +92,7 @@ OPTIONS = {
     "remat lora": Option(remat="lora"),
     "remat lora_offload": Option(remat="lora_offload"),
     "attention dot_product": Option(attention="dot_product"),
+    "attention blocks": Option(attention="blocks"),
     "base bfloat16": Option(base="bfloat16"),
     "base int8": Option(base="int8"),
     "loss chunk 32": Option(chunk=32),
@@ -99,22 +101,6 @@ OPTIONS = {
     "answers, head at all positions": Option(answers=True, gathered=False),
     "answers, head at targets": Option(answers=True),
 }
-
-
-def product_flops(jaxpr: Jaxpr | ClosedJaxpr) -> int:
-    """Multiplications and additions of all dot products, scans counted times their length."""
-    total = 0
-    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left, out = equation.invars[0].aval, equation.outvars[0].aval
-            total += 2 * out.size * int(np.prod([left.shape[axis] for axis in contracted]))
-        times = equation.params["length"] if equation.primitive.name == "scan" else 1
-        for value in equation.params.values():
-            for part in value if isinstance(value, tuple | list) else [value]:
-                if isinstance(part, Jaxpr | ClosedJaxpr):
-                    total += times * product_flops(part)
-    return total
 
 
 def batch_of(option: Option) -> dict[str, np.ndarray]:
@@ -151,7 +137,11 @@ def contender(option: Option) -> Contender:
     """Compile the step of one option."""
     mesh = make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
     fns = build.ltu_as(
-        MODEL, remat=option.remat, attention=option.attention, int8_base=option.base == "int8"
+        MODEL,
+        remat=option.remat,
+        attention=option.attention,
+        longest_pair=PAIR_TOKENS,
+        int8_base=option.base == "int8",
     )
     params = jax.jit(fns.init)(jax.random.key(0))
     trainable, frozen = split_trainable(params, common.PROJECTION_TLTR_LORA)
@@ -190,7 +180,7 @@ def contender(option: Option) -> Contender:
         "argument_bytes": memory.argument_size_in_bytes,
         "aliased_bytes": memory.alias_size_in_bytes,
         "int8_bytes": sum(leaf.nbytes for leaf in frozen.values() if leaf.dtype == np.int8),
-        "product_flops": product_flops(traced.jaxpr),
+        "product_flops": jaxpr_flops(traced.jaxpr.jaxpr),
         "targets": int((np.asarray(batch[losses.TARGETS]) != losses.IGNORED).sum()),
         "head_positions": int(batch[losses.TARGETS].size),
     }

@@ -196,11 +196,13 @@ def measure(plan: Setup, work: Work, *, records: Path, rounds: int, steps: int) 
         row["percent of a step"] = 100 * row["seconds"] / step
     total = sum(row["percent of a step"] for row in table)
     table.append({"check": "all", "seconds": total * step / 100, "percent of a step": total})
+    at_most = total - found["guard_percent"] + found["guard_percent_95"][1]
     return found | {
         "rows": table,
         "percent": total,
+        "percent_at_most_95": at_most,
         "limit_percent": LIMIT,
-        "within_limit": total < LIMIT,
+        "within_limit": bool(at_most < LIMIT),
         "manifest_seconds": of_manifest,
         "save_seconds": of_save,
     }
@@ -236,7 +238,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = measure(plan, work, records=records, rounds=given.rounds, steps=given.steps)
     print(alternate.table(found["rows"]))
     low, high = found["guard_percent_95"]
-    print(f"guard in the compiled step: 95 % of its median within {low:.2f} to {high:.2f} %")
+    print(
+        f"guard in the compiled step: {low:.2f} to {high:.2f} % (95 % interval of the median), so "
+        f"all checks take at most {found['percent_at_most_95']:.2f} %"
+    )
     about = {"what": "checks of training as a share of a train step", "size": given.size}
     alternate.write("overhead", about | {"dtype": plan.dtype} | found, out=given.out)
 

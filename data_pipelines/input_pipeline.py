@@ -311,6 +311,11 @@ class InputPipeline:
         )
         dataset = dataset.map(load, num_parallel_calls=self.config.workers, deterministic=True)
         dataset = dataset.batch(self._host_rows, drop_remainder=True).prefetch(self.config.prefetch)
+        # Nothing is left to tune, and the tuner's thread would hold up the end of a run for as long
+        # as it happens to sleep, seconds to a minute.
+        fixed = tf.data.Options()
+        fixed.autotune.enabled = False
+        dataset = dataset.with_options(fixed)
         for step, (*columns, came) in enumerate(dataset.as_numpy_iterator(), start=start_step):
             for position in np.asarray(self._positions(step))[came != _WHOLE].tolist():
                 if position in failures:

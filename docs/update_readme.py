@@ -231,6 +231,43 @@ def speed() -> str:
     return "\n".join(found[1:]) or "Not measured yet."
 
 
+def reliability() -> str:
+    """The counts of `python -m tests.faults`, and what checks and resuming cost."""
+    faults, resume, overhead = (
+        MEASURED / f"{name}.json" for name in ("faults", "resume_cpu", "overhead_cpu")
+    )
+    found = []
+    if faults.exists():
+        result = read_json(faults)
+        counts = ", ".join(
+            f"{name} {count['passed']} of {count['tried']}"
+            for name, count in result["guarantees"].items()
+        )
+        found.append(
+            f"- Trials that passed ({result['form']} form, {result['hardware']}, "
+            f"{result['date']}, `python -m tests.faults --report --long`): {counts}."
+        )
+    if resume.exists():
+        result = read_json(resume)
+        found.append(
+            f"- At step {result['step']:,} of {result['pairs']:,} pairs a resumed command has its "
+            f"first batch {result['worst_first_batch_seconds']:.1f} s after its start at worst, "
+            f"Python's own start apart ({len(result['rounds'])} rounds, "
+            f"{result['hardware']['processor']}, {result['date']}, `python -m benchmarks.resume`)."
+        )
+    if overhead.exists():
+        result = read_json(overhead)
+        low, high = result["guard_percent_95"]
+        found.append(
+            f"- All checks together take at most {result['percent_at_most_95']:.2f} % of a train "
+            f"step: the guard in the compiled step {low:.2f} to {high:.2f} % (95 % interval of the "
+            f"median of {len(result['timings']['step']['seconds'])} alternating rounds; size "
+            f"{result['size']}, {result['hardware']['processor']}, {result['date']}, "
+            "`python -m benchmarks.overhead`), the others on the host far less."
+        )
+    return "\n".join(found) or "Not measured yet."
+
+
 def files() -> str:
     """Every source file and its first docstring or comment line."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PATTERNS]
@@ -269,6 +306,7 @@ def rewritten(text: str) -> str:
         "convert numbers": conversions(),
         "plan numbers": plans(),
         "speed numbers": speed(),
+        "reliability numbers": reliability(),
         "evaluation numbers": evaluation(),
         "transcription numbers": transcription(),
         "files": files(),

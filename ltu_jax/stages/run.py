@@ -67,6 +67,7 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     agree_on_files(stage)
     newest = recovery.newest_good(run_dir)
     saved = None if newest is None else run_dir / checkpoint.FOLDER / str(newest)
+    metadata: dict[str, Any] = {}
     if saved is not None:
         with together(f"{settings.stage} cannot go on"):
             _, metadata = checkpoint.read_metadata(saved, verify=False)
@@ -76,7 +77,11 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     with together(f"{settings.stage} cannot start"):
         if is_main():
             check_room_for(stage, newest=newest or 0)
-    clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
+    clip_fingerprint = None
+    if metadata.get("feature_fingerprint") == bases.fingerprint:  # the same weights and dtype
+        clip_fingerprint = Fingerprint.from_json(metadata.get(KEY))
+    if clip_fingerprint is None:
+        clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
     prepared = prepare(stage, saved=saved)
     state, frozen = prepared.state, prepared.frozen
     if saved is not None:

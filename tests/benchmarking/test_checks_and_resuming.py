@@ -1,0 +1,86 @@
+"""What the benchmarks of the checks and of resuming measure is what they say."""
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import input_pipeline, overhead, resume, train_contenders
+from benchmarks.batches import make_work
+from data_pipelines.data_config import DataConfig
+from data_pipelines.input_pipeline import InputPipeline
+from data_pipelines.schema import RecordError
+from ltu_jax.preprocessing.text import load_tokenizer
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def assets(smollm2_dir, monkeypatch, tmp_path):
+    monkeypatch.setattr(input_pipeline, "TOKENIZER", smollm2_dir)
+    monkeypatch.setattr(input_pipeline, "WHISPER", tmp_path / "none")
+
+
+def test_the_pipeline_benchmark_reads_every_pair_of_every_setting(tmp_path):
+    records = input_pipeline.make_records(tmp_path, clips=2)
+    found = input_pipeline.measure(
+        records, threads=[1, 2], layouts=["grouped", "single"], rows=2, rounds=1
+    )
+    names = {f"{layout}, on_the_fly, {n} thread(s)" for layout in ("grouped", "single")
+             for n in (1, 2)}  # fmt: skip
+    assert found["timings"].keys() == names and (found["clips"], found["pairs"]) == (2, 18)
+    for row in found["rows"]:
+        seconds = found["timings"][f"{row['layout']}, on_the_fly, {row['threads']} thread(s)"]
+        assert row["pairs_per_second"] == pytest.approx(18 / seconds["median_seconds"], rel=1e-3)
+        heard = 2 if row["layout"] == "grouped" else 18
+        assert row["clips_per_second"] == pytest.approx(heard / seconds["median_seconds"], rel=1e-3)
+
+
+def test_only_the_guard_is_missing_from_the_step_without_it():
+    plan = train_contenders.setup("tiny", pairs_per_batch=4, pairs_per_clip=2, batches=1)
+    config = plan.config
+    work = make_work(
+        vocab=config.llama.vocab_size,
+        feature_shape=(config.audio_layers, config.audio_tokens, config.tltr.d_model),
+        batches=1, pairs_per_batch=4, pairs_per_clip=2, seed=1,
+    )  # fmt: skip
+    params = train_contenders.random_params(plan, seed=0)
+    bare = overhead.without_guard(plan, params, work)
+    ours = train_contenders.Ours(plan, params)
+    ours.run(work.grouped)
+    before = jax.device_get(ours.state.trainable)
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(bare.state.trainable))
+    (batch,) = work.grouped
+    bad = [{**batch, "features": np.full_like(batch["features"], np.nan)}]
+    ours.run(bad)
+    bare.run(bad)
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(ours.state.trainable))
+    assert all(np.isnan(leaf).any() for leaf in jax.device_get(bare.state.trainable).values())
+
+
+def test_the_checks_of_samples_are_seen(tmp_path):
+    plan = train_contenders.setup("tiny", pairs_per_batch=8, pairs_per_clip=4, batches=1)
+    records = input_pipeline.make_records(tmp_path, clips=2)
+    seconds, calls = overhead.samples(records, plan=plan, steps=2)
+    # Of each of two rows: checksum, fields, log-mel, and four pairs.
+    assert seconds > 0 and calls == 2 * (3 + 4)
+
+
+def test_the_big_index_is_that_of_real_records(tmp_path, smollm2_dir):
+    tokenizer = load_tokenizer(smollm2_dir)
+    big = resume.BigRecords(tmp_path, pairs=5_000, tokenizer=tokenizer)
+    config = DataConfig(
+        records=str(big.folder), split="train", layout="grouped", cutoff=108, pairs_per_clip=8,
+        clips_per_row=2, row_tokens=622, rows_per_batch=1, train_on="all", features="on_the_fly",
+        seed=0, audio_tokens=25, n_mels=80,
+    )  # fmt: skip
+    pipeline = InputPipeline(config, tokenizer=tokenizer)
+    (taken,) = pipeline.selection.taken.values()
+    assert taken.pairs == big.pairs >= 5_000
+    with pytest.raises(RecordError, match="checksum differs"):
+        pipeline.row(9)
+    wanted = pipeline.contents(9)
+    big.fill([clip for clip, _ in wanted])
+    pipeline = InputPipeline(config, tokenizer=tokenizer)
+    assert pipeline.contents(9) == wanted
+    row = pipeline.row(9)  # refuses other tokens than the index has
+    assert set(row["segment_ids"]) == set(range(1, 1 + sum(len(pairs) for _, pairs in wanted)))
