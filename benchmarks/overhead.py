@@ -196,7 +196,7 @@ def measure(plan: Setup, work: Work, *, records: Path, rounds: int, steps: int) 
         row["percent of a step"] = 100 * row["seconds"] / step
     total = sum(row["percent of a step"] for row in table)
     table.append({"check": "all", "seconds": total * step / 100, "percent of a step": total})
-    at_most = total - found["guard_percent"] + found["guard_percent_95"][1]
+    at_most = total - found["guard_percent"] + max(0.0, found["guard_percent_95"][1])
     return found | {
         "rows": table,
         "percent": total,

@@ -260,10 +260,11 @@ def reliability() -> str:
         low, high = result["guard_percent_95"]
         found.append(
             f"- All checks together take at most {result['percent_at_most_95']:.2f} % of a train "
-            f"step: the guard in the compiled step {low:.2f} to {high:.2f} % (95 % interval of the "
-            f"median of {len(result['timings']['step']['seconds'])} alternating rounds; size "
+            f"step. A step with its guard takes {low:+.1f} to {high:+.1f} % of the time of one "
+            f"without more (95 % interval of the median of "
+            f"{len(result['timings']['step']['seconds'])} alternating rounds, size "
             f"{result['size']}, {result['hardware']['processor']}, {result['date']}, "
-            "`python -m benchmarks.overhead`), the others on the host far less."
+            "`python -m benchmarks.overhead`)."
         )
     return "\n".join(found) or "Not measured yet."
 
