@@ -260,13 +260,17 @@ def reliability() -> str:
         low, high = result["guard_percent_95"]
         found.append(
             f"- All checks together take at most {result['percent_at_most_95']:.2f} % of a train "
-            f"step. A step with its guard takes {low:+.1f} to {high:+.1f} % of the time of one "
-            f"without more (95 % interval of the median of "
+            f"step. With its guard a step takes {_more(low)} to {_more(high)} time than without "
+            f"(95 % interval of the median of "
             f"{len(result['timings']['step']['seconds'])} alternating rounds, size "
             f"{result['size']}, {result['hardware']['processor']}, {result['date']}, "
             "`python -m benchmarks.overhead`)."
         )
     return "\n".join(found) or "Not measured yet."
+
+
+def _more(percent: float) -> str:
+    return f"{abs(percent):.1f} % {'less' if percent < 0 else 'more'}"
 
 
 def files() -> str:
