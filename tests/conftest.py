@@ -1,5 +1,6 @@
 """Fixtures for the whole suite: 8 fake CPU devices, full float32 products, golden data, weights."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def golden() -> Path:
 def _real_weights(name: str) -> Path:
     from ltu_jax.fetch import fetch_weights
 
-    return fetch_weights(name, ROOT / "assets")
+    with (ROOT / "assets.lock").open("w") as lock:  # `make test` has two processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return fetch_weights(name, ROOT / "assets")
 
 
 @pytest.fixture(scope="session")

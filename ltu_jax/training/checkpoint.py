@@ -250,8 +250,13 @@ def load_adapter(path: str | os.PathLike, *, verify: bool = True) -> tuple[dict[
     """Metadata and the adapter parameters as numpy arrays, of a checkpoint or of a run's newest."""
     folder, metadata = read_metadata(path, verify=verify)
     as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in metadata["parameters"]}
-    with ocp.PyTreeCheckpointer() as reader:
-        params = reader.restore(folder / "adapter", restore_args=as_numpy)
+    # A checkpointer would wait for the other processes, which may have met an error before.
+    reader = ocp.PyTreeCheckpointHandler()
+    try:
+        arguments = ocp.args.PyTreeRestore(restore_args=as_numpy)
+        params = reader.restore(folder / "adapter", args=arguments)
+    finally:
+        reader.close()
     return metadata, {path: np.asarray(leaf) for path, leaf in params.items()}
 
 

@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -77,6 +78,8 @@ def _fork(request: dict) -> int:
         errors.main(lambda: train.main(request["run"]))
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -82,6 +82,15 @@ def test_a_file_elsewhere_and_a_batch_of_another_shape_are_refused(run, file, tm
         wrong.unlink()
 
 
+def test_a_damaged_checkpoint_is_named(run, file, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / "4"
+    largest = max(newest.rglob("adapter/d/*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1])
+    with pytest.raises(UserError, match=f"checkpoints/4 is damaged: .*{largest.name}"):
+        train.main(["--replay", str(replay.path_of(tmp_path / "run", STEP))])
+
+
 @pytest.mark.parametrize("given", [["--replay"], ["--replay", "a", "b"], ["--replay=a", "b"]])
 def test_usage(given):
     with pytest.raises(UserError, match="usage: python -m ltu_jax.train --replay RUN/bad_batches"):

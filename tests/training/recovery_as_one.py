@@ -1,4 +1,4 @@
-"""Damage and a failing save in one process of two: RUN; each prints what it makes of them."""
+"""Damage, a failing save, a missing start in one of two processes: RUN; each prints its view."""
 
 import json
 import sys
@@ -53,4 +53,9 @@ if __name__ == "__main__":
         found["error"], found["agreed"] = str(error), isinstance(error, distributed.AgreedError)
     distributed.barrier("failed")
     found["left"] = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    try:
+        with distributed.together("no start"):
+            checkpoint.load_adapter(run_dir if jax.process_index() == 0 else run_dir / "gone")
+    except UserError as error:
+        found["start"] = str(error)
     print(json.dumps(found))

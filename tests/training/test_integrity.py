@@ -256,4 +256,5 @@ def test_what_one_process_finds_is_so_for_both(tmp_path):
     assert "7 is damaged: bits fell over here on process 1" in ended[0].stderr
     assert "going on from step 3: 4 steps are lost" in ended[0].stderr
     assert "damaged" not in ended[1].stderr  # said once
+    assert first["start"].startswith("no start: ") and "gone does not exist" in first["start"]
     assert first["agreed"] and "9 could not be written: [Errno 28] No space left" in first["error"]
