@@ -22,6 +22,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jax
@@ -131,9 +132,20 @@ def main(argv: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _sigterm_as_sigint() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let SIGTERM raise KeyboardInterrupt, also where a library makes another error of it."""
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except Exception as error:
+        if received:
+            raise KeyboardInterrupt from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -230,9 +230,13 @@ def test_a_kill_between_the_last_checkpoint_and_the_summary(trained, place, tmp_
     assert {key: after[key] for key in same} == {key: before[key] for key in same}
 
 
-def test_a_signal_before_training_asks_to_be_resumed(place, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("becomes", [KeyboardInterrupt, ImportError])
+def test_a_signal_before_training_asks_to_be_resumed(becomes, place, monkeypatch, tmp_path, capsys):
     def interrupted(settings):
-        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise becomes from None  # as the import of a C extension does
 
     monkeypatch.setattr(stages_run, "open_bases", interrupted)
     before = signal.getsignal(signal.SIGTERM)
