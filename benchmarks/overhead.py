@@ -1,6 +1,6 @@
 """What all checks of training cost, as a share of the train step: the benchmark's own step.
 
-    python -m benchmarks.overhead [--size cpu|tiny|7b] [--rounds 20] [--out DIR]
+    python -m benchmarks.overhead [--size cpu|tiny|7b] [--rounds 30] [--out DIR]
 
 The step (grouped rows, as in benchmarks/train_step.py) takes turns with itself without the guard
 that takes a bad step back. The checks on the host are timed where they are called: those of samples
@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,8 +26,8 @@ import jax
 import numpy as np
 
 from benchmarks import alternate, input_pipeline
-from benchmarks.batches import CUTOFF, Work, make_work
-from benchmarks.train_contenders import SIZES, Ours, Setup, random_params, setup
+from benchmarks.batches import CUTOFF, Work
+from benchmarks.train_contenders import SIZES, Ours, Setup, draw_work, random_params, setup
 from configs import common
 from data_pipelines import examples, rows
 from data_pipelines.data_config import DataConfig
@@ -208,7 +208,7 @@ def measure(plan: Setup, work: Work, *, records: Path, rounds: int, steps: int) 
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.overhead",
@@ -216,24 +216,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--size", choices=SIZES, default="cpu", help="of the model (default cpu)")
-    parser.add_argument("--rounds", type=int, default=20, help="timed rounds (default 20)")
+    parser.add_argument("--rounds", type=int, default=30, help="timed rounds (default 30)")
     parser.add_argument("--batches", type=int, default=3, help="steps in a round (default 3)")
     parser.add_argument("--clips", type=int, default=40, help="clips of the records (default 40)")
     parser.add_argument("--steps", type=int, default=20, help="steps whose samples are checked")
     parser.add_argument("--scratch", type=Path, default=Path("build/input_pipeline"))
     parser.add_argument("--out", type=Path, default=alternate.RESULTS, help="folder of the JSON")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args()
     input_pipeline.require_tokenizer()
     plan = setup(given.size, pairs_per_batch=None, pairs_per_clip=4, batches=given.batches)
-    config = plan.config
-    work = make_work(
-        vocab=config.llama.vocab_size,
-        feature_shape=(config.audio_layers, config.audio_tokens, config.tltr.d_model),
-        batches=plan.batches,
-        pairs_per_batch=plan.pairs_per_batch,
-        pairs_per_clip=plan.pairs_per_clip,
-        seed=0,
-    )
+    work = draw_work(plan, seed=0)
     records = input_pipeline.make_records(given.scratch, clips=given.clips)
     found = measure(plan, work, records=records, rounds=given.rounds, steps=given.steps)
     print(alternate.table(found["rows"]))

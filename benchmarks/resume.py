@@ -262,7 +262,7 @@ def measure(scratch: Path, *, pairs: int, step: int, rounds: int) -> dict[str, A
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.resume",
@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--step", type=int, default=100_000, help="default 100,000")
     parser.add_argument("--rounds", type=int, default=3, help="resumed so often (default 3)")
     parser.add_argument("--out", type=Path, default=alternate.RESULTS, help="folder of the JSON")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args()
     for folder in (TOKENIZER, WHISPER):
         if not folder.is_dir():
             raise errors.UserError(

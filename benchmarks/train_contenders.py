@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import alternate
-from benchmarks.batches import CUTOFF, Work, with_true_positions
+from benchmarks.batches import CUTOFF, Work, make_work, with_true_positions
 from configs.common import PROJECTION_TLTR_LORA
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, batch_sharding, make_mesh, param_shardings
@@ -87,6 +87,19 @@ def random_params(setup: Setup, *, seed: int) -> dict[str, np.ndarray]:
     for path in [path for path in params if path.endswith(".lora_b")]:
         params[path] = rng.normal(0, 0.02, params[path].shape).astype(np.float32)
     return params
+
+
+def draw_work(setup: Setup, *, seed: int) -> Work:
+    """Random batches of the setup's sizes for its model."""
+    config = setup.config
+    return make_work(
+        vocab=config.llama.vocab_size,
+        feature_shape=(config.audio_layers, config.audio_tokens, config.tltr.d_model),
+        batches=setup.batches,
+        pairs_per_batch=setup.pairs_per_batch,
+        pairs_per_clip=setup.pairs_per_clip,
+        seed=seed,
+    )
 
 
 class Ours:

@@ -30,7 +30,7 @@ import jax
 import torch
 
 from benchmarks import alternate, torch_reference
-from benchmarks.batches import Work, make_work
+from benchmarks.batches import Work
 from benchmarks.train_contenders import (
     CLIP_NORM,
     LEARNING_RATE,
@@ -39,6 +39,7 @@ from benchmarks.train_contenders import (
     Ours,
     Setup,
     check_losses,
+    draw_work,
     model_flops,
     random_params,
     setup,
@@ -181,15 +182,7 @@ def main() -> None:
         pairs_per_clip=given.pairs_per_clip,
         batches=given.batches,
     )
-    config = plan.config
-    work = make_work(
-        vocab=config.llama.vocab_size,
-        feature_shape=(config.audio_layers, config.audio_tokens, config.tltr.d_model),
-        batches=plan.batches,
-        pairs_per_batch=plan.pairs_per_batch,
-        pairs_per_clip=plan.pairs_per_clip,
-        seed=0,
-    )
+    work = draw_work(plan, seed=0)
     if given.peak_of:
         print(peak_of(given.peak_of, plan, work))
         return

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import alternate, generate, torch_reference, train_contenders, train_step
-from benchmarks.batches import CUTOFF, MULTIPLE, SHORTEST, make_work
+from benchmarks.batches import CUTOFF, MULTIPLE, SHORTEST
 from ltu_jax.training.losses import IGNORED
 
 
@@ -21,15 +21,7 @@ def plan():
 
 @pytest.fixture(scope="module")
 def work(plan):
-    config = plan.config
-    return make_work(
-        vocab=config.llama.vocab_size,
-        feature_shape=(config.audio_layers, config.audio_tokens, config.tltr.d_model),
-        batches=2,
-        pairs_per_batch=4,
-        pairs_per_clip=2,
-        seed=1,
-    )
+    return train_contenders.draw_work(plan, seed=1)
 
 
 def pairs_of(batches):

@@ -204,6 +204,7 @@ class Lab:
 
 def result(run_dir: Path) -> Result:
     """What the run in `run_dir` has left; numbers are read as they lie, without a model."""
+    import jax
     import orbax.checkpoint as ocp
 
     from ltu_jax.training import checkpoint
@@ -213,8 +214,6 @@ def result(run_dir: Path) -> Result:
     arrays: dict[str, np.ndarray] = {}
     with ocp.PyTreeCheckpointer() as reader:
         for part in ("adapter", "optimizer"):
-            import jax
-
             for path, leaf in jax.tree_util.tree_leaves_with_path(reader.restore(folder / part)):
                 arrays[part + jax.tree_util.keystr(path)] = np.asarray(leaf)
     rows = read_rows(run_dir / "log.jsonl")

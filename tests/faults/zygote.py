@@ -78,7 +78,7 @@ def _fork(request: dict) -> int:
         errors.main(lambda: train.main(request["run"]))
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
-    except BaseException:
+    except (Exception, KeyboardInterrupt):
         traceback.print_exc()
     finally:
         sys.stdout.flush()
