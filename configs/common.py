@@ -144,8 +144,9 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     # Features are made once and averaged over 20 frames: float32 activations cost little there.
     config.compute.encoder_dtype = "float32"
     # What the backward pass recomputes of each layer: "full" all of it; "lora" norms, rotations,
-    # attention scores and activations but no large product (7B: 93,184 bytes a layer and token,
-    # 2.98 MB a token); "lora_offload" the same, kept in host memory; "none" nothing.
+    # attention scores and activations but no large product (7B: 101,412 bytes a layer and token,
+    # 3.25 MB a token, and dropout masks); "lora_offload" the same, kept in host memory; "none"
+    # nothing.
     config.compute.remat = "lora"
     # "blocks" leaves out what pairs of a row cannot see of each other; "xla" and "dot_product"
     # (jax.nn) compute all of a row; "cudnn": flash kernels of GPUs, "splash": of TPUs.

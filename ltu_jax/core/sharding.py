@@ -167,8 +167,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
-def keep_rows_apart(x: Array) -> Array:
-    """Lay the leading axis over data and fsdp in a program whose trace has a mesh in context.
+def keep_rows_apart(x: Array, *, axis: int = 0) -> Array:
+    """Lay the axis of rows over data and fsdp in a program whose trace has a mesh in context.
 
     Left alone the partitioner lays the residual stream along the width of the embedding table,
     and then sums activations of the whole batch over all devices in every layer instead of
@@ -178,8 +178,9 @@ def keep_rows_apart(x: Array) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
     if not set(BATCH) <= set(mesh.axis_names):
         return x
-    rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH, *rest))
+    axes: list[Any] = [PartitionSpec.UNCONSTRAINED] * x.ndim
+    axes[axis] = BATCH
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

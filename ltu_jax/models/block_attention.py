@@ -2,9 +2,10 @@
 
 Rows are [text][audio], cut into blocks no shorter than a pair. So a text position sees the audio,
 its own block and the one before; all other scores of the row are never computed.
-The three parts share one softmax. Scores, softmax and sums are float32; what lies in memory of
-them between two products has the dtype of the queries, and the backward pass makes them again from
-one number a query. Plain array operations, so it runs anywhere and is partitioned as they are.
+The three parts share one softmax; a row of few blocks is one part. Scores and softmax are float32;
+what lies in memory of them between two products has the dtype of the queries, and the backward pass
+makes them again from one number a query. Sums over keys are left to the products that are made
+anyway. Plain array operations, so it runs anywhere and is partitioned as they are.
 """
 
 from functools import partial
@@ -14,13 +15,15 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from ltu_jax.core.axes import Array, Bool, Float
-from ltu_jax.models.layers import attend
 
 # Axes below: B rows, K key heads, C blocks, G query heads of a key head, T and S positions of a
 # block, A of audio, H of a head.
 _SUBLANES = 16
+_FEW = 3  # blocks of a row that are faster as one: on TPUs a pass costs more than some more scores
 
-Parts = tuple[Array, Array, Array]  # of own block, block before (C - 1 of them), audio
+# Of own block, block before (C - 1 of them), audio; None where a row is one block.
+Parts = tuple[Array, Array | None, Array | None]
+Heard = tuple[Array, Array] | tuple[None, None]
 
 
 def in_blocks(
@@ -45,13 +48,14 @@ def in_blocks(
         longest: most positions of a pair.
     """
     batch, time, heads, size = q.shape
+    kv_heads = k.shape[1]
     block = block_size(time, longest=longest)
-    if time <= 2 * block:  # nothing to leave out
-        return attend(q, k, v, visible=visible, scale=scale)
-    kv_heads, text = k.shape[1], time - audio
+    text = time - audio
+    heard: Heard = (k[:, :, text:], v[:, :, text:])
+    if time <= _FEW * block:  # one part, which holds the audio too
+        block, text, heard = time, time, (None, None)
     spare = -time % block
     count = (time + spare) // block
-    heard = k[:, :, text:], v[:, :, text:]
     q = jnp.pad(q.swapaxes(1, 2), [(0, 0), (0, 0), (0, spare), (0, 0)])
     q = jnp.moveaxis(q.reshape(batch, kv_heads, -1, count, block, size), 3, 2)
     k, v = (jnp.pad(x, [(0, 0), (0, 0), (0, spare), (0, 0)]) for x in (k, v))
@@ -83,7 +87,8 @@ def _bias(visible: Array, *, text: int, spare: int, block: int) -> Parts:
     own, before = (jnp.diagonal(near, offset, axis1=1, axis2=3) for offset in (0, -1))
     parts = jnp.moveaxis(own, -1, 1), jnp.moveaxis(before, -1, 1), rows[..., text:]
     lowest = jnp.finfo(jnp.float32).min
-    return tuple(jnp.where(part, 0.0, lowest)[:, None, :, None] for part in parts)
+    own, before, audio = (jnp.where(part, 0.0, lowest)[:, None, :, None] for part in parts)
+    return (own, before, audio) if rows.shape[1] > 1 else (own, None, None)
 
 
 def _product(spec: str, x: Array, y: Array) -> Array:
@@ -100,63 +105,73 @@ def _ahead(x: Array) -> Array:
     return jnp.pad(x, [(0, 0)] * 2 + [(0, 1)] + [(0, 0)] * (x.ndim - 3))
 
 
-def _against(q: Array, keys: Array, heard: Array) -> Parts:
+def _against(q: Array, keys: Array, heard: Array | None) -> Parts:
     """Products of queries with the keys of each part."""
-    return (
-        _product("BKCGTH,BKCSH->BKCGTS", q, keys),
-        _product("BKCGTH,BKCSH->BKCGTS", q[:, :, 1:], keys[:, :, :-1]),
-        _product("BKCGTH,BKAH->BKCGTA", q, heard),
-    )
+    own = _product("BKCGTH,BKCSH->BKCGTS", q, keys)
+    if heard is None:
+        return own, None, None
+    before = _product("BKCGTH,BKCSH->BKCGTS", q[:, :, 1:], keys[:, :, :-1])
+    return own, before, _product("BKCGTH,BKAH->BKCGTA", q, heard)
 
 
-def _gather(parts: Parts, values: Array, heard: Array) -> Array:
+def _gather(parts: Parts, values: Array, heard: Array | None) -> Array:
     """Sum over the parts of weights times values, float32."""
     own, before, audio = parts
     total = _product("BKCGTS,BKCSH->BKCGTH", own, values)
+    if heard is None:
+        return total
     total += _product("BKCGTA,BKAH->BKCGTH", audio, heard)
     return total + _after(_product("BKCGTS,BKCSH->BKCGTH", before, values[:, :, :-1]))
 
 
-def _scatter(parts: Parts, g: Array) -> tuple[Array, Array]:
+def _scatter(parts: Parts, g: Array) -> tuple[Array, Array | None]:
     """The transpose of `_gather`: what reaches the values of the text and of the audio."""
     own, before, audio = parts
-    late = jnp.einsum("BKCGTS,BKCGTH->BKCSH", before, g[:, :, 1:])
     here = jnp.einsum("BKCGTS,BKCGTH->BKCSH", own, g)
+    if audio is None:
+        return here, None
+    late = jnp.einsum("BKCGTS,BKCGTH->BKCSH", before, g[:, :, 1:])
     return here + _ahead(late), jnp.einsum("BKCGTA,BKCGTH->BKAH", audio, g)
 
 
 def _minus(parts: Parts, one: Array) -> Parts:
     """Subtract a number per query [B, K, C, G, T, 1]."""
     own, before, audio = parts
+    if audio is None:
+        return own - one, None, None
     return own - one, before - one[:, :, 1:], audio - one
 
 
-def _sum(parts: Parts) -> Array:
-    """Sum over the keys of all parts [B, K, C, G, T, 1]."""
-    own, before, audio = (part.sum(-1, keepdims=True) for part in parts)
-    return own + audio + _after(before)
+def _most(parts: Parts) -> Array:
+    """The largest over the keys of all parts [B, K, C, G, T, 1]."""
+    own, before, audio = jax.tree.map(lambda part: part.max(-1, keepdims=True), parts)
+    if audio is None:
+        return own
+    return jnp.maximum(jnp.maximum(own, audio), _after(before, jnp.finfo(jnp.float32).min))
 
 
-def _scores(q: Array, keys: Array, heard: Array, bias: Parts, scale: float) -> Parts:
-    parts = _against(q, keys, heard)
-    return tuple(part * scale + more for part, more in zip(parts, bias, strict=True))
+def _scores(q: Array, keys: Array, heard: Array | None, bias: Parts, scale: float) -> Parts:
+    return jax.tree.map(lambda part, b: part * scale + b, _against(q, keys, heard), bias)
+
+
+def _with_one(values: Array | None) -> Array | None:
+    """Values with a column of ones, which gathers the sum of the weights."""
+    if values is None:
+        return None
+    return jnp.concatenate([values, jnp.ones((*values.shape[:-1], 1), values.dtype)], axis=-1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _mix(
-    q: Array, text: tuple[Array, Array], heard: tuple[Array, Array], bias: Parts, scale: float
-) -> Array:
+def _mix(q: Array, text: tuple[Array, Array], heard: Heard, bias: Parts, scale: float) -> Array:
     return _forward(q, text, heard, bias, scale)[0]
 
 
 def _forward(q: Array, text: tuple, heard: tuple, bias: Parts, scale: float) -> tuple:
     scores = _scores(q, text[0], heard[0], bias, scale)
-    own, before, audio = (part.max(-1, keepdims=True) for part in scores)
-    lowest = jnp.finfo(jnp.float32).min
-    most = jnp.maximum(jnp.maximum(own, audio), _after(before, lowest))
-    weights = tuple(map(jnp.exp, _minus(scores, most)))
-    total = _sum(weights)
-    mixed = _gather(tuple(part.astype(q.dtype) for part in weights), text[1], heard[1])
+    most = _most(scores)
+    weights = jax.tree.map(lambda part: jnp.exp(part).astype(q.dtype), _minus(scores, most))
+    mixed = _gather(weights, _with_one(text[1]), _with_one(heard[1]))
+    mixed, total = mixed[..., :-1], mixed[..., -1:]
     logsum = checkpoint_name(most + jnp.log(total), "logsum")
     return (mixed / total).astype(q.dtype), (q, text, heard, bias, logsum)
 
@@ -164,13 +179,15 @@ def _forward(q: Array, text: tuple, heard: tuple, bias: Parts, scale: float) -> 
 def _backward(scale: float, kept: tuple, g: Array) -> tuple:
     q, text, heard, bias, logsum = kept
     scores = _scores(q, text[0], heard[0], bias, scale)
-    weights = tuple(map(jnp.exp, _minus(scores, logsum)))
-    of_values, of_heard_values = _scatter(tuple(part.astype(q.dtype) for part in weights), g)
-    slopes = _against(g, text[1], heard[1])
-    mean = _sum(tuple(w * slope for w, slope in zip(weights, slopes, strict=True)))
-    slopes = _minus(slopes, mean)
-    slopes = tuple(
-        (w * slope * scale).astype(q.dtype) for w, slope in zip(weights, slopes, strict=True)
+    weights = jax.tree.map(jnp.exp, _minus(scores, logsum))
+    rounded = jax.tree.map(lambda part: part.astype(q.dtype), weights)
+    of_values, of_heard_values = _scatter(rounded, g)
+    # The mean slope of a query is what it gathered along g: no pass over the scores for a sum.
+    mean = (_gather(rounded, text[1], heard[1]) * g).sum(-1, keepdims=True)
+    slopes = jax.tree.map(
+        lambda w, slope: (w * slope * scale).astype(q.dtype),
+        weights,
+        _minus(_against(g, text[1], heard[1]), mean),
     )
     of_q = _gather(slopes, text[0], heard[0]).astype(q.dtype)
     of_keys, of_heard_keys = _scatter(slopes, q)

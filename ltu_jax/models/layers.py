@@ -43,7 +43,6 @@ SAVED = (
     "gate",
     "up",
     "low_rank",
-    "dropout",
 )
 
 Init = Callable[[Array, tuple[int, ...]], Array]
@@ -164,10 +163,12 @@ class Linear(nnx.Module):
         return y if self.bias is None else shifted(y, self.bias[...])
 
 
-def standardise(x: Float[Array, "... D"], *, eps: float) -> Float[Array, "... D"]:
-    """LayerNorm without scale and bias, in float32."""
+def standardise(
+    x: Float[Array, "... D"], *, eps: float, mean: Float[Array, "... 1"] | None = None
+) -> Float[Array, "... D"]:
+    """LayerNorm without scale and bias, in float32; `mean` is that of x where it is known."""
     x = x.astype(jnp.float32)
-    centred = x - x.mean(-1, keepdims=True)
+    centred = x - (x.mean(-1, keepdims=True) if mean is None else mean)
     return centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
 
 
@@ -179,9 +180,11 @@ class LayerNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(size))
         self.bias = nnx.Param(jnp.zeros(size))
 
-    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        scale, bias = self.scale[...], self.bias[...]
-        return standardise(x, eps=self.eps) * scale.astype(jnp.float32) + bias.astype(jnp.float32)
+    def __call__(
+        self, x: Float[Array, "... D"], *, mean: Float[Array, "... 1"] | None = None
+    ) -> Float[Array, "... D"]:
+        scale, bias = (part[...].astype(jnp.float32) for part in (self.scale, self.bias))
+        return standardise(x, eps=self.eps, mean=mean) * scale + bias
 
 
 class RMSNorm(nnx.Module):
@@ -191,10 +194,38 @@ class RMSNorm(nnx.Module):
         self.eps = eps
         self.scale = nnx.Param(jnp.ones(size))
 
-    def __call__(self, x: Float[Array, "... E"]) -> Float[Array, "... E"]:
+    def __call__(
+        self, x: Float[Array, "... E"], *, square: Float[Array, "... 1"] | None = None
+    ) -> Float[Array, "... E"]:
+        """`square` is `mean_square(x)` where that is known already."""
         x = x.astype(jnp.float32)
-        x = x * lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.eps)
-        return x * self.scale[...].astype(jnp.float32)
+        square = mean_square(x) if square is None else square
+        return _over_root(x, square, self.eps) * self.scale[...].astype(jnp.float32)
+
+
+def mean_square(x: Float[Array, "... E"]) -> Float[Array, "... 1"]:
+    """Mean of the squares over the last axis, float32."""
+    return jnp.square(x.astype(jnp.float32)).mean(-1, keepdims=True)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _over_root(x: Array, square: Array, eps: float) -> Array:
+    """x over the root of its mean square; the gradient is the whole one, `square` gets none."""
+    return x * lax.rsqrt(square + eps)
+
+
+def _over_root_forward(x: Array, square: Array, eps: float) -> tuple[Array, tuple]:
+    return _over_root(x, square, eps), (x, square)
+
+
+def _over_root_backward(eps: float, kept: tuple, g: Array) -> tuple[Array, None]:
+    x, square = kept
+    inverse = lax.rsqrt(square + eps)
+    along = (g * x).mean(-1, keepdims=True) * inverse**3
+    return g * inverse - x * along, None
+
+
+_over_root.defvjp(_over_root_forward, _over_root_backward)
 
 
 def attend(
@@ -335,8 +366,11 @@ class WhisperBlock(nnx.Module):
         self.mlp_ln = LayerNorm(size, eps=LAYER_NORM_EPS)
         self.mlp = WhisperMLP(size, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        x = x + self.attn(self.attn_ln(x))
+    def __call__(
+        self, x: Float[Array, "B T D"], *, mean: Float[Array, "B T 1"] | None = None
+    ) -> Float[Array, "B T D"]:
+        """`mean` is that of x over its last axis where it is known."""
+        x = x + self.attn(self.attn_ln(x, mean=mean))
         return x + self.mlp(self.mlp_ln(x))
 
 

@@ -6,6 +6,7 @@ on q, k and v (Qwen2), and the epsilon of the norms: all of it is config, none o
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,8 +20,16 @@ from ltu_jax.core.sharding import keep_rows_apart
 from ltu_jax.models.attention import Attend
 from ltu_jax.models.cache import KVCache, write_layer
 from ltu_jax.models.config import Config, ConfigError, require_divisible, require_positive
-from ltu_jax.models.layers import RMSNorm, attend, each_layer, normal_002, scan_layers, stack
-from ltu_jax.models.lora import MASKS, LoRAConfig, projection
+from ltu_jax.models.layers import (
+    RMSNorm,
+    attend,
+    each_layer,
+    mean_square,
+    normal_002,
+    scan_layers,
+    stack,
+)
+from ltu_jax.models.lora import LoRAConfig, LoRALinear, Masks, draw_masks, projection
 
 Rope = tuple[Float[Array, "B T H"], Float[Array, "B T H"]]
 
@@ -125,11 +134,6 @@ def _rotate_backward(rope: Rope, g: Array) -> tuple[Array, None]:
 _rotate_whole.defvjp(_rotate_forward, _rotate_backward)
 
 
-def fold(key: Array | None, name: str) -> Array | None:
-    """The key of the random words that the dropout mask of one projection is made of."""
-    return None if key is None else jax.random.fold_in(key, MASKS[name][0])
-
-
 class SelfAttention(nnx.Module):
     """The four projections around grouped-query attention with rotary positions."""
 
@@ -154,19 +158,19 @@ class SelfAttention(nnx.Module):
         self.o_proj = projection("o_proj", wide, size, bias=False, **common)
 
     def project(
-        self, x: Float[Array, "B T E"], *, rope: Rope, key: Array | None
+        self, x: Float[Array, "B T E"], *, rope: Rope, masks: Masks | None
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B K T H"], Float[Array, "B K T H"]]:
         """Rotated queries and keys, and values; keys and values in the layout of the cache."""
 
         def heads(y: Array) -> Array:
             return y.reshape(*y.shape[:-1], -1, self.head_dim)
 
-        q = heads(self.q_proj(x, dropout_key=fold(key, "q_proj")))
-        k = heads(self.k_proj(x, dropout_key=fold(key, "k_proj")))
-        v = heads(self.v_proj(x, dropout_key=fold(key, "v_proj")))
+        q = heads(self.q_proj(x, masks=masks))
+        k = heads(self.k_proj(x, masks=masks))
+        v = heads(checkpoint_name(self.v_proj(x, masks=masks), "v"))
         q, k, v = (y.swapaxes(1, 2) for y in (q, k, v))
         q, k = rotate(q, rope), rotate(k, rope)
-        q, k, v = (checkpoint_name(y, n) for y, n in ((q, "q"), (k, "k"), (v, "v")))
+        q, k = checkpoint_name(q, "q"), checkpoint_name(k, "k")
         return q.swapaxes(1, 2), k, v
 
     def mix(
@@ -176,12 +180,11 @@ class SelfAttention(nnx.Module):
         v: Float[Array, "B K S H"],
         *,
         visible: Bool[Array, "B T S"],
-        key: Array | None,
+        masks: Masks | None,
         attend: Attend,
     ) -> Float[Array, "B T E"]:
         mixed = attend(q, k, v, visible=visible, scale=self.head_dim**-0.5)
-        # With this and the layer's input the backward pass has x after attention by one addition.
-        return checkpoint_name(self.o_proj(mixed, dropout_key=fold(key, "o_proj")), "attended")
+        return self.o_proj(mixed, masks=masks)
 
 
 class GatedMLP(nnx.Module):
@@ -203,10 +206,10 @@ class GatedMLP(nnx.Module):
         self.up_proj = projection("up_proj", size, inner, **common)
         self.down_proj = projection("down_proj", inner, size, **common)
 
-    def __call__(self, x: Float[Array, "B T E"], *, key: Array | None) -> Float[Array, "B T E"]:
-        gate = checkpoint_name(self.gate_proj(x, dropout_key=fold(key, "gate_proj")), "gate")
-        up = checkpoint_name(self.up_proj(x, dropout_key=fold(key, "up_proj")), "up")
-        return self.down_proj(jax.nn.silu(gate) * up, dropout_key=fold(key, "down_proj"))
+    def __call__(self, x: Float[Array, "B T E"], *, masks: Masks | None) -> Float[Array, "B T E"]:
+        gate = checkpoint_name(self.gate_proj(x, masks=masks), "gate")
+        up = checkpoint_name(self.up_proj(x, masks=masks), "up")
+        return self.down_proj(jax.nn.silu(gate) * up, masks=masks)
 
 
 class Layer(nnx.Module):
@@ -228,9 +231,15 @@ class Layer(nnx.Module):
         self.mlp = GatedMLP(config, **common)
 
     def project(
-        self, x: Float[Array, "B T E"], *, rope: Rope, key: Array | None = None
+        self,
+        x: Float[Array, "B T E"],
+        *,
+        rope: Rope,
+        square: Float[Array, "B T 1"] | None = None,
+        masks: Masks | None = None,
     ) -> tuple[Array, Array, Array]:
-        return self.self_attn.project(self.input_layernorm(x), rope=rope, key=key)
+        normed = self.input_layernorm(x, square=square)
+        return self.self_attn.project(normed, rope=rope, masks=masks)
 
     def finish(
         self,
@@ -238,14 +247,15 @@ class Layer(nnx.Module):
         qkv: tuple[Array, Array, Array],
         *,
         visible: Bool[Array, "B T S"],
-        key: Array | None = None,
+        masks: Masks | None = None,
         attend: Attend = attend,
     ) -> Float[Array, "B T E"]:
-        x = x + self.self_attn.mix(*qkv, visible=visible, key=key, attend=attend)
+        x = x + self.self_attn.mix(*qkv, visible=visible, masks=masks, attend=attend)
+        x = checkpoint_name(x, "attended")
         # A barrier between the norm and the two products keeps the TPU compiler from merging the
         # norm's gradient with theirs, which halves their speed.
         normed = jax.lax.optimization_barrier(self.post_attention_layernorm(x))
-        return x + self.mlp(normed, key=key)
+        return x + self.mlp(normed, masks=masks)
 
 
 class Embedding(nnx.Module):
@@ -313,16 +323,36 @@ class Llama(nnx.Module):
         """All layers, before the final norm; the path of training."""
         rope = rope_tables(positions, self.config)
 
-        def step(layer: Layer, x: Array, key: Array | None) -> tuple[Array, None]:
-            qkv = layer.project(x, rope=rope, key=key)
-            x = layer.finish(x, qkv, visible=visible, key=key, attend=attend)
-            return keep_rows_apart(x), None
+        def squared(x: Array) -> tuple[Array, Array]:
+            """The mean square for the next norm too: the product that makes x sums it on the way.
 
-        keys = None
-        if dropout_key is not None:
-            keys = jax.random.split(dropout_key, self.config.num_hidden_layers)
-        x = keep_rows_apart(x)
-        return scan_layers(self.layers, step, x, keys, remat=self.remat)[0]
+            In the next round of the loop the sum would be a pass over memory of its own. The norm
+            knows that it depends on x.
+            """
+            return x, mean_square(jax.lax.stop_gradient(x))
+
+        def step(layer: Layer, carry: Any, masks: Masks | None) -> tuple[Any, None]:
+            x, square = carry
+            qkv = layer.project(x, rope=rope, square=square, masks=masks)
+            x = layer.finish(x, qkv, visible=visible, masks=masks, attend=attend)
+            return squared(keep_rows_apart(x)), None
+
+        masks = None if dropout_key is None else self._masks(dropout_key, rows=x.shape[:2])
+        start = squared(keep_rows_apart(x))
+        return scan_layers(self.layers, step, start, masks, remat=self.remat)[0][0]
+
+    def _masks(self, key: Array, *, rows: tuple[int, int]) -> dict[int, Int[Array, "L B T E"]]:
+        """Dropout masks of all layers by word: drawn before the layers, each is written once."""
+        keys = jax.random.split(key, self.config.num_hidden_layers)
+        masks = {}
+        for _, module in nnx.iter_modules(self.layers):
+            if not isinstance(module, LoRALinear) or not module.dropout or module.word in masks:
+                continue
+            shape = (*rows, module.lora_a.shape[-2])
+            draw = partial(draw_masks, shape=shape, rate=module.dropout)
+            drawn = jax.vmap(draw)(jax.vmap(jax.random.fold_in, (0, None))(keys, module.word))
+            masks[module.word] = keep_rows_apart(drawn, axis=1)
+        return masks
 
     def trace(
         self,

@@ -1,6 +1,7 @@
 """Low-rank adapters: a trainable product of two thin matrices beside a frozen projection."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,13 +9,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from ltu_jax.core.axes import Array, Float
+from ltu_jax.core.axes import Array, Float, Int
 from ltu_jax.models.config import Config, ConfigError
 from ltu_jax.models.layers import Init, Linear, fan_in_uniform, product
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# Where the dropout mask of each projection comes from: a random word per element of its input, and
-# whether from its upper half. Projections of the same input share a word.
+# Where the dropout mask of each projection comes from: which random word per element of its input,
+# and whether from its upper half. Projections of the same input share a word.
 MASKS = {
     "q_proj": (0, False),
     "v_proj": (0, True),
@@ -24,6 +25,7 @@ MASKS = {
     "up_proj": (3, True),
     "down_proj": (4, False),
 }
+Masks = Mapping[int, Int[Array, "B T E"]]  # of a layer, by word
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,7 @@ class LoRALinear(Linear):
         lora: LoRAConfig,
         dtype: Any,
         rngs: nnx.Rngs,
+        word: int,
         upper: bool,
         quantised: bool = False,
     ):
@@ -73,45 +76,50 @@ class LoRALinear(Linear):
         )
         self.scale = lora.alpha / lora.rank
         self.dropout = lora.dropout
-        self.upper = upper
+        self.word, self.upper = word, upper
         # Kaiming-uniform with a = sqrt(5) is uniform within 1/sqrt(fan in).
         self.lora_a = LoRAParam(fan_in_uniform(rngs.params(), (size_in, lora.rank)))
         self.lora_b = LoRAParam(jnp.zeros((lora.rank, size_out)))
 
     def __call__(
-        self, x: Float[Array, "... E"], *, dropout_key: Array | None = None
+        self, x: Float[Array, "... E"], *, masks: Masks | None = None
     ) -> Float[Array, "... D"]:
         y = super().__call__(x)
         x = x.astype(self.dtype)
-        if dropout_key is not None and self.dropout > 0.0:
-            x = dropped(x, rate=self.dropout, key=dropout_key, upper=self.upper)
+        if masks:
+            x = dropped(x, masks[self.word], rate=self.dropout, upper=self.upper)
         low = checkpoint_name(product(x, self.lora_a[...]), "low_rank")
         return y + product(low, self.lora_b[...]) * self.scale
 
 
-def dropped(
-    x: Float[Array, "... E"], *, rate: float, key: Array, upper: bool
-) -> Float[Array, "... E"]:
-    """Dropout with the rate rounded to 1/65,536; what is kept is divided by its share.
+def draw_masks(key: Array, shape: tuple[int, ...], *, rate: float) -> Int[Array, "..."]:
+    """Two dropout masks as the lowest bits of uint8, 1 where an element is kept.
 
-    A random word serves two masks, one by its lower and one by its `upper` half: to draw it is
-    most of what dropout costs.
+    A random word serves both, one by its lower and one by its upper half: to draw it is most of
+    what dropout costs. The rate is rounded to 1/65,536.
     """
-    cut = round(rate * 65_536)
-    words = jax.random.bits(key, x.shape, jnp.uint32)
-    lower, higher = (half >= cut for half in (words & 0xFFFF, words >> 16))
-    # Both masks as the bits of one array, which lies in memory: left to itself the compiler draws
-    # the words again in every product that drops.
-    masks = lower.astype(jnp.uint8) + 2 * higher.astype(jnp.uint8)
-    masks = checkpoint_name(jax.lax.optimization_barrier(masks), "dropout")
-    return jnp.where(masks & (2 if upper else 1) > 0, x / (1.0 - cut / 65_536), 0)
+    words = jax.random.bits(key, shape, jnp.uint32)
+    lower, upper = (half >= _cut(rate) for half in (words & 0xFFFF, words >> 16))
+    return lower.astype(jnp.uint8) + 2 * upper.astype(jnp.uint8)
+
+
+def dropped(
+    x: Float[Array, "... E"], masks: Int[Array, "... E"], *, rate: float, upper: bool
+) -> Float[Array, "... E"]:
+    """Dropout by one of two masks (`draw_masks`); what is kept is divided by its share."""
+    return jnp.where(masks & (2 if upper else 1) > 0, x / (1.0 - _cut(rate) / 65_536), 0)
+
+
+def _cut(rate: float) -> int:
+    """How many of 65,536 are dropped."""
+    return round(rate * 65_536)
 
 
 class PlainLinear(Linear):
     """A projection without adapter, callable like one with."""
 
     def __call__(
-        self, x: Float[Array, "... E"], *, dropout_key: Array | None = None
+        self, x: Float[Array, "... E"], *, masks: Masks | None = None
     ) -> Float[Array, "... D"]:
         return super().__call__(x)
 
@@ -131,5 +139,6 @@ def projection(
     """The projection `name`, with an adapter when `lora` targets it, in int8 if `quantised`."""
     common = dict(bias=bias, init=init, dtype=dtype, rngs=rngs, quantised=quantised)
     if lora is not None and name in lora.targets:
-        return LoRALinear(size_in, size_out, lora=lora, upper=MASKS[name][1], **common)
+        word, upper = MASKS[name]
+        return LoRALinear(size_in, size_out, lora=lora, word=word, upper=upper, **common)
     return PlainLinear(size_in, size_out, **common)

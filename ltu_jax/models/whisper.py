@@ -147,13 +147,17 @@ class Encoder(nnx.Module):
 
         # A product with a pooling matrix: to cut the steps into groups of 20 would copy all states
         # into another layout on a TPU, whose tiles have 8 steps.
-        mean = np.repeat(np.eye(steps // POOL, dtype=np.float32), POOL, axis=1) / POOL
+        pooling = np.repeat(np.eye(steps // POOL, dtype=np.float32), POOL, axis=1) / POOL
 
-        def pool(block: WhisperBlock, x: Array, _: None) -> tuple[Array, Array]:
-            x = block(x)
-            return x, jnp.einsum("AT,BTD->BAD", mean, x, precision=lax.Precision.HIGHEST)
+        def pool(block: WhisperBlock, carry: tuple[Array, Array], _: None) -> tuple[Any, Array]:
+            x, mean = carry
+            x = block(x, mean=mean)
+            pooled = jnp.einsum("AT,BTD->BAD", pooling, x, precision=lax.Precision.HIGHEST)
+            # For the next block's norm: the product that makes x sums it on the way.
+            return (x, x.mean(-1, keepdims=True)), pooled
 
-        return scan_layers(self.blocks, pool, x)[1].swapaxes(0, 1)
+        start = (x, x.mean(-1, keepdims=True))
+        return scan_layers(self.blocks, pool, start)[1].swapaxes(0, 1)
 
 
 def _twice(x: Array) -> tuple[Array, Array]:

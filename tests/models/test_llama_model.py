@@ -12,6 +12,7 @@ from official_names import arrays, from_official
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
+from ltu_jax.models.layers import RMSNorm, mean_square
 from ltu_jax.models.llama import LlamaConfig, RopeScaling
 
 SIZES = dict(
@@ -195,3 +196,22 @@ def test_config_is_strict():
         LlamaConfig.from_dict({**good, "rope_scaling": 8.0})
     with pytest.raises(UserError, match="high_freq_factor is 1.0"):
         RopeScaling.from_dict({**LLAMA3, "high_freq_factor": 1.0})
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["made there", "known"])
+def test_gradient_of_the_norm(given):
+    """PyTorch's, also where the mean square comes from elsewhere and is held to be constant."""
+    rng = np.random.default_rng(4)
+    x, weights = (3 * rng.standard_normal((2, 5, 24), dtype=np.float32) for _ in range(2))
+    theirs = transformers.models.llama.modeling_llama.LlamaRMSNorm(24, eps=1e-2)
+    ours = RMSNorm(24, eps=1e-2)
+    scale = rng.standard_normal(24, dtype=np.float32)
+    theirs.weight.data, ours.scale[...] = torch.tensor(scale), jnp.asarray(scale)
+    heard = torch.tensor(x, requires_grad=True)
+    (theirs(heard) * torch.tensor(weights)).sum().backward()
+
+    def loss(x):
+        square = mean_square(jax.lax.stop_gradient(x)) if given else None
+        return jnp.sum(ours(x, square=square) * weights)
+
+    np.testing.assert_allclose(jax.grad(loss)(x), heard.grad.numpy(), atol=1e-5)

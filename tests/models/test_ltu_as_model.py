@@ -13,7 +13,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import count
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig, RopeScaling
-from ltu_jax.models.lora import PROJECTIONS, LoRAConfig, dropped
+from ltu_jax.models.lora import PROJECTIONS, LoRAConfig, draw_masks, dropped
 from ltu_jax.models.ltu_as import LTUASConfig, visibility
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
@@ -304,21 +304,21 @@ def test_dropout_is_on_the_adapter_only_and_keeps_its_mean(fns, params):
         lora=dataclasses.replace(CONFIG.lora, dropout=0.3),
         dtype=jnp.float32,
         rngs=nnx.Rngs(params=0),
+        word=2,
         upper=False,
     )
     layer.lora_b[...] = jnp.ones((4, 8))
     x = jnp.ones((20_000, 16))
-    mean = layer(x, dropout_key=jax.random.key(0)).mean(0)
+    masks = {2: draw_masks(jax.random.key(0), x.shape, rate=0.3)}
+    mean = layer(x, masks=masks).mean(0)
     np.testing.assert_allclose(mean, layer(x)[0], rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3])
 def test_dropout_masks_of_one_word_are_two_independent_draws(rate):
     x = jnp.ones((4000, 100))
-    q, v = (
-        np.asarray(dropped(x, rate=rate, key=jax.random.key(3), upper=upper))
-        for upper in (False, True)
-    )
+    masks = draw_masks(jax.random.key(3), x.shape, rate=rate)
+    q, v = (np.asarray(dropped(x, masks, rate=rate, upper=upper)) for upper in (False, True))
     share = 1 - round(rate * 65_536) / 65_536
     deviation = np.sqrt(rate * (1 - rate) / x.size)
     for mask in (q, v):
