@@ -20,6 +20,7 @@ from ltu_jax.core.files import read_json, write_json
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ROOT / "benchmarks" / "results"
 RESULTS = MEASURED / "demo.json"
+INT8_GATE = MEASURED / "int8_gate.json"
 EVALUATION = MEASURED / "evaluation_mini.json"
 MODES_RUN = MEASURED / "evaluation_mini_modes.json"
 MODES = ("joint", "audio", "text", "shuffled", "silence")
@@ -131,6 +132,14 @@ def plans() -> str:
             f"{plan['pairs_per_second']:.0f} | {plan['mfu_bound']:.1%} | "
             f"{plan['hours_for_stage']:.2f} |"
         )
+    if INT8_GATE.exists():
+        gate = read_json(INT8_GATE)
+        lines += [
+            "",
+            "With an int8 base the loss of the same parameters is within "
+            f"{gate['worst_percent']:.2f} % of bfloat16's (mini model, {gate['hardware']}, "
+            f"{gate['date']}, `python -m benchmarks.int8_gate`).",
+        ]
     return "\n".join(lines)
 
 
