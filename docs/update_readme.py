@@ -117,7 +117,8 @@ def plans() -> str:
         return "Not planned yet."
     lines = [
         "Estimates of the TPU compiler for full-size stage 3 (7B, Whisper large on the fly), not "
-        "measurements: `python benchmarks/plan.py` makes them again.",
+        "measurements, and for full rows (docs/planner.md says what else they leave out): "
+        "`python benchmarks/plan.py` makes them again.",
         "",
         "| slice | rows x text tokens | pairs a step | base | GB a chip | s a step | pairs/s "
         "| MFU bound | stage 3, hours |",
