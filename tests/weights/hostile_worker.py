@@ -65,7 +65,7 @@ def _command(*arguments: str) -> tuple[str, str]:
         return ("done" if not end.code else f"exit {end.code}"), out.getvalue() + text
     except TooSlow as error:
         return "TOO SLOW", f"{error}\n{traceback.format_exc()[-1500:]}"
-    except BaseException:
+    except BaseException:  # a panic of a Rust extension (safetensors, tokenizers) is no Exception
         return "TRACEBACK", traceback.format_exc()[-2500:]
     return "no exit status", ""
 
