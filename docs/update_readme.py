@@ -1,4 +1,4 @@
-"""Rewrite the made parts of README.md: what was measured, and the files.
+"""Rewrite the made parts of README.md: what was measured.
 
     python docs/update_readme.py [runs/demo/summary.json] [--evaluation METRICS] [--modes METRICS]
 
@@ -7,11 +7,9 @@ With a path, first stores that file in `benchmarks/results/` with hardware and d
 """
 
 import argparse
-import ast
 import datetime
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 
@@ -24,10 +22,6 @@ INT8_GATE = MEASURED / "int8_gate.json"
 EVALUATION = MEASURED / "evaluation_mini.json"
 MODES_RUN = MEASURED / "evaluation_mini_modes.json"
 MODES = ("joint", "audio", "text", "shuffled", "silence")
-PATTERNS = (
-    "configs/*.py", "ltu_jax/*.py", "data_pipelines/*.py", "benchmarks/*.py", "docs/*.md",
-    "docs/*.py", "tpu_scripts/*",
-)  # fmt: skip
 
 
 def numbers() -> str:
@@ -283,27 +277,6 @@ def _more(percent: float) -> str:
     return f"{abs(percent):.1f} % {'less' if percent < 0 else 'more'}"
 
 
-def files() -> str:
-    """Every source file and its first docstring or comment line."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PATTERNS]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    rows = [
-        f"| `{name}` | {_first_line(ROOT / name)} |" for name in sorted(set(listed.stdout.split()))
-    ]
-    shown = [row for row in rows if "__init__" not in row]
-    return "\n".join(["| file | what it is |", "|---|---|", *shown])
-
-
-def _first_line(path: Path) -> str:
-    text = path.read_text()
-    if path.suffix == ".py":
-        line = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
-    else:
-        lines = [line for line in text.splitlines() if line and not line.startswith("#!")]
-        line = lines[0].lstrip("# ")
-    return line.replace("|", "\\|")
-
-
 def hardware() -> str:
     """Processor and core count of this machine."""
     model = platform.processor() or platform.machine()
@@ -324,7 +297,6 @@ def rewritten(text: str) -> str:
         "reliability numbers": reliability(),
         "evaluation numbers": evaluation(),
         "transcription numbers": transcription(),
-        "files": files(),
     }
     for name, block in made.items():
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"

@@ -19,9 +19,9 @@ from ltu_jax.core.trees import Params, merge
 from ltu_jax.models.attention import backend as attention_backend
 from ltu_jax.models.bridge import Shapes, bridge
 from ltu_jax.models.cache import KVCache, WhisperCache, empty_kv_cache
-from ltu_jax.models.layers import rematerialised, separate_layers
 from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig, visibility
+from ltu_jax.models.stacks import rematerialised, separate_layers
 from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
 from ltu_jax.models.whisper import Decoder, Encoder, WhisperConfig
 

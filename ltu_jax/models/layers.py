@@ -1,4 +1,4 @@
-"""Layers shared by Whisper, TLTR and LLaMA: products, norms, attention, and stacks under a scan.
+"""Layers shared by Whisper, TLTR and LLaMA: products, attention and Whisper's block.
 
 Numerics of every layer here: parameters keep their own dtype, products run in the compute dtype,
 norms and softmax in float32, and the residual stream is float32 (as the official code under
@@ -18,32 +18,10 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
 
 from ltu_jax.core.axes import Array, Bool, Float
-from ltu_jax.core.errors import UserError
 from ltu_jax.models import int8
+from ltu_jax.models.norms import LAYER_NORM_EPS, LayerNorm
 
 _LONG = 1 << 18  # scores per head from which a CPU works head by head
-LAYER_NORM_EPS = 1e-5  # PyTorch's default, which Whisper, TLTR and the projection all use
-
-REMAT_POLICIES = (
-    "lora",
-    "lora_offload",
-    "dots_saveable",
-    "dots_with_no_batch_dims_saveable",
-    "everything_saveable",
-    "nothing_saveable",
-)
-# What the "lora" policy keeps of a layer besides its input: enough that the backward pass repeats
-# no large product. The inputs of frozen products are not among it, nobody asks for their gradient.
-SAVED = (
-    "q",
-    "k",
-    "v",
-    "logsum",
-    "attended",
-    "gate",
-    "up",
-    "low_rank",
-)
 
 Init = Callable[[Array, tuple[int, ...]], Array]
 
@@ -161,71 +139,6 @@ class Linear(nnx.Module):
         else:
             y = int8.product(x, self.kernel[...], self.kernel_scale[...])
         return y if self.bias is None else shifted(y, self.bias[...])
-
-
-def standardise(
-    x: Float[Array, "... D"], *, eps: float, mean: Float[Array, "... 1"] | None = None
-) -> Float[Array, "... D"]:
-    """LayerNorm without scale and bias, in float32; `mean` is that of x where it is known."""
-    x = x.astype(jnp.float32)
-    centred = x - (x.mean(-1, keepdims=True) if mean is None else mean)
-    return centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
-
-
-class LayerNorm(nnx.Module):
-    """LayerNorm with scale and bias, computed and returned in float32."""
-
-    def __init__(self, size: int, *, eps: float):
-        self.eps = eps
-        self.scale = nnx.Param(jnp.ones(size))
-        self.bias = nnx.Param(jnp.zeros(size))
-
-    def __call__(
-        self, x: Float[Array, "... D"], *, mean: Float[Array, "... 1"] | None = None
-    ) -> Float[Array, "... D"]:
-        scale, bias = (part[...].astype(jnp.float32) for part in (self.scale, self.bias))
-        return standardise(x, eps=self.eps, mean=mean) * scale + bias
-
-
-class RMSNorm(nnx.Module):
-    """Root-mean-square norm with scale, computed and returned in float32."""
-
-    def __init__(self, size: int, *, eps: float):
-        self.eps = eps
-        self.scale = nnx.Param(jnp.ones(size))
-
-    def __call__(
-        self, x: Float[Array, "... E"], *, square: Float[Array, "... 1"] | None = None
-    ) -> Float[Array, "... E"]:
-        """`square` is `mean_square(x)` where that is known already."""
-        x = x.astype(jnp.float32)
-        square = mean_square(x) if square is None else square
-        return _over_root(x, square, self.eps) * self.scale[...].astype(jnp.float32)
-
-
-def mean_square(x: Float[Array, "... E"]) -> Float[Array, "... 1"]:
-    """Mean of the squares over the last axis, float32."""
-    return jnp.square(x.astype(jnp.float32)).mean(-1, keepdims=True)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _over_root(x: Array, square: Array, eps: float) -> Array:
-    """x over the root of its mean square; the gradient is the whole one, `square` gets none."""
-    return x * lax.rsqrt(square + eps)
-
-
-def _over_root_forward(x: Array, square: Array, eps: float) -> tuple[Array, tuple]:
-    return _over_root(x, square, eps), (x, square)
-
-
-def _over_root_backward(eps: float, kept: tuple, g: Array) -> tuple[Array, None]:
-    x, square = kept
-    inverse = lax.rsqrt(square + eps)
-    along = (g * x).mean(-1, keepdims=True) * inverse**3
-    return g * inverse - x * along, None
-
-
-_over_root.defvjp(_over_root_forward, _over_root_backward)
 
 
 def attend(
@@ -372,87 +285,3 @@ class WhisperBlock(nnx.Module):
         """`mean` is that of x over its last axis where it is known."""
         x = x + self.attn(self.attn_ln(x, mean=mean))
         return x + self.mlp(self.mlp_ln(x))
-
-
-def rematerialised(fn: Callable, *, remat: str, looped: bool) -> Callable:
-    """Wrap `fn` so that its backward pass keeps only what the policy says.
-
-    Args:
-        remat: "none" keeps everything, "full" recomputes everything, "lora" keeps what is named
-            in `SAVED` (all but the input is recomputed from it without a large product),
-            "lora_offload" keeps the same in host memory, else a name of `REMAT_POLICIES` (see
-            `jax.checkpoint_policies`).
-        looped: `fn` is the body of a scan. Elsewhere the compiler sees the same products forward
-            and backward, and unless forbidden merges them: nothing would be recomputed.
-
-    Raises:
-        UserError: an unknown policy.
-    """
-    if remat == "none":
-        return fn
-    if remat == "full":
-        return jax.checkpoint(fn, prevent_cse=not looped)
-    if remat not in REMAT_POLICIES:
-        choices = ("none", "full", *REMAT_POLICIES)
-        raise UserError(f"remat policy {remat!r} is unknown; choose one of {', '.join(choices)}")
-    policies = jax.checkpoint_policies
-    if remat == "lora":
-        policy = policies.save_only_these_names(*SAVED)
-    elif remat == "lora_offload":
-        policy = policies.save_and_offload_only_these_names(
-            names_which_can_be_saved=[],
-            names_which_can_be_offloaded=list(SAVED),
-            offload_src="device",
-            offload_dst="pinned_host",
-        )
-    else:
-        policy = getattr(policies, remat)
-    return jax.checkpoint(fn, prevent_cse=not looped, policy=policy)
-
-
-def stack(make: Callable[[nnx.Rngs], nnx.Module], *, layers: int, rngs: nnx.Rngs) -> nnx.Module:
-    """`layers` equal modules as one whose parameters have a leading layer axis."""
-
-    @nnx.split_rngs(splits=layers)
-    @nnx.vmap
-    def build(rngs: nnx.Rngs) -> nnx.Module:
-        return make(rngs)
-
-    return build(rngs)
-
-
-def separate_layers(stacked: nnx.Module) -> tuple[nnx.State, ...]:
-    """The parameters of each layer of a stack as arrays of their own."""
-    _, params = nnx.split(stacked)
-    depth = jax.tree.leaves(params)[0].shape[0]
-    return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(depth))
-
-
-def each_layer(
-    stacked: nnx.Module, layers: tuple[nnx.State, ...], fn: Callable, carry: Any
-) -> tuple[Any, None]:
-    """`scan_layers` without outputs, written out: `fn(layer, carry, index) -> (carry, None)`.
-
-    A scan copies each layer's weights out of the stack before XLA's CPU products read them, which
-    for one token a row is most of the work. Here `layers` (of `separate_layers`) are read in place.
-    """
-    graph, _ = nnx.split(stacked)
-    for index, params in enumerate(layers):
-        carry, _ = fn(nnx.merge(graph, params), carry, index)
-    return carry, None
-
-
-def scan_layers(
-    stacked: nnx.Module, fn: Callable, carry: Any, inputs: Any = None, *, remat: str = "none"
-) -> tuple[Any, Any]:
-    """Thread `carry` through the layers: `fn(layer, carry, input) -> (carry, output)`.
-
-    One compiled body for all layers, so compile time does not grow with depth.
-    """
-    graph, params = nnx.split(stacked)
-
-    def body(carry: Any, layer_inputs: Any) -> tuple[Any, Any]:
-        layer, one = layer_inputs
-        return fn(nnx.merge(graph, layer), carry, one)
-
-    return lax.scan(rematerialised(body, remat=remat, looped=True), carry, (params, inputs))

@@ -5,13 +5,11 @@ on q, k and v (Qwen2), and the epsilon of the norms: all of it is config, none o
 """
 
 import dataclasses
-import math
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
@@ -20,36 +18,11 @@ from ltu_jax.core.sharding import keep_rows_apart
 from ltu_jax.models.attention import Attend
 from ltu_jax.models.cache import KVCache, write_layer
 from ltu_jax.models.config import Config, ConfigError, require_divisible, require_positive
-from ltu_jax.models.layers import (
-    RMSNorm,
-    attend,
-    each_layer,
-    mean_square,
-    normal_002,
-    scan_layers,
-    stack,
-)
+from ltu_jax.models.layers import attend, normal_002
 from ltu_jax.models.lora import LoRAConfig, LoRALinear, Masks, draw_masks, projection
-
-Rope = tuple[Float[Array, "B T H"], Float[Array, "B T H"]]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RopeScaling(Config):
-    """LLaMA-3's stretching of the slow RoPE frequencies for long contexts."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position_embeddings: int
-
-    def __post_init__(self) -> None:
-        require_positive(self)
-        if self.high_freq_factor <= self.low_freq_factor:
-            raise ConfigError(
-                f"RopeScaling.high_freq_factor is {self.high_freq_factor}; it must be above "
-                f"low_freq_factor, which is {self.low_freq_factor}"
-            )
+from ltu_jax.models.norms import RMSNorm, mean_square
+from ltu_jax.models.rope import Rope, RopeScaling, rope_tables, rotate
+from ltu_jax.models.stacks import each_layer, scan_layers, stack
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,64 +47,6 @@ class LlamaConfig(Config):
         require_divisible(self, "num_attention_heads", "num_key_value_heads")
         if self.head_dim % 2:
             raise ConfigError(f"LlamaConfig.head_dim is {self.head_dim}; RoPE needs an even one")
-
-
-def rope_frequencies(config: LlamaConfig) -> Float[Array, "H"]:
-    """Radians per position of each pair of head dimensions [head_dim / 2], float32."""
-    exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
-    rates = 1.0 / config.rope_theta**exponents
-    scaling = config.rope_scaling
-    if scaling is None:
-        return rates
-    # Periods longer than the low limit are stretched by the factor, periods shorter than the high
-    # limit are kept, and those between are blended.
-    turns = scaling.original_max_position_embeddings * rates / (2 * math.pi)
-    span = scaling.high_freq_factor - scaling.low_freq_factor
-    keep = jnp.clip((turns - scaling.low_freq_factor) / span, 0.0, 1.0)
-    return rates * (keep + (1.0 - keep) / scaling.factor)
-
-
-def rope_tables(positions: Int[Array, "B T"], config: LlamaConfig) -> Rope:
-    """Cosines and sines of the rotation angles [B, T, head_dim / 2], float32."""
-    angles = positions[..., None].astype(jnp.float32) * rope_frequencies(config)
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(x: Float[Array, "B N T H"], rope: Rope) -> Float[Array, "B N T H"]:
-    """Rotate the pairs (i, i + H/2) in float32: the half-split order of Hugging Face weights."""
-    if x.dtype == jnp.bfloat16:
-        return _rotate_whole(x, rope)
-    cos, sin = (table[:, None] for table in rope)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return turned.astype(x.dtype)
-
-
-@jax.custom_vjp
-def _rotate_whole(x: Float[Array, "B N T H"], rope: Rope) -> Float[Array, "B N T H"]:
-    """The same of bfloat16 heads without cutting them: halves leave half of a TPU's lanes empty.
-
-    A product with a permutation puts the other half beside each half, exactly: it sums one number.
-    """
-    half = x.shape[-1] // 2
-    swap = np.roll(np.eye(2 * half), half, axis=1) * np.repeat([1.0, -1.0], half)[:, None]
-    other = jnp.einsum(
-        "BNTH,HI->BNTI", x, jnp.asarray(swap, x.dtype), preferred_element_type=jnp.float32
-    )
-    cos, sin = (jnp.concatenate([table, table], axis=-1)[:, None] for table in rope)
-    return (x.astype(jnp.float32) * cos + other * sin).astype(x.dtype)
-
-
-def _rotate_forward(x: Array, rope: Rope) -> tuple[Array, Rope]:
-    return _rotate_whole(x, rope), rope
-
-
-def _rotate_backward(rope: Rope, g: Array) -> tuple[Array, None]:
-    cos, sin = rope
-    return _rotate_whole(g, (cos, -sin)), None
-
-
-_rotate_whole.defvjp(_rotate_forward, _rotate_backward)
 
 
 class SelfAttention(nnx.Module):
@@ -298,6 +213,12 @@ class Llama(nnx.Module):
         else:
             self.lm_head = Head(config.hidden_size, config.vocab_size, rngs=rngs)
 
+    def _rope(self, positions: Int[Array, "B T"]) -> Rope:
+        config = self.config
+        return rope_tables(
+            positions, config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
+        )
+
     def embed(self, ids: Int[Array, "B T"]) -> Float[Array, "B T E"]:
         """Token embeddings as the float32 start of the residual stream."""
         return self.embed_tokens.embedding[...][ids].astype(jnp.float32)
@@ -321,7 +242,7 @@ class Llama(nnx.Module):
         attend: Attend = attend,
     ) -> Float[Array, "B T E"]:
         """All layers, before the final norm; the path of training."""
-        rope = rope_tables(positions, self.config)
+        rope = self._rope(positions)
 
         def squared(x: Array) -> tuple[Array, Array]:
             """The mean square for the next norm too: the product that makes x sums it on the way.
@@ -362,7 +283,7 @@ class Llama(nnx.Module):
         visible: Bool[Array, "B T T"],
     ) -> tuple[Float[Array, "L B T E"], Float[Array, "L B K T H"], Float[Array, "L B K T H"]]:
         """Output, keys and values of every layer."""
-        rope = rope_tables(positions, self.config)
+        rope = self._rope(positions)
 
         def step(layer: Layer, x: Array, _: None) -> tuple[Array, Any]:
             q, k, v = layer.project(x, rope=rope)
@@ -380,7 +301,7 @@ class Llama(nnx.Module):
         cache: KVCache,
     ) -> tuple[Float[Array, "B T E"], KVCache]:
         """All layers over the whole prompt, its keys and values put into an empty cache."""
-        rope = rope_tables(positions, self.config)
+        rope = self._rope(positions)
 
         def step(layer: Layer, x: Array, _: None) -> tuple[Array, Any]:
             q, k, v = layer.project(x, rope=rope)
@@ -408,7 +329,7 @@ class Llama(nnx.Module):
         `layers` are this model's own, apart (`separate_layers`): slower to compile, faster on a
         CPU.
         """
-        rope = rope_tables(positions, self.config)
+        rope = self._rope(positions)
         start, new, slots = cache.length, x.shape[1], cache.visible.shape[1]
         index = jnp.arange(slots)
         fresh = (index[None] >= start) & (index[None] <= start + jnp.arange(new)[:, None])

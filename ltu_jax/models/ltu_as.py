@@ -18,9 +18,10 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.models.attention import Backend, backend
 from ltu_jax.models.cache import KVCache
 from ltu_jax.models.config import Config, ConfigError
-from ltu_jax.models.layers import LAYER_NORM_EPS, Linear, fan_in_uniform, standardise
+from ltu_jax.models.layers import Linear, fan_in_uniform
 from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
+from ltu_jax.models.norms import LAYER_NORM_EPS, standardise
 from ltu_jax.models.tltr import TLTR, TLTRConfig
 
 

@@ -14,14 +14,9 @@ from flax import nnx
 
 from ltu_jax.core.axes import Array, Float
 from ltu_jax.models.config import Config, ConfigError, require_divisible, require_positive
-from ltu_jax.models.layers import (
-    LAYER_NORM_EPS,
-    LayerNorm,
-    Linear,
-    WhisperBlock,
-    fan_in_uniform,
-    rematerialised,
-)
+from ltu_jax.models.layers import Linear, WhisperBlock, fan_in_uniform
+from ltu_jax.models.norms import LAYER_NORM_EPS, LayerNorm
+from ltu_jax.models.stacks import rematerialised
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

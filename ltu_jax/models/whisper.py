@@ -19,17 +19,15 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.models.cache import WhisperCache, causal_slots, write_layer
 from ltu_jax.models.config import Config, require_divisible, require_positive
 from ltu_jax.models.layers import (
-    LAYER_NORM_EPS,
-    LayerNorm,
     WhisperAttention,
     WhisperBlock,
     WhisperMLP,
     fan_in_uniform,
     gelu,
     normal_002,
-    scan_layers,
-    stack,
 )
+from ltu_jax.models.norms import LAYER_NORM_EPS, LayerNorm
+from ltu_jax.models.stacks import scan_layers, stack
 
 POOL = 20  # encoder steps per audio token: 0.4 s, the pooling of LTU-AS and Whisper-AT
 

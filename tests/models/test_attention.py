@@ -12,8 +12,8 @@ from ltu_jax.models import build
 from ltu_jax.models.attention import BACKENDS, backend, require_platform
 from ltu_jax.models.block_attention import block_size
 from ltu_jax.models.layers import gelu
-from ltu_jax.models.llama import rotate
 from ltu_jax.models.ltu_as import visibility
+from ltu_jax.models.rope import rotate
 
 HEADS, KV_HEADS, SIZE = 4, 2, 8
 

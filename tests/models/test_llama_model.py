@@ -12,8 +12,9 @@ from official_names import arrays, from_official
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
-from ltu_jax.models.layers import RMSNorm, mean_square
-from ltu_jax.models.llama import LlamaConfig, RopeScaling
+from ltu_jax.models.llama import LlamaConfig
+from ltu_jax.models.norms import RMSNorm, mean_square
+from ltu_jax.models.rope import RopeScaling
 
 SIZES = dict(
     vocab_size=101,

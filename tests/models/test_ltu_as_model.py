@@ -12,9 +12,10 @@ from official_names import from_official
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import count
 from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig, RopeScaling
+from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import PROJECTIONS, LoRAConfig, draw_masks, dropped
 from ltu_jax.models.ltu_as import LTUASConfig, visibility
+from ltu_jax.models.rope import RopeScaling
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
 
