@@ -2,7 +2,8 @@
 
 A user's own data is one JSON list or JSONL file of ``{instruction, input, audio_id, dataset, task,
 output}`` rows (optional: ``split``, ``tags``) and a folder of audio files; ``audio_id`` is a path
-relative to that folder, or absolute. Every bad row is one error naming file, row and field.
+relative to that folder, or absolute and below it. Every bad row is one error that names file, row
+and field.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import soundfile
 from data_pipelines import schema
 from data_pipelines.official_rows import OPTIONAL, Row, jsonl, read_rows
 from data_pipelines.quarantine import Quarantined
-from ltu_jax.core.files import read_json
+from ltu_jax.core.files import inside, read_json
 
 # Endings tried when an audio_id names no existing file; official ids often come without one.
 _ENDINGS = ("", ".flac", ".wav", ".mp3", ".ogg")
@@ -73,14 +74,24 @@ def resolve_audio(audio_id: str, *, root: Path, where: str) -> Path:
     """The file an audio_id stands for; raises `schema.RecordError` naming the places that were
     looked at.
     """
+    place = _inside(audio_id, root=Path(root), where=where)
     for ending in _ENDINGS:
-        candidate = Path(root) / f"{audio_id}{ending}"
+        candidate = Path(f"{place}{ending}")
         with contextlib.suppress(OSError):  # a name that no file system takes
             if candidate.is_file():
                 return candidate
     raise AudioGone(
         f"{where}: field 'audio_id' is {audio_id!r}: no file {Path(root) / audio_id} "
         f"(also tried {', '.join(_ENDINGS[1:])}); give the path relative to the audio folder"
+    )
+
+
+def _inside(audio_id: str, *, root: Path, where: str) -> Path:
+    """Where an audio_id leads: below `root`, spelled as a relative name or as an absolute one."""
+    if audio_id.startswith("/") and Path(audio_id).is_relative_to(root.absolute()):
+        audio_id = str(Path(audio_id).relative_to(root.absolute()))
+    return inside(
+        root, audio_id, where=f"{where}: field 'audio_id'", links=True, error=schema.RecordError
     )
 
 
@@ -103,7 +114,7 @@ def read_corpus(corpus: Path, *, split: str) -> Iterator[schema.Clip]:
             continue
         clip = schema.Clip(
             clip_id=record["clip_id"],
-            audio=corpus / record["audio"],
+            audio=inside(corpus, record["audio"], where=corpus / "clips.jsonl"),
             sample_rate=record["sample_rate"],
             seconds=record["seconds"],
             spoken_text=record["spoken_text"],

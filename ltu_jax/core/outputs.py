@@ -187,8 +187,11 @@ def text_with(*parts: str) -> Callable[[Path], Collection[str] | None]:
     """`Maker.before` of a file: a text with all of `parts` near its beginning."""
 
     def before(path: Path) -> Collection[str] | None:
-        with open(path, "rb") as file:
-            head = file.read(_HEAD)
+        try:
+            with open(path, "rb") as file:
+                head = file.read(_HEAD)
+        except OSError:
+            return None
         return () if all(part.encode() in head for part in parts) else None
 
     return before
