@@ -2,8 +2,7 @@
 
 A user's own data is one JSON list or JSONL file of ``{instruction, input, audio_id, dataset, task,
 output}`` rows (optional: ``split``, ``tags``) and a folder of audio files; ``audio_id`` is a path
-relative to that folder, or absolute and below it. Every bad row is one error that names file, row
-and field.
+below that folder, or absolute. Every bad row is one error naming file, row and field.
 """
 
 import contextlib
@@ -74,7 +73,8 @@ def resolve_audio(audio_id: str, *, root: Path, where: str) -> Path:
     """The file an audio_id stands for; raises `schema.RecordError` naming the places that were
     looked at.
     """
-    place = _inside(audio_id, root=Path(root), where=where)
+    field = f"{where}: field 'audio_id'"
+    place = inside(root, audio_id, where=field, owned=True, error=schema.RecordError)
     for ending in _ENDINGS:
         candidate = Path(f"{place}{ending}")
         with contextlib.suppress(OSError):  # a name that no file system takes
@@ -83,15 +83,6 @@ def resolve_audio(audio_id: str, *, root: Path, where: str) -> Path:
     raise AudioGone(
         f"{where}: field 'audio_id' is {audio_id!r}: no file {Path(root) / audio_id} "
         f"(also tried {', '.join(_ENDINGS[1:])}); give the path relative to the audio folder"
-    )
-
-
-def _inside(audio_id: str, *, root: Path, where: str) -> Path:
-    """Where an audio_id leads: below `root`, spelled as a relative name or as an absolute one."""
-    if audio_id.startswith("/") and Path(audio_id).is_relative_to(root.absolute()):
-        audio_id = str(Path(audio_id).relative_to(root.absolute()))
-    return inside(
-        root, audio_id, where=f"{where}: field 'audio_id'", links=True, error=schema.RecordError
     )
 
 

@@ -78,7 +78,7 @@ def inside(
     name: object,
     *,
     where: str | os.PathLike,
-    links: bool = False,
+    owned: bool = False,
     error: type[UserError] = UserError,
 ) -> Path:
     """The file of `folder` that is called `name` in the file `where`; never one elsewhere.
@@ -87,32 +87,35 @@ def inside(
         folder: where it must lie.
         name: what was read; "/" separates folders.
         where: the file that names it, for messages.
-        links: whether a link in `folder` may lead out of it: those of a person's own data may.
+        owned: the file is a person's own list of audio: there an absolute path says what it says,
+            and a link in `folder` may lead out of it.
         error: the kind to raise.
 
     Raises:
         UserError: `name` is no relative name of a file below `folder`; nothing was opened.
     """
-    problem = _no_name(name)
+    problem = _no_name(name, absolute=owned)
     if problem is None:
         path = Path(folder) / str(name)
-        if links or _stays(path, Path(folder)):
+        if owned or _stays(path, Path(folder)):
             return path
         problem = "a link that leads out of the folder: put the file itself there"
     raise error(f"{where} is refused: it names {str(name)[:200]!r}, which is {problem}")
 
 
-def _no_name(name: object) -> str | None:
+def _no_name(name: object, *, absolute: bool) -> str | None:
     """What is wrong with a name, by its spelling alone."""
     if not isinstance(name, str) or not name.strip():
         return "no name of a file"
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
         return "no name of a file (it has control characters)"
+    if absolute and name.startswith("/"):
+        return None
     if name.startswith("/") or PureWindowsPath(name).drive or "\\" in name:
         return "no name below the folder (it is absolute, or another system's)"
     parts = PurePosixPath(name).parts
     if not parts or ".." in parts:
-        return "not below the folder"
+        return "not below the folder" + (": give the whole path, from / on" if absolute else "")
     return None
 
 

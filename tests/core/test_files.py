@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
@@ -106,4 +107,7 @@ def test_names_below_the_folder_are_taken(tmp_path):
     (hub / "a.wav").symlink_to(tmp_path / "elsewhere.wav")
     with pytest.raises(UserError, match=r"'a\.wav'"):
         files.inside(hub, "a.wav", where="x")
-    assert files.inside(hub, "a.wav", where="x", links=True) == hub / "a.wav"
+    assert files.inside(hub, "a.wav", where="x", owned=True) == hub / "a.wav"
+    assert files.inside(hub, "/data/a.wav", where="x", owned=True) == Path("/data/a.wav")
+    with pytest.raises(UserError, match="whole path"):
+        files.inside(hub, "../a.wav", where="x", owned=True)
