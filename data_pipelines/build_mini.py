@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from data_pipelines import corpus
 from data_pipelines.sources import packages, plan, render
-from ltu_jax.core import errors, outputs
+from ltu_jax.core import errors, outputs, staging
 from ltu_jax.core.files import inside, sha256_file, write_json
 
 STEPS = ("audio", "transcribe", "pairs")
@@ -89,6 +89,8 @@ def _remove_earlier(
     out: Path, entries: Iterable[plan.Entry], records: Iterable[dict[str, Any]]
 ) -> None:
     """Delete the clips of an earlier plan, which its records name, and nothing else."""
+    for folder in (out / "audio").glob("*/"):
+        staging.clear(folder)  # what a killed build was rendering
     planned = {render.audio_path(entry) for entry in entries}
     for record in records:
         path = _audio(out, record)

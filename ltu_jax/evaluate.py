@@ -262,6 +262,8 @@ def _claim(args: argparse.Namespace, outs: Sequence[Path]) -> None:
     inputs = [args.checkpoint, args.whisper, args.llama, args.jsonl, *_data(args).values()]
     for out in outs:
         folder.claim(out, inputs=inputs)
+    if args.summary is not None:
+        report.read_summary(args.summary)
     if len(outs) > 1:
         outputs.claim(args.out / "report.html", html.MAKER)
 

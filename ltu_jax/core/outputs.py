@@ -108,8 +108,8 @@ def join(
     """
     place = follow(out, option=option)
     what = f"{option} {out}"
-    _check_parents(place, what=what)
     if not os.path.lexists(place):
+        _check_parents(place, what=what)
         return place
     if not place.is_dir():
         raise UserError(f"{what} exists and is a file; name a directory")
@@ -168,9 +168,12 @@ def follow(out: str | os.PathLike, *, option: str = "--out") -> Path:
         UserError: it leads in a circle, or is no name of a file.
     """
     try:
-        return Path(out).resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a circle of links; a NUL
+        place = Path(out).resolve()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(place)
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links; a NUL; too long
         raise UserError(f"{option} {str(out)!r} leads nowhere ({error}); give a path") from None
+    return place
 
 
 def json_with(*keys: str) -> Callable[[Path], Collection[str] | None]:

@@ -139,7 +139,7 @@ def test_places_where_nothing_can_be_made(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for out, maker in (
         ("file/below", OURS), ("file", OURS), ("loop", OURS), ("a\0b", OURS), ("folder", FILE),
-        ("pipe", FILE), ("file/below", FILE), ("loop/x", FILE),
+        ("pipe", FILE), ("file/below", FILE), ("loop/x", FILE), ("x" * 300, OURS),
     ):  # fmt: skip
         with pytest.raises(UserError, match="--out"):
             outputs.claim(tmp_path / out, maker)
