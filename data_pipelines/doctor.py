@@ -19,11 +19,18 @@ from tqdm import tqdm
 
 from data_pipelines.diagnosis import checks, page
 from data_pipelines.diagnosis.examination import Orders, examine
-from ltu_jax.core import errors
+from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, write_json
 from ltu_jax.preprocessing.text import load_tokenizer
 
+_NAME = "`python -m data_pipelines.doctor`"
+PAGE = outputs.Maker(
+    name=_NAME, folder=False, before=outputs.text_with("<!doctype html>", "<title>doctor: ")
+)
+NUMBERS = outputs.Maker(
+    name=_NAME, folder=False, before=outputs.json_with("data", "kind", "heard", "ok", "checks")
+)
 CUTOFF = 108  # as configs/common.py has it
 
 
@@ -33,6 +40,10 @@ def command(arguments: Sequence[str] | None = None) -> int:
     for name, least in (("cutoff", 2), ("every", 1), ("workers", 1)):
         if getattr(flags, name) < least:
             raise UserError(f"--{name} is {getattr(flags, name)}; it must be at least {least}")
+    reads = [flags.data, flags.audio_root, flags.tokenizer]
+    for given, maker, option in ((flags.html, PAGE, "--html"), (flags.json, NUMBERS, "--json")):
+        if given is not None:
+            outputs.claim(given, maker, inputs=reads, option=option)
     orders = Orders(
         data=flags.data,
         audio_root=flags.audio_root,
@@ -46,11 +57,11 @@ def command(arguments: Sequence[str] | None = None) -> int:
         report = examine(orders, progress=bar)
     print(page.summary(report))
     if flags.html is not None:
-        with atomic_file(flags.html) as out:
+        with atomic_file(flags.html, PAGE) as out:
             out.write_text(page.html(report), encoding="utf-8")
         print(f"report: {flags.html}")
     if flags.json is not None:
-        write_json(flags.json, json.loads(json.dumps(report)))
+        write_json(flags.json, json.loads(json.dumps(report)), NUMBERS)
     return 0 if report["ok"] else 1
 
 

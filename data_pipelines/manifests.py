@@ -2,7 +2,7 @@
 
 A user's own data is one JSON list or JSONL file of ``{instruction, input, audio_id, dataset, task,
 output}`` rows (optional: ``split``, ``tags``) and a folder of audio files; ``audio_id`` is a path
-relative to that folder, or absolute. Every bad row is one error naming file, row and field.
+below that folder, or absolute. Every bad row is one error naming file, row and field.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import soundfile
 from data_pipelines import schema
 from data_pipelines.official_rows import OPTIONAL, Row, jsonl, read_rows
 from data_pipelines.quarantine import Quarantined
-from ltu_jax.core.files import read_json
+from ltu_jax.core.files import inside, read_json
 
 # Endings tried when an audio_id names no existing file; official ids often come without one.
 _ENDINGS = ("", ".flac", ".wav", ".mp3", ".ogg")
@@ -73,8 +73,10 @@ def resolve_audio(audio_id: str, *, root: Path, where: str) -> Path:
     """The file an audio_id stands for; raises `schema.RecordError` naming the places that were
     looked at.
     """
+    field = f"{where}: field 'audio_id'"
+    place = inside(root, audio_id, where=field, owned=True, error=schema.RecordError)
     for ending in _ENDINGS:
-        candidate = Path(root) / f"{audio_id}{ending}"
+        candidate = Path(f"{place}{ending}")
         with contextlib.suppress(OSError):  # a name that no file system takes
             if candidate.is_file():
                 return candidate
@@ -103,7 +105,7 @@ def read_corpus(corpus: Path, *, split: str) -> Iterator[schema.Clip]:
             continue
         clip = schema.Clip(
             clip_id=record["clip_id"],
-            audio=corpus / record["audio"],
+            audio=inside(corpus, record["audio"], where=corpus / "clips.jsonl"),
             sample_rate=record["sample_rate"],
             seconds=record["seconds"],
             spoken_text=record["spoken_text"],

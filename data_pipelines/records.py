@@ -25,7 +25,8 @@ from data_pipelines.examples import REWRITE, Record, parse
 from data_pipelines.record_columns import Columns, Entry
 from data_pipelines.schema import RecordError
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.files import sha256_file
+from ltu_jax.core.files import inside, read_json, sha256_file
+from ltu_jax.core.outputs import Maker
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -34,6 +35,21 @@ QUARANTINE = "quarantine.jsonl"
 INDEX = "index"
 BUILDER = "open_asqa_records"
 VERSION = "1.0.0"
+
+# What older versions wrote, and what is computed from records and kept beside them.
+_FILES = (MANIFEST, TAG_LABELS, QUARANTINE)
+_LATER = (f"{INDEX}/*", f"{BUILDER}/{VERSION}/*", "tokens/*")
+
+
+def _written_before(path: Path) -> tuple[str, ...] | None:
+    try:
+        read_manifest(path)
+    except UserError:
+        return None
+    return _FILES
+
+
+MAKER = Maker(name="`python -m data_pipelines.write_records`", before=_written_before, later=_LATER)
 
 _FRAME_HEAD = 12  # TFRecord: uint64 length and its CRC, the payload, the payload's CRC
 _FRAME_TAIL = 4
@@ -117,16 +133,41 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
             f"`python -m data_pipelines.write_records --corpus DIR --out {directory}`"
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); {REWRITE}") from error
+        manifest = read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}; {REWRITE}") from error
     if (
         not isinstance(manifest, Mapping)
         or manifest.get("kind") != "records"
         or manifest.get("ltu_jax") != FORMAT
     ):
         raise UserError(f"{path} does not describe records of format {FORMAT}; {REWRITE}")
+    _check_shards(manifest.get("splits"), path=path)
     return manifest
+
+
+_SHARD = {"file": str, "bytes": int, "sha256": str, "records": int}
+
+
+def _check_shards(splits: Any, *, path: Path) -> None:
+    """Require a list of shards of each split, every one a file of this directory."""
+    folder, index = path.parent / BUILDER / VERSION, path.parent / INDEX
+    if not isinstance(splits, Mapping):
+        raise UserError(f"{path} is damaged: its splits are {str(splits)[:60]!r}; {REWRITE}")
+    for name, split in splits.items():
+        shards = split.get("shards") if isinstance(split, Mapping) else None
+        if not isinstance(shards, list):
+            raise UserError(f"{path} is damaged: split {name!r} has no list of shards; {REWRITE}")
+        for shard in shards:
+            kinds = shard if isinstance(shard, Mapping) else {}
+            wrong = [key for key, kind in _SHARD.items() if type(kinds.get(key)) is not kind]
+            if wrong:
+                raise UserError(
+                    f"{path} is damaged: a shard of split {name!r} has no {wrong[0]}; {REWRITE}"
+                )
+            inside(folder, shard["file"], where=path)
+            for ending in (".jsonl", ".npz"):
+                inside(index, f"{shard['file']}{ending}", where=path)
 
 
 def verify(directory: str | Path) -> dict[str, Any]:
@@ -199,6 +240,8 @@ def read_index(directory: str | Path, shard: Mapping[str, Any]) -> Columns:
     kept = index_path(directory, shard["file"]).with_suffix(".npz")
     source = shard.get("index_crc32")
     columns = None if source is None else record_columns.load(kept, source=source)
+    if columns is not None and set(columns.shard_names) - {shard["file"]}:
+        columns = None  # of another shard: made again
     if columns is None:
         columns = record_columns.of_lines(index_lines(directory, shard), shard=shard["file"])
         if source is not None:

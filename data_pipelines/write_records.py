@@ -31,7 +31,7 @@ from data_pipelines.features import FeatureExtractor
 from data_pipelines.quarantine import MAX_SHARE, Quarantined
 from data_pipelines.record_summary import summarise, table
 from data_pipelines.schema import SPLITS, Clip, RecordError, validate
-from ltu_jax.core import errors
+from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_dir, write_json
 from ltu_jax.weights.fingerprint import KEY
@@ -80,6 +80,8 @@ def write_records(
     if not clips and not quarantined:
         raise UserError("there are no clips to write; check the corpus")
     out = Path(out)
+    folders = {Path(clip.audio).parent for clip in clips}
+    outputs.claim(out, records.MAKER, inputs=[whisper_dir, *sorted(folders)])
     extractor, features = None, None
     if whisper_dir is not None:
         extractor = FeatureExtractor(whisper_dir, batch_size=_FEATURE_BATCH)
@@ -102,7 +104,7 @@ def write_records(
     if shards is None:
         total = sum(Path(clip.audio).stat().st_size for clip in clips)
         shards = max(_FEWEST_SHARDS, -(-total // _SHARD_BYTES))
-    with atomic_dir(out) as folder:
+    with atomic_dir(out, records.MAKER) as folder:
         staging = folder / ".staging"
         splits = record_builder.stage(clips, staging)
         with _progress(len(clips)):
@@ -224,6 +226,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("beam_flags", nargs="*", help="after a lone --: options of the runner")
     flags = parser.parse_args(arguments)
     began = time.monotonic()
+    read = [flags.corpus, flags.json, flags.audio_root, flags.features]
+    outputs.claim(flags.out, records.MAKER, inputs=read)
     given = _read(flags)
     manifest = write_records(
         given.clips,

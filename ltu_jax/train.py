@@ -36,6 +36,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.sharding import AXES
 from ltu_jax.stages.agreement import agree_at_launch
+from ltu_jax.stages.folder import claim_run
 from ltu_jax.stages.replay import replay_file
 from ltu_jax.stages.run import run_stage
 from ltu_jax.stages.settings import STAGES, StageSettings, stage_settings
@@ -167,6 +168,9 @@ def _train(
     config: ConfigDict, settings: Sequence[StageSettings], stages: Sequence[dict[str, Any]]
 ) -> int:
     agree_at_launch(stages)
+    if distributed.is_main():
+        for stage in settings:
+            claim_run(stage)
     for stage, resolved in zip(settings, stages, strict=True):
         outcome = run_stage(stage, resolved=resolved)
         if outcome is None:

@@ -6,6 +6,7 @@ import pytest
 
 from data_pipelines.sources import packages
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.outputs import MARKER
 from ltu_jax.fetch import SOURCES, fetch_weights
 from ltu_jax.weights.store import load_weights
 
@@ -51,6 +52,7 @@ def test_a_sentence_embedding_model_is_kept_as_it_was_published(tmp_path, monkey
         "config.json",
         "1_Pooling/config.json",
         "source.json",
+        MARKER,
     }
     assert json.loads((out / "source.json").read_text()) == {
         "name": "all-MiniLM-L6-v2",

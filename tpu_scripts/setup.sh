@@ -8,7 +8,8 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 parse "$@"
 no_more_arguments
-archive=${TMPDIR:-/tmp}/ltu_jax-$TPU_NAME.tar.gz
+archive=$TPU_STATE/$TPU_NAME.tar.gz # not in /tmp, where another user could have put a link
+if [[ $DRY_RUN == 0 ]]; then mkdir -p "$TPU_STATE"; fi
 run git -C "$ROOT" archive --output="$archive" HEAD
 run gcloud compute tpus tpu-vm scp "$archive" "$TPU_NAME":ltu_jax.tar.gz --zone="$TPU_ZONE" --worker=all
 python='command -v python3.11 || (sudo apt-get update && sudo apt-get install -y python3.11 python3.11-venv)'

@@ -18,6 +18,7 @@ from data_pipelines import manifests, records, schema
 from data_pipelines.official_rows import Row, jsonl, rows_or_errors
 from data_pipelines.schema import Pair, RecordError
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import inside
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def _of_manifest(path: Path, *, root: Path) -> Iterator[Case | Problem]:
                 yield Problem(check="rows", where=row.where, what=what)
         try:
             audio = manifests.resolve_audio(audio_id, root=root, where=first.where)
-        except manifests.AudioGone as error:
+        except RecordError as error:  # not there, or not in the audio folder
             yield Problem(check="missing", where=first.where, what=str(error))
         yield Case(
             clip_id=audio_id,
@@ -133,7 +134,11 @@ def _of_corpus(path: Path) -> Iterator[Case | Problem]:
             what = str(clip) if isinstance(clip, RecordError) else wrong
             yield Problem(check="rows", where=where, what=what)
             continue
-        audio: Path | None = path / clip["audio"]
+        try:
+            audio: Path | None = inside(path, clip["audio"], where=where)
+        except UserError as error:
+            yield Problem(check="rows", where=where, what=str(error))
+            continue
         if not audio.is_file():
             yield Problem(check="missing", where=where, what=f"no file {audio}")
             audio = None

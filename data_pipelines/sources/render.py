@@ -1,7 +1,6 @@
 """From a plan entry to samples: synthesis, mixing, measuring, and the FLAC file."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +103,8 @@ def write(entry: plan.Entry, *, corpus: Path, cache: Path) -> dict[str, Any]:
     """Render a clip into the corpus folder (16-bit mono FLAC) and return its synthesis record."""
     rendered = render(entry, cache=cache)
     target = Path(corpus) / audio_path(entry)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".tmp-{target.name}")
-    soundfile.write(temporary, rendered.samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    os.replace(temporary, target)
+    with files.atomic_file(target) as temporary:
+        soundfile.write(temporary, rendered.samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return {
         "format": FORMAT,
         "entry": dataclasses.asdict(entry),

@@ -1,15 +1,17 @@
-"""Hashes, atomic output and JSON, for everything that is written to disk."""
+"""Hashes, atomic output and JSON, for everything that is written to disk.
+
+Whether a place may be written to is decided in `outputs`, how it is replaced in `staging`.
+"""
 
 import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from ltu_jax.core import outputs, staging
 from ltu_jax.core.errors import UserError
 
 _CHUNK = 1 << 22
@@ -26,52 +28,108 @@ def sha256_file(path: str | os.PathLike) -> str:
 
 
 @contextlib.contextmanager
-def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary sibling folder that takes the name `path` only if the block succeeds.
+def atomic_dir(path: str | os.PathLike, maker: outputs.Maker) -> Iterator[Path]:
+    """Yield a temporary folder that takes the name `path` only if the block succeeds.
 
-    A folder already at `path` is replaced as a whole. A killed process leaves at most a folder
-    whose name starts with `.tmp-`, never something that looks complete.
+    What the same maker left at `path` is replaced as a whole; a link stays a link. A killed
+    process leaves the old folder or the new one there, and what it leaves besides the next one
+    clears away.
+
+    Raises:
+        UserError: something of somebody else is at `path`.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{path.name}-", dir=path.parent))
-    temporary.chmod(0o755)
-    try:
-        yield temporary
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".tmp-old-{path.name}-", dir=path.parent))
-            os.rename(path, old / path.name)
-            os.rename(temporary, path)
-            shutil.rmtree(old)
-        else:
-            os.rename(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    place = outputs.claim(path, maker)
+    with staging.staging(place) as folder:
+        new = folder / staging.NEW
+        new.mkdir()
+        yield new
+        write_json(new / outputs.MARKER, outputs.signature(maker, outputs.files_below(new)))
+        outputs.claim(path, maker)  # hours may have passed
+        staging.swap(new, place)
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a path of the same name in a temporary folder; it moves to `path` on success."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".tmp-{path.name}-", dir=path.parent) as folder:
-        yield Path(folder) / path.name
-        os.replace(Path(folder) / path.name, path)
+def atomic_file(path: str | os.PathLike, maker: outputs.Maker | None = None) -> Iterator[Path]:
+    """Yield a path of the same name in a temporary folder; it moves to `path` on success.
+
+    Args:
+        path: the file; a link stays a link.
+        maker: who may replace a file that is there; None for one inside a folder of our own.
+
+    Raises:
+        UserError: a file of somebody else is at `path`.
+    """
+    place = outputs.follow(path) if maker is None else outputs.claim(path, maker)
+    with staging.staging(place) as folder:
+        new = folder / Path(path).name
+        yield new
+        os.replace(new, place)
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write JSON with sorted keys and a final newline, atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".tmp-{path.name}-", dir=path.parent)
+def write_json(path: str | os.PathLike, value: Any, maker: outputs.Maker | None = None) -> None:
+    """Write JSON with sorted keys and a final newline, as `atomic_file` does."""
+    text = json.dumps(value, indent=2, sort_keys=True) + "\n"
+    with atomic_file(path, maker) as file:
+        file.write_text(text, encoding="utf-8")
+
+
+def inside(
+    folder: str | os.PathLike,
+    name: object,
+    *,
+    where: str | os.PathLike,
+    owned: bool = False,
+    error: type[UserError] = UserError,
+) -> Path:
+    """The file of `folder` that is called `name` in the file `where`; never one elsewhere.
+
+    Args:
+        folder: where it must lie.
+        name: what was read; "/" separates folders.
+        where: the file that names it, for messages.
+        owned: the file is a person's own list of audio: there an absolute path says what it says,
+            and a link in `folder` may lead out of it.
+        error: the kind to raise.
+
+    Raises:
+        UserError: `name` is no relative name of a file below `folder`; nothing was opened.
+    """
+    problem = _no_name(name, absolute=owned)
+    if problem is None:
+        path = Path(folder) / str(name)
+        if owned or _stays(path, Path(folder)):
+            return path
+        problem = "a link that leads out of the folder: put the file itself there"
+    raise error(f"{where} is refused: it names {str(name)[:200]!r}, which is {problem}")
+
+
+def _no_name(name: object, *, absolute: bool) -> str | None:
+    """What is wrong with a name, by its spelling alone."""
+    if not isinstance(name, str) or not name.strip():
+        return "no name of a file"
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+        return "no name of a file (it has control characters)"
+    if absolute and name.startswith("/"):
+        return None
+    if name.startswith("/") or PureWindowsPath(name).drive or "\\" in name:
+        return "no name below the folder (it is absolute, or another system's)"
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts:
+        return "not below the folder" + (": give the whole path, from / on" if absolute else "")
+    return None
+
+
+def _stays(path: Path, folder: Path) -> bool:
+    """Whether links, if there are any, lead to where they may."""
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        folder, path = folder.resolve(), path.resolve()
+    except (OSError, RuntimeError):  # a circle of links
+        return False
+    if path.is_relative_to(folder):
+        return True
+    # Hugging Face's cache: snapshots/<revision>/<name> is a link to blobs/<hash> of the same model.
+    snapshot = next((one for one in folder.parents if one.name == "snapshots"), None)
+    return snapshot is not None and path.parent == snapshot.parent / "blobs"
 
 
 def read_json(path: str | os.PathLike) -> Any:

@@ -61,6 +61,7 @@ class Cache:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=_WAIT_SECONDS)) as file:
+                self._check(file)
                 file.execute(
                     "CREATE TABLE IF NOT EXISTS entries "
                     "(key TEXT PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL)"
@@ -73,6 +74,15 @@ class Cache:
             ) from None
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from None
+
+    def _check(self, file: sqlite3.Connection) -> None:
+        """Refuse a database of somebody else, into which entries would be written."""
+        names = [name for (name,) in file.execute("SELECT name FROM sqlite_master")]
+        if others := [name for name in names if "entries" not in name]:
+            raise UserError(
+                f"the cache {self.path} is another program's database (it holds {others[0]!r}); "
+                "give another cache"
+            )
 
     def _damaged(self, what: str) -> UserError:
         return UserError(

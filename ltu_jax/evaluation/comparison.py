@@ -7,6 +7,7 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
+from ltu_jax.core.outputs import Maker, json_with
 from ltu_jax.evaluation.benchmarks import Row
 from ltu_jax.evaluation.figures import difference, value_of
 from ltu_jax.evaluation.folder import Run
@@ -65,9 +66,14 @@ def _told(run: Run) -> str:
     return f"{run.folder} has modes {', '.join(run.modes)}, {' and '.join(run.config['decodings'])}"
 
 
+MAKER = Maker(
+    name="`python -m ltu_jax.evaluate compare`", folder=False, before=json_with("differences")
+)
+
+
 def write(found: Sequence[Mapping[str, Any]], path: Path) -> None:
     """The differences as JSON."""
-    write_json(path, {"differences": [dict(one) for one in found]})
+    write_json(path, {"differences": [dict(one) for one in found]}, MAKER)
 
 
 def _graded(

@@ -6,10 +6,11 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ltu_jax.core import outputs, staging
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.evaluation.benchmarks import BENCHMARKS, Row
@@ -36,6 +37,34 @@ _LEFT = (
     "report.html",
     CONFIG,
 )
+
+
+def claim(out: Path, *, inputs: Iterable[Path | None] = ()) -> None:
+    """Refuse a folder whose files a run would move or overwrite and no run has written.
+
+    Raises:
+        UserError: names them; or `out` is one of `inputs`.
+    """
+    names = (*_LEFT, "features.[0-9]*")
+    outputs.join(out, MAKER, names=names, inputs=inputs)
+
+
+def _run_before(out: Path) -> tuple[str, ...] | None:
+    """A run's folder by its config.json, or where that is lost by its answers or items."""
+    if (out / CONFIG).exists():
+        return outputs.json_with("identity", "modes", "decodings")(out / CONFIG)
+    files = {
+        "items.jsonl": ("item_id", "cluster", "row"),
+        "samples*.jsonl": ("item_id", "decoding"),
+    }
+    for pattern, keys in files.items():
+        for path in out.glob(pattern):
+            if outputs.text_with(*(f'"{key}": ' for key in keys))(path) is not None:
+                return ()
+    return None
+
+
+MAKER = outputs.Maker(name="`python -m ltu_jax.evaluate`", before=_run_before)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -76,8 +105,7 @@ def prepare(out: Path, config: Mapping[str, Any], *, resume: bool) -> None:
     Raises:
         UserError: `resume`, and `out` holds nothing or another evaluation; a broken config.json.
     """
-    for left in out.glob(".tmp-*"):  # of a killed run
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    staging.clear(out)  # what a killed run left
     before = read_config(out)["identity"] if (out / CONFIG).exists() else None
     if resume and before is None:
         raise UserError(f"--resume: {out} holds no evaluation; leave --resume out to start one")

@@ -9,6 +9,7 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, read_json
+from ltu_jax.core.outputs import Maker, text_with
 from ltu_jax.evaluation import html_run, published, shown
 from ltu_jax.evaluation.html_run import Run
 from ltu_jax.evaluation.markup import NONE, grid, pair, text, two_line_head, words
@@ -59,6 +60,11 @@ pre { font-size: .78rem; white-space: pre-wrap; overflow-wrap: anywhere; backgro
 """
 _KEYS = ("benchmark", "split", "source", "system", "modes", "config", "rows")
 # Not even a hole in the escaping would load or run anything.
+MAKER = Maker(
+    name="`python -m ltu_jax.evaluate`",
+    folder=False,
+    before=text_with("<!DOCTYPE html>", "<title>Evaluation report</title>"),
+)
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -104,7 +110,7 @@ def write(folders: Sequence[Path], out: Path) -> None:
         + "\n".join(part for part in body if part)
         + "\n</body></html>\n"
     )
-    with atomic_file(out) as temporary:
+    with atomic_file(out, MAKER) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

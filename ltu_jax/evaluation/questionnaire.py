@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import inside
 from ltu_jax.evaluation.benchmarks import BENCHMARKS, Benchmark, Row
 from ltu_jax.evaluation.items import Clip, Item, Mode
 
@@ -39,6 +40,17 @@ class Questionnaire:
         return {name: row for name, row in self.benchmark.rows.items() if name in found}
 
 
+_OWN_PATHS = ("jsonl", "open_asqa")  # lists of audio that a person has; their readers check them
+
+
+def _check_places(clips: Mapping[str, Clip], *, root: Path) -> None:
+    """Require that what a table calls a clip lies in the data's folder, perhaps as a link."""
+    for clip in clips.values():
+        below = clip.audio.is_relative_to(root)
+        name = str(clip.audio.relative_to(root) if below else clip.audio)
+        inside(root, name, where=f"{root}: clip {clip.clip_id!r}", owned=below)
+
+
 def read_questionnaire(
     data: Path, *, name: str, split: str | None, limit: int | None = None, seed: int = 0
 ) -> Questionnaire:
@@ -64,6 +76,8 @@ def read_questionnaire(
     corpus = benchmark.read(data, split=split)
     if not corpus.items:
         raise UserError(f"{data} has no items of {name}, split {split}")
+    if name not in _OWN_PATHS:
+        _check_places(corpus.clips, root=data if data.is_dir() else data.parent)
     repeated = [
         item_id
         for item_id, count in Counter(item.item_id for item in corpus.items).items()

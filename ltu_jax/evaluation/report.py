@@ -46,12 +46,22 @@ def summary_tasks(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def merge_summary(path: Path, tasks: Mapping[str, Mapping[str, Any]]) -> None:
     """Put `tasks` in the summary file at `path`, in place of older ones; the rest of it stays."""
+    write_json(path, {**read_summary(path), "tasks": dict(tasks)})
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The summary file at `path`, a new one where there is none.
+
+    Raises:
+        UserError: it is none: not a JSON object, or with `tasks` that are not figures by row.
+    """
     summary = read_json(path) if path.exists() else {"seconds": {}}
-    if not isinstance(summary, dict):
+    tasks = summary.get("tasks", {}) if isinstance(summary, dict) else None
+    if not isinstance(tasks, dict) or not all(isinstance(row, dict) for row in tasks.values()):
         raise UserError(
             f"{path} holds {json.dumps(summary)[:40]}, not a summary: give another file"
         )
-    write_json(path, {**summary, "tasks": dict(tasks)})
+    return summary
 
 
 def table(metrics: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ import os
 import re
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,13 +113,20 @@ def libtpu_version() -> str:
 @contextlib.contextmanager
 def compiler() -> Iterator[None]:
     """Be the only planner on this machine: a second process that loads libtpu is aborted."""
-    path = Path(tempfile.gettempdir()) / f"ltu_jax_plan_{os.getuid()}.lock"
-    with path.open("w") as handle:
+    found = library()
+    if found is None or not found.is_file():  # `devices_of` says so
+        yield
+        return
+    # The library itself is locked: a file of a known name in a folder of everybody's could be
+    # put there by anybody.
+    with found.open("rb") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print("another plan is being compiled on this machine; waiting for it", flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:  # a disk without locks
+            print("start one plan at a time: there are no locks here", flush=True)
         yield
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ltu_jax.core import staging
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file
 
@@ -51,6 +52,7 @@ def save_batch(
     # JSON has no nan and no inf.
     numbers = {name: repr(getattr(facts, name)) for name in ("loss", "grad_norm")}
     text = json.dumps({**dataclasses.asdict(facts), **numbers, _ARRAYS: sorted(batch)})
+    staging.clear(path.parent)  # what a killed run left of another step
     with atomic_file(path) as temporary:
         np.savez(temporary, **{_FACTS: np.frombuffer(text.encode(), np.uint8)}, **batch)
     others = sorted(path.parent.glob("step-*.npz"), key=lambda other: other.stat().st_mtime_ns)

@@ -1,19 +1,22 @@
 """Exports: one function for each format that weights can leave in, all atomic and streamed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ltu_jax.core import outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_dir, atomic_file, write_json
+from ltu_jax.training.checkpoint import FOLDER
 from ltu_jax.weights import (
     complete,
     io,
     llama,
     ltu_as,
+    makers,
     openai_whisper,
     peft_adapter,
     rules,
@@ -81,12 +84,6 @@ def _common_dtype(tensors: Tensors) -> str:
     return max(sizes, key=sizes.__getitem__)
 
 
-def _no_folder(out: Path) -> Path:
-    if out.is_dir():
-        raise UserError(f"--out {out} exists and is a directory; name a file")
-    return out
-
-
 def _copy_tokenizer(held: Complete, folder: Path) -> tuple[str, ...]:
     if held.tokenizer_dir is None:
         return ("no tokenizer: there is none beside the weights",)
@@ -99,8 +96,6 @@ def _to_official(held: Complete, out: Path, options: Options) -> Written:
     """The official state dict: a file by suffix, or a directory with config and tokenizer."""
     if out.suffix and out.suffix not in (".safetensors", *TORCH_SUFFIXES):
         raise UserError(f"--out {out}: give .safetensors, .bin or a directory without a suffix")
-    if out.is_file() and not out.suffix:
-        raise UserError(f"--out {out} exists and is a file; name a directory")
     tensors, notes = _rounded(
         ltu_as.to_official(
             held.config,
@@ -111,10 +106,10 @@ def _to_official(held: Complete, out: Path, options: Options) -> Written:
         options,
     )
     if out.suffix:
-        with atomic_file(_no_folder(out)) as file:
-            _write_file(file, tensors, desc="export ltu-as")
+        with atomic_file(out, makers.exported("ltu-as", folder=False)) as file:
+            _write_file(file, tensors, desc="export ltu-as", note=makers.note("ltu-as"))
         return Written(tensors=len(tensors), notes=notes)
-    with atomic_dir(out) as folder:
+    with atomic_dir(out, makers.exported("ltu-as", folder=True)) as folder:
         _write_file(folder / ltu_as.FILE, tensors, desc="export ltu-as")
         notes += _copy_tokenizer(held, folder)
         settings = llama.hf_config(held.config["llama"], dtype=_common_dtype(tensors), tokens={})
@@ -123,13 +118,14 @@ def _to_official(held: Complete, out: Path, options: Options) -> Written:
     return Written(tensors=len(tensors), notes=notes)
 
 
-def _write_file(file: Path, tensors: Tensors, *, desc: str) -> None:
+def _write_file(file: Path, tensors: Tensors, *, desc: str, note: str | None = None) -> None:
     if file.suffix == ".safetensors":
+        metadata = PT if note is None else {**PT, makers.NOTE: note}
         shards.write_shards(
-            file.parent, tensors, stem=file.stem, metadata=PT, max_bytes=ONE_FILE, desc=desc
+            file.parent, tensors, stem=file.stem, metadata=metadata, max_bytes=ONE_FILE, desc=desc
         )
     else:
-        io.write_torch(file, tensors, desc=desc)
+        io.write_torch(file, tensors, note=note, desc=desc)
 
 
 def _to_hf(held: Complete, out: Path, options: Options) -> Written:
@@ -140,7 +136,7 @@ def _to_hf(held: Complete, out: Path, options: Options) -> Written:
         tensors = rules.export(llama.HF_RULES, merged(held.config, held.params))
     tensors, notes = _rounded(tensors, options)
     stored = _common_dtype(tensors)
-    with atomic_dir(out) as folder:
+    with atomic_dir(out, makers.exported("hf", folder=True)) as folder:
         placed, _ = shards.write_shards(
             folder, tensors, stem="model", metadata=PT, desc="export hf"
         )
@@ -174,10 +170,11 @@ def _to_openai(held: Complete, out: Path, options: Options) -> Written:
         raise UserError(f"--out {out}: give a file name that ends in .pt")
     dims, tensors = openai_whisper.to_openai(held.config, held.params)
     tensors, notes = _rounded(tensors, options)
-    with atomic_file(_no_folder(out)) as file:
+    with atomic_file(out, makers.exported("openai-whisper", folder=False)) as file:
         io.write_torch(
             file,
             tensors,
+            note=makers.note("openai-whisper"),
             wrap=lambda state: {"dims": dims, "model_state_dict": state},
             desc="export openai-whisper",
         )
@@ -196,7 +193,7 @@ def _to_peft(held: Complete, out: Path, options: Options) -> Written:
     adapter = {path: t for path, t in held.params.items() if ltu_as.is_adapter(path)}
     lost = describe_casts(adapter, dtype)
     made = peft_adapter.to_peft(held.config, cast(adapter, dtype), base_name=name)
-    with atomic_dir(out) as folder:
+    with atomic_dir(out, makers.exported("peft", folder=True)) as folder:
         count = made.write(folder, desc="export peft")
     return Written(tensors=count, notes=((lost,) if lost else ()) + (f"base: {name}",))
 
@@ -209,6 +206,21 @@ def _to_orbax(held: Complete, out: Path, options: Options) -> Written:
     complete.to_run(held, base=options.llama, whisper=options.whisper, out=out)
     count = sum(ltu_as.is_adapter(path) for path in held.params)
     return Written(tensors=count, notes=(f"start from it: --config.init_from={out}",))
+
+
+def claim(name: str, out: Path, *, inputs: Sequence[Path | None]) -> None:
+    """Refuse, before any work, an `out` that an export to the format `name` may not replace.
+
+    Raises:
+        UserError: names what is there, or the input that would be lost.
+    """
+    if name == "orbax":
+        outputs.join(out, makers.exported(name, folder=True), names=(FOLDER,), inputs=inputs)
+        return
+    if name == "openai-whisper" and out.suffix not in TORCH_SUFFIXES:
+        raise UserError(f"--out {out}: give a file name that ends in .pt")
+    file = name == "openai-whisper" or (name == "ltu-as" and bool(out.suffix))
+    outputs.claim(out, makers.exported(name, folder=not file), inputs=inputs)
 
 
 TARGETS: dict[str, Target] = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ltu_jax.core.files import read_json, sha256_file, write_json
+from ltu_jax.core.files import inside, read_json, sha256_file, write_json
 from ltu_jax.weights.io import read_torch
 from ltu_jax.weights.safetensors_file import (
     progress_bar,
@@ -101,16 +101,15 @@ def _indexed(path: Path, index: Path, suffix: str) -> CheckpointFiles:
     if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
         raise WeightsError(f"{index} has no weight_map of file names")
     shards = sorted(set(listed.values()))
-    # a shard is a plain name of the index's own kind: anything else could read outside the folder
-    odd = [name for name in shards if Path(name).name != name or not name.endswith(suffix)]
+    odd = [name for name in shards if not name.endswith(suffix)]
     if odd:
         raise WeightsError(
             f"{index} is refused: it names {odd[0]!r}, which is no {suffix} file beside it"
         )
-    missing = [name for name in shards if not (path / name).is_file()]
+    files = tuple(inside(path, name, where=index, error=WeightsError) for name in shards)
+    missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise WeightsError(f"{path} lacks {len(missing)} of {len(shards)} shards: {missing[:10]}")
-    files = tuple(path / name for name in shards)
     return CheckpointFiles(files=files, index=index, names=tuple(listed))
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ltu_jax.core.files import atomic_dir, sha256_file, write_json
+from ltu_jax.core.files import atomic_dir, inside, sha256_file, write_json
 from ltu_jax.core.trees import shorten
-from ltu_jax.weights import shards
+from ltu_jax.weights import makers, shards
 from ltu_jax.weights.diagnosis import complain
 from ltu_jax.weights.safetensors_file import read_safetensors
 from ltu_jax.weights.settings import read_settings
@@ -105,7 +105,7 @@ def save_weights(
     """Write a weights directory; the folder appears only when it is complete.
 
     Args:
-        path: the directory to make (replaced as a whole when it exists).
+        path: the directory to make; weights of the same kind there are replaced as a whole.
         kind: one of `KINDS`.
         config: the model config as a plain dict (`dataclasses.asdict`).
         params: flat path -> array or lazy tensor; tensors are never held whole.
@@ -119,6 +119,7 @@ def save_weights(
 
     Raises:
         WeightsError: an unknown kind, or no parameters.
+        UserError: something else is at `path`.
     """
     if kind not in KINDS:
         raise WeightsError(f"kind {kind!r} of {path} is unknown; known are {', '.join(KINDS)}")
@@ -128,7 +129,7 @@ def save_weights(
     if not isinstance(files, Mapping):
         files = {Path(file).name: Path(file) for file in files}
     dtypes = {tensor.dtype.name for tensor in tensors.values()}
-    with atomic_dir(path) as folder:
+    with atomic_dir(path, makers.imported(kind)) as folder:
         _, hashes = shards.write_shards(
             folder,
             tensors,
@@ -196,8 +197,8 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
         if not isinstance(header.get(key), kind):
             raise WeightsError(f"{path}/config.json is damaged: its {key} is {header.get(key)!r}")
     for name, digest in header["sha256"].items():
-        # a plain name: anything else could read outside the directory
-        if Path(name).name != name or not isinstance(digest, str):
+        inside(path, name, where=path / "config.json", error=WeightsError)
+        if not isinstance(digest, str):
             raise WeightsError(
                 f"{path}/config.json is refused: it names the file {name!r} with hash {digest!r}"
             )

@@ -16,6 +16,7 @@ from data_pipelines.record_summary import table
 from data_pipelines.records import RecordStore
 from data_pipelines.schema import RecordError
 from data_pipelines.write_records import command, write_records
+from ltu_jax.core import outputs
 from ltu_jax.core.errors import UserError
 
 
@@ -35,6 +36,16 @@ def test_every_field_of_every_clip_comes_back(clips, records_dir):
             for field in dataclasses.fields(wanted[name]):
                 if field.name not in ("audio", "seconds"):
                     assert getattr(record, field.name) == getattr(wanted[name], field.name)
+
+
+def test_records_of_an_older_version_may_be_replaced_and_not_what_lies_among_them(records_copy):
+    outputs.claim(records_copy, records.MAKER)
+    (records_copy / outputs.MARKER).unlink()
+    assert list(records_copy.glob("tokens/*/*.npz"))
+    outputs.claim(records_copy, records.MAKER)
+    (records_copy / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"holds 'thesis\.tex' besides"):
+        outputs.claim(records_copy, records.MAKER)
 
 
 def test_tfds_and_tensorflow_read_the_shards(clips, records_dir):

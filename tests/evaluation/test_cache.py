@@ -102,3 +102,14 @@ def test_two_writers_at_once_lose_nothing(cache):
     ]
     assert [process.wait() for process in running] == [0, 0]
     assert len(cache.get([f"{name}{n}" for name in "ab" for n in range(40)])) == 80
+
+
+def test_the_database_of_another_program_stays_as_it_is(tmp_path):
+    path = tmp_path / "photos.sqlite"
+    with sqlite3.connect(path) as file:
+        file.execute("CREATE TABLE photos (name TEXT)")
+    before = path.read_bytes()
+    for use in (lambda: Cache(path).get(["a"]), lambda: Cache(path).put({"a": b""})):
+        with pytest.raises(UserError, match="another program's database .*'photos'"):
+            use()
+    assert path.read_bytes() == before

@@ -229,7 +229,7 @@ def test_an_unfinished_run_is_neither_scored_nor_compared(command, tmp_path):
 
 def test_a_full_or_forbidden_disk_is_one_clear_line(command, tmp_path, monkeypatch):
     (tmp_path / "out").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match=r"out: File exists; make room or another place"):
+    with pytest.raises(UserError, match=r"out exists and is a file; name a directory"):
         command()
     (tmp_path / "out").unlink()
 

@@ -1,14 +1,16 @@
 """A run's folder: one evaluation, one writer; earlier ones aside and whole; broken files named."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
+from ltu_jax.core import staging
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation import folder
-from ltu_jax.evaluation.folder import locked, prepare, read_run
+from ltu_jax.evaluation.folder import claim, locked, prepare, read_run
 
 CONFIG = {
     "identity": {"benchmark": "mini", "split": "test", "manifest": "1", "weights": {"sha256": "a"}},
@@ -92,13 +94,33 @@ def test_answers_of_nobody_knows_what_are_not_taken_for_ours(out):
     assert names(out) == {"config.json", "old.1"}
 
 
-def test_what_a_kill_left_half_written_is_swept_up(out):
-    (out / ".tmp-samples.jsonl-abc").mkdir()
-    (out / ".tmp-samples.jsonl-abc" / "samples.jsonl").touch()
-    (out / ".tmp-config.json-abc").touch()
+def test_what_a_kill_left_half_written_is_swept_up_and_nothing_else(out):
+    folder, lock = staging._make(out / "samples.jsonl")
+    (folder / "samples.jsonl").touch()
+    (out / ".tmp-mine").mkdir()
     before = names(out)
     prepare(out, CONFIG, resume=False)
-    assert names(out) == {name for name in before if not name.startswith(".tmp")}
+    assert names(out) == before  # whoever writes it is alive
+    os.close(lock)
+    prepare(out, CONFIG, resume=False)
+    assert names(out) == before - {folder.name}
+
+
+def test_a_folder_of_something_else_is_refused(out, tmp_path):
+    claim(out)
+    (out / "config.json").unlink()
+    claim(out)  # the items tell
+    for name in ("clips.jsonl", "config.json", "report.html", "features.0/x.npy"):
+        other = tmp_path / "others" / name.replace("/", "-")
+        (other / name).parent.mkdir(parents=True)
+        (other / name).write_text("mine")
+        with pytest.raises(UserError, match=f"holds '{name}'"):
+            claim(other)
+        with pytest.raises(UserError, match="read by this command"):
+            claim(other, inputs=[other])
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.tex").touch()
+    claim(tmp_path / "notes", inputs=[tmp_path / "notes" / "thesis.tex"])
 
 
 def test_a_second_process_is_turned_away_until_the_first_has_ended(tmp_path):

@@ -1,7 +1,10 @@
 """The planner's arithmetic, its command line and its errors, without the TPU compiler."""
 
 import dataclasses
+import fcntl
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import jax
@@ -226,3 +229,24 @@ def test_a_missing_compiler_says_how_to_get_it(monkeypatch, tmp_path):
 def test_reading_an_out_of_memory_message(message, gigabytes):
     found = aot._needed_bytes(message)
     assert found == (None if gigabytes is None else gigabytes * 2**30)
+
+
+def test_the_lock_of_the_compiler_is_no_file_that_others_could_have_put_there(
+    tmp_path, monkeypatch
+):
+    victim, shared = tmp_path / "victim", tmp_path / "tmp"
+    victim.write_text("mine")
+    shared.mkdir()
+    (shared / f"ltu_jax_plan_{os.getuid()}.lock").symlink_to(victim)
+    library = tmp_path / "libtpu.so"
+    library.write_bytes(b"compiler")
+    monkeypatch.setattr(tempfile, "tempdir", str(shared))
+    monkeypatch.setenv("TPU_LIBRARY_PATH", str(library))
+    with aot.compiler(), library.open("rb") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with library.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert victim.read_text() == "mine" and len(list(shared.iterdir())) == 1
+    monkeypatch.setenv("TPU_LIBRARY_PATH", str(tmp_path / "none"))
+    with aot.compiler():
+        pass

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import inside
 from ltu_jax.evaluation.items import Clip, Corpus, Item, Task
 from ltu_jax.evaluation.readers.files import field, json_lines
 from ltu_jax.evaluation.readers.gather import Gathered, text
@@ -112,7 +113,7 @@ def _clip(record: dict[str, Any], folder: Path, where: str) -> Clip:
     part = f" from {start} s to {'its end' if end is None else f'{end} s'}"
     return Clip(
         clip_id=audio if start == 0 and end is None else f"{audio}{part}",
-        audio=folder / audio,
+        audio=inside(folder, audio, where=where, owned=True),
         cluster=text(record, "cluster", where) if "cluster" in record else audio,
         start=start,
         end=end,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import inside
 from ltu_jax.evaluation.items import Clip, Corpus, Item, Task
 from ltu_jax.evaluation.metrics.closed import named_class
 from ltu_jax.evaluation.metrics.words import around_words
@@ -42,7 +43,7 @@ def read(data: Path, *, split: str) -> Corpus:
         clip_id = field(record, "clip_id", where)
         clips[clip_id] = Clip(
             clip_id=clip_id,
-            audio=data / field(record, "audio", where),
+            audio=inside(data, field(record, "audio", where), where=where),
             cluster=clip_id,
             spoken_text=field(record, "spoken_text", where),
         )

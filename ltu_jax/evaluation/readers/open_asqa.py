@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import inside
 from ltu_jax.evaluation.items import Clip, Corpus, Item
 from ltu_jax.evaluation.readers.files import field, need
 from ltu_jax.evaluation.readers.gather import Gathered, text
@@ -65,7 +66,7 @@ def read(data: Path, *, split: str) -> Corpus:
             clips[audio, spoken_text] = f"{audio}{more}"
         clip = Clip(
             clip_id=clips[audio, spoken_text],
-            audio=path.parent / audio,
+            audio=inside(path.parent, audio, where=f"{path}, record {number}", owned=True),
             cluster=audio,
             spoken_text=spoken_text,
         )

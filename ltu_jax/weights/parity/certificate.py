@@ -29,13 +29,13 @@ import jax
 import numpy as np
 
 from ltu_jax.core.files import write_json
-from ltu_jax.weights import fingerprint
+from ltu_jax.weights import fingerprint, makers
 from ltu_jax.weights.parity import comparison, memory, reference
 from ltu_jax.weights.store import Weights, load_weights
 from ltu_jax.weights.tensors import Tensors, WeightsError
 
 FORMAT = 1
-FILE = "parity.json"
+FILE = makers.CERTIFICATE
 PASSED, FAILED = "passed", "failed"
 
 

@@ -1,0 +1,299 @@
+"""Whose is what lies at `--out`? A command replaces what the same command made, and nothing else.
+
+A folder that a command makes as a whole holds `.ltu_jax_output.json`: the command, and the files it
+wrote. Outputs of versions before that, and files, are known by what is in them (`Maker.before`).
+"""
+
+import contextlib
+import dataclasses
+import fnmatch
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+
+from ltu_jax.core import staging
+from ltu_jax.core.errors import UserError
+
+MARKER = ".ltu_jax_output.json"
+_FORMAT = 1
+_LARGEST = 64 << 20  # bytes of a marker or a JSON output that are read
+_HEAD = 1 << 16  # bytes in which a text output says what it is
+_SHOWN = 3  # names in a message
+_JUNK = (".DS_Store", "Thumbs.db", "desktop.ini", ".nfs*")  # what no person put there
+
+
+def _unknown(path: Path) -> None:
+    del path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Maker:
+    """A command that makes one kind of output.
+
+    Attributes:
+        name: the command in words; the marker has it.
+        folder: whether it makes a folder.
+        before: the files (relative) of which such an output without a marker consists, None where
+            it is none; of a file, anything but None.
+        later: patterns of files that are put into the folder after it was made, by us as well.
+    """
+
+    name: str
+    folder: bool = True
+    before: Callable[[Path], Collection[str] | None] = _unknown
+    later: tuple[str, ...] = ()
+
+
+def claim(
+    out: str | os.PathLike,
+    maker: Maker,
+    *,
+    inputs: Iterable[str | os.PathLike | None] = (),
+    option: str = "--out",
+) -> Path:
+    """The place that `out` means, links followed, which `maker` may make or replace.
+
+    Args:
+        out: what a person gave.
+        maker: what is to be written.
+        inputs: what is read meanwhile; None stands for an option that was not given.
+        option: how messages call `out`.
+
+    Raises:
+        UserError: something there is not of this maker, is an input or around one, or nothing can
+            be made there.
+    """
+    place = follow(out, option=option)
+    what = f"{option} {out}"
+    _check_parents(place, what=what)
+    staging.clear(place.parent, name=place.name)
+    if not os.path.lexists(place):
+        return place
+    protect(place, inputs, what=what)
+    if not maker.folder:
+        if place.is_dir():
+            raise UserError(f"{what} exists and is a directory; name a file")
+        if not place.is_file():
+            raise UserError(f"{what} is a device or a pipe; name a file")
+        if place.stat().st_size and maker.before(place) is None:
+            raise UserError(f"{what} is there already and was not written by {_advice(maker)}")
+        return place
+    if not place.is_dir():
+        raise UserError(f"{what} exists and is a file; name a directory")
+    _check_folder(place, maker, what=what)
+    return place
+
+
+def join(
+    out: str | os.PathLike,
+    maker: Maker,
+    *,
+    names: Iterable[str],
+    inputs: Iterable[str | os.PathLike | None] = (),
+    option: str = "--out",
+) -> Path:
+    """The folder that `out` means, into which `maker` may write, beside what is there.
+
+    Args:
+        out: what a person gave.
+        maker: what is to be written.
+        names: patterns of the files that it writes, changes or deletes in the folder itself.
+        inputs: what is read meanwhile; `out` may be around them, but none of them.
+        option: how messages call `out`.
+
+    Raises:
+        UserError: `out` is no folder, an input, or has files of those names that are not of this
+            maker.
+    """
+    place = follow(out, option=option)
+    what = f"{option} {out}"
+    if not os.path.lexists(place):
+        _check_parents(place, what=what)
+        return place
+    if not place.is_dir():
+        raise UserError(f"{what} exists and is a file; name a directory")
+    for given in _given(inputs):
+        if given.exists() and os.path.samefile(given, place):
+            raise UserError(f"{what} is read by this command itself; give another {option}")
+    made_by = _marked(place)
+    if made_by is not None and made_by[0] == maker.name:
+        return place
+    names = tuple(names)
+    taken = [name for name in _files(place, top=names) if not _is_junk(name)]
+    if taken and maker.before(place) is None:
+        raise UserError(
+            f"{what} holds {_listed(taken)}, which would be changed and was not written by "
+            f"{_advice(maker)}"
+        )
+    return place
+
+
+def protect(place: Path, inputs: Iterable[str | os.PathLike | None], *, what: str) -> None:
+    """Require that `place`, which exists, is no input, around none, and not around this process.
+
+    Files are compared, not names: a link or another spelling of a name makes no difference.
+
+    Raises:
+        UserError: names the input.
+    """
+    there = os.stat(place)
+    for given in _given(inputs):
+        if any(_is(path, there) for path in _around(given)):
+            told = "is" if _is(given, there) else "is a folder around"
+            raise UserError(
+                f"{what} {told} the input {given}, which would be lost; give another place"
+            )
+    if any(_is(path, there) for path in _around(Path.cwd())):
+        raise UserError(
+            f"{what} is the folder that this command was started in, or around it, and would be "
+            "replaced as a whole; give the name of a folder of its own"
+        )
+
+
+def signature(maker: Maker, files: Iterable[str] = ()) -> dict[str, object]:
+    """What the marker of a folder says; `files` of one that is replaced as a whole."""
+    return {"ltu_jax_output": _FORMAT, "made_by": maker.name, "files": sorted(files)}
+
+
+def files_below(folder: Path) -> list[str]:
+    """Relative names of all files and links of a folder, those of its folders included."""
+    return list(_files(folder))
+
+
+def follow(out: str | os.PathLike, *, option: str = "--out") -> Path:
+    """Where `out` leads: absolute, and behind every link.
+
+    Raises:
+        UserError: it leads in a circle, or is no name of a file.
+    """
+    try:
+        place = Path(out).resolve()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(place)
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links; a NUL; too long
+        raise UserError(f"{option} {str(out)!r} leads nowhere ({error}); give a path") from None
+    return place
+
+
+def json_with(*keys: str) -> Callable[[Path], Collection[str] | None]:
+    """`Maker.before` of a file: a JSON object that has all of `keys`."""
+
+    def before(path: Path) -> Collection[str] | None:
+        found = _json(path)
+        return () if isinstance(found, dict) and all(key in found for key in keys) else None
+
+    return before
+
+
+def text_with(*parts: str) -> Callable[[Path], Collection[str] | None]:
+    """`Maker.before` of a file: a text with all of `parts` near its beginning."""
+
+    def before(path: Path) -> Collection[str] | None:
+        try:
+            with open(path, "rb") as file:
+                head = file.read(_HEAD)
+        except OSError:
+            return None
+        return () if all(part.encode() in head for part in parts) else None
+
+    return before
+
+
+def _check_parents(place: Path, *, what: str) -> None:
+    parent = next(path for path in place.parents if os.path.lexists(path))
+    if not parent.is_dir():
+        raise UserError(f"{what} cannot be made: {parent} is a file; give another place")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"{what} cannot be made: {parent} may not be written to")
+
+
+def _check_folder(place: Path, maker: Maker, *, what: str) -> None:
+    there = [name for name in _files(place) if not _is_junk(name)]
+    if os.path.ismount(place):
+        raise UserError(f"{what} is a mounted disk, which cannot be replaced; name a folder in it")
+    if not there:
+        return
+    marked = _marked(place)
+    if marked is not None:
+        made_by, files = marked
+        if made_by != maker.name:
+            raise UserError(f"{what} was made by {made_by}, not by {_advice(maker)}")
+    else:
+        files = maker.before(place)
+        if files is None:
+            raise UserError(f"{what} holds {_listed(there)}, not made by {_advice(maker)}")
+    known = {MARKER, *files}
+    added = [name for name in there if name not in known and not _matches(name, maker.later)]
+    if added:
+        raise UserError(
+            f"{what} was made by {maker.name}, but holds {_listed(added)} besides, which would be "
+            "lost: move that away, or give another place"
+        )
+
+
+def _advice(maker: Maker) -> str:
+    return f"{maker.name}: nothing was changed; move or delete it, or give another place"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(repr, names[:_SHOWN])) + more
+
+
+def _marked(place: Path) -> tuple[str, list[str]] | None:
+    """The maker and the files that a folder's marker names; None without a marker."""
+    found = _json(place / MARKER)
+    if not isinstance(found, dict) or found.get("ltu_jax_output") != _FORMAT:
+        return None
+    made_by, files = found.get("made_by"), found.get("files", [])
+    whole = isinstance(made_by, str) and isinstance(files, list)
+    return (made_by, [one for one in files if isinstance(one, str)]) if whole else None
+
+
+def _json(path: Path) -> object:
+    try:
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            return None
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _files(folder: Path, *, top: tuple[str, ...] | None = None) -> Iterator[str]:
+    """Relative names of all files and links below a folder; `top` are patterns of its entries."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if top is not None and not _matches(entry.name, top):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from (f"{entry.name}/{name}" for name in _files(Path(entry.path)))
+            elif top is None or entry.is_symlink() or entry.stat().st_size:
+                yield entry.name
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _is_junk(name: str) -> bool:
+    return _matches(name.rpartition("/")[2], _JUNK)
+
+
+def _given(inputs: Iterable[str | os.PathLike | None]) -> Iterator[Path]:
+    return (Path(one) for one in inputs if one is not None)
+
+
+def _around(path: Path) -> list[Path]:
+    """A path and the folders around it, as it is spelled and behind its links."""
+    spelled, found = Path(os.path.abspath(path)), []
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        found = [path.resolve(), *path.resolve().parents]
+    return list(dict.fromkeys([spelled, *spelled.parents, *found]))
+
+
+def _is(path: Path, there: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), there)
+    except (OSError, ValueError):
+        return False

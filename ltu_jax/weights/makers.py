@@ -1,0 +1,102 @@
+"""What imports and exports may replace: only what the same command made (`core/outputs.py`).
+
+Without a marker, as versions before it left them, are known: weights directories by their
+config.json, exports of LTU-AS and PEFT adapters by the settings of ours in them. A Hugging Face
+directory of ours cannot be told from anybody's, nor can a state dict: those are not replaced.
+"""
+
+import functools
+import json
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import read_json
+from ltu_jax.core.outputs import Maker
+
+CERTIFICATE = "parity.json"
+NOTE = ".ltu_jax"  # an entry of a PyTorch file, a key of a safetensors header
+_LONGEST_HEADER = 64 << 20
+_HF_FILES = ("config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json")
+_HF_FILES += ("special_tokens_map.json", "generation.json")
+
+
+def imported(kind: str) -> Maker:
+    """The imports of one kind of weights."""
+    return Maker(
+        name=f"`python -m ltu_jax.convert --from` of {kind} weights",
+        before=functools.partial(_weights_directory, kind=kind),
+        later=(CERTIFICATE,),
+    )
+
+
+def exported(target: str, *, folder: bool) -> Maker:
+    """The exports to one format."""
+    name = f"`python -m ltu_jax.convert --to {target}`"
+    if not folder:
+        return Maker(name=name, folder=False, before=functools.partial(_noted, note=note(target)))
+    before = {"ltu-as": _official, "peft": _adapter}.get(target)
+    later = (CERTIFICATE,)
+    return Maker(name=name, later=later, **({} if before is None else {"before": before}))
+
+
+def note(target: str) -> str:
+    """What a file that is exported says of its maker."""
+    return f"convert --to {target}"
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        found = read_json(path)
+    except UserError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _weights_directory(path: Path, *, kind: str) -> Collection[str] | None:
+    header = _settings(path / "config.json")
+    hashes = header.get("sha256")
+    if "ltu_jax" not in header or header.get("kind") != kind or not isinstance(hashes, dict):
+        return None
+    return ("config.json", CERTIFICATE, *map(str, hashes))
+
+
+def _official(path: Path) -> Collection[str] | None:
+    ours = "ltu_as" in _settings(path / "config.json")
+    return ("ltu_as.safetensors", *_HF_FILES) if ours else None
+
+
+def _adapter(path: Path) -> Collection[str] | None:
+    if "ltu_jax_peft" not in _settings(path / "ltu_as.json"):
+        return None
+    stems = ("adapter_model", "ltu_as_audio")
+    return ("adapter_config.json", "ltu_as.json", *(f"{stem}.safetensors" for stem in stems))
+
+
+def _noted(path: Path, *, note: str) -> Collection[str] | None:
+    """Whether a weight file says that it was exported by the command that `note` names."""
+    return () if note in (_zip_note(path), _safetensors_note(path)) else None
+
+
+def _zip_note(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.filename.endswith(f"/{NOTE}") and info.file_size < 1000:
+                    return archive.read(info).decode()
+    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+        return None
+    return None
+
+
+def _safetensors_note(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > _LONGEST_HEADER:
+                return None
+            return json.loads(file.read(length))["__metadata__"][NOTE]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
