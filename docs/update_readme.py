@@ -128,14 +128,27 @@ def plans() -> str:
             f"{plan['hours_for_stage']:.2f} |"
         )
     if INT8_GATE.exists():
-        gate = read_json(INT8_GATE)
-        lines += [
-            "",
-            "With an int8 base the loss of the same parameters is within "
-            f"{gate['worst_percent']:.2f} % of bfloat16's (mini model, {gate['hardware']}, "
-            f"{gate['date']}, `python -m benchmarks.int8_gate`).",
-        ]
+        lines += ["", _int8_gate(read_json(INT8_GATE))]
     return "\n".join(lines)
+
+
+def _int8_gate(gate: dict) -> str:
+    """Criterion, spread and verdict of the int8 base in a sentence for each kind of input."""
+    said = [
+        f"over {name} the loss moves by {row['int8']['loss_percent']:+.3f} % "
+        f"[{low:+.3f}, {high:+.3f}], KL {row['int8']['kl']:.5f} nats a token [{least:.5f}, {most:.5f}] "
+        f"(float32: {row['float32']['loss_percent']:+.3f} %, KL {row['float32']['kl']:.5f})"
+        for name, row in gate["from_bfloat16"].items()
+        for low, high in [row["int8"]["loss_percent_interval"]]
+        for least, most in [row["int8"]["kl_interval"]]
+    ]
+    limits = gate["criterion"]
+    return (
+        f"int8 base against bfloat16, same parameters: **{gate['verdict']}**. {'; '.join(said)}. "
+        f"Limits fixed before: +-{limits['loss_percent']} % and {limits['kl_nats_a_token']} nats, "
+        f"whole 95 % interval (mini model, {gate['hardware']['processor']}, {gate['date']}, "
+        "`python -m benchmarks.int8_gate`)."
+    )
 
 
 def evaluation() -> str:
