@@ -136,7 +136,8 @@ def _int8_gate(gate: dict) -> str:
     """Criterion, spread and verdict of the int8 base in a sentence for each kind of input."""
     said = [
         f"over {name} the loss moves by {row['int8']['loss_percent']:+.3f} % "
-        f"[{low:+.3f}, {high:+.3f}], KL {row['int8']['kl']:.5f} nats a token [{least:.5f}, {most:.5f}] "
+        f"[{low:+.3f}, {high:+.3f}], KL {row['int8']['kl']:.5f} nats a token "
+        f"[{least:.5f}, {most:.5f}] "
         f"(float32: {row['float32']['loss_percent']:+.3f} %, KL {row['float32']['kl']:.5f})"
         for name, row in gate["from_bfloat16"].items()
         for low, high in [row["int8"]["loss_percent_interval"]]
