@@ -27,7 +27,7 @@ QUESTIONS = (
     "What can be inferred from the audio?",
 )
 
-# What the mini model must reach, fixed before any run: (task, mode, "at least" or "at most", value).
+# What the mini model must reach, fixed before any run: task, mode, sense and value.
 BARS = (
     ("sound", "joint", ">=", 0.75),
     ("background", "joint", ">=", 0.55),
