@@ -292,7 +292,7 @@ def reliability() -> str:
         result = read_json(resume)
         found.append(
             f"- At step {result['step']:,} of {result['pairs']:,} pairs a resumed command of the "
-            "mini model (135M and Whisper tiny.en: reading and placing the base of a 7B is not in it) "
+            "mini model (135M, Whisper tiny.en: reading and placing the base of a 7B is not in it) "
             f"has its first batch {result['worst_first_batch_seconds']:.1f} s after its start at "
             f"worst, Python's own start apart ({len(result['rounds'])} rounds, "
             f"{result['hardware']['processor']}, {result['date']}, `python -m benchmarks.resume`)."
