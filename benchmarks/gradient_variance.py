@@ -135,6 +135,7 @@ def main() -> None:
         [
             "--config=configs/stage3.py:mini",
             f"--config.init_from={given.init_from}",
+            "--config.data.layout=single",
             "--config.data.rows_per_batch=1",
             "--config.data.lengths=(64, 108)",
             *(f"--config.{pair}" for pair in given.config),
