@@ -99,6 +99,23 @@ def device() -> str:
     return re.sub(r"[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower()).strip("-")
 
 
+def machine() -> str:
+    """`device`, and of a CPU its maker, as part of a file name: "cpu-amd", "nvidia-h200".
+
+    Ratios differ between makers (PyTorch's products go to Intel's MKL), so each has its file.
+    """
+    if device() != "cpu":
+        return device()
+    maker = re.search(r"intel|amd|apple|arm|neoverse", processor().lower())
+    return f"cpu-{maker[0] if maker else platform.machine()}"
+
+
+def beside_fastest(timings: Mapping[str, Timing], *, names: Sequence[str]) -> dict[str, float]:
+    """Speed of each contender as a multiple of the fastest of `names` that was timed."""
+    best = min(timings[name].median for name in names if name in timings)
+    return {name: best / timing.median for name, timing in timings.items()}
+
+
 def on_gpu() -> bool:
     """Whether JAX computes on a GPU."""
     return jax.devices()[0].platform == "gpu"
@@ -145,8 +162,8 @@ def _cell(value: Any) -> str:
 
 
 def write(name: str, content: Mapping[str, Any], *, out: Path) -> Path:
-    """Write OUT/NAME_DEVICE.json with the header before the content."""
-    file = out / f"{name}_{device()}.json"
+    """Write OUT/NAME_MACHINE.json with the header before the content."""
+    file = out / f"{name}_{machine()}.json"
     write_json(file, header() | dict(content))
     print(f"\n{file}")
     return file

@@ -1,76 +1,180 @@
-"""The accuracy gate of the int8 base: what it does to the loss of the mini run.
+"""The accuracy gate of the int8 base: what it does to a frozen model's predictions.
 
-    python -m benchmarks.int8_gate --init-from RUN [--steps 120] [--batches 60] [--out FILE]
+    python -m benchmarks.int8_gate --init-from RUN [--out FILE]
 
-Stage 3 of the mini preset is trained from RUN (a stage 2 of `make demo`) once with each kind of
-base: float32, bfloat16, int8; same data, same order, same steps. Then the losses of the same
-parameters are compared with a bfloat16 and an int8 base, over the same training batches and all
-held-out rows: those of RUN, which was trained with neither, and those at the end of both runs,
-averaged, because an adapter suits the base that it was trained with. Fails if int8's loss differs
-by more than 1 %.
+Nothing is trained: losses of separate runs differ by chance, by more than int8 could add. The same
+parameters predict the same tokens with each kind of base, and the differences are paired:
 
-The losses of the runs themselves are printed and stored, not judged: at this learning rate two runs
-that differ by a rounding part after some dozen steps. float32 against bfloat16 says by how much.
+- text: the base language model alone (the LoRA branch is zero) over Python's language reference,
+  real English prose that every Python has, in windows of 256 tokens;
+- clips: the LTU-AS of RUN over every held-out pair of its records, at the answers' tokens.
+
+Three kinds of base: "bfloat16" and "int8", with products in bfloat16 as the stages are configured,
+and "float32" with products in float32, which says how much bfloat16 itself changes.
+
+The criterion, fixed before the first measurement. With d = (loss with int8 - loss with bfloat16) /
+loss with bfloat16, and KL = the mean divergence of int8's distribution from bfloat16's in nats a
+token, and 95 % bootstrap intervals over windows of text or over clips:
+
+    passed     both intervals of d lie within +-1 %, and both upper ends of KL are at most 0.01
+    FAILED     an interval of d lies wholly outside +-1 %, or a lower end of KL is above 0.01
+    UNDECIDED  neither: an interval crosses a limit
+
+The exit status is 0 when it passed.
 """
 
 import argparse
-import datetime
-import importlib.metadata
-import json
-import shutil
+import pydoc_data.topics
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.certificate import processor
-from ltu_jax import train
+from benchmarks import alternate
+from benchmarks.fixed_stage import FixedStage, batches_with_clips, open_fixed
 from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
-from ltu_jax.training.logs import read_rows
+from ltu_jax.core.trees import merge
+from ltu_jax.training import losses
 
-KINDS = ("float32", "bfloat16", "int8")
-LIMIT = 1.0  # per cent
-STILL = 1e-30  # a learning rate that leaves every float32 parameter as it is
-_LAST = 5  # log rows, each the mean of log.every steps
+LOSS_LIMIT = 1.0  # per cent
+KL_LIMIT = 0.01  # nats a token
+KINDS = {
+    "float32": ("float32", "float32"),  # products, base
+    "bfloat16": ("bfloat16", "bfloat16"),
+    "int8": ("bfloat16", "int8"),
+}
+REFERENCE = "bfloat16"
+WINDOW, WINDOWS, TEXT_ROWS, CLIP_ROWS = 256, 64, 4, 8
+RESAMPLES = 10_000
 
 
-def run(run_dir: Path, *, kind: str, init_from: str, steps: int, more: list[str]) -> dict[str, Any]:
-    """Losses of one run by step, the mean of all and of the last, and the held-out loss."""
-    shutil.rmtree(run_dir, ignore_errors=True)
-    code = train.main(
-        [
-            "--config=configs/stage3.py:mini",
-            f"--config.init_from={init_from}",
-            f"--config.run_dir={run_dir}",
-            f"--config.steps={steps}",
-            f"--config.compute.base_dtype={kind}",
-            f"--config.optimizer.warmup_steps={min(10, steps // 2)}",
-            "--config.log.samples=0",
-            "--config.log.every=1",
-            "--config.checkpoint.every=0",
-            *more,
+def windows(tokenizer: Any) -> np.ndarray:
+    """Windows of Python's language reference, int32 [WINDOWS, WINDOW], spread over all of it."""
+    topics = pydoc_data.topics.topics
+    ids = tokenizer.encode("\n\n".join(topics[name] for name in sorted(topics)))
+    starts = np.linspace(0, len(ids) - WINDOW, WINDOWS).astype(int)
+    return np.stack([np.asarray(ids[start : start + WINDOW], np.int32) for start in starts])
+
+
+def text_batches(tokenizer: Any) -> Iterator[tuple[dict[str, np.ndarray], list[str]]]:
+    """Batches of text alone: each token but the first is a target; a window is its own cluster."""
+    everything = windows(tokenizer)
+    for first in range(0, len(everything), TEXT_ROWS):
+        ids = everything[first : first + TEXT_ROWS]
+        batch = {
+            "input_ids": ids,
+            "labels": ids,
+            "segment_ids": np.ones_like(ids),
+            "positions": np.broadcast_to(np.arange(WINDOW, dtype=np.int32), ids.shape),
+        }
+        names = [f"window {first + row}" for row in range(len(ids))]
+        yield losses.with_targets(batch, dense=True), names
+
+
+def predictor(opened: FixedStage, *, lora: bool) -> Any:
+    """Compile `batch -> log-probabilities float32 [B, P, V]` at the target positions."""
+    fns = opened.stage.fns
+    params = merge(opened.trainable, losses.without(opened.frozen, "whisper."))
+    if not lora:
+        params = {
+            path: jnp.zeros_like(leaf) if path.endswith(".lora_b") else leaf
+            for path, leaf in params.items()
+        }
+
+    @jax.jit
+    def predict(params: Any, frozen: Any, batch: Mapping[str, Any]) -> Any:
+        heard = {"features", "log_mel"} & set(batch)
+        states = fns.hidden(
+            params,
+            batch["input_ids"],
+            opened.stage.features(frozen, batch) if heard else None,
+            segment_ids=batch["segment_ids"],
+            positions=batch["positions"],
+        )
+        picked = jnp.take_along_axis(states, batch[losses.POSITIONS][..., None], axis=1)
+        return jax.nn.log_softmax(fns.unembed(params, picked).astype(jnp.float32))
+
+    return lambda batch: predict(params, opened.frozen, batch)
+
+
+@jax.jit
+def sums(logps: Mapping[str, Any], targets: Any) -> dict[str, Any]:
+    """By row: targets, and for each kind summed losses and divergences from the reference."""
+    valid = targets != losses.IGNORED
+    chosen = jnp.where(valid, targets, 0)[..., None]
+    found = {"targets": valid.sum(-1)}
+    before = logps[REFERENCE]
+    for kind, logp in logps.items():
+        nll = -jnp.take_along_axis(logp, chosen, axis=-1)[..., 0]
+        found[f"loss {kind}"] = jnp.where(valid, nll, 0).sum(-1)
+        apart = (jnp.exp(before) * (before - logp)).sum(-1)
+        found[f"kl {kind}"] = jnp.where(valid, apart, 0).sum(-1)
+    return found
+
+
+def measure(predictors: Mapping[str, Any], batches: Any, *, what: str) -> dict[str, np.ndarray]:
+    """`sums` added up over the rows of each cluster, in the order of first sight."""
+    rows: list[dict[str, float]] = []
+    clusters: list[str] = []
+    for number, (batch, names) in enumerate(batches):
+        if number % 20 == 0:
+            alternate.show(f"{what}: batch {number + 1}")
+        logps = {kind: predict(batch) for kind, predict in predictors.items()}
+        found = jax.device_get(sums(logps, batch[losses.TARGETS]))
+        rows += [
+            {key: float(value[row]) for key, value in found.items()} for row in range(len(names))
         ]
-    )
-    if code:
-        raise errors.UserError(f"the {kind} run was stopped (exit code {code}); run it again")
-    losses = [row["loss"] for row in read_rows(run_dir / "log.jsonl") if "loss" in row]
-    summary = json.loads((run_dir / train.SUMMARY).read_text())
+        clusters += names
+    places = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
+    owners = np.asarray([places[name] for name in clusters])
+    return {key: np.bincount(owners, weights=[row[key] for row in rows]) for key in rows[0]}
+
+
+def interval(statistic: Any, *, clusters: int) -> list[float]:
+    """95 % percentile bootstrap of `statistic(counts [R, N]) -> [R]` over N clusters."""
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=RESAMPLES)
+    return np.percentile(statistic(drawn.astype(float)), [2.5, 97.5]).tolist()
+
+
+def compared(found: Mapping[str, np.ndarray], kind: str) -> dict[str, Any]:
+    """How far `kind` is from the reference: d in per cent and KL, each with its interval."""
+    before, after = found[f"loss {REFERENCE}"], found[f"loss {kind}"]
+
+    def difference(counts: np.ndarray) -> np.ndarray:
+        return 100 * (counts @ (after - before)) / (counts @ before)
+
+    def divergence(counts: np.ndarray) -> np.ndarray:
+        return (counts @ found[f"kl {kind}"]) / (counts @ found["targets"])
+
+    clusters = len(before)
+    whole = np.ones((1, clusters))
     return {
-        "losses": [round(loss, 5) for loss in losses],
-        "batches": float(np.mean(losses)),
-        "last": float(np.mean(losses[-max(_LAST, steps // 10) :])),
-        "held_out": summary["val_loss"],
-        "seconds": summary["seconds"],
+        "loss_percent": float(difference(whole)[0]),
+        "loss_percent_interval": interval(difference, clusters=clusters),
+        "kl": float(divergence(whole)[0]),
+        "kl_interval": interval(divergence, clusters=clusters),
     }
 
 
-def differences(
-    small: dict[str, Any], large: dict[str, Any], names: tuple[str, ...]
-) -> dict[str, float]:
-    """`small` less `large`, in per cent of the latter."""
-    return {name: 100 * (small[name] - large[name]) / large[name] for name in names}
+def judge(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The verdict of the criterion over the rows of int8, one for each kind of input."""
+    verdicts = []
+    for row in rows.values():
+        low, high = row["loss_percent_interval"]
+        least, most = row["kl_interval"]
+        if low >= -LOSS_LIMIT and high <= LOSS_LIMIT and most <= KL_LIMIT:
+            verdicts.append("passed")
+        elif low > LOSS_LIMIT or high < -LOSS_LIMIT or least > KL_LIMIT:
+            return "FAILED"
+        else:
+            verdicts.append("UNDECIDED")
+    return "UNDECIDED" if "UNDECIDED" in verdicts else "passed"
 
 
 def main() -> None:
@@ -80,80 +184,69 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--init-from", required=True, metavar="RUN")
-    parser.add_argument("--steps", type=int, default=120, help="of training (default 120)")
-    parser.add_argument("--batches", type=int, default=60, help="that are compared (default 60)")
-    parser.add_argument("--work", type=Path, default=Path("runs/int8_gate"))
+    parser.add_argument("--init-from", required=True, metavar="RUN", help="a stage 3 of the demo")
+    parser.add_argument("--split", default="val", help="held-out records (default val)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/int8_gate.json"))
     parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="overrides")
     given = parser.parse_args()
-    more = [f"--config.{pair}" for pair in given.config]
-    runs = {
-        kind: run(
-            given.work / kind, kind=kind, init_from=given.init_from, steps=given.steps, more=more
+    opened = {}
+    for kind, (products, base) in KINDS.items():
+        alternate.show(f"opening {kind}")
+        opened[kind] = open_fixed(
+            [
+                "--config=configs/stage3.py:mini",
+                f"--config.init_from={given.init_from}",
+                f"--config.compute.dtype={products}",
+                f"--config.compute.base_dtype={base}",
+                f"--config.data.rows_per_batch={CLIP_ROWS}",
+                *(f"--config.{pair}" for pair in given.config),
+            ]
         )
-        for kind in KINDS
+    first = opened[REFERENCE]
+    inputs = {
+        "text": (False, text_batches(first.stage.bases.tokenizer)),
+        "clips": (True, batches_with_clips(first.rows(split=given.split))),
     }
-    origins = {"start": given.init_from} | {
-        kind: str(given.work / kind) for kind in ("bfloat16", "int8")
-    }
-    still = [*more, f"--config.optimizer.learning_rate={STILL}"]
-    same = {
-        origin: {
-            kind: run(
-                given.work / f"{origin}_with_{kind}",
-                kind=kind,
-                init_from=folder,
-                steps=given.batches,
-                more=still,
-            )
-            for kind in ("bfloat16", "int8")
-        }
-        for origin, folder in origins.items()
-    }
-    found = {
-        origin: differences(losses["int8"], losses["bfloat16"], ("batches", "held_out"))
-        for origin, losses in same.items()
-    }
-    end = {
-        name: float(np.mean([found[kind][name] for kind in ("bfloat16", "int8")]))
-        for name in ("batches", "held_out")
-    }
-    worst = max(abs(value) for value in (*found["start"].values(), *end.values()))
-    passed = worst <= LIMIT
-    own = {
-        f"{kind} - bfloat16": differences(
-            runs[kind], runs["bfloat16"], ("batches", "last", "held_out")
-        )
-        for kind in ("int8", "float32")
-    }
+    kinds, sizes = {}, {}
+    for name, (lora, batches) in inputs.items():
+        predictors = {kind: predictor(one, lora=lora) for kind, one in opened.items()}
+        found = measure(predictors, batches, what=name)
+        sizes[name] = {
+            "clusters": len(found["targets"]),
+            "targets": int(found["targets"].sum()),
+            "loss": {kind: float(found[f"loss {kind}"].sum() / found["targets"].sum())
+                     for kind in KINDS},
+        }  # fmt: skip
+        kinds[name] = {kind: compared(found, kind) for kind in KINDS if kind != REFERENCE}
+    verdict = judge({name: row["int8"] for name, row in kinds.items()})
     write_json(
         given.out,
-        {
-            "date": datetime.date.today().isoformat(),
-            "hardware": processor(),
-            "versions": {name: importlib.metadata.version(name) for name in ("jax", "qwix")},
-            "steps": given.steps,
-            "batches": given.batches,
-            "limit_percent": LIMIT,
-            "passed": passed,
-            "worst_percent": worst,
-            "same_parameters_int8_minus_bfloat16_percent": {
-                "start": found["start"],
-                "end": end,
-                "trained_with": {kind: found[kind] for kind in ("bfloat16", "int8")},
-            },
-            "own_runs_percent": own,
-            "runs": runs,
+        alternate.header()
+        | {
+            "criterion": {"loss_percent": LOSS_LIMIT, "kl_nats_a_token": KL_LIMIT},
+            "verdict": verdict,
+            "measured_over": sizes,
+            "from_bfloat16": kinds,
         },
     )
-    for name, row in {**own, "same parameters, start": found["start"], "... end": end}.items():
-        print(f"{name:<24}" + "".join(f"{key:>12} {value:+7.3f} %" for key, value in row.items()))
+    rows = [
+        {
+            "over": name,
+            "base": kind,
+            "loss %": row["loss_percent"],
+            "interval": "[{:+.3f}, {:+.3f}]".format(*row["loss_percent_interval"]),
+            "KL, nats a token": row["kl"],
+            "KL interval": "[{:.5f}, {:.5f}]".format(*row["kl_interval"]),
+        }
+        for name, by_kind in kinds.items()
+        for kind, row in by_kind.items()
+    ]
+    print(alternate.table(rows))
     print(
-        f"{'passed' if passed else 'FAILED'}: same parameters within {worst:.3f} % "
-        f"(limit {LIMIT} %); {given.out}"
+        f"{verdict}: int8 against bfloat16; limits +-{LOSS_LIMIT} % and {KL_LIMIT} nats; "
+        f"{given.out}"
     )
-    sys.exit(not passed)
+    sys.exit(verdict != "passed")
 
 
 if __name__ == "__main__":

@@ -128,14 +128,28 @@ def plans() -> str:
             f"{plan['hours_for_stage']:.2f} |"
         )
     if INT8_GATE.exists():
-        gate = read_json(INT8_GATE)
-        lines += [
-            "",
-            "With an int8 base the loss of the same parameters is within "
-            f"{gate['worst_percent']:.2f} % of bfloat16's (mini model, {gate['hardware']}, "
-            f"{gate['date']}, `python -m benchmarks.int8_gate`).",
-        ]
+        lines += ["", _int8_gate(read_json(INT8_GATE))]
     return "\n".join(lines)
+
+
+def _int8_gate(gate: dict) -> str:
+    """Criterion, spread and verdict of the int8 base in a sentence for each kind of input."""
+    said = [
+        f"over {name} the loss moves by {row['int8']['loss_percent']:+.3f} % "
+        f"[{low:+.3f}, {high:+.3f}], KL {row['int8']['kl']:.5f} nats a token "
+        f"[{least:.5f}, {most:.5f}] "
+        f"(float32: {row['float32']['loss_percent']:+.3f} %, KL {row['float32']['kl']:.5f})"
+        for name, row in gate["from_bfloat16"].items()
+        for low, high in [row["int8"]["loss_percent_interval"]]
+        for least, most in [row["int8"]["kl_interval"]]
+    ]
+    limits = gate["criterion"]
+    return (
+        f"int8 base against bfloat16, same parameters: **{gate['verdict']}**. {'; '.join(said)}. "
+        f"Limits fixed before: +-{limits['loss_percent']} % and {limits['kl_nats_a_token']} nats, "
+        f"whole 95 % interval (mini model, {gate['hardware']['processor']}, {gate['date']}, "
+        "`python -m benchmarks.int8_gate`)."
+    )
 
 
 def evaluation() -> str:
@@ -179,7 +193,7 @@ def pictures() -> None:
 
 def transcription() -> str:
     """Word error rates of our Whisper and that of `transformers` on real speech."""
-    path = MEASURED / "transcription_cpu.json"
+    path = MEASURED / "transcription_cpu-amd.json"
     if not path.exists():
         return "Not measured yet."
     result = read_json(path)
@@ -202,43 +216,66 @@ def transcription() -> str:
     return "\n".join(lines)
 
 
-# Benchmark -> the columns that say what was measured, its rate, and what it is compared with.
+# Benchmark -> the columns that say what was measured, its rate, how the names begin that it is
+# compared with, and what the ratio is called.
 SPEED = {
-    "train_step": (("contender",), "samples_per_second", "PyTorch, random"),
-    "features": (("contender", "encoder", "seconds"), "clips_per_second", "transformers"),
-    "generate": (("contender", "batch"), "tokens_per_second", "transformers"),
-    "evaluate": (("contender",), "answers_per_second", "batch 1"),
+    "train_step": (("contender",), "samples_per_second", "PyTorch", "the fastest PyTorch"),
+    "features": (
+        ("contender", "encoder", "seconds"),
+        "clips_per_second",
+        "transformers",
+        "the fastest PyTorch",
+    ),
+    "generate": (
+        ("contender", "batch"),
+        "tokens_per_second",
+        "transformers",
+        "the fastest PyTorch",
+    ),
+    "evaluate": (("contender",), "answers_per_second", "batch 1", "batch 1"),
 }
 
 
 def speed() -> str:
-    """What the benchmarks beside PyTorch measured on a CPU."""
+    """What the benchmarks beside PyTorch measured, a table each for every maker of CPUs."""
     found = []
-    for name, (columns, rate, other) in SPEED.items():
-        path = MEASURED / f"{name}_cpu.json"
-        if not path.exists():
-            continue
-        result = read_json(path)
-        titles = [*columns, rate.replace("_", " "), f"times {other}"]
-        found += [
-            "",
-            f"`python -m benchmarks.{name}`, float32 ({result['hardware']['processor']}, "
-            f"{result['date']}):",
-            "",
-            f"| {' | '.join(titles)} |",
-            f"|{'---|' * len(titles)}",
-        ]
-        for row in result["rows"]:
-            cells = [str(row[column]) for column in columns]
-            cells += [f"{row[rate]:.2f}", f"{row[f'x {other}']:.2f}"]
-            found.append(f"| {' | '.join(cells)} |")
+    for name in SPEED:
+        for path in sorted(MEASURED.glob(f"{name}_cpu-*.json")):
+            found += ["", *_speed_table(name, read_json(path))]
     return "\n".join(found[1:]) or "Not measured yet."
+
+
+def _speed_table(name: str, result: dict) -> list[str]:
+    columns, rate, others, called = SPEED[name]
+    titles = [*columns, rate.replace("_", " "), f"times {called}"]
+    about = f" {result['what']}." if "what" in result else ""
+    weights = f" Weights: {result['weights']}." if "weights" in result else ""
+    rows = result["rows"]
+    untried = called.endswith("PyTorch") and not any("oneDNN" in row["contender"] for row in rows)
+    note = " PyTorch through oneDNN was not tried." if untried else ""
+    lines = [
+        f"`python -m benchmarks.{name}`, float32 ({result['hardware']['processor']}, "
+        f"{result['date']}):{about}{weights}{note}",
+        "",
+        f"| {' | '.join(titles)} |",
+        f"|{'---|' * len(titles)}",
+    ]
+    for row in rows:
+        same = [
+            other[rate]
+            for other in rows
+            if other["contender"].startswith(others)
+            and all(other[column] == row[column] for column in columns[1:])
+        ]
+        cells = [*(str(row[column]) for column in columns), f"{row[rate]:.2f}"]
+        lines.append(f"| {' | '.join(cells)} | {row[rate] / max(same):.2f} |")
+    return lines
 
 
 def reliability() -> str:
     """The counts of `python -m tests.faults`, and what checks and resuming cost."""
     faults, resume, overhead = (
-        MEASURED / f"{name}.json" for name in ("faults", "resume_cpu", "overhead_cpu")
+        MEASURED / f"{name}.json" for name in ("faults", "resume_cpu-amd", "overhead_cpu-amd")
     )
     found = []
     if faults.exists():
@@ -254,9 +291,10 @@ def reliability() -> str:
     if resume.exists():
         result = read_json(resume)
         found.append(
-            f"- At step {result['step']:,} of {result['pairs']:,} pairs a resumed command has its "
-            f"first batch {result['worst_first_batch_seconds']:.1f} s after its start at worst, "
-            f"Python's own start apart ({len(result['rounds'])} rounds, "
+            f"- At step {result['step']:,} of {result['pairs']:,} pairs a resumed command of the "
+            "mini model (135M, Whisper tiny.en: reading and placing the base of a 7B is not in it) "
+            f"has its first batch {result['worst_first_batch_seconds']:.1f} s after its start at "
+            f"worst, Python's own start apart ({len(result['rounds'])} rounds, "
             f"{result['hardware']['processor']}, {result['date']}, `python -m benchmarks.resume`)."
         )
     if overhead.exists():

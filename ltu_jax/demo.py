@@ -13,7 +13,9 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
@@ -24,6 +26,22 @@ QUESTIONS = (
     "What sound is in the background?",
     "What can be inferred from the audio?",
 )
+
+# What the mini model must reach, fixed before any run: task, mode, sense and value.
+BARS = (
+    ("sound", "joint", ">=", 0.75),
+    ("background", "joint", ">=", 0.55),
+    ("music", "joint", ">=", 0.85),
+    ("gender", "joint", ">=", 0.85),
+    ("style", "joint", ">=", 0.80),
+    ("joint_questions", "joint", ">=", 0.50),
+    ("sound", "text", "<=", 0.15),
+    ("sound", "shuffled", "<=", 0.15),
+    ("sound", "silence", "<=", 0.15),
+    ("spoken_text_vs_whisper", "joint", "<=", 0.05),  # word error rates, these two
+    ("spoken_text", "audio", ">=", 0.80),
+)
+MINUTES = 35  # on two cores, with nothing else running
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,8 +182,28 @@ def held_out_clip(corpus: Path) -> Path:
     raise UserError(f"{corpus}/clips.jsonl has no test clip of speech over a sound; rebuild it")
 
 
+def judge(tasks: Mapping[str, Any]) -> tuple[list[str], int]:
+    """Hold the results against `BARS`.
+
+    Args:
+        tasks: `{task: {mode: {"value": ...}}}`, as summary.json has it.
+
+    Returns:
+        a line for each bar, and how many bars do not hold.
+    """
+    lines, failed = [], 0
+    for task, mode, sense, bar in BARS:
+        value = tasks[task][mode]["value"]
+        holds = value >= bar if sense == ">=" else value <= bar
+        failed += not holds
+        lines.append(
+            f"{task:<24}{mode:<10}{value:>6.2f} {sense} {bar:.2f}  {'holds' if holds else 'FAILED'}"
+        )
+    return lines, failed
+
+
 def main() -> None:
-    """Parse the command line and run every step."""
+    """Parse the command line, run every step, and end with 1 where a bar does not hold."""
     parser = argparse.ArgumentParser(prog="python -m ltu_jax.demo", description=__doc__)
     parser.add_argument("--assets", type=Path, default=Path("assets"), help="fetched weights")
     parser.add_argument("--corpus", type=Path, default=Path("data/mini"), help="audio and pairs")
@@ -187,11 +225,16 @@ def main() -> None:
     summary["seconds"] = {name: round(value, 1) for name, value in seconds.items()}
     write_json(folders.run / "summary.json", summary)
     minutes = sum(summary["seconds"].values()) / 60
-    print(f"\nseconds     {summary['seconds']}, in all {minutes:.1f} minutes")
+    lines, failed = judge(summary["tasks"])
+    print("\n" + "\n".join(lines))
+    print(f"\nseconds     {summary['seconds']}")
+    print(f"minutes     {minutes:.1f}, at most {MINUTES} with nothing else running")
     print(f"checkpoint  {checkpoint}")
     print(f"PyTorch     {folders.run / 'export'}")
     print(f"table       {folders.run / 'summary.json'}, {folders.run / 'eval' / 'results.png'}")
     print(f"ask more    python -m ltu_jax.ask --checkpoint {checkpoint} CLIP.wav 'QUESTION'")
+    print(f"bars        {len(BARS) - failed} of {len(BARS)} hold")
+    sys.exit(failed > 0)
 
 
 if __name__ == "__main__":

@@ -75,3 +75,16 @@ def test_the_held_out_clip_has_speech_over_a_sound(here):
     (here / "clips.jsonl").write_text(json.dumps(clips[0]) + "\n")
     with pytest.raises(UserError, match="no test clip of speech over a sound; rebuild it"):
         demo.held_out_clip(here)
+
+
+def test_a_bar_that_does_not_hold_is_counted_and_named():
+    tasks = {}
+    for task, mode, _, bar in demo.BARS:
+        tasks.setdefault(task, {})[mode] = {"value": bar}  # a bar itself holds
+    assert demo.judge(tasks)[1] == 0
+    tasks["sound"]["silence"] = {"value": 0.16}
+    tasks["spoken_text"]["audio"] = {"value": 0.79}
+    lines, failed = demo.judge(tasks)
+    assert failed == 2
+    broken = [line.split()[:2] for line in lines if line.endswith("FAILED")]
+    assert broken == [["sound", "silence"], ["spoken_text", "audio"]]

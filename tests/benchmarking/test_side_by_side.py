@@ -103,7 +103,18 @@ def test_both_write_the_same_ids():
     language = generate.open_language("random:tiny", dtype="float32")
     found = generate.measure(language, dtype="float32", batches=[2], prompt=9, new=70, rounds=1)
     assert found["equal_ids"] == {2: 1.0}
-    assert [row["contender"] for row in found["rows"]] == ["transformers", "ltu_jax"]
+    assert [row["contender"] for row in found["rows"]] == [
+        "transformers",
+        "transformers oneDNN",
+        "ltu_jax",
+    ]
+
+
+def test_ratios_are_against_the_fastest_of_the_others():
+    seconds = {"slow": 4.0, "fast": 2.0, "ours": 1.0}
+    timings = {n: alternate.Timing(seconds=(s,), cpu_seconds=(s,)) for n, s in seconds.items()}
+    found = alternate.beside_fastest(timings, names=["slow", "fast", "not timed"])
+    assert found == {"slow": 0.5, "fast": 1.0, "ours": 2.0}
 
 
 def test_everybody_takes_a_turn_in_every_round():
