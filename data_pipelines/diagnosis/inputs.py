@@ -133,8 +133,12 @@ def _of_corpus(path: Path) -> Iterator[Case | Problem]:
             what = str(clip) if isinstance(clip, RecordError) else wrong
             yield Problem(check="rows", where=where, what=what)
             continue
-        audio: Path | None = path / clip["audio"]
-        if not audio.is_file():
+        audio: Path | None = None
+        try:
+            audio = manifests.corpus_audio(path, clip["audio"])
+        except RecordError as error:
+            yield Problem(check="missing", where=where, what=str(error))
+        if audio is not None and not audio.is_file():
             yield Problem(check="missing", where=where, what=f"no file {audio}")
             audio = None
         source = clip.get("source")

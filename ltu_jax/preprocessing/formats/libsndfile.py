@@ -1,0 +1,72 @@
+"""Decoding by libsndfile, and what it notices without saying so."""
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+
+from ltu_jax.preprocessing.formats.sound import AudioError, Sound, is_lost
+
+_BLOCK = 1 << 20  # values decoded at once
+_UNKNOWN = 2**62  # a length beyond this is "not stated"
+_STREAMED = 0x7FFF_0000  # a program that writes to a pipe says 0 or about 2 or 4 GiB
+_SIZES = re.compile(
+    r"^ *(?:data|SSND|BODY|Data Size|Riff size|riff|Data length)\b[ :]*(\d+) \(?should be (\d+)",
+    re.MULTILINE,
+)
+_BROKEN = re.compile(
+    r"^(?:Ogg : )?(File ended unexpectedly.*|Skipped \d+ bytes.*|.*seems? to be.* truncated.*)",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
+def decode(stream: BinaryIO, *, name: str, stated: int | None) -> Iterator[Sound]:
+    """The one sound of a file; `stated` replaces the length in its header.
+
+    Raises:
+        soundfile.LibsndfileError: libsndfile does not know the file; nothing was decoded.
+    """
+    with soundfile.SoundFile(stream) as file:
+        _refuse_damaged(file.extra_info, name=name)
+        if stated is None and file.frames < _UNKNOWN:
+            stated = file.frames
+        yield Sound(
+            rate=file.samplerate,
+            channels=file.channels,
+            stated=stated,
+            sure=stated is not None,
+            blocks=_blocks(file, stated=stated or 0, name=name),
+        )
+
+
+def _blocks(file: soundfile.SoundFile, *, stated: int, name: str) -> Iterator[np.ndarray]:
+    got, rate = 0, max(file.samplerate, 1)
+    try:
+        while len(block := file.read(_BLOCK // file.channels, dtype="float32", always_2d=True)):
+            got += len(block)
+            yield block
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            f"{name}: damaged after {got / rate:.2f} s ({error.error_string}); "
+            "copy or download it again"
+        ) from error
+    if is_lost(stated - got, of=stated, rate=rate):
+        raise AudioError(
+            f"{name}: damaged or cut off: {got / rate:.2f} s of {stated / rate:.2f} s could be "
+            "decoded; copy or download it again"
+        )
+
+
+def _refuse_damaged(log: str, *, name: str) -> None:
+    """Refuse what libsndfile noticed while opening but reads on without an error."""
+    for sizes in _SIZES.finditer(log):
+        stated, there = int(sizes[1]), int(sizes[2])
+        if there < stated < _STREAMED and is_lost(stated - there, of=stated, rate=np.inf):
+            raise AudioError(
+                f"{name}: cut off: {there} of {stated} bytes of audio; copy or download it again"
+            )
+    if broken := _BROKEN.search(log):
+        reason = broken[1].strip().rstrip(".")
+        raise AudioError(f"{name}: damaged or cut off ({reason}); copy or download it again")
