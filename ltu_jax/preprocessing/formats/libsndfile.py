@@ -1,7 +1,7 @@
 """Decoding by libsndfile, and what it notices without saying so."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -22,13 +22,21 @@ _BROKEN = re.compile(
 )
 
 
-def decode(stream: BinaryIO, *, name: str, stated: int | None) -> Iterator[Sound]:
+def decode(
+    stream: BinaryIO, *, name: str, stated: int | None = None, unless: Container[str] = ()
+) -> Iterator[Sound]:
     """The one sound of a file; `stated` replaces the length in its header.
 
     Raises:
+        AudioError: libsndfile takes it for one of the formats `unless`; damaged, cut off.
         soundfile.LibsndfileError: libsndfile does not know the file; nothing was decoded.
     """
     with soundfile.SoundFile(stream) as file:
+        if file.format in unless:
+            raise AudioError(
+                f"{name}: damaged {file.format}: nothing in it has the structure of one; "
+                "copy or download it again"
+            )
         _refuse_damaged(file.extra_info, name=name)
         if stated is None and file.frames < _UNKNOWN:
             stated = file.frames
@@ -39,6 +47,17 @@ def decode(stream: BinaryIO, *, name: str, stated: int | None) -> Iterator[Sound
             sure=stated is not None,
             blocks=_blocks(file, stated=stated or 0, name=name),
         )
+
+
+def length(stream: BinaryIO) -> int:
+    """Samples that libsndfile takes a file for, before it has decoded any; 0 if it knows it not."""
+    try:
+        with soundfile.SoundFile(stream) as file:
+            return file.frames
+    except soundfile.LibsndfileError:
+        return 0
+    finally:
+        stream.seek(0)
 
 
 def _blocks(file: soundfile.SoundFile, *, stated: int, name: str) -> Iterator[np.ndarray]:

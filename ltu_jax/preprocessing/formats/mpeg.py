@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 
 import soundfile
 
-from ltu_jax.preprocessing.formats import ffmpeg, tags
-from ltu_jax.preprocessing.formats.libsndfile import decode
+from ltu_jax.preprocessing.formats import ffmpeg, libsndfile, tags
 from ltu_jax.preprocessing.formats.sound import AudioError, Sound, is_lost
-from ltu_jax.preprocessing.formats.splice import Content, Piece
+from ltu_jax.preprocessing.formats.splice import Content, Piece, Spliced
 
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 _KBITS = {  # by (MPEG 1?, layer)
@@ -27,7 +26,6 @@ _KBITS = {  # by (MPEG 1?, layer)
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _SURE = 4  # frames in a row that are no chance
-_JUNK = 2_048  # bytes of a frame cut in two that a stream may begin with
 _SCRAP = 128  # bytes behind the last frame that are no matter
 _LARGEST = 8_192  # bytes of a frame of free format
 _DECODER_DELAY = 529  # samples
@@ -78,14 +76,16 @@ class _Stretch:
 
 def begins_at(content: Content, offset: int) -> int | None:
     """Where the chain of frames begins: at `offset`, or behind the rest of a frame cut in two."""
-    if _chained(content, offset) or (
-        (found := _frame(content.at(offset, 4))) and (found.length or _free_length(content, offset))
-        and _plain_end(content, offset + _length(content, offset, found))
-    ):  # fmt: skip
+    first = _frame(content.at(offset, 4))
+    if _chained(content, offset):
         return offset
-    for place in range(offset + 1, min(offset + _JUNK, content.size - 3)):
+    if first is not None and _plain_end(content, offset + _length(content, offset, first)):
+        return offset
+    for place in range(offset + 1, min(offset + _LARGEST, content.size - 3)):
         if content.at(place, 1) == b"\xff" and _chained(content, place):
-            return place
+            cut = place - offset < _length(content, place, _frame(content.at(place, 4)))
+            # A frame in front, or more than one, is not the rest of one: the chain is broken.
+            return place if cut and first is None else offset if first else None
     return None
 
 
@@ -104,38 +104,40 @@ def sounds(content: Content, start: int, *, name: str) -> Iterator[Sound]:
                     f"{name}: damaged or cut off: {there / first.rate:.2f} s of "
                     f"{stated / first.rate:.2f} s are there; copy or download it again"
                 )
-        part = content.part(*_pieces(content, stretch))
+        part, stated = _part(content, stretch)
         try:
-            yield from decode(
-                part, name=name,
-                stated=stretch.frames * first.samples if info is None else None,
-            )  # fmt: skip
+            yield from libsndfile.decode(part, name=name, stated=stated)
         except soundfile.LibsndfileError:  # free format of odd sizes, a file "._" in this folder
             part.seek(0)
             yield from ffmpeg.sounds(part, name=name, format="mp3", length_is_known=False)
 
 
-def _pieces(content: Content, stretch: _Stretch) -> list[Piece]:
-    """The frames, led by one that states their number: without it libmpg123 would guess."""
+def _part(content: Content, stretch: _Stretch) -> tuple[Spliced, int | None]:
+    """The frames as libmpg123 decodes all of them, and how many samples these are.
+
+    None is the number that the file states, less what its encoder added.
+    """
     ranges = list(stretch.pieces(stretch.begin))
-    info = stretch.info
-    if stretch.first.layer != 3:
-        return ranges
+    info, samples = stretch.info, stretch.frames * stretch.first.samples
     if info is not None and info.count_at is not None:
         if info.frames is not None and abs(stretch.frames - info.frames) <= _OFF_BY:
-            return ranges
+            return content.part(*ranges), None
         size = sum(end - begin for begin, end in ranges)
         pieces: list[Piece] = [(stretch.begin, info.count_at), stretch.frames.to_bytes(4, "big")]
         behind = info.count_at + 4
         if info.bytes_at is not None:
             pieces.append(size.to_bytes(4, "big"))
             behind += 4
-        return [*pieces, *stretch.pieces(behind)]
+        return content.part(*pieces, *stretch.pieces(behind)), None
     if info is not None:  # libmpg123 could not use it: the frame is dropped
         begin = stretch.begin + _length(content, stretch.begin, stretch.first)
         ranges = list(stretch.pieces(begin))
+    part = content.part(*ranges)
+    if stretch.first.layer != 3 or libsndfile.length(part) >= samples:
+        return part, samples
     size = sum(end - begin for begin, end in ranges)
-    return [_stating(content.at(ranges[0][0], 4), frames=stretch.frames, size=size), *ranges]
+    front = _stating(content.at(ranges[0][0], 4), frames=stretch.frames, size=size)
+    return content.part(front, *ranges), samples - _DECODER_DELAY
 
 
 def _stating(head: bytes, *, frames: int, size: int) -> bytes:
@@ -223,7 +225,7 @@ def _check_rest(
 def _resumes(content: Content, offset: int) -> bool:
     return any(
         content.at(place, 1) == b"\xff" and _chained(content, place)
-        for place in range(offset, min(offset + 16 * _JUNK, content.size - 3))
+        for place in range(offset, min(offset + 4 * _LARGEST, content.size - 3))
     )
 
 

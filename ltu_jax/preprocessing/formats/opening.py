@@ -20,6 +20,7 @@ from ltu_jax.preprocessing.formats.sound import AudioError, Sound
 from ltu_jax.preprocessing.formats.splice import Content
 
 _HEAD = 65_536  # bytes looked at for text
+_BY_STRUCTURE = ("MP3", "WAV", "WAVEX", "RF64", "FLAC", "OGG")  # found before libsndfile looks
 
 
 def sounds(stream: BinaryIO, *, name: str) -> Iterator[Sound]:
@@ -64,7 +65,7 @@ def _flac(content: Content, start: int, *, name: str) -> Iterator[Sound]:
         part = content.stream
         part.seek(0)
     try:
-        yield from libsndfile.decode(part, name=name, stated=None)
+        yield from libsndfile.decode(part, name=name)
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")
         raise AudioError(f"{name}: damaged FLAC ({reason}); copy or download it again") from error
@@ -79,7 +80,7 @@ def _wav(content: Content, start: int, *, name: str) -> Iterator[Sound]:
             return
     pieces = wav.pieces()
     try:
-        yield from libsndfile.decode(content.part(*pieces), name=name, stated=None)
+        yield from libsndfile.decode(content.part(*pieces), name=name)
     except soundfile.LibsndfileError:
         yield from ffmpeg.sounds(content.part(*pieces), name=name, format="wav")
 
@@ -90,7 +91,7 @@ def _ogg(content: Content, start: int, *, name: str) -> Iterator[Sound]:
         with contextlib.suppress(soundfile.LibsndfileError):
             if link.streams == 1:
                 part = content.part((link.start, link.end))
-                yield from libsndfile.decode(part, name=name, stated=None)
+                yield from libsndfile.decode(part, name=name)
                 continue
         part = content.part((link.start, link.end))
         yield from ffmpeg.sounds(part, name=name, format="ogg", length_is_known=False)
@@ -99,7 +100,8 @@ def _ogg(content: Content, start: int, *, name: str) -> Iterator[Sound]:
 def _other(content: Content, start: int, *, format: str | None, name: str) -> Iterator[Sound]:
     """By libsndfile; what it does not know, by FFmpeg if its structure says what it is."""
     try:
-        yield from libsndfile.decode(content.part((start, content.size)), name=name, stated=None)
+        part = content.part((start, content.size))
+        yield from libsndfile.decode(part, name=name, unless=_BY_STRUCTURE)
         return
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")

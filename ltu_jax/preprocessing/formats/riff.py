@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ltu_jax.preprocessing.formats import tags
-from ltu_jax.preprocessing.formats.sound import AudioError, is_lost
+from ltu_jax.preprocessing.formats.sound import LOST_SECONDS, AudioError, is_lost
 from ltu_jax.preprocessing.formats.splice import Content, Piece
 
 KINDS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
@@ -108,6 +108,7 @@ def parse(content: Content, start: int, *, name: str) -> Wav:
                     f"{name}: damaged: samples without a format (no 'fmt ' chunk in front); "
                     "export the file again"
                 )
+            _check_format(wav, name=name)
             if size == _FULL32:
                 size = sizes.get("data", _FULL32)
             _find_samples(wav, content, body, size, name=name)
@@ -118,6 +119,15 @@ def parse(content: Content, start: int, *, name: str) -> Wav:
     raise AudioError(
         f"{name}: damaged or cut off: holds no samples (no 'data' chunk); copy it again"
     )
+
+
+def _check_format(wav: Wav, *, name: str) -> None:
+    channels, bits = (int.from_bytes(wav.fmt[at : at + 2], wav.order) for at in (2, 14))
+    if wav.tag in _PCM and channels and (wav.block % channels or wav.block * 8 < channels * bits):
+        raise AudioError(
+            f"{name}: damaged: {wav.block} bytes for {channels} channels of {bits} bits; "
+            "copy it again, or export the file again"
+        )
 
 
 def _find_samples(wav: Wav, content: Content, body: int, size: int, *, name: str) -> None:
@@ -140,7 +150,7 @@ def _find_samples(wav: Wav, content: Content, body: int, size: int, *, name: str
         end = content.size
     elif not _only_chunks(content, end + size % 2) and not _only_chunks(content, end):
         behind = content.size - end
-        if behind > _SCRAP and is_lost(behind, of=size, rate=wav.bytes_a_second):
+        if behind > max(_SCRAP, LOST_SECONDS * wav.bytes_a_second):
             raise AudioError(
                 f"{name}: its header states {size} of {rest} bytes of audio"
                 f"{wav.spans(size, rest)} (a recorder that died?). Write the length anew: "
