@@ -25,11 +25,12 @@ _SIGNATURES = (
     (b"fLaC", "flac"),
 )
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp")
+_ASF_FILE = b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"
 _TS = 188  # bytes of a packet of an MPEG transport stream
 _SURE = 3  # frames or packets in a row that are no chance
 _MOST_BOXES = 1_000_000
 # Of these, a length that is stated is of the audio itself, not guessed from a bit rate.
-STATES_LENGTH = ("aiff", "ape", "asf", "au", "caf", "mov", "tak", "tta", "w64", "wav", "wv")
+STATES_LENGTH = ("aiff", "ape", "au", "caf", "mov", "tak", "tta", "w64", "wav", "wv")
 
 
 def format_of(content: Content, offset: int) -> str | None:
@@ -59,11 +60,23 @@ def check_complete(content: Content, offset: int, format: str, *, name: str) -> 
         _check_segments(content, offset, name=name)
     elif format == "avi":
         size = int.from_bytes(content.at(offset + 4, 4), "little")
-        if offset + 8 + size > content.size and size < 0x7FFF_0000:
-            raise AudioError(
-                f"{name}: cut off: {content.size - offset - 8} of {size} bytes are there; "
-                "copy or download it again"
-            )
+        if size < 0x7FFF_0000:  # else it was written to a pipe
+            _check_size(content, offset, 8 + size, name=name)
+    elif format == "asf":
+        place = offset + 30
+        for _ in range(int.from_bytes(content.at(offset + 24, 4), "little") & 0xFF):
+            head = content.at(place, 48)
+            if head.startswith(_ASF_FILE):
+                _check_size(content, offset, int.from_bytes(head[40:48], "little"), name=name)
+            place += max(24, int.from_bytes(head[16:24], "little"))
+
+
+def _check_size(content: Content, offset: int, size: int, *, name: str) -> None:
+    if offset + size > content.size:
+        raise AudioError(
+            f"{name}: cut off: {content.size - offset} of {size} bytes are there; "
+            "copy or download it again"
+        )
 
 
 def _chained(content: Content, offset: int, length_of) -> bool:

@@ -17,7 +17,8 @@ _SIZES = re.compile(
     re.MULTILINE,
 )
 _BROKEN = re.compile(
-    r"^(?:Ogg : )?(File ended unexpectedly.*|Skipped \d+ bytes.*|.*seems? to be.* truncated.*)",
+    r"^(?:Ogg : )?(File ended unexpectedly.*|Skipped \d+ bytes.*|.*file seems to be truncated.*"
+    r"|Seems to be a truncated file.*)",
     re.MULTILINE | re.IGNORECASE,
 )
 

@@ -26,6 +26,7 @@ _KBITS = {  # by (MPEG 1?, layer)
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _SURE = 4  # frames in a row that are no chance
+_FIRST = 64  # frames that tell how long the rest of a frame in front of them can be
 _SCRAP = 128  # bytes behind the last frame that are no matter
 _LARGEST = 8_192  # bytes of a frame of free format
 _DECODER_DELAY = 529  # samples
@@ -83,9 +84,9 @@ def begins_at(content: Content, offset: int) -> int | None:
         return offset
     for place in range(offset + 1, min(offset + _LARGEST, content.size - 3)):
         if content.at(place, 1) == b"\xff" and _chained(content, place):
-            cut = place - offset < _length(content, place, _frame(content.at(place, 4)))
-            # A frame in front, or more than one, is not the rest of one: the chain is broken.
-            return place if cut and first is None else offset if first else None
+            if first is not None:
+                return offset  # the chain breaks behind it
+            return place if place - offset < _largest(content, place) else None
     return None
 
 
@@ -291,6 +292,18 @@ def _chained(content: Content, offset: int) -> bool:
     return True
 
 
+def _largest(content: Content, offset: int) -> int:
+    """Bytes of the largest of the first frames."""
+    largest = 0
+    for _ in range(_FIRST):
+        frame = _frame(content.at(offset, 4))
+        if frame is None or frame.length is None:
+            break
+        largest = max(largest, frame.length)
+        offset += frame.length
+    return largest
+
+
 def _plain_end(content: Content, offset: int) -> bool:
     """Whether frames go on to an end too near for `_chained`: of the file, or at its tags."""
     for _ in range(_SURE):
@@ -326,15 +339,16 @@ def _info(content: Content, offset: int, head: bytes, frame: Frame) -> _Info | N
     if frame.layer != 3:
         return None
     place = 4 + frame.side
-    if head[36:40] == b"VBRI" and not any(head[6:36]):
+    if head[36:40] == b"VBRI":
         count = int.from_bytes(content.at(offset + 50, 4), "big")
         return _Info(frames=count or None, count_at=None, bytes_at=None)
-    if head[place : place + 4] not in (b"Xing", b"Info") or any(head[6:place]):
+    if head[place : place + 4] not in (b"Xing", b"Info"):
         return None
     tag = content.at(offset + place, 144)
     flags = int.from_bytes(tag[4:8], "big")
-    if not flags & 1:
-        return _Info(frames=None, count_at=None, bytes_at=None)
+    if not flags & 1 or any(head[6:place]):
+        count = int.from_bytes(tag[8:12], "big") if flags & 1 else 0
+        return _Info(frames=count or None, count_at=None, bytes_at=None)
     behind = 8 + sum(size for bit, size in ((1, 4), (2, 4), (4, 100), (8, 4)) if flags & bit)
     made_by, gap = tag[behind : behind + 9], tag[behind + 21 : behind + 24]
     delay, padding = 0, 0

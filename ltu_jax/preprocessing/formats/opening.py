@@ -38,8 +38,8 @@ def sounds(stream: BinaryIO, *, name: str) -> Iterator[Sound]:
         )
     if not start:
         _refuse_text(content.at(0, _HEAD), name=name)
-        start = content.zeros(0) if not content.at(0, 4).strip(b"\0") else 0
-        start = tags.skip(content, start)
+    if not content.at(start, 4).strip(b"\0") and not boxes.format_of(content, start):
+        start = tags.skip(content, start + content.zeros(start))
         if start >= content.size:
             raise AudioError(f"{name}: holds nothing but zeros; copy or record it again")
     head = content.at(start, 16)
