@@ -46,6 +46,8 @@ def find_audio(path: str | Path, *, endings: Sequence[str] = ()) -> Path | None:
         names = _names(folder)
         found = [folder / name for key in dict.fromkeys(wanted) for name in names.get(key, ())]
         found = [one for one in found if one.is_file()]
+    except AmbiguousName:
+        raise
     except (OSError, ValueError):  # a name that no file system takes
         return None
     if len(found) > 1:

@@ -66,9 +66,9 @@ def _flac(content: Content, start: int, *, name: str) -> Iterator[Sound]:
         part.seek(0)
     try:
         yield from libsndfile.decode(part, name=name)
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.strip().rstrip(".")
-        raise AudioError(f"{name}: damaged FLAC ({reason}); copy or download it again") from error
+    except soundfile.LibsndfileError:  # more than 24 bits, or damaged, which FFmpeg says
+        part = content.part((start, end))
+        yield from ffmpeg.sounds(part, name=name, format="flac", length_is_known=True)
 
 
 def _wav(content: Content, start: int, *, name: str) -> Iterator[Sound]:
