@@ -41,9 +41,9 @@ LOSSLESS = {  # form of libsndfile -> bits kept
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (44_100, 2), (192_000, 6)])
 @pytest.mark.parametrize("form", LOSSLESS)
-def test_lossless_forms_of_libsndfile(form: str, rate: int, channels: int):
+def test_lossless_forms_of_libsndfile(form: str):
+    rate, channels = ((8_000, 1), (44_100, 2), (192_000, 6))[list(LOSSLESS).index(form) % 3]
     if form.startswith("VOC") and channels > 2:
         channels = 2
     truth = noise(channels=channels, bits=LOSSLESS[form])
@@ -146,7 +146,7 @@ LOSSY = {  # form of libsndfile -> samples of a frame and of priming, at most
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("rate", "channels"), [(48_000, 1), (48_000, 2), (16_000, 1)])
+@pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (16_000, 1)])
 @pytest.mark.parametrize("form", LOSSY)
 def test_lossy_forms_of_libsndfile(form: str, rate: int, channels: int):
     if form == "OGG OPUS" and rate != 48_000:

@@ -71,7 +71,7 @@ def test_formats_are_found_by_structure_alone():
 def test_damage_gives_an_audio_error_or_finite_samples(codec: str, form: str):
     whole = make.by_ffmpeg(TONE, 48_000, codec, form)
     generator, refused = np.random.default_rng(4), 0
-    for number in range(40):
+    for number in range(24):
         content = bytearray(whole)
         if number % 2:
             del content[generator.integers(1, len(whole)) :]
@@ -84,7 +84,7 @@ def test_damage_gives_an_audio_error_or_finite_samples(codec: str, form: str):
             refused += 1
             continue
         assert np.isfinite(clip.samples).all() and HOP <= len(clip.samples) <= 30 * 16_000
-    assert refused > 10
+    assert refused > 6
 
 
 def test_what_is_small_and_decodes_to_hours_is_stopped():
