@@ -146,11 +146,12 @@ LOSSY = {  # form of libsndfile -> samples of a frame and of priming, at most
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (16_000, 1)])
-@pytest.mark.parametrize("form", LOSSY)
+@pytest.mark.parametrize(
+    ("form", "rate", "channels"),
+    [(form, 48_000, 2) for form in LOSSY]
+    + [(form, 16_000, 1) for form in LOSSY if form != "OGG OPUS"],  # FFmpeg: at 48 kHz only
+)
 def test_lossy_forms_of_libsndfile(form: str, rate: int, channels: int):
-    if form == "OGG OPUS" and rate != 48_000:
-        pytest.skip("FFmpeg decodes Opus at 48 kHz only")
     sound = music(rate, channels)
     content = make.by_libsndfile(sound, rate, form)
     samples, found = ours(content)
@@ -158,6 +159,18 @@ def test_lossy_forms_of_libsndfile(form: str, rate: int, channels: int):
     other, _ = make.decoded_by_ffmpeg(content)
     check(samples, other, decibels=60, slack=LOSSY[form])
     check(samples, sound, decibels=10, slack=LOSSY[form])  # and with what was encoded
+
+
+@pytest.mark.parametrize("channels", [3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("form", ["OGG VORBIS", "OGG OPUS"])
+def test_channels_of_ogg_come_in_the_order_of_wav(form: str, channels: int):
+    """The downmix goes by it: taken as they are, the centre would be heard as the right side."""
+    hertz = 200.0 * np.arange(1, channels + 1)
+    sound = 0.3 * np.sin(2 * np.pi * hertz * np.arange(24_000)[:, None] / 48_000)
+    content = make.by_libsndfile(sound, 48_000, form)
+    samples, _ = ours(content)
+    other, _ = make.decoded_by_ffmpeg(content)
+    check(samples, other, decibels=50, slack=2_048)
 
 
 @pytest.mark.parametrize(

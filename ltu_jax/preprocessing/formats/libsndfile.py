@@ -10,6 +10,15 @@ import soundfile
 from ltu_jax.preprocessing.formats.sound import AudioError, Sound, is_lost
 
 _BLOCK = 1 << 20  # values decoded at once
+# Vorbis and Opus have the centre second and the low frequencies last (Vorbis I, 4.3.9): where the
+# channels of WAV's order stand there. libsndfile leaves them as they are.
+_FROM_VORBIS = {
+    3: [0, 2, 1],
+    5: [0, 2, 1, 3, 4],
+    6: [0, 2, 1, 5, 3, 4],
+    7: [0, 2, 1, 6, 5, 3, 4],
+    8: [0, 2, 1, 7, 5, 6, 3, 4],
+}
 _UNKNOWN = 2**62  # a length beyond this is "not stated"
 _STREAMED = 0x7FFF_0000  # a program that writes to a pipe says 0 or about 2 or 4 GiB
 _SIZES = re.compile(
@@ -63,10 +72,12 @@ def length(stream: BinaryIO) -> int:
 
 def _blocks(file: soundfile.SoundFile, *, stated: int, name: str) -> Iterator[np.ndarray]:
     got, rate = 0, max(file.samplerate, 1)
+    ogg = file.format == "OGG" and file.subtype in ("VORBIS", "OPUS")
+    order = _FROM_VORBIS.get(file.channels) if ogg else None
     try:
         while len(block := file.read(_BLOCK // file.channels, dtype="float32", always_2d=True)):
             got += len(block)
-            yield block
+            yield block if order is None else block[:, order]
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"{name}: damaged after {got / rate:.2f} s ({error.error_string}); "

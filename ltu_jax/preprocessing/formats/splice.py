@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from typing import BinaryIO
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16
 
 Piece = bytes | tuple[int, int]  # given bytes, or those of the file from .. up to
 
