@@ -261,6 +261,19 @@ CASES: dict[str, tuple[bytes | Callable[[], bytes], Sounds | Refused]] = {
     "aiff": (AIFF, Sounds(1)),
     "aiff, cut off": (AIFF[: len(AIFF) // 2], Refused(r"cut off: \d+ of 32008 bytes")),
     "aifc, floats": (pcm("AIFF FLOAT"), Sounds(1)),
+    "aiff, header says half": (
+        patched(patched(AIFF, 22, b"\0\0\x1f\x40"), AIFF.index(b"SSND") + 4, b"\0\0\x3e\x88"),
+        Refused(r".*its header states 0\.50 s of 1\.00 s"),
+    ),
+    "aiff, sizes 0": (
+        patched(patched(AIFF, 22, bytes(4)), AIFF.index(b"SSND") + 4, b"\0\0\0\x08"),
+        Refused(r".*its header states 0\.00 s of 1\.00 s"),
+    ),
+    "aiff, ID3v2 behind": (AIFF + make.id3v2(make.cover()), Sounds(1)),
+    "au, header says half": (
+        lambda: patched(make.by_libsndfile(TONE, RATE, "AU"), 8, b"\0\0\x3e\x80"),
+        Refused(r"its header states 0\.50 s of 1\.00 s"),
+    ),
     "au": (pcm("AU"), Sounds(1)),
     "au, no size": (
         lambda: patched(make.by_libsndfile(TONE, RATE, "AU"), 8, b"\xff" * 4),

@@ -13,6 +13,7 @@ from ltu_jax.preprocessing.formats import (
     libsndfile,
     mpeg,
     ogg,
+    pcm,
     riff,
     tags,
 )
@@ -99,6 +100,7 @@ def _ogg(content: Content, start: int, *, name: str) -> Iterator[Sound]:
 
 def _other(content: Content, start: int, *, format: str | None, name: str) -> Iterator[Sound]:
     """By libsndfile; what it does not know, by FFmpeg if its structure says what it is."""
+    pcm.check_all_stated(content, start, name=name)
     try:
         part = content.part((start, content.size))
         yield from libsndfile.decode(part, name=name, unless=_BY_STRUCTURE)
