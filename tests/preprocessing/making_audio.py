@@ -167,3 +167,14 @@ def faststart(content: bytes) -> bytes:
     moov = moov[: place + 4] + moved + moov[place + 4 + 4 * count :]
     kept = [box for box in boxes if box[4:8] != b"moov"]
     return kept[0] + moov + b"".join(kept[1:])
+
+
+def video_only() -> bytes:
+    """An MP4 of one picture, without a sound track."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        picture = container.add_stream("mpeg4", rate=10, width=32, height=32)
+        picture.pix_fmt = "yuv420p"
+        container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))))
+        container.mux(picture.encode(None))
+    return file.getvalue()

@@ -9,7 +9,6 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import av
 import making_audio as make
 import numpy as np
 import pytest
@@ -100,16 +99,6 @@ def live_webm() -> bytes:
     content = patched(WEBM, at, b"\x01" + b"\xff" * 7)
     at = content.index(b"\x44\x89\x88")
     return patched(content, at, b"\xec\x89" + content[at + 2 : at + 3])  # a void of one byte more
-
-
-def video_only() -> bytes:
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        picture = container.add_stream("mpeg4", rate=10, width=32, height=32)
-        picture.pix_fmt = "yuv420p"
-        container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))))
-        container.mux(picture.encode(None))
-    return file.getvalue()
 
 
 @dataclass(frozen=True)
@@ -318,7 +307,7 @@ CASES: dict[str, tuple[bytes | Callable[[], bytes], Sounds | Refused]] = {
     "m4a, never closed": (M4A[: M4A.index(b"moov") - 4], Refused("cut off, .*'moov'")),
     "m4a, ALAC": (ffmpeg("alac", "ipod"), Sounds(1)),
     "mp4 with a picture": (ffmpeg("aac", "mp4", video=True), Sounds(1, SLACK)),
-    "mp4 without sound": (video_only, Refused("holds no audio track")),
+    "mp4 without sound": (make.video_only, Refused("holds no audio track")),
     "aac": (ADTS, Sounds(1, SLACK)),
     "aac, ID3v2 in front": (make.id3v2(make.cover()) + ADTS, Sounds(1, SLACK)),
     "aac, LATM": (ffmpeg("aac", "latm"), Sounds(1, SLACK)),
