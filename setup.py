@@ -22,6 +22,7 @@ setup(
         "apache-beam",
         "importlib_resources",
         "librosa",
+        "av>=18.1,<19",
         "soundfile",
         "soxr",
         "scipy",

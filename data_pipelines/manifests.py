@@ -5,22 +5,18 @@ output}`` rows (optional: ``split``, ``tags``) and a folder of audio files; ``au
 below that folder, or absolute. Every bad row is one error naming file, row and field.
 """
 
-import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
 from data_pipelines import schema
 from data_pipelines.official_rows import OPTIONAL, Row, jsonl, read_rows
 from data_pipelines.quarantine import Quarantined
 from ltu_jax.core.files import inside, read_json
-
-# Endings tried when an audio_id names no existing file; official ids often come without one.
-_ENDINGS = ("", ".flac", ".wav", ".mp3", ".ogg")
+from ltu_jax.preprocessing.audio import AudioError, probe
+from ltu_jax.preprocessing.names import ENDINGS, AmbiguousName, find_audio
 
 
 class AudioGone(schema.RecordError):
@@ -70,20 +66,35 @@ def read_clips(
 
 
 def resolve_audio(audio_id: str, *, root: Path, where: str) -> Path:
-    """The file an audio_id stands for; raises `schema.RecordError` naming the places that were
-    looked at.
+    """The file an audio_id stands for, in either normal form, with or without its ending.
+
+    Raises `AudioGone` naming the places that were looked at, or the files that could be meant.
     """
     field = f"{where}: field 'audio_id'"
     place = inside(root, audio_id, where=field, owned=True, error=schema.RecordError)
-    for ending in _ENDINGS:
-        candidate = Path(f"{place}{ending}")
-        with contextlib.suppress(OSError):  # a name that no file system takes
-            if candidate.is_file():
-                return candidate
-    raise AudioGone(
-        f"{where}: field 'audio_id' is {audio_id!r}: no file {Path(root) / audio_id} "
-        f"(also tried {', '.join(_ENDINGS[1:])}); give the path relative to the audio folder"
-    )
+    try:
+        found = find_audio(place, endings=ENDINGS)
+    except AmbiguousName as error:
+        raise AudioGone(f"{field}: {error}") from error
+    if found is None:
+        raise AudioGone(
+            f"{field} is {audio_id!r}: no file {Path(root) / audio_id} "
+            f"(also tried {', '.join(ENDINGS)}); give the path relative to the audio folder"
+        )
+    return found
+
+
+def corpus_audio(corpus: Path, name: str) -> Path:
+    """The file of a clip of a corpus folder; where it would be when it is missing.
+
+    Raises:
+        UserError: a name that leads out of the folder; a RecordError where two files fit it.
+    """
+    place = inside(corpus, name, where=corpus / "clips.jsonl")
+    try:
+        return find_audio(place) or place
+    except AmbiguousName as error:
+        raise schema.RecordError(f"{corpus / 'clips.jsonl'}: field 'audio': {error}") from error
 
 
 def read_corpus(corpus: Path, *, split: str) -> Iterator[schema.Clip]:
@@ -105,7 +116,7 @@ def read_corpus(corpus: Path, *, split: str) -> Iterator[schema.Clip]:
             continue
         clip = schema.Clip(
             clip_id=record["clip_id"],
-            audio=inside(corpus, record["audio"], where=corpus / "clips.jsonl"),
+            audio=corpus_audio(corpus, record["audio"]),
             sample_rate=record["sample_rate"],
             seconds=record["seconds"],
             spoken_text=record["spoken_text"],
@@ -168,24 +179,21 @@ def check_disjoint(clips: list[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
 class _Audio:
     path: Path
     rate: int
-    frames: int
+    seconds: float
 
     @classmethod
     def find(cls, audio_id: str, *, root: Path, where: str) -> "_Audio":
         path = resolve_audio(audio_id, root=root, where=where)
         try:
-            info = soundfile.info(path)
-        except soundfile.LibsndfileError as error:
+            shape = probe(path)
+        except AudioError as error:
+            raise AudioGone(f"{where}: field 'audio_id': {error}") from error
+        if not schema.LEAST_RATE <= shape.rate <= schema.MOST_RATE:
             raise AudioGone(
-                f"{where}: field 'audio_id': {path} is not readable audio "
-                f"({error.error_string.strip()}); convert it to wav or flac"
-            ) from error
-        if info.frames < 1 or not schema.LEAST_RATE <= info.samplerate <= schema.MOST_RATE:
-            raise AudioGone(
-                f"{where}: field 'audio_id': {path} holds {info.frames} samples at "
-                f"{info.samplerate} Hz; record or export it again"
+                f"{where}: field 'audio_id': {path} has {shape.rate} samples a second; "
+                "record or export it again"
             )
-        return cls(path=path, rate=info.samplerate, frames=info.frames)
+        return cls(path=path, rate=shape.rate, seconds=shape.seconds)
 
 
 def _clip(
@@ -205,7 +213,7 @@ def _clip(
         clip_id=clip_id,
         audio=audio.path,
         sample_rate=audio.rate,
-        seconds=audio.frames / audio.rate,
+        seconds=audio.seconds,
         spoken_text=first.values["input"],
         dataset=first.values["dataset"],
         split=first.values.get("split", split),

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from data_pipelines import mp3_frames, records
+from data_pipelines import records
 from data_pipelines.examples import import_tensorflow
 from data_pipelines.features import FRAMES, FeatureExtractor
 from data_pipelines.schema import Clip, Pair, RecordError, audio_bytes, validate
@@ -64,8 +64,6 @@ def to_flac(encoded: bytes, *, where: str) -> tuple[bytes, float]:
         decoded = audio.load_audio(encoded)
     except audio.AudioError as error:
         raise RecordError(f"{where}: field 'audio': {error}") from error
-    if broken := mp3_frames.problem(encoded):
-        raise RecordError(f"{where}: field 'audio': <bytes>: {broken}")
     as_is = (decoded.source_rate, decoded.source_channels) == (audio.SAMPLE_RATE, 1)
     if as_is and encoded.startswith(b"fLaC"):
         return encoded, decoded.seconds

@@ -25,6 +25,7 @@ DOORS = {
     "flax": ("ltu_jax/models/",),
     # transformers has its ClapModel in PyTorch only: a baseline, which no other code needs.
     "torch": ("ltu_jax/weights/io.py", "ltu_jax/evaluation/clap.py"),
+    "av": ("ltu_jax/preprocessing/formats/ffmpeg.py",),
     "tensorflow": ("data_pipelines/",),
     "tensorflow_datasets": ("data_pipelines/",),
     "apache_beam": ("data_pipelines/",),

@@ -6,12 +6,11 @@ import io
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from data_pipelines import mp3_frames
 from data_pipelines.diagnosis.inputs import Case, Problem
 from ltu_jax.core.files import sha256_file
 from ltu_jax.preprocessing import audio
+from ltu_jax.preprocessing.formats.opening import sounds
 
 _FULL = 0.999  # of full scale: 16-bit samples of 32735 and more
 _FLAT = 3  # samples in a row at full scale that a converter cut
@@ -52,9 +51,6 @@ def listen(case: Case) -> Heard | Problem:
         decoded = audio.load_audio(case.audio)
     except audio.AudioError as error:
         return Problem(check="corrupt", where=case.where, what=str(error))
-    content = case.audio if isinstance(case.audio, bytes) else case.audio.read_bytes()
-    if broken := mp3_frames.problem(content):
-        return Problem(check="corrupt", where=case.where, what=f"{_name(case)}: {broken}")
     samples = decoded.samples
     level = np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
     return Heard(
@@ -68,25 +64,23 @@ def listen(case: Case) -> Heard | Problem:
     )
 
 
-def _name(case: Case) -> str:
-    return str(case.audio) if isinstance(case.audio, Path) else case.clip_id
-
-
 def _as_16_bits(samples: np.ndarray) -> np.ndarray:
     return np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
 
 
 def _clipped(source: bytes | Path, decoded: audio.Audio) -> float:
     """Looked for in the samples of the file: resampling rounds the flat tops."""
-    samples = decoded.samples[:, None]
-    if (decoded.source_rate, decoded.source_channels) != (audio.SAMPLE_RATE, 1):
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        try:
-            samples, _ = soundfile.read(file, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError:
-            samples = decoded.samples[:, None]  # a format that only ffmpeg reads
-    full = sum(_runs(np.abs(channel) >= _FULL, least=_FLAT).sum() for channel in samples.T)
-    return float(full / samples.size)
+    if (decoded.source_rate, decoded.source_channels) == (audio.SAMPLE_RATE, 1):
+        parts = [decoded.samples[:, None]]
+    else:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        with opened as stream:
+            found = sounds(stream, name="<the same file>")
+            parts = [np.concatenate(list(sound.blocks)) for sound in found if sound.stated != 0]
+    full = sum(
+        _runs(np.abs(channel) >= _FULL, least=_FLAT).sum() for part in parts for channel in part.T
+    )
+    return float(full / sum(part.size for part in parts))
 
 
 def _longest_gap(samples: np.ndarray) -> int:

@@ -18,7 +18,6 @@ from data_pipelines import manifests, records, schema
 from data_pipelines.official_rows import Row, jsonl, rows_or_errors
 from data_pipelines.schema import Pair, RecordError
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.files import inside
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,12 +133,15 @@ def _of_corpus(path: Path) -> Iterator[Case | Problem]:
             what = str(clip) if isinstance(clip, RecordError) else wrong
             yield Problem(check="rows", where=where, what=what)
             continue
+        audio: Path | None = None
         try:
-            audio: Path | None = inside(path, clip["audio"], where=where)
-        except UserError as error:
+            audio = manifests.corpus_audio(path, clip["audio"])
+        except RecordError as error:
+            yield Problem(check="missing", where=where, what=str(error))
+        except UserError as error:  # a name that leads out of the corpus
             yield Problem(check="rows", where=where, what=str(error))
             continue
-        if not audio.is_file():
+        if audio is not None and not audio.is_file():
             yield Problem(check="missing", where=where, what=f"no file {audio}")
             audio = None
         source = clip.get("source")

@@ -13,6 +13,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside
 from ltu_jax.evaluation.benchmarks import BENCHMARKS, Benchmark, Row
 from ltu_jax.evaluation.items import Clip, Item, Mode
+from ltu_jax.preprocessing.names import ENDINGS, find_audio
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,11 +95,16 @@ def read_questionnaire(
         split=split,
         benchmark=benchmark,
         items=tuple(item for row in benchmark.rows for item in _first(items, row, limit)),
-        clips=corpus.clips,
+        clips={clip_id: _located(clip) for clip_id, clip in corpus.clips.items()},
         partner=pairing(items, seed=seed) if len({item.clip_id for item in items}) > 1 else {},
         ids=frozenset(item.item_id for item in items),
         manifest=manifest(items, corpus.clips),
     )
+
+
+def _located(clip: Clip) -> Clip:
+    """The clip with its file as the disk spells it; as it was where there is none."""
+    return dataclasses.replace(clip, audio=find_audio(clip.audio, endings=ENDINGS) or clip.audio)
 
 
 def manifest(items: Sequence[Item], clips: Mapping[str, Clip]) -> str:

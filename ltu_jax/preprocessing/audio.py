@@ -8,10 +8,6 @@ frames; 0.0 after the end of a short clip.
 import functools
 import io
 import os
-import re
-import shutil
-import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,11 +15,12 @@ from typing import BinaryIO
 import jax
 import jax.numpy as jnp
 import numpy as np
-import soundfile
 import soxr
 
 from ltu_jax.core.axes import Array, Float
-from ltu_jax.core.errors import UserError
+from ltu_jax.preprocessing.formats.opening import sounds
+from ltu_jax.preprocessing.formats.sound import AudioError
+from ltu_jax.preprocessing.names import find_audio
 
 SAMPLE_RATE = 16_000
 HOP = 160  # samples from one log-mel frame to the next: 10 ms
@@ -33,11 +30,6 @@ _FRAMES_AT_ONCE = 4096  # log-mel of a long clip is made in blocks of this, to b
 
 _MIN_RATE, _MAX_RATE = 1_000, 1_000_000
 _LOUDEST = 100.0  # full scale is 1; beyond this the floats are integers in disguise, or garbage
-_LOST_SHARE = 0.01  # a decoder may drop its padding; more than this missing is a damaged file
-_UNREAD_SHARE = 0.05  # tags may follow the audio; more than this is audio that was not decoded
-_FFMPEG_SECONDS = 600  # time limit of a conversion
-_HEAD = 65_536  # bytes looked at for text and for an MP3's length tag
-_MP3_LENGTH_TAGS = (b"Xing", b"Info", b"VBRI")
 
 # ITU-R BS.775 downmix for the channel orders of WAV and FLAC (RFC 9639): front left, front right,
 # centre, low frequency (left out), back, side. ffmpeg, and so the official code, does the same; a
@@ -51,10 +43,6 @@ _DOWNMIX = {
     7: (1, 1, _C, 0, 1, _S, _S),
     8: (1, 1, _C, 0, _S, _S, _S, _S),
 }
-
-
-class AudioError(UserError):
-    """Audio that cannot be used: the message names the file, what is wrong and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +61,9 @@ class Audio:
 def load_audio(source: str | Path | bytes, *, max_seconds: float = 10_800) -> Audio:
     """Decode a file, or the bytes of one, to 16 kHz mono float32.
 
-    wav, flac, mp3 and ogg go through libsndfile, other formats through ffmpeg if it is installed.
+    The format is found by its structure (`formats.opening`): libsndfile reads wav, flac, mp3, ogg,
+    aiff, au and others, FFmpeg's libraries (PyAV) m4a, mp4, webm, mka, aac, wma and others, of
+    which the default audio track is taken. Files joined together are read to the end.
     Two channels are averaged, 3 to 8 mixed by ITU-R BS.775, more averaged; other rates are
     resampled by soxr (HQ). Decoding runs in blocks and stops at `max_seconds`, whatever the header
     says. Raises AudioError: missing, empty, not audio, damaged or cut off, shorter than 10 ms,
@@ -83,11 +73,21 @@ def load_audio(source: str | Path | bytes, *, max_seconds: float = 10_800) -> Au
         if not source:
             raise AudioError("<bytes>: empty (0 bytes); send the contents of an audio file")
         return _decode(io.BytesIO(source), name="<bytes>", max_seconds=max_seconds)
+    path = _checked(source)
+    with path.open("rb") as stream:
+        return _decode(stream, name=str(path), max_seconds=max_seconds)
+
+
+def _checked(source: str | Path) -> Path:
+    """The file that is meant, which can be read; AudioError where there is none."""
     path = Path(source)
     if path.is_dir():
         raise AudioError(f"{path}: is a folder; name one audio file in it")
     if not path.exists():
-        raise AudioError(f"{path}: no such file; check the path")
+        found = find_audio(path)
+        if found is None:
+            raise AudioError(f"{path}: no such file; check the path")
+        path = found
     if not path.is_file():
         raise AudioError(f"{path}: not a regular file; name an audio file")
     if not os.access(path, os.R_OK):
@@ -97,8 +97,34 @@ def load_audio(source: str | Path | bytes, *, max_seconds: float = 10_800) -> Au
     if path.suffix.lower() in (".raw", ".pcm"):
         # libsndfile would ask for the rate and the sample format, which nobody knows here.
         raise AudioError(f"{path}: samples without a header, rate unknown; convert it to wav")
+    return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a file holds, without its samples: those of its first sound; its length in all."""
+
+    rate: int
+    channels: int
+    seconds: float
+
+
+def probe(path: str | Path) -> Shape:
+    """What `load_audio` would find; decoded only where the file does not state its length.
+
+    Raises:
+        AudioError: what can be seen to be wrong without decoding.
+    """
+    path = _checked(path)
     with path.open("rb") as stream:
-        return _decode(stream, name=str(path), max_seconds=max_seconds)
+        first, seconds = None, 0.0
+        for sound in sounds(stream, name=str(path)):
+            first = first or sound
+            frames = sound.stated if sound.sure else sum(len(block) for block in sound.blocks)
+            seconds += frames / sound.rate
+    if first is None or seconds == 0:
+        raise AudioError(f"{path}: holds no audio (0 s); record or export it again")
+    return Shape(rate=first.rate, channels=first.channels, seconds=seconds)
 
 
 def from_samples(samples: Float[np.ndarray, "C *channels"], *, rate: int, name: str) -> Audio:
@@ -112,13 +138,15 @@ def from_samples(samples: Float[np.ndarray, "C *channels"], *, rate: int, name: 
     channels = 1 if samples.ndim == 1 else samples.shape[1]
     collector = _Collector(name=name, rate=rate, channels=channels, max_seconds=np.inf)
     collector.add(samples.reshape(-1, channels))
-    return collector.finish()
+    return _audio([collector], name=name)
 
 
 class _Collector:
     """Takes decoded blocks, checks, mixes and resamples them, and gives the Audio."""
 
-    def __init__(self, *, name: str, rate: int, channels: int, max_seconds: float):
+    def __init__(
+        self, *, name: str, rate: int, channels: int, max_seconds: float, before: float = 0.0
+    ):
         if not _MIN_RATE <= rate <= _MAX_RATE:
             raise AudioError(
                 f"{name}: sample rate {rate} Hz is outside {_MIN_RATE}..{_MAX_RATE}; "
@@ -127,7 +155,7 @@ class _Collector:
         if channels < 1:
             raise AudioError(f"{name}: holds no channels; export it again")
         self.name, self.rate, self.channels, self.max_seconds = name, rate, channels, max_seconds
-        self.frames = 0
+        self.frames, self._before = 0, before  # seconds of the same file in front
         weights = np.asarray(_DOWNMIX.get(channels, (1,) * channels), np.float32)
         self._weights = weights / weights.sum()
         self._resampler = None
@@ -158,139 +186,56 @@ class _Collector:
 
     def check_length(self, frames: int) -> None:
         """Refuse more than `max_seconds`: before decoding (the header) and during (what came)."""
-        if frames > self.max_seconds * self.rate:
+        if frames > (self.max_seconds - self._before) * self.rate:
             raise AudioError(
-                f"{self.name}: lasts at least {frames / self.rate:.1f} s; the limit is "
-                f"{self.max_seconds:g} s. Cut it into shorter files, or raise max_seconds"
+                f"{self.name}: lasts at least {self._before + frames / self.rate:.1f} s; the limit "
+                f"is {self.max_seconds:g} s. Cut it into shorter files, or raise max_seconds"
             )
 
-    def finish(self) -> Audio:
+    def finish(self) -> np.ndarray:
+        """Return what came as 16 kHz mono."""
         if self._resampler is not None:
             self._blocks.append(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-        samples = np.concatenate([np.zeros(0, np.float32), *self._blocks])
-        if self.frames == 0:
-            raise AudioError(f"{self.name}: holds no audio (0 s); record or export it again")
-        if len(samples) < HOP:
-            raise AudioError(
-                f"{self.name}: lasts {1000 * self.frames / self.rate:.1f} ms; "
-                "at least 10 ms of audio are needed, record a longer clip"
-            )
-        return Audio(
-            samples=samples,
-            source_rate=self.rate,
-            source_channels=self.channels,
-            seconds=len(samples) / SAMPLE_RATE,
+        return np.concatenate([np.zeros(0, np.float32), *self._blocks])
+
+
+def _audio(parts: list[_Collector], *, name: str) -> Audio:
+    """The parts of a file, one behind the other; rate and channels are those of the first."""
+    seconds = sum(part.frames / part.rate for part in parts)
+    if seconds == 0:
+        raise AudioError(f"{name}: holds no audio (0 s); record or export it again")
+    pieces = [part.finish() for part in parts]
+    samples = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    if len(samples) < HOP:
+        raise AudioError(
+            f"{name}: lasts {1000 * seconds:.1f} ms; "
+            "at least 10 ms of audio are needed, record a longer clip"
         )
+    return Audio(
+        samples=samples,
+        source_rate=parts[0].rate,
+        source_channels=parts[0].channels,
+        seconds=len(samples) / SAMPLE_RATE,
+    )
 
 
 def _decode(stream: BinaryIO, *, name: str, max_seconds: float) -> Audio:
-    head = stream.read(_HEAD)
-    stream.seek(0)
-    try:
-        file = soundfile.SoundFile(stream)
-    except soundfile.LibsndfileError as error:
-        _refuse_text(head, name=name)
-        reason = error.error_string.strip().rstrip(".")
-        return _decode_by_ffmpeg(stream, name=name, max_seconds=max_seconds, reason=reason)
-    with file:
-        # Without one of these tags libsndfile guesses the length of an MP3 from its first frame.
-        guessed = file.format == "MP3" and not any(tag in head for tag in _MP3_LENGTH_TAGS)
-        promised = None if guessed else file.frames
-        clip = _decode_opened(file, promised=promised, name=name, max_seconds=max_seconds)
-        used, size = stream.tell(), stream.seek(0, os.SEEK_END)
-    if file.format in ("MP3", "OGG") and used < (1 - _UNREAD_SHARE) * size:
-        raise AudioError(
-            f"{name}: goes on after the {clip.seconds:.2f} s that libsndfile decodes "
-            "(files joined together?); convert it to wav"
+    parts: list[_Collector] = []
+    seconds = 0.0
+    for sound in sounds(stream, name=name):
+        part = _Collector(
+            name=name,
+            rate=sound.rate,
+            channels=sound.channels,
+            max_seconds=max_seconds,
+            before=seconds,
         )
-    return clip
-
-
-def _decode_opened(
-    file: soundfile.SoundFile, *, promised: int | None, name: str, max_seconds: float
-) -> Audio:
-    """Decode in blocks; `promised` is the number of frames that the header states, if it does."""
-    if file.frames >= 2**62:
-        raise AudioError(
-            f"{name}: does not state its length (written to a pipe?); convert it to wav"
-        )
-    collector = _Collector(
-        name=name, rate=file.samplerate, channels=file.channels, max_seconds=max_seconds
-    )
-    collector.check_length(promised or 0)
-    _refuse_damaged(file.extra_info, name=name)
-    try:
-        while len(block := file.read(2**20 // file.channels, dtype="float32", always_2d=True)):
-            collector.add(block)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(
-            f"{name}: damaged after {collector.frames / collector.rate:.2f} s "
-            f"({error.error_string}); copy or download it again"
-        ) from error
-    if collector.frames < (1 - _LOST_SHARE) * (promised or 0):
-        raise AudioError(
-            f"{name}: damaged or cut off: {collector.frames / collector.rate:.2f} s of "
-            f"{promised / collector.rate:.2f} s could be decoded; copy or download it again"
-        )
-    return collector.finish()
-
-
-def _refuse_damaged(log: str, *, name: str) -> None:
-    """Refuse what libsndfile noticed while opening but reads on without an error."""
-    sizes = re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
-    # A program writing a WAV to a pipe cannot know its size and says 0 or about 2 or 4 GiB.
-    if sizes and int(sizes[1]) < 0x7FFF_0000 and int(sizes[2]) < (1 - _LOST_SHARE) * int(sizes[1]):
-        raise AudioError(
-            f"{name}: cut off: {sizes[2]} of {sizes[1]} bytes of audio; copy or download it again"
-        )
-    broken = re.search(r"^Ogg : (File ended unexpectedly.*|Skipped \d+ bytes.*)", log, re.MULTILINE)
-    if broken:
-        reason = broken[1].strip().rstrip(".")
-        raise AudioError(f"{name}: damaged or cut off ({reason}); copy or download it again")
-
-
-def _refuse_text(head: bytes, *, name: str) -> None:
-    """Refuse text with a sound's name (a git-lfs pointer, an error page), showing its beginning."""
-    if not any(byte < 32 and byte not in b"\t\n\r" for byte in head):
-        start = head.decode("utf-8", errors="replace")[:40]
-        raise AudioError(
-            f"{name}: is text, not audio (it begins {start!r}); download or export the audio again"
-        )
-
-
-def _decode_by_ffmpeg(stream: BinaryIO, *, name: str, max_seconds: float, reason: str) -> Audio:
-    """Let ffmpeg rewrite the first audio stream as Wave64, same rate and channels; decode that."""
-    ffmpeg = shutil.which("ffmpeg")
-    if ffmpeg is None:
-        raise AudioError(
-            f"{name}: not wav, flac, mp3 or ogg ({reason}). If it is another format "
-            "(m4a, webm, wma, ...), install ffmpeg or convert it to wav; if not, it is damaged"
-        )
-    with tempfile.TemporaryDirectory(prefix="ltu_jax_audio_") as folder:
-        if isinstance(stream, io.BytesIO):
-            given = Path(folder) / "source"
-            given.write_bytes(stream.getvalue())
-        else:
-            given = Path(stream.name).resolve()
-        converted = Path(folder) / "converted.w64"
-        # Only local files: a playlist must not make ffmpeg open addresses. One second more than
-        # the limit is enough to notice that the clip is too long.
-        command = [ffmpeg, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
-        command += ["-i", f"file:{given}", "-map", "0:a:0", "-t", f"{max_seconds + 1:g}"]
-        command += ["-c:a", "pcm_f32le", "-f", "w64", str(converted)]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=_FFMPEG_SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise AudioError(
-                f"{name}: ffmpeg did not finish in {_FFMPEG_SECONDS} s; convert it to wav"
-            ) from error
-        if done.returncode:
-            detail = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise AudioError(f"{name}: not audio, or damaged; ffmpeg says: {detail}")
-        with soundfile.SoundFile(converted) as file:
-            return _decode_opened(file, promised=file.frames, name=name, max_seconds=max_seconds)
+        part.check_length(sound.stated or 0)
+        for block in sound.blocks:
+            part.add(block)
+        seconds += part.frames / part.rate
+        parts.append(part)
+    return _audio(parts, name=name)
 
 
 # --- log-mel --------------------------------------------------------------------------------------

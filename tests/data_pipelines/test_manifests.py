@@ -147,7 +147,7 @@ def test_missing_unreadable_and_contradicting_clips_are_named(tmp_path, audio_ro
         list(manifests.read_clips(path, audio_root=audio_root))
     (audio_root / "text.wav").write_text("this is no audio")
     path = write(tmp_path / "m.json", [ROW | {"audio_id": "text.wav"}])
-    with pytest.raises(schema.RecordError, match=r"row 1: .*text\.wav is not readable audio"):
+    with pytest.raises(schema.RecordError, match=r"row 1: .*text\.wav: is text, not audio"):
         list(manifests.read_clips(path, audio_root=audio_root))
     path = write(tmp_path / "m.json", [ROW, ROW | {"input": "Hello."}])
     with pytest.raises(schema.RecordError, match=r"row 2: field 'input' is 'Hello.', but row 1"):

@@ -6,11 +6,10 @@ Nothing crashes, and no zeros are invented in place of sound.
 import dataclasses
 import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
+import av
 import numpy as np
 import pytest
 import records_corpus
@@ -192,12 +191,17 @@ def _longest_silence(samples: np.ndarray) -> int:
     return int(np.diff(edges)[::2].max(initial=0))
 
 
+def _seconds_by_ffmpeg(content: bytes) -> float:
+    with av.open(io.BytesIO(content)) as file:
+        packets = [packet for packet in file.demux(audio=0) if packet.duration]
+        return float(sum(packet.duration * packet.time_base for packet in packets))
+
+
 def _files(root: Path) -> Attempt:
     del root
     rng = np.random.default_rng(7)
     originals = _originals()
 
-    @mock.patch.dict(os.environ, PATH="/nonexistent")  # with or without ffmpeg
     def attempt(number: int) -> bool:
         content = _mutated(rng, originals[number % len(originals)])
         name = f"file {number}"
@@ -209,9 +213,15 @@ def _files(root: Path) -> Attempt:
         stored, rate = soundfile.read(io.BytesIO(flac), dtype="float32")
         assert rate == RATE and stored.ndim == 1 and len(stored) >= audio.HOP
         assert seconds == pytest.approx(len(stored) / RATE) and np.isfinite(stored).all()
-        # The truth: libsndfile's own reading of the whole file at once.
-        truth, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
-        assert seconds == pytest.approx(len(truth) / rate, abs=0.01)
+        # The truth: libsndfile's own reading of the whole file at once; FFmpeg's, before
+        # it decodes, of what libsndfile does not know or guesses the length of.
+        try:
+            truth, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError:
+            truth, rate = np.zeros((0, 1)), RATE
+        if seconds != pytest.approx(len(truth) / rate, abs=0.01):
+            assert seconds == pytest.approx(_seconds_by_ffmpeg(content), abs=0.15)
+            return True
         mono = truth.mean(axis=1)
         if rate == RATE:
             assert len(stored) == len(truth)

@@ -16,12 +16,6 @@ from ltu_jax.preprocessing.audio import AudioError
 SECOND = (0.1 * np.random.default_rng(0).standard_normal(16_000)).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def no_ffmpeg(monkeypatch: pytest.MonkeyPatch):
-    """Whether ffmpeg is installed must not change what these tests see."""
-    monkeypatch.setenv("PATH", "/nonexistent")
-
-
 def refused(source: str | Path | bytes, message: str, **options: float) -> None:
     """Require an AudioError that begins with the source's name and goes on with `message`."""
     name = "<bytes>" if isinstance(source, bytes) else str(source)
@@ -76,10 +70,10 @@ def test_text_named_wav(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["noise.wav", "noise.mp3", "noise.m4a", "noise"])
-def test_other_formats_without_ffmpeg(tmp_path: Path, name: str):
+def test_noise_is_no_format(tmp_path: Path, name: str):
     path = tmp_path / name
     path.write_bytes(np.random.default_rng(1).bytes(5_000))
-    refused(path, r"not wav, flac, mp3 or ogg \(.+\).*install ffmpeg or convert it to wav")
+    refused(path, r"not audio of a known format \(.+\).* it is damaged: copy it again")
 
 
 def test_samples_without_a_header(tmp_path: Path):
@@ -90,10 +84,10 @@ def test_samples_without_a_header(tmp_path: Path):
 @pytest.mark.parametrize(
     ("suffix", "message"),
     [
-        ("wav", r"cut off: \d+ of 32000 bytes of audio; copy or download it again"),
+        ("wav", r"cut off: 15978 of 32000 bytes of audio \(0.50 s of 1.00 s\); copy or download"),
         ("flac", r"damaged after 0.00 s \(.*lost sync"),
-        ("mp3", "damaged or cut off: 0.4. s of 1.00 s could be decoded"),
-        ("ogg", r"damaged or cut off \(File ended unexpectedly"),
+        ("mp3", r"damaged or cut off: 0.4. s of 1.00 s are there"),
+        ("ogg", r"damaged or cut off \(its last page has \d+ of \d+ bytes\)"),
     ],
 )
 def test_cut_off(tmp_path: Path, suffix: str, message: str):
@@ -134,30 +128,10 @@ def test_an_mp3_that_does_not_state_its_length(tmp_path: Path):
 
 
 def test_an_mp3_that_libsndfile_would_cut_off(tmp_path: Path):
-    # The length is guessed from the bit rate of the first frame.
+    # libsndfile guesses the length from the bit rate of the first frame.
     path = tmp_path / "clip.mp3"
     path.write_bytes(mp3_without_length(path, loudest_first=True))
-    refused(path, r"goes on after the [\d.]+ s that libsndfile decodes")
-
-
-@pytest.mark.parametrize("suffix", ["mp3", "ogg"])
-def test_joined_files(tmp_path: Path, suffix: str):
-    path = tmp_path / f"clip.{suffix}"
-    soundfile.write(path, SECOND, 16_000)
-    path.write_bytes(2 * path.read_bytes())
-    message = r"goes on after the 1.00 s that libsndfile decodes \(files joined together\?\)"
-    refused(path, message + "; convert it to wav")
-    refused(path.read_bytes(), message)
-
-
-def test_flac_written_to_a_pipe(tmp_path: Path):
-    path = tmp_path / "clip.flac"
-    soundfile.write(path, SECOND, 16_000)
-    content = bytearray(path.read_bytes())
-    content[21] &= 0xF0  # the 36 bits of the total samples: 0 is "unknown"
-    content[22:26] = bytes(4)
-    path.write_bytes(content)
-    refused(path, r"does not state its length \(written to a pipe\?\); convert it to wav")
+    assert audio.load_audio(path).seconds == pytest.approx(5, abs=0.3)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "ogg"])
@@ -230,33 +204,3 @@ def test_wrong_arrays(samples: np.ndarray):
 def test_log_mel_of_nothing(make, samples: np.ndarray):
     with pytest.raises(AudioError, match="log-mel needs one channel, 160 or more"):
         make(samples, n_mels=80)
-
-
-# --- ffmpeg, played by a shell script -------------------------------------------------------------
-
-
-def install_ffmpeg(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    folder.mkdir()
-    program = folder / "ffmpeg"
-    program.write_text(f"#!/bin/sh\nfor last; do :; done\n{script}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-
-
-def test_other_formats_go_through_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    converted = tmp_path / "converted.w64"
-    soundfile.write(converted, np.stack([SECOND] * 2, axis=1), 16_000, subtype="FLOAT")
-    install_ffmpeg(tmp_path / "bin", monkeypatch, f'cp "{converted}" "$last"')
-    (tmp_path / "clip.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
-    clip = audio.load_audio(tmp_path / "clip.m4a")
-    np.testing.assert_array_equal(clip.samples, SECOND)
-    assert clip.source_channels == 2
-    clip = audio.load_audio((tmp_path / "clip.m4a").read_bytes())
-    np.testing.assert_array_equal(clip.samples, SECOND)
-    refused(tmp_path / "clip.m4a", "lasts at least 1.0 s; the limit is 0.5 s", max_seconds=0.5)
-
-
-def test_ffmpegs_complaint_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    install_ffmpeg(tmp_path / "bin", monkeypatch, 'echo "moov atom not found" >&2; exit 1')
-    (tmp_path / "clip.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
-    refused(tmp_path / "clip.m4a", "not audio, or damaged; ffmpeg says: moov atom not found")

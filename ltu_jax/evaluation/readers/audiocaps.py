@@ -115,7 +115,7 @@ def _table(path: Path) -> list[_Captioned]:
 
 def _files(folder: Path, clips: Sequence[_Captioned], table: Path) -> list[Path]:
     """The file of each clip; where it would be, for one that is missing."""
-    present = {path.name for path in visible(folder)}
+    present = {path.stem + path.suffix.lower() for path in visible(folder)}
 
     def names(clip: _Captioned, form: str) -> list[str]:
         return [stem + s for stem in _FORMS[form](clip) for s in _SUFFIXES if stem + s in present]

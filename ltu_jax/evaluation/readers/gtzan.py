@@ -64,7 +64,7 @@ def _files(folder: Path, genre: str) -> dict[str, Path]:
     """name -> where its file is; where it should be, for one that is missing."""
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: it should hold the excerpts of genre {genre!r}")
-    present = {path.name for path in visible(folder)}
+    present = {path.stem + path.suffix.lower() for path in visible(folder)}
     names = [f"{genre}.{number:05d}" for number in range(_EXCERPTS)]
     found = {s: [name for name in names if name + s in present] for s in _SUFFIXES}
     if not any(found.values()):

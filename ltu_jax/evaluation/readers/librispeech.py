@@ -78,7 +78,7 @@ def _chapter(folder: Path, name: str) -> Iterator[tuple[str, str]]:
             raise UserError(f"{where}: {utterance!r} is listed twice")
         listed.add(utterance)
         yield utterance, words.strip()
-    unlisted = [file.name for file in visible(folder) if file.suffix == ".flac"]
-    unlisted = [file for file in unlisted if file.removesuffix(".flac") not in listed]
+    unlisted = [file.stem for file in visible(folder) if file.suffix.lower() == ".flac"]
+    unlisted = [f"{stem}.flac" for stem in unlisted if stem not in listed]
     if unlisted:
         raise UserError(f"{path} has no line for {some(unlisted)}; the file may be cut off")

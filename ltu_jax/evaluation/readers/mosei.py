@@ -25,6 +25,7 @@ from ltu_jax.evaluation.items import Clip, Corpus, Item
 from ltu_jax.evaluation.readers.files import csv_rows
 from ltu_jax.evaluation.readers.gather import Gathered
 from ltu_jax.evaluation.readers.layout import check_split, find
+from ltu_jax.preprocessing.names import find_audio
 
 SPLITS = ("test", "valid", "train")
 CLASSES = ("negative", "neutral", "positive")
@@ -91,7 +92,7 @@ def _cut_sentences(data: Path, table: Path) -> Iterator[tuple[str, str, str, Cli
         wav, mp4 = (stem.with_name(stem.name + ending) for ending in (".wav", ".mp4"))
         clip = Clip(
             clip_id=f"{row['video_id']}_{row['clip_id']}",
-            audio=wav if wav.exists() else mp4,
+            audio=find_audio(wav) or mp4,
             cluster=row["video_id"],
         )
         yield where, part, sentiment, clip

@@ -199,8 +199,8 @@ def _files(roots: Iterable[Path], speakers: Iterable[str]) -> dict[_Utterance, P
 def _sounds(speaker: Path) -> Iterator[Path]:
     for video in visible(speaker) if speaker.is_dir() else []:
         if video.is_dir():
-            yield from (file for file in visible(video) if file.suffix in _SUFFIXES)
+            yield from (file for file in visible(video) if file.suffix.lower() in _SUFFIXES)
 
 
 def _preference(file: Path) -> int:
-    return _SUFFIXES.index(file.suffix)
+    return _SUFFIXES.index(file.suffix.lower())
