@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.text_files import read_text
 
 _MOST_BYTES = 8 << 30  # Open-ASQA's largest JSON has 4.6 GB
 
@@ -23,6 +24,7 @@ def text_lines(path: Path, *, what: str) -> Iterator[tuple[str, str]]:
     """("path:line", text) for each line that is not blank."""
     # Not splitlines: text may hold the line separators that only Unicode knows.
     for number, line in enumerate(_text(path, what=what).split("\n"), start=1):
+        line = line.removeprefix("\ufeff")  # files joined together keep their marks
         if line.strip():
             yield f"{path}:{number}", line
 
@@ -108,7 +110,4 @@ def _text(path: Path, *, what: str) -> str:
         raise UserError(f"{path} is a folder: it should be {what}")
     if path.stat().st_size > _MOST_BYTES:
         raise UserError(f"{path} has {path.stat().st_size >> 30} GB: it should be {what}")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}): it should be {what}") from None
+    return read_text(path, what=what)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.text_files import open_text
 from ltu_jax.evaluation.items import Clip, Corpus, Item
 from ltu_jax.evaluation.readers.files import field, need
 from ltu_jax.evaluation.readers.gather import Gathered, text
@@ -85,7 +86,7 @@ def _file(data: Path) -> Path:
     need(data, what=_WHAT)
     if not data.is_dir():
         return data
-    files = [path for path in visible(data) if path.suffix == ".json"]
+    files = [path for path in visible(data) if path.suffix.lower() == ".json"]
     if len(files) != 1:
         names = some(path.name for path in files) or "none"
         raise UserError(f"{data} should hold one JSON file, but has {names}: name the file itself")
@@ -111,11 +112,8 @@ def _open_ended(path: Path) -> Iterator[tuple[int, _Row]]:
 
 def _stream(path: Path) -> Iterator[tuple[int, Any]]:
     """(N, element) of a JSON list, N from 1, of which only a piece is in memory."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            yield from _elements(_Pieces(file), path)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}): copy it again") from None
+    with open_text(path, what=_WHAT) as file:
+        yield from _elements(_Pieces(file), path)
 
 
 class _Pieces:
