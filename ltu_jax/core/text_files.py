@@ -38,6 +38,10 @@ def encoding_of(head: bytes) -> str:
     return "utf-8"
 
 
+class TextError(UserError):
+    """Bytes that are no text in the encoding that the file begins in."""
+
+
 @contextlib.contextmanager
 def open_text(
     path: str | os.PathLike,
@@ -56,7 +60,7 @@ def open_text(
             they are refused always.
 
     Raises:
-        UserError: read within the block: bytes of another encoding, with their line.
+        TextError: read within the block: bytes of another encoding, with their line.
     """
     path = Path(path)
     with path.open("rb") as file:
@@ -68,14 +72,14 @@ def open_text(
     except UnicodeError as error:
         if isinstance(error, UnicodeEncodeError):
             raise
-        raise UserError(_explain(path, encoding, what)) from None
+        raise TextError(_explain(path, encoding, what)) from None
 
 
 def read_text(path: str | os.PathLike, *, what: str = "a text file") -> str:
     """The whole text of a file, line ends as "\\n", without a byte order mark.
 
     Raises:
-        UserError: an encoding that its first bytes do not tell.
+        TextError: an encoding that its first bytes do not tell.
     """
     with open_text(path, what=what) as file:
         return file.read()
@@ -85,9 +89,7 @@ def _explain(path: Path, encoding: str, what: str) -> str:
     """Where the first byte is that does not decode, and what to do."""
     name = encoding.removesuffix("-sig").upper()
     if not encoding.startswith("utf-8"):
-        return (
-            f"{path} is {name} by its first bytes, but is damaged or cut off: it should be {what}"
-        )
+        return f"{path} begins as {name}, but is damaged or cut off: it should be {what}"
     decoder = codecs.getincrementaldecoder("utf-8")()
     line, rest = 1, b""
     with path.open("rb") as file:

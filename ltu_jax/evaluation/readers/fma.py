@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.text_files import open_text
+from ltu_jax.core.text_files import TextError, open_text
 from ltu_jax.evaluation.items import Clip, Corpus, Item
 from ltu_jax.evaluation.readers.files import need
 from ltu_jax.evaluation.readers.gather import Gathered
@@ -90,5 +90,5 @@ def _tracks(path: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
                 if not row[0].isdecimal():
                     raise UserError(f"{where}: track_id is {row[0]!r}: it should be a number")
                 yield where, int(row[0]), tuple(row[place] for place in places)
-    except csv.Error as error:
+    except (TextError, csv.Error) as error:
         raise UserError(f"{path} is damaged ({error}): copy it again") from None
