@@ -104,11 +104,11 @@ def _explain(path: Path, encoding: str, what: str) -> str:
                 shown = rest[max(begin, error.start - 20) : error.start + 20]
                 shown = shown.split(b"\n")[0].decode("latin-1").strip()
                 return (
-                    f"{path}:{line} is not UTF-8 text (byte 0x{rest[error.start]:02X} in "
+                    f"{path} is not UTF-8 text (line {line}, byte 0x{rest[error.start]:02X} in "
                     f"{shown!a}): it should be {what}. If it is Windows-1252 or Latin-1, convert "
                     f"it: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new"
                 )
             kept = len(decoder.getstate()[0])  # a character that the piece cuts
             done, rest = (rest, b"") if not kept else (rest[:-kept], rest[-kept:])
             line += done.count(b"\n")
-    return f"{path}:{line} is not UTF-8 text (it ends inside a character): it should be {what}"
+    return f"{path} is not UTF-8 text (it ends inside a character): it should be {what}"
