@@ -8,7 +8,6 @@ skipped when its output is there and valid. The layout of the folder is describe
 """
 
 import argparse
-import dataclasses
 import json
 import multiprocessing
 import os
@@ -28,7 +27,6 @@ from ltu_jax.core.files import sha256_file
 STEPS = ("audio", "transcribe", "pairs")
 SYNTHESIS = "work/synthesis.jsonl"
 TRANSCRIPTS = "work/transcripts.jsonl"
-NO_SPEECH_LIMIT = 0.25
 
 
 class BuildError(errors.UserError):
@@ -161,17 +159,10 @@ def whisper_transcriber(weights: Path, *, batch: int) -> Callable[[list[Path]], 
     from ltu_jax.preprocessing.audio import load_audio
 
     model = whisper.load_transcriber(weights)
-    # Over barking or music Whisper invents words ("Mmm!", "Applause"), which would tell the class
-    # to a model that reads and does not listen. Its own no-speech probability parts the two kinds
-    # cleanly (speech below 0.22, events above 0.3 but for a few), so here it decides alone, and no
-    # other temperature is tried.
-    options = dataclasses.replace(
-        whisper.OPENAI, temperatures=(0.0,), logprob_limit=0.0, no_speech_limit=NO_SPEECH_LIMIT
-    )
 
     def run(paths: list[Path]) -> list[str]:
         samples = [load_audio(path).samples for path in paths]
-        heard = model.transcribe(samples, batch_size=batch, options=options)
+        heard = model.transcribe(samples, batch_size=batch, options=whisper.QUIET)
         return [transcript.spoken_text for transcript in heard]
 
     return run
