@@ -52,11 +52,11 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="Open-ASQA")
     path = _file(data)
-    rows = _open_ended(path)
+    found = Gathered()
+    rows = _open_ended(path, found)
     if split == "sample":
         smallest = heapq.nsmallest(SAMPLE, ((_draw(row), number, row) for number, row in rows))
         rows = iter(sorted((number, row) for _, number, row in smallest))
-    found = Gathered()
     clips: dict[tuple[str, str], str] = {}
     transcripts: Counter[str] = Counter()
     for number, (instruction, spoken_text, audio, dataset, task, output) in rows:
@@ -78,7 +78,8 @@ def read(data: Path, *, split: str) -> Corpus:
             references=(output,),
             groups={"dataset": dataset, "task": task},
         )
-        found.add(item, clip, where=f"{path}, record {number}")
+        with found.record():
+            found.add(item, clip, where=f"{path}, record {number}")
     return found.corpus(path, split=split)
 
 
@@ -97,16 +98,17 @@ def _draw(row: _Row) -> bytes:
     return hashlib.blake2b("\0".join(row).encode(), digest_size=8).digest()
 
 
-def _open_ended(path: Path) -> Iterator[tuple[int, _Row]]:
+def _open_ended(path: Path, found: Gathered) -> Iterator[tuple[int, _Row]]:
     for number, record in _stream(path):
-        where = f"{path}, record {number}"
-        if not isinstance(record, dict):
-            raise UserError(f"{where} is {str(record)[:60]!r}: it should be an object")
-        row = tuple(
-            field(record, name, where) if name == "input" else text(record, name, where)
-            for name in _FIELDS
-        )
-        if row[_FIELDS.index("task")].startswith(_OPEN):
+        where, row = f"{path}, record {number}", None
+        with found.record():
+            if not isinstance(record, dict):
+                raise UserError(f"{where} is {str(record)[:60]!r}: it should be an object")
+            row = tuple(
+                field(record, name, where) if name == "input" else text(record, name, where)
+                for name in _FIELDS
+            )
+        if row is not None and row[_FIELDS.index("task")].startswith(_OPEN):
             yield number, row
 
 
