@@ -81,7 +81,12 @@ def parser() -> argparse.ArgumentParser:
         "training data were made, else quiet)",
     )
     how = it.add_argument_group("how it answers")
-    how.add_argument("--max-new-tokens", type=int, default=400, metavar="N", help="default: 400")
+    how.add_argument(
+        "--max-new-tokens",
+        type=int,
+        metavar="N",
+        help="default: 400, or what the base model's positions leave",
+    )
     how.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)"
     )
@@ -139,7 +144,8 @@ def run(asked: argparse.Namespace) -> None:
     # Cheap mistakes are told before seconds are spent on loading a model.
     clip = load_audio(asked.audio)
     config = sampling(asked)
-    whole("max_new_tokens", asked.max_new_tokens)
+    if asked.max_new_tokens is not None:
+        whole("max_new_tokens", asked.max_new_tokens)
     if asked.mode == "audio" and asked.spoken_text is not None:
         raise UserError("--spoken-text is not used in --mode audio; leave one of them out")
     for number, question in enumerate(asked.questions, start=1):

@@ -37,8 +37,6 @@ from ltu_jax.models.whisper import POOL
 from ltu_jax.preprocessing import audio as audio_lib
 from ltu_jax.preprocessing.text import Tokenizer
 
-MAX_NEW_TOKENS = 400  # of the published evaluation
-
 
 class Layout(StrEnum):
     """How positions are counted."""
@@ -102,7 +100,7 @@ class Model:
         *,
         spoken_text: str | None = None,
         mode: Mode | str = Mode.JOINT,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
         sampling: SamplingConfig | None = None,
     ) -> Answer:
         """Answer a question about a clip.
@@ -113,7 +111,8 @@ class Model:
             question: the instruction of the prompt.
             spoken_text: what is said in the clip; None lets Whisper transcribe it.
             mode: "joint", "audio" (no transcript) or "text" (no audio tokens).
-            max_new_tokens: the answer ends there at the latest.
+            max_new_tokens: the answer ends there at the latest; None is 400, or what the base
+                model's positions leave.
             sampling: None is greedy.
 
         Raises:
@@ -143,7 +142,7 @@ class Model:
         heard: Heard,
         question: str,
         *,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
         sampling: SamplingConfig | None = None,
     ) -> Iterator[str]:
         """Yield the answer's text piece by piece; the generator returns the `Answer`.
@@ -153,13 +152,13 @@ class Model:
         """
         arguments.heard(heard, config=self.config)
         arguments.one_config(sampling)
-        prompt = self._prompts.one(
+        prompt, new = self._prompts.one(
             question,
             heard.spoken_text,
             with_audio=heard.features is not None,
             max_new_tokens=max_new_tokens,
         )
-        return self._stream(heard, prompt, int(max_new_tokens), sampling)
+        return self._stream(heard, prompt, new, sampling)
 
     def _stream(
         self, heard: Heard, prompt: list[int], max_new_tokens: int, sampling: SamplingConfig | None
@@ -200,7 +199,7 @@ class Model:
         self,
         requests: Sequence[Request],
         *,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
         sampling: SamplingConfig | Sequence[SamplingConfig] | None = None,
         batch_size: int = 16,
     ) -> list[Answer]:
@@ -213,14 +212,13 @@ class Model:
             UserError: as `answer`; a number of configs that is not that of the requests.
         """
         batch_size = whole("batch_size", batch_size)
-        max_new_tokens = whole("max_new_tokens", max_new_tokens)
         requests = arguments.requests(requests, config=self.config)
         configs = per_request(arguments.configs(sampling), len(requests))
         groups = self._prompts.groups(
             requests, batch_size=batch_size, max_new_tokens=max_new_tokens, spread=self.spread
         )
         answers: dict[int, Answer] = {}
-        for group, prompts in groups:
+        for group, prompts, new in groups:
             ids, mask = generation.left_pad(prompts)
             features = None
             if requests[group[0]].audio_features is not None:
@@ -231,7 +229,7 @@ class Model:
                 input_ids=ids,
                 attention_mask=mask,
                 audio_features=features,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=new,
                 eos_id=self.tokenizer.eos_id,
                 sampling=None if configs is None else [configs[i] for i in group],
                 spread=self.spread,
@@ -396,7 +394,7 @@ class Model:
         spoken_text: str = "",
         *,
         with_audio: bool = True,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
     ) -> None:
         """Require that a question can be answered: before a clip is heard for it.
 

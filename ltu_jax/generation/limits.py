@@ -20,6 +20,7 @@ from ltu_jax.models.whisper import WhisperConfig
 
 # Of a base that does not say: no LLaMA that this project reads was made for more.
 MOST_POSITIONS = 131_072
+USUAL = 400  # new tokens, of the published evaluation
 _KEY = "max_position_embeddings"
 _FREE = 64 << 20  # compiled code, and what else a process takes
 
@@ -89,6 +90,10 @@ class Limits:
         logits = 8 * 4 * rows * llama.vocab_size
         apart = self.apart if size >= self.apart_from else 0
         return cache + scores + activations + logits + apart + _FREE
+
+    def usual(self, *, prompt: int, audio: int) -> int:
+        """New tokens where nobody says how many: `USUAL`, or what the positions leave for them."""
+        return max(min(USUAL, (self.positions or MOST_POSITIONS) - audio - prompt), 1)
 
     def check(self, asked: Asked, *, longest: Callable[[], str]) -> None:
         """Require room for a batch.
