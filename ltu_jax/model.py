@@ -19,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Float, Int
-from ltu_jax.core.errors import UserError, called, on_command_line
+from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import Params
 from ltu_jax.core.values import whole
 from ltu_jax.generation import arguments, limits
 from ltu_jax.generation import generate as generation
 from ltu_jax.generation.arguments import AudioSource
+from ltu_jax.generation.ears import Ears, give
 from ltu_jax.generation.opening import Listener, open_model
 from ltu_jax.generation.prompts import Prompts
 from ltu_jax.generation.questions import Answer, Heard, Mode, Request, per_request
@@ -34,7 +35,6 @@ from ltu_jax.generation.transcribe import QUIET, TranscribeOptions, Transcriber,
 from ltu_jax.models.build import LTUASFns
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.whisper import POOL
-from ltu_jax.preprocessing import audio as audio_lib
 from ltu_jax.preprocessing.text import Tokenizer
 
 
@@ -255,32 +255,7 @@ class Model:
         mode: Mode | str = Mode.JOINT,
     ) -> Heard:
         """Encode and transcribe a clip once, for any number of questions; see `answer`."""
-        mode, spoken_text = arguments.transcript_of(spoken_text, audio=audio, mode=mode)
-        if audio is None:
-            return Heard(
-                features=None, spoken_text=spoken_text, seconds=None, seconds_dropped=0.0, mode=mode
-            )
-        clip = arguments.clip("audio", audio)
-        if mode is not Mode.TEXT:
-            self._need_listener()
-        if mode is not Mode.AUDIO and spoken_text is None:
-            self._need_transcriber()
-        features, dropped = None, 0.0
-        if mode is not Mode.TEXT:
-            window = self._log_mel(clip.samples)
-            features = np.asarray(self._encode(window.log_mel[None])[0])
-            dropped = window.seconds_dropped
-        if mode is Mode.AUDIO:
-            spoken_text = ""
-        elif spoken_text is None:
-            spoken_text = self.transcribe([clip], batch_size=1)[0].spoken_text
-        return Heard(
-            features=features,
-            spoken_text=spoken_text,
-            seconds=clip.seconds,
-            seconds_dropped=dropped,
-            mode=mode,
-        )
+        return self._ears.listen(audio, spoken_text=spoken_text, mode=mode)
 
     def audio_features(self, audio: AudioSource) -> Float[np.ndarray, "W A D"]:
         """Whisper's layers over the model's window, float32 [W, A, D] (facts 24, 25)."""
@@ -290,21 +265,7 @@ class Model:
         self, clips: Iterable[AudioSource], *, batch_size: int = 8
     ) -> Float[np.ndarray, "B W A D"]:
         """`audio_features` of many clips, encoded `batch_size` at a time."""
-        batch_size, clips = whole("batch_size", batch_size), arguments.clips(clips)
-        self._need_listener()
-        decoded = (arguments.clip(name, clip) for name, clip in clips)
-        windows = [self._log_mel(clip.samples).log_mel for clip in decoded]
-        rows = self.spread.on_one(min(batch_size, len(windows)), generation.BATCH_BUCKETS)
-        limits.check_encoder(self.listener.fns.config, rows=rows)
-        parts = []
-        for first in range(0, len(windows), batch_size):
-            part = np.stack(windows[first : first + batch_size])
-            rows = self.spread.padded(len(part), generation.BATCH_BUCKETS)
-            padded = np.concatenate([part, np.repeat(part[:1], rows - len(part), axis=0)])
-            parts.append(np.asarray(self._encode(padded))[: len(part)])
-        if not parts:
-            raise UserError("audio_features_batch got no clips; give at least one")
-        return np.concatenate(parts)
+        return self._ears.features(clips, batch_size=batch_size)
 
     def transcribe(
         self,
@@ -318,15 +279,7 @@ class Model:
         `options` None is the model's own rule, by which the spoken text of its training data was
         made: where nobody speaks there are no words. `transcribe.OPENAI` is OpenAI's.
         """
-        transcriber = self._need_transcriber()
-        batch_size, given = whole("batch_size", batch_size), arguments.clips(clips)
-        known = min(batch_size, len(clips)) if isinstance(clips, Sequence) else batch_size
-        rows = self.spread.on_one(max(known, 1), generation.BATCH_BUCKETS)
-        limits.check_encoder(transcriber.fns.config, rows=rows)
-        samples = (arguments.clip(name, clip).samples for name, clip in given)
-        return transcriber.transcribe(
-            samples, batch_size=batch_size, options=self.rule if options is None else options
-        )
+        return self._ears.transcribe(clips, batch_size=batch_size, options=options)
 
     # --- numbers ----------------------------------------------------------------------------------
 
@@ -374,20 +327,6 @@ class Model:
 
     # --- parts ------------------------------------------------------------------------------------
 
-    def _log_mel(self, samples: np.ndarray) -> audio_lib.Windowed:
-        listener = self._need_listener()
-        return audio_lib.model_log_mel(
-            samples,
-            n_mels=listener.fns.config.n_mels,
-            frames=self.config.audio_tokens * POOL * 2,
-        )
-
-    def _encode(self, log_mel: Float[np.ndarray, "B F M"]) -> Float[Array, "B W A D"]:
-        listener = self._need_listener()
-        whole = len(log_mel) % self.spread.count == 0  # a single clip stays on one device
-        rows = self.spread.rows(jnp.asarray(log_mel)) if whole else jnp.asarray(log_mel)
-        return _features(listener.params, rows, function=listener.fns.features)
-
     def check_question(
         self,
         question: str,
@@ -404,6 +343,11 @@ class Model:
         self._prompts.one(
             question, spoken_text, with_audio=with_audio, max_new_tokens=max_new_tokens
         )
+
+    @cached_property
+    def _ears(self) -> Ears:
+        shared = ("path", "config", "listener", "transcriber", "rule", "spread")
+        return Ears(**{name: getattr(self, name) for name in shared})
 
     @cached_property
     def _limits(self) -> limits.Limits:
@@ -425,40 +369,9 @@ class Model:
             raise UserError(
                 f"{self.path} has no tokenizer, so it cannot read a question; put tokenizer.model "
                 "or tokenizer.json there, or give the language model's weights directory: "
-                f"{self._give('llama')}"
+                f"{give(self.path, 'llama')}"
             )
         return self.tokenizer
-
-    def _give(self, name: str) -> str:
-        """How a caller gives another folder of weights."""
-        if on_command_line():
-            return f"{called(name)} DIR"
-        return f"ltu_jax.load({str(self.path)!r}, {name}=DIR)"
-
-    def _need_listener(self) -> Listener:
-        if self.listener is None:
-            raise UserError(self._no_whisper())
-        return self.listener
-
-    def _need_transcriber(self) -> Transcriber:
-        if self.transcriber is None:
-            self._need_listener()
-            raise UserError(
-                f"the Whisper weights of {self.path} have no tokenizer.json, so the clip cannot be "
-                "transcribed; give the spoken text yourself, use mode 'audio', or give a Whisper "
-                f"that comes with its tokenizer: {self._give('transcriber')}"
-            )
-        return self.transcriber
-
-    def _no_whisper(self) -> str:
-        layers, width = self.config.audio_layers, self.config.tltr.d_model
-        size = f"width {width}" if layers is None else f"{layers} layers and width {width}"
-        return (
-            f"{self.path} comes without Whisper weights, so it cannot hear audio; convert a "
-            f"Whisper of {size} with "
-            "`python -m ltu_jax.convert --from hf-whisper --weights ... --out DIR` and give it: "
-            f"{self._give('whisper')}"
-        )
 
 
 def load(
@@ -497,8 +410,3 @@ def load(
 @partial(jax.jit, static_argnames="function")
 def _forward(params, input_ids, audio_features, segment_ids, positions, *, function):
     return function(params, input_ids, audio_features, segment_ids=segment_ids, positions=positions)
-
-
-@partial(jax.jit, static_argnames="function")
-def _features(params, log_mel, *, function):
-    return function(params, log_mel)
