@@ -46,6 +46,16 @@ class Problems:
         except UserError as error:
             self.found.append(str(error))
 
+    def none_in(self, corpus: Any, *, source: Path) -> Any:
+        """`corpus` itself, where nothing was found.
+
+        Raises:
+            BadRecords: with `corpus` as the rest, if it has items.
+        """
+        if self.found:
+            raise BadRecords(self.found, source=source, rest=corpus if corpus.items else None)
+        return corpus
+
 
 def need(path: Path, *, what: str) -> Path:
     """`path` itself; `UserError` with `what` it should be when nothing is there."""

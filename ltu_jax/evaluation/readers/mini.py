@@ -8,7 +8,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.items import Clip, Corpus, Item, Task
 from ltu_jax.evaluation.metrics.closed import named_class
 from ltu_jax.evaluation.metrics.words import around_words
-from ltu_jax.evaluation.readers.files import BadRecords, Problems, field, json_lines
+from ltu_jax.evaluation.readers.files import Problems, field, json_lines
 
 SPLITS = ("test", "val")
 TASKS: Mapping[str, Task] = {
@@ -50,9 +50,7 @@ def read(data: Path, *, split: str) -> Corpus:
             )
             scripts[clip_id] = record.get("labels", {}).get("truth_text")
     corpus = Corpus(items=tuple(_items(data, split, clips, scripts, bad)), clips=clips)
-    if bad.found:
-        raise BadRecords(bad.found, source=data, rest=corpus if corpus.items else None)
-    return corpus
+    return bad.none_in(corpus, source=data)
 
 
 def _items(
