@@ -155,14 +155,15 @@ def build_pairs(out: Path, *, seed: int, size: str) -> dict[str, Any]:
 def whisper_transcriber(weights: Path, *, batch: int) -> Callable[[list[Path]], list[str]]:
     """A function from audio files to Whisper's texts, from a converted Whisper weights folder."""
     # Imported here: the steps audio and pairs run without JAX.
-    from ltu_jax.generation import transcribe as whisper
+    from ltu_jax.generation.transcribe import load_transcriber
+    from ltu_jax.generation.transcription import QUIET
     from ltu_jax.preprocessing.audio import load_audio
 
-    model = whisper.load_transcriber(weights)
+    model = load_transcriber(weights)
 
     def run(paths: list[Path]) -> list[str]:
         samples = [load_audio(path).samples for path in paths]
-        heard = model.transcribe(samples, batch_size=batch, options=whisper.QUIET)
+        heard = model.transcribe(samples, batch_size=batch, options=QUIET)
         return [transcript.spoken_text for transcript in heard]
 
     return run

@@ -42,7 +42,7 @@ from ltu_jax.evaluation.questionnaire import Questionnaire, need_partners, read_
 from ltu_jax.evaluation.results import MODEL, score
 from ltu_jax.evaluation.samples import GREEDY, SAMPLING
 from ltu_jax.evaluation.scoring.verdicts import Tools
-from ltu_jax.generation.transcribe import RULES
+from ltu_jax.generation.transcription import RULES
 from ltu_jax.training import checkpoint
 from ltu_jax.weights import store
 

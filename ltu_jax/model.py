@@ -31,7 +31,8 @@ from ltu_jax.generation.prompts import Prompts
 from ltu_jax.generation.questions import Answer, Heard, Mode, Request, per_request
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.generation.spread import Spread
-from ltu_jax.generation.transcribe import QUIET, TranscribeOptions, Transcriber, Transcript
+from ltu_jax.generation.transcribe import Transcriber, Transcript
+from ltu_jax.generation.transcription import QUIET, TranscribeOptions
 from ltu_jax.models.build import LTUASFns
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.whisper import POOL
@@ -277,7 +278,7 @@ class Model:
         """What is said in each clip of any length, by the Whisper that writes.
 
         `options` None is the model's own rule, by which the spoken text of its training data was
-        made: where nobody speaks there are no words. `transcribe.OPENAI` is OpenAI's.
+        made: where nobody speaks there are no words. `transcription.OPENAI` is OpenAI's.
         """
         return self._ears.transcribe(clips, batch_size=batch_size, options=options)
 

@@ -18,7 +18,7 @@ from ltu_jax.core import errors, memory
 from ltu_jax.core.errors import UserError
 from ltu_jax.generation import limits
 from ltu_jax.generation.sampling import SamplingConfig
-from ltu_jax.generation.transcribe import OPENAI, QUIET
+from ltu_jax.generation.transcription import OPENAI, QUIET
 from ltu_jax.model import Heard, Mode, Request
 from ltu_jax.preprocessing.audio import Audio
 

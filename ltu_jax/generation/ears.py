@@ -18,7 +18,8 @@ from ltu_jax.generation.generate import BATCH_BUCKETS
 from ltu_jax.generation.opening import Listener
 from ltu_jax.generation.questions import Heard, Mode
 from ltu_jax.generation.spread import Spread
-from ltu_jax.generation.transcribe import TranscribeOptions, Transcriber, Transcript
+from ltu_jax.generation.transcribe import Transcriber, Transcript
+from ltu_jax.generation.transcription import TranscribeOptions
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.whisper import POOL
 from ltu_jax.preprocessing import audio as audio_lib

@@ -16,12 +16,8 @@ import jax.numpy as jnp
 from ltu_jax.core.errors import UserError, called
 from ltu_jax.core.trees import Params, merge
 from ltu_jax.generation import limits
-from ltu_jax.generation.transcribe import (
-    TranscribeOptions,
-    Transcriber,
-    load_whisper_tokenizer,
-    rule,
-)
+from ltu_jax.generation.transcribe import Transcriber, load_whisper_tokenizer
+from ltu_jax.generation.transcription import TranscribeOptions, rule
 from ltu_jax.models import build
 from ltu_jax.models.build import LTUASFns, WhisperFns
 from ltu_jax.models.ltu_as import LTUASConfig
@@ -97,7 +93,7 @@ def open_model(
         dtype: of the language model and TLTR: parameters and products. Whisper stays float32.
         transcriber: the Whisper that writes, of any size, in place of the one that the checkpoint
             names, else of the one that hears.
-        transcription: a name of `transcribe.RULES`; None is the rule of the training data.
+        transcription: a name of `transcription.RULES`; None is the rule of the training data.
 
     Raises:
         UserError: nothing loadable there, base weights missing or changed, sizes that differ.

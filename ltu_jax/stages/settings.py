@@ -13,7 +13,7 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig
-from ltu_jax.generation.transcribe import RULES
+from ltu_jax.generation.transcription import RULES
 from ltu_jax.models.attention import BACKENDS
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig

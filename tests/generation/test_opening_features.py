@@ -11,7 +11,7 @@ import pytest
 import ltu_jax
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
-from ltu_jax.generation.transcribe import RULES
+from ltu_jax.generation.transcription import RULES
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.ltu_as import LTUASConfig
