@@ -72,6 +72,11 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.weights = ConfigDict()  # converted weights folders (python -m ltu_jax.convert)
     config.weights.llama = "weights/vicuna-7b-v1.1"  # with its tokenizer
     config.weights.whisper = "weights/whisper-large-v1"  # of the size model.whisper says
+    # The Whisper that wrote the records' spoken text, where it is not the one that hears (the
+    # original hears with large-v1 and reads large-v2); it writes again when the model is asked.
+    config.weights.transcriber = ""
+    # The rule it wrote by: "quiet" (no words where nobody speaks) or "openai" (its thresholds).
+    config.weights.transcription = "quiet"
     config.weights.tltr = ""  # imported TLTR, or empty: from init_from
     config.weights.sources = ConfigDict()  # where to get them, for the error when one is missing
     config.weights.sources.llama = (

@@ -8,7 +8,6 @@ skipped when its output is there and valid. The layout of the folder is describe
 """
 
 import argparse
-import dataclasses
 import json
 import multiprocessing
 import os
@@ -28,7 +27,6 @@ from ltu_jax.core.files import inside, sha256_file, write_json
 STEPS = ("audio", "transcribe", "pairs")
 SYNTHESIS = "work/synthesis.jsonl"
 TRANSCRIPTS = "work/transcripts.jsonl"
-NO_SPEECH_LIMIT = 0.25
 # What it writes beside the audio, whose names are those of the plan's clips.
 _NAMES = ("clips.jsonl", "open_asqa_*.json", "*_items.jsonl", "tag_labels.json", "manifest.json",
           "work", "audio")  # fmt: skip
@@ -176,21 +174,15 @@ def build_pairs(out: Path, *, seed: int, size: str) -> dict[str, Any]:
 def whisper_transcriber(weights: Path, *, batch: int) -> Callable[[list[Path]], list[str]]:
     """A function from audio files to Whisper's texts, from a converted Whisper weights folder."""
     # Imported here: the steps audio and pairs run without JAX.
-    from ltu_jax.generation import transcribe as whisper
+    from ltu_jax.generation.transcribe import load_transcriber
+    from ltu_jax.generation.transcription import QUIET
     from ltu_jax.preprocessing.audio import load_audio
 
-    model = whisper.load_transcriber(weights)
-    # Over barking or music Whisper invents words ("Mmm!", "Applause"), which would tell the class
-    # to a model that reads and does not listen. Its own no-speech probability parts the two kinds
-    # cleanly (speech below 0.22, events above 0.3 but for a few), so here it decides alone, and no
-    # other temperature is tried.
-    options = dataclasses.replace(
-        whisper.OPENAI, temperatures=(0.0,), logprob_limit=0.0, no_speech_limit=NO_SPEECH_LIMIT
-    )
+    model = load_transcriber(weights)
 
     def run(paths: list[Path]) -> list[str]:
         samples = [load_audio(path).samples for path in paths]
-        heard = model.transcribe(samples, batch_size=batch, options=options)
+        heard = model.transcribe(samples, batch_size=batch, options=QUIET)
         return [transcript.spoken_text for transcript in heard]
 
     return run

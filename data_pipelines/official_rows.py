@@ -4,6 +4,7 @@ A row that breaks the rules is one `RecordError` naming file, row and field. `re
 `rows_or_errors` hands it over in the row's place and goes on.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,8 @@ from typing import Any, TextIO
 
 from data_pipelines import schema
 from data_pipelines.schema import RecordError
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.text_files import open_text
 
 OPTIONAL = ("split", "tags")
 _CHUNK = 1 << 20
@@ -55,7 +58,7 @@ def rows_or_errors(path: Path) -> Iterator[Row | RecordError]:
     path = Path(path)
     if not path.is_file():
         raise RecordError(f"manifest {path} does not exist; give a JSON list or a .jsonl file")
-    values = _lines_or_errors(path) if path.suffix == ".jsonl" else _list_or_error(path)
+    values = _lines_or_errors(path) if path.suffix.lower() == ".jsonl" else _list_or_error(path)
     for number, value in values:
         if isinstance(value, RecordError):
             yield value
@@ -124,13 +127,23 @@ def _parsed(text: str, *, where: str) -> Any:
 
 
 def _lines_or_errors(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open("rb") as file:
+    # Bytes that are no UTF-8 become half characters, which `_check` refuses in their row.
+    with _open(path, newline="\n") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            # Bytes that are no UTF-8 become half characters, which `_check` refuses in their row.
-            text = line.decode("utf-8-sig", errors="surrogateescape")
-            yield number, _parsed(text, where=f"{path}, row {number}")
+            text = line.removeprefix("\ufeff")  # files joined together keep their marks
+            if text.strip():
+                yield number, _parsed(text, where=f"{path}, row {number}")
+
+
+@contextlib.contextmanager
+def _open(path: Path, *, newline: str | None = None) -> Iterator[TextIO]:
+    try:
+        with open_text(path, what="a manifest", newline=newline, errors="surrogateescape") as file:
+            yield file
+    except RecordError:
+        raise
+    except UserError as error:  # UTF-16 that is cut off
+        raise RecordError(str(error)) from None
 
 
 def _list_or_error(path: Path) -> Iterator[tuple[int, Any]]:
@@ -145,8 +158,8 @@ def _list_or_error(path: Path) -> Iterator[tuple[int, Any]]:
 def _json_list(path: Path) -> Iterator[tuple[int, Any]]:
     """Decode the elements of a JSON list one by one from a sliding buffer."""
     decoder = json.JSONDecoder()
-    with path.open(encoding="utf-8", errors="surrogateescape") as file:
-        buffer = _fill("", file).removeprefix("\ufeff").lstrip()
+    with _open(path) as file:
+        buffer = _fill("", file)
         if not buffer.startswith("["):
             raise RecordError(f"{path}: not a JSON list; begin with '[' or name the file .jsonl")
         buffer, number = buffer[1:], 0

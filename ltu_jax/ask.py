@@ -22,6 +22,9 @@ examples:
   with the sampling of the published evaluation:
     python -m ltu_jax.ask --checkpoint runs/demo/stage3 --temperature 0.1 --top-p 0.95 \\
         --top-k 500 --repetition-penalty 1.1 clip.wav "Describe the music."
+  one Whisper hears, a larger one writes what is said:
+    python -m ltu_jax.ask --checkpoint runs/demo/stage3 --transcriber weights/whisper-large-v2 \\
+        clip.wav "What is the speaker talking about?"
   imported official weights, which come without Whisper:
     python -m ltu_jax.ask --checkpoint assets/ltu-as --whisper assets/whisper-large \\
         --dtype bfloat16 clip.wav "What can be inferred from the audio?"
@@ -46,7 +49,14 @@ def parser() -> argparse.ArgumentParser:
         help="a training run (its newest checkpoint), one checkpoint, or a weights directory",
     )
     it.add_argument(
-        "--whisper", type=Path, metavar="DIR", help="Whisper weights, if not where it says"
+        "--whisper", type=Path, metavar="DIR", help="the Whisper that hears, if not where it says"
+    )
+    it.add_argument(
+        "--transcriber",
+        type=Path,
+        metavar="DIR",
+        help="the Whisper that writes what is said, of any size (default: as in training, else the "
+        "one that hears)",
     )
     it.add_argument(
         "--llama", type=Path, metavar="DIR", help="language model weights, if not where it says"
@@ -64,8 +74,19 @@ def parser() -> argparse.ArgumentParser:
     heard.add_argument(
         "--spoken-text", metavar="TEXT", help="what is said in the clip, instead of transcribing it"
     )
+    heard.add_argument(
+        "--transcription",
+        choices=("quiet", "openai"),
+        help="quiet: no words where nobody speaks; openai: by OpenAI's thresholds (default: as the "
+        "training data were made, else quiet)",
+    )
     how = it.add_argument_group("how it answers")
-    how.add_argument("--max-new-tokens", type=int, default=400, metavar="N", help="default: 400")
+    how.add_argument(
+        "--max-new-tokens",
+        type=int,
+        metavar="N",
+        help="default: 400, or what the base model's positions leave",
+    )
     how.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)"
     )
@@ -117,20 +138,39 @@ def run(asked: argparse.Namespace) -> None:
     Raises:
         UserError: bad audio, checkpoint or option.
     """
+    from ltu_jax.core.values import text, whole
     from ltu_jax.preprocessing.audio import load_audio
 
     # Cheap mistakes are told before seconds are spent on loading a model.
     clip = load_audio(asked.audio)
     config = sampling(asked)
-    if asked.max_new_tokens < 1:
-        raise UserError(f"--max-new-tokens {asked.max_new_tokens}: give at least 1")
+    if asked.max_new_tokens is not None:
+        whole("max_new_tokens", asked.max_new_tokens)
+    if asked.mode == "audio" and asked.spoken_text is not None:
+        raise UserError("--spoken-text is not used in --mode audio; leave one of them out")
     for number, question in enumerate(asked.questions, start=1):
-        if not question.strip():
+        if not text(f"question {number}", question).strip():
             raise UserError(f"question {number} is empty; ask something about the clip")
 
     from ltu_jax.model import load
 
-    model = load(asked.checkpoint, whisper=asked.whisper, llama=asked.llama, dtype=asked.dtype)
+    model = load(
+        asked.checkpoint,
+        whisper=asked.whisper,
+        llama=asked.llama,
+        transcriber=asked.transcriber,
+        transcription=asked.transcription,
+        dtype=asked.dtype,
+    )
+    # All of them before the clip is encoded for the first.
+    for number, question in enumerate(asked.questions, start=1):
+        with errors.command_line(question=f"question {number}"):
+            model.check_question(
+                question,
+                asked.spoken_text or "",
+                with_audio=asked.mode != "text",
+                max_new_tokens=asked.max_new_tokens,
+            )
     heard = model.listen(clip, spoken_text=asked.spoken_text, mode=asked.mode)
     note = f"{asked.audio}: {heard.seconds:.1f} s"
     if heard.seconds_dropped:
@@ -164,8 +204,8 @@ def _remark(text: str) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; bad input is one line on stderr and exit status 2."""
-    asked = parser().parse_args(arguments)
-    errors.main(lambda: run(asked))
+    given = sys.argv[1:] if arguments is None else arguments
+    errors.main(lambda: run(parser().parse_args(errors.arguments(given))))
 
 
 if __name__ == "__main__":

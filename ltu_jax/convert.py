@@ -193,16 +193,19 @@ def verify_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; bad input is one line on stderr and exit status 2."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    errors.main(
+        lambda: _command(errors.arguments(sys.argv[1:] if arguments is None else arguments))
+    )
+
+
+def _command(arguments: Sequence[str]) -> None:
     if arguments[:1] == ["info"]:
         asked = info_parser().parse_args(arguments[1:])
-        errors.main(lambda: info(asked.path, hash=not asked.no_hash))
+        info(asked.path, hash=not asked.no_hash)
     elif arguments[:1] == ["verify"]:
-        asked = verify_parser().parse_args(arguments[1:])
-        errors.main(lambda: verify_checkpoints(asked.path))
+        verify_checkpoints(verify_parser().parse_args(arguments[1:]).path)
     else:
-        asked = parser().parse_args(arguments)
-        errors.main(lambda: run(asked))
+        run(parser().parse_args(arguments))
 
 
 def info(path: Path, *, hash: bool = True) -> None:

@@ -30,7 +30,7 @@ from ltu_jax import model
 from ltu_jax.core import distributed, errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, sha256_file
-from ltu_jax.evaluation import baselines, comparison, folder, html, report
+from ltu_jax.evaluation import baselines, comparison, folder, html, report, training_data
 from ltu_jax.evaluation import run as running
 from ltu_jax.evaluation.benchmarks import BENCHMARKS
 from ltu_jax.evaluation.clap import Clap
@@ -42,10 +42,12 @@ from ltu_jax.evaluation.questionnaire import Questionnaire, need_partners, read_
 from ltu_jax.evaluation.results import MODEL, score
 from ltu_jax.evaluation.samples import GREEDY, SAMPLING
 from ltu_jax.evaluation.scoring.verdicts import Tools
+from ltu_jax.generation.transcription import RULES
 from ltu_jax.training import checkpoint
 from ltu_jax.weights import store
 
 _DECODINGS = (GREEDY, SAMPLING)
+_BASES = ("whisper", "transcriber", "llama")
 _EMBEDDER = Path("assets/weights/all-minilm-l6-v2")
 _CACHE = Path("assets/evaluation_cache.sqlite")
 _OURS = (MODEL, baselines.CHANCE, baselines.MAJORITY, baselines.WHISPER)
@@ -88,6 +90,18 @@ def _run_parser() -> argparse.ArgumentParser:
     for name in ("whisper", "llama"):
         text = f"{name} weights folder, if not where the checkpoint says"
         parser.add_argument(f"--{name}", type=Path, help=text)
+    parser.add_argument(
+        "--transcriber",
+        type=Path,
+        help="the Whisper that writes what is said where the data do not (default: as in training, "
+        "else the one that hears)",
+    )
+    parser.add_argument(
+        "--transcription",
+        choices=tuple(RULES),
+        help="how it writes; quiet: no words where nobody speaks, openai: OpenAI's thresholds "
+        "(default: as in training, else quiet)",
+    )
     parser.add_argument(
         "--benchmarks", help=f"comma-separated (default: mini), of: {', '.join(BENCHMARKS)}"
     )
@@ -145,6 +159,16 @@ def _run_parser() -> argparse.ArgumentParser:
         help="count items of clips that cannot be read as missing, instead of stopping",
     )
     parser.add_argument(
+        "--skip-bad-records",
+        action="store_true",
+        help="leave out records of the data that cannot be asked, instead of stopping",
+    )
+    parser.add_argument(
+        "--on-training-data",
+        action="store_true",
+        help="ask a benchmark that the model is trained on (open_asqa); the results say so",
+    )
+    parser.add_argument(
         "--clap", help="CLAP folder or hub id: its zero-shot labels as a baseline (needs torch)"
     )
     parser.add_argument(
@@ -165,12 +189,13 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         UserError: bad input, or a disk that is full or may not be written to.
     """
-    argv = sys.argv[1:] if argv is None else argv
     commands = {"rescore": _rescore, "compare": _compare, "report": _report}
     try:
-        if argv and argv[0] in commands:
-            return commands[argv[0]](argv[1:])
-        return _run(argv)
+        with errors.command_line():
+            argv = errors.arguments(sys.argv[1:] if argv is None else argv)
+            if argv and argv[0] in commands:
+                return commands[argv[0]](argv[1:])
+            return _run(argv)
     except UserError as error:
         distributed.leave(error)
     except OSError as error:
@@ -190,7 +215,14 @@ def _run(argv: Sequence[str]) -> int:
             raise UserError(f"--{name.replace('_', '-')} {value}: give at least 1")
     predictions = _predictions(args.predictions)
     questionnaires = [
-        read_questionnaire(data, name=name, split=args.split, limit=args.limit, seed=args.seed)
+        read_questionnaire(
+            data,
+            name=name,
+            split=args.split,
+            limit=args.limit,
+            seed=args.seed,
+            skip_bad_records=args.skip_bad_records or args.check,
+        )
         for name, data in _data(args).items()
     ]
     if args.check:
@@ -202,14 +234,21 @@ def _run(argv: Sequence[str]) -> int:
     if predictions and len(questionnaires) > 1:
         raise UserError("--predictions are answers to one benchmark: evaluate it by itself")
     distributed.initialize()
-    weights = _describe(args)
+    weights, header = _describe(args)
+    writer = weights.get("transcriber") or weights.get("whisper")
+    remarks = {
+        one.name: training_data.refuse(
+            one, training_data.overlap(one, header), asked_for=args.on_training_data
+        )
+        for one in questionnaires
+    }
     _agree(args, questionnaires, weights)
     tools = _tools(args)
     clap = None if args.clap is None else Clap(args.clap)
     settings = running.Settings(
         system=str(args.checkpoint),
         weights=weights,
-        whisper=f"Whisper ({weights.get('whisper') or 'unknown'})"[:24],
+        whisper=f"Whisper ({writer or 'unknown'})"[:24],
         dtype=args.dtype,
         modes=modes,
         decodings=decodings,
@@ -218,13 +257,22 @@ def _run(argv: Sequence[str]) -> int:
         limit=args.limit,
         allow_missing=args.allow_missing,
         resume=args.resume,
+        writing={
+            "rule": args.transcription or header.get("transcription") or "quiet",
+            "whisper": str(writer),
+        },
     )
     loaded: list[Any] = []
 
     def load() -> Any:
         if not loaded:
+            given = {name: getattr(args, name) for name in ("transcriber", "transcription")}
             opened = model.load(
-                args.checkpoint, whisper=args.whisper, llama=args.llama, dtype=args.dtype
+                args.checkpoint,
+                whisper=args.whisper,
+                llama=args.llama,
+                dtype=args.dtype,
+                **{name: value for name, value in given.items() if value is not None},
             )
             loaded.append(opened.over(jax.local_devices()))
         return loaded[0]
@@ -241,7 +289,11 @@ def _run(argv: Sequence[str]) -> int:
         outcome = running.run(
             one,
             # of several benchmarks, a kill left some not begun
-            dataclasses.replace(settings, resume=args.resume and (there or not several)),
+            dataclasses.replace(
+                settings,
+                resume=args.resume and (there or not several),
+                remarks=(remarks[one.name],) if remarks[one.name] else (),
+            ),
             load=load,
             out=out,
             tools=tools,
@@ -298,7 +350,7 @@ def _check(questionnaires: Sequence[Questionnaire]) -> int:
     for one in questionnaires:
         found = list(problems(one.clips.values()))
         print(running.check(one, found))
-        status |= bool(found)
+        status |= bool(found or one.bad_records)
     return status
 
 
@@ -410,10 +462,13 @@ def _predictions(given: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _describe(args: argparse.Namespace) -> dict[str, Any]:
-    """What tells these weights from others: their hashes, and the path, which tells people."""
+def _describe(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What tells these weights from others, and what they say of themselves.
+
+    The first are hashes, and the path, which tells people.
+    """
     config = args.checkpoint / "config.json"
-    if config.is_file() and read_json(config).get("kind") == "ltu-as":
+    if config.is_file() and (listing := read_json(config)).get("kind") == "ltu-as":
         described = {"path": str(args.checkpoint), "sha256": sha256_file(config), "whisper": None}
     else:
         place, listing = checkpoint.read_metadata(args.checkpoint, verify=False)
@@ -421,9 +476,9 @@ def _describe(args: argparse.Namespace) -> dict[str, Any]:
         described = {
             "path": str(place),
             "sha256": sha256_file(place / checkpoint.METADATA),
-            **{name: bases[name]["sha256"] for name in ("whisper", "llama") if name in bases},
+            **{name: bases[name]["sha256"] for name in _BASES if name in bases},
         }
-    for name in ("whisper", "llama"):
+    for name in _BASES:
         if given := getattr(args, name):
             if not (given / "config.json").is_file():
                 raise UserError(f"--{name} {given} has no config.json: give a weights folder")
@@ -431,14 +486,15 @@ def _describe(args: argparse.Namespace) -> dict[str, Any]:
             described[name] = store.identity(header["kind"], header["config"], header["sha256"])
     if whisper := described.get("whisper"):  # what encodes here, in the precision of `model.load`
         described["features"] = fingerprint(whisper_sha256=whisper, dtype="float32")
-    return described
+    return described, listing
 
 
 def _agree(
     args: argparse.Namespace, questionnaires: Sequence[Questionnaire], weights: Mapping[str, Any]
 ) -> None:
     """All processes must ask the same of the same model, or their parts would not fit."""
-    names = ("modes", "decodings", "limit", "batch_size", "dtype", "seed", "allow_missing")
+    names = ("modes", "decodings", "limit", "batch_size", "dtype", "seed", "allow_missing",
+             "transcription", "skip_bad_records", "on_training_data")  # fmt: skip
 
     def facts() -> dict[str, str]:
         options = {f"--{name.replace('_', '-')}": str(getattr(args, name)) for name in names}

@@ -10,7 +10,7 @@ spoken text is Whisper's transcript of the clip, in the Input block of the promp
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,22 @@ import numpy as np
 from ltu_jax.core.axes import Array, Float, Int
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import Params
+from ltu_jax.core.values import whole
+from ltu_jax.generation import arguments, limits
 from ltu_jax.generation import generate as generation
+from ltu_jax.generation.arguments import AudioSource
+from ltu_jax.generation.ears import Ears, give
 from ltu_jax.generation.opening import Listener, open_model
-from ltu_jax.generation.questions import Answer, Heard, Mode, Request, batches, per_request
+from ltu_jax.generation.prompts import Prompts
+from ltu_jax.generation.questions import Answer, Heard, Mode, Request, per_request
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.generation.spread import Spread
-from ltu_jax.generation.transcribe import OPENAI, TranscribeOptions, Transcript
+from ltu_jax.generation.transcribe import Transcriber, Transcript
+from ltu_jax.generation.transcription import QUIET, TranscribeOptions
 from ltu_jax.models.build import LTUASFns
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.whisper import POOL
-from ltu_jax.preprocessing import audio as audio_lib
-from ltu_jax.preprocessing.text import Tokenizer, prompt_ids
-
-MAX_NEW_TOKENS = 400  # of the published evaluation
-
-# A file, the bytes of one, a decoded clip, or float32 samples at 16 kHz mono.
-AudioSource = str | Path | bytes | audio_lib.Audio | np.ndarray
+from ltu_jax.preprocessing.text import Tokenizer
 
 
 class Layout(StrEnum):
@@ -49,13 +49,20 @@ class Layout(StrEnum):
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
     """A loaded LTU-AS; `ltu_jax.load` makes it. Weights without Whisper or tokenizer still give
-    `logits`."""
+    `logits`.
+
+    `listener` is the Whisper that hears, `transcriber` the one that writes, by `rule`; `positions`
+    are those of the base model (None: unknown).
+    """
 
     path: Path
     fns: LTUASFns
     params: Params
     tokenizer: Tokenizer | None
     listener: Listener | None
+    transcriber: Transcriber | None = None
+    rule: TranscribeOptions = QUIET
+    positions: int | None = None
     spread: Spread = field(default_factory=Spread)
 
     @property
@@ -74,16 +81,15 @@ class Model:
         `answer_batch`, `audio_features_batch` and `transcribe` use all of them; answers are those
         of one device.
         """
-        spread, listener = Spread(devices), self.listener
+        spread, listener = Spread(arguments.devices(devices)), self.listener
         if listener is not None:
-            transcriber = listener.transcriber
-            listener = replace(
-                listener,
-                params=spread.copies(dict(listener.params)),
-                transcriber=None if transcriber is None else transcriber.over(spread),
-            )
+            listener = replace(listener, params=spread.copies(dict(listener.params)))
         return replace(
-            self, params=spread.copies(dict(self.params)), listener=listener, spread=spread
+            self,
+            params=spread.copies(dict(self.params)),
+            listener=listener,
+            transcriber=None if self.transcriber is None else self.transcriber.over(spread),
+            spread=spread,
         )
 
     # --- answers ----------------------------------------------------------------------------------
@@ -95,7 +101,7 @@ class Model:
         *,
         spoken_text: str | None = None,
         mode: Mode | str = Mode.JOINT,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
         sampling: SamplingConfig | None = None,
     ) -> Answer:
         """Answer a question about a clip.
@@ -106,12 +112,24 @@ class Model:
             question: the instruction of the prompt.
             spoken_text: what is said in the clip; None lets Whisper transcribe it.
             mode: "joint", "audio" (no transcript) or "text" (no audio tokens).
-            max_new_tokens: the answer ends there at the latest.
+            max_new_tokens: the answer ends there at the latest; None is 400, or what the base
+                model's positions leave.
             sampling: None is greedy.
 
         Raises:
-            UserError: unusable audio, an empty question, missing Whisper weights or tokenizer.
+            UserError: an argument that cannot be used, by its name, before any work: unusable
+                audio, an empty question, more tokens than positions or memory are there for;
+                missing Whisper weights or tokenizer.
         """
+        arguments.transcript_of(spoken_text, audio=audio, mode=mode)
+        arguments.one_config(sampling)
+        # With what is known of the spoken text; what Whisper writes is added in `stream`.
+        self._prompts.one(
+            question,
+            spoken_text or "",
+            with_audio=audio is not None and mode != Mode.TEXT,
+            max_new_tokens=max_new_tokens,
+        )
         heard = self.listen(audio, spoken_text=spoken_text, mode=mode)
         pieces = self.stream(heard, question, max_new_tokens=max_new_tokens, sampling=sampling)
         while True:
@@ -125,16 +143,29 @@ class Model:
         heard: Heard,
         question: str,
         *,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
         sampling: SamplingConfig | None = None,
     ) -> Iterator[str]:
         """Yield the answer's text piece by piece; the generator returns the `Answer`.
 
-        Arguments and errors as in `answer`; `heard` comes from `listen` and serves any number of
-        questions.
+        Arguments and errors as in `answer`, the errors at the call; `heard` comes from `listen` and
+        serves any number of questions.
         """
+        arguments.heard(heard, config=self.config)
+        arguments.one_config(sampling)
+        prompt, new = self._prompts.one(
+            question,
+            heard.spoken_text,
+            with_audio=heard.features is not None,
+            max_new_tokens=max_new_tokens,
+        )
+        return self._stream(heard, prompt, new, sampling)
+
+    def _stream(
+        self, heard: Heard, prompt: list[int], max_new_tokens: int, sampling: SamplingConfig | None
+    ) -> Iterator[str]:
         tokenizer = self._need_tokenizer()
-        ids, mask = generation.left_pad([self._prompt(question, heard.spoken_text)])
+        ids, mask = generation.left_pad([prompt])
         tokens: list[int] = []
         shown = ""
         for token in generation.stream(
@@ -169,7 +200,7 @@ class Model:
         self,
         requests: Sequence[Request],
         *,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
         sampling: SamplingConfig | Sequence[SamplingConfig] | None = None,
         batch_size: int = 16,
     ) -> list[Answer]:
@@ -181,14 +212,15 @@ class Model:
         Raises:
             UserError: as `answer`; a number of configs that is not that of the requests.
         """
-        tokenizer = self._need_tokenizer()
-        if batch_size < 1:
-            raise UserError(f"batch_size={batch_size}: must be at least 1")
-        configs = per_request(sampling, len(requests))
-        prompts = [self._prompt(r.question, r.spoken_text) for r in requests]
+        batch_size = whole("batch_size", batch_size)
+        requests = arguments.requests(requests, config=self.config)
+        configs = per_request(arguments.configs(sampling), len(requests))
+        groups = self._prompts.groups(
+            requests, batch_size=batch_size, max_new_tokens=max_new_tokens, spread=self.spread
+        )
         answers: dict[int, Answer] = {}
-        for group in batches(requests, prompts, batch_size):
-            ids, mask = generation.left_pad([prompts[i] for i in group])
+        for group, prompts, new in groups:
+            ids, mask = generation.left_pad(prompts)
             features = None
             if requests[group[0]].audio_features is not None:
                 features = np.stack([np.asarray(requests[i].audio_features) for i in group])
@@ -198,14 +230,14 @@ class Model:
                 input_ids=ids,
                 attention_mask=mask,
                 audio_features=features,
-                max_new_tokens=max_new_tokens,
-                eos_id=tokenizer.eos_id,
+                max_new_tokens=new,
+                eos_id=self.tokenizer.eos_id,
                 sampling=None if configs is None else [configs[i] for i in group],
                 spread=self.spread,
             )
             for row, i in enumerate(group):
                 answers[i] = Answer(
-                    text=tokenizer.decode(made.row(row)).strip(),
+                    text=self.tokenizer.decode(made.row(row)).strip(),
                     spoken_text=requests[i].spoken_text,
                     seconds=None,
                     seconds_dropped=0.0,
@@ -224,69 +256,31 @@ class Model:
         mode: Mode | str = Mode.JOINT,
     ) -> Heard:
         """Encode and transcribe a clip once, for any number of questions; see `answer`."""
-        mode = _one_of(Mode, mode, "mode")
-        if audio is None:
-            if mode is not Mode.TEXT or spoken_text is None:
-                raise UserError(
-                    f"mode {mode.value!r} needs audio; only mode 'text' with a spoken_text does not"
-                )
-            return Heard(
-                features=None, spoken_text=spoken_text, seconds=None, seconds_dropped=0.0, mode=mode
-            )
-        clip = _samples(audio)
-        features, dropped = None, 0.0
-        if mode is not Mode.TEXT:
-            window = self._log_mel(clip.samples)
-            features = np.asarray(self._encode(window.log_mel[None])[0])
-            dropped = window.seconds_dropped
-        if mode is Mode.AUDIO:
-            spoken_text = ""
-        elif spoken_text is None:
-            spoken_text = self.transcribe([clip], batch_size=1)[0].spoken_text
-        return Heard(
-            features=features,
-            spoken_text=spoken_text,
-            seconds=clip.seconds,
-            seconds_dropped=dropped,
-            mode=mode,
-        )
+        return self._ears.listen(audio, spoken_text=spoken_text, mode=mode)
 
     def audio_features(self, audio: AudioSource) -> Float[np.ndarray, "W A D"]:
         """Whisper's layers over the model's window, float32 [W, A, D] (facts 24, 25)."""
-        return self.audio_features_batch([audio])[0]
+        return self.audio_features_batch([arguments.clip("audio", audio)])[0]
 
     def audio_features_batch(
         self, clips: Iterable[AudioSource], *, batch_size: int = 8
     ) -> Float[np.ndarray, "B W A D"]:
         """`audio_features` of many clips, encoded `batch_size` at a time."""
-        windows = [self._log_mel(_samples(clip).samples).log_mel for clip in clips]
-        parts = []
-        for first in range(0, len(windows), batch_size):
-            part = np.stack(windows[first : first + batch_size])
-            rows = self.spread.padded(len(part), generation.BATCH_BUCKETS)
-            padded = np.concatenate([part, np.repeat(part[:1], rows - len(part), axis=0)])
-            parts.append(np.asarray(self._encode(padded))[: len(part)])
-        if not parts:
-            raise UserError("audio_features_batch got no clips; give at least one")
-        return np.concatenate(parts)
+        return self._ears.features(clips, batch_size=batch_size)
 
     def transcribe(
         self,
         clips: Iterable[AudioSource],
         *,
         batch_size: int = 8,
-        options: TranscribeOptions = OPENAI,
+        options: TranscribeOptions | None = None,
     ) -> list[Transcript]:
-        """Whisper's transcript of each clip, by OpenAI's decoding rules; clips of any length."""
-        transcriber = self._need_listener().transcriber
-        if transcriber is None:
-            raise UserError(
-                f"the Whisper weights of {self.path} have no tokenizer.json, so the clip cannot be "
-                "transcribed; give the spoken text yourself, use mode 'audio', or convert a "
-                "Whisper that comes with its tokenizer"
-            )
-        samples = (_samples(clip).samples for clip in clips)
-        return transcriber.transcribe(samples, batch_size=batch_size, options=options)
+        """What is said in each clip of any length, by the Whisper that writes.
+
+        `options` None is the model's own rule, by which the spoken text of its training data was
+        made: where nobody speaks there are no words. `transcription.OPENAI` is OpenAI's.
+        """
+        return self._ears.transcribe(clips, batch_size=batch_size, options=options)
 
     # --- numbers ----------------------------------------------------------------------------------
 
@@ -307,20 +301,16 @@ class Model:
             layout: "train" counts positions through the pads, "inference" does not.
 
         Raises:
-            UserError: shapes that do not agree, a masked audio token, an unknown layout.
+            UserError: shapes that do not agree, ids outside the vocabulary, features that are no
+                numbers, a masked audio token, an unknown layout, more than memory holds.
         """
-        layout = _one_of(Layout, layout, "layout")
-        shape, mask = np.shape(input_ids), np.asarray(attention_mask)
+        layout = arguments.one_of(Layout, layout, "layout")
+        input_ids, mask, audio_features = arguments.logits_inputs(
+            input_ids, attention_mask, audio_features, config=self.config
+        )
+        shape, mask = input_ids.shape, jnp.asarray(mask)
         audio_tokens = 0 if audio_features is None else self.config.audio_tokens
-        whole = (shape[0], self.config.audio_tokens + shape[-1])
-        if len(shape) != 2 or mask.shape not in (shape, whole):
-            raise UserError(
-                f"input_ids {list(shape)} and attention_mask {list(mask.shape)} do not agree; the "
-                f"mask must be [B, L] or [B, {self.config.audio_tokens} + L]"
-            )
-        if mask.shape == whole and not mask[:, : -shape[1]].all():
-            raise UserError("attention_mask hides audio tokens; the model always attends to them")
-        mask = jnp.asarray(mask[:, -shape[1] :] != 0)
+        self._limits.check_logits(rows=shape[0], length=shape[1], audio=audio_tokens)
         if layout is Layout.TRAIN:
             positions = jnp.broadcast_to(
                 jnp.arange(audio_tokens + shape[1]), (shape[0], audio_tokens + shape[1])
@@ -338,48 +328,51 @@ class Model:
 
     # --- parts ------------------------------------------------------------------------------------
 
-    def _log_mel(self, samples: np.ndarray) -> audio_lib.Windowed:
-        listener = self._need_listener()
-        return audio_lib.model_log_mel(
-            samples,
-            n_mels=listener.fns.config.n_mels,
-            frames=self.config.audio_tokens * POOL * 2,
+    def check_question(
+        self,
+        question: str,
+        spoken_text: str = "",
+        *,
+        with_audio: bool = True,
+        max_new_tokens: int | None = None,
+    ) -> None:
+        """Require that a question can be answered: before a clip is heard for it.
+
+        Raises:
+            UserError: as `answer`.
+        """
+        self._prompts.one(
+            question, spoken_text, with_audio=with_audio, max_new_tokens=max_new_tokens
         )
 
-    def _encode(self, log_mel: Float[np.ndarray, "B F M"]) -> Float[Array, "B W A D"]:
-        listener = self._need_listener()
-        whole = len(log_mel) % self.spread.count == 0  # a single clip stays on one device
-        rows = self.spread.rows(jnp.asarray(log_mel)) if whole else jnp.asarray(log_mel)
-        return _features(listener.params, rows, function=listener.fns.features)
+    @cached_property
+    def _ears(self) -> Ears:
+        shared = ("path", "config", "listener", "transcriber", "rule", "spread")
+        return Ears(**{name: getattr(self, name) for name in shared})
 
-    def _prompt(self, question: str, spoken_text: str) -> list[int]:
-        if not question.strip():
-            raise UserError("the question is empty; ask something about the clip")
-        return prompt_ids(self._need_tokenizer(), instruction=question, spoken_text=spoken_text)
+    @cached_property
+    def _limits(self) -> limits.Limits:
+        return limits.of_model(
+            self.fns,
+            self.params,
+            positions=self.positions,
+            apart_from=generation.LONG_ANSWER,
+            cpu=jax.default_backend() == "cpu",
+        )
+
+    @cached_property
+    def _prompts(self) -> Prompts:
+        tokenizer, audio = self._need_tokenizer(), self.config.audio_tokens
+        return Prompts(tokenizer=tokenizer, limits=self._limits, audio=audio)
 
     def _need_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise UserError(
                 f"{self.path} has no tokenizer, so it cannot read a question; put tokenizer.model "
                 "or tokenizer.json there, or give the language model's weights directory: "
-                f"ltu_jax.load({str(self.path)!r}, llama=DIR)"
+                f"{give(self.path, 'llama')}"
             )
         return self.tokenizer
-
-    def _need_listener(self) -> Listener:
-        if self.listener is None:
-            raise UserError(self._no_whisper())
-        return self.listener
-
-    def _no_whisper(self) -> str:
-        layers, width = self.config.audio_layers, self.config.tltr.d_model
-        size = f"width {width}" if layers is None else f"{layers} layers and width {width}"
-        return (
-            f"{self.path} comes without Whisper weights, so it cannot hear audio; convert a "
-            f"Whisper of {size} with "
-            "`python -m ltu_jax.convert --from hf-whisper --weights ... --out DIR` and give it: "
-            f"ltu_jax.load({str(self.path)!r}, whisper=DIR)"
-        )
 
 
 def load(
@@ -387,42 +380,34 @@ def load(
     *,
     whisper: str | Path | None = None,
     llama: str | Path | None = None,
+    transcriber: str | Path | None = None,
+    transcription: str | None = None,
     dtype: str = "float32",
 ) -> Model:
     """Load a model: a weights directory, a training run (its newest checkpoint) or a checkpoint.
 
     Args:
         path: what to load.
-        whisper: Whisper weights directory, where the checkpoint's own is not at hand.
+        whisper: the Whisper that hears (a weights directory), where the checkpoint's own is not at
+            hand.
         llama: the same for the language model.
+        transcriber: the Whisper that writes what is said, of any size; by default the one that the
+            checkpoint names, else the one that hears.
+        transcription: how it writes. "quiet": where nobody speaks there are no words, as in the
+            data of this project; "openai": by OpenAI's thresholds. By default the checkpoint's.
         dtype: "float32" or "bfloat16", for all but Whisper.
 
     Raises:
         UserError: what is missing, damaged or of another size, by name.
     """
-    opened = open_model(path, whisper=whisper, llama=llama, dtype=dtype)
+    given = {"whisper": whisper, "llama": llama, "transcriber": transcriber}
+    folders = {n: None if one is None else arguments.folder(n, one) for n, one in given.items()}
+    opened = open_model(
+        arguments.folder("path", path), **folders, dtype=dtype, transcription=transcription
+    )
     return Model(**vars(opened))
 
 
 @partial(jax.jit, static_argnames="function")
 def _forward(params, input_ids, audio_features, segment_ids, positions, *, function):
     return function(params, input_ids, audio_features, segment_ids=segment_ids, positions=positions)
-
-
-@partial(jax.jit, static_argnames="function")
-def _features(params, log_mel, *, function):
-    return function(params, log_mel)
-
-
-def _samples(source: AudioSource) -> audio_lib.Audio:
-    if isinstance(source, audio_lib.Audio):
-        return source
-    if isinstance(source, str | Path | bytes):
-        return audio_lib.load_audio(source)
-    return audio_lib.from_samples(source, rate=audio_lib.SAMPLE_RATE, name="<samples>")
-
-
-def _one_of(kind: type[StrEnum], value: str, name: str) -> Any:
-    if value not in list(kind):
-        raise UserError(f"{name} {value!r} is unknown; known are {', '.join(kind)}")
-    return kind(value)

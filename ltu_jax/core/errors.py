@@ -1,17 +1,104 @@
-"""The one error type for what a user, a file or a config got wrong, and how a command shows it."""
+"""The one error type for what a user, a file or a config got wrong, and how a command shows it.
 
+An error names an argument as its caller knows it: Python code calls it `max_new_tokens`, a command
+line `--max-new-tokens`. `called` gives the name; `command_line` says that a command is running.
+"""
+
+import contextlib
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+_FLAGS: ContextVar[Mapping[str, str] | None] = ContextVar("flags", default=None)
+_NO_VALUE = object()
 
 
 class UserError(ValueError):
     """Bad input: the message names the offender, the value found and what to do."""
 
 
+@contextlib.contextmanager
+def command_line(**names: str) -> Iterator[None]:
+    """Within the block, arguments are called as options of a command: `--max-new-tokens`.
+
+    `names` are those of arguments that are no option of the same name (question="question 2").
+    """
+    token = _FLAGS.set({**(_FLAGS.get() or {}), **names})
+    try:
+        yield
+    finally:
+        _FLAGS.reset(token)
+
+
+def on_command_line() -> bool:
+    """Whether a command is running, not Python code of the user."""
+    return _FLAGS.get() is not None
+
+
+def called(name: str, value: Any = _NO_VALUE) -> str:
+    """An argument as its caller knows it, with its value if one is given."""
+    flags = _FLAGS.get()
+    if flags is None:
+        return name if value is _NO_VALUE else f"{name}={shown(value)}"
+    flag = flags.get(name, f"--{name.replace('_', '-')}")
+    return flag if value is _NO_VALUE else f"{flag} {value}"
+
+
+def shown(value: Any) -> str:
+    """The value as a message shows it: short, and arrays by their shape."""
+    if hasattr(value, "dtype") and hasattr(value, "shape") and value.shape != ():
+        return f"<{type(value).__name__} {value.dtype} {list(value.shape)}>"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def arguments(given: Sequence[str]) -> list[str]:
+    """The arguments of a command as text.
+
+    Python keeps bytes that are not text in the locale's encoding as half characters. They are read
+    as UTF-8 where they are that; the name of a file that is there is left as it is.
+
+    Raises:
+        UserError: an argument of another encoding.
+    """
+    return [_argument(number, one) for number, one in enumerate(given, start=1)]
+
+
+def _argument(number: int, given: str) -> str:
+    if not any("\ud800" <= sign <= "\udfff" for sign in given):
+        return given
+    try:
+        data = os.fsencode(given)
+    except UnicodeEncodeError:
+        data = given.encode("utf-8", "surrogatepass")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if os.path.lexists(given) or os.path.lexists(given.partition("=")[2]):
+            return given
+        raise UserError(
+            f"argument {number}, {data.decode('latin-1')!a}, is not UTF-8 (byte "
+            f"0x{data[error.start]:02X}): set the terminal and the locale (LC_ALL) to UTF-8, or to "
+            "the encoding that the terminal writes"
+        ) from None
+
+
+def lossless_output() -> None:
+    """Let stdout and stderr spell out what their encoding lacks (\\u266b) instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(run: Callable[[], int | None]) -> None:
     """Run a command line; a `UserError` becomes one line on stderr and exit status 2."""
+    lossless_output()
     try:
-        status = run()
+        sys.argv[1:] = arguments(sys.argv[1:])
+        with command_line():
+            status = run()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2

@@ -13,6 +13,7 @@ from typing import Any
 
 from ltu_jax.core import outputs, staging
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.text_files import read_text
 
 _CHUNK = 1 << 22
 _LARGEST_JSON = 64 << 20  # a tokenizer.json has 17 MB; parsed, JSON takes ten times its size
@@ -149,8 +150,8 @@ def read_json(path: str | os.PathLike) -> Any:
             f"{path} has {size:,} bytes; at most {_LARGEST_JSON:,} are read as settings"
         )
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path, what="JSON"))
     except RecursionError:
         raise UserError(f"{path} is not valid JSON: it is nested too deep") from None
-    except ValueError as error:  # not UTF-8, not JSON, or a number of thousands of digits
+    except ValueError as error:  # not text, not JSON, or a number of thousands of digits
         raise UserError(f"{path} is not valid JSON: {error}") from None

@@ -77,12 +77,16 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A benchmark: its reader, splits (the published one first), rows, and where the data are."""
+    """A benchmark: its reader, splits (the published one first), rows, and where the data are.
+
+    `training_data` says that LTU-AS is trained on it: a score is then no held-out one.
+    """
 
     read: Reader
     splits: tuple[str, ...]
     rows: Mapping[str, Row]
     source: str
+    training_data: bool = False
 
 
 def _row(task: Task, question: str | None = None, **settings: Any) -> Row:
@@ -223,7 +227,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         read=open_asqa.read,
         splits=open_asqa.SPLITS,
         rows={"open_asqa": _row(Task.OPEN)},
-        source="Open-ASQA (Gong et al. 2023), github.com/YuanGongND/ltu",
+        source="Open-ASQA (Gong et al. 2023), github.com/YuanGongND/ltu, which trains LTU-AS",
+        training_data=True,
     ),
     "jsonl": Benchmark(
         read=jsonl.read,

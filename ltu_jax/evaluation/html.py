@@ -111,7 +111,8 @@ def write(folders: Sequence[Path], out: Path) -> None:
         + "\n</body></html>\n"
     )
     with atomic_file(out, MAKER) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        # The name of a folder may be no text in any encoding.
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _metrics(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside
 from ltu_jax.evaluation.benchmarks import BENCHMARKS, Benchmark, Row
 from ltu_jax.evaluation.items import Clip, Item, Mode
+from ltu_jax.evaluation.readers.files import BadRecords
 from ltu_jax.preprocessing.names import ENDINGS, find_audio
 
 
@@ -22,7 +23,7 @@ class Questionnaire:
 
     `partner` is empty where no item has another clip to borrow; `ids` are those of all items of the
     split, and `manifest` the hash of all that is asked, expected and known of its clips, whatever
-    the limit and wherever the data lie.
+    the limit and wherever the data lie; `bad_records` says what is wrong with records left out.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Questionnaire:
     partner: Mapping[str, str]
     ids: frozenset[str]
     manifest: str
+    bad_records: tuple[str, ...] = ()
 
     @property
     def rows(self) -> Mapping[str, Row]:
@@ -53,7 +55,13 @@ def _check_places(clips: Mapping[str, Clip], *, root: Path) -> None:
 
 
 def read_questionnaire(
-    data: Path, *, name: str, split: str | None, limit: int | None = None, seed: int = 0
+    data: Path,
+    *,
+    name: str,
+    split: str | None,
+    limit: int | None = None,
+    seed: int = 0,
+    skip_bad_records: bool = False,
 ) -> Questionnaire:
     """Read a benchmark from the folder (or file) that its data comes as.
 
@@ -64,6 +72,7 @@ def read_questionnaire(
         limit: at most this many items a row, drawn by a hash of the item id (a row may be sorted by
             class); None for all.
         seed: of the shuffled mode's pairing.
+        skip_bad_records: leave out records that cannot be asked, instead of stopping.
 
     Raises:
         UserError: the benchmark or split is unknown, the data are missing or broken, ids repeat.
@@ -74,7 +83,18 @@ def read_questionnaire(
     split = benchmark.splits[0] if split is None else split
     if split not in benchmark.splits:
         raise UserError(f"{name} has no split {split!r}; it has {', '.join(benchmark.splits)}")
-    corpus = benchmark.read(data, split=split)
+    bad: tuple[str, ...] = ()
+    try:
+        corpus = benchmark.read(data, split=split)
+    except BadRecords as error:
+        if error.rest is None:
+            raise
+        if not skip_bad_records:
+            raise UserError(
+                f"{error}\nCorrect the data or copy a newer release (--check lists all), or ask "
+                "the rest with --skip-bad-records"
+            ) from None
+        corpus, bad = error.rest, error.problems
     if not corpus.items:
         raise UserError(f"{data} has no items of {name}, split {split}")
     if name not in _OWN_PATHS:
@@ -99,6 +119,7 @@ def read_questionnaire(
         partner=pairing(items, seed=seed) if len({item.clip_id for item in items}) > 1 else {},
         ids=frozenset(item.item_id for item in items),
         manifest=manifest(items, corpus.clips),
+        bad_records=bad,
     )
 
 

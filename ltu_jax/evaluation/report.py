@@ -76,6 +76,10 @@ def table(metrics: Mapping[str, Any]) -> str:
     over = ["", "", "", "", *(text for mode in modes for text in (mode, "")), *[""] * len(_COUNTS)]
     head = ["row", "metric", "system", "answers", *(["paper", "strict"] * len(modes)), *_COUNTS]
     lines, beneath = [over, head], []
+    config = metrics.get("config", {})
+    beneath += [f"NOTE: {remark}" for remark in config.get("remarks", ())]
+    if bad := config.get("bad_records"):
+        beneath.append(f"NOTE: {len(bad)} records of the data could not be asked (config.json)")
     for name, row in shown.rows(metrics).items():
         for metric in shown.names(row):
             for system in shown.systems(row):

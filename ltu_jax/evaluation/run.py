@@ -40,6 +40,8 @@ class Settings:
         limit: items a row, None for all.
         allow_missing: count items of unreadable clips as missing, instead of stopping.
         resume: insist that there is something to go on with.
+        writing: how words are written that the data do not bring: rule and Whisper.
+        remarks: what a reader of the results should know.
     """
 
     system: str
@@ -53,6 +55,8 @@ class Settings:
     limit: int | None
     allow_missing: bool
     resume: bool
+    writing: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,6 +146,8 @@ def _run(
 
 def _config(questionnaire: Questionnaire, settings: Settings) -> dict[str, Any]:
     """What config.json says: `identity` is what the answers depend on, the rest is told besides."""
+    written = any(questionnaire.clips[item.clip_id].spoken_text is None
+                  for item in questionnaire.items)  # fmt: skip
     return {
         "identity": {
             "benchmark": questionnaire.name,
@@ -153,7 +159,10 @@ def _config(questionnaire: Questionnaire, settings: Settings) -> dict[str, Any]:
             "max_new_tokens": {
                 name: row.max_new_tokens for name, row in questionnaire.benchmark.rows.items()
             },
+            **({"writing": dict(settings.writing)} if written else {}),
         },
+        "remarks": list(settings.remarks),
+        "bad_records": list(questionnaire.bad_records),
         "system": settings.system,
         "checkpoint": settings.weights.get("path"),
         "modes": [str(mode) for mode in settings.modes],
@@ -294,4 +303,11 @@ def check(questionnaire: Questionnaire, problems: Sequence[tuple[Any, str]]) -> 
         f"{questionnaire.name}, {questionnaire.split}: {len(questionnaire.items)} items, "
         f"{len(questionnaire.clips)} clips, {len(problems)} of them missing or broken"
     ]
-    return "\n".join([*lines, *(f"  {text}" for _, text in problems)])
+    lines += [f"  {text}" for _, text in problems]
+    if bad := questionnaire.bad_records:
+        lines += [f"{len(bad)} records cannot be asked", *(f"  {text}" for text in bad)]
+        lines.append(
+            "correct them or copy a newer release; without them the rest is asked by "
+            "--skip-bad-records"
+        )
+    return "\n".join(lines)

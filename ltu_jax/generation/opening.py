@@ -13,9 +13,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.errors import UserError, called
 from ltu_jax.core.trees import Params, merge
+from ltu_jax.generation import limits
 from ltu_jax.generation.transcribe import Transcriber, load_whisper_tokenizer
+from ltu_jax.generation.transcription import TranscribeOptions, rule
 from ltu_jax.models import build
 from ltu_jax.models.build import LTUASFns, WhisperFns
 from ltu_jax.models.ltu_as import LTUASConfig
@@ -47,26 +49,38 @@ _whisper_fns = functools.lru_cache(maxsize=4)(build.whisper)
 
 @dataclass(frozen=True, kw_only=True)
 class Listener:
-    """Whisper as the feature extractor, and as the transcriber when its tokenizer is there."""
+    """Whisper as the feature extractor: the one that hears."""
 
     fns: WhisperFns
     params: Params
-    transcriber: Transcriber | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A model in memory; `tokenizer` and `listener` are None when the path has none."""
+    """A model in memory; what the path has none of is None.
+
+    `transcriber` is the Whisper that writes, with the `rule` it writes by; `positions` are those of
+    the base model.
+    """
 
     path: Path
     fns: LTUASFns
     params: Params
     tokenizer: Tokenizer | None
     listener: Listener | None
+    transcriber: Transcriber | None
+    rule: TranscribeOptions
+    positions: int | None
 
 
 def open_model(
-    path: str | Path, *, whisper: str | Path | None, llama: str | Path | None, dtype: str
+    path: str | Path,
+    *,
+    whisper: str | Path | None,
+    llama: str | Path | None,
+    dtype: str,
+    transcriber: str | Path | None = None,
+    transcription: str | None = None,
 ) -> Opened:
     """Open a model for answering.
 
@@ -77,21 +91,42 @@ def open_model(
         llama: base weights in place of those that the checkpoint names (same hash), or where a
             weights directory without tokenizer finds one.
         dtype: of the language model and TLTR: parameters and products. Whisper stays float32.
+        transcriber: the Whisper that writes, of any size, in place of the one that the checkpoint
+            names, else of the one that hears.
+        transcription: a name of `transcription.RULES`; None is the rule of the training data.
 
     Raises:
         UserError: nothing loadable there, base weights missing or changed, sizes that differ.
     """
     path = Path(path)
-    if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"dtype {dtype!r}: choose float32 or bfloat16")
+    if not isinstance(dtype, str) or dtype not in ("float32", "bfloat16"):
+        raise UserError(f"{called('dtype')} {dtype!r}: choose float32 or bfloat16")
+    if transcription is not None:
+        rule(transcription)  # known before anything is read
+    how = _How(
+        whisper=whisper,
+        llama=llama,
+        dtype=dtype,
+        transcriber=transcriber,
+        transcription=transcription,
+    )
     if path.is_dir() and store.is_weights_dir(path):
-        return _open_weights(path, whisper=whisper, llama=llama, dtype=dtype)
-    return _open_checkpoint(path, whisper=whisper, llama=llama, dtype=dtype)
+        return _open_weights(path, how)
+    return _open_checkpoint(path, how)
 
 
-def _open_weights(
-    path: Path, *, whisper: str | Path | None, llama: str | Path | None, dtype: str
-) -> Opened:
+@dataclass(frozen=True, kw_only=True)
+class _How:
+    """The options of `open_model`."""
+
+    whisper: str | Path | None
+    llama: str | Path | None
+    dtype: str
+    transcriber: str | Path | None
+    transcription: str | None
+
+
+def _open_weights(path: Path, how: _How) -> Opened:
     weights = store.load_weights(path)
     if weights.kind != "ltu-as":
         raise UserError(
@@ -100,21 +135,36 @@ def _open_weights(
         )
     config = LTUASConfig.from_dict(weights.config)
     tokenizer_dir = weights.tokenizer_dir
-    if tokenizer_dir is None and llama is not None:
-        tokenizer_dir = Path(llama)
+    bound = limits.positions(path)
+    if how.llama is not None:
+        tokenizer_dir = Path(how.llama) if tokenizer_dir is None else tokenizer_dir
+        bound = bound or limits.positions(how.llama)
+    whisper = None if how.whisper is None else store.load_weights(how.whisper, kind="whisper")
     return _opened(
         path,
         config=config,
         params=weights.params.tensors,
         tokenizer_dir=tokenizer_dir,
-        whisper=None if whisper is None else store.load_weights(whisper, kind="whisper"),
-        dtype=dtype,
+        whisper=whisper,
+        writer=None if how.transcriber is None else _given_writer(how.transcriber),
+        rule=rule(how.transcription),
+        positions=bound,
+        dtype=how.dtype,
     )
 
 
-def _open_checkpoint(
-    path: Path, *, whisper: str | Path | None, llama: str | Path | None, dtype: str
-) -> Opened:
+def _given_writer(path: str | Path) -> store.Weights:
+    """The Whisper that the caller wants the words from."""
+    weights = store.load_weights(path, kind="whisper")
+    if weights.tokenizer_dir is None:
+        raise UserError(
+            f"{called('transcriber', path)} has no tokenizer.json, so it cannot write; convert it "
+            "again from a source that has one"
+        )
+    return weights
+
+
+def _open_checkpoint(path: Path, how: _How) -> Opened:
     metadata, adapter = checkpoint.load_adapter(path)
     folder = checkpoint.resolve(path)
     if metadata["kind"] != "ltu-as-checkpoint":
@@ -124,17 +174,32 @@ def _open_checkpoint(
         )
 
     entry = metadata["base"]["llama"]
-    if llama is not None:
-        entry = {"path": str(Path(llama).resolve()), "sha256": entry["sha256"]}
+    if how.llama is not None:
+        entry = {"path": str(Path(how.llama).resolve()), "sha256": entry["sha256"]}
     language = bases.open_base(entry, relative_to=folder, what="language model")
     return _opened(
         folder,
         config=LTUASConfig.from_dict(metadata["model"]),
         params=merge(language.params.tensors, as_tensors(adapter)),
         tokenizer_dir=language.tokenizer_dir,
-        whisper=_heard_with(metadata, folder=folder, given=whisper),
-        dtype=dtype,
+        whisper=_heard_with(metadata, folder=folder, given=how.whisper),
+        writer=_written_with(metadata, folder=folder, given=how.transcriber),
+        rule=rule(how.transcription or metadata.get("transcription")),
+        positions=limits.positions(language.path),
+        dtype=how.dtype,
     )
+
+
+def _written_with(
+    metadata: Mapping[str, Any], *, folder: Path, given: str | Path | None
+) -> store.Weights | None:
+    """The Whisper that writes: the given one, that of the training data, or None: who hears."""
+    if given is not None:
+        return _given_writer(given)
+    entry = metadata["base"].get("transcriber")
+    if entry is None:
+        return None
+    return bases.open_base(entry, relative_to=folder, what="transcribing Whisper")
 
 
 def _heard_with(
@@ -177,16 +242,27 @@ def _opened(
     params: Tensors,
     tokenizer_dir: Path | None,
     whisper: store.Weights | None,
+    writer: store.Weights | None,
+    rule: TranscribeOptions,
+    positions: int | None,
     dtype: str,
 ) -> Opened:
     fns = _ltu_as_fns(config, dtype)
     store.check_against(fns.shapes, params, what=str(path))
+    listener = None if whisper is None else _listener(whisper, config)
+    if writer is not None:
+        transcriber = _transcriber(writer, None)
+    else:
+        transcriber = None if whisper is None else _transcriber(whisper, listener)
     return Opened(
         path=path,
         fns=fns,
         params={name: jnp.asarray(params[name].read(), jnp.dtype(dtype)) for name in fns.shapes},
         tokenizer=None if tokenizer_dir is None else load_tokenizer(tokenizer_dir),
-        listener=None if whisper is None else _listener(whisper, config),
+        listener=listener,
+        transcriber=transcriber,
+        rule=rule,
+        positions=positions,
     )
 
 
@@ -204,8 +280,17 @@ def _listener(weights: store.Weights, config: LTUASConfig) -> Listener:
     fns = _whisper_fns(sizes)
     store.check_against(fns.shapes, weights.params, what=str(weights.path))
     params = {name: jnp.asarray(weights.params[name], jnp.float32) for name in fns.shapes}
-    transcriber = None
-    if weights.tokenizer_dir is not None:
-        tokenizer = load_whisper_tokenizer(weights.tokenizer_dir)
-        transcriber = Transcriber.of(fns, params, tokenizer=tokenizer)
-    return Listener(fns=fns, params=params, transcriber=transcriber)
+    return Listener(fns=fns, params=params)
+
+
+def _transcriber(weights: store.Weights, listener: Listener | None) -> Transcriber | None:
+    """A Whisper that writes, which may be `listener` itself; None without its tokenizer."""
+    if weights.tokenizer_dir is None:
+        return None
+    if listener is None:
+        fns = _whisper_fns(WhisperConfig.from_dict(weights.config))
+        store.check_against(fns.shapes, weights.params, what=str(weights.path))
+        params = {name: jnp.asarray(weights.params[name], jnp.float32) for name in fns.shapes}
+        listener = Listener(fns=fns, params=params)
+    tokenizer = load_whisper_tokenizer(weights.tokenizer_dir)
+    return Transcriber.of(listener.fns, listener.params, tokenizer=tokenizer)

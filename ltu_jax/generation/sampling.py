@@ -6,7 +6,6 @@ are traced arrays with one entry per row, so requests with different settings sh
 program, and every row draws from its own key: a batch never changes what a row answers.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self, get_args
@@ -16,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.errors import UserError, called, on_command_line
+from ltu_jax.core.values import number, whole
 
 Pick = Literal["draw", "argmax"]
 
@@ -27,45 +27,31 @@ class SamplingConfig:
 
     `temperature` > 0 (1 = unchanged), `top_p` in (0, 1] (1 = off), `top_k` >= 0 (0 = off; more
     than the vocabulary means all of it), `repetition_penalty` > 0 (1 = off). `pick="argmax"`
-    applies the processors and takes the best token instead of drawing. Raises `UserError` for a
-    value out of range.
+    applies the processors and takes the best token instead of drawing. By default every processor
+    is off: a plain draw. Raises `UserError` for a value out of range.
     """
 
-    temperature: float
-    top_p: float
-    top_k: int
-    repetition_penalty: float
-    seed: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int = 0
     pick: Pick = "draw"
 
     def __post_init__(self) -> None:
-        checks = (
-            (
-                "temperature",
-                self.temperature > 0 and math.isfinite(self.temperature),
-                "must be above 0; for greedy decoding pass sampling=None",
-            ),
-            ("top_p", 0 < self.top_p <= 1, "must be in (0, 1]; 1 turns it off"),
-            (
-                "top_k",
-                isinstance(self.top_k, int) and self.top_k >= 0,
-                "must be an integer of at least 0; 0 turns it off",
-            ),
-            (
-                "repetition_penalty",
-                self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty),
-                "must be above 0; 1 turns it off",
-            ),
-            (
-                "seed",
-                isinstance(self.seed, int) and 0 <= self.seed < 2**32,
-                "must be an integer in [0, 2**32)",
-            ),
-            ("pick", self.pick in get_args(Pick), f"must be one of {get_args(Pick)}"),
-        )
-        for name, ok, rule in checks:
-            if not ok:
-                raise UserError(f"sampling {name}={getattr(self, name)!r}: {rule}")
+        # The limits keep float32 scores finite: a score over 1e-30 is infinite, and so are others.
+        number("temperature", self.temperature, above=9e-7, most=1e6,
+               rule="must be above 0 (1e-6 to 1e6); for greedy decoding "
+               + ("leave it out" if on_command_line() else "pass sampling=None"))  # fmt: skip
+        number("top_p", self.top_p, above=0, most=1, rule="must be in (0, 1]; 1 turns it off")
+        whole("top_k", self.top_k, least=0,
+              rule="must be an integer of at least 0; 0 turns it off")  # fmt: skip
+        number("repetition_penalty", self.repetition_penalty, above=9e-7, most=1e6,
+               rule="must be above 0 (1e-6 to 1e6); 1 turns it off")  # fmt: skip
+        whole("seed", self.seed, least=0, most=2**32 - 1,
+              rule="must be an integer in [0, 2**32)")  # fmt: skip
+        if self.pick not in get_args(Pick):
+            raise UserError(f"{called('pick', self.pick)}: must be one of {get_args(Pick)}")
 
     @classmethod
     def official(cls, *, seed: int) -> Self:

@@ -36,6 +36,11 @@ class Spread:
             return tree
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
+    def on_one(self, rows: int, sizes: Sequence[int]) -> int:
+        """How many of the `padded` rows share a memory: fake devices of a CPU share the host's."""
+        shared = self._mesh is None or self._mesh.devices.flat[0].platform == "cpu"
+        return self.padded(rows, sizes) // (1 if shared else self.count)
+
     def padded(self, rows: int, sizes: Sequence[int]) -> int:
         """How many rows to compute for `rows`: a size of the list that the devices divide.
 

@@ -16,10 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Float
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.errors import UserError, shown
+from ltu_jax.core.values import whole
 from ltu_jax.generation import whisper_decode
 from ltu_jax.generation.generate import BATCH_BUCKETS, bucket
 from ltu_jax.generation.spread import Spread
+from ltu_jax.generation.transcription import OPENAI, TranscribeOptions
 from ltu_jax.generation.whisper_clip import (
     SECONDS_PER_FRAME,
     Clip,
@@ -43,40 +45,6 @@ from ltu_jax.weights import store
 # First try of a window: room for fluent speech of its length. What needs more is decoded again
 # with Whisper's full room; that is rare, and mostly a text that repeats itself.
 _TOKENS_PER_SECOND, _SPARE_TOKENS = 5.0, 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class TranscribeOptions:
-    """The thresholds of openai/whisper; `OPENAI` has its defaults but one.
-
-    `temperatures` are tried in turn while a text repeats itself (`compression_ratio_limit`) or is
-    unlikely (`logprob_limit`), unless the window is silent (`no_speech_limit` and unlikely).
-    `language` None detects it with a multilingual model. `condition_on_previous_text` puts the
-    text so far into the prompt of the next window.
-    """
-
-    temperatures: tuple[float, ...]
-    compression_ratio_limit: float
-    logprob_limit: float
-    no_speech_limit: float
-    timestamps: bool
-    language: str | None
-    condition_on_previous_text: bool
-    seed: int
-
-
-# Whisper conditions on the previous text; here that is off, because one invented sentence then
-# spreads over the rest of a long clip. Clips of up to 30 s are not affected.
-OPENAI = TranscribeOptions(
-    temperatures=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
-    compression_ratio_limit=2.4,
-    logprob_limit=-1.0,
-    no_speech_limit=0.6,
-    timestamps=True,
-    language=None,
-    condition_on_previous_text=False,
-    seed=0,
-)
 
 
 @dataclass
@@ -152,8 +120,11 @@ class Transcriber:
         Raises:
             ValueError: a clip that is not one-dimensional or an unknown language.
         """
-        if batch_size < 1:
-            raise UserError(f"batch_size={batch_size}: must be at least 1")
+        whole("batch_size", batch_size)
+        if not isinstance(options, TranscribeOptions):
+            raise UserError(f"options is {shown(options)}: give TranscribeOptions")
+        if options.language is not None and self.vocabulary.multilingual:
+            self.vocabulary.language_id(options.language)
         source = enumerate(clips)
         ahead: deque[_Job] = deque()  # next windows of clips already begun
         retries: deque[_Job] = deque()

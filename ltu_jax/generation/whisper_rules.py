@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.core.errors import UserError
 
 SECONDS_PER_TIMESTAMP = 0.02
 FRAMES_PER_TIMESTAMP = 2
@@ -90,7 +91,7 @@ class Vocabulary:
     def prompt(self, *, language: str | None, timestamps: bool) -> list[int]:
         """The task prompt; English-only models take no language and no task token.
 
-        Raises `ValueError` for a language the model does not know.
+        Raises `UserError` for a language the model does not know.
         """
         ids = [self.start]
         if self.multilingual:
@@ -101,7 +102,7 @@ class Vocabulary:
         """The token of a language code such as "en"."""
         known = LANGUAGES[: len(self.languages)]
         if language not in known:
-            raise ValueError(f"language {language!r} is unknown; known are {', '.join(known)}")
+            raise UserError(f"language {language!r} is unknown; known are {', '.join(known)}")
         return self.languages[known.index(language)]
 
 

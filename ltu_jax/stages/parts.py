@@ -29,6 +29,7 @@ class Bases:
     """Opened base weights and the tokenizer that comes with the language model."""
 
     whisper: Weights
+    transcriber: Weights | None
     llama: Weights | None
     tokenizer: Tokenizer | None
     encoder_dtype: str
@@ -68,7 +69,14 @@ def open_bases(settings: StageSettings) -> Bases:
         raise UserError(problem)
     whisper = open_weights(settings.weights.whisper, kind="whisper")
     _same_config(whisper, dataclasses.asdict(settings.model.whisper), key="whisper")
-    llama = tokenizer = None
+    transcriber = llama = tokenizer = None
+    if settings.weights.transcriber and settings.model.llama is not None:
+        transcriber = open_weights(settings.weights.transcriber, kind="whisper")
+        if transcriber.tokenizer_dir is None:
+            raise UserError(
+                f"config.weights.transcriber {transcriber.path} has no tokenizer.json, so it "
+                "cannot have written; convert it again from a source that has one"
+            )
     if settings.model.llama is not None:
         llama = open_weights(settings.weights.llama, kind="llama")
         _same_config(llama, dataclasses.asdict(settings.model.llama), key="llama")
@@ -80,6 +88,7 @@ def open_bases(settings: StageSettings) -> Bases:
         tokenizer = load_tokenizer(llama.tokenizer_dir)
     return Bases(
         whisper=whisper,
+        transcriber=transcriber,
         llama=llama,
         tokenizer=tokenizer,
         encoder_dtype=settings.compute.encoder_dtype,

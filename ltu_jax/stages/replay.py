@@ -84,7 +84,10 @@ def settings_beside(path: Path) -> StageSettings:
             f"{path} does not lie in the run it comes from: there is no {config}; replay it where "
             f"it was written, RUN/{replay.FOLDER}"
         )
-    return stage_settings(read_json(config))
+    found = read_json(config)
+    # Runs of before these keys existed had these values.
+    found["weights"] = {"transcriber": "", "transcription": "quiet", **found.get("weights", {})}
+    return stage_settings(found)
 
 
 def _check_shapes(

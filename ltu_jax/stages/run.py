@@ -192,6 +192,8 @@ def describe(
         "audio_tokens": settings.model.audio_tokens,
     }
     base = {"whisper": bases.whisper} | ({} if tagging else {"llama": bases.llama})
+    if bases.transcriber is not None:
+        base["transcriber"] = bases.transcriber
     # Relative, so that a folder with runs and weights may move; absolute for all other cases.
     inside = run_dir.resolve() / checkpoint.FOLDER / "step"
     return {
@@ -200,6 +202,7 @@ def describe(
         "model": model if tagging else dataclasses.asdict(settings.model.ltu_as()),
         "whisper_config": dataclasses.asdict(settings.model.whisper),
         "labels": list(stage.pipeline.labels),
+        "transcription": settings.weights.transcription,
         "base": {name: base_entry(weights, relative_to=inside) for name, weights in base.items()},
         "config": resolved,
         "feature_fingerprint": bases.fingerprint,

@@ -13,6 +13,7 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig
+from ltu_jax.generation.transcription import RULES
 from ltu_jax.models.attention import BACKENDS
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
@@ -64,6 +65,8 @@ class WeightSettings:
 
     llama: str
     whisper: str
+    transcriber: str
+    transcription: str
     tltr: str
     sources: Sources
 
@@ -145,6 +148,10 @@ class StageSettings:
                 raise UserError(
                     f"compute.{name} is {getattr(self.compute, name)!r}; use {', '.join(known)}"
                 )
+        if self.weights.transcription not in RULES:
+            raise UserError(
+                f"weights.transcription is {self.weights.transcription!r}; use {', '.join(RULES)}"
+            )
         if self.compute.loss_chunk < 0:
             raise UserError(f"compute.loss_chunk is {self.compute.loss_chunk}; use 0 or more")
         if self.steps < 0 or self.log.every < 1 or self.checkpoint.keep < 1:

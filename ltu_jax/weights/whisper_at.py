@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from ltu_jax.core.text_files import open_text
 from ltu_jax.weights import shards
 from ltu_jax.weights.diagnosis import architecture
 from ltu_jax.weights.ltu_as import OFFICIAL_HEADS, WHISPER_DEPTH
@@ -108,7 +109,7 @@ def read_labels(path: str | Path, *, count: int) -> tuple[str, ...]:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"label table {path} does not exist or is not a file")
-    with path.open(newline="", encoding="utf-8") as file:
+    with open_text(path, what="a label table", newline="") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != ["index", "mid", "display_name"]:
             raise WeightsError(

@@ -11,6 +11,7 @@ import pytest
 import ltu_jax
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
+from ltu_jax.generation.transcription import RULES
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.ltu_as import LTUASConfig
@@ -141,3 +142,24 @@ def test_a_checkpoint_without_fingerprint_wants_the_file(place):
     assert silently(place).listener is not None
     with pytest.raises(UserError, match="half is not the Whisper that"):
         ltu_jax.load(place / "run", whisper=place / "half")
+
+
+def test_a_checkpoint_names_the_whisper_that_writes_and_its_rule(place, whisper_tiny_dir):
+    """It hears with its own encoder; both can be overruled when it is loaded."""
+    file = place / "run" / "checkpoints" / "1" / checkpoint.METADATA
+    before = file.read_text()
+    metadata = json.loads(before)
+    writer = load_weights(whisper_tiny_dir)
+    metadata["base"]["transcriber"] = base_entry(writer, relative_to=file.parent)
+    metadata["transcription"] = "openai"
+    try:
+        file.write_text(json.dumps(metadata))
+        file.with_name(SEAL).write_text(f"{sha256_file(file)}  {file.name}\n")
+        model = silently(place)
+        assert model.transcriber.fns.config.n_audio_state == 384
+        assert model.listener.fns.config.n_audio_state == CONFIG.tltr.d_model
+        assert model.rule == RULES["openai"]
+        assert silently(place, transcription="quiet").rule == RULES["quiet"]
+    finally:
+        file.write_text(before)
+        file.with_name(SEAL).write_text(f"{sha256_file(file)}  {file.name}\n")

@@ -40,30 +40,31 @@ def read(data: Path, *, split: str) -> Corpus:
     check_split(split, SPLITS, dataset="AIR-Bench")
     path = find(data, ("Foundation_meta.json", "Foundation/Foundation_meta.json"), what=_WHAT)
     found = Gathered()
-    for where, record in json_records(path, what=_WHAT):
-        task, source = text(record, "task_name", where), text(record, "dataset_name", where)
-        question, answer = text(record, "question", where), text(record, "answer_gt", where)
-        options = _options(record, where)
-        if answer not in options:
-            raise UserError(f"{where}: answer_gt {answer!r} is none of the choices {options}")
-        number = record.get("uniq_id")
-        if isinstance(number, bool) or not isinstance(number, int | str):
-            raise UserError(f"{where}: field 'uniq_id' is {number!r}: it should be a number")
-        file = text(record, "path", where)
-        if task == "Audio_Grounding":
-            file = f"{file[:-3]}flac"
-        clip_id = f"{task}_{source}/{file}"
-        clip = Clip(clip_id=clip_id, audio=path.parent / clip_id, cluster=clip_id)
-        item = Item(
-            item_id=f"{task}_{source}/{number}",
-            clip_id=clip_id,
-            row="air_bench",
-            question=_prompt(question, options),
-            references=(answer,),
-            choices=options,
-            groups={"task_name": task, "dataset_name": source},
-        )
-        found.add(item, clip, where=where)
+    for where, record in json_records(path, what=_WHAT, problems=found):
+        with found.record():
+            task, source = text(record, "task_name", where), text(record, "dataset_name", where)
+            question, answer = text(record, "question", where), text(record, "answer_gt", where)
+            options = _options(record, where)
+            if answer not in options:
+                raise UserError(f"{where}: answer_gt {answer!r} is none of the choices {options}")
+            number = record.get("uniq_id")
+            if isinstance(number, bool) or not isinstance(number, int | str):
+                raise UserError(f"{where}: field 'uniq_id' is {number!r}: it should be a number")
+            file = text(record, "path", where)
+            if task == "Audio_Grounding":
+                file = f"{file[:-3]}flac"
+            clip_id = f"{task}_{source}/{file}"
+            clip = Clip(clip_id=clip_id, audio=path.parent / clip_id, cluster=clip_id)
+            item = Item(
+                item_id=f"{task}_{source}/{number}",
+                clip_id=clip_id,
+                row="air_bench",
+                question=_prompt(question, options),
+                references=(answer,),
+                choices=options,
+                groups={"task_name": task, "dataset_name": source},
+            )
+            found.add(item, clip, where=where)
     return found.corpus(path, split=split)
 
 

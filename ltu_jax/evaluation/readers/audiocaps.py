@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.items import Clip, Corpus, Item
-from ltu_jax.evaluation.readers.files import csv_rows
+from ltu_jax.evaluation.readers.files import Problems, csv_rows
 from ltu_jax.evaluation.readers.layout import check_split, find, some, visible
 
 SPLITS = ("test", "val")
@@ -62,9 +62,12 @@ def read(data: Path, *, split: str) -> Corpus:
     table = find(data, (f"{split}.csv", f"dataset/{split}.csv"), what=_WHAT)
     places = (split, f"audio/{split}", "audio", f"wavs/{split}", "wavs")
     folder = find(data, places, what=_WHAT)
-    clips = _table(table)
+    bad = Problems()
+    clips = _table(table, bad)
+    if not clips:
+        return bad.none_in(Corpus(items=(), clips={}), source=table)
     files = _files(folder, clips, table)
-    return Corpus(
+    corpus = Corpus(
         items=tuple(
             Item(
                 item_id=clip.youtube_id,
@@ -79,34 +82,40 @@ def read(data: Path, *, split: str) -> Corpus:
             for clip, file in zip(clips, files, strict=True)
         },
     )
+    return bad.none_in(corpus, source=table)
 
 
-def _table(path: Path) -> list[_Captioned]:
+def _table(path: Path, bad: Problems) -> list[_Captioned]:
     clips: dict[str, _Captioned] = {}
     ids = set()
-    for where, row in csv_rows(path, columns=_COLUMNS, what="a table of AudioCaps"):
-        name, start, caption_id = row["youtube_id"], row["start_time"], row["audiocap_id"]
-        if not name or not row["caption"].strip():
-            raise UserError(f"{where}: an empty youtube_id or caption")
-        if not start.isdecimal() or not caption_id.isdecimal():
-            raise UserError(
-                f"{where}: start_time {start!r} and audiocap_id {caption_id!r} should be numbers"
+    for where, row in csv_rows(path, columns=_COLUMNS, what="a table of AudioCaps", problems=bad):
+        with bad.record():
+            name, start, caption_id = row["youtube_id"], row["start_time"], row["audiocap_id"]
+            if not name or not row["caption"].strip():
+                raise UserError(f"{where}: an empty youtube_id or caption")
+            if not start.isdecimal() or not caption_id.isdecimal():
+                raise UserError(
+                    f"{where}: start_time {start!r} and audiocap_id {caption_id!r} should be "
+                    "numbers"
+                )
+            if caption_id in ids:
+                raise UserError(f"{where}: audiocap_id {caption_id} is listed twice")
+            ids.add(caption_id)
+            clip = clips.setdefault(
+                name, _Captioned(youtube_id=name, start_time=start, ids=[], captions=[])
             )
-        if caption_id in ids:
-            raise UserError(f"{where}: audiocap_id {caption_id} is listed twice")
-        ids.add(caption_id)
-        clip = clips.setdefault(
-            name, _Captioned(youtube_id=name, start_time=start, ids=[], captions=[])
-        )
-        if clip.start_time != start:
-            raise UserError(f"{where}: {name!r} starts at {start} here and {clip.start_time} above")
-        clip.ids.append(caption_id)
-        clip.captions.append(row["caption"].strip())
-    if not clips:
+            if clip.start_time != start:
+                raise UserError(
+                    f"{where}: {name!r} starts at {start} here and {clip.start_time} above"
+                )
+            clip.ids.append(caption_id)
+            clip.captions.append(row["caption"].strip())
+    if not clips and not bad.found:
         raise UserError(f"{path} has no rows: copy it again")
-    for clip in clips.values():
+    for name, clip in list(clips.items()):
         if len(clip.captions) != _CAPTIONS:
-            raise UserError(
+            del clips[name]
+            bad.found.append(
                 f"{path}: {clip.youtube_id!r} has {len(clip.captions)} captions, where the test "
                 f"and val tables have {_CAPTIONS} a clip: is it another table, or cut off?"
             )

@@ -37,17 +37,20 @@ def read(data: Path, *, split: str) -> Corpus:
     if not audio.exists() and (data / "clotho_audio_files").exists():
         audio = data / "clotho_audio_files" / split
     found = Gathered()
-    for where, row in csv_rows(table, columns=("file_name", *_CAPTIONS), what=_WHAT):
-        file = row["file_name"]
-        empty = [column for column in ("file_name", *_CAPTIONS) if not row[column].strip()]
-        if empty:
-            raise UserError(f"{where}: {empty[0]} is empty; the file may be damaged")
-        clip = Clip(clip_id=file, audio=audio / file, cluster=file)
-        item = Item(
-            item_id=file,
-            clip_id=file,
-            row="clotho",
-            references=tuple(row[column].strip() for column in _CAPTIONS),
-        )
-        found.add(item, clip, where=where)
+    for where, row in csv_rows(
+        table, columns=("file_name", *_CAPTIONS), what=_WHAT, problems=found
+    ):
+        with found.record():
+            file = row["file_name"]
+            empty = [column for column in ("file_name", *_CAPTIONS) if not row[column].strip()]
+            if empty:
+                raise UserError(f"{where}: {empty[0]} is empty; the file may be damaged")
+            clip = Clip(clip_id=file, audio=audio / file, cluster=file)
+            item = Item(
+                item_id=file,
+                clip_id=file,
+                row="clotho",
+                references=tuple(row[column].strip() for column in _CAPTIONS),
+            )
+            found.add(item, clip, where=where)
     return found.corpus(table, split=split)

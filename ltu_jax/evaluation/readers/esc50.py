@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.items import Clip, Corpus, Item
-from ltu_jax.evaluation.readers.files import csv_rows
+from ltu_jax.evaluation.readers.files import Problems, csv_rows
 from ltu_jax.evaluation.readers.layout import check_split, find
 
 SPLITS = ("all",)
@@ -35,24 +35,28 @@ def read(data: Path, *, split: str) -> Corpus:
     check_split(split, SPLITS, dataset="ESC-50")
     table = find(data, ("meta/esc50.csv", "ESC-50-master/meta/esc50.csv"), what=_WHAT)
     audio = table.parent.parent / "audio"
-    rows, categories = {}, {}
-    for where, row in csv_rows(table, columns=_COLUMNS, what="the table of ESC-50"):
-        name, fold, target = row["filename"], row["fold"], row["target"]
-        if name in rows:
-            raise UserError(f"{where}: {name!r} is listed twice")
-        if fold not in ("1", "2", "3", "4", "5"):
-            raise UserError(f"{where}: fold is {fold!r}: it should be 1 to 5")
-        if not target.isdecimal():
-            raise UserError(f"{where}: target is {target!r}: it should be the number of a class")
-        if not (row["category"] and row["src_file"] and name):
-            raise UserError(f"{where}: an empty filename, category or src_file")
-        if categories.setdefault(int(target), row["category"]) != row["category"]:
-            raise UserError(
-                f"{where}: target {target} is {row['category']!r} here and "
-                f"{categories[int(target)]!r} above"
-            )
-        rows[name] = row
-    _balanced(Counter(row["category"] for row in rows.values()), table)
+    rows, categories, bad = {}, {}, Problems()
+    for where, row in csv_rows(table, columns=_COLUMNS, what="the table of ESC-50", problems=bad):
+        with bad.record():
+            name, fold, target = row["filename"], row["fold"], row["target"]
+            if name in rows:
+                raise UserError(f"{where}: {name!r} is listed twice")
+            if fold not in ("1", "2", "3", "4", "5"):
+                raise UserError(f"{where}: fold is {fold!r}: it should be 1 to 5")
+            if not target.isdecimal():
+                raise UserError(
+                    f"{where}: target is {target!r}: it should be the number of a class"
+                )
+            if not (row["category"] and row["src_file"] and name):
+                raise UserError(f"{where}: an empty filename, category or src_file")
+            if categories.setdefault(int(target), row["category"]) != row["category"]:
+                raise UserError(
+                    f"{where}: target {target} is {row['category']!r} here and "
+                    f"{categories[int(target)]!r} above"
+                )
+            rows[name] = row
+    if not bad.found:
+        _balanced(Counter(row["category"] for row in rows.values()), table)
     choices = tuple(_words(categories[target]) for target in sorted(categories))
     items, clips = [], {}
     for name, row in rows.items():
@@ -68,7 +72,7 @@ def read(data: Path, *, split: str) -> Corpus:
                 groups={"fold": row["fold"]},
             )
         )
-    return Corpus(items=tuple(items), clips=clips)
+    return bad.none_in(Corpus(items=tuple(items), clips=clips), source=table)
 
 
 def _balanced(sizes: Counter[str], table: Path) -> None:

@@ -1,5 +1,6 @@
 """Tables and lists in dataset folders, read with errors that name the file and line."""
 
+import contextlib
 import csv
 import io
 import json
@@ -8,8 +9,52 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.text_files import read_text
 
+_SHOWN = 5  # bad records that a message spells out
 _MOST_BYTES = 8 << 30  # Open-ASQA's largest JSON has 4.6 GB
+
+
+class BadRecords(UserError):
+    """Records of a data set that cannot be asked; all of them, and what the rest is.
+
+    Attributes:
+        problems: what is wrong with each, in the order of the data.
+        rest: the corpus without them, None where nothing is left.
+    """
+
+    def __init__(self, problems: Sequence[str], *, source: Path, rest: Any = None):
+        self.problems, self.rest = tuple(problems), rest
+        shown = "\n  ".join(self.problems[:_SHOWN])
+        more = len(self.problems) - _SHOWN
+        several = f"{len(self.problems)} records of {source} cannot be asked:\n  {shown}"
+        several += f"\n  and {more} more" if more > 0 else ""
+        super().__init__(shown if len(self.problems) == 1 else several)
+
+
+class Problems:
+    """Collects what is wrong with single records, so that one bad record does not hide others."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    @contextlib.contextmanager
+    def record(self) -> Iterator[None]:
+        """A block about one record: its `UserError` is kept, and the record left out."""
+        try:
+            yield
+        except UserError as error:
+            self.found.append(str(error))
+
+    def none_in(self, corpus: Any, *, source: Path) -> Any:
+        """`corpus` itself, where nothing was found.
+
+        Raises:
+            BadRecords: with `corpus` as the rest, if it has items.
+        """
+        if self.found:
+            raise BadRecords(self.found, source=source, rest=corpus if corpus.items else None)
+        return corpus
 
 
 def need(path: Path, *, what: str) -> Path:
@@ -23,6 +68,7 @@ def text_lines(path: Path, *, what: str) -> Iterator[tuple[str, str]]:
     """("path:line", text) for each line that is not blank."""
     # Not splitlines: text may hold the line separators that only Unicode knows.
     for number, line in enumerate(_text(path, what=what).split("\n"), start=1):
+        line = line.removeprefix("\ufeff")  # files joined together keep their marks
         if line.strip():
             yield f"{path}:{number}", line
 
@@ -34,6 +80,7 @@ def csv_rows(
     what: str,
     delimiter: str = ",",
     header: Sequence[str] | None = None,
+    problems: Problems | None = None,
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """("path:line", row) for each row of a table.
 
@@ -43,6 +90,7 @@ def csv_rows(
         what: what the file should be, for the error when it is missing.
         delimiter: between the fields.
         header: column names of a file that has no header line.
+        problems: takes rows with too few or too many fields; None raises for the first.
 
     Raises:
         UserError: no file, a column that the header lacks, a row with too few or too many fields
@@ -56,7 +104,7 @@ def csv_rows(
             f"{path} has no column {', '.join(map(repr, missing))}; it has "
             f"{', '.join(map(repr, table.fieldnames or ()))}: is it {what}?"
         )
-    rows = iter(table)
+    rows, whole = iter(table), False
     while True:
         try:
             row = next(rows, None)
@@ -65,13 +113,17 @@ def csv_rows(
         if row is None:
             return
         where = f"{path}:{table.line_num}"
-        if any(row[name] is None for name in columns):
-            raise UserError(f"{where}: too few fields; the file may be cut off")
-        if None in row:
-            raise UserError(
-                f"{where}: more fields than columns; a text with {delimiter!r} needs quotes"
-            )
-        yield where, row
+        with problems.record() if problems is not None else contextlib.nullcontext():
+            if any(row[name] is None for name in columns):
+                raise UserError(f"{where}: too few fields; the file may be cut off")
+            if None in row:
+                raise UserError(
+                    f"{where}: more fields than columns; a text with {delimiter!r} needs quotes"
+                )
+            whole = True
+        if whole:
+            yield where, row
+            whole = False
 
 
 def json_file(path: Path, *, what: str) -> Any:
@@ -82,16 +134,28 @@ def json_file(path: Path, *, what: str) -> Any:
         raise UserError(f"{path} is not valid JSON: {error}; it should be {what}") from None
 
 
-def json_lines(path: Path, *, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("path:line", object) for each line of a JSONL file."""
+def json_lines(
+    path: Path, *, what: str, problems: Problems | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """("path:line", object) for each line of a JSONL file; `problems` takes lines that are none."""
     for where, line in text_lines(path, what=what):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not valid JSON: {error}") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{where} is {line.strip()[:60]!r}: give one JSON object a line")
-        yield where, record
+        record = None
+        with problems.record() if problems is not None else contextlib.nullcontext():
+            record = _object(line, where)
+        if record is not None:
+            yield where, record
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except RecursionError:
+        raise UserError(f"{where} is not valid JSON: it is nested too deep") from None
+    except ValueError as error:  # not JSON, or a number of thousands of digits
+        raise UserError(f"{where} is not valid JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{where} is {line.strip()[:60]!r}: give one JSON object a line")
+    return record
 
 
 def field(record: dict[str, Any], name: str, where: str) -> str:
@@ -108,7 +172,4 @@ def _text(path: Path, *, what: str) -> str:
         raise UserError(f"{path} is a folder: it should be {what}")
     if path.stat().st_size > _MOST_BYTES:
         raise UserError(f"{path} has {path.stat().st_size >> 30} GB: it should be {what}")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}): it should be {what}") from None
+    return read_text(path, what=what)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.text_files import TextError, open_text
 from ltu_jax.evaluation.items import Clip, Corpus, Item
 from ltu_jax.evaluation.readers.files import need
 from ltu_jax.evaluation.readers.gather import Gathered
@@ -68,7 +69,7 @@ def read(data: Path, *, split: str) -> Corpus:
 def _tracks(path: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     """("path:line", track id, values of `_COLUMNS`) a track, read in a stream (260 MB)."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with open_text(path, what=_WHAT, newline="") as file:
             table = csv.reader(file)
             header = [next(table, []) for _ in range(3)]
             names = list(zip(header[0], header[1], strict=False))
@@ -89,5 +90,5 @@ def _tracks(path: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
                 if not row[0].isdecimal():
                     raise UserError(f"{where}: track_id is {row[0]!r}: it should be a number")
                 yield where, int(row[0]), tuple(row[place] for place in places)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (TextError, csv.Error) as error:
         raise UserError(f"{path} is damaged ({error}): copy it again") from None

@@ -40,31 +40,32 @@ def read(data: Path, *, split: str) -> Corpus:
     columns = ("fname", "labels") if part == "eval" else ("fname", "labels", "split")
     choices = tuple(names.values())
     found = Gathered()
-    for where, row in csv_rows(table, columns=columns, what=_WHAT):
-        if part == "dev" and row["split"] not in SPLITS[1:]:
-            raise UserError(f"{where}: split is {row['split']!r}: it should be train or val")
-        labels = row["labels"].split(",")
-        unknown = [label for label in labels if label not in names]
-        if unknown:
-            raise UserError(
-                f"{where}: label {unknown[0]!r} is not in {truth / 'vocabulary.csv'}: "
-                "take both files from the same release"
+    for where, row in csv_rows(table, columns=columns, what=_WHAT, problems=found):
+        with found.record():
+            if part == "dev" and row["split"] not in SPLITS[1:]:
+                raise UserError(f"{where}: split is {row['split']!r}: it should be train or val")
+            labels = row["labels"].split(",")
+            unknown = [label for label in labels if label not in names]
+            if unknown:
+                raise UserError(
+                    f"{where}: label {unknown[0]!r} is not in {truth / 'vocabulary.csv'}: "
+                    "take both files from the same release"
+                )
+            name = row["fname"]
+            if not name.isdecimal():
+                raise UserError(f"{where}: fname is {name!r}: it should be a Freesound number")
+            if part == "dev" and row["split"] != split:
+                continue
+            audio = data / f"FSD50K.{part}_audio" / f"{name}.wav"
+            clip = Clip(clip_id=name, audio=audio, cluster=name)
+            item = Item(
+                item_id=name,
+                clip_id=name,
+                row="fsd50k",
+                references=tuple(dict.fromkeys(names[label] for label in labels)),
+                choices=choices,
             )
-        name = row["fname"]
-        if not name.isdecimal():
-            raise UserError(f"{where}: fname is {name!r}: it should be a Freesound number")
-        if part == "dev" and row["split"] != split:
-            continue
-        audio = data / f"FSD50K.{part}_audio" / f"{name}.wav"
-        clip = Clip(clip_id=name, audio=audio, cluster=name)
-        item = Item(
-            item_id=name,
-            clip_id=name,
-            row="fsd50k",
-            references=tuple(dict.fromkeys(names[label] for label in labels)),
-            choices=choices,
-        )
-        found.add(item, clip, where=where)
+            found.add(item, clip, where=where)
     return found.corpus(table, split=split)
 
 

@@ -6,13 +6,14 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.items import Clip, Corpus, Item
-from ltu_jax.evaluation.readers.files import json_file
+from ltu_jax.evaluation.readers.files import BadRecords, Problems, json_file
 
 
-class Gathered:
-    """Items and their clips in the order of the metadata."""
+class Gathered(Problems):
+    """Items and their clips in the order of the metadata, and what is wrong with other records."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._items: dict[str, Item] = {}
         self._clips: dict[str, Clip] = {}
 
@@ -33,22 +34,36 @@ class Gathered:
         self._items[item.item_id] = item
 
     def corpus(self, source: Path, *, split: str) -> Corpus:
-        """All that was added; `UserError` naming `source` if that is nothing."""
-        if not self._items:
+        """All that was added.
+
+        Raises:
+            BadRecords: some records cannot be asked; it has the rest.
+            UserError: there is nothing, which names `source`.
+        """
+        rest = Corpus(items=tuple(self._items.values()), clips=self._clips) if self._items else None
+        if self.found:
+            raise BadRecords(self.found, source=source, rest=rest)
+        if rest is None:
             raise UserError(f"{source} has nothing of split {split!r}: copy it again")
-        return Corpus(items=tuple(self._items.values()), clips=self._clips)
+        return rest
 
 
-def json_records(path: Path, *, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("path, record N", object) for each element of a JSON list, N from 1."""
+def json_records(
+    path: Path, *, what: str, problems: Problems
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """("path, record N", object) for each element of a JSON list, N from 1.
+
+    `problems` takes elements that are none.
+    """
     records = json_file(path, what=what)
     if not isinstance(records, list):
         raise UserError(f"{path} is not a JSON list: it should be {what}")
     for number, record in enumerate(records, start=1):
         where = f"{path}, record {number}"
-        if not isinstance(record, dict):
-            raise UserError(f"{where} is {str(record)[:60]!r}: it should be an object")
-        yield where, record
+        if isinstance(record, dict):
+            yield where, record
+        else:
+            problems.found.append(f"{where} is {str(record)[:60]!r}: it should be an object")
 
 
 def text(record: dict[str, Any], name: str, where: str) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.items import Clip, Corpus, Item
-from ltu_jax.evaluation.readers.files import need, text_lines
+from ltu_jax.evaluation.readers.files import Problems, need, text_lines
 from ltu_jax.evaluation.readers.layout import check_split, find, some, visible
 
 _NO_EXCITED = "_without_excited"
@@ -48,12 +48,12 @@ def read(data: Path, *, split: str) -> Corpus:
     check_split(split, SPLITS, dataset="IEMOCAP")
     root = find(data, ("Session5", "IEMOCAP_full_release/Session5"), what=_WHAT).parent
     asked = set(_LABELS) - ({"exc"} if split.endswith(_NO_EXCITED) else set())
-    items, clips = [], {}
+    items, clips, bad = [], {}, Problems()
     for session in "5" if split.startswith("session5") else "12345":
         folder = need(root / f"Session{session}", what=f"session {session} of IEMOCAP")
         for labels in _label_files(folder):
             dialog = labels.stem
-            for turn, speaker, emotion in _turns(labels, session):
+            for turn, speaker, emotion in _turns(labels, session, bad):
                 if emotion not in asked:
                     continue
                 audio = folder / "sentences" / "wav" / dialog / f"{turn}.wav"
@@ -72,7 +72,7 @@ def read(data: Path, *, split: str) -> Corpus:
                         },
                     )
                 )
-    return Corpus(items=tuple(items), clips=clips)
+    return bad.none_in(Corpus(items=tuple(items), clips=clips), source=root)
 
 
 def _label_files(session: Path) -> list[Path]:
@@ -87,31 +87,37 @@ def _label_files(session: Path) -> list[Path]:
     return files
 
 
-def _turns(path: Path, session: str) -> Iterator[tuple[str, str, str]]:
+def _turns(path: Path, session: str, bad: Problems) -> Iterator[tuple[str, str, str]]:
     """(turn, its speaker, emotion code) for each turn of a dialog."""
     seen = set()
     for where, line in text_lines(path, what="the emotion labels of a dialog"):
         if not line.startswith("["):
             continue
-        match = _TURN.fullmatch(line)
-        if match is None:
-            raise UserError(
-                f"{where} is {line[:60]!r}: a turn's line is [start - end], name, emotion and "
-                "[ratings] with tabs between; the file may be cut off"
-            )
-        turn, emotion = match.groups()
-        # The letter in the dialog's name is who wore the markers; the turn's own says who speaks.
-        letter = turn.removeprefix(f"{path.stem}_")[:1]
-        if not turn.startswith(f"{path.stem}_") or letter not in ("F", "M"):
-            raise UserError(f"{where}: turn {turn!r} should be {path.stem}_F or _M and a number")
-        if emotion not in _LABELS and emotion not in _NOT_ASKED:
-            raise UserError(
-                f"{where}: unknown emotion {emotion!r}; known: "
-                f"{', '.join(sorted(_NOT_ASKED | set(_LABELS)))}"
-            )
-        if turn in seen:
-            raise UserError(f"{where}: turn {turn!r} is listed twice")
-        seen.add(turn)
-        yield turn, f"Ses0{session}{letter}", emotion
-    if not seen:
+        read = False
+        with bad.record():
+            match = _TURN.fullmatch(line)
+            if match is None:
+                raise UserError(
+                    f"{where} is {line[:60]!r}: a turn's line is [start - end], name, emotion and "
+                    "[ratings] with tabs between; the file may be cut off"
+                )
+            turn, emotion = match.groups()
+            # The letter in the dialog's name is who wore the markers; the turn's says who speaks.
+            letter = turn.removeprefix(f"{path.stem}_")[:1]
+            if not turn.startswith(f"{path.stem}_") or letter not in ("F", "M"):
+                raise UserError(
+                    f"{where}: turn {turn!r} should be {path.stem}_F or _M and a number"
+                )
+            if emotion not in _LABELS and emotion not in _NOT_ASKED:
+                raise UserError(
+                    f"{where}: unknown emotion {emotion!r}; known: "
+                    f"{', '.join(sorted(_NOT_ASKED | set(_LABELS)))}"
+                )
+            if turn in seen:
+                raise UserError(f"{where}: turn {turn!r} is listed twice")
+            seen.add(turn)
+            read = True
+        if read:
+            yield turn, f"Ses0{session}{letter}", emotion
+    if not seen and not bad.found:
         raise UserError(f"{path} has no turn: a turn's line starts with [start - end]")

@@ -45,26 +45,27 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="your own JSONL")
     found = Gathered()
-    for where, record in json_lines(data, what=_WHAT):
-        unknown = [key for key in record if key not in (*_KEYS, *_OPTIONAL)]
-        if unknown:
-            raise UserError(
-                f"{where}: unknown key {unknown[0]!r}; known: {', '.join((*_KEYS, *_OPTIONAL))}"
+    for where, record in json_lines(data, what=_WHAT, problems=found):
+        with found.record():
+            unknown = [key for key in record if key not in (*_KEYS, *_OPTIONAL)]
+            if unknown:
+                raise UserError(
+                    f"{where}: unknown key {unknown[0]!r}; known: {', '.join((*_KEYS, *_OPTIONAL))}"
+                )
+            task = _task(record, where)
+            labels = _labels(record, task, where)
+            clip = _clip(record, data.parent, where)
+            line = where.rpartition(":")[2]
+            item = Item(
+                item_id=text(record, "id", where) if "id" in record else f"line {line}",
+                clip_id=clip.clip_id,
+                row=task.value,
+                question=text(record, "question", where),
+                references=_answers(record, task, labels, where),
+                choices=labels,
+                groups=_groups(record, where),
             )
-        task = _task(record, where)
-        labels = _labels(record, task, where)
-        clip = _clip(record, data.parent, where)
-        line = where.rpartition(":")[2]
-        item = Item(
-            item_id=text(record, "id", where) if "id" in record else f"line {line}",
-            clip_id=clip.clip_id,
-            row=task.value,
-            question=text(record, "question", where),
-            references=_answers(record, task, labels, where),
-            choices=labels,
-            groups=_groups(record, where),
-        )
-        found.add(item, clip, where=where)
+            found.add(item, clip, where=where)
     return found.corpus(data, split=split)
 
 

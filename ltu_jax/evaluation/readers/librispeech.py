@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.items import Clip, Corpus, Item
-from ltu_jax.evaluation.readers.files import need, text_lines
+from ltu_jax.evaluation.readers.files import Problems, need, text_lines
 from ltu_jax.evaluation.readers.layout import check_split, find, some, visible
 
 SPLITS = ("test-clean", "test-other", "dev-clean", "dev-other")
@@ -33,10 +33,10 @@ def read(data: Path, *, split: str) -> Corpus:
     check_split(split, SPLITS, dataset="LibriSpeech")
     places = (split, f"LibriSpeech/{split}")
     root = data if data.name == split and data.is_dir() else find(data, places, what="LibriSpeech")
-    items, clips = [], {}
+    items, clips, bad = [], {}, Problems()
     for speaker in _numbered(root, what="speakers"):
         for chapter in _numbered(speaker, what="chapters"):
-            for utterance, words in _chapter(chapter, f"{speaker.name}-{chapter.name}"):
+            for utterance, words in _chapter(chapter, f"{speaker.name}-{chapter.name}", bad):
                 clips[utterance] = Clip(
                     clip_id=utterance, audio=chapter / f"{utterance}.flac", cluster=speaker.name
                 )
@@ -48,7 +48,7 @@ def read(data: Path, *, split: str) -> Corpus:
                         references=(words,),
                     )
                 )
-    return Corpus(items=tuple(items), clips=clips)
+    return bad.none_in(Corpus(items=tuple(items), clips=clips), source=root)
 
 
 def _numbered(folder: Path, *, what: str) -> list[Path]:
@@ -60,25 +60,29 @@ def _numbered(folder: Path, *, what: str) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-def _chapter(folder: Path, name: str) -> Iterator[tuple[str, str]]:
+def _chapter(folder: Path, name: str, bad: Problems) -> Iterator[tuple[str, str]]:
     """(utterance, its words) in the order of the transcripts."""
     path = need(folder / f"{name}.trans.txt", what=f"the transcripts of {folder}")
     listed = set()
     for where, line in text_lines(path, what=f"the transcripts of {folder}"):
-        utterance, _, words = line.strip().partition(" ")
-        number = utterance.removeprefix(f"{name}-")
-        if number == utterance or not number.isdecimal():
-            raise UserError(
-                f"{where}: utterance {utterance!r} should be {name}- and a number: a line is an "
-                "id, a space and the words"
-            )
-        if not words.strip():
-            raise UserError(f"{where}: {utterance!r} has no words; the file may be cut off")
-        if utterance in listed:
-            raise UserError(f"{where}: {utterance!r} is listed twice")
-        listed.add(utterance)
-        yield utterance, words.strip()
+        read = False
+        with bad.record():
+            utterance, _, words = line.strip().partition(" ")
+            number = utterance.removeprefix(f"{name}-")
+            if number == utterance or not number.isdecimal():
+                raise UserError(
+                    f"{where}: utterance {utterance!r} should be {name}- and a number: a line is "
+                    "an id, a space and the words"
+                )
+            if not words.strip():
+                raise UserError(f"{where}: {utterance!r} has no words; the file may be cut off")
+            if utterance in listed:
+                raise UserError(f"{where}: {utterance!r} is listed twice")
+            listed.add(utterance)
+            read = True
+        if read:
+            yield utterance, words.strip()
     unlisted = [file.stem for file in visible(folder) if file.suffix.lower() == ".flac"]
     unlisted = [f"{stem}.flac" for stem in unlisted if stem not in listed]
-    if unlisted:
+    if unlisted and not bad.found:
         raise UserError(f"{path} has no line for {some(unlisted)}; the file may be cut off")

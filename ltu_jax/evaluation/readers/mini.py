@@ -9,7 +9,7 @@ from ltu_jax.core.files import inside
 from ltu_jax.evaluation.items import Clip, Corpus, Item, Task
 from ltu_jax.evaluation.metrics.closed import named_class
 from ltu_jax.evaluation.metrics.words import around_words
-from ltu_jax.evaluation.readers.files import field, json_lines
+from ltu_jax.evaluation.readers.files import Problems, field, json_lines
 
 SPLITS = ("test", "val")
 TASKS: Mapping[str, Task] = {
@@ -37,45 +37,64 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     scripts: dict[str, str | None] = {}
     clips: dict[str, Clip] = {}
-    for where, record in json_lines(data / "clips.jsonl", what=_WHAT):
-        if field(record, "split", where) != split:
-            continue
-        clip_id = field(record, "clip_id", where)
-        clips[clip_id] = Clip(
-            clip_id=clip_id,
-            audio=inside(data, field(record, "audio", where), where=where),
-            cluster=clip_id,
-            spoken_text=field(record, "spoken_text", where),
-        )
-        scripts[clip_id] = record.get("labels", {}).get("truth_text")
-    return Corpus(items=tuple(_items(data, split, clips, scripts)), clips=clips)
+    bad = Problems()
+    for where, record in json_lines(data / "clips.jsonl", what=_WHAT, problems=bad):
+        with bad.record():
+            if field(record, "split", where) != split:
+                continue
+            clip_id = field(record, "clip_id", where)
+            clips[clip_id] = Clip(
+                clip_id=clip_id,
+                audio=inside(data, field(record, "audio", where), where=where),
+                cluster=clip_id,
+                spoken_text=field(record, "spoken_text", where),
+            )
+            scripts[clip_id] = record.get("labels", {}).get("truth_text")
+    corpus = Corpus(items=tuple(_items(data, split, clips, scripts, bad)), clips=clips)
+    return bad.none_in(corpus, source=data)
 
 
 def _items(
-    data: Path, split: str, clips: Mapping[str, Clip], scripts: Mapping[str, str | None]
+    data: Path,
+    split: str,
+    clips: Mapping[str, Clip],
+    scripts: Mapping[str, str | None],
+    bad: Problems,
 ) -> Iterator[Item]:
-    for where, record in json_lines(data / f"{split}_items.jsonl", what=_WHAT):
-        row, clip_id = field(record, "row", where), field(record, "clip_id", where)
-        if row not in TASKS:
-            raise UserError(f"{where}: unknown row {row!r}; known: {', '.join(TASKS)}")
-        if clip_id not in clips:
-            raise UserError(f"{where}: clip {clip_id!r} is not in clips.jsonl for this split")
-        if TASKS[row] is Task.SPOKEN_TEXT:
-            if not scripts[clip_id]:
-                raise UserError(
-                    f"{where}: clip {clip_id!r} has no labels.truth_text to compare with"
-                )
-            reference = scripts[clip_id]
-        else:
-            reference = _label(record, where)
-        yield Item(
-            item_id=field(record, "item_id", where),
-            clip_id=clip_id,
-            row=row,
-            question=field(record, "question", where),
-            references=(reference,),
-            choices=tuple(record.get("choices") or ()),
-        )
+    path = data / f"{split}_items.jsonl"
+    for where, record in json_lines(path, what=_WHAT, problems=bad):
+        item = None
+        with bad.record():
+            item = _one_item(record, where, clips, scripts)
+        if item is not None:
+            yield item
+
+
+def _one_item(
+    record: dict[str, Any],
+    where: str,
+    clips: Mapping[str, Clip],
+    scripts: Mapping[str, str | None],
+) -> Item:
+    row, clip_id = field(record, "row", where), field(record, "clip_id", where)
+    if row not in TASKS:
+        raise UserError(f"{where}: unknown row {row!r}; known: {', '.join(TASKS)}")
+    if clip_id not in clips:
+        raise UserError(f"{where}: clip {clip_id!r} is not in clips.jsonl for this split")
+    if TASKS[row] is Task.SPOKEN_TEXT:
+        if not scripts[clip_id]:
+            raise UserError(f"{where}: clip {clip_id!r} has no labels.truth_text to compare with")
+        reference = scripts[clip_id]
+    else:
+        reference = _label(record, where)
+    return Item(
+        item_id=field(record, "item_id", where),
+        clip_id=clip_id,
+        row=row,
+        question=field(record, "question", where),
+        references=(reference,),
+        choices=tuple(record.get("choices") or ()),
+    )
 
 
 def _label(record: dict[str, Any], where: str) -> str:

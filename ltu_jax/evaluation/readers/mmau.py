@@ -38,25 +38,28 @@ def read(data: Path, *, split: str) -> Corpus:
     check_split(split, SPLITS, dataset="MMAU")
     path = data / "mmau-test-mini.json"
     found = Gathered()
-    for where, record in json_records(path, what=_WHAT):
-        if record.get("split") != split:
-            raise UserError(f"{where}: split is {record.get('split')!r}: it should be {split!r}")
-        question, answer = text(record, "question", where), text(record, "answer", where)
-        options = _options(record, where)
-        if answer not in options:
-            raise UserError(f"{where}: answer {answer!r} is none of the choices {options}")
-        audio = str(PurePosixPath(text(record, "audio_id", where)))
-        clip = Clip(clip_id=audio, audio=data / audio, cluster=audio)
-        item = Item(
-            item_id=text(record, "id", where),
-            clip_id=audio,
-            row="mmau",
-            question=_prompt(question, options),
-            references=(answer,),
-            choices=options,
-            groups={name: _group(record, name, where) for name in _GROUPS},
-        )
-        found.add(item, clip, where=where)
+    for where, record in json_records(path, what=_WHAT, problems=found):
+        with found.record():
+            if record.get("split") != split:
+                raise UserError(
+                    f"{where}: split is {record.get('split')!r}: it should be {split!r}"
+                )
+            question, answer = text(record, "question", where), text(record, "answer", where)
+            options = _options(record, where)
+            if answer not in options:
+                raise UserError(f"{where}: answer {answer!r} is none of the choices {options}")
+            audio = str(PurePosixPath(text(record, "audio_id", where)))
+            clip = Clip(clip_id=audio, audio=data / audio, cluster=audio)
+            item = Item(
+                item_id=text(record, "id", where),
+                clip_id=audio,
+                row="mmau",
+                question=_prompt(question, options),
+                references=(answer,),
+                choices=options,
+                groups={name: _group(record, name, where) for name in _GROUPS},
+            )
+            found.add(item, clip, where=where)
     return found.corpus(path, split=split)
 
 

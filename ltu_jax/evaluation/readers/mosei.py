@@ -51,7 +51,7 @@ def read(data: Path, *, split: str) -> Corpus:
     table = find(data, ("CMU_MOSEI_Labels.csv", "label.csv"), what=_WHAT)
     rows = _sentences_of_videos if table.name == "CMU_MOSEI_Labels.csv" else _cut_sentences
     found = Gathered()
-    for where, part, sentiment, clip in rows(data, table):
+    for where, part, sentiment, clip in rows(data, table, found):
         if part != split:
             continue
         item = Item(
@@ -61,41 +61,54 @@ def read(data: Path, *, split: str) -> Corpus:
             references=(sentiment,),
             choices=CLASSES,
         )
-        found.add(item, clip, where=where)
+        with found.record():
+            found.add(item, clip, where=where)
     return found.corpus(table, split=split)
 
 
-def _sentences_of_videos(data: Path, table: Path) -> Iterator[tuple[str, str, str, Clip]]:
+def _sentences_of_videos(
+    data: Path, table: Path, found: Gathered
+) -> Iterator[tuple[str, str, str, Clip]]:
     folder = data / "Audio"
     folder = (folder if folder.exists() else data / "Raw" / "Audio") / "Full" / "WAV_16000"
-    for where, row in csv_rows(table, columns=_S3PRL, what=_WHAT):
-        sentiment = _one_of(row, "label2b", _SIGNS, where)
-        part = _one_of(row, "split", _NUMBERS, where)
-        start, end = (_number(row, name, where) for name in ("start", "end"))
-        if end <= max(start, 0.0):
-            raise UserError(f"{where}: start is {start} s, end is {end} s: nothing lies between")
-        clip = Clip(
-            clip_id=f"{row['file']}_{row['index']}",
-            audio=folder / f"{row['file']}.wav",
-            cluster=row["file"],
-            start=max(start, 0.0),
-            end=end,
-        )
-        yield where, part, sentiment, clip
+    for where, row in csv_rows(table, columns=_S3PRL, what=_WHAT, problems=found):
+        clip = None
+        with found.record():
+            sentiment = _one_of(row, "label2b", _SIGNS, where)
+            part = _one_of(row, "split", _NUMBERS, where)
+            start, end = (_number(row, name, where) for name in ("start", "end"))
+            if end <= max(start, 0.0):
+                raise UserError(
+                    f"{where}: start is {start} s, end is {end} s: nothing lies between"
+                )
+            clip = Clip(
+                clip_id=f"{row['file']}_{row['index']}",
+                audio=folder / f"{row['file']}.wav",
+                cluster=row["file"],
+                start=max(start, 0.0),
+                end=end,
+            )
+        if clip is not None:
+            yield where, part, sentiment, clip
 
 
-def _cut_sentences(data: Path, table: Path) -> Iterator[tuple[str, str, str, Clip]]:
-    for where, row in csv_rows(table, columns=_MMSA, what=_WHAT):
-        part = _one_of(row, "mode", {mode: mode for mode in _MODES}, where)
-        sentiment = _one_of(row, "annotation", {name.title(): name for name in CLASSES}, where)
-        stem = data / "Raw" / row["video_id"] / row["clip_id"]
-        wav, mp4 = (stem.with_name(stem.name + ending) for ending in (".wav", ".mp4"))
-        clip = Clip(
-            clip_id=f"{row['video_id']}_{row['clip_id']}",
-            audio=find_audio(wav) or mp4,
-            cluster=row["video_id"],
-        )
-        yield where, part, sentiment, clip
+def _cut_sentences(
+    data: Path, table: Path, found: Gathered
+) -> Iterator[tuple[str, str, str, Clip]]:
+    for where, row in csv_rows(table, columns=_MMSA, what=_WHAT, problems=found):
+        clip = None
+        with found.record():
+            part = _one_of(row, "mode", {mode: mode for mode in _MODES}, where)
+            sentiment = _one_of(row, "annotation", {name.title(): name for name in CLASSES}, where)
+            stem = data / "Raw" / row["video_id"] / row["clip_id"]
+            wav, mp4 = (stem.with_name(stem.name + ending) for ending in (".wav", ".mp4"))
+            clip = Clip(
+                clip_id=f"{row['video_id']}_{row['clip_id']}",
+                audio=find_audio(wav) or mp4,
+                cluster=row["video_id"],
+            )
+        if clip is not None:
+            yield where, part, sentiment, clip
 
 
 def _one_of(row: dict[str, str], name: str, values: dict[str, str], where: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside
+from ltu_jax.core.text_files import open_text
 from ltu_jax.evaluation.items import Clip, Corpus, Item
 from ltu_jax.evaluation.readers.files import field, need
 from ltu_jax.evaluation.readers.gather import Gathered, text
@@ -52,11 +53,11 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="Open-ASQA")
     path = _file(data)
-    rows = _open_ended(path)
+    found = Gathered()
+    rows = _open_ended(path, found)
     if split == "sample":
         smallest = heapq.nsmallest(SAMPLE, ((_draw(row), number, row) for number, row in rows))
         rows = iter(sorted((number, row) for _, number, row in smallest))
-    found = Gathered()
     clips: dict[tuple[str, str], str] = {}
     transcripts: Counter[str] = Counter()
     for number, (instruction, spoken_text, audio, dataset, task, output) in rows:
@@ -78,7 +79,8 @@ def read(data: Path, *, split: str) -> Corpus:
             references=(output,),
             groups={"dataset": dataset, "task": task},
         )
-        found.add(item, clip, where=f"{path}, record {number}")
+        with found.record():
+            found.add(item, clip, where=f"{path}, record {number}")
     return found.corpus(path, split=split)
 
 
@@ -86,7 +88,7 @@ def _file(data: Path) -> Path:
     need(data, what=_WHAT)
     if not data.is_dir():
         return data
-    files = [path for path in visible(data) if path.suffix == ".json"]
+    files = [path for path in visible(data) if path.suffix.lower() == ".json"]
     if len(files) != 1:
         names = some(path.name for path in files) or "none"
         raise UserError(f"{data} should hold one JSON file, but has {names}: name the file itself")
@@ -97,26 +99,24 @@ def _draw(row: _Row) -> bytes:
     return hashlib.blake2b("\0".join(row).encode(), digest_size=8).digest()
 
 
-def _open_ended(path: Path) -> Iterator[tuple[int, _Row]]:
+def _open_ended(path: Path, found: Gathered) -> Iterator[tuple[int, _Row]]:
     for number, record in _stream(path):
-        where = f"{path}, record {number}"
-        if not isinstance(record, dict):
-            raise UserError(f"{where} is {str(record)[:60]!r}: it should be an object")
-        row = tuple(
-            field(record, name, where) if name == "input" else text(record, name, where)
-            for name in _FIELDS
-        )
-        if row[_FIELDS.index("task")].startswith(_OPEN):
+        where, row = f"{path}, record {number}", None
+        with found.record():
+            if not isinstance(record, dict):
+                raise UserError(f"{where} is {str(record)[:60]!r}: it should be an object")
+            row = tuple(
+                field(record, name, where) if name == "input" else text(record, name, where)
+                for name in _FIELDS
+            )
+        if row is not None and row[_FIELDS.index("task")].startswith(_OPEN):
             yield number, row
 
 
 def _stream(path: Path) -> Iterator[tuple[int, Any]]:
     """(N, element) of a JSON list, N from 1, of which only a piece is in memory."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            yield from _elements(_Pieces(file), path)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}): copy it again") from None
+    with open_text(path, what=_WHAT) as file:
+        yield from _elements(_Pieces(file), path)
 
 
 class _Pieces:

@@ -36,13 +36,14 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="VGGSound")
     table = find(data, ("vggsound.csv", "data/vggsound.csv"), what=_WHAT)
-    rows = [
-        (where, *_checked(row, where))
-        for where, row in csv_rows(table, columns=_COLUMNS, what=_WHAT, header=_COLUMNS)
-    ]
+    found, rows = Gathered(), []
+    for where, row in csv_rows(
+        table, columns=_COLUMNS, what=_WHAT, header=_COLUMNS, problems=found
+    ):
+        with found.record():
+            rows.append((where, *_checked(row, where)))
     choices = tuple(sorted({label for _, _, _, label, _ in rows}))
     files = _files(data, split)
-    found = Gathered()
     for where, video, start, label, part in rows:
         if part != split:
             continue
@@ -55,7 +56,8 @@ def read(data: Path, *, split: str) -> Corpus:
         item = Item(
             item_id=name, clip_id=name, row="vggsound", references=(label,), choices=choices
         )
-        found.add(item, clip, where=where)
+        with found.record():
+            found.add(item, clip, where=where)
     return found.corpus(table, split=split)
 
 

@@ -1,28 +1,12 @@
 """What a comparison with the reference needs of host memory, and whether it is there."""
 
-import os
-from pathlib import Path
-
 import jax
 
+from ltu_jax.core.memory import available
 from ltu_jax.weights.store import Weights
 from ltu_jax.weights.tensors import DTYPES, WeightsError
 
 _FREE = 1 << 30  # libraries, activations and compiled code
-
-
-def available() -> int:
-    """Bytes of host memory that can still be taken: of the machine and of this process's group."""
-    found = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        if "MemAvailable" in lines:  # counts the page cache, which the system gives back
-            found = int(lines["MemAvailable"].split()[0]) * 1024
-    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
-        found = min(found, int(limit.read_text()) - int(used.read_text()))
-    return found
 
 
 def needed(weights: Weights, *, dtype: str) -> int:

@@ -1,0 +1,148 @@
+"""The two Whispers of a model at work: one hears clips, one writes what is said in them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltu_jax.core.axes import Array, Float
+from ltu_jax.core.errors import UserError, called, on_command_line
+from ltu_jax.core.values import whole
+from ltu_jax.generation import arguments, limits
+from ltu_jax.generation.generate import BATCH_BUCKETS
+from ltu_jax.generation.opening import Listener
+from ltu_jax.generation.questions import Heard, Mode
+from ltu_jax.generation.spread import Spread
+from ltu_jax.generation.transcribe import Transcriber, Transcript
+from ltu_jax.generation.transcription import TranscribeOptions
+from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.whisper import POOL
+from ltu_jax.preprocessing import audio as audio_lib
+
+
+def give(path: Path, name: str) -> str:
+    """How the caller of `ltu_jax.load`, or of a command, gives another folder of weights."""
+    if on_command_line():
+        return f"{called(name)} DIR"
+    return f"ltu_jax.load({str(path)!r}, {name}=DIR)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ears:
+    """What of a model at `path` hears (`listener`) and writes (`transcriber`, by `rule`)."""
+
+    path: Path
+    config: LTUASConfig
+    listener: Listener | None
+    transcriber: Transcriber | None
+    rule: TranscribeOptions
+    spread: Spread
+
+    def listen(self, audio: Any, *, spoken_text: Any, mode: Any) -> Heard:
+        """A clip made ready for questions; see `Model.listen`."""
+        mode, spoken_text = arguments.transcript_of(spoken_text, audio=audio, mode=mode)
+        if audio is None:
+            return Heard(
+                features=None, spoken_text=spoken_text, seconds=None, seconds_dropped=0.0, mode=mode
+            )
+        clip = arguments.clip("audio", audio)
+        if mode is not Mode.TEXT:
+            self.need_listener()
+        if mode is not Mode.AUDIO and spoken_text is None:
+            self.need_transcriber()
+        features, dropped = None, 0.0
+        if mode is not Mode.TEXT:
+            features, dropped = self.window(clip.samples)
+        if mode is Mode.AUDIO:
+            spoken_text = ""
+        elif spoken_text is None:
+            spoken_text = self.transcribe([clip], batch_size=1, options=None)[0].spoken_text
+        return Heard(
+            features=features,
+            spoken_text=spoken_text,
+            seconds=clip.seconds,
+            seconds_dropped=dropped,
+            mode=mode,
+        )
+
+    def window(self, samples: np.ndarray) -> tuple[Float[np.ndarray, "W A D"], float]:
+        """Features of one clip, and how many seconds of it lie behind the model's window."""
+        window = self._log_mel(samples)
+        return np.asarray(self._encode(window.log_mel[None])[0]), window.seconds_dropped
+
+    def features(self, clips: Any, *, batch_size: Any) -> Float[np.ndarray, "B W A D"]:
+        """Features of many clips; see `Model.audio_features_batch`."""
+        batch_size, clips = whole("batch_size", batch_size), arguments.clips(clips)
+        config = self.need_listener().fns.config
+        decoded = (arguments.clip(name, clip) for name, clip in clips)
+        windows = [self._log_mel(clip.samples).log_mel for clip in decoded]
+        if not windows:
+            raise UserError("audio_features_batch got no clips; give at least one")
+        rows = self.spread.on_one(min(batch_size, len(windows)), BATCH_BUCKETS)
+        limits.check_encoder(config, rows=rows)
+        parts = []
+        for first in range(0, len(windows), batch_size):
+            part = np.stack(windows[first : first + batch_size])
+            rows = self.spread.padded(len(part), BATCH_BUCKETS)
+            padded = np.concatenate([part, np.repeat(part[:1], rows - len(part), axis=0)])
+            parts.append(np.asarray(self._encode(padded))[: len(part)])
+        return np.concatenate(parts)
+
+    def transcribe(self, clips: Any, *, batch_size: Any, options: Any) -> list[Transcript]:
+        """What is said in many clips; see `Model.transcribe`."""
+        transcriber = self.need_transcriber()
+        batch_size, given = whole("batch_size", batch_size), arguments.clips(clips)
+        known = min(batch_size, len(clips)) if isinstance(clips, Sequence) else batch_size
+        rows = self.spread.on_one(max(known, 1), BATCH_BUCKETS)
+        limits.check_encoder(transcriber.fns.config, rows=rows)
+        samples = (arguments.clip(name, clip).samples for name, clip in given)
+        return transcriber.transcribe(
+            samples, batch_size=batch_size, options=self.rule if options is None else options
+        )
+
+    def need_listener(self) -> Listener:
+        """The Whisper that hears; `UserError` where there is none."""
+        if self.listener is not None:
+            return self.listener
+        layers, width = self.config.audio_layers, self.config.tltr.d_model
+        size = f"width {width}" if layers is None else f"{layers} layers and width {width}"
+        raise UserError(
+            f"{self.path} comes without Whisper weights, so it cannot hear audio; convert a "
+            f"Whisper of {size} with "
+            "`python -m ltu_jax.convert --from hf-whisper --weights ... --out DIR` and give it: "
+            f"{give(self.path, 'whisper')}"
+        )
+
+    def need_transcriber(self) -> Transcriber:
+        """The Whisper that writes; `UserError` where there is none."""
+        if self.transcriber is not None:
+            return self.transcriber
+        self.need_listener()
+        raise UserError(
+            f"the Whisper weights of {self.path} have no tokenizer.json, so the clip cannot be "
+            "transcribed; give the spoken text yourself, use mode 'audio', or give a Whisper "
+            f"that comes with its tokenizer: {give(self.path, 'transcriber')}"
+        )
+
+    def _log_mel(self, samples: np.ndarray) -> audio_lib.Windowed:
+        return audio_lib.model_log_mel(
+            samples,
+            n_mels=self.need_listener().fns.config.n_mels,
+            frames=self.config.audio_tokens * POOL * 2,
+        )
+
+    def _encode(self, log_mel: Float[np.ndarray, "B F M"]) -> Float[Array, "B W A D"]:
+        listener = self.need_listener()
+        even = len(log_mel) % self.spread.count == 0  # a single clip stays on one device
+        rows = self.spread.rows(jnp.asarray(log_mel)) if even else jnp.asarray(log_mel)
+        return _features(listener.params, rows, function=listener.fns.features)
+
+
+@partial(jax.jit, static_argnames="function")
+def _features(params, log_mel, *, function):
+    return function(params, log_mel)

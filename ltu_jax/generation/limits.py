@@ -1,0 +1,219 @@
+"""How long a prompt and an answer may be: positions of the base model, and memory at hand.
+
+Both are asked before anything is computed. What does not fit is one error that names the argument
+and the largest value that fits; without it a long question ends in a killed process.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltu_jax.core import memory
+from ltu_jax.core.errors import UserError, called
+from ltu_jax.core.files import read_json
+from ltu_jax.generation.generate import ANSWER_BUCKETS, PROMPT_BUCKETS, bucket
+from ltu_jax.models.llama import LlamaConfig
+from ltu_jax.models.whisper import WhisperConfig
+
+# Of a base that does not say: no LLaMA that this project reads was made for more.
+MOST_POSITIONS = 131_072
+USUAL = 400  # new tokens, of the published evaluation
+_KEY = "max_position_embeddings"
+_FREE = 64 << 20  # compiled code, and what else a process takes
+
+
+def positions(folder: str | Path) -> int | None:
+    """The number of positions that a base model was made for, by config.json of its folder.
+
+    Our weights keep the source's settings under "source_config"; a folder of Hugging Face has them
+    at the top. None where nobody says.
+    """
+    config = Path(folder) / "config.json"
+    header = read_json(config) if config.is_file() else {}
+    places: list[Any] = [header if isinstance(header, Mapping) else {}]
+    for name in ("source_config", "config", "source", "llama"):
+        places += [place[name] for place in places if isinstance(place.get(name), Mapping)]
+    for place in reversed(places):
+        value = place.get(_KEY)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The size of one batch: rows computed together, tokens of the longest prompt, new tokens.
+
+    `copies` is how many caches are there at once: one in a compiled loop, two where every step
+    gives a new one.
+    """
+
+    rows: int
+    prompt: int
+    audio: int
+    new: int
+    copies: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What bounds a model's answers.
+
+    Attributes:
+        llama: the language model's sizes.
+        positions: those it was made for; None if unknown.
+        itemsize: bytes of a number of keys, values and activations.
+        apart: bytes that long answers take once more, the layers' weights taken apart (`generate`).
+        apart_from: new tokens from which they do.
+    """
+
+    llama: LlamaConfig
+    positions: int | None
+    itemsize: int
+    apart: int
+    apart_from: int
+
+    def needed(self, asked: Asked) -> int:
+        """Bytes of device memory, about, beside the weights."""
+        llama, rows = self.llama, asked.rows
+        prompt = asked.audio + bucket(asked.prompt, PROMPT_BUCKETS)
+        size = bucket(asked.new, ANSWER_BUCKETS)
+        width = llama.num_hidden_layers * llama.num_key_value_heads * llama.head_dim
+        slots = asked.copies * (prompt + size) + prompt  # the prompt's come in one piece first
+        cache = 2 * rows * width * slots * self.itemsize
+        scores = 2 * 4 * rows * llama.num_attention_heads * prompt**2
+        inner = 2 * llama.intermediate_size + 6 * llama.hidden_size
+        activations = rows * prompt * inner * max(self.itemsize, 4)
+        logits = 8 * 4 * rows * llama.vocab_size
+        apart = self.apart if size >= self.apart_from else 0
+        return cache + scores + activations + logits + apart + _FREE
+
+    def usual(self, *, prompt: int, audio: int) -> int:
+        """New tokens where nobody says how many: `USUAL`, or what the positions leave for them."""
+        return max(min(USUAL, (self.positions or MOST_POSITIONS) - audio - prompt), 1)
+
+    def check(self, asked: Asked, *, longest: Callable[[], str]) -> None:
+        """Require room for a batch.
+
+        Args:
+            asked: its size.
+            longest: what makes its longest prompt, as its caller calls it.
+
+        Raises:
+            UserError: names the argument that is too large and the largest value that fits.
+        """
+        bound = self.positions or MOST_POSITIONS
+        whose = "the base model was made for" if self.positions else "are the most this reads"
+        left = bound - asked.audio - asked.prompt
+        if left < 1:
+            raise UserError(
+                f"{longest()}: the prompt has {asked.prompt:,} tokens behind {asked.audio} of "
+                f"audio, and {bound:,} positions {whose}; at most {bound - asked.audio - 1:,} "
+                "tokens fit: ask shorter"
+            )
+        if asked.new > left:
+            raise UserError(
+                f"{called('max_new_tokens', asked.new)}: {asked.prompt:,} tokens of prompt, "
+                f"{asked.audio} of audio and the answer must fit into the {bound:,} positions that "
+                f"{whose}; give at most {left:,}"
+            )
+        free = memory.at_hand()
+        if self.needed(asked) > free:
+            raise UserError(self._too_much(asked, free, longest))
+
+    def _too_much(self, asked: Asked, free: int, longest: Callable[[], str]) -> str:
+        """Which argument to lower, and to what."""
+
+        def most(name: str, value: int) -> int:
+            """The largest value of a size that fits, 0 if none does."""
+            low, high = 0, value
+            while low < high:
+                middle = (low + high + 1) // 2
+                changed = Asked(**{**vars(asked), name: middle})
+                low, high = (middle, high) if self.needed(changed) <= free else (low, middle - 1)
+            return low
+
+        need = (
+            f"{_gigabytes(self.needed(asked))} of memory, and {_gigabytes(free)} are free on this "
+            "machine"
+        )
+        new, rows, prompt = (most(n, getattr(asked, n)) for n in ("new", "rows", "prompt"))
+        if new:
+            more = f", or {called('batch_size')} at most {rows}" if rows and asked.rows > 1 else ""
+            return (
+                f"{called('max_new_tokens', asked.new)} needs about {need}; give at most {new:,}"
+                f"{more}"
+            )
+        if rows:
+            return f"{called('batch_size', asked.rows)} needs about {need}; give at most {rows}"
+        if prompt:
+            return (
+                f"{longest()}: a prompt of {asked.prompt:,} tokens needs about {need}; at most "
+                f"{prompt:,} tokens fit: ask shorter"
+            )
+        return f"an answer needs about {need}; free some, or use a machine with more"
+
+    def check_logits(self, *, rows: int, length: int, audio: int) -> None:
+        """Require room for the logits of every text position.
+
+        Raises:
+            UserError: too many positions, or more memory than there is.
+        """
+        bound = self.positions or MOST_POSITIONS
+        if audio + length > bound:
+            raise UserError(
+                f"input_ids have {length:,} positions behind {audio} of audio, and {bound:,} are "
+                f"the most of this model; give at most {bound - audio:,}"
+            )
+
+        def needed(count: int) -> int:
+            asked = Asked(rows=count, prompt=length, audio=audio, new=1)
+            return self.needed(asked) + 4 * count * length * self.llama.vocab_size
+
+        free = memory.at_hand()
+        if needed(rows) > free:
+            fit = next((n for n in range(rows - 1, 0, -1) if needed(n) <= free), 0)
+            advice = f"give at most {fit} rows" if fit else "give shorter rows"
+            raise UserError(
+                f"input_ids [{rows}, {length}] need about {_gigabytes(needed(rows))} of memory, "
+                f"and {_gigabytes(free)} are free on this machine; {advice}"
+            )
+
+
+def check_encoder(config: WhisperConfig, *, rows: int) -> None:
+    """Require room for Whisper over `rows` windows at once.
+
+    Raises:
+        UserError: names the batch size and the largest that fits.
+    """
+    time, state = config.n_audio_ctx, config.n_audio_state
+    row = 4 * (2 * config.n_audio_head * time**2 + 16 * time * state)
+    row += 4 * 25 * state * config.n_audio_layer + 4 * 2 * time * config.n_mels
+    free = memory.at_hand() - _FREE
+    if rows * row > free:
+        raise UserError(
+            f"{called('batch_size', rows)} needs about {_gigabytes(rows * row)} of memory, and "
+            f"{_gigabytes(free)} are free on this machine; give at most {max(free // row, 1)}"
+        )
+
+
+def of_model(
+    fns: Any, params: Mapping[str, Any], *, positions: int | None, apart_from: int, cpu: bool
+) -> Limits:
+    """The limits of a loaded model; on a CPU long answers take its layers' weights twice."""
+    layers = sum(leaf.nbytes for path, leaf in params.items() if path.startswith("llama.layers."))
+    dtype = next(iter(params.values())).dtype
+    return Limits(
+        llama=fns.config.llama,
+        positions=positions,
+        itemsize=np.dtype(dtype).itemsize,
+        apart=layers if cpu else 0,
+        apart_from=apart_from,
+    )
+
+
+def _gigabytes(count: float) -> str:
+    return f"{max(count, 0) / 1e9:,.1f} GB"
