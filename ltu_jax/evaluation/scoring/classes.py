@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.metrics import closed, words
+from ltu_jax.evaluation.metrics import scripts, words
 from ltu_jax.evaluation.metrics.bootstrap import ratio
 from ltu_jax.evaluation.metrics.ranking import average_precision, mean_average_precision
 from ltu_jax.evaluation.scoring import paper, strict
@@ -86,7 +86,7 @@ def multilabel_metrics(
         choices = _common_choices(answers)
         verdicts = []
         for one in answers:
-            found = closed.named_classes(one.output or "", choices)
+            found = strict.named_classes(one.output or "", choices)
             verdicts.append(
                 _ranked(
                     one,
@@ -151,7 +151,7 @@ def _nearest(
 
 def _named_label(answered: Answered) -> Verdict:
     label = checked_label(answered.item, answered.item.choices)
-    guess = closed.named_class(answered.output or "", answered.item.choices)
+    guess = strict.named_class(answered.output or "", answered.item.choices)
     return right_or_wrong(
         guess,
         right=guess == label,
@@ -185,11 +185,18 @@ def _ranked(one: Answered, scores: np.ndarray, *, parsed: str | None, status: St
     )
 
 
-def _quoted(answered: Answered) -> Verdict:
+def _quoting(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+    english = scripts.english([one.spoken_text for one in answers])
+    return [_quoted(one, english=english) for one in answers]
+
+
+def _quoted(answered: Answered, *, english: bool) -> Verdict:
     """The sound named outside the spoken text, and the words within tolerance of Whisper's."""
     label, output = checked_label(answered.item, answered.item.choices), answered.output or ""
-    guess = closed.named_class(words.around_words(output), answered.item.choices)
-    edits, count = words.word_error_counts(answered.spoken_text, words.spoken_words(output))
+    guess = strict.named_class(words.around_words(output), answered.item.choices)
+    edits, count = words.word_error_counts(
+        answered.spoken_text, words.spoken_words(output), english=english
+    )
     return right_or_wrong(
         guess,
         right=guess == label and edits <= QUOTE_TOLERANCE * count,
@@ -223,6 +230,6 @@ def _officially_quoted(answers: Sequence[Answered], tools: Tools) -> list[Verdic
 BOTH_RIGHT = Metric(
     name="both right",
     paper=Rule(describe=by_embedder("both right"), grade=_officially_quoted, statistic=ratio),
-    strict=Rule(describe=named("both right"), grade=one_by_one(_quoted), statistic=ratio),
+    strict=Rule(describe=named("both right"), grade=_quoting, statistic=ratio),
     higher=True,
 )

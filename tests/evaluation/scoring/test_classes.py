@@ -130,7 +130,7 @@ def test_map_equals_scikit_learn_in_both_rules(answer, figure, embedder):
 def test_the_score_of_one_multilabel_answer_is_that_of_its_own_ranking(answer):
     answers = [
         answer("dog and rain", "", choices=SOUNDS, references=("dog", "cat")),
-        answer("It's raining", "", choices=SOUNDS, references=("rain",)),
+        answer("It's snowing", "", choices=SOUNDS, references=("rain",)),
     ]
     first, second = MAP.strict.grade(answers, Tools())
     truth, scores = np.array([1, 1, 0, 0]), np.array([1.0, 0, 0, 1])
