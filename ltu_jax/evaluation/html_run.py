@@ -1,6 +1,7 @@
 """One run's part of report.html: figures, grounding, groups, classes, pictures, answers, config."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,18 @@ class Run:
 
     folder: Path
     metrics: Mapping[str, Any]
+
+    def questions(self, row: str) -> str:
+        """What a row asked and expected, as a hash; of a folder without items.jsonl, its own.
+
+        Figures of two runs may share a line where these agree.
+        """
+        path = self.folder / "items.jsonl"
+        if not path.is_file():
+            return str(path)
+        lines = [one for _, one in read_lines(path) if one.get("row") == row]
+        told = sorted(json.dumps(one, sort_keys=True) for one in lines)
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
     @property
     def title(self) -> str:

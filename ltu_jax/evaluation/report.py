@@ -124,16 +124,17 @@ def _full_names(row: Mapping[str, Any], metric: str) -> list[str]:
     return [f"{metric}: {', '.join(told)}"] if told else []
 
 
-def comparison_table(comparisons: Iterable[Mapping[str, Any]]) -> str:
+def comparison_table(comparisons: Iterable[Mapping[str, Any]], left_out: Sequence[str] = ()) -> str:
     """The lines of `evaluate compare A B` as text.
 
     Args:
         comparisons: {"row", "metric", "rule", "mode", "decoding", "a", "b", "difference", "low",
-            "high", "p", "mcnemar_p", "n"} each; `difference` is b - a, p that of the paired
-            bootstrap, and `n` the number of items that both have.
+            "high", "p", "mcnemar_p", "n", "better"} each; `difference` is b - a, p that of the
+            sign-flip test, and `n` the number of items that both have.
+        left_out: what could not be compared, a line each.
     """
     head = ["row", "metric", "rule", "mode", "answers", "A", "B", "B - A", "95 % interval", "p"]
-    lines = [[*head, "McNemar p", "n common"]]
+    lines = [[*head, "McNemar p", "n common", "better"]]
     for one in comparisons:
         metric = one["metric"]
         low, high = (shown.number(one[key], metric, sign=True) for key in ("low", "high"))
@@ -145,11 +146,25 @@ def comparison_table(comparisons: Iterable[Mapping[str, Any]]) -> str:
                 f"[{low}, {high}]",
                 *(shown.chance(one[key]) for key in ("p", "mcnemar_p")),
                 str(one["n"]),
+                _told_better(one),
             ]
         )
+    beneath = [f"left out: {one}" for one in left_out]
     if len(lines) == 1:
-        return "A and B have no items in common: nothing to compare."
-    return f"{_aligned(lines, left=5)}\nx 100, MAE in years; n common: items that both have."
+        return "\n".join(["A and B have no items in common: nothing to compare.", *beneath])
+    legend = (
+        "x 100, MAE in years; n common: items that both have. p: the systems exchanged within "
+        "clusters (clips,\nspeakers or recordings), exactly up to 12 of them; better: the run that "
+        "is, where p < 0.05; too few: fewer than 6\nclusters, of which no test can find that. "
+        "McNemar's p where no two items share a cluster. Each p is that of its line alone."
+    )
+    return "\n".join([_aligned(lines, left=5), legend, *beneath])
+
+
+def _told_better(one: Mapping[str, Any]) -> str:
+    """What a line of a comparison says of the two runs."""
+    better = one.get("better", "")
+    return f"{better} ({one['clusters']} clusters)" if better == "too few" else better
 
 
 def _aligned(lines: Sequence[Sequence[str]], *, left: int) -> str:
