@@ -313,8 +313,8 @@ def _compare(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m ltu_jax.evaluate compare",
         description="Differences B - A on the items of both runs: bootstrap intervals and "
-        "sign-flip tests over clusters, and McNemar's exact test of right and wrong where no two items "
-        "share a cluster. What could not be compared is said beneath.",
+        "sign-flip tests over clusters, and McNemar's exact test of right and wrong where no two "
+        "items share a cluster. What could not be compared is said beneath.",
     )
     parser.add_argument("a", type=Path, metavar="A", help="results folder")
     parser.add_argument("b", type=Path, metavar="B", help="results folder of the same benchmark")

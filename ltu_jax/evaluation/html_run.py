@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.evaluation import excerpts, plots, shown
+from ltu_jax.evaluation.lines import read_lines
 from ltu_jax.evaluation.markup import figure, grid, head, numbers, picture, text, words
 
 _LONGEST = 400  # characters of an answer that are shown
@@ -24,13 +25,15 @@ class Run:
     metrics: Mapping[str, Any]
 
     def questions(self, row: str) -> str:
-        """What a row asked and expected, as a hash; of a folder without items.jsonl, its own.
+        """What a row asked and expected, as a hash.
 
-        Figures of two runs may share a line where these agree.
+        Figures of two runs may share a line where these agree. A folder without items.jsonl has the
+        hash of all its data, which config.json keeps, and the number of items.
         """
         path = self.folder / "items.jsonl"
         if not path.is_file():
-            return str(path)
+            known = self.metrics["config"].get("identity", {}).get("manifest")
+            return f"{known} {shown.rows(self.metrics).get(row, {}).get('n')}"
         lines = [one for _, one in read_lines(path) if one.get("row") == row]
         told = sorted(json.dumps(one, sort_keys=True) for one in lines)
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
