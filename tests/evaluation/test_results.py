@@ -265,6 +265,13 @@ def test_runs_are_compared_on_the_items_of_both(evaluate):
     assert {one["difference"] for one in same} == {0.0}
 
 
+def test_all_right_has_the_exact_interval_of_its_clusters(evaluate):
+    metrics, _ = evaluate(modes=(Mode.JOINT,))
+    found = value(metrics, "sound")
+    assert (found["value"], found["n"]) == (1.0, 12)
+    assert (found["low"], found["high"]) == (pytest.approx(0.025 ** (1 / 12)), 1.0)
+
+
 def test_what_is_not_compared_is_said(evaluate):
     _, a = evaluate("a", modes=(Mode.JOINT, Mode.AUDIO))
     _, b = evaluate("b", modes=(Mode.JOINT, Mode.TEXT))
