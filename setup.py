@@ -34,6 +34,8 @@ setup(
         "ml_collections",
         "tensorboard",
         "jaxtyping",
+        "simplemma",
+        "snowballstemmer",
         "whisper-normalizer",
         "matplotlib",
         "tqdm",

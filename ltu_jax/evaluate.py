@@ -377,8 +377,9 @@ def _rescore(argv: Sequence[str]) -> int:
 def _compare(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m ltu_jax.evaluate compare",
-        description="Differences B - A on the items of both runs: paired bootstrap over clusters, "
-        "and McNemar's exact test where answers are right or wrong.",
+        description="Differences B - A on the items of both runs: bootstrap intervals and "
+        "sign-flip tests over clusters, and McNemar's exact test of right and wrong where no two "
+        "items share a cluster. What could not be compared is said beneath.",
     )
     parser.add_argument("a", type=Path, metavar="A", help="results folder")
     parser.add_argument("b", type=Path, metavar="B", help="results folder of the same benchmark")
@@ -387,10 +388,12 @@ def _compare(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.out is not None:
         outputs.claim(args.out, comparison.MAKER, inputs=[args.a, args.b])
-    found = comparison.compare(folder.read_run(args.a), folder.read_run(args.b), _tools(args))
-    print(report.comparison_table(found))
+    left_out: list[str] = []
+    runs = (folder.read_run(args.a), folder.read_run(args.b))
+    found = comparison.compare(*runs, _tools(args), left_out=left_out)
+    print(report.comparison_table(found, left_out))
     if args.out is not None:
-        comparison.write(found, args.out)
+        comparison.write(found, args.out, left_out=left_out)
     return 0
 
 

@@ -69,7 +69,7 @@ def chance(
     if task is Task.SPOKEN_TEXT:
         if metric != "WER":
             truth = [spoken_texts.get(item.clip_id, "") for item in items]
-        if not any(words.words(text) for text in truth):
+        if not any(words.words(text) or words.words(text, english=False) for text in truth):
             return None
         return words.chance_word_error_rate(truth)
     return None

@@ -96,11 +96,11 @@ def _row(task: Task, question: str | None = None, **settings: Any) -> Row:
     return Row(task=task, question=question, **{"metrics": METRICS.get(task, ())} | settings)
 
 
-def _classes(question: str, *, label_text: str, part: Part) -> Row:
+def _classes(question: str, *, label_text: str, part: Part, comma: str = ", ") -> Row:
     """A classification whose official script embeds `part` of the answer and `label_text`."""
     return Row(
         task=Task.CLASSIFICATION,
-        metrics=classification_metrics(label_text=label_text, part=part),
+        metrics=classification_metrics(label_text=label_text, part=part, comma=comma),
         question=question,
         label_answer="Audio caption: {}" if part is Part.AFTER_LEAD_IN else "{}",
     )
@@ -174,7 +174,11 @@ BENCHMARKS: dict[str, Benchmark] = {
     "vggsound": Benchmark(
         read=vggsound.read,
         splits=vggsound.SPLITS,
-        rows={"vggsound": _classes(_CAPTION, label_text="sound of {}", part=Part.AFTER_LEAD_IN)},
+        rows={
+            "vggsound": _classes(
+                _CAPTION, label_text="sound of {}", part=Part.AFTER_LEAD_IN, comma=",  "
+            )
+        },
         source="VGGSound (Chen et al. 2020), robots.ox.ac.uk/~vgg/data/vggsound, CC BY 4.0",
     ),
     "fsd50k": Benchmark(

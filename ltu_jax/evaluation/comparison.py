@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.outputs import Maker, json_with
@@ -15,14 +17,24 @@ from ltu_jax.evaluation.grading import Graded, by_draw, grade_row, number
 from ltu_jax.evaluation.items import Item, Mode
 from ltu_jax.evaluation.samples import SAMPLING
 from ltu_jax.evaluation.scoring.verdicts import Tools
-from ltu_jax.evaluation.significance import mcnemar
+from ltu_jax.evaluation.significance import ENOUGH, Difference, mcnemar
+
+LEVEL = 0.05  # of p, below which a line says which run is better
 
 
-def compare(a: Run, b: Run, tools: Tools) -> list[dict[str, Any]]:
+def compare(
+    a: Run, b: Run, tools: Tools, *, left_out: list[str] | None = None
+) -> list[dict[str, Any]]:
     """Differences B - A for every row, metric, rule, mode and decoding of both runs.
 
     Items that only one run has, or that ask or expect something else there, are left out; an item
     without an answer stays in and counts as the rule says.
+
+    Args:
+        a, b: the runs.
+        tools: what rules may need.
+        left_out: gets a line for everything that only one run has and for each figure that cannot
+            be compared, with the reason.
 
     Raises:
         UserError: the runs are of different benchmarks, or share no item or no figure.
@@ -36,6 +48,8 @@ def compare(a: Run, b: Run, tools: Tools) -> list[dict[str, Any]]:
     common = [item for item in a.items if theirs.get(item.item_id) == item]
     if not common:
         raise UserError(f"{a.folder} and {b.folder} have no item in common")
+    said = [] if left_out is None else left_out
+    said += _unlike(a, b, common)
     found = []
     for name, row in a.rows.items():
         items = [item for item in common if item.row == name]
@@ -54,6 +68,12 @@ def compare(a: Run, b: Run, tools: Tools) -> list[dict[str, Any]]:
                 where = {"row": name, "mode": str(mode), "decoding": decoding}
                 if (entry := _difference(mine, other, clusters)) is not None:
                     found.append(where | entry)
+                else:
+                    reasons = [one.not_computed for one in (mine, other)]
+                    said.append(
+                        f"{name}, {mine.metric.name} ({mine.rule}), {mode}, {decoding}: "
+                        f"{next(filter(None, reasons), 'not computed: no answer could be read')}"
+                    )
     if not found:
         raise UserError(
             f"{a.folder} and {b.folder} have no figure in common: "
@@ -71,9 +91,33 @@ MAKER = Maker(
 )
 
 
-def write(found: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """The differences as JSON."""
-    write_json(path, {"differences": [dict(one) for one in found]}, MAKER)
+def _unlike(a: Run, b: Run, common: Sequence[Item]) -> list[str]:
+    """What only one of two runs has: rows, items, modes, decodings."""
+    said = []
+    shared = {item.item_id for item in common}
+    for name in dict.fromkeys([*a.rows, *b.rows]):
+        own = [{item.item_id for item in run.items if item.row == name} for run in (a, b)]
+        alone = [len(ids - shared) for ids in own]
+        if any(alone):
+            said.append(
+                f"{name}: {len(own[0] & shared)} items are the same; left out: {alone[0]} of A, "
+                f"{alone[1]} of B, which the other does not have or asks otherwise"
+            )
+    kinds = {
+        "mode": ([str(mode) for mode in a.modes], [str(mode) for mode in b.modes]),
+        "decoding": (a.config["decodings"], b.config["decodings"]),
+    }
+    for kind, (mine, other) in kinds.items():
+        for side, names, others in (("A", mine, other), ("B", other, mine)):
+            said += [f"{kind} {name}: only {side} has it" for name in names if name not in others]
+    return said
+
+
+def write(found: Sequence[Mapping[str, Any]], path: Path, *, left_out: Sequence[str] = ()) -> None:
+    """The differences and what was left out as JSON."""
+    write_json(
+        path, {"differences": [dict(one) for one in found], "left_out": list(left_out)}, MAKER
+    )
 
 
 def _graded(
@@ -99,12 +143,26 @@ def _difference(a: Graded, b: Graded, clusters: Sequence[str]) -> dict[str, Any]
         "high": number(found.high),
         "p": number(found.p),
         "n": len(clusters),
+        "clusters": found.clusters,
+        "better": _better(found, higher=a.metric.higher),
         "mcnemar_p": None,
     }
+    if found.clusters < ENOUGH:
+        entry |= {"low": None, "high": None}
     right = [_right(one) for one in (a, b)]
-    if None not in right:
+    # It takes every item for independent: false of several questions about one recording.
+    if None not in right and found.clusters == len(clusters):
         entry["mcnemar_p"] = mcnemar(*right)
     return entry
+
+
+def _better(found: Difference, *, higher: bool) -> str:
+    """ "A" or "B" where p is below 0.05, else why neither is said to be better."""
+    if found.clusters < ENOUGH:
+        return "too few"
+    if not np.isfinite(found.p) or found.p >= LEVEL or found.value == 0:
+        return "not shown"
+    return "B" if (found.value > 0) == higher else "A"
 
 
 def _right(graded: Graded) -> list[bool] | None:

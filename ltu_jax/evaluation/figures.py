@@ -8,7 +8,14 @@ import numpy as np
 
 from ltu_jax.evaluation.grading import PAPER, STRICT, Graded, number
 from ltu_jax.evaluation.items import Item, Mode, Task
-from ltu_jax.evaluation.metrics.bootstrap import Draws, bootstrap_draws, bootstrap_samples
+from ltu_jax.evaluation.metrics.bootstrap import (
+    Draws,
+    binomial,
+    bootstrap_draws,
+    bootstrap_samples,
+    ratio,
+)
+from ltu_jax.evaluation.metrics.closed import macro_f1
 from ltu_jax.evaluation.scoring.metrics import differs
 from ltu_jax.evaluation.scoring.verdicts import Metric, Status
 from ltu_jax.evaluation.significance import Difference, paired_bootstrap, paired_samples
@@ -89,9 +96,23 @@ def figure(
     else:
         found = bootstrap_draws(counts_of(graded), clusters=clusters, statistic=rule.statistic)
     entry |= {key: number(value) for key, value in vars(found).items()}
+    if found.low == found.high and _of_shares(graded):
+        # All clusters alike: resampling finds no other figure, though other clusters might. Each
+        # counts as one trial, so that many items of one recording are not many trials.
+        entry["low"], entry["high"] = binomial(found.value, len(set(clusters)))
     if entry["value"] is None:
         entry["not_computed"] = "not computed: undefined for these answers"
     return entry
+
+
+def _of_shares(graded: Graded) -> bool:
+    """Whether a figure is a share of right answers, or macro-F1, which is that at both ends."""
+    if graded.scored_by.statistic is macro_f1:
+        return all(len({v.score for v in draw}) == 1 for draw in graded.verdicts)
+    given = [v.counts for draw in graded.verdicts for v in draw if v.counts]
+    return graded.scored_by.statistic is ratio and all(
+        right in (0, 1) and one == 1 for right, one in given
+    )
 
 
 def _of_samples(graded: Graded, clusters: Sequence[str]) -> Draws:

@@ -91,7 +91,7 @@ def grade_row(
                 reason = f"not computed: {error}"
             result.append(
                 Graded(
-                    name=rule.describe(tools),
+                    name=_name(rule, draws, tools),
                     metric=metric,
                     rule=name,
                     verdicts=verdicts,
@@ -99,6 +99,11 @@ def grade_row(
                 )
             )
     return result
+
+
+def _name(rule: Rule, draws: Sequence[Sequence[Answered]], tools: Tools) -> str:
+    told = rule.told(draws[0]) if rule.told is not None and draws else ""
+    return f"{rule.describe(tools)} ({told})" if told else rule.describe(tools)
 
 
 def by_draw(

@@ -163,6 +163,28 @@ def _poster_lines(system: str, runs: Sequence[Run]) -> list[str]:
     return lines
 
 
+def _alike(runs: Sequence[Run], row: str) -> list[list[Run]]:
+    """The runs that have a row, by what it asked and expected there."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if row in shown.rows(run.metrics):
+            groups.setdefault(run.questions(row), []).append(run)
+    return list(groups.values())
+
+
+def _told_apart(row: str, groups: Sequence[Sequence[Run]]) -> str:
+    """Why a row has several lines."""
+    told = "; ".join(
+        f"{', '.join(str(run.folder) for run in members)}: "
+        f"{shown.rows(members[0].metrics)[row]['n']} items"
+        for members in groups
+    )
+    return (
+        f'<p class="missing">{text(row)}: these runs asked other items or expect other answers, so '
+        f"they share no line ({text(told)}). `evaluate compare` takes the items of both.</p>"
+    )
+
+
 def _side_by_side(runs: Sequence[Run]) -> str:
     """A table for each benchmark that several runs have, in each run's first mode."""
     parts = []
@@ -181,16 +203,21 @@ def _side_by_side(runs: Sequence[Run]) -> str:
             for name, row in shown.rows(run.metrics).items()
             for metric in shown.names(row)
         )
-        lines = []
+        lines, apart = [], {}
         for name, metric in entries:
-            cells = "".join(
-                pair(
-                    shown.rows(run.metrics).get(name),
-                    metric=metric,
-                    mode=run.metrics["modes"][0],
+            groups = _alike(own, name)
+            if len(groups) > 1:
+                apart[name] = groups
+            for members in groups:
+                cells = "".join(
+                    pair(
+                        shown.rows(run.metrics).get(name) if run in members else None,
+                        metric=metric,
+                        mode=run.metrics["modes"][0],
+                    )
+                    for run in own
                 )
-                for run in own
-            )
-            lines.append(f"<tr>{words(name, metric)}{cells}</tr>")
+                lines.append(f"<tr>{words(name, metric)}{cells}</tr>")
         parts += [f"<h3>{text(title)}</h3>", grid(two_line_head(["row", "metric"], titles), lines)]
+        parts += [_told_apart(name, groups) for name, groups in apart.items()]
     return f"<h2>Runs side by side</h2>{''.join(parts)}" if parts else ""

@@ -1,12 +1,14 @@
 """One run's part of report.html: figures, grounding, groups, classes, pictures, answers, config."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ltu_jax.evaluation import excerpts, plots, shown
+from ltu_jax.evaluation.lines import read_lines
 from ltu_jax.evaluation.markup import figure, grid, head, numbers, picture, text, words
 
 _LONGEST = 400  # characters of an answer that are shown
@@ -21,6 +23,20 @@ class Run:
 
     folder: Path
     metrics: Mapping[str, Any]
+
+    def questions(self, row: str) -> str:
+        """What a row asked and expected, as a hash.
+
+        Figures of two runs may share a line where these agree. A folder without items.jsonl has the
+        hash of all its data, which config.json keeps, and the number of items.
+        """
+        path = self.folder / "items.jsonl"
+        if not path.is_file():
+            known = self.metrics["config"].get("identity", {}).get("manifest")
+            return f"{known} {shown.rows(self.metrics).get(row, {}).get('n')}"
+        lines = [one for _, one in read_lines(path) if one.get("row") == row]
+        told = sorted(json.dumps(one, sort_keys=True) for one in lines)
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
     @property
     def title(self) -> str:

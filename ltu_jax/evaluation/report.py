@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.evaluation import shown
@@ -138,16 +140,17 @@ def _full_names(row: Mapping[str, Any], metric: str) -> list[str]:
     return [f"{metric}: {', '.join(told)}"] if told else []
 
 
-def comparison_table(comparisons: Iterable[Mapping[str, Any]]) -> str:
+def comparison_table(comparisons: Iterable[Mapping[str, Any]], left_out: Sequence[str] = ()) -> str:
     """The lines of `evaluate compare A B` as text.
 
     Args:
         comparisons: {"row", "metric", "rule", "mode", "decoding", "a", "b", "difference", "low",
-            "high", "p", "mcnemar_p", "n"} each; `difference` is b - a, p that of the paired
-            bootstrap, and `n` the number of items that both have.
+            "high", "p", "mcnemar_p", "n", "better"} each; `difference` is b - a, p that of the
+            sign-flip test, and `n` the number of items that both have.
+        left_out: what could not be compared, a line each.
     """
     head = ["row", "metric", "rule", "mode", "answers", "A", "B", "B - A", "95 % interval", "p"]
-    lines = [[*head, "McNemar p", "n common"]]
+    lines = [[*head, "McNemar p", "n common", "better"]]
     for one in comparisons:
         metric = one["metric"]
         low, high = (shown.number(one[key], metric, sign=True) for key in ("low", "high"))
@@ -159,11 +162,25 @@ def comparison_table(comparisons: Iterable[Mapping[str, Any]]) -> str:
                 f"[{low}, {high}]",
                 *(shown.chance(one[key]) for key in ("p", "mcnemar_p")),
                 str(one["n"]),
+                _told_better(one),
             ]
         )
+    beneath = [f"left out: {one}" for one in left_out]
     if len(lines) == 1:
-        return "A and B have no items in common: nothing to compare."
-    return f"{_aligned(lines, left=5)}\nx 100, MAE in years; n common: items that both have."
+        return "\n".join(["A and B have no items in common: nothing to compare.", *beneath])
+    legend = (
+        "x 100, MAE in years; n common: items that both have. p: the systems exchanged within "
+        "clusters (clips,\nspeakers or recordings), exactly up to 12 of them; better: the run that "
+        "is, where p < 0.05; too few: fewer than 6\nclusters, of which no test can find that. "
+        "McNemar's p where no two items share a cluster. Each p is that of its line alone."
+    )
+    return "\n".join([_aligned(lines, left=5), legend, *beneath])
+
+
+def _told_better(one: Mapping[str, Any]) -> str:
+    """What a line of a comparison says of the two runs."""
+    better = one.get("better", "")
+    return f"{better} ({one['clusters']} clusters)" if better == "too few" else better
 
 
 def _aligned(lines: Sequence[Sequence[str]], *, left: int) -> str:
@@ -178,11 +195,15 @@ def _aligned(lines: Sequence[Sequence[str]], *, left: int) -> str:
     )
 
 
+_WIDEST = 10  # groups of bars in one line of a picture; what has more goes on beneath
+
+
 def plot(metrics: Mapping[str, Any], path: Path) -> None:
     """Grouped bars of the strict figures with 95 % intervals, as a PNG at `path`.
 
     A diamond marks the paper figure of the same row and mode, lines the baselines. What has another
-    direction or another unit stands in a panel of its own.
+    direction, another unit or another range stands in a panel of its own, and a panel of many rows
+    goes on beneath itself.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -192,16 +213,25 @@ def plot(metrics: Mapping[str, Any], path: Path) -> None:
         raise UserError(
             f"{metrics['benchmark']}: no figure was computed, so there is nothing to draw in {path}"
         )
-    bars = sum(len(own) for own in panels.values())
-    width = max(2.6 + 1.5 * bars, 6)
-    figure = Figure(figsize=(width, 4.8), layout="constrained")
+    lines = _arranged(panels)
+    width = max(2.6 + 1.5 * max(sum(len(own) for _, own in line) for line in lines), 6)
+    figure = Figure(figsize=(width, 0.9 + 3.9 * len(lines)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(
-        1, len(panels), squeeze=False, width_ratios=[len(own) for own in panels.values()]
-    )[0]
-    for axis, (title, own) in zip(axes, panels.items(), strict=True):
-        _panel(axis, metrics, own)
-        axis.set_title(title, fontsize=9)
+    axes = []
+    for part, line in zip(
+        np.atleast_1d(figure.subfigures(len(lines), 1)).ravel(), lines, strict=True
+    ):
+        # A short line's panels get no wider bars than those of a full one.
+        bars = [len(own) for _, own in line]
+        free = max(sum(len(own) for _, own in each) for each in lines) - sum(bars)
+        grid = part.add_gridspec(
+            1, len(line) + (free > 0), width_ratios=[*bars, *[free] * (free > 0)]
+        )
+        for place, (title, own) in enumerate(line):
+            axis = part.add_subplot(grid[0, place])
+            _panel(axis, metrics, own)
+            axis.set_title(shown.wrapped(title, inches=max(1.5 * len(own), 2.6)), fontsize=9)
+            axes.append(axis)
     drawn: dict[str, Any] = {}
     for axis in axes:
         handles, labels = axis.get_legend_handles_labels()
@@ -222,6 +252,23 @@ def plot(metrics: Mapping[str, Any], path: Path) -> None:
     figure.suptitle(shown.wrapped(title, inches=width), fontsize=10, parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def _arranged(
+    panels: Mapping[str, Sequence[tuple[str, str]]],
+) -> list[list[tuple[str, Sequence[tuple[str, str]]]]]:
+    """Panels in lines of at most `_WIDEST` groups of bars, those of more cut into several."""
+    lines: list[list[tuple[str, Sequence[tuple[str, str]]]]] = []
+    left = 0
+    for title, own in panels.items():
+        for start in range(0, len(own), _WIDEST):
+            part = own[start : start + _WIDEST]
+            if len(part) > left:
+                lines.append([])
+                left = _WIDEST
+            lines[-1].append((title, part))
+            left -= len(part)
+    return lines
 
 
 def _panel(axis, metrics: Mapping[str, Any], own: Sequence[tuple[str, str]]) -> None:

@@ -13,6 +13,7 @@ RULES = ("paper", "strict")
 _DECODINGS = {"paper": ("sampling", "greedy", None), "strict": ("greedy", "sampling", None)}
 # Okabe-Ito: told apart with any colour vision and in grey print.
 COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#009E73", "#999999", "#CC79A7", "#D55E00")
+_WIDE = ("CIDEr-D", "SPIDEr")
 _NOT_COUNTED = dict.fromkeys(
     ("low", "high", "missing", "unparsed", "refused", "draws", "spread", "differ")
 )
@@ -165,9 +166,13 @@ def panels(metrics: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
 
 
 def panel(row: Mapping[str, Any], metric: str) -> str:
-    """Title of the axis that a metric belongs on: its direction and unit."""
+    """Title of the axis that a metric belongs on: its direction, unit and range.
+
+    CIDEr-D ends at 10 and SPIDEr, its mean with SPICE, at 5.5, where the others end at 1.
+    """
     better = "higher" if higher(row, metric) else "lower"
-    return f"{better} is better, {'x 100' if unit(metric) == '%' else unit(metric)}"
+    wide = f", {' and '.join(_WIDE)}" if metric in _WIDE else ""
+    return f"{better} is better, {'x 100' if unit(metric) == '%' else unit(metric)}{wide}"
 
 
 def differences(

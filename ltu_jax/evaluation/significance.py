@@ -1,7 +1,7 @@
-"""Is one system better than another on the same items: paired bootstrap and McNemar's test."""
+"""Is one system better than another on the same items: sign flips, intervals, McNemar's test."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -18,13 +18,22 @@ from ltu_jax.evaluation.metrics.bootstrap import (
 class Difference:
     """First figure minus second, its 95 % interval, and the two-sided p of no difference.
 
-    All four are NaN where one of the two figures is undefined (a paper rule that drops every item).
+    All four are NaN where one of the two figures is undefined (a paper rule that drops every item);
+    p alone where the two cannot be exchanged (unlike numbers of draws). `clusters` is how many were
+    resampled: of fewer than `ENOUGH` no test finds p below 0.05, and an interval says little.
     """
 
     value: float
     low: float
     high: float
     p: float
+    clusters: int
+
+
+# 2 / 2**5 is above 0.05.
+ENOUGH = 6
+_ALL_FLIPS = 12  # clusters up to which all ways to exchange the systems are tried
+_SAME = 1e-9  # relative: below it, differences are rounding
 
 
 def paired_bootstrap(
@@ -38,10 +47,10 @@ def paired_bootstrap(
     """The difference of two figures of the same items, resampling whole clusters for both alike.
 
     What makes an item hard is hard for both systems and cancels, so the interval is that of the
-    difference, not of two figures apart. p is twice the smaller share of resampled differences at
-    or beyond zero, each side counted with one more (Davison and Hinkley 1997, section 4.2.1):
-    below 0.05 where the interval leaves out zero, never 0. Resamples for which a figure is
-    undefined are left out.
+    difference, not of two figures apart. p is that of a sign-flip test: the share of all ways to
+    exchange the two systems within clusters that part the figures at least as far. Up to 12
+    clusters it is exact; beyond, `resamples` random ways are tried, and the one at hand counts
+    with them, so it is never 0. Resamples for which a figure is undefined are left out.
 
     Args:
         counts_a, counts_b: [n, S], what each item adds to the sums; or [D, n, S], the same for
@@ -73,7 +82,52 @@ def paired_bootstrap(
                 for part in weights(len(names), resamples=resamples, seed=seed)
             ]
         )
-    return _difference(float(value), differences)
+    p = np.nan
+    if len(sums[0]) == len(sums[1]):
+        p = _sign_flips(sums, statistic, resamples=resamples, seed=seed)
+    return _difference(float(value), differences, p=p, clusters=len(names))
+
+
+def _sign_flips(
+    sums: Sequence[np.ndarray], statistic: Statistic, *, resamples: int, seed: int
+) -> float:
+    """Two-sided p of an exchange of two systems' sums [D, K, S] within clusters."""
+    draws, clusters, width = sums[0].shape
+    change = (sums[1] - sums[0]).swapaxes(0, 1).reshape(clusters, -1)
+    totals = [own.sum(axis=1) for own in sums]
+    observed = _apart(totals, statistic)
+    if not np.isfinite(observed):
+        return np.nan
+    found = []
+    for flips in _flips(clusters, resamples=resamples, seed=seed):
+        moved = (flips @ change).reshape(len(flips), draws, width)
+        found.append(_apart((totals[0] + moved, totals[1] - moved), statistic))
+    return _share(np.concatenate(found), observed, exact=clusters <= _ALL_FLIPS)
+
+
+def _apart(totals: Sequence[np.ndarray], statistic: Statistic) -> np.ndarray:
+    """How far the mean figures of two systems lie apart, from sums [..., D, S]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.abs(np.subtract(*(statistic(own).mean(axis=-1) for own in totals)))
+
+
+def _flips(clusters: int, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Which clusters are exchanged, 1 or 0 [part, clusters]: all ways, or random ones."""
+    if clusters <= _ALL_FLIPS:
+        yield (np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1).astype(np.float64)
+        return
+    generator = np.random.default_rng(seed)
+    step = max(1, (1 << 22) // clusters)
+    for start in range(0, resamples, step):
+        size = (min(step, resamples - start), clusters)
+        yield generator.integers(0, 2, size=size).astype(np.float64)
+
+
+def _share(found: np.ndarray, observed: float, *, exact: bool) -> float:
+    """The share of differences that are no smaller than the one at hand, which is one of them."""
+    found = found[np.isfinite(found)]
+    far = np.count_nonzero(found >= observed * (1 - _SAME) - np.finfo(float).eps * 8)
+    return far / len(found) if exact else (far + 1) / (len(found) + 1)
 
 
 def paired_samples(
@@ -88,7 +142,8 @@ def paired_samples(
 ) -> Difference:
     """As `paired_bootstrap`, for a figure of all samples at once (see `bootstrap_samples`).
 
-    What ties lift in every resample is taken off there, and so it is here.
+    What ties lift in every resample is taken off there, and so it is here. Above 100 clusters p is
+    read from the resamples: to rank all samples anew for each exchange would take hours.
 
     Args:
         counts_a, counts_b: [D, n, S], what the statistic knows of each item in each draw.
@@ -122,7 +177,60 @@ def paired_samples(
         )
     found = np.concatenate(differences)
     lift = np.mean(found[np.isfinite(found)]) - value if np.isfinite(found).any() else np.nan
-    return _difference(float(value), found - lift)
+    p = np.nan
+    if names > _MANY:
+        p = _share_beyond_zero(found - lift)
+    elif len(sides[0][0]) == len(sides[1][0]):
+        p = _exchanged_samples(sides, place, names, statistic, seed=seed)
+    return _difference(float(value), found - lift, p=p, clusters=names)
+
+
+_MANY = 100  # clusters above which the resamples at hand tell p as well
+_RANKINGS = 400  # ways to exchange systems whose figure costs a pass over all samples
+
+
+def _share_beyond_zero(resampled: np.ndarray) -> float:
+    """Twice the smaller share of resampled differences at or beyond zero.
+
+    Each side counts one more (Davison and Hinkley 1997, section 4.2.1): never 0.
+    """
+    resampled = resampled[np.isfinite(resampled)]
+    tail = min(np.count_nonzero(resampled <= 0), np.count_nonzero(resampled >= 0))
+    return min(1.0, 2 * (tail + 1) / (len(resampled) + 1))
+
+
+def _exchanged_samples(
+    sides: Sequence[Sequence[np.ndarray]],
+    place: np.ndarray,
+    clusters: int,
+    statistic: SampleStatistic,
+    *,
+    seed: int,
+) -> float:
+    """As `_sign_flips`, for a figure of all samples: each way ranks them anew."""
+
+    def apart(flip: np.ndarray) -> float:
+        swap = flip[place] > 0
+        values = []
+        for first, second in ((0, 1), (1, 0)):
+            counts, present = (
+                np.where(swap[None, :, None] if part.ndim == 3 else swap[None], other, part)
+                for part, other in zip(sides[first], sides[second], strict=True)
+            )
+            values.append(
+                np.mean([float(statistic(d, w)) for d, w in zip(counts, present, strict=True)])
+            )
+        return abs(values[0] - values[1])
+
+    observed = apart(np.zeros(clusters))
+    if not np.isfinite(observed):
+        return np.nan
+    exact = 2**clusters <= _RANKINGS
+    most = 2**clusters if exact else _RANKINGS - 1
+    found = []
+    for flips in _flips(clusters, resamples=most, seed=seed):
+        found += [apart(flip) for flip in flips[:: 1 if exact else max(1, len(flips) // most)]]
+    return _share(np.array(found), observed, exact=exact)
 
 
 def mcnemar(right_a: Sequence[bool], right_b: Sequence[bool]) -> float:
@@ -148,14 +256,12 @@ def mcnemar(right_a: Sequence[bool], right_b: Sequence[bool]) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
-def _difference(value: float, resampled: np.ndarray) -> Difference:
+def _difference(value: float, resampled: np.ndarray, *, p: float, clusters: int) -> Difference:
     resampled = resampled[np.isfinite(resampled)]
     if not np.isfinite(value) or len(resampled) == 0:
-        return Difference(value=np.nan, low=np.nan, high=np.nan, p=np.nan)
+        return Difference(value=np.nan, low=np.nan, high=np.nan, p=np.nan, clusters=clusters)
     low, high = np.percentile(resampled, (2.5, 97.5))
-    tail = min(np.count_nonzero(resampled <= 0), np.count_nonzero(resampled >= 0))
-    p = min(1.0, 2 * (tail + 1) / (len(resampled) + 1))
-    return Difference(value=value, low=float(low), high=float(high), p=float(p))
+    return Difference(value=value, low=float(low), high=float(high), p=float(p), clusters=clusters)
 
 
 def _draws(counts: np.ndarray) -> np.ndarray:

@@ -146,6 +146,25 @@ def test_runs_of_one_benchmark_stand_side_by_side(tmp_path):
     assert [line[1].split("±")[0] for line in poster] == ["80.8", "83.8"]
 
 
+def test_rows_of_other_items_share_no_line(tmp_path):
+    """Two runs that asked the same, and a third that expects another answer of one item."""
+    folders = []
+    for place, answer in enumerate(("dog", "dog", "cat")):
+        folder = synthetic.write_run(tmp_path / f"run{place}", synthetic.esc50())
+        item = {"item_id": "1", "row": "esc50", "question": "What?", "references": [answer]}
+        (folder / "items.jsonl").write_text(json.dumps(item) + "\n")
+        folders.append(folder)
+    html.write(folders, tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    (table,) = page.table("row", "metric")
+    lines = [line for line in table if line[:2] == ["esc50", "accuracy"]]
+    given = [[cell != "-" for cell in line[2:]] for line in lines]
+    assert given == [[True] * 4 + [False] * 2, [False] * 4 + [True] * 2]
+    (told,) = [words for words in page.words if "share no line" in words]
+    assert told.startswith("esc50:")
+    assert all(str(folder) in told for folder in folders)
+
+
 def test_figures_have_both_rules_counts_and_baselines(tmp_path):
     page = _write(tmp_path, synthetic.esc50())
     (table,) = page.table("metric", "system")

@@ -1,5 +1,7 @@
 """Confusion matrices and the grounding plot: what is drawn, read back from the axes and pixels."""
 
+import copy
+
 import matplotlib.axes
 import matplotlib.figure
 import numpy as np
@@ -8,7 +10,7 @@ import synthetic_metrics as synthetic
 from PIL import Image
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation import plots
+from ltu_jax.evaluation import plots, report
 
 
 @pytest.fixture
@@ -113,3 +115,24 @@ def test_rows_share_no_file(tmp_path):
     paths = {plots.confusion_path(tmp_path, name, "paper") for name in ("a b", "a/b", "a_b")}
     assert len(paths) == 3
     assert all(path.parent == tmp_path for path in paths)
+
+
+@pytest.mark.parametrize("rows", [1, 10, 11, 45])
+def test_bars_of_many_rows_go_on_in_lines_of_ten(rows, drawn, tmp_path):
+    made = synthetic.esc50()
+    row = made["rows"]["esc50"]
+    made["rows"] = {f"row {place}": copy.deepcopy(row) for place in range(rows)}
+    report.plot(made, tmp_path / "results.png")
+    axes = drawn[0].axes
+    told = [label for axis in axes for label in _labels(axis, "x")]
+    assert [label.split("\n")[0] for label in told] == [f"row {place}" for place in range(rows)]
+    assert len(axes) == -(-rows // 10)
+    with Image.open(tmp_path / "results.png") as image:
+        assert image.width < 3000  # a row keeps its width, whatever their number
+
+
+def test_cider_has_an_axis_of_its_own(drawn, tmp_path):
+    report.plot(synthetic.audiocaps(), tmp_path / "results.png")
+    metrics = [{label.split("\n")[1] for label in _labels(axis, "x")} for axis in drawn[0].axes]
+    assert {"CIDEr-D"} in metrics
+    assert not any("CIDEr-D" in own and "METEOR" in own for own in metrics)

@@ -1,5 +1,6 @@
 """A run scored: values against plain counts, jiwer and scikit-learn; scored again, compared."""
 
+import dataclasses
 import json
 
 import jiwer
@@ -256,8 +257,39 @@ def test_runs_are_compared_on_the_items_of_both(evaluate):
     assert row["difference"] == pytest.approx(1 - row["a"])
     assert row["low"] <= row["difference"] <= row["high"]
     assert 0 < row["mcnemar_p"] < 0.05
-    same = compare(read_run(b), read_run(b), Tools(embedder=Letters()))
+    assert row["better"] == "B"
+    left_out: list[str] = []
+    same = compare(read_run(b), read_run(b), Tools(embedder=Letters()), left_out=left_out)
+    assert left_out == []
+    assert {one["better"] for one in same} == {"not shown"}
     assert {one["difference"] for one in same} == {0.0}
+
+
+def test_all_right_has_the_exact_interval_of_its_clusters(evaluate):
+    metrics, _ = evaluate(modes=(Mode.JOINT,))
+    found = value(metrics, "sound")
+    assert (found["value"], found["n"]) == (1.0, 12)
+    assert (found["low"], found["high"]) == (pytest.approx(0.025 ** (1 / 12)), 1.0)
+
+
+def test_what_is_not_compared_is_said(evaluate):
+    _, a = evaluate("a", modes=(Mode.JOINT, Mode.AUDIO))
+    _, b = evaluate("b", modes=(Mode.JOINT, Mode.TEXT))
+    a, b = read_run(a), read_run(b)
+    sounds = [item for item in b.items if item.row == "sound"]
+    b = dataclasses.replace(
+        b, items=[item for item in b.items if item.row != "sound" or item in sounds[:3]]
+    )
+    left_out: list[str] = []
+    found = compare(a, b, Tools(), left_out=left_out)
+    sound = next(one for one in found if (one["row"], one["rule"]) == ("sound", "strict"))
+    assert (sound["n"], sound["clusters"], sound["better"]) == (3, 3, "too few")
+    assert sound["low"] is sound["high"] is None
+    told = "\n".join(left_out)
+    assert "sound: 3 items are the same; left out: 9 of A, 0 of B" in told
+    assert "mode audio: only A has it" in told
+    assert "mode text: only B has it" in told
+    assert "sound, accuracy (paper), joint, greedy: not computed" in told
 
 
 def test_runs_without_a_common_figure_say_so(evaluate):

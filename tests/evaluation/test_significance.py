@@ -8,7 +8,7 @@ from scipy import stats
 
 from ltu_jax.evaluation.metrics import bootstrap as drawing
 from ltu_jax.evaluation.metrics.bootstrap import bootstrap, ratio
-from ltu_jax.evaluation.significance import mcnemar, paired_bootstrap, paired_samples
+from ltu_jax.evaluation.significance import ENOUGH, mcnemar, paired_bootstrap, paired_samples
 
 
 def _with_ones(right):
@@ -121,8 +121,63 @@ def test_a_system_does_not_differ_from_itself(paired):
 def test_a_clear_difference_has_the_smallest_p_that_the_resamples_can_tell():
     a, b = _with_ones(np.ones(30)), _with_ones(np.zeros(30))
     difference = paired_bootstrap(a, b, [str(i) for i in range(30)], ratio, resamples=999)
-    assert difference.p == pytest.approx(2 / 1000)
+    assert difference.p == pytest.approx(1 / 1000)  # the random exchanges and the one at hand
     assert (difference.value, difference.low, difference.high) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("clusters", [1, 2, 3, 5, 6, 9])
+def test_p_of_few_clusters_is_that_of_all_ways_to_exchange_the_systems(clusters):
+    generator = np.random.default_rng(clusters)
+    size, names = 4 * clusters, [str(place % clusters) for place in range(4 * clusters)]
+    a, b = (_with_ones(generator.random(size) < share) for share in (0.8, 0.4))
+    b[:, 1] = 2  # a figure that is no plain difference of sums
+    found = paired_bootstrap(a, b, names, ratio, resamples=50)
+    apart = []
+    for signs in itertools.product((False, True), repeat=clusters):
+        swap = np.array([signs[int(name)] for name in names])[:, None]
+        one, other = np.where(swap, b, a).sum(axis=0), np.where(swap, a, b).sum(axis=0)
+        apart.append(abs(one[0] / one[1] - other[0] / other[1]))
+    assert found.p == pytest.approx(np.mean(np.array(apart) >= apart[0] - 1e-12), abs=1e-12)
+    assert found.clusters == clusters
+    assert found.p >= 2 / 2**clusters or clusters == 1
+
+    def share(counts, weights):
+        return weights @ counts[:, 0] / (weights @ counts[:, 1])
+
+    here = np.ones((1, size))
+    ranked = paired_samples(a[None], b[None], here, here, names, share, resamples=20)
+    assert ranked.p == pytest.approx(found.p, abs=0.08 if clusters > 8 else 1e-12)
+
+
+def test_too_few_clusters_are_those_of_which_no_test_finds_a_difference():
+    for clusters in range(2, 9):
+        names = [str(place) for place in range(clusters)]
+        clear = _with_ones(np.ones(clusters)), _with_ones(np.zeros(clusters))
+        p = paired_bootstrap(*clear, names, ratio, resamples=20).p
+        assert p == 2 / 2**clusters
+        assert (p < 0.05) == (clusters >= ENOUGH)
+
+
+def test_the_sign_flips_of_many_clusters_are_those_of_scipy():
+    generator = np.random.default_rng(3)
+    a, b = (generator.random(40) < share for share in (0.75, 0.5))
+    names = [str(place) for place in range(40)]
+    found = paired_bootstrap(_with_ones(a), _with_ones(b), names, ratio, resamples=20_000)
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    assert found.p == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue, abs=0.01)
+
+
+def test_dialogs_of_many_turns_give_no_more_false_alarms_than_promised():
+    generator = np.random.default_rng(9)
+    alarms, trials = 0, 200
+    names = [str(place // 40) for place in range(40 * 20)]
+    for _ in range(trials):  # both systems alike; a dialog is easy or hard for each as a whole
+        a, b = (
+            np.repeat(generator.random(20), 40) > generator.random(len(names)) for _ in range(2)
+        )
+        found = paired_bootstrap(_with_ones(a), _with_ones(b), names, ratio, resamples=400)
+        alarms += found.p < 0.05
+    assert alarms / trials < 0.1  # McNemar's test has more than half
 
 
 def test_figure_of_several_draws_is_their_mean(paired):

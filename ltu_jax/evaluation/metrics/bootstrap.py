@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from scipy.stats import beta
 
 # Sums of per-sample counts [..., S] -> the metric [...]; works on all resamples at once.
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -148,6 +149,14 @@ def bootstrap_samples(
     bias = np.nanmean(resampled) - value if np.isfinite(resampled).any() else np.nan
     low, high = _bounds(resampled - bias)
     return Interval(value=value, low=low, high=high, n=len(counts))
+
+
+def binomial(share: float, trials: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share of so many trials (Clopper and Pearson 1934)."""
+    hits = share * trials
+    low = beta.ppf(0.025, hits, trials - hits + 1) if hits > 0 else 0.0
+    high = beta.ppf(0.975, hits + 1, trials - hits) if hits < trials else 1.0
+    return float(low), float(high)
 
 
 def weights(

@@ -1,45 +1,9 @@
-"""Closed-ended answers: the class a sentence names, accuracy, macro-F1, and chance levels."""
+"""Closed-ended answers: confusion counts, macro-F1, and chance levels."""
 
-import functools
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-
-
-def normal(text: str) -> str:
-    """Lower case, with hyphens, underscores and runs of white space as single spaces."""
-    return re.sub(r"[\s_\-\u2010-\u2015]+", " ", text.lower()).strip()
-
-
-def named_classes(text: str, choices: Sequence[str]) -> tuple[str, ...]:
-    """All choices that `text` names, in their own order.
-
-    Whole words only, longer choices first: what "church bell" has matched is no longer there for
-    "bell", and "female" never counts as "male". A class named twice is still one class.
-    """
-    rest = normal(text)
-    found = set()
-    for choice, name in _longest_first(tuple(choices)):
-        if name not in rest:  # quick to say, and nearly always so among hundreds of classes
-            continue
-        rest, hits = re.subn(rf"(?<!\w){re.escape(name)}(?!\w)", "\n", rest)
-        if hits:
-            found.add(choice)
-    return tuple(choice for choice in choices if choice in found)
-
-
-def named_class(text: str, choices: Sequence[str]) -> str | None:
-    """The one choice that `text` names, or None when it names none or several."""
-    named = set(named_classes(text, choices))
-    return named.pop() if len(named) == 1 else None
-
-
-@functools.lru_cache(maxsize=256)
-def _longest_first(choices: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    pairs = [(choice, normal(choice)) for choice in choices]
-    return tuple(sorted(pairs, key=lambda pair: len(pair[1]), reverse=True))
 
 
 def confusion_counts(

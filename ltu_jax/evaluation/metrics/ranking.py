@@ -17,12 +17,12 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def mean_average_precision(
-    counts: Float[np.ndarray, "n two_labels"], weights: np.ndarray
+    counts: Float[np.ndarray, "n two_labels"], weights: np.ndarray, *, absent_as_zero: bool = False
 ) -> np.ndarray:
     """Mean over the labels of their average precision over all samples.
 
-    A label that no sample of positive weight has is left out (scikit-learn's macro average counts
-    it as 0, with a warning); nan where all are.
+    A label that no sample of positive weight has is left out, or counted as 0 (`absent_as_zero`) as
+    scikit-learn's macro average and the official script do; nan where none has a sample.
 
     Args:
         counts: [n, 2 * labels]: the score of each label, then its truth, 1 or 0.
@@ -35,7 +35,8 @@ def mean_average_precision(
         precision, present = _weighted(counts[:, label], counts[:, labels + label], columns)
         total += np.where(present, precision, 0.0)
         having += present
-    mean = np.divide(total, having, out=np.full_like(total, np.nan), where=having > 0)
+    of = np.full_like(having, labels) if absent_as_zero else having
+    mean = np.divide(total, of, out=np.full_like(total, np.nan), where=having > 0)
     return mean.reshape(weights.shape[:-1])
 
 

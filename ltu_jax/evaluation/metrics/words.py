@@ -1,4 +1,4 @@
-"""Word errors of spoken text: the Whisper English normaliser, edit distance, quoted words."""
+"""Word errors of spoken text: normalised words, edit distance, quoted words."""
 
 import dataclasses
 import functools
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.evaluation.metrics import scripts
 
 # The marker of the closed-ended answers, which the official score of spoken text splits at too.
 _MARKER = re.compile(r"\bspoken text\s*:", re.IGNORECASE)
@@ -18,7 +19,10 @@ _LEAD_IN = re.compile(
     r"\b[^:\"]{0,40}:",
     re.IGNORECASE,
 )
-_CURLY = str.maketrans({"\u201c": '"', "\u201d": '"', "\u201e": '"', "\u00ab": '"', "\u00bb": '"'})
+_CURLY = str.maketrans(
+    dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\uff02\u300c\u300d\u300e\u300f", '"')
+    | {"\uff1a": ":"}
+)
 
 
 @functools.cache
@@ -33,8 +37,15 @@ def _normaliser() -> Callable[[str], str]:
     return EnglishTextNormalizer()
 
 
-def words(text: str) -> list[str]:
-    """The words of `text` after OpenAI Whisper's English normaliser (case, numbers, spelling)."""
+def words(text: str, *, english: bool = True) -> list[str]:
+    """The words of `text` after OpenAI Whisper's English normaliser (case, numbers, spelling).
+
+    Of a text that is not English, those of `scripts.neutral_words`. Typographic quotes, full-width
+    letters and decomposed accents are those of the plain spelling.
+    """
+    if not english:
+        return scripts.neutral_words(text)
+    text = scripts.one_spelling(text)
     return _normaliser()(text if len(text) < _LONG else _bearable(text)).split()
 
 
@@ -68,10 +79,14 @@ def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
     return row[-1]
 
 
-def word_error_counts(reference: str, hypothesis: str) -> tuple[int, int]:
-    """(edits, reference words) of normalised texts; their sums give the corpus word error rate."""
-    expected = words(reference)
-    return word_errors(expected, words(hypothesis)), len(expected)
+def word_error_counts(reference: str, hypothesis: str, *, english: bool = True) -> tuple[int, int]:
+    """(edits, reference words) of normalised texts; their sums give the corpus word error rate.
+
+    A reference in another script than the Latin one is read as `english=False` reads it.
+    """
+    english = english and scripts.latin(reference)
+    expected = words(reference, english=english)
+    return word_errors(expected, words(hypothesis, english=english)), len(expected)
 
 
 def spoken_words(answer: str) -> str:
@@ -109,7 +124,8 @@ def _split(answer: str) -> tuple[str, str]:
 
 def chance_word_error_rate(references: Sequence[str]) -> float:
     """Lowest word error rate of any constant answer: silence, or one of the references for all."""
-    split = [words(text) for text in references]
+    english = scripts.english(references)
+    split = [words(text, english=english and scripts.latin(text)) for text in references]
     total = sum(map(len, split))
     if total == 0:
         raise ValueError("no reference has a word: a word error rate needs spoken references")

@@ -7,9 +7,9 @@ from typing import Any
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside
 from ltu_jax.evaluation.items import Clip, Corpus, Item, Task
-from ltu_jax.evaluation.metrics.closed import named_class
 from ltu_jax.evaluation.metrics.words import around_words
 from ltu_jax.evaluation.readers.files import Problems, field, json_lines
+from ltu_jax.evaluation.reading.classes import named_class
 
 SPLITS = ("test", "val")
 TASKS: Mapping[str, Task] = {

@@ -1,11 +1,12 @@
 """Classes in free sentences: nearest label by text embedding (official), or the one named."""
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.metrics import closed, words
+from ltu_jax.evaluation.metrics import scripts, words
 from ltu_jax.evaluation.metrics.bootstrap import ratio
 from ltu_jax.evaluation.metrics.ranking import average_precision, mean_average_precision
 from ltu_jax.evaluation.scoring import paper, strict
@@ -27,7 +28,7 @@ QUOTE_TOLERANCE = 0.3
 
 
 def classification_metrics(
-    *, label_text: str = "{}", part: paper.Part = paper.Part.WHOLE
+    *, label_text: str = "{}", part: paper.Part = paper.Part.WHOLE, comma: str = ", "
 ) -> tuple[Metric, ...]:
     """Accuracy over single labels.
 
@@ -35,6 +36,7 @@ def classification_metrics(
         label_text: what the official script embeds for a label, with "{}" for its name; a part of
             an answer gets the same frame.
         part: which part of the answer it embeds.
+        comma: what it embeds for ", " in a label.
 
     Raises:
         ValueError: `label_text` has no or several "{}".
@@ -42,7 +44,7 @@ def classification_metrics(
     _check_frame(label_text)
 
     def official(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
-        return _nearest(answers, tools, frame=label_text, part=part)
+        return _nearest(answers, tools, frame=label_text, part=part, comma=comma)
 
     return (
         Metric(
@@ -86,7 +88,7 @@ def multilabel_metrics(
         choices = _common_choices(answers)
         verdicts = []
         for one in answers:
-            found = closed.named_classes(one.output or "", choices)
+            found = strict.named_classes(one.output or "", choices)
             verdicts.append(
                 _ranked(
                     one,
@@ -101,7 +103,9 @@ def multilabel_metrics(
         Metric(
             name="mAP",
             paper=Rule(
-                describe=by_embedder("mAP"), grade=official, of_samples=mean_average_precision
+                describe=by_embedder("mAP"),
+                grade=official,
+                of_samples=functools.partial(mean_average_precision, absent_as_zero=True),
             ),
             strict=Rule(
                 describe=named("mAP (labels named)"),
@@ -119,7 +123,12 @@ def _check_frame(label_text: str) -> None:
 
 
 def _similarities(
-    answers: Sequence[Answered], texts: Sequence[str], tools: Tools, *, frame: str
+    answers: Sequence[Answered],
+    texts: Sequence[str],
+    tools: Tools,
+    *,
+    frame: str,
+    comma: str = ", ",
 ) -> Iterator[np.ndarray]:
     """Cosine of the text of each answer to each of its item's choices, in a frame."""
     embedder = embedder_of(tools, purpose="the official label match")
@@ -127,17 +136,17 @@ def _similarities(
     for one, said in zip(answers, vectors(embedder, texts), strict=True):
         choices = one.item.choices
         if choices not in labels:
-            framed = [paper.embedded_label(choice, frame=frame) for choice in choices]
+            framed = [paper.embedded_label(choice, frame=frame, comma=comma) for choice in choices]
             labels[choices] = vectors(embedder, framed)
         yield labels[choices] @ said
 
 
 def _nearest(
-    answers: Sequence[Answered], tools: Tools, *, frame: str, part: paper.Part
+    answers: Sequence[Answered], tools: Tools, *, frame: str, part: paper.Part, comma: str
 ) -> list[Verdict]:
     given = [one for one in answers if one.output is not None]
     texts = [paper.embedded_answer(one.output, part=part, frame=frame) for one in given]
-    rows = _similarities(given, texts, tools, frame=frame)
+    rows = _similarities(given, texts, tools, frame=frame, comma=comma)
     verdicts = []
     for one in answers:
         label = checked_label(one.item, one.item.choices)
@@ -151,7 +160,7 @@ def _nearest(
 
 def _named_label(answered: Answered) -> Verdict:
     label = checked_label(answered.item, answered.item.choices)
-    guess = closed.named_class(answered.output or "", answered.item.choices)
+    guess = strict.named_class(answered.output or "", answered.item.choices)
     return right_or_wrong(
         guess,
         right=guess == label,
@@ -185,11 +194,18 @@ def _ranked(one: Answered, scores: np.ndarray, *, parsed: str | None, status: St
     )
 
 
-def _quoted(answered: Answered) -> Verdict:
+def _quoting(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+    english = scripts.english([one.spoken_text for one in answers])
+    return [_quoted(one, english=english) for one in answers]
+
+
+def _quoted(answered: Answered, *, english: bool) -> Verdict:
     """The sound named outside the spoken text, and the words within tolerance of Whisper's."""
     label, output = checked_label(answered.item, answered.item.choices), answered.output or ""
-    guess = closed.named_class(words.around_words(output), answered.item.choices)
-    edits, count = words.word_error_counts(answered.spoken_text, words.spoken_words(output))
+    guess = strict.named_class(words.around_words(output), answered.item.choices)
+    edits, count = words.word_error_counts(
+        answered.spoken_text, words.spoken_words(output), english=english
+    )
     return right_or_wrong(
         guess,
         right=guess == label and edits <= QUOTE_TOLERANCE * count,
@@ -223,6 +239,6 @@ def _officially_quoted(answers: Sequence[Answered], tools: Tools) -> list[Verdic
 BOTH_RIGHT = Metric(
     name="both right",
     paper=Rule(describe=by_embedder("both right"), grade=_officially_quoted, statistic=ratio),
-    strict=Rule(describe=named("both right"), grade=one_by_one(_quoted), statistic=ratio),
+    strict=Rule(describe=named("both right"), grade=_quoting, statistic=ratio),
     higher=True,
 )

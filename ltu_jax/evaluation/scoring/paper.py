@@ -31,9 +31,13 @@ class Part(enum.StrEnum):
     AFTER_LEAD_IN = "after_lead_in"
 
 
-def embedded_label(label: str, *, frame: str) -> str:
-    """The text that stands for a class: "sound of {}" makes "sound of church bells"."""
-    return frame.format(label.replace("_", " ").lower())
+def embedded_label(label: str, *, frame: str, comma: str = ", ") -> str:
+    """The text that stands for a class: "sound of {}" makes "sound of church bells".
+
+    VGGSound's script has two spaces behind a comma: its table of labels writes "_ " for ", ", and
+    it makes ", " of "_".
+    """
+    return frame.format(label.replace("_", " ").replace(", ", comma).lower())
 
 
 def embedded_answer(answer: str, *, part: Part, frame: str) -> str:

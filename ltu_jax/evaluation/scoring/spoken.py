@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from ltu_jax.evaluation.metrics import words
+from ltu_jax.evaluation.metrics import scripts, words
 from ltu_jax.evaluation.metrics.bootstrap import ratio
 from ltu_jax.evaluation.scoring import paper, strict
 from ltu_jax.evaluation.scoring.rules import dropped, named
@@ -44,17 +44,13 @@ def _official(said: str, reference: str) -> Verdict:
     return _verdict(said, words.word_errors(expected, said.split()), len(expected))
 
 
-def unguessed(answered: Answered) -> Verdict:
-    """The words that the answer reports, Whisper-normalised; a missing answer deletes all words."""
-    return _unguessed(answered, answered.item.label)
-
-
-def _unguessed(answered: Answered, reference: str) -> Verdict:
+def unguessed(answered: Answered, *, reference: str, english: bool) -> Verdict:
+    """The words that the answer reports, normalised; a missing answer deletes all words."""
     said = words.spoken_words(answered.output or "")
     declined = strict.refused(said) and not strict.refused(reference)
     return _verdict(
         said,
-        *words.word_error_counts(reference, said),
+        *words.word_error_counts(reference, said, english=english),
         status=strict.status(answered.output, parsed=bool(said) and not declined),
     )
 
@@ -66,16 +62,51 @@ def official_versus_whisper(answered: Answered) -> Verdict:
     return _official(paper.librispeech_words(answered.output), answered.spoken_text)
 
 
-def unguessed_versus_whisper(answered: Answered) -> Verdict:
-    """As `unguessed`, with Whisper's transcript as the reference."""
-    return _unguessed(answered, answered.spoken_text)
+_Reference = Callable[[Answered], str]
+
+
+def _script(answered: Answered) -> str:
+    return answered.item.label
+
+
+def _transcript(answered: Answered) -> str:
+    return answered.spoken_text
+
+
+def _by_official(verdict: Callable[[Answered], Verdict]) -> Callable:
+    def grade(answers: Sequence[Answered]) -> list[Verdict]:
+        return [verdict(answered) for answered in answers]
+
+    return grade
+
+
+def _by_language(reference: _Reference) -> Callable:
+    """The strict rule: one language for all references, so that no item has a rule of its own."""
+
+    def grade(answers: Sequence[Answered]) -> list[Verdict]:
+        english = scripts.english([reference(one) for one in answers])
+        return [unguessed(one, reference=reference(one), english=english) for one in answers]
+
+    return grade
+
+
+def _told(reference: _Reference) -> Callable[[Sequence[Answered]], str]:
+    """What is counted, where it is not English words."""
+
+    def told(answers: Sequence[Answered]) -> str:
+        texts = [reference(one) for one in answers]
+        found = [] if scripts.english(texts) else ["not as English"]
+        found += ["characters of scripts without spaces"] if scripts.unspaced(texts) else []
+        return ", ".join(found)
+
+    return told
 
 
 def _grade(
-    verdict: Callable[[Answered], Verdict],
+    verdicts_of: Callable[[Sequence[Answered]], list[Verdict]],
 ) -> Callable[[Sequence[Answered], Tools], list[Verdict]]:
     def grade(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
-        verdicts = [verdict(answered) for answered in answers]
+        verdicts = verdicts_of(answers)
         counted = [one.counts for one in verdicts if one.counts]
         if counted and not any(expected for _, expected in counted):
             raise NotComputedError(
@@ -87,15 +118,20 @@ def _grade(
     return grade
 
 
-def _metric(name: str, by_paper: Callable, by_strict: Callable) -> Metric:
+def _metric(name: str, by_paper: Callable, reference: _Reference) -> Metric:
     return Metric(
         name=name,
-        paper=Rule(describe=named(name), grade=_grade(by_paper), statistic=ratio),
-        strict=Rule(describe=named(name), grade=_grade(by_strict), statistic=ratio),
+        paper=Rule(describe=named(name), grade=_grade(_by_official(by_paper)), statistic=ratio),
+        strict=Rule(
+            describe=named(name),
+            grade=_grade(_by_language(reference)),
+            statistic=ratio,
+            told=_told(reference),
+        ),
         higher=False,
     )
 
 
-WER = _metric("WER", official, unguessed)
+WER = _metric("WER", official, _script)
 # How well the transcript is copied or heard, whatever was spoken: for corpora with a script.
-WER_VS_WHISPER = _metric("WER vs Whisper", official_versus_whisper, unguessed_versus_whisper)
+WER_VS_WHISPER = _metric("WER vs Whisper", official_versus_whisper, _transcript)

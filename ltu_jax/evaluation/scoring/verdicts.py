@@ -90,6 +90,8 @@ class Rule:
         describe: the figure's full name, tools included: "accuracy (all-MiniLM-L6-v2)".
         grade: answers of one row, mode and decoding -> one verdict each, in order.
         statistic: sums of counts [..., S] -> the figure [...].
+        told: what of the answers belongs into the figure's name, such as their language; "" if
+            nothing.
         of_samples: counts [n, S], weights [..., n] -> the figure [...], for a figure that is no
             function of sums (a ranking of all samples); a rule has the one or the other.
     """
@@ -98,6 +100,7 @@ class Rule:
     grade: Callable[[Sequence[Answered], Tools], list[Verdict]]
     statistic: Statistic | None = None
     of_samples: SampleStatistic | None = None
+    told: Callable[[Sequence[Answered]], str] | None = None
 
     def __post_init__(self):
         if (self.statistic is None) == (self.of_samples is None):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from ltu_jax.evaluation.metrics.bootstrap import bootstrap, bootstrap_samples, ratio
+from ltu_jax.evaluation.metrics.bootstrap import binomial, bootstrap, bootstrap_samples, ratio
 from ltu_jax.evaluation.metrics.ranking import mean_average_precision
 
 
@@ -121,3 +122,9 @@ def test_the_interval_of_a_poor_ranking_holds_its_value():
 def test_samples_are_refused_as_sums_are():
     with pytest.raises(ValueError, match="at least one sample"):
         bootstrap_samples(np.zeros((2, 2)), clusters=["a"], statistic=weighted_ratio)
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(66, 66), (0, 66), (1, 7), (3, 3), (0, 1), (30, 64)])
+def test_exact_intervals_are_those_of_scipy(hits, trials):
+    truth = stats.binomtest(hits, trials).proportion_ci(0.95, method="exact")
+    assert binomial(hits / trials, trials) == pytest.approx((truth.low, truth.high), abs=1e-9)

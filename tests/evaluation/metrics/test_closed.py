@@ -9,9 +9,8 @@ from ltu_jax.evaluation.metrics.closed import (
     chance_macro_f1,
     confusion_counts,
     macro_f1,
-    named_class,
-    named_classes,
 )
+from ltu_jax.evaluation.reading.classes import named_class, named_classes
 
 SOUNDS = ("dog", "cat", "bell", "church bell", "car horn", "rain")
 

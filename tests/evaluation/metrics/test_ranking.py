@@ -46,3 +46,12 @@ def test_one_weighting_gives_one_figure():
     figure = mean_average_precision(counts, np.ones(2))
     assert figure.shape == ()
     assert figure == 1
+
+
+def test_an_absent_label_counts_as_nothing_where_the_official_script_says_so():
+    scores, truth = np.array([[0.9, 0.2], [0.1, 0.3]]), np.array([[1, 0], [0, 0]])
+    counts = np.concatenate([scores, truth], axis=1)
+    with pytest.warns(UserWarning, match="No positive class"):
+        theirs = average_precision_score(truth, scores, average="macro")
+    assert mean_average_precision(counts, np.ones(2), absent_as_zero=True) == theirs == 0.5
+    assert mean_average_precision(counts, np.ones(2)) == 1

@@ -9,6 +9,7 @@ import pytest
 import whisper_normalizer
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
+from ltu_jax.evaluation.metrics import scripts
 from ltu_jax.evaluation.metrics.words import (
     around_words,
     chance_word_error_rate,
@@ -57,6 +58,73 @@ def test_summed_counts_give_the_corpus_word_error_rate_of_jiwer():
         [" ".join(words(text)) for text in hypotheses],
     )
     assert counts[:, 0].sum() / counts[:, 1].sum() == pytest.approx(theirs, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis"),
+    [
+        ("it's a dog's life", "it\u2019s a dog\u2019s life"),
+        ("don't", "don\uff07t"),
+        ("o'clock, isn't it", "o\u02bcclock isn\u2018t it"),
+        ('he said "no"', "he said \u201eno\u201c"),
+        ("twenty-one", "twenty\u2011one"),
+        ("hello world 12", "\uff48\uff45\uff4c\uff4c\uff4f\u3000world \uff11\uff12"),
+        ("caf\u00e9", "cafe\u0301"),
+        ("co\u00adoperate", "cooperate"),
+    ],
+)
+def test_one_text_in_two_spellings_has_no_errors(reference, hypothesis):
+    for pair in ((reference, hypothesis), (hypothesis, reference)):
+        for english in (True, False):
+            edits, count = word_error_counts(*pair, english=english)
+            assert (edits, count > 0) == (0, True), (pair, english)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("今天天气很好。", "今 天 天 气 很 好"),
+        ("iPhoneで話す", "iphone で 話 す"),
+        (
+            "\u0e17\u0e35\u0e48\u0e19\u0e35",
+            "\u0e17\u0e35\u0e48 \u0e19\u0e35",
+        ),  # marks belong to their base
+        ("안녕 세상!", "안녕 세상"),
+        ("नमस्ते दुनिया", "नमस्ते दुनिया"),
+        ("Um acht Uhr geht's über die Straße", "um acht uhr geht's über die strasse"),
+        ("l\u2019été, «\u00a0oui\u00a0»", "l'été oui"),
+        ("Привет, мир!", "привет мир"),
+        ("[noise] ja (lacht)", "ja"),
+    ],
+)
+def test_words_of_other_languages(text, expected):
+    assert words(text, english=False) == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "english"),
+    [
+        ("it's a dog's life", True),
+        ("HE HOPED THERE WOULD BE STEW FOR DINNER TURNIPS AND CARROTS", True),
+        ("We've gotta go; y'all can't.", True),
+        ("", True),
+        ("42", True),
+        ("Um acht Uhr geht's los", False),
+        ("Le chien aboie dans le jardin", False),
+        ("El perro ladra en el jardín", False),
+        ("今天天气很好", False),
+        ("Привет", False),
+    ],
+)
+def test_english_is_told_by_letters_and_words(text, english):
+    assert scripts.english([text]) is english
+
+
+def test_a_rule_for_english_is_not_applied_to_others():
+    assert word_error_counts("um acht Uhr", "acht Uhr", english=False) == (1, 3)
+    assert word_error_counts("schön", "schon", english=False) == (1, 1)
+    # Characters, not one wrong word; and whatever the language of the rest of the row is.
+    assert word_error_counts("今天天气很好", "今天很差") == (3, 6)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_an_answer_without_a_letter_is_left_out_by_air_bench_and_wrong_in_strict
 
 
 def test_a_word_that_begins_like_a_letter_counts_for_air_bench_only(answer, figure):
-    answers = [answer("Children play", "Child", choices=OPTIONS)]
+    answers = [answer("Chilly play", "Child", choices=OPTIONS)]
     assert figure(AIR_BENCH.paper, answers) == 1
     assert figure(AIR_BENCH.strict, answers) == 0
 

@@ -125,6 +125,9 @@ def test_what_is_embedded_of_an_answer(part, frame, answer, embedded):
 
 def test_what_is_embedded_of_a_label():
     assert paper.embedded_label("Church_Bells", frame="sound of {}") == "sound of church bells"
+    # VGGSound's table says "pigeon_ dove cooing", of which its script makes two spaces.
+    label = paper.embedded_label("pigeon, dove cooing", frame="sound of {}", comma=",  ")
+    assert label == "sound of pigeon,  dove cooing"
 
 
 CHOICES = ("A child", "A woman", "An adult man", "A teenager")

@@ -129,3 +129,19 @@ def test_versus_whisper_takes_the_transcript_as_reference_and_substitutes_nothin
     answers = [answer("Spoken text: the cat sat down", "unused", spoken_text="The cat sat.")]
     assert figure(WER_VS_WHISPER.paper, answers) == pytest.approx(1 / 3)
     assert figure(WER_VS_WHISPER.strict, answers) == pytest.approx(1 / 3)
+
+
+def test_identical_words_in_typographic_spelling_have_no_errors(answer, figure):
+    answers = [answer("it\u2019s a dog\u2019s life", "it's a dog's life")]
+    assert figure(WER.strict, answers) == 0
+
+
+def test_the_language_of_a_row_is_that_of_all_its_references(answer, figure):
+    german = ["Wie geht es dir heute", "um acht Uhr"]
+    answers = [answer(german[0], german[0]), answer("acht Uhr", german[1])]
+    assert figure(WER.strict, answers) == pytest.approx(1 / 8)  # "um" is a word
+    assert WER.strict.told(answers) == "not as English"
+    chinese = [answer("今天很好", "今天天气很好")]
+    assert figure(WER.strict, chinese) == pytest.approx(2 / 6)
+    assert WER.strict.told(chinese) == "not as English, characters of scripts without spaces"
+    assert WER.strict.told([answer("a", "it is a dog")]) == ""

@@ -102,7 +102,6 @@ def test_gender_is_named_by_whole_words_of_one_side(text, named):
         ("not female", "female"),
         ("isn\u2019t a female", "female"),
         ("either male or female", "female"),
-        ("male, not female", "female"),
         ("femalemale", "female"),
     ],
 )
@@ -134,6 +133,7 @@ def test_every_golden_gender_that_strict_reads_is_what_its_words_say(golden):
         "The speaker is male.",
         "a man",
         "fe male",
+        "male, not female",
         "gender: Male",
         "males",
     }
