@@ -305,6 +305,7 @@ def import_weights(
         params=cast(params, wanted),
         source=found.source,
         files=found.files,
+        carried=found.carried.to_json(),
         desc=f"import {source}",
     )
     header = store.read_header(out)

@@ -48,7 +48,6 @@ class Format:
     open: (paths, options) -> Import; `paths` has one entry unless `parts`.
     what: the format in words.
     takes: the options that mean something here, besides sha256.
-    needs: those of them that must be given.
     parts: whether a source may lie in several files.
     """
 
@@ -56,7 +55,6 @@ class Format:
     open: Callable[[Sequence[Path], Options], Import]
     what: str
     takes: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
     parts: bool = False
 
 
@@ -103,7 +101,6 @@ FORMATS: dict[str, Format] = {
         ),
         what="official LTU-AS state dict, complete or the trained part over --llama",
         takes=("llama", "audio_layers", "lora_alpha"),
-        needs=("llama",),
     ),
     "peft": Format(
         kind="ltu-as",
@@ -135,8 +132,6 @@ def open_source(name: str, paths: Sequence[Path], options: Options) -> Import:
         flag = f"--{field.name.replace('_', '-')}"
         if given and field.name not in (*form.takes, "sha256"):
             raise UserError(f"--from {name} does not take {flag}; leave it out")
-        if not given and field.name in form.needs:
-            raise UserError(f"--from {name} needs {flag}")
     if options.sha256 is not None and not form.parts:
         if not paths[0].is_file():
             raise UserError(f"--sha256 needs --weights to be a file; {paths[0]} is not")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ltu_jax.weights import gguf_header
+from ltu_jax.weights.carried import NOTHING, Carried
 from ltu_jax.weights.llama import ATTENTION, MLP, projection
 from ltu_jax.weights.rules import LINEAR, SAME, Import, Rule, interleaved, rule
 from ltu_jax.weights.safetensors_file import file_tensor
@@ -94,7 +95,15 @@ def from_gguf(path: str | Path) -> Import:
             "tensor_types": sorted({tensor.tensor_type.name for tensor in reader.tensors}),
         },
         notes=notes,
+        carried=_carried(fields, family=family),
     )
+
+
+def _carried(fields: Mapping[str, Any], *, family: str) -> Carried:
+    """The number of positions, which we do not use, as a config.json would say it."""
+    length = fields.get(f"{family}.context_length")
+    known = type(length) is int and length > 0
+    return Carried(config={"max_position_embeddings": length}) if known else NOTHING
 
 
 def _tensor(tensor: Any, path: Path) -> Tensor:

@@ -255,6 +255,7 @@ def write_torch(
     tensors: Tensors,
     *,
     wrap: Callable[[dict[str, Any]], Any] = lambda state: state,
+    extra: Mapping[str, str] | None = None,
     desc: str | None = None,
 ) -> None:
     """Write what `torch.save(wrap(state_dict), path)` writes, without holding the numbers.
@@ -263,6 +264,7 @@ def write_torch(
         path: the file; its folder must exist.
         tensors: the state dict, in order.
         wrap: the object around it, of plain Python values.
+        extra: {name: text} of further entries of the zip file, which torch.load passes over.
         desc: label of the progress bar; None shows none.
 
     Raises:
@@ -299,6 +301,8 @@ def write_torch(
                     file.write(block)
                     bar.update(len(block))
         archive.writestr(f"{stem}/version", "3\n")
+        for name, text in (extra or {}).items():
+            archive.writestr(f"{stem}/{name}", text)
 
 
 def _align(info: zipfile.ZipInfo, position: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.weights import rope, shards, store
+from ltu_jax.weights import carried, rope, shards, store
 from ltu_jax.weights.diagnosis import architecture, likely_cause
 from ltu_jax.weights.rules import SAME, Import, Rule, dense, rule
 from ltu_jax.weights.settings import positive, read_settings, whole
@@ -247,35 +247,85 @@ def from_hf(path: str | Path) -> Import:
             "name": name,
         },
         notes=notes,
+        carried=carried.of_folder(path),
     )
 
 
 def hf_config(
-    config: Mapping[str, Any], *, dtype: str, tokens: Mapping[str, int | None]
+    config: Mapping[str, Any],
+    *,
+    dtype: str,
+    tokens: Mapping[str, int | None],
+    source: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """config.json that `AutoModelForCausalLM` (transformers 4 and 5) reads.
 
-    q/k/v biases without an output bias are Qwen2's; everything else is written as LLaMA.
+    Args:
+        config: LlamaConfig as a dict.
+        dtype: what transformers is to load the weights in.
+        tokens: {"bos", "eos", "pad": id}, for what `source` does not say.
+        source: the config.json that the weights came with. What it says and we do not use stays
+            as it stands there: positions, end tokens, sliding window, dropout and the rest.
+
+    Without `source`, biases on q, k and v without an output bias are Qwen2's, and everything else
+    is written as LLaMA; max_position_embeddings is then known to nobody and left out.
     """
-    qwen = config["attention_bias"]
-    scaling = config["rope_scaling"]
-    keys = (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-        "num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta",
-        "tie_word_embeddings",
-    )  # fmt: skip
-    return (
-        {key: config[key] for key in keys}
-        | {
-            "architectures": ["Qwen2ForCausalLM" if qwen else "LlamaForCausalLM"],
-            "model_type": "qwen2" if qwen else "llama",
-            "hidden_act": "silu",
-            "attention_bias": qwen,
-            "mlp_bias": False,
-            "max_position_embeddings": 2048,
-            "rope_scaling": None if scaling is None else {"rope_type": "llama3", **scaling},
-            "torch_dtype": dtype,
-            "use_cache": True,
-        }
-        | {f"{name}_token_id": value for name, value in tokens.items() if value is not None}
-    )
+    said = {key: value for key, value in (source or {}).items() if key not in _NOT_CARRIED}
+    family, architecture, window = _family(config, said)
+    written = said | {key: config[key] for key in _SIZES} | window | _rope(config, said)
+    written |= {
+        "architectures": [architecture],
+        "model_type": family,
+        "hidden_act": "silu",
+        "attention_bias": config["attention_bias"],
+        "mlp_bias": False,
+        "use_cache": said.get("use_cache", True),
+        ("dtype" if "dtype" in (source or {}) else "torch_dtype"): dtype,
+    }
+    for name, value in tokens.items():
+        if value is not None:
+            written.setdefault(f"{name}_token_id", value)
+    return written
+
+
+_SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "rms_norm_eps", "tie_word_embeddings",
+)  # fmt: skip
+# auto_map names Python files that are not among the weights; RoPE and dtype are written anew.
+_ROPE = ("rope_theta", "rope_scaling", "rope_parameters")
+_NOT_CARRIED = ("auto_map", "dtype", "torch_dtype", "ltu_as")
+
+
+def _family(
+    config: Mapping[str, Any], said: Mapping[str, Any]
+) -> tuple[str, str, dict[str, bool | None]]:
+    """model_type, architecture and, where they are our choice, the settings of no window."""
+    classes = {
+        "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"
+    }  # fmt: skip
+    family, window = said.get("model_type"), {}
+    if family not in classes or (family == "qwen2") != config["attention_bias"]:
+        # transformers refuses a LLaMA whose width is no multiple of its heads; Mistral's, without
+        # a window, is the same computation
+        whole = config["hidden_size"] % config["num_attention_heads"] == 0
+        family = "qwen2" if config["attention_bias"] else "llama" if whole else "mistral"
+        window = {"qwen2": {"use_sliding_window": False}, "mistral": {"sliding_window": None}}.get(
+            family, {}
+        )
+    return family, classes[family], window
+
+
+def _rope(config: Mapping[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """RoPE as the source spells it where that is what we compute, else in the older spelling."""
+    theta, scaling = config["rope_theta"], config["rope_scaling"]
+    found = {key: said.pop(key) for key in _ROPE if key in said}
+    if found and rope.from_config(found, what="source_config", default=_HF_DEFAULT_THETA) == (
+        theta,
+        scaling,
+    ):
+        return found if "rope_parameters" in found else found | {"rope_theta": theta}
+    return {
+        "rope_theta": theta,
+        "rope_scaling": None if scaling is None else {"rope_type": "llama3", **scaling},
+    }

@@ -11,7 +11,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ltu_jax.weights import adapter_config, diagnosis, llama, ltu_as_base, rope, shards
+from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.weights import (
+    adapter_config,
+    diagnosis,
+    lineage,
+    llama,
+    ltu_as_base,
+    ltu_as_facts,
+    record,
+    rope,
+    shards,
+)
+from ltu_jax.weights.carried import NOTHING, Carried, of_folder
+from ltu_jax.weights.ltu_as_facts import AUDIO_TOKENS, OFFICIAL_HEADS
 from ltu_jax.weights.rules import (
     LINEAR,
     Import,
@@ -27,11 +40,8 @@ from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, array_tensor
 
 ROOT = "base_model.model."
 FILE = "ltu_as.safetensors"  # the state dict in a directory that we export
-AUDIO_TOKENS = 25  # of a 10 s window; fixed in the official model
 # Width of a Whisper encoder -> its layers: the state dict does not tell how many layers TLTR sees.
 WHISPER_DEPTH = {384: 4, 512: 6, 768: 12, 1024: 24, 1280: 32}
-OFFICIAL_ALPHA, OFFICIAL_DROPOUT = 16.0, 0.05
-OFFICIAL_HEADS = {"time_heads": 1, "layer_heads": 8}
 # How LoRA is spelt: as in the model and the official trainer's files, or as peft saves adapters.
 Spelling = Literal["default", "peft"]
 
@@ -85,7 +95,7 @@ def canonical_tensors(found: Tensors, *, what: str) -> dict[str, Tensor]:
 def from_official(
     path: str | Path,
     *,
-    base: str | Path,
+    base: str | Path | None = None,
     audio_layers: int | None = None,
     lora_alpha: float | None = None,
 ) -> Import:
@@ -94,50 +104,104 @@ def from_official(
     Args:
         path: .safetensors or .bin file, or a directory with one.
         base: for a complete dict, only where head counts, eps and theta are read: a weights
-            directory of ours, a Hugging Face directory, or a config file. For a trainer
-            checkpoint (160 names at 7B, 32 from stage 1) the base weights themselves: a weights
-            directory of ours or a Hugging Face directory.
-        audio_layers: layers of the Whisper encoder; None takes it from `base` where that is LTU-AS,
-            else from the TLTR's width, else leaves it open.
-        lora_alpha: None takes it from `base` where that is LTU-AS, else from adapter_config.json
-            beside the file, else 16.
+            directory of ours, a Hugging Face directory, or a config file; an export of ours tells
+            them itself. For a trainer checkpoint (160 names at 7B, 32 from stage 1) the base
+            weights themselves: a weights directory of ours or a Hugging Face directory.
+        audio_layers: layers of the Whisper encoder; None takes it from the record of our export,
+            from `base` where that is LTU-AS, else from the TLTR's width, else leaves it open.
+        lora_alpha: None takes it from the record, from `base` where that is LTU-AS, from
+            adapter_config.json beside the file, else 16 for the official LoRA and no other.
 
-    The heads of TLTR are those of `base` where that is LTU-AS, else the official 1 and 8.
+    The heads of TLTR are told in the same way, else the official 1 and 8. Whoever speaks must agree
+    with the others (see `ltu_as_facts`).
 
     Raises:
-        WeightsError: another model, missing or surplus names, sizes of another base.
+        WeightsError: another model, missing or surplus names, sizes of another base, settings that
+            contradict each other.
     """
-    path, base = Path(path), Path(base)
+    path = Path(path)
     what = str(path)
     dicts = (FILE, "model*.safetensors", "pytorch_model*.bin")
     if (path / adapter_config.FILE).is_file() and not any(any(path.glob(name)) for name in dicts):
         raise WeightsError(f"{what} is a PEFT adapter directory; import it with `--from peft`")
-    found = shards.read_checkpoint(path / FILE if (path / FILE).is_file() else path)
-    tensors = canonical_tensors(found, what=what)
+    file = path / FILE if (path / FILE).is_file() else path
+    tensors = canonical_tensors(shards.read_checkpoint(file), what=what)
     check_audio(tensors, what=what)
-    settings, known, files = ltu_as_base.settings(base)
+    told = record.read(file) if file.is_file() else None
+    told = told if told is not None and told.kind == "ltu-as" else None
+    if told is not None:
+        LTUASConfig.from_dict(told.config)  # a record that was changed by hand is told here
+    own = ltu_as_base.settings(path) if (path / "config.json").is_file() else ({}, {}, {})
+    claims = ltu_as_facts.options(audio_layers=audio_layers, lora_alpha=lora_alpha) | {
+        f"the record in {file.name}": told.config if told else None,
+        f"{path}/config.json": own[1],
+    }
     complete = f"{ROOT}model.embed_tokens.weight" in tensors
+    wanted = told.config.get("llama") if told else None
+    base = _named_base(base, path=path, complete=complete, itself=bool(own[1]), wanted=wanted)
+    settings, known, files = (
+        ltu_as_base.settings(base) if base is not None else (ltu_as_base.ours(wanted), {}, own[2])
+    )
     notes: tuple[str, ...] = ()
     held: Tensors = {}
     if complete:
         plain = {name.removeprefix(ROOT): tensor for name, tensor in tensors.items()}
         config, notes = llama.config_from_hf(
-            settings, plain, what=f"{base} (config for {path.name})"
+            settings, plain, what=f"{base or file} (config for {path.name})"
         )
     else:
         config, held = ltu_as_base.weights(base, what=what)
+        notes = lineage.other_base(told.base if told else None, held)
+    ltu_as_facts.compare_llama(wanted, config, base=base or file, what=what)
     beside = (path if path.is_dir() else path.parent) / adapter_config.FILE
+    known = ltu_as_facts.agreed(claims | {f"--llama {base}": known}, what=what)
+    over = told.source.get(lineage.OVER) if told else None
+    source = {"format": "ltu-as", "file": path.name, "complete": complete}
+    if base is not None:
+        source["base"] = base.name
     return over_base(
         tensors,
         llama_config=config,
         held=held,
-        lora=_lora(tensors, beside=beside, known=known.get("lora") or {}, alpha=lora_alpha),
+        lora=ltu_as_facts.lora(
+            lora_shape(tensors), known=known.get("lora") or {}, beside=beside, what=what
+        ),
         known=known,
-        audio_layers=audio_layers,
-        files=files,
-        source={"format": "ltu-as", "file": path.name, "complete": complete, "base": base.name},
+        files=files or own[2],
+        source=source | ({lineage.OVER: over} if over else {}),
+        carried=told.carried if told and told.carried.config else carried_of(base),
         notes=notes,
         what=what,
+    )
+
+
+def carried_of(base: Path | None) -> Carried:
+    """What the source of a base says and we do not use."""
+    return of_folder(base) if base is not None and base.is_dir() else NOTHING
+
+
+def _named_base(
+    base: str | Path | None, *, path: Path, complete: bool, itself: bool, wanted: Any
+) -> Path | None:
+    """The base as a person names it; None where the export needs none.
+
+    Raises:
+        WeightsError: none was named and one is needed.
+    """
+    if base is not None:
+        return Path(base)
+    if not complete:
+        raise WeightsError(
+            f"{path} holds only the trained part (TLTR, projection, LoRA) and needs --llama: a "
+            "directory with the weights of the base LLaMA"
+        )
+    if isinstance(wanted, Mapping):
+        return None
+    if itself:
+        return path  # a folder that we exported before records were written
+    raise WeightsError(
+        f"{path} needs --llama: no state dict says head counts, eps and theta of its language "
+        "model; give the config.json or the directory of the base LLaMA"
     )
 
 
@@ -148,9 +212,9 @@ def over_base(
     held: Tensors,
     lora: Mapping[str, Any] | None,
     known: Mapping[str, Any],
-    audio_layers: int | None,
     files: Mapping[str, Path],
     source: Mapping[str, Any],
+    carried: Carried,
     notes: tuple[str, ...],
     what: str,
 ) -> Import:
@@ -159,7 +223,8 @@ def over_base(
     `known` are LTU-AS settings that shapes do not tell; `what` is how errors call the tensors.
 
     Raises:
-        WeightsError: tensors that were trained over a base of another width.
+        WeightsError: tensors that were trained over a base of another width, or a TLTR of another
+            width than `known` says.
     """
     width, d_model = tensors[f"{ROOT}model.audio_proj.1.weight"].shape
     hidden = llama_config["hidden_size"]
@@ -173,15 +238,19 @@ def over_base(
     tensors = rope.check_inv_freq(
         tensors, head_dim=llama_config["head_dim"], theta=llama_config["rope_theta"], what=what
     )
-    if audio_layers is None:
-        audio_layers = known.get("audio_layers", WHISPER_DEPTH.get(d_model))
+    tltr = OFFICIAL_HEADS | {"d_model": d_model} | (known.get("tltr") or {})
+    if tltr["d_model"] != d_model:
+        raise WeightsError(
+            f"{what}: TLTR is {d_model} wide, its config says d_model {tltr['d_model']}"
+        )
+    audio_layers = known.get("audio_layers", WHISPER_DEPTH.get(d_model))
     if audio_layers is None:
         notes += (f"width {d_model} is of no Whisper: any number of audio layers is taken",)
     if not files:
         notes += ("no tokenizer beside the base: give one to answer",)
     return Import(
         config={
-            "tltr": OFFICIAL_HEADS | (known.get("tltr") or {}) | {"d_model": d_model},
+            "tltr": tltr,
             "llama": dict(llama_config),
             "lora": None if lora is None else dict(lora),
             "audio_layers": audio_layers,
@@ -191,8 +260,9 @@ def over_base(
         tensors=llama.without_tied_output(tensors, llama_config),
         files=files,
         source=source,
-        notes=notes,
+        notes=notes + lineage.remarks(source, held or None),
         base=held,
+        carried=carried,
     )
 
 
@@ -227,22 +297,6 @@ def lora_shape(tensors: Tensors) -> tuple[int, tuple[str, ...]] | None:
     targets = tuple(name for name in adapter_config.TARGETS if name in found)
     # a name that is no target of ours is surplus when the table is applied
     return (tensors[found[targets[0]]].shape[0], targets) if targets else None
-
-
-def _lora(
-    tensors: Tensors, *, beside: Path, known: Mapping[str, Any], alpha: float | None
-) -> dict[str, Any] | None:
-    """LoRAConfig from the names and shapes; alpha and dropout are not in a state dict."""
-    shape = lora_shape(tensors)
-    if shape is None:
-        return None
-    given = adapter_config.read(beside) if beside.is_file() else None
-    return {
-        "rank": shape[0],
-        "alpha": float(alpha or known.get("alpha") or (given.alpha if given else OFFICIAL_ALPHA)),
-        "dropout": float(known.get("dropout", given.dropout if given else OFFICIAL_DROPOUT)),
-        "targets": list(shape[1]),
-    }
 
 
 def _inv_freq_names(config: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """The LLaMA under an LTU-AS checkpoint, as the person who imports it names it (`--llama`)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ def settings(base: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path
     if not isinstance(found, dict):
         raise WeightsError(f"--llama {file} is not a JSON object")
     folder = base if base.is_dir() else base.parent
-    if "ltu_jax" in found:
+    of_us = "ltu_jax" in found
+    if of_us:
         found = found.get("config")
         if not isinstance(found, dict):
             raise WeightsError(f"--llama {file} has no config")
@@ -28,10 +30,18 @@ def settings(base: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path
     if isinstance(found.get("llama"), dict):  # an LTUASConfig
         found, known = found["llama"], found
     return (
-        {key: value for key, value in found.items() if value is not None},
+        ours(found) if of_us else {key: value for key, value in found.items() if value is not None},
         {key: value for key, value in known.items() if value is not None},
         llama.tokenizer_files(folder),
     )
+
+
+def ours(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A LlamaConfig dict of ours as the settings that a Hugging Face config.json has."""
+    settings = {key: value for key, value in config.items() if value is not None}
+    if isinstance(settings.get("rope_scaling"), Mapping):  # the only kind that we have
+        settings["rope_scaling"] = {"rope_type": "llama3", **settings["rope_scaling"]}
+    return settings
 
 
 def weights(base: Path, *, what: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

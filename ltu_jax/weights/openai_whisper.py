@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.trees import shorten
-from ltu_jax.weights import io
+from ltu_jax.weights import io, record
+from ltu_jax.weights.carried import NOTHING
 from ltu_jax.weights.rules import CONV, SAME, Import, Rule, attention_block, export, norm, rule
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
 from ltu_jax.weights.whisper import config_from_shapes
@@ -86,6 +87,7 @@ def from_openai(path: str | Path, *, tokenizer: str | Path | None = None) -> Imp
     )
     if tokenizer is not None:
         files, notes = given_tokenizer(tokenizer, config), ()
+    told = record.read(path)
     return Import(
         config=config,
         rules=RULES,
@@ -93,6 +95,7 @@ def from_openai(path: str | Path, *, tokenizer: str | Path | None = None) -> Imp
         files=files,
         source={"format": "openai-whisper", "name": path.name},
         notes=notes,
+        carried=told.carried if told is not None and told.kind == "whisper" else NOTHING,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ltu_jax.core.trees import shorten
+from ltu_jax.weights.carried import NOTHING, Carried
 from ltu_jax.weights.diagnosis import Shapes, complain
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
 
@@ -271,7 +272,7 @@ class Import:
 
     `config` is the model config as a dict, `tensors` are what `rules` must use up, `base` holds
     parameters that are in our form already, `files` the tokenizer files by name (paths or
-    contents), `notes` lines for the summary.
+    contents), `notes` lines for the summary, `carried` what the source says besides.
     """
 
     config: dict[str, Any]
@@ -281,6 +282,7 @@ class Import:
     source: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     base: Tensors = field(default_factory=dict)
+    carried: Carried = NOTHING
 
     def params(self, shapes: Shapes, *, what: str) -> dict[str, Tensor]:
         """Every parameter of `shapes`; names and shapes are checked at once (see `assemble`)."""

@@ -32,8 +32,12 @@ TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
     "generation.json",
 )
+GENERATION_FILE = "generation_config.json"  # of Hugging Face: end tokens and sampling
 
 
 class LazyParams(Mapping[str, np.ndarray]):
@@ -99,6 +103,7 @@ def save_weights(
     params: Mapping[str, np.ndarray] | Mapping[str, Tensor],
     source: Mapping[str, Any],
     files: Iterable[str | os.PathLike] | Mapping[str, str | bytes | os.PathLike] = (),
+    carried: Mapping[str, Any] | None = None,
     max_shard_bytes: int = shards.SHARD_BYTES,
     desc: str | None = None,
 ) -> str:
@@ -111,6 +116,7 @@ def save_weights(
         params: flat path -> array or lazy tensor; tensors are never held whole.
         source: where the numbers come from; free JSON for people.
         files: tokenizer files to copy, or {name in DIR: text, bytes or path}.
+        carried: further keys of config.json, see `carried.Carried.to_json`.
         max_shard_bytes: of one file of numbers.
         desc: label of the progress bar; None shows none.
 
@@ -154,6 +160,7 @@ def save_weights(
                 "dtype": dtypes.pop() if len(dtypes) == 1 else "mixed",
                 "sha256": hashes,
                 "source": dict(source),
+                **(carried or {}),
             },
         )
     return identity(kind, config, hashes)

@@ -9,9 +9,11 @@ import numpy as np
 
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.weights import shards
+from ltu_jax.weights.carried import NOTHING, Carried, of_folder
 from ltu_jax.weights.diagnosis import Shapes, architecture
 from ltu_jax.weights.rules import CONV, SAME, Import, Rule, dense, export, norm, rule
 from ltu_jax.weights.settings import read_settings
+from ltu_jax.weights.store import GENERATION_FILE
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
 from ltu_jax.weights.whisper_tokens import published_tokens, tokenizer_files
 
@@ -117,6 +119,7 @@ def from_hf(path: str | Path) -> Import:
         files=files,
         source={"format": "hf-whisper", "name": settings.get("_name_or_path") or path.name},
         notes=notes,
+        carried=of_folder(path),
     )
 
 
@@ -180,15 +183,22 @@ def to_hf(config: Mapping[str, int], params: Tensors) -> dict[str, Tensor]:
 
 
 def write_hf_files(
-    folder: Path, config: Mapping[str, int], *, dtype: str, tokenizer_dir: Path | None
+    folder: Path,
+    config: Mapping[str, int],
+    *,
+    dtype: str,
+    tokenizer_dir: Path | None,
+    carried: Carried = NOTHING,
 ) -> tuple[str, ...]:
     """Write what transformers wants beside the weights: configs, feature extractor, tokenizer.
 
     Args:
         folder: where the weights are.
         config: WhisperConfig as a dict.
-        dtype: of the weights, by name.
+        dtype: what transformers is to load the weights in.
         tokenizer_dir: a weights directory with tokenizer.json and generation.json, if any.
+        carried: config.json and generation_config.json that the weights came with; what they say
+            and we do not use (dropout, alignment heads, token ids) stays as it stands there.
 
     Returns:
         Notes for the summary.
@@ -202,14 +212,16 @@ def write_hf_files(
     ids = {f"{name}_token_id": special.get("eot") for name in ("bos", "eos", "pad")}
     if special:
         ids["decoder_start_token_id"] = special["sot"]
-    write_json(folder / "config.json", _hf_config(config, dtype=dtype) | ids)
+    settings = _hf_config(config, dtype=dtype, source=carried.config or {})
+    write_json(folder / "config.json", ids | settings)
     write_json(folder / "preprocessor_config.json", _feature_extractor(config["n_mels"]))
+    if carried.generation is not None:
+        write_json(folder / GENERATION_FILE, carried.generation)
     if generation is None:
         return ("no tokenizer came with these weights: transformers can load, not transcribe",)
-    write_json(
-        folder / "generation_config.json",
-        _generation_config(generation, max_length=config["n_text_ctx"]) | ids,
-    )
+    if carried.generation is None:
+        made = _generation_config(generation, max_length=config["n_text_ctx"])
+        write_json(folder / GENERATION_FILE, made | ids)
     shutil.copyfile(tokenizer_dir / "tokenizer.json", folder / "tokenizer.json")
     added = read_json(folder / "tokenizer.json")["added_tokens"]
     controls = [entry["content"] for entry in added if entry["id"] < special["timestamp_begin"]]
@@ -228,31 +240,40 @@ def write_hf_files(
     return ()
 
 
-def _hf_config(config: Mapping[str, int], *, dtype: str) -> dict[str, Any]:
-    return {
-        "architectures": ["WhisperForConditionalGeneration"],
-        "model_type": "whisper",
-        "is_encoder_decoder": True,
-        "tie_word_embeddings": True,
+def _hf_config(
+    config: Mapping[str, int], *, dtype: str, source: Mapping[str, Any]
+) -> dict[str, Any]:
+    unused = {
         "use_cache": True,
-        "torch_dtype": dtype,
-        "vocab_size": config["n_vocab"],
-        "num_mel_bins": config["n_mels"],
-        "d_model": config["n_audio_state"],
-        "num_hidden_layers": config["n_audio_layer"],
-        "encoder_layers": config["n_audio_layer"],
-        "encoder_attention_heads": config["n_audio_head"],
-        "encoder_ffn_dim": 4 * config["n_audio_state"],
-        "decoder_layers": config["n_text_layer"],
-        "decoder_attention_heads": config["n_text_head"],
-        "decoder_ffn_dim": 4 * config["n_text_state"],
-        "max_source_positions": config["n_audio_ctx"],
-        "max_target_positions": config["n_text_ctx"],
         "dropout": 0.0,
         "attention_dropout": 0.0,
         "activation_dropout": 0.0,
-        **_SETTINGS,
     }
+    said = {key: v for key, v in source.items() if key not in ("auto_map", "dtype", "torch_dtype")}
+    return (
+        unused
+        | said
+        | {
+            "architectures": ["WhisperForConditionalGeneration"],
+            "model_type": "whisper",
+            "is_encoder_decoder": True,
+            "tie_word_embeddings": True,
+            ("dtype" if "dtype" in source else "torch_dtype"): dtype,
+            "vocab_size": config["n_vocab"],
+            "num_mel_bins": config["n_mels"],
+            "d_model": config["n_audio_state"],
+            "num_hidden_layers": config["n_audio_layer"],
+            "encoder_layers": config["n_audio_layer"],
+            "encoder_attention_heads": config["n_audio_head"],
+            "encoder_ffn_dim": 4 * config["n_audio_state"],
+            "decoder_layers": config["n_text_layer"],
+            "decoder_attention_heads": config["n_text_head"],
+            "decoder_ffn_dim": 4 * config["n_text_state"],
+            "max_source_positions": config["n_audio_ctx"],
+            "max_target_positions": config["n_text_ctx"],
+            **_SETTINGS,
+        }
+    )
 
 
 def _feature_extractor(n_mels: int) -> dict[str, Any]:

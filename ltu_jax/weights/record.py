@@ -1,0 +1,140 @@
+"""What an export says about itself: our config, where the numbers come from, hashes.
+
+Foreign formats have no word for some facts of a model: an official state dict knows neither LoRA's
+alpha nor the heads of TLTR, a Whisper `.pt` not the config that it came with. The record says them,
+and our importers read it:
+
+    in a file   safetensors: the header's metadata; PyTorch's zip: one entry more. Other readers
+                pass over both, and the record cannot get lost on the way or belong to another file.
+    in a folder `ltu_jax_export.json`, with the SHA-256 of every file beside it
+
+A reader trusts neither: facts are checked against the tensors and against what a person says.
+"""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ltu_jax.core.files import read_json, sha256_file, write_json
+from ltu_jax.core.trees import shorten
+from ltu_jax.weights import safetensors_file
+from ltu_jax.weights.carried import NOTHING, Carried, from_json
+from ltu_jax.weights.tensors import WeightsError
+
+KEY = "ltu_jax_export"  # of the header's metadata, and of the JSON object
+FILE = "ltu_jax_export.json"
+FORMAT = 1
+_LARGEST = 4 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One export.
+
+    format: the value of `--to`.
+    kind: of the weights that were exported, and `config` their config.
+    sha256: the identity of those weights (see `store.Weights`).
+    source: where those came from.
+    base: of an export without its base: what that base is (`lineage.base_print`).
+    carried: what the source said and we do not use.
+    """
+
+    format: str
+    kind: str
+    config: Mapping[str, Any]
+    sha256: str
+    source: Mapping[str, Any]
+    base: Mapping[str, Any] | None = None
+    carried: Carried = field(default=NOTHING)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object."""
+        return {
+            KEY: FORMAT,
+            "format": self.format,
+            "kind": self.kind,
+            "config": dict(self.config),
+            "sha256": self.sha256,
+            "source": dict(self.source),
+            "base": None if self.base is None else dict(self.base),
+            **self.carried.to_json(),
+        }
+
+    def text(self) -> str:
+        """The JSON object in one line, for the inside of a file."""
+        return json.dumps(self.to_json(), sort_keys=True)
+
+
+def _from_json(found: Any, *, what: str) -> Record:
+    if not isinstance(found, dict) or found.get(KEY) != FORMAT:
+        raise WeightsError(
+            f"{what}: its record of ltu_jax is not of format {FORMAT}; this version reads no other"
+        )
+    kinds = {"format": str, "kind": str, "config": dict, "sha256": str, "source": dict}
+    for key, kind in kinds.items():
+        if not isinstance(found.get(key), kind):
+            raise WeightsError(f"{what}: the {key} of its record of ltu_jax is {found.get(key)!r}")
+    if not isinstance(found.get("base"), dict | None):
+        raise WeightsError(f"{what}: the base of its record of ltu_jax is {found['base']!r}")
+    names = (*kinds, "base")
+    return Record(**{name: found.get(name) for name in names}, carried=from_json(found, what=what))
+
+
+def read(path: Path) -> Record | None:
+    """The record of an exported file or folder; None where there is none.
+
+    Raises:
+        WeightsError: one that is damaged or of a newer version.
+    """
+    if path.is_dir():
+        return (
+            _from_json(read_json(path / FILE), what=str(path)) if (path / FILE).is_file() else None
+        )
+    text = _inside(path)
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise WeightsError(f"{path}: its record of ltu_jax is no JSON") from None
+    return _from_json(found, what=str(path))
+
+
+def _inside(path: Path) -> str | bytes | None:
+    if path.suffix == ".safetensors":
+        return safetensors_file.read_header(path)[1].get(KEY)
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.filename.rpartition("/")[2] == FILE and info.file_size <= _LARGEST:
+                return archive.read(info)
+    return None
+
+
+def write_beside(folder: Path, record: Record) -> None:
+    """Write the record of a finished folder, with the SHA-256 of every file that is in it."""
+    files = {file.name: sha256_file(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    write_json(folder / FILE, record.to_json() | {"files": files})
+
+
+def changed(folder: Path) -> list[str]:
+    """Names of the files of an exported folder that are missing or not as they were written.
+
+    Raises:
+        WeightsError: the folder has no record, or one that is damaged.
+    """
+    files = read_json(folder / FILE).get("files") if read(folder) is not None else None
+    if not isinstance(files, dict) or not all(isinstance(v, str) for v in files.values()):
+        raise WeightsError(f"{folder} has no {FILE} with the SHA-256 of its files")
+    odd = [name for name in files if Path(name).name != name]
+    if odd:
+        raise WeightsError(f"{folder / FILE} is refused: it names {shorten(odd)}")
+    return [
+        name
+        for name, digest in files.items()
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest
+    ]
