@@ -84,10 +84,9 @@ def remarks(source: Mapping[str, Any], params: Tensors | None = None) -> tuple[s
             f"the adapter was trained over an int8 base (compute.base_dtype); the base here is "
             f"{stored}, without that rounding, so answers differ a little from those in training",
         )
-    if trained in DTYPES and stored in DTYPES and stored != trained:
-        if not np.can_cast(DTYPES[stored], DTYPES[trained], "safe"):
-            return (
-                f"the adapter was trained over the base rounded to {trained}; the base here is "
-                f"{stored}",
-            )
-    return ()
+    known = trained in DTYPES and stored in DTYPES
+    if not known or np.can_cast(DTYPES[stored], DTYPES[trained], "safe"):
+        return ()
+    return (
+        f"the adapter was trained over the base rounded to {trained}; the base here is {stored}",
+    )

@@ -13,7 +13,12 @@ from ltu_jax.weights.rules import SAME, Import, Rule, dense, rule
 from ltu_jax.weights.settings import positive, read_settings, whole
 from ltu_jax.weights.tensors import BLOCK_BYTES, Tensor, Tensors, WeightsError
 
-MODEL_TYPES = ("llama", "mistral", "qwen2")
+CLASSES = {  # of transformers, by model_type
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+}
+MODEL_TYPES = tuple(CLASSES)
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 # What transformers' LlamaConfig, MistralConfig and Qwen2Config take when a config.json of theirs
@@ -301,11 +306,8 @@ def _family(
     config: Mapping[str, Any], said: Mapping[str, Any]
 ) -> tuple[str, str, dict[str, bool | None]]:
     """model_type, architecture and, where they are our choice, the settings of no window."""
-    classes = {
-        "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"
-    }  # fmt: skip
     family, window = said.get("model_type"), {}
-    if family not in classes or (family == "qwen2") != config["attention_bias"]:
+    if family not in MODEL_TYPES or (family == "qwen2") != config["attention_bias"]:
         # transformers refuses a LLaMA whose width is no multiple of its heads; Mistral's, without
         # a window, is the same computation
         whole = config["hidden_size"] % config["num_attention_heads"] == 0
@@ -313,7 +315,7 @@ def _family(
         window = {"qwen2": {"use_sliding_window": False}, "mistral": {"sliding_window": None}}.get(
             family, {}
         )
-    return family, classes[family], window
+    return family, CLASSES[family], window
 
 
 def _rope(config: Mapping[str, Any], said: dict[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def _rules() -> tuple[Rule, ...]:
 
 
 RULES = _rules()
+_NONE: tuple[dict[str, Any], dict[str, Any], dict[str, Path]] = ({}, {}, {})
 
 
 def is_adapter(path: str) -> bool:
@@ -131,14 +132,16 @@ def from_official(
     told = told if told is not None and told.kind == "ltu-as" else None
     if told is not None:
         LTUASConfig.from_dict(told.config)  # a record that was changed by hand is told here
-    own = ltu_as_base.settings(path) if (path / "config.json").is_file() else ({}, {}, {})
+    folder = path if path.is_dir() else path.parent
+    ours = path.is_dir() or (folder / record.FILE).is_file()  # it speaks for what lies in it
+    own = ltu_as_base.settings(folder) if ours and (folder / "config.json").is_file() else _NONE
     claims = ltu_as_facts.options(audio_layers=audio_layers, lora_alpha=lora_alpha) | {
         f"the record in {file.name}": told.config if told else None,
-        f"{path}/config.json": own[1],
+        f"{folder}/config.json": own[1],
     }
     complete = f"{ROOT}model.embed_tokens.weight" in tensors
     wanted = told.config.get("llama") if told else None
-    base = _named_base(base, path=path, complete=complete, itself=bool(own[1]), wanted=wanted)
+    base = _named_base(base, path=folder, complete=complete, itself=bool(own[1]), wanted=wanted)
     settings, known, files = (
         ltu_as_base.settings(base) if base is not None else (ltu_as_base.ours(wanted), {}, own[2])
     )
@@ -153,7 +156,7 @@ def from_official(
         config, held = ltu_as_base.weights(base, what=what)
         notes = lineage.other_base(told.base if told else None, held)
     ltu_as_facts.compare_llama(wanted, config, base=base or file, what=what)
-    beside = (path if path.is_dir() else path.parent) / adapter_config.FILE
+    beside = folder / adapter_config.FILE
     known = ltu_as_facts.agreed(claims | {f"--llama {base}": known}, what=what)
     over = told.source.get(lineage.OVER) if told else None
     source = {"format": "ltu-as", "file": path.name, "complete": complete}

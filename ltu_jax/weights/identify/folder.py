@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.weights import adapter_config, llama, ltu_as, shards
+from ltu_jax.weights import adapter_config, llama, ltu_as, record, shards
 from ltu_jax.weights.identify.file import identify_ct2, identify_file
-from ltu_jax.weights.identify.found import HEAD_BYTES, Found, dtypes_of, leftover, only_problem
+from ltu_jax.weights.identify.found import (
+    HEAD_BYTES,
+    Found,
+    dtypes_of,
+    export_notes,
+    leftover,
+    only_problem,
+)
 from ltu_jax.weights.identify.ours import our_records, our_run, our_weights, settings_of
 from ltu_jax.weights.identify.recognise import recognise
 from ltu_jax.weights.tensors import WeightsError
@@ -52,6 +59,12 @@ def identify_folder(path: Path) -> Found:
         listed = "; ".join(f"{name}: {_words(other)}" for name, other in sets)
         notes.append(f"several sets of weights lie here ({listed}); {label} is the one read")
         found = dataclasses.replace(found, format=f"mixed folder; first {found.format}")
+    if found.model is not None and record.FILE in names:
+        try:
+            of_export, _ = export_notes(path)
+            notes += [note for note in of_export if note not in found.notes]
+        except UserError as error:
+            problems = (*problems, str(error))
     left = [name for name in names if leftover(path / name) is not None]
     if left:
         notes.append(f"left by Hugging Face's Trainer and not needed: {', '.join(left)}")
@@ -132,10 +145,11 @@ def _adapter(path: Path) -> Found:
             more = _file(beside)
             tensors |= more.tensors
             dtypes |= set(more.dtypes)
-    problems, notes = [], []
+    problems, notes, base = [], [], "BASE_DIR"
     try:
         given = adapter_config.read(path / adapter_config.FILE)
         notes.append(f"it belongs to the base {given.base_name}")
+        base = None if given.base_name and Path(given.base_name).is_dir() else base
     except (UserError, ValueError, TypeError) as error:
         problems.append(str(error))
     model = recognise(tensors)
@@ -153,6 +167,7 @@ def _adapter(path: Path) -> Found:
         dtypes=tuple(sorted(dtypes)),
         problems=(*problems, *model.problems),
         notes=tuple(notes),
+        base=base,
     )
 
 
