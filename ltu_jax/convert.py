@@ -49,7 +49,8 @@ import examples:
     python -m ltu_jax.convert --from hf-llama --weights ~/vicuna-7b-v1.1 --out weights/vicuna-7b
     python -m ltu_jax.convert --from gguf --weights SmolLM2-135M-Instruct.Q4_1.gguf \\
         --out weights/smollm2-135m
-  A complete official LTU-AS state dict; --llama gives only head counts, eps, theta, tokenizer:
+  A complete official LTU-AS state dict; --llama gives only head counts, eps, theta, tokenizer
+  (a state dict that ltu_jax exported says them itself):
     python -m ltu_jax.convert --from ltu-as --weights ltuas.bin --llama ~/vicuna-7b-v1.1 \\
         --out weights/ltu-as
   An official trainer checkpoint (TLTR, projection, LoRA only) over its base:
@@ -137,7 +138,8 @@ def parser() -> argparse.ArgumentParser:
         "--lora-alpha",
         type=float,
         metavar="ALPHA",
-        help="ltu-as: LoRA alpha (default: of --llama, of adapter_config.json, else 16)",
+        help="ltu-as: LoRA alpha (default: of our export, of --llama, of adapter_config.json, else "
+        "16 for rank 8 on q_proj and v_proj)",
     )
     outgoing = it.add_argument_group("export")
     outgoing.add_argument("--checkpoint", type=Path, metavar="DIR", help="what to export")

@@ -215,14 +215,18 @@ def _llama_settings(
 
 
 def _dtype_word(held: Complete, tensors: Tensors, options: Options) -> str:
-    """What config.json calls the dtype: as asked, as the source had it, or as it is stored.
+    """What config.json calls the dtype, in which transformers loads: as the source had it.
 
-    Kernels with LoRA merged into them are no longer the source's, and what it said is not of them.
+    As stored where --dtype was given, where LoRA was merged into kernels that are no longer the
+    source's, and where numbers as they are stored could become infinite in float16.
     """
-    said = held.carried.config or {}
+    said, stored = held.carried.config or {}, _common_dtype(tensors)
     word = said.get("dtype", said.get("torch_dtype"))
     changed = options.dtype is not None or held.config.get("lora") is not None
-    return word if isinstance(word, str) and not changed else _common_dtype(tensors)
+    known = isinstance(word, str) and word in DTYPES
+    if changed or not known or (word == "float16" and word != stored):
+        return stored
+    return word
 
 
 def _token_ids(folder: Path | None) -> dict[str, int | None]:

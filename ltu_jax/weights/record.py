@@ -22,7 +22,7 @@ from ltu_jax.core.files import read_json, sha256_file, write_json
 from ltu_jax.core.trees import shorten
 from ltu_jax.weights import safetensors_file
 from ltu_jax.weights.carried import NOTHING, Carried, from_json
-from ltu_jax.weights.tensors import WeightsError
+from ltu_jax.weights.tensors import WeightsError, damaged
 
 KEY = "ltu_jax_export"  # of the header's metadata, and of the JSON object
 FILE = "ltu_jax_export.json"
@@ -108,10 +108,13 @@ def _inside(path: Path) -> str | bytes | None:
         return safetensors_file.read_header(path)[1].get(KEY)
     if not zipfile.is_zipfile(path):
         return None
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if info.filename.rpartition("/")[2] == FILE and info.file_size <= _LARGEST:
-                return archive.read(info)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.filename.rpartition("/")[2] == FILE and info.file_size <= _LARGEST:
+                    return archive.read(info)
+    except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError) as error:  # damaged, encrypted
+        raise damaged(path, f"its record of ltu_jax cannot be read ({error})") from None
     return None
 
 

@@ -1,6 +1,7 @@
 """Our own weights directory: config.json, params.safetensors, tokenizer files, hashes.
 
-DIR/config.json   {"ltu_jax": 1, "kind", "config", "dtype", "sha256": {file: hex}, "source"}
+DIR/config.json   {"ltu_jax": 1, "kind", "config", "dtype", "sha256": {file: hex}, "source",
+                   "source_config", "source_generation_config" (see `carried`)}
 DIR/params.safetensors            flat names; params-00001-of-0000N.safetensors above 4 GB
 DIR/tokenizer.model | tokenizer.json, tokenizer_config.json, generation.json (Whisper)
 """

@@ -249,7 +249,13 @@ def _hf_config(
         "attention_dropout": 0.0,
         "activation_dropout": 0.0,
     }
-    said = {key: v for key, v in source.items() if key not in ("auto_map", "dtype", "torch_dtype")}
+    said = {
+        key: value
+        for key, value in source.items()
+        if key not in ("auto_map", "dtype", "torch_dtype")
+        # an id without a row: transformers refuses such a pad token
+        and not (key.endswith("_token_id") and type(value) is int and value >= config["n_vocab"])
+    }
     return (
         unused
         | said

@@ -32,7 +32,7 @@ ROWS = {
     ),
     "the spelling of transformers 5": (
         {"rope_theta": 500000.0, "rope_scaling": {k: v for k, v in LLAMA3.items() if k[0] != "r"}},
-        {"rope_parameters": {"rope_theta": 500000.0, **LLAMA3}, "dtype": "float16",
+        {"rope_parameters": {"rope_theta": 500000.0, **LLAMA3}, "dtype": "bfloat16",
          "max_position_embeddings": 131072},
         None,
     ),
@@ -59,7 +59,7 @@ ROWS = {
     ),
     "tied": ({"tie_word_embeddings": True},
              {"rope_theta": 50000.0, "max_position_embeddings": 8192}, None),
-    "odd vocabulary": ({"vocab_size": 41}, {"rope_theta": 50000.0, "torch_dtype": "float16"}, None),
+    "odd vocabulary": ({"vocab_size": 41}, {"rope_theta": 5e4, "torch_dtype": "bfloat16"}, None),
     "training's settings": (
         {}, {"rope_theta": 50000.0, "attention_dropout": 0.1, "initializer_range": 0.04,
              "pretraining_tp": 2, "use_cache": False, "transformers_version": "4.28.0"}, None,
@@ -190,6 +190,27 @@ def test_a_folder_without_the_source_s_words_is_exported_as_before(tmp_path, cap
     assert not (tmp_path / "hf" / "generation_config.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("stored", "word", "written"),
+    [(np.float16, "bfloat16", "bfloat16"), (np.float32, "bfloat16", "bfloat16"),
+     (np.float16, "float16", "float16"), (np.float32, "float16", "float32"),
+     (np.float16, "auto", "float16"), (np.float16, ["x"], "float16"),
+     (np.float32, None, "float32")],
+)  # fmt: skip
+def test_the_source_s_dtype_is_carried_unless_numbers_could_become_infinite(
+    tmp_path, stored, word, written
+):
+    config = tiny.llama_config()
+    params = {
+        path: array.astype(stored)
+        for path, array in tiny.random_params(build.llama(config)).items()
+    }
+    save_weights(tmp_path / "ours", kind="llama", config=tiny.as_dict(config), params=params,
+                 source={}, carried={"source_config": {"torch_dtype": word}})  # fmt: skip
+    export_weights("hf", checkpoint=tmp_path / "ours", out=tmp_path / "hf")
+    assert json.loads((tmp_path / "hf" / "config.json").read_text())["torch_dtype"] == written
+
+
 def test_a_width_that_heads_do_not_divide_computes_the_same(tmp_path):
     config = tiny.llama_config(hidden_size=30)
     params = tiny.random_params(build.llama(config))
@@ -216,7 +237,7 @@ def test_a_whisper_keeps_what_its_configs_said(tmp_path):
     export_weights("hf", checkpoint=tmp_path / "made", out=tmp_path / "hf")
     settings = json.loads((tmp_path / "hf" / "config.json").read_text()) | {
         "dropout": 0.1, "apply_spec_augment": True, "median_filter_width": 5, "max_length": 448,
-        "pad_token_id": 50256, "suppress_tokens": [1, 2], "torch_dtype": "float16",
+        "pad_token_id": 50256, "suppress_tokens": [1, 2], "torch_dtype": "bfloat16",
     }  # fmt: skip
     (tmp_path / "hf" / "config.json").write_text(json.dumps(settings))
     generation = {"alignment_heads": [[0, 1]], "eos_token_id": 50257, "is_multilingual": True}

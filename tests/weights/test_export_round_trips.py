@@ -5,9 +5,11 @@ import json
 
 import ml_dtypes
 import numpy as np
+import peft
 import pytest
 import random_configs
 import tiny_models as tiny
+import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
@@ -55,6 +57,7 @@ WAYS = {
 def test_ltu_as_comes_back_from_every_format(tmp_path, seed):
     config, _ = _ltu_as(tmp_path, seed)
     wanted = load_weights(tmp_path / "whole").sha256
+    tied = config.llama.tie_word_embeddings
     for name, (to, options, out, source, over) in WAYS.items():
         if to == "peft" and config.lora is None:
             continue
@@ -65,6 +68,8 @@ def test_ltu_as_comes_back_from_every_format(tmp_path, seed):
         again = load_weights(tmp_path / name / "again", kind="ltu-as")
         assert again.config == tiny.as_dict(config), name
         assert again.sha256 == wanted, name
+        if name == "file" and tied:  # PyTorch lists a tied output too
+            assert "base_model.model.lm_head.weight" in load_file(path)
 
 
 @pytest.mark.parametrize("seed", [1, 4])
@@ -118,6 +123,22 @@ def test_merged_models_are_plain_llamas(tmp_path, seed):
     again = load_weights(tmp_path / "again")
     assert again.config == tiny.as_dict(config.llama)
     tiny.identical(dict(again.params), tiny.numbers(plain))
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_peft_and_the_merged_model_give_the_same_logits(tmp_path, seed):
+    config, _ = _ltu_as(tmp_path, seed)
+    export_weights("hf", checkpoint=tmp_path / "base", out=tmp_path / "base in hf")
+    export_weights("hf", checkpoint=tmp_path / "whole", out=tmp_path / "merged")
+    export_weights("peft", checkpoint=tmp_path / "whole", out=tmp_path / "adapter", base_name="x")
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    model = peft.PeftModel.from_pretrained(load(tmp_path / "base in hf"), tmp_path / "adapter")
+    size = config.llama.vocab_size
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, size, (2, 9)))
+    with torch.no_grad():
+        found, truth = load(tmp_path / "merged").eval()(ids).logits, model.eval()(ids).logits
+    np.testing.assert_allclose(found.numpy(), truth.numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(4))
