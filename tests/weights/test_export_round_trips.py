@@ -29,6 +29,11 @@ LISTENER = WhisperConfig(
 )  # fmt: skip
 
 
+# tied and not, with biases and without, RoPE scaled or not, widths that heads do not divide, audio
+# layers unknown; LoRA of rank 1, of alpha 0.3, on all seven projections, and none
+SEEDS = (9, 14, 17, 20, 37)
+
+
 def _ltu_as(folder, seed):
     """A random LTU-AS in whole/ and its LLaMA in base/."""
     config = random_configs.ltu_as(np.random.default_rng(seed))
@@ -53,7 +58,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_ltu_as_comes_back_from_every_format(tmp_path, seed):
     config, _ = _ltu_as(tmp_path, seed)
     wanted = load_weights(tmp_path / "whole").sha256
@@ -72,7 +77,7 @@ def test_ltu_as_comes_back_from_every_format(tmp_path, seed):
             assert "base_model.model.lm_head.weight" in load_file(path)
 
 
-@pytest.mark.parametrize("seed", [1, 4])
+@pytest.mark.parametrize("seed", [9, 37])
 def test_ltu_as_comes_back_as_a_run(tmp_path, seed):
     config = random_configs.ltu_as(np.random.default_rng(seed))
     tltr = dataclasses.replace(config.tltr, d_model=16, time_heads=2, layer_heads=4)
@@ -91,7 +96,7 @@ def test_ltu_as_comes_back_as_a_run(tmp_path, seed):
     assert load_weights(tmp_path / "again").sha256 == load_weights(tmp_path / "whole").sha256
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [2, 3, 5, 6, 10, 17])
 def test_llamas_come_back_and_transformers_reads_the_same_config(tmp_path, seed):
     config = random_configs.llama(np.random.default_rng(seed))
     params = tiny.random_params(build.llama(config), seed=seed)
@@ -112,7 +117,7 @@ def test_llamas_come_back_and_transformers_reads_the_same_config(tmp_path, seed)
     assert getattr(read, "sliding_window", None) is None
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [9, 20])
 def test_merged_models_are_plain_llamas(tmp_path, seed):
     config, params = _ltu_as(tmp_path, seed)
     export_weights("hf", checkpoint=tmp_path / "whole", out=tmp_path / "hf")
@@ -126,7 +131,7 @@ def test_merged_models_are_plain_llamas(tmp_path, seed):
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
-@pytest.mark.parametrize("seed", [0, 2, 3])
+@pytest.mark.parametrize("seed", [9, 20, 37])
 def test_peft_and_the_merged_model_give_the_same_logits(tmp_path, seed):
     config, _ = _ltu_as(tmp_path, seed)
     export_weights("hf", checkpoint=tmp_path / "base", out=tmp_path / "base in hf")
@@ -157,7 +162,7 @@ def test_whispers_come_back(tmp_path, seed, way):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("way", ["file", "trained part", "peft"])
 def test_rounded_is_rounded_once(tmp_path, dtype, way):
-    _, params = _ltu_as(tmp_path, 0)
+    _, params = _ltu_as(tmp_path, 9)
     to, options, out, source, over = WAYS[way]
     export_weights(to, checkpoint=tmp_path / "whole", out=tmp_path / out, dtype=dtype, **options)
     given = {"llama": tmp_path / "base"} if over else {}
