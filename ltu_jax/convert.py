@@ -139,6 +139,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="ALPHA",
         help="ltu-as: LoRA alpha (default: of --llama, of adapter_config.json, else 16)",
     )
+    incoming.add_argument(
+        "--max-positions",
+        type=int,
+        metavar="N",
+        help="hf-llama, gguf: use the model up to N positions only (default: all that it has); a "
+        "sliding window changes nothing below its length",
+    )
     outgoing = it.add_argument_group("export")
     outgoing.add_argument("--checkpoint", type=Path, metavar="DIR", help="what to export")
     outgoing.add_argument(
@@ -228,7 +235,9 @@ def verify_checkpoints(path: Path) -> None:
         )
 
 
-_IMPORT_ONLY = ("weights", "tokenizer", "labels", "sha256", "audio_layers", "lora_alpha")
+_IMPORT_ONLY = (
+    "weights", "tokenizer", "labels", "sha256", "audio_layers", "lora_alpha", "max_positions",
+)  # fmt: skip
 _EXPORT_ONLY = ("checkpoint", "adapter_only", "lora_names", "base_name", "whisper")
 
 
@@ -305,6 +314,7 @@ def import_weights(
         params=cast(params, wanted),
         source=found.source,
         files=found.files,
+        facts=found.facts,
         desc=f"import {source}",
     )
     header = store.read_header(out)
@@ -319,6 +329,11 @@ def import_weights(
         ),
         ("on disk", f"{size / 1e6:,.1f} MB"),
         *([("sizes", sizes)] if sizes else []),
+        *(
+            (name, f"{header[key]:,}" if name == "positions" else ", ".join(map(str, header[key])))
+            for name, key in (("positions", "max_position_embeddings"), ("ends at", "end_tokens"))
+            if key in header
+        ),
         ("files", ", ".join(sorted(found.files)) or "none"),
         ("sha256", identity),
         *([("rounded", lost)] if lost else []),
@@ -397,6 +412,7 @@ def _as_weights(held: Complete, path: Path) -> store.Weights:
         sha256=held.sha256,
         tokenizer_dir=held.tokenizer_dir,
         source=held.source,
+        facts=held.facts,
     )
 
 

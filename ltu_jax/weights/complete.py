@@ -6,7 +6,7 @@ weights that it names.
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Complete:
     source: dict[str, Any]
     sha256: str
     base_name: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)  # see store.FACTS
 
 
 def open_complete(path: str | os.PathLike) -> Complete:
@@ -59,6 +60,7 @@ def open_complete(path: str | os.PathLike) -> Complete:
             sha256=held.sha256,
             # an official import knows its base as a folder that may be gone; PEFT names a model
             base_name=held.source.get("base") if held.source.get("format") == "peft" else None,
+            facts=held.facts,
         )
     metadata, adapter = checkpoint.load_adapter(path)
     if metadata["kind"] != "ltu-as-checkpoint":
@@ -78,6 +80,7 @@ def open_complete(path: str | os.PathLike) -> Complete:
         },
         sha256=checkpoint.identity(metadata),
         base_name=str(base.path if base.source.get("format") == "hf-llama" else "") or None,
+        facts=base.facts,
     )
 
 
@@ -97,6 +100,7 @@ def from_run(path: str | os.PathLike) -> Import:
         files={} if held.tokenizer_dir is None else llama.tokenizer_files(held.tokenizer_dir),
         source=held.source,
         base=held.params,
+        facts=held.facts,
     )
 
 

@@ -30,6 +30,7 @@ class Options:
     sha256: expected hash of the weight file.
     audio_layers: layers of the Whisper encoder.
     lora_alpha: LoRA's alpha, which a state dict does not tell.
+    max_positions: use the language model up to here only.
     """
 
     llama: Path | None = None
@@ -38,6 +39,7 @@ class Options:
     sha256: str | None = None
     audio_layers: int | None = None
     lora_alpha: float | None = None
+    max_positions: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +90,15 @@ FORMATS: dict[str, Format] = {
     ),
     "hf-llama": Format(
         kind="llama",
-        open=lambda paths, o: llama.from_hf(paths[0]),
+        open=lambda paths, o: llama.from_hf(paths[0], max_positions=o.max_positions),
         what="Hugging Face LLaMA-family directory",
+        takes=("max_positions",),
     ),
     "gguf": Format(
         kind="llama",
-        open=lambda paths, o: gguf_llama.from_gguf(paths[0]),
+        open=lambda paths, o: gguf_llama.from_gguf(paths[0], max_positions=o.max_positions),
         what="GGUF file of the LLaMA architecture, dequantised",
+        takes=("max_positions",),
     ),
     "ltu-as": Format(
         kind="ltu-as",

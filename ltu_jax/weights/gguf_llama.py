@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.weights import gguf_header
+from ltu_jax.weights import facts, gguf_header
 from ltu_jax.weights.llama import ATTENTION, MLP, projection
 from ltu_jax.weights.rules import LINEAR, SAME, Import, Rule, interleaved, rule
 from ltu_jax.weights.safetensors_file import file_tensor
@@ -48,8 +48,12 @@ def rules(*, heads: int, kv_heads: int, permuted: bool) -> tuple[Rule, ...]:
     return tuple(table)
 
 
-def from_gguf(path: str | Path) -> Import:
+def from_gguf(path: str | Path, *, max_positions: int | None = None) -> Import:
     """Open a GGUF file; quantised tensors are dequantised to float32 when read.
+
+    Args:
+        path: the file.
+        max_positions: use the model up to here only; None takes its context length.
 
     Raises:
         WeightsError: not GGUF, truncated, another architecture, an unknown RoPE scaling.
@@ -94,6 +98,32 @@ def from_gguf(path: str | Path) -> Import:
             "tensor_types": sorted({tensor.tensor_type.name for tensor in reader.tensors}),
         },
         notes=notes,
+        facts=_facts(
+            fields,
+            family=family,
+            rows=config["vocab_size"],
+            path=path,
+            max_positions=max_positions,
+        ),
+    )
+
+
+def _facts(
+    fields: Mapping[str, Any], *, family: str, rows: int, path: Path, max_positions: int | None
+) -> dict[str, Any]:
+    """Positions and end tokens, see `facts`; a GGUF has no files of its source."""
+    key = f"{family}.context_length"
+    count = whole(fields, key, what=str(path)) if key in fields else None
+    count = facts.limited(count, max_positions, what=str(path))
+    names = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")]
+    ends = [
+        end
+        for name in names
+        if name in fields
+        for end in facts.end_tokens([fields[name]], rows=rows, what=f"{path}: {name}")
+    ]
+    return ({} if count is None else {"max_position_embeddings": count}) | (
+        {"end_tokens": list(dict.fromkeys(ends))} if ends else {}
     )
 
 

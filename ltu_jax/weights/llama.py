@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.weights import rope, shards, store
+from ltu_jax.weights import facts, rope, shards, store
 from ltu_jax.weights.diagnosis import architecture, likely_cause
 from ltu_jax.weights.rules import SAME, Import, Rule, dense, rule
 from ltu_jax.weights.settings import positive, read_settings, whole
@@ -210,8 +210,12 @@ def tokenizer_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def from_hf(path: str | Path) -> Import:
+def from_hf(path: str | Path, *, max_positions: int | None = None) -> Import:
     """Open a Hugging Face LLaMA-family directory (safetensors or .bin, sharded or not).
+
+    Args:
+        path: the directory.
+        max_positions: use the model up to here only; None takes max_position_embeddings.
 
     Raises:
         WeightsError: another architecture, missing files, sizes that contradict config.json.
@@ -247,6 +251,13 @@ def from_hf(path: str | Path) -> Import:
             "name": name,
         },
         notes=notes,
+        facts=facts.of_hf(
+            settings,
+            folder=path,
+            rows=config["vocab_size"],
+            what=str(path),
+            max_positions=max_positions,
+        ),
     )
 
 

@@ -135,6 +135,7 @@ def from_official(
         known=known,
         audio_layers=audio_layers,
         files=files,
+        facts=ltu_as_base.facts_of(base, rows=config["vocab_size"]),
         source={"format": "ltu-as", "file": path.name, "complete": complete, "base": base.name},
         notes=notes,
         what=what,
@@ -150,13 +151,15 @@ def over_base(
     known: Mapping[str, Any],
     audio_layers: int | None,
     files: Mapping[str, Path],
+    facts: Mapping[str, Any],
     source: Mapping[str, Any],
     notes: tuple[str, ...],
     what: str,
 ) -> Import:
     """The import of canonical tensors and the base parameters that they lack (`held`).
 
-    `known` are LTU-AS settings that shapes do not tell; `what` is how errors call the tensors.
+    `known` are LTU-AS settings that shapes do not tell; `facts` those of `store.FACTS`; `what` is
+    how errors call the tensors.
 
     Raises:
         WeightsError: tensors that were trained over a base of another width.
@@ -193,6 +196,7 @@ def over_base(
         source=source,
         notes=notes,
         base=held,
+        facts=facts,
     )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.files import read_json
-from ltu_jax.weights import llama, store
+from ltu_jax.weights import facts, llama, store
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.tensors import Tensor, WeightsError
 
@@ -32,6 +32,15 @@ def settings(base: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path
         {key: value for key, value in known.items() if value is not None},
         llama.tokenizer_files(folder),
     )
+
+
+def facts_of(base: Path, *, rows: int) -> dict[str, Any]:
+    """What `--llama` says of the language model beside its config; see `facts`."""
+    file = base / "config.json" if base.is_dir() else base
+    found = read_json(file)
+    if "ltu_jax" in found:
+        return {key: found[key] for key in store.FACTS if key in found}
+    return facts.of_hf(found, folder=file.parent, rows=rows, what=f"--llama {file}")
 
 
 def weights(base: Path, *, what: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

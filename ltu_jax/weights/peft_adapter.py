@@ -118,6 +118,7 @@ def from_peft(
         known=known,
         audio_layers=audio_layers,
         files=files,
+        facts=ltu_as_base.facts_of(base, rows=llama_config["vocab_size"]),
         source={"format": "peft", "name": path.name, "base": given.base_name or base.name},
         notes=(),
         what=str(path),

@@ -271,7 +271,7 @@ class Import:
 
     `config` is the model config as a dict, `tensors` are what `rules` must use up, `base` holds
     parameters that are in our form already, `files` the tokenizer files by name (paths or
-    contents), `notes` lines for the summary.
+    contents), `notes` lines for the summary, `facts` those of `store.FACTS` that are known.
     """
 
     config: dict[str, Any]
@@ -281,6 +281,7 @@ class Import:
     source: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     base: Tensors = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def params(self, shapes: Shapes, *, what: str) -> dict[str, Tensor]:
         """Every parameter of `shapes`; names and shapes are checked at once (see `assemble`)."""

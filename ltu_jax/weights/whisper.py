@@ -10,6 +10,7 @@ import numpy as np
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.weights import shards
 from ltu_jax.weights.diagnosis import Shapes, architecture
+from ltu_jax.weights.facts import GENERATION_FILE
 from ltu_jax.weights.rules import CONV, SAME, Import, Rule, dense, export, norm, rule
 from ltu_jax.weights.settings import read_settings
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
@@ -104,8 +105,9 @@ def from_hf(path: str | Path) -> Import:
         heads=heads,
         what=str(path),
     )  # fmt: skip
-    generation = path / "generation_config.json"
-    found = settings | (read_settings(generation) if generation.is_file() else {})
+    file = path / GENERATION_FILE
+    generation = read_settings(file) if file.is_file() else {}
+    found = settings | generation
     files, notes = tokenizer_files(
         [path], config,
         suppress=found.get("suppress_tokens"), begin=found.get("begin_suppress_tokens"),
@@ -117,6 +119,8 @@ def from_hf(path: str | Path) -> Import:
         files=files,
         source={"format": "hf-whisper", "name": settings.get("_name_or_path") or path.name},
         notes=notes,
+        facts={"source_config": settings}
+        | ({"source_generation_config": generation} if generation else {}),
     )
 
 
