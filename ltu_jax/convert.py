@@ -21,7 +21,7 @@ from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.training import recovery
-from ltu_jax.weights import export, shards, store
+from ltu_jax.weights import export, shards, store, usable
 from ltu_jax.weights.complete import Complete, open_complete
 from ltu_jax.weights.formats import FORMATS, Options, open_source
 from ltu_jax.weights.identify import describe
@@ -315,6 +315,7 @@ def import_weights(
         source=found.source,
         files=found.files,
         facts=found.facts,
+        check=lambda folder: usable.check(folder, name=str(out)),
         desc=f"import {source}",
     )
     header = store.read_header(out)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
     "generation.json",
 )
 
@@ -115,6 +117,7 @@ def save_weights(
     source: Mapping[str, Any],
     files: Iterable[str | os.PathLike] | Mapping[str, str | bytes | os.PathLike] = (),
     facts: Mapping[str, Any] | None = None,
+    check: Callable[[Path], None] = lambda folder: None,
     max_shard_bytes: int = shards.SHARD_BYTES,
     desc: str | None = None,
 ) -> str:
@@ -128,6 +131,7 @@ def save_weights(
         source: where the numbers come from; free JSON for people.
         files: tokenizer files to copy, or {name in DIR: text, bytes or path}.
         facts: those of `FACTS` that are known.
+        check: called with the finished folder before it takes its name; what it raises stops that.
         max_shard_bytes: of one file of numbers.
         desc: label of the progress bar; None shows none.
 
@@ -176,6 +180,7 @@ def save_weights(
                 **facts,
             },
         )
+        check(folder)
     return identity(kind, config, hashes)
 
 
