@@ -118,7 +118,8 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="PATH",
         help="openai-whisper: tokenizer.json, a folder with one, or OpenAI's .tiktoken file; "
-        "without it the weights encode but do not transcribe",
+        "without it the weights encode but do not transcribe. gguf: the folder of the model's own "
+        "tokenizer, in place of the one in the file",
     )
     incoming.add_argument(
         "--labels",
@@ -145,6 +146,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="hf-llama, gguf: use the model up to N positions only (default: all that it has); a "
         "sliding window changes nothing below its length",
+    )
+    incoming.add_argument(
+        "--weights-file",
+        metavar="NAME",
+        help="hf-llama, hf-whisper, ltu-as: which weights to read where a directory has several, "
+        "for example model.safetensors or model.safetensors.index.json",
     )
     outgoing = it.add_argument_group("export")
     outgoing.add_argument("--checkpoint", type=Path, metavar="DIR", help="what to export")
@@ -237,6 +244,7 @@ def verify_checkpoints(path: Path) -> None:
 
 _IMPORT_ONLY = (
     "weights", "tokenizer", "labels", "sha256", "audio_layers", "lora_alpha", "max_positions",
+    "weights_file",
 )  # fmt: skip
 _EXPORT_ONLY = ("checkpoint", "adapter_only", "lora_names", "base_name", "whisper")
 

@@ -61,6 +61,54 @@ def positions(settings: Mapping[str, Any], *, what: str) -> int | None:
     return whole(settings, "max_position_embeddings", what=what, default=default)
 
 
+def window(settings: Mapping[str, Any], *, layers: int, what: str) -> int | None:
+    """How far a token of the described model sees back; None where it sees all of the text.
+
+    Raises:
+        WeightsError: layers of a kind that is not known, or settings that contradict each other.
+    """
+    kind = settings.get("model_type")
+    # Mistral's and Qwen2's default in transformers; Qwen2 uses it only when it is told to
+    width = settings.get("sliding_window", 4096 if kind in ("mistral", "qwen2") else None)
+    if not settings.get("use_sliding_window", kind != "qwen2"):
+        width = None
+    told = settings.get("layer_types")
+    if told is not None:
+        known = ("full_attention", "sliding_attention")
+        if not isinstance(told, list) or not all(name in known for name in told):
+            raise WeightsError(
+                f"{what}: layer_types {str(told)[:80]} are not implemented; {known[0]} is"
+            )
+        if width is None and known[1] in told:
+            raise WeightsError(
+                f"{what}: layer_types has {known[1]}, but sliding_window is "
+                f"{settings.get('sliding_window')!r} and use_sliding_window "
+                f"{settings.get('use_sliding_window')!r}; correct one of them"
+            )
+        if kind == "qwen2" and known[1] not in told:
+            width = None
+    elif kind == "qwen2" and settings.get("max_window_layers", 28) >= layers:
+        width = None  # it begins above the last layer
+    return width
+
+
+def check_window(width: Any, count: int | None, *, what: str, key: str = "sliding_window") -> None:
+    """Refuse a sliding window that a text of `count` positions can exceed.
+
+    Raises:
+        WeightsError: it can, or the window is no number.
+    """
+    if width is None:
+        return
+    width = whole({key: width}, key, what=what)
+    if count is None or width < count:
+        raise WeightsError(
+            f"{what}: {key} is {width}, and the model has {'unknown' if count is None else count} "
+            "positions: beyond the window its attention is not computed here. Import it with "
+            f"--max-positions {width}, up to which the window changes nothing"
+        )
+
+
 def limited(count: int | None, limit: int | None, *, what: str) -> int | None:
     """The positions that a user leaves of those that the model has.
 

@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ltu_jax.weights import adapter_config, diagnosis, llama, ltu_as_base, rope, shards
+from ltu_jax.weights import (
+    adapter_config,
+    diagnosis,
+    llama,
+    ltu_as_base,
+    rope,
+    shards,
+    wrappers,
+)
 from ltu_jax.weights.rules import (
     LINEAR,
     Import,
@@ -62,7 +70,7 @@ def canonical(name: str) -> str:
 
     peft 0.6 and later call the frozen layer under LoRA `q_proj.base_layer.weight`.
     """
-    name = ROOT + name.removeprefix(ROOT).replace("_proj.base_layer.", "_proj.")
+    name = ROOT + wrappers.plain(name).removeprefix(ROOT).replace("_proj.base_layer.", "_proj.")
     for letter in "AB":
         name = name.replace(f".lora_{letter}.weight", f".lora_{letter}.default.weight")
     return name
@@ -88,6 +96,7 @@ def from_official(
     base: str | Path,
     audio_layers: int | None = None,
     lora_alpha: float | None = None,
+    weights_file: str | None = None,
 ) -> Import:
     """Open an official LTU-AS state dict: complete, or a trainer checkpoint over a base.
 
@@ -101,6 +110,7 @@ def from_official(
             else from the TLTR's width, else leaves it open.
         lora_alpha: None takes it from `base` where that is LTU-AS, else from adapter_config.json
             beside the file, else 16.
+        weights_file: which weights of a directory to read, see `shards.checkpoint_files`.
 
     The heads of TLTR are those of `base` where that is LTU-AS, else the official 1 and 8.
 
@@ -112,18 +122,16 @@ def from_official(
     dicts = (FILE, "model*.safetensors", "pytorch_model*.bin")
     if (path / adapter_config.FILE).is_file() and not any(any(path.glob(name)) for name in dicts):
         raise WeightsError(f"{what} is a PEFT adapter directory; import it with `--from peft`")
-    found = shards.read_checkpoint(path / FILE if (path / FILE).is_file() else path)
+    source = path / FILE if (path / FILE).is_file() and weights_file is None else path
+    found = shards.read_checkpoint(source, chosen=weights_file)
     tensors = canonical_tensors(found, what=what)
     check_audio(tensors, what=what)
     settings, known, files = ltu_as_base.settings(base)
     complete = f"{ROOT}model.embed_tokens.weight" in tensors
-    notes: tuple[str, ...] = ()
     held: Tensors = {}
     if complete:
         plain = {name.removeprefix(ROOT): tensor for name, tensor in tensors.items()}
-        config, notes = llama.config_from_hf(
-            settings, plain, what=f"{base} (config for {path.name})"
-        )
+        config = llama.config_from_hf(settings, plain, what=f"{base} (config for {path.name})")
     else:
         config, held = ltu_as_base.weights(base, what=what)
     beside = (path if path.is_dir() else path.parent) / adapter_config.FILE
@@ -137,7 +145,7 @@ def from_official(
         files=files,
         facts=ltu_as_base.facts_of(base, rows=config["vocab_size"]),
         source={"format": "ltu-as", "file": path.name, "complete": complete, "base": base.name},
-        notes=notes,
+        notes=(),
         what=what,
     )
 

@@ -181,7 +181,7 @@ def _vocabulary(id_of: Callable[[str], int | None], *, rows: int, what: Path) ->
         return Vocabulary.of_names(id_of, rows=rows)
     except ValueError as error:
         raise WeightsError(
-            f"{what} is no Whisper tokenizer, or belongs to another Whisper: {error}"
+            f"{what} is not a Whisper tokenizer, or belongs to another Whisper: {error}"
         ) from None
 
 
@@ -208,6 +208,34 @@ def _check_ids(ids: Any, *, rows: int, what: str) -> None:
     for index in ids:
         if type(index) is not int or not 0 <= index < rows:
             raise WeightsError(f"{what} has {str(index)[:80]}; the token table has {rows} rows")
+
+
+def compare_generation(found: Mapping[str, Any], ours: Mapping[str, Any], *, what: Path) -> None:
+    """Require a generation_config.json to name the ids that the tokenizer beside it has.
+
+    `decoder_start_token_id` is not compared: transformers writes its own default there.
+
+    Raises:
+        WeightsError: it names others, or says another kind of model.
+    """
+    special, languages = ours["special"], ours["languages"]
+    wanted: dict[str, Any] = {"no_timestamps_token_id": special["no_timestamps"]}
+    told: dict[str, Any] = {"no_timestamps_token_id": found.get("no_timestamps_token_id")}
+    if "lang_to_id" in found:  # an English model has no use for them
+        wanted["is_multilingual"], told["is_multilingual"] = (
+            ours["multilingual"], found.get("is_multilingual"),
+        )  # fmt: skip
+    for key, ids in (("lang_to_id", languages), ("task_to_id", special)):
+        listed = found.get(key)
+        for name, index in listed.items() if isinstance(listed, Mapping) else ():
+            short = name.removeprefix("<|").removesuffix("|>")
+            wanted[f"{key}: {name}"], told[f"{key}: {name}"] = ids.get(short), index
+    for key, value in told.items():
+        if value is not None and value != wanted[key]:
+            raise WeightsError(
+                f"{what}: {key} is {str(value)[:80]}, in the tokenizer.json beside it it is "
+                f"{wanted[key]}; take both files from the same model"
+            )
 
 
 def load(folder: Path, *, rows: int) -> tuple[Any, Vocabulary]:
