@@ -311,8 +311,8 @@ def import_weights(
     out, paths = Path(out), [Path(path) for path in weights]
     found = open_source(source, paths, Options(**options))
     kind = FORMATS[source].kind
-    config, shapes = model_shapes(kind, found.config)
-    params = found.params(shapes, what=", ".join(str(path) for path in paths))
+    what = ", ".join(str(path) for path in paths)
+    config, params, notes = usable.check_import(found, kind, what=what)
     wanted = None if dtype is None else DTYPES[dtype]
     lost = describe_casts(params, wanted)
     identity = store.save_weights(
@@ -334,7 +334,7 @@ def import_weights(
         ("kind", kind),
         (
             "parameters",
-            f"{export.parameter_count(params):,} in {len(shapes)} arrays, {header['dtype']}",
+            f"{export.parameter_count(params):,} in {len(params)} arrays, {header['dtype']}",
         ),
         ("on disk", f"{size / 1e6:,.1f} MB"),
         *([("sizes", sizes)] if sizes else []),
@@ -346,7 +346,7 @@ def import_weights(
         ("files", ", ".join(sorted(found.files)) or "none"),
         ("sha256", identity),
         *([("rounded", lost)] if lost else []),
-        *(("note", note) for note in found.notes),
+        *(("note", note) for note in found.notes + notes),
     )
     if verify:
         _certify(store.load_weights(out), out / certificate.FILE)

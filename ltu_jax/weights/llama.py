@@ -53,6 +53,7 @@ def config_from_hf(
     *,
     what: str,
     max_positions: int | None = None,
+    numbers: bool = True,
 ) -> dict[str, Any]:
     """LlamaConfig as a dict: sizes from the shapes, the rest from a config.json.
 
@@ -60,7 +61,7 @@ def config_from_hf(
         settings: the config; heads, eps and theta must be in it, sizes may be.
         tensors: weights under Hugging Face names; buffers may still be among them.
         what: how errors call the file.
-        max_positions: as of `from_hf`.
+        max_positions, numbers: as of `from_hf`.
 
     Raises:
         WeightsError: another model_type or activation, a key missing, a setting that is not
@@ -112,7 +113,7 @@ def config_from_hf(
         "rms_norm_eps": positive(settings, "rms_norm_eps", what=what),
         "rope_theta": theta,
         "rope_scaling": scaling,
-        "tie_word_embeddings": _tied(settings, tensors, what=what),
+        "tie_word_embeddings": _tied(settings, tensors, what=what, numbers=numbers),
         "attention_bias": _biased(settings, tensors, what=what),
     }
 
@@ -190,7 +191,7 @@ def _biased(settings: Mapping[str, Any], tensors: Tensors, *, what: str) -> bool
     return found
 
 
-def _tied(settings: Mapping[str, Any], tensors: Tensors, *, what: str) -> bool:
+def _tied(settings: Mapping[str, Any], tensors: Tensors, *, what: str, numbers: bool) -> bool:
     """Whether the output is the embedding: as the config says, and as the numbers must agree."""
     output = tensors.get("lm_head.weight")
     tied = settings.get("tie_word_embeddings")
@@ -198,7 +199,7 @@ def _tied(settings: Mapping[str, Any], tensors: Tensors, *, what: str) -> bool:
         raise WeightsError(f"{what}: tie_word_embeddings is {tied!r}; expected true or false")
     if not tied:
         return False  # a missing lm_head.weight is then reported with the other names
-    if output is not None and not _equal(output, tensors["model.embed_tokens.weight"]):
+    if numbers and output is not None and not _equal(output, tensors["model.embed_tokens.weight"]):
         raise WeightsError(
             f"{what}: tie_word_embeddings is set but lm_head.weight differs from the embedding"
         )
@@ -240,7 +241,11 @@ def tokenizer_files(folder: Path) -> dict[str, Path]:
 
 
 def from_hf(
-    path: str | Path, *, max_positions: int | None = None, weights_file: str | None = None
+    path: str | Path,
+    *,
+    max_positions: int | None = None,
+    weights_file: str | None = None,
+    numbers: bool = True,
 ) -> Import:
     """Open a Hugging Face LLaMA-family directory (safetensors or .bin, sharded or not).
 
@@ -248,6 +253,7 @@ def from_hf(
         path: the directory.
         max_positions: use the model up to here only; None takes max_position_embeddings.
         weights_file: which weights to read where there are several, see `checkpoint_files`.
+        numbers: whether a tied output may be read and compared with the embedding.
 
     Raises:
         WeightsError: another architecture, missing files, sizes that contradict config.json.
@@ -265,7 +271,9 @@ def from_hf(
     tensors, notes = wrappers.unwrapped(
         shards.read_checkpoint(path, chosen=weights_file), anchors=ANCHORS, what=str(path)
     )
-    config = config_from_hf(settings, tensors, what=str(path), max_positions=max_positions)
+    config = config_from_hf(
+        settings, tensors, what=str(path), max_positions=max_positions, numbers=numbers
+    )
     tensors = rope.check_inv_freq(
         tensors, head_dim=config["head_dim"], theta=config["rope_theta"], what=str(path)
     )

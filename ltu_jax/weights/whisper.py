@@ -70,12 +70,13 @@ def _hf_rules() -> tuple[Rule, ...]:
 HF_RULES = _hf_rules()
 
 
-def from_hf(path: str | Path, *, weights_file: str | None = None) -> Import:
+def from_hf(path: str | Path, *, weights_file: str | None = None, numbers: bool = True) -> Import:
     """Open a Hugging Face Whisper directory (safetensors or .bin, with config.json).
 
     Args:
         path: the directory.
         weights_file: which weights to read where there are several, see `checkpoint_files`.
+        numbers: whether the output may be read and compared with the embedding.
 
     Raises:
         WeightsError: another model_type, an output that is not tied, missing files, settings that
@@ -109,7 +110,7 @@ def from_hf(path: str | Path, *, weights_file: str | None = None) -> Import:
         raise WeightsError(f"{path}: it has both {twice} and model.{twice}")
     embedding = tensors.get("decoder.embed_tokens.weight")
     output = tensors.pop("proj_out.weight", None)
-    if output is not None and embedding is not None and not _equal(output, embedding):
+    if numbers and output is not None and embedding is not None and not _equal(output, embedding):
         raise WeightsError(f"{path}: proj_out.weight differs from the embedding; not tied")
     config = config_from_shapes(
         {name: tensor.shape for name, tensor in tensors.items()},

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.weights import ct2_file, ct2_whisper, gguf_header, gguf_llama, io, safetensors_file
+from ltu_jax.weights import (
+    ct2_file,
+    ct2_whisper,
+    gguf_header,
+    gguf_llama,
+    io,
+    safetensors_file,
+    usable,
+)
 from ltu_jax.weights.identify.found import Found, dtypes_of, leftover, only_problem
 from ltu_jax.weights.identify.other import numpy_array, other, pointer, unknown
 from ltu_jax.weights.identify.recognise import recognise
@@ -104,7 +112,8 @@ def _gguf(path: Path, head: bytes) -> Found | None:
         )
     if key is not None and not problems:
         try:
-            gguf_llama.from_gguf(path)  # what the import itself would say
+            # what the import itself would say, but for the numbers
+            usable.check_import(gguf_llama.from_gguf(path), "llama", what=str(path))
         except UserError as error:
             key = None
             problems.append(str(error))
