@@ -277,6 +277,9 @@ def from_hf(
     tensors = rope.check_inv_freq(
         tensors, head_dim=config["head_dim"], theta=config["rope_theta"], what=str(path)
     )
+    width = facts.window(settings, layers=config["num_hidden_layers"], what=str(path))
+    if width is not None:
+        notes += (f"sliding window {width} is not applied: no text is longer than that",)
     files = tokenizer_files(path)
     if not files:
         notes += ("no tokenizer files in the directory",)
