@@ -20,8 +20,8 @@ from typing import Any
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
-from ltu_jax.training import recovery
 from ltu_jax.weights import export, shards, store, usable
+from ltu_jax.weights import verify as verification
 from ltu_jax.weights.complete import Complete, open_complete
 from ltu_jax.weights.formats import FORMATS, Options, open_source
 from ltu_jax.weights.identify import describe
@@ -33,7 +33,7 @@ EXAMPLES = """
 which file is which:
     python -m ltu_jax.convert info checkpoint-72000/pytorch_model.bin
 
-whether the checkpoints of a run are as they were saved (every file against its SHA-256):
+whether a run or a converted folder is as it was written (every file against its SHA-256):
     python -m ltu_jax.convert verify runs/stage3
 
 import examples:
@@ -198,10 +198,13 @@ def verify_parser() -> argparse.ArgumentParser:
     """The command line of `verify`."""
     it = argparse.ArgumentParser(
         prog="python -m ltu_jax.convert verify",
-        description="Compare every file of checkpoints with its SHA-256; nothing is changed. "
-        "Exit status 2 when one is damaged.",
+        description="Compare every file of checkpoints, of a weights directory or of an export "
+        "with its SHA-256; nothing is changed. Exit status 2 when one is damaged.",
     )
-    it.add_argument("path", type=Path, metavar="DIR", help="a run, runs, or one checkpoint")
+    it.add_argument(
+        "path", type=Path, metavar="DIR",
+        help="a run, runs, one checkpoint, or a folder that convert has made",
+    )  # fmt: skip
     return it
 
 
@@ -213,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         errors.main(lambda: info(asked.path, hash=not asked.no_hash))
     elif arguments[:1] == ["verify"]:
         asked = verify_parser().parse_args(arguments[1:])
-        errors.main(lambda: verify_checkpoints(asked.path))
+        errors.main(lambda: verify_folder(asked.path))
     else:
         asked = parser().parse_args(arguments)
         errors.main(lambda: run(asked))
@@ -224,22 +227,24 @@ def info(path: Path, *, hash: bool = True) -> None:
     _table(*describe.table(describe.describe(path, hash=hash)))
 
 
-def verify_checkpoints(path: Path) -> None:
-    """Print which checkpoints of `path` are as they were saved.
+def verify_folder(path: Path) -> None:
+    """Print whether the folders at `path` are as they were written; see `verify.verify`.
 
     Raises:
         UserError: there is none, or one is damaged.
     """
-    found = recovery.survey(path)
+    found = verification.verify(path)
     for one in found:
         told = one.problem.removeprefix(f"{one.folder} is ") or "good"
         print(f"{one.folder}  {one.files} files, {one.size / 1e6:,.1f} MB: {told}")
-    bad = [str(one.folder) for one in found if one.problem]
-    if bad:
+    bad = [one for one in found if one.problem]
+    if bad and found[0].checkpoint:
         raise UserError(
-            f"{len(bad)} of {len(found)} checkpoints damaged: {', '.join(bad)}; training sets them "
-            "aside by itself"
+            f"{len(bad)} of {len(found)} checkpoints damaged: "
+            f"{', '.join(str(one.folder) for one in bad)}; training sets them aside by itself"
         )
+    if bad:
+        raise UserError(f"{bad[0].folder} is damaged: {bad[0].problem}; convert it again")
 
 
 _IMPORT_ONLY = (
@@ -406,6 +411,8 @@ def export_weights(
         ("tensors", str(written.tensors)),
         *(("note", note) for note in written.notes),
     )
+    if target != "orbax" and out.is_dir():  # a checkpoint has its own
+        verification.write_sums(out)
     if verify:
         _certify(_as_weights(held, Path(checkpoint)), out / certificate.FILE, _exported(out))
     return out

@@ -15,7 +15,8 @@ from ltu_jax.weights.safetensors_file import (
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, damaged
 
 SHARD_BYTES = 4 << 30
-_INDEX = ".index.json"
+# a Hugging Face directory has the one or the other of a pair
+PAIRS = tuple((name, f"{name}.index.json") for name in ("model.safetensors", "pytorch_model.bin"))
 _TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 
@@ -94,10 +95,7 @@ def checkpoint_files(path: Path, *, chosen: str | None = None) -> CheckpointFile
         WeightsError: none, a shard missing, an index that leads out of the directory, or a file
             and an index of other files side by side: one of them is left from another save.
     """
-    pairs = [
-        (path / name, path / f"{name}{_INDEX}")
-        for name in ("model.safetensors", "pytorch_model.bin")
-    ]
+    pairs = [(path / whole, path / index) for whole, index in PAIRS]
     if chosen is not None:
         there = [file.name for pair in pairs for file in pair if file.is_file()]
         if chosen not in there:

@@ -67,7 +67,9 @@ def write(folder: Path, settings: dict, state: dict, *, files: dict | None = Non
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(settings))
     if state:
-        save_file({n: v.clone().contiguous() for n, v in state.items()}, folder / "model.safetensors")
+        save_file(
+            {n: v.clone().contiguous() for n, v in state.items()}, folder / "model.safetensors"
+        )
     for name, content in (files or {}).items():
         data = content if isinstance(content, bytes | str) else json.dumps(content)
         (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())

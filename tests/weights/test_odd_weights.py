@@ -62,7 +62,7 @@ def test_names_that_a_wrapper_made(tmp_path, rename):
     [
         (lambda s: s | {f"_orig_mod.{UP}": s[UP]}, "two copies of one model"),
         (lambda s: {f"ema.{n}" if "norm" not in n else n: v for n, v in s.items()}, "'ema.'"),
-        (lambda s: s | {f"ema.{n}": v for n, v in s.items()}, "surplus: ema.model"),
+        (lambda s: s | {f"ema.{n}": v for n, v in s.items()}, "surplus: ema.lm_head"),
         (lambda s: {f"{p}.{n}": v for n, v in s.items() for p in ("a", "b")}, "'[ab].'"),
         (lambda s: {n: v for n, v in s.items() if n != "lm_head.weight"}, "lm_head.weight"),
     ],
