@@ -6,7 +6,7 @@ weights that it names.
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from ltu_jax.core.trees import merge
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.training import checkpoint
 from ltu_jax.weights import bases, lineage, llama, store
-from ltu_jax.weights.carried import NOTHING, Carried, of_folder
 from ltu_jax.weights.ltu_as import is_adapter
 from ltu_jax.weights.rules import Import
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, as_tensors
@@ -30,8 +29,8 @@ class Complete:
     """A model with every parameter, read when asked.
 
     `sha256` names the numbers; `base_name` is what a person would call the language model below
-    the adapter, None where the folder does not tell. `carried` is what the source of the language
-    model (or of the Whisper) said and we do not use.
+    the adapter, None where the folder does not tell. `facts` is what the source of the language
+    model (or of the Whisper) said besides.
     """
 
     kind: str
@@ -41,7 +40,7 @@ class Complete:
     source: dict[str, Any]
     sha256: str
     base_name: str | None = None
-    carried: Carried = NOTHING
+    facts: dict[str, Any] = field(default_factory=dict)  # see store.FACTS
 
 
 def open_complete(path: str | os.PathLike) -> Complete:
@@ -62,7 +61,7 @@ def open_complete(path: str | os.PathLike) -> Complete:
             sha256=held.sha256,
             # an official import knows its base as a folder that may be gone; PEFT names a model
             base_name=held.source.get("base") if held.source.get("format") == "peft" else None,
-            carried=of_folder(path),
+            facts=held.facts,
         )
     metadata, adapter = checkpoint.load_adapter(path)
     if metadata["kind"] != "ltu-as-checkpoint":
@@ -83,7 +82,7 @@ def open_complete(path: str | os.PathLike) -> Complete:
         },
         sha256=checkpoint.identity(metadata),
         base_name=str(base.path if base.source.get("format") == "hf-llama" else "") or None,
-        carried=of_folder(base.path),
+        facts=base.facts,
     )
 
 
@@ -104,7 +103,7 @@ def from_run(path: str | os.PathLike) -> Import:
         source=held.source,
         notes=lineage.remarks(held.source, held.params),
         base=held.params,
-        carried=held.carried,
+        facts=held.facts,
     )
 
 

@@ -22,10 +22,10 @@ from ltu_jax.weights import (
     record,
     rules,
     shards,
-    store,
     whisper,
 )
 from ltu_jax.weights.complete import Complete
+from ltu_jax.weights.facts import GENERATION_FILE
 from ltu_jax.weights.lora_merge import merged
 from ltu_jax.weights.record import Record
 from ltu_jax.weights.tensors import DTYPES, Tensors, cast, describe_casts
@@ -110,7 +110,7 @@ def _record(held: Complete, name: str, *, without_base: bool = False) -> Record:
         sha256=held.sha256,
         source=json.loads(json.dumps(held.source)),
         base=lineage.base_print(held.params) if without_base else None,
-        carried=held.carried,
+        facts=held.facts,
     )
 
 
@@ -182,7 +182,7 @@ def _to_hf(held: Complete, out: Path, options: Options) -> Written:
                 held.config,
                 dtype=_dtype_word(held, tensors, options),
                 tokenizer_dir=held.tokenizer_dir,
-                carried=held.carried,
+                facts=held.facts,
             )
         else:
             notes += _copy_tokenizer(held, folder)
@@ -204,14 +204,20 @@ def _llama_settings(
     held: Complete, config: Mapping[str, Any], folder: Path, tensors: Tensors, options: Options
 ) -> dict[str, Any]:
     """config.json of the language model; generation_config.json is written where there was one."""
-    if held.carried.generation is not None:
-        write_json(folder / store.GENERATION_FILE, held.carried.generation)
-    return llama.hf_config(
+    if (generation := held.facts.get("source_generation_config")) is not None:
+        write_json(folder / GENERATION_FILE, generation)
+    source, ends = held.facts.get("source_config"), held.facts.get("end_tokens")
+    settings = llama.hf_config(
         config,
         dtype=_dtype_word(held, tensors, options),
         tokens=_token_ids(held.tokenizer_dir),
-        source=held.carried.config,
+        source=source,
     )
+    if source is None:  # of GGUF, which has facts and no config.json
+        positions = held.facts.get("max_position_embeddings")
+        settings |= {} if positions is None else {"max_position_embeddings": positions}
+        settings |= {"eos_token_id": ends if len(ends) > 1 else ends[0]} if ends else {}
+    return settings
 
 
 def _dtype_word(held: Complete, tensors: Tensors, options: Options) -> str:
@@ -220,7 +226,7 @@ def _dtype_word(held: Complete, tensors: Tensors, options: Options) -> str:
     As stored where --dtype was given, where LoRA was merged into kernels that are no longer the
     source's, and where numbers as they are stored could become infinite in float16.
     """
-    said, stored = held.carried.config or {}, _common_dtype(tensors)
+    said, stored = held.facts.get("source_config") or {}, _common_dtype(tensors)
     word = said.get("dtype", said.get("torch_dtype"))
     changed = options.dtype is not None or held.config.get("lora") is not None
     known = isinstance(word, str) and word in DTYPES

@@ -30,6 +30,8 @@ class Options:
     sha256: expected hash of the weight file.
     audio_layers: layers of the Whisper encoder.
     lora_alpha: LoRA's alpha, which a state dict does not tell.
+    max_positions: use the language model up to here only.
+    weights_file: name of the weights to read in a directory that has several.
     """
 
     llama: Path | None = None
@@ -38,6 +40,8 @@ class Options:
     sha256: str | None = None
     audio_layers: int | None = None
     lora_alpha: float | None = None
+    max_positions: int | None = None
+    weights_file: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +71,9 @@ FORMATS: dict[str, Format] = {
     ),
     "hf-whisper": Format(
         kind="whisper",
-        open=lambda paths, o: whisper.from_hf(paths[0]),
+        open=lambda paths, o: whisper.from_hf(paths[0], weights_file=o.weights_file),
         what="Hugging Face Whisper directory",
+        takes=("weights_file",),
     ),
     "ct2-whisper": Format(
         kind="whisper",
@@ -86,21 +91,31 @@ FORMATS: dict[str, Format] = {
     ),
     "hf-llama": Format(
         kind="llama",
-        open=lambda paths, o: llama.from_hf(paths[0]),
+        open=lambda paths, o: llama.from_hf(
+            paths[0], max_positions=o.max_positions, weights_file=o.weights_file
+        ),
         what="Hugging Face LLaMA-family directory",
+        takes=("max_positions", "weights_file"),
     ),
     "gguf": Format(
         kind="llama",
-        open=lambda paths, o: gguf_llama.from_gguf(paths[0]),
+        open=lambda paths, o: gguf_llama.from_gguf(
+            paths[0], tokenizer=o.tokenizer, max_positions=o.max_positions
+        ),
         what="GGUF file of the LLaMA architecture, dequantised",
+        takes=("tokenizer", "max_positions"),
     ),
     "ltu-as": Format(
         kind="ltu-as",
         open=lambda paths, o: ltu_as.from_official(
-            paths[0], base=o.llama, audio_layers=o.audio_layers, lora_alpha=o.lora_alpha
+            paths[0],
+            base=o.llama,
+            audio_layers=o.audio_layers,
+            lora_alpha=o.lora_alpha,
+            weights_file=o.weights_file,
         ),
         what="official LTU-AS state dict, complete or the trained part over --llama",
-        takes=("llama", "audio_layers", "lora_alpha"),
+        takes=("llama", "audio_layers", "lora_alpha", "weights_file"),
     ),
     "peft": Format(
         kind="ltu-as",

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.weights import carried, rope, shards, store
+from ltu_jax.weights import facts, rope, shards, store, wrappers
 from ltu_jax.weights.diagnosis import architecture, likely_cause
 from ltu_jax.weights.rules import SAME, Import, Rule, dense, rule
-from ltu_jax.weights.settings import positive, read_settings, whole
+from ltu_jax.weights.settings import positive, read_settings, refuse_quantised, whole
 from ltu_jax.weights.tensors import BLOCK_BYTES, Tensor, Tensors, WeightsError
 
 CLASSES = {  # of transformers, by model_type
@@ -49,24 +49,28 @@ def rules(*, root: str = "") -> tuple[Rule, ...]:
 
 
 HF_RULES = rules()
+ANCHORS = ("model.embed_tokens.weight",)  # every model has it, under whatever wrappers
 
 
 def config_from_hf(
-    settings: Mapping[str, Any], tensors: Tensors, *, what: str
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+    settings: Mapping[str, Any],
+    tensors: Tensors,
+    *,
+    what: str,
+    max_positions: int | None = None,
+    numbers: bool = True,
+) -> dict[str, Any]:
     """LlamaConfig as a dict: sizes from the shapes, the rest from a config.json.
 
     Args:
         settings: the config; heads, eps and theta must be in it, sizes may be.
         tensors: weights under Hugging Face names; buffers may still be among them.
         what: how errors call the file.
-
-    Returns:
-        (config dict, notes for the summary).
+        max_positions, numbers: as of `from_hf`.
 
     Raises:
-        WeightsError: another model_type or activation, a key missing, a size that contradicts
-            the shapes.
+        WeightsError: another model_type or activation, a key missing, a setting that is not
+            computed, settings that contradict each other or the tensors.
     """
     model_type = settings.get("model_type", "llama")
     if model_type not in MODEL_TYPES:
@@ -74,8 +78,9 @@ def config_from_hf(
             f"{what}: weights of another architecture: found model_type {model_type}, expected "
             f"{', '.join(MODEL_TYPES)}"
         )
+    refuse_quantised(settings, what=what)
     for key, value in (("hidden_act", "silu"), ("mlp_bias", False)):
-        if settings.get(key, value) != value:
+        if settings.get(key) not in (value, None):
             raise WeightsError(f"{what}: {key} {settings[key]!r} is not implemented; {value!r} is")
     sizes = _sizes(tensors, what=what)
     _compare_sizes(settings, sizes, what=what)
@@ -101,12 +106,11 @@ def config_from_hf(
     theta, scaling = rope.from_config(
         settings, what=what, default=_HF_DEFAULT_THETA if known else None
     )
-    notes = ()
-    if settings.get("sliding_window") and settings.get("use_sliding_window", True):
-        notes = (
-            f"sliding window {settings['sliding_window']} is not applied: results are the same "
-            "up to that many tokens",
-        )
+    facts.check_window(
+        facts.window(settings, layers=sizes["num_hidden_layers"], what=what),
+        facts.limited(facts.positions(settings, what=what), max_positions, what=what),
+        what=what,
+    )
     return sizes | {
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
@@ -114,9 +118,9 @@ def config_from_hf(
         "rms_norm_eps": positive(settings, "rms_norm_eps", what=what),
         "rope_theta": theta,
         "rope_scaling": scaling,
-        "tie_word_embeddings": _tied(settings, tensors, what=what),
-        "attention_bias": "model.layers.0.self_attn.q_proj.bias" in tensors,
-    }, notes
+        "tie_word_embeddings": _tied(settings, tensors, what=what, numbers=numbers),
+        "attention_bias": _biased(settings, tensors, what=what),
+    }
 
 
 def _sizes(tensors: Tensors, *, what: str) -> dict[str, int]:
@@ -169,12 +173,38 @@ def _compare_sizes(settings: Mapping[str, Any], sizes: Mapping[str, int], *, wha
         )
 
 
-def _tied(settings: Mapping[str, Any], tensors: Tensors, *, what: str) -> bool:
+def _biased(settings: Mapping[str, Any], tensors: Tensors, *, what: str) -> bool:
+    """Whether q, k and v have a bias: as the tensors say, and as the config must agree."""
+    name = "model.layers.0.self_attn.{}.bias"
+    found, output = (name.format(part) in tensors for part in ("q_proj", "o_proj"))
+    kind, said = settings.get("model_type"), settings.get("attention_bias")
+    if kind == "qwen2":
+        said = True  # by architecture; transformers knows no such setting there
+    elif kind is not None:
+        said = bool(said)  # without a word there is none
+    if output:
+        raise WeightsError(
+            f"{what}: {name.format('o_proj')}: a bias of the output projection (attention_bias "
+            f"{settings.get('attention_bias')!r}) is not implemented"
+        )
+    if said is not None and said != found:
+        raise WeightsError(
+            f"{what}: attention_bias is {settings.get('attention_bias')!r} of a {kind}, and "
+            f"{name.format('q_proj')} is {'there' if found else 'missing'}; correct the config or "
+            "take the weights that belong to it"
+        )
+    return found
+
+
+def _tied(settings: Mapping[str, Any], tensors: Tensors, *, what: str, numbers: bool) -> bool:
     """Whether the output is the embedding: as the config says, and as the numbers must agree."""
     output = tensors.get("lm_head.weight")
-    if not settings.get("tie_word_embeddings", False):
+    tied = settings.get("tie_word_embeddings")
+    if tied not in (None, True, False):
+        raise WeightsError(f"{what}: tie_word_embeddings is {tied!r}; expected true or false")
+    if not tied:
         return False  # a missing lm_head.weight is then reported with the other names
-    if output is not None and not _equal(output, tensors["model.embed_tokens.weight"]):
+    if numbers and output is not None and not _equal(output, tensors["model.embed_tokens.weight"]):
         raise WeightsError(
             f"{what}: tie_word_embeddings is set but lm_head.weight differs from the embedding"
         )
@@ -215,8 +245,20 @@ def tokenizer_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def from_hf(path: str | Path) -> Import:
+def from_hf(
+    path: str | Path,
+    *,
+    max_positions: int | None = None,
+    weights_file: str | None = None,
+    numbers: bool = True,
+) -> Import:
     """Open a Hugging Face LLaMA-family directory (safetensors or .bin, sharded or not).
+
+    Args:
+        path: the directory.
+        max_positions: use the model up to here only; None takes max_position_embeddings.
+        weights_file: which weights to read where there are several, see `checkpoint_files`.
+        numbers: whether a tied output may be read and compared with the embedding.
 
     Raises:
         WeightsError: another architecture, missing files, sizes that contradict config.json.
@@ -230,11 +272,19 @@ def from_hf(path: str | Path) -> Import:
             f"{path}: weights of another architecture: found model_type "
             f"{settings.get('model_type')}, expected {', '.join(MODEL_TYPES)}"
         )
-    tensors = shards.read_checkpoint(path)
-    config, notes = config_from_hf(settings, tensors, what=str(path))
+    refuse_quantised(settings, what=str(path))
+    tensors, notes = wrappers.unwrapped(
+        shards.read_checkpoint(path, chosen=weights_file), anchors=ANCHORS, what=str(path)
+    )
+    config = config_from_hf(
+        settings, tensors, what=str(path), max_positions=max_positions, numbers=numbers
+    )
     tensors = rope.check_inv_freq(
         tensors, head_dim=config["head_dim"], theta=config["rope_theta"], what=str(path)
     )
+    width = facts.window(settings, layers=config["num_hidden_layers"], what=str(path))
+    if width is not None:
+        notes += (f"sliding window {width} is not applied: no text is longer than that",)
     files = tokenizer_files(path)
     if not files:
         notes += ("no tokenizer files in the directory",)
@@ -252,7 +302,13 @@ def from_hf(path: str | Path) -> Import:
             "name": name,
         },
         notes=notes,
-        carried=carried.of_folder(path),
+        facts=facts.of_hf(
+            settings,
+            folder=path,
+            rows=config["vocab_size"],
+            what=str(path),
+            max_positions=max_positions,
+        ),
     )
 
 

@@ -22,8 +22,8 @@ from ltu_jax.weights import (
     record,
     rope,
     shards,
+    wrappers,
 )
-from ltu_jax.weights.carried import NOTHING, Carried, of_folder
 from ltu_jax.weights.ltu_as_facts import AUDIO_TOKENS, OFFICIAL_HEADS
 from ltu_jax.weights.rules import (
     LINEAR,
@@ -73,7 +73,7 @@ def canonical(name: str) -> str:
 
     peft 0.6 and later call the frozen layer under LoRA `q_proj.base_layer.weight`.
     """
-    name = ROOT + name.removeprefix(ROOT).replace("_proj.base_layer.", "_proj.")
+    name = ROOT + wrappers.plain(name).removeprefix(ROOT).replace("_proj.base_layer.", "_proj.")
     for letter in "AB":
         name = name.replace(f".lora_{letter}.weight", f".lora_{letter}.default.weight")
     return name
@@ -99,6 +99,7 @@ def from_official(
     base: str | Path | None = None,
     audio_layers: int | None = None,
     lora_alpha: float | None = None,
+    weights_file: str | None = None,
 ) -> Import:
     """Open an official LTU-AS state dict: complete, or a trainer checkpoint over a base.
 
@@ -112,6 +113,7 @@ def from_official(
             from `base` where that is LTU-AS, else from the TLTR's width, else leaves it open.
         lora_alpha: None takes it from the record, from `base` where that is LTU-AS, from
             adapter_config.json beside the file, else 16 for the official LoRA and no other.
+        weights_file: which weights of a directory to read, see `shards.checkpoint_files`.
 
     The heads of TLTR are told in the same way, else the official 1 and 8. Whoever speaks must agree
     with the others (see `ltu_as_facts`).
@@ -125,8 +127,9 @@ def from_official(
     dicts = (FILE, "model*.safetensors", "pytorch_model*.bin")
     if (path / adapter_config.FILE).is_file() and not any(any(path.glob(name)) for name in dicts):
         raise WeightsError(f"{what} is a PEFT adapter directory; import it with `--from peft`")
-    file = path / FILE if (path / FILE).is_file() else path
-    tensors = canonical_tensors(shards.read_checkpoint(file), what=what)
+    file = path / FILE if (path / FILE).is_file() and weights_file is None else path
+    found = shards.read_checkpoint(file, chosen=weights_file)
+    tensors = canonical_tensors(found, what=what)
     check_audio(tensors, what=what)
     told = record.read(file) if file.is_file() else None
     told = told if told is not None and told.kind == "ltu-as" else None
@@ -149,7 +152,7 @@ def from_official(
     held: Tensors = {}
     if complete:
         plain = {name.removeprefix(ROOT): tensor for name, tensor in tensors.items()}
-        config, notes = llama.config_from_hf(
+        config = llama.config_from_hf(
             settings, plain, what=f"{base or file} (config for {path.name})"
         )
     else:
@@ -171,16 +174,18 @@ def from_official(
         ),
         known=known,
         files=files or own[2],
+        facts=_facts(told, base, rows=config["vocab_size"]),
         source=source | ({lineage.OVER: over} if over else {}),
-        carried=told.carried if told and told.carried.config else carried_of(base),
         notes=notes,
         what=what,
     )
 
 
-def carried_of(base: Path | None) -> Carried:
-    """What the source of a base says and we do not use."""
-    return of_folder(base) if base is not None and base.is_dir() else NOTHING
+def _facts(told: record.Record | None, base: Path | None, *, rows: int) -> Mapping[str, Any]:
+    """What the record carries of the language model, else what `--llama` says."""
+    if told is not None and told.facts:
+        return told.facts
+    return {} if base is None else ltu_as_base.facts_of(base, rows=rows)
 
 
 def _named_base(
@@ -216,14 +221,15 @@ def over_base(
     lora: Mapping[str, Any] | None,
     known: Mapping[str, Any],
     files: Mapping[str, Path],
+    facts: Mapping[str, Any],
     source: Mapping[str, Any],
-    carried: Carried,
     notes: tuple[str, ...],
     what: str,
 ) -> Import:
     """The import of canonical tensors and the base parameters that they lack (`held`).
 
-    `known` are LTU-AS settings that shapes do not tell; `what` is how errors call the tensors.
+    `known` are LTU-AS settings that shapes do not tell; `facts` those of `store.FACTS`; `what` is
+    how errors call the tensors.
 
     Raises:
         WeightsError: tensors that were trained over a base of another width, or a TLTR of another
@@ -265,7 +271,7 @@ def over_base(
         source=source,
         notes=notes + lineage.remarks(source, held or None),
         base=held,
-        carried=carried,
+        facts=facts,
     )
 
 

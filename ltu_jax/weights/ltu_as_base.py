@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.files import read_json
-from ltu_jax.weights import llama, store
+from ltu_jax.weights import facts, llama, store
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.tensors import Tensor, WeightsError
 
@@ -42,6 +42,15 @@ def ours(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(settings.get("rope_scaling"), Mapping):  # the only kind that we have
         settings["rope_scaling"] = {"rope_type": "llama3", **settings["rope_scaling"]}
     return settings
+
+
+def facts_of(base: Path, *, rows: int) -> dict[str, Any]:
+    """What `--llama` says of the language model beside its config; see `facts`."""
+    file = base / "config.json" if base.is_dir() else base
+    found = read_json(file)
+    if "ltu_jax" in found:
+        return {key: found[key] for key in store.FACTS if key in found}
+    return facts.of_hf(found, folder=file.parent, rows=rows, what=f"--llama {file}")
 
 
 def weights(base: Path, *, what: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

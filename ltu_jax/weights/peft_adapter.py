@@ -130,8 +130,8 @@ def from_peft(
         lora=_lora(given, tensors, known=known.get("lora"), what=str(path)),
         known=ltu_as_facts.agreed(claims, what=str(path)),
         files=files,
+        facts=ltu_as_base.facts_of(base, rows=llama_config["vocab_size"]),
         source=source | ({lineage.OVER: over} if over else {}),
-        carried=ltu_as.carried_of(base),
         notes=lineage.other_base(told.base if told else None, held),
         what=str(path),
     )

@@ -6,7 +6,7 @@ and our importers read it:
 
     in a file   safetensors: the header's metadata; PyTorch's zip: one entry more. Other readers
                 pass over both, and the record cannot get lost on the way or belong to another file.
-    in a folder `ltu_jax_export.json`, with the SHA-256 of every file beside it
+    in a folder `ltu_jax_export.json`
 
 A reader trusts neither: facts are checked against the tensors and against what a person says.
 """
@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ltu_jax.core.files import read_json, sha256_file, write_json
-from ltu_jax.core.trees import shorten
+from ltu_jax.core.files import read_json, write_json
 from ltu_jax.weights import safetensors_file
-from ltu_jax.weights.carried import NOTHING, Carried, from_json
+from ltu_jax.weights.store import FACTS
 from ltu_jax.weights.tensors import WeightsError, damaged
 
 KEY = "ltu_jax_export"  # of the header's metadata, and of the JSON object
@@ -39,7 +38,7 @@ class Record:
     sha256: the identity of those weights (see `store.Weights`).
     source: where those came from.
     base: of an export without its base: what that base is (`lineage.base_print`).
-    carried: what the source said and we do not use.
+    facts: what the source said beside its numbers (`store.FACTS`).
     """
 
     format: str
@@ -48,7 +47,7 @@ class Record:
     sha256: str
     source: Mapping[str, Any]
     base: Mapping[str, Any] | None = None
-    carried: Carried = field(default=NOTHING)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object."""
@@ -60,7 +59,7 @@ class Record:
             "sha256": self.sha256,
             "source": dict(self.source),
             "base": None if self.base is None else dict(self.base),
-            **self.carried.to_json(),
+            "facts": dict(self.facts),
         }
 
     def text(self) -> str:
@@ -73,14 +72,26 @@ def _from_json(found: Any, *, what: str) -> Record:
         raise WeightsError(
             f"{what}: its record of ltu_jax is not of format {FORMAT}; this version reads no other"
         )
-    kinds = {"format": str, "kind": str, "config": dict, "sha256": str, "source": dict}
+    kinds = {
+        "format": str,
+        "kind": str,
+        "config": dict,
+        "sha256": str,
+        "source": dict,
+        "facts": dict,
+    }
     for key, kind in kinds.items():
         if not isinstance(found.get(key), kind):
             raise WeightsError(f"{what}: the {key} of its record of ltu_jax is {found.get(key)!r}")
     if not isinstance(found.get("base"), dict | None):
         raise WeightsError(f"{what}: the base of its record of ltu_jax is {found['base']!r}")
-    names = (*kinds, "base")
-    return Record(**{name: found.get(name) for name in names}, carried=from_json(found, what=what))
+    odd = set(found["facts"]) - set(FACTS)
+    if odd:
+        raise WeightsError(f"{what}: its record of ltu_jax has unknown facts {sorted(odd)}")
+    for key in ("source_config", "source_generation_config"):
+        if not isinstance(found["facts"].get(key, {}), dict):
+            raise WeightsError(f"{what}: {key} is {found['facts'][key]!r}; expected an object")
+    return Record(**{name: found.get(name) for name in (*kinds, "base")})
 
 
 def read(path: Path) -> Record | None:
@@ -119,25 +130,5 @@ def _inside(path: Path) -> str | bytes | None:
 
 
 def write_beside(folder: Path, record: Record) -> None:
-    """Write the record of a finished folder, with the SHA-256 of every file that is in it."""
-    files = {file.name: sha256_file(file) for file in sorted(folder.iterdir()) if file.is_file()}
-    write_json(folder / FILE, record.to_json() | {"files": files})
-
-
-def changed(folder: Path) -> list[str]:
-    """Names of the files of an exported folder that are missing or not as they were written.
-
-    Raises:
-        WeightsError: the folder has no record, or one that is damaged.
-    """
-    files = read_json(folder / FILE).get("files") if read(folder) is not None else None
-    if not isinstance(files, dict) or not all(isinstance(v, str) for v in files.values()):
-        raise WeightsError(f"{folder} has no {FILE} with the SHA-256 of its files")
-    odd = [name for name in files if Path(name).name != name]
-    if odd:
-        raise WeightsError(f"{folder / FILE} is refused: it names {shorten(odd)}")
-    return [
-        name
-        for name, digest in files.items()
-        if not (folder / name).is_file() or sha256_file(folder / name) != digest
-    ]
+    """Write the record of a folder."""
+    write_json(folder / FILE, record.to_json())

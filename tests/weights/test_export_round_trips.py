@@ -317,7 +317,8 @@ def test_a_record_that_was_changed_by_hand(odd, tmp_path):
         (good | {"config": good["config"] | {"lora": lora | {"targets": 5}}}, "targets is 5"),
         (good | {"config": good["config"] | {"lora": None}}, "--lora-alpha"),
         (good | {"config": good["config"] | {"tltr": tltr | {"d_model": 8}}}, "d_model 8"),
-        (good | {"source_config": 7}, "source_config is 7"),
+        (good | {"facts": {"source_config": 7}}, "source_config is 7"),
+        (good | {"facts": {"mood": 7}}, "unknown facts .'mood'"),
     ):
         save_file(arrays, tmp_path / "y.safetensors", {record.KEY: json.dumps(changed)})
         with pytest.raises(ValueError, match=message):

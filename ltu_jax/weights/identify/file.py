@@ -8,7 +8,16 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ltu_jax.weights import ct2_file, ct2_whisper, gguf_header, io, safetensors_file
+from ltu_jax.core.errors import UserError
+from ltu_jax.weights import (
+    ct2_file,
+    ct2_whisper,
+    gguf_header,
+    gguf_llama,
+    io,
+    safetensors_file,
+    usable,
+)
 from ltu_jax.weights.identify.found import (
     Found,
     dtypes_of,
@@ -116,6 +125,13 @@ def _gguf(path: Path, head: bytes) -> Found | None:
             f"this is one part of {parts} of a split model; join them with "
             "`llama-gguf-split --merge` and give the result"
         )
+    if key is not None and not problems:
+        try:
+            # what the import itself would say, but for the numbers
+            usable.check_import(gguf_llama.from_gguf(path), "llama", what=str(path))
+        except UserError as error:
+            key = None
+            problems.append(str(error))
     name = metadata.get("general.name")
     return Found(
         format=f"GGUF, architecture {family}",

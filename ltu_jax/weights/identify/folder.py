@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.weights import adapter_config, llama, ltu_as, record, shards
+from ltu_jax.weights import adapter_config, llama, ltu_as, record, shards, usable, whisper
 from ltu_jax.weights.identify.file import identify_ct2, identify_file
 from ltu_jax.weights.identify.found import (
     HEAD_BYTES,
@@ -22,6 +22,7 @@ from ltu_jax.weights.identify.recognise import recognise
 from ltu_jax.weights.tensors import WeightsError
 
 _LOOSE = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".msgpack", ".h5")
+_IMPORTERS = {"hf-llama": ("llama", llama.from_hf), "hf-whisper": ("whisper", whisper.from_hf)}
 _ORBAX = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "commit_success.txt")
 _MANY = 12  # more weight sets than this are not opened one by one
 
@@ -196,14 +197,13 @@ def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix:
     keys = {"hf-llama": llama.MODEL_TYPES, "hf-whisper": ("whisper",)}
     if model_type in keys.get(model.family or "", ()):
         found = dataclasses.replace(found, key=model.family)
-        if model.family == "hf-llama" and not model.problems:
-            # whether a tied output is the embedding takes reading both: left to the import
-            plain = {**settings, "tie_word_embeddings": False}
+        if not model.problems:
+            # what the import itself would say, but for the numbers
+            kind, opened = _IMPORTERS[model.family]
             try:
-                llama.config_from_hf(plain, tensors, what=str(path / "config.json"))
-                llama.tokenizer_files(path)
+                usable.check_import(opened(path, numbers=False), kind, what=str(path))
             except UserError as error:
-                return dataclasses.replace(found, problems=(*found.problems, str(error)))
+                return dataclasses.replace(found, problems=(str(error),))
         return found
     if model_type is None:
         why = f"{path} has no config.json with a model_type, which says what the shapes do not"
