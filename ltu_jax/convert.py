@@ -20,8 +20,8 @@ from typing import Any
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
-from ltu_jax.training import recovery
-from ltu_jax.weights import export, makers, shards, store
+from ltu_jax.weights import export, makers, shards, store, usable
+from ltu_jax.weights import verify as verification
 from ltu_jax.weights.complete import Complete, open_complete
 from ltu_jax.weights.formats import FORMATS, Options, open_source
 from ltu_jax.weights.identify import describe
@@ -33,7 +33,7 @@ EXAMPLES = """
 which file is which:
     python -m ltu_jax.convert info checkpoint-72000/pytorch_model.bin
 
-whether the checkpoints of a run are as they were saved (every file against its SHA-256):
+whether a run or a converted folder is as it was written (every file against its SHA-256):
     python -m ltu_jax.convert verify runs/stage3
 
 import examples:
@@ -49,7 +49,8 @@ import examples:
     python -m ltu_jax.convert --from hf-llama --weights ~/vicuna-7b-v1.1 --out weights/vicuna-7b
     python -m ltu_jax.convert --from gguf --weights SmolLM2-135M-Instruct.Q4_1.gguf \\
         --out weights/smollm2-135m
-  A complete official LTU-AS state dict; --llama gives only head counts, eps, theta, tokenizer:
+  A complete official LTU-AS state dict; --llama gives only head counts, eps, theta, tokenizer
+  (a state dict that ltu_jax exported says them itself):
     python -m ltu_jax.convert --from ltu-as --weights ltuas.bin --llama ~/vicuna-7b-v1.1 \\
         --out weights/ltu-as
   An official trainer checkpoint (TLTR, projection, LoRA only) over its base:
@@ -118,7 +119,8 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="PATH",
         help="openai-whisper: tokenizer.json, a folder with one, or OpenAI's .tiktoken file; "
-        "without it the weights encode but do not transcribe",
+        "without it the weights encode but do not transcribe. gguf: the folder of the model's own "
+        "tokenizer, in place of the one in the file",
     )
     incoming.add_argument(
         "--labels",
@@ -137,7 +139,21 @@ def parser() -> argparse.ArgumentParser:
         "--lora-alpha",
         type=float,
         metavar="ALPHA",
-        help="ltu-as: LoRA alpha (default: of --llama, of adapter_config.json, else 16)",
+        help="ltu-as: LoRA alpha (default: of our export, of --llama, of adapter_config.json, else "
+        "16 for rank 8 on q_proj and v_proj)",
+    )
+    incoming.add_argument(
+        "--max-positions",
+        type=int,
+        metavar="N",
+        help="hf-llama, gguf: use the model up to N positions only (default: all that it has); a "
+        "sliding window changes nothing below its length",
+    )
+    incoming.add_argument(
+        "--weights-file",
+        metavar="NAME",
+        help="hf-llama, hf-whisper, ltu-as: which weights to read where a directory has several, "
+        "for example model.safetensors or model.safetensors.index.json",
     )
     outgoing = it.add_argument_group("export")
     outgoing.add_argument("--checkpoint", type=Path, metavar="DIR", help="what to export")
@@ -184,10 +200,13 @@ def verify_parser() -> argparse.ArgumentParser:
     """The command line of `verify`."""
     it = argparse.ArgumentParser(
         prog="python -m ltu_jax.convert verify",
-        description="Compare every file of checkpoints with its SHA-256; nothing is changed. "
-        "Exit status 2 when one is damaged.",
+        description="Compare every file of checkpoints, of a weights directory or of an export "
+        "with its SHA-256; nothing is changed. Exit status 2 when one is damaged.",
     )
-    it.add_argument("path", type=Path, metavar="DIR", help="a run, runs, or one checkpoint")
+    it.add_argument(
+        "path", type=Path, metavar="DIR",
+        help="a run, runs, one checkpoint, or a folder that convert has made",
+    )  # fmt: skip
     return it
 
 
@@ -203,7 +222,7 @@ def _command(arguments: Sequence[str]) -> None:
         asked = info_parser().parse_args(arguments[1:])
         info(asked.path, hash=not asked.no_hash)
     elif arguments[:1] == ["verify"]:
-        verify_checkpoints(verify_parser().parse_args(arguments[1:]).path)
+        verify_folder(verify_parser().parse_args(arguments[1:]).path)
     else:
         run(parser().parse_args(arguments))
 
@@ -213,25 +232,30 @@ def info(path: Path, *, hash: bool = True) -> None:
     _table(*describe.table(describe.describe(path, hash=hash)))
 
 
-def verify_checkpoints(path: Path) -> None:
-    """Print which checkpoints of `path` are as they were saved.
+def verify_folder(path: Path) -> None:
+    """Print whether the folders at `path` are as they were written; see `verify.verify`.
 
     Raises:
         UserError: there is none, or one is damaged.
     """
-    found = recovery.survey(path)
+    found = verification.verify(path)
     for one in found:
         told = one.problem.removeprefix(f"{one.folder} is ") or "good"
         print(f"{one.folder}  {one.files} files, {one.size / 1e6:,.1f} MB: {told}")
-    bad = [str(one.folder) for one in found if one.problem]
-    if bad:
+    bad = [one for one in found if one.problem]
+    if bad and found[0].checkpoint:
         raise UserError(
-            f"{len(bad)} of {len(found)} checkpoints damaged: {', '.join(bad)}; training sets them "
-            "aside by itself"
+            f"{len(bad)} of {len(found)} checkpoints damaged: "
+            f"{', '.join(str(one.folder) for one in bad)}; training sets them aside by itself"
         )
+    if bad:
+        raise UserError(f"{bad[0].folder} is damaged: {bad[0].problem}; convert it again")
 
 
-_IMPORT_ONLY = ("weights", "tokenizer", "labels", "sha256", "audio_layers", "lora_alpha")
+_IMPORT_ONLY = (
+    "weights", "tokenizer", "labels", "sha256", "audio_layers", "lora_alpha", "max_positions",
+    "weights_file",
+)  # fmt: skip
 _EXPORT_ONLY = ("checkpoint", "adapter_only", "lora_names", "base_name", "whisper")
 
 
@@ -299,8 +323,8 @@ def import_weights(
     besides = [options.get(name) for name in ("tokenizer", "labels", "llama")]
     outputs.claim(out, makers.imported(kind), inputs=[*paths, *besides])
     found = open_source(source, paths, Options(**options))
-    config, shapes = model_shapes(kind, found.config)
-    params = found.params(shapes, what=", ".join(str(path) for path in paths))
+    what = ", ".join(str(path) for path in paths)
+    config, params, notes = usable.check_import(found, kind, what=what)
     wanted = None if dtype is None else DTYPES[dtype]
     lost = describe_casts(params, wanted)
     identity = store.save_weights(
@@ -310,6 +334,8 @@ def import_weights(
         params=cast(params, wanted),
         source=found.source,
         files=found.files,
+        facts=found.facts,
+        check=lambda folder: usable.check(folder, name=str(out)),
         desc=f"import {source}",
     )
     header = store.read_header(out)
@@ -320,14 +346,19 @@ def import_weights(
         ("kind", kind),
         (
             "parameters",
-            f"{export.parameter_count(params):,} in {len(shapes)} arrays, {header['dtype']}",
+            f"{export.parameter_count(params):,} in {len(params)} arrays, {header['dtype']}",
         ),
         ("on disk", f"{size / 1e6:,.1f} MB"),
         *([("sizes", sizes)] if sizes else []),
+        *(
+            (name, f"{header[key]:,}" if name == "positions" else ", ".join(map(str, header[key])))
+            for name, key in (("positions", "max_position_embeddings"), ("ends at", "end_tokens"))
+            if key in header
+        ),
         ("files", ", ".join(sorted(found.files)) or "none"),
         ("sha256", identity),
         *([("rounded", lost)] if lost else []),
-        *(("note", note) for note in found.notes),
+        *(("note", note) for note in found.notes + notes),
     )
     if verify:
         _certify(store.load_weights(out), out / certificate.FILE)
@@ -389,6 +420,8 @@ def export_weights(
         ("tensors", str(written.tensors)),
         *(("note", note) for note in written.notes),
     )
+    if target != "orbax" and out.is_dir():  # a checkpoint has its own
+        verification.write_sums(out)
     if verify:
         _certify(_as_weights(held, Path(checkpoint)), out / certificate.FILE, _exported(out))
     return out
@@ -404,6 +437,7 @@ def _as_weights(held: Complete, path: Path) -> store.Weights:
         sha256=held.sha256,
         tokenizer_dir=held.tokenizer_dir,
         source=held.source,
+        facts=held.facts,
     )
 
 

@@ -22,7 +22,7 @@ from ltu_jax.models import build
 from ltu_jax.models.build import LTUASFns, WhisperFns
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer
+from ltu_jax.preprocessing.tokenizer import Tokenizer, load_tokenizer, require_rows
 from ltu_jax.training import checkpoint
 from ltu_jax.weights import bases, store
 from ltu_jax.weights.fingerprint import (
@@ -254,11 +254,15 @@ def _opened(
         transcriber = _transcriber(writer, None)
     else:
         transcriber = None if whisper is None else _transcriber(whisper, listener)
+    tokenizer = None
+    if tokenizer_dir is not None:
+        tokenizer = load_tokenizer(tokenizer_dir)
+        require_rows(tokenizer, rows=config.llama.vocab_size, what=str(tokenizer_dir))
     return Opened(
         path=path,
         fns=fns,
         params={name: jnp.asarray(params[name].read(), jnp.dtype(dtype)) for name in fns.shapes},
-        tokenizer=None if tokenizer_dir is None else load_tokenizer(tokenizer_dir),
+        tokenizer=tokenizer,
         listener=listener,
         transcriber=transcriber,
         rule=rule,

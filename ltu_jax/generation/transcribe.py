@@ -77,7 +77,7 @@ class Transcriber:
     @classmethod
     def of(cls, fns: WhisperFns, params: Mapping[str, Any], *, tokenizer: Any) -> "Transcriber":
         """From functions, parameters and a `tokenizers.Tokenizer` of the same Whisper."""
-        vocabulary = Vocabulary.of_size(fns.config.n_vocab)
+        vocabulary = Vocabulary.of_names(tokenizer.token_to_id, rows=fns.config.n_vocab)
 
         def encode(part: str) -> list[int]:
             return tokenizer.encode(part, add_special_tokens=False).ids

@@ -189,7 +189,8 @@ def _decode(
 
     def step(state: _State) -> _State:
         logits, cache = fns.decode(params, state.token[:, None], state.cache)
-        logits, said = logits[:, 0], state.said
+        # rows behind the tokens, which a padded table has, are nothing that can be said
+        logits, said = logits[:, 0, : vocabulary.size], state.said
         silence = jnp.exp(logits[:, vocabulary.no_speech] - jax.nn.logsumexp(logits, axis=-1))
         allowed = restrict(logits, said, vocabulary=vocabulary, masks=masks, timestamps=timestamps)
         chosen = jnp.argmax(allowed, axis=-1).astype(jnp.int32)

@@ -22,6 +22,12 @@ _TIMESTAMPS = 1501  # <|0.00|> ... <|30.00|>
 _FIRST_TIMESTAMP_LIMIT = 50  # the first segment starts within the first second
 _ENGLISH_TEXT, _MULTILINGUAL_TEXT = 50256, 50257  # byte-pair tokens before <|endoftext|>
 _MULTILINGUAL_FROM = 51865  # vocabularies from this size on have language tokens in use
+_PUBLISHED = (51864, 51865, 51866)  # English, multilingual, large-v3
+# <|nospeech|> is not among them: some files call it <|nocaptions|>
+_NAMED = (
+    "endoftext", "startoftranscript", "translate", "transcribe", "startoflm", "startofprev",
+    "notimestamps",
+)  # fmt: skip
 
 # In the order of their tokens.
 _LANGUAGE_CODES = """
@@ -44,7 +50,7 @@ _SIGNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """Ids of Whisper's special tokens, which follow from the vocabulary size alone."""
+    """Ids of Whisper's special tokens; `size` tokens, which may be fewer than the table's rows."""
 
     size: int
     multilingual: bool
@@ -65,16 +71,62 @@ class Vocabulary:
 
         Raises `ValueError` for any other size.
         """
-        if not 51864 <= n_vocab <= 51866:
+        if n_vocab not in _PUBLISHED:
             raise ValueError(
                 f"a Whisper vocabulary of {n_vocab} tokens is unknown; known are 51864 (English), "
                 "51865 (multilingual) and 51866 (large-v3, turbo)"
             )
-        multilingual = n_vocab >= _MULTILINGUAL_FROM
+        return cls._numbered(n_vocab, multilingual=n_vocab >= _MULTILINGUAL_FROM)
+
+    @classmethod
+    def of_names(cls, id_of: Callable[[str], int | None], *, rows: int) -> Self:
+        """The layout of a tokenizer, for a model whose table may have spare rows behind it.
+
+        Args:
+            id_of: a token's id by its name, None where there is no such token.
+            rows: of the model's token table. 51864 to 51866 are OpenAI's sizes, whose layout is
+                known; any other table is one of them with rows added.
+
+        Raises `ValueError` for a tokenizer that is not Whisper's, or not of this table.
+        """
+        ids = {name: id_of(f"<|{name}|>") for name in _NAMED}
+        lost = [name for name, index in ids.items() if index is None]
+        if lost:
+            raise ValueError(f"it lacks the special tokens of Whisper: <|{lost[0]}|>")
+        count = ids["translate"] - ids["startoftranscript"] - 1
+        texts = ids["endoftext"]
+        if texts not in (_ENGLISH_TEXT, _MULTILINGUAL_TEXT) or not 0 < count <= len(LANGUAGES):
+            raise ValueError(
+                f"<|endoftext|> is {texts} and there are {count} languages, which no Whisper has"
+            )
+        size = ids["notimestamps"] + 1 + _TIMESTAMPS
+        # OpenAI's numbering rule: everything follows from the number of languages
+        found = cls._numbered(size, multilingual=texts == _MULTILINGUAL_TEXT)
+        rule = {
+            "endoftext": found.end,
+            "startoftranscript": found.start,
+            "translate": found.translate,
+            "transcribe": found.transcribe,
+            "startoflm": found.start_of_lm,
+            "startofprev": found.previous,
+            "notimestamps": found.no_timestamps,
+        }
+        wrong = [name for name in _NAMED if ids[name] != rule[name]]
+        if wrong:
+            raise ValueError(f"<|{wrong[0]}|> is {ids[wrong[0]]}, expected {rule[wrong[0]]}")
+        for code, index in zip(LANGUAGES, found.languages, strict=False):
+            if id_of(f"<|{code}|>") not in (None, index):
+                raise ValueError(f"<|{code}|> is {id_of(f'<|{code}|>')}, expected {index}")
+        if size > rows or (rows in _PUBLISHED and found != cls.of_size(rows)):
+            raise ValueError(f"it has {size} tokens, timestamps included, the table {rows} rows")
+        return found
+
+    @classmethod
+    def _numbered(cls, size: int, *, multilingual: bool) -> Self:
         end = _MULTILINGUAL_TEXT if multilingual else _ENGLISH_TEXT
-        task = n_vocab - _TIMESTAMPS - 6
+        task = size - _TIMESTAMPS - 6
         return cls(
-            size=n_vocab,
+            size=size,
             multilingual=multilingual,
             end=end,
             start=end + 1,

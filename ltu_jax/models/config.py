@@ -47,7 +47,8 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
             raise ConfigError(f"{name} is {value!r}; give the keys of {hint.__name__}")
         return hint.from_dict(value)
     if typing.get_origin(hint) is tuple:
-        if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+        listed = isinstance(value, list | tuple)
+        if not listed or not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{name} is {value!r}; give a list of strings")
         return tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

@@ -1,6 +1,7 @@
 """Low-rank adapters: a trainable product of two thin matrices beside a frozen projection."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,8 @@ class LoRAConfig(Config):
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ConfigError(f"LoRAConfig.rank is {self.rank}; it must be at least 1")
+        if not math.isfinite(self.alpha):
+            raise ConfigError(f"LoRAConfig.alpha is {self.alpha}; give a finite number")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"LoRAConfig.dropout is {self.dropout}; it must be in [0, 1)")
         wrong = [name for name in self.targets if name not in PROJECTIONS]

@@ -15,7 +15,7 @@ from data_pipelines.input_pipeline import InputPipeline
 from ltu_jax.core.distributed import batch_share
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import check_rows, make_mesh
-from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer
+from ltu_jax.preprocessing.tokenizer import Tokenizer, load_tokenizer, require_rows
 from ltu_jax.stages.program import data_config, model_functions
 from ltu_jax.stages.settings import StageSettings, missing_weights
 from ltu_jax.training import losses, metrics
@@ -86,6 +86,7 @@ def open_bases(settings: StageSettings) -> Bases:
                 "from a folder that has one"
             )
         tokenizer = load_tokenizer(llama.tokenizer_dir)
+        require_rows(tokenizer, rows=settings.model.llama.vocab_size, what=str(llama.path))
     return Bases(
         whisper=whisper,
         transcriber=transcriber,

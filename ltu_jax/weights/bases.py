@@ -60,6 +60,7 @@ def open_weights(
         sha256=store.identity("llama", config, hashes),
         tokenizer_dir=path if has_tokenizer else None,
         source=dict(found.source),
+        facts=dict(found.facts),
     )
 
 

@@ -6,7 +6,7 @@ weights that it names.
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import merge
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.training import checkpoint
-from ltu_jax.weights import bases, llama, store
+from ltu_jax.weights import bases, lineage, llama, store
 from ltu_jax.weights.ltu_as import is_adapter
 from ltu_jax.weights.rules import Import
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, as_tensors
@@ -29,7 +29,8 @@ class Complete:
     """A model with every parameter, read when asked.
 
     `sha256` names the numbers; `base_name` is what a person would call the language model below
-    the adapter, None where the folder does not tell.
+    the adapter, None where the folder does not tell. `facts` is what the source of the language
+    model (or of the Whisper) said besides.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Complete:
     source: dict[str, Any]
     sha256: str
     base_name: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)  # see facts.FACTS
 
 
 def open_complete(path: str | os.PathLike) -> Complete:
@@ -59,6 +61,7 @@ def open_complete(path: str | os.PathLike) -> Complete:
             sha256=held.sha256,
             # an official import knows its base as a folder that may be gone; PEFT names a model
             base_name=held.source.get("base") if held.source.get("format") == "peft" else None,
+            facts=held.facts,
         )
     metadata, adapter = checkpoint.load_adapter(path)
     if metadata["kind"] != "ltu-as-checkpoint":
@@ -75,9 +78,11 @@ def open_complete(path: str | os.PathLike) -> Complete:
             "name": folder.parent.parent.name,
             "stage": metadata["stage"],
             "step": metadata["step"],
+            lineage.OVER: lineage.trained_over(metadata, base.params.tensors),
         },
         sha256=checkpoint.identity(metadata),
         base_name=str(base.path if base.source.get("format") == "hf-llama" else "") or None,
+        facts=base.facts,
     )
 
 
@@ -96,7 +101,9 @@ def from_run(path: str | os.PathLike) -> Import:
         tensors={},
         files={} if held.tokenizer_dir is None else llama.tokenizer_files(held.tokenizer_dir),
         source=held.source,
+        notes=lineage.remarks(held.source, held.params),
         base=held.params,
+        facts=held.facts,
     )
 
 

@@ -1,6 +1,7 @@
 """Exports: one function for each format that weights can leave in, all atomic and streamed."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,22 @@ from ltu_jax.training.checkpoint import FOLDER
 from ltu_jax.weights import (
     complete,
     io,
+    lineage,
     llama,
     ltu_as,
+    ltu_as_facts,
     makers,
     openai_whisper,
     peft_adapter,
+    record,
     rules,
     shards,
     whisper,
 )
 from ltu_jax.weights.complete import Complete
+from ltu_jax.weights.facts import GENERATION_FILE
 from ltu_jax.weights.lora_merge import merged
+from ltu_jax.weights.record import Record
 from ltu_jax.weights.tensors import DTYPES, Tensors, cast, describe_casts
 
 PT = {"format": "pt"}  # what transformers wants to read in a safetensors header
@@ -92,6 +98,19 @@ def _copy_tokenizer(held: Complete, folder: Path) -> tuple[str, ...]:
     return ()
 
 
+def _record(held: Complete, name: str, *, without_base: bool = False) -> Record:
+    """What this export says about itself."""
+    return Record(
+        format=name,
+        kind=held.kind,
+        config=json.loads(json.dumps(held.config)),
+        sha256=held.sha256,
+        source=json.loads(json.dumps(held.source)),
+        base=lineage.base_print(held.params) if without_base else None,
+        facts=held.facts,
+    )
+
+
 def _to_official(held: Complete, out: Path, options: Options) -> Written:
     """The official state dict: a file by suffix, or a directory with config and tokenizer."""
     if out.suffix and out.suffix not in (".safetensors", *TORCH_SUFFIXES):
@@ -105,27 +124,39 @@ def _to_official(held: Complete, out: Path, options: Options) -> Written:
         ),
         options,
     )
+    other = ltu_as_facts.unlike_official(held.config)
+    if other:
+        notes += (
+            f"the official PyTorch code has other constants: {'; '.join(other)}. Set them there; "
+            "our import reads them from the record inside the file",
+        )
+    told = _record(held, "ltu-as", without_base=options.adapter_only)
     if out.suffix:
         with atomic_file(out, makers.exported("ltu-as", folder=False)) as file:
-            _write_file(file, tensors, desc="export ltu-as", note=makers.note("ltu-as"))
+            _write_file(file, tensors, told, desc="export ltu-as")
         return Written(tensors=len(tensors), notes=notes)
     with atomic_dir(out, makers.exported("ltu-as", folder=True)) as folder:
-        _write_file(folder / ltu_as.FILE, tensors, desc="export ltu-as")
+        _write_file(folder / ltu_as.FILE, tensors, told, desc="export ltu-as")
         notes += _copy_tokenizer(held, folder)
-        settings = llama.hf_config(held.config["llama"], dtype=_common_dtype(tensors), tokens={})
+        settings = _llama_settings(held, held.config["llama"], folder, tensors, options)
         ours = {key: value for key, value in held.config.items() if key != "llama"}
         write_json(folder / "config.json", settings | {"ltu_as": ours})
+        record.write_beside(folder, told)
     return Written(tensors=len(tensors), notes=notes)
 
 
-def _write_file(file: Path, tensors: Tensors, *, desc: str, note: str | None = None) -> None:
+def _write_file(file: Path, tensors: Tensors, told: Record, *, desc: str) -> None:
     if file.suffix == ".safetensors":
-        metadata = PT if note is None else {**PT, makers.NOTE: note}
         shards.write_shards(
-            file.parent, tensors, stem=file.stem, metadata=metadata, max_bytes=ONE_FILE, desc=desc
+            file.parent,
+            tensors,
+            stem=file.stem,
+            metadata=PT | {record.KEY: told.text()},
+            max_bytes=ONE_FILE,
+            desc=desc,
         )
     else:
-        io.write_torch(file, tensors, note=note, desc=desc)
+        io.write_torch(file, tensors, extra={record.FILE: told.text()}, desc=desc)
 
 
 def _to_hf(held: Complete, out: Path, options: Options) -> Written:
@@ -135,7 +166,6 @@ def _to_hf(held: Complete, out: Path, options: Options) -> Written:
     else:
         tensors = rules.export(llama.HF_RULES, merged(held.config, held.params))
     tensors, notes = _rounded(tensors, options)
-    stored = _common_dtype(tensors)
     with atomic_dir(out, makers.exported("hf", folder=True)) as folder:
         placed, _ = shards.write_shards(
             folder, tensors, stem="model", metadata=PT, desc="export hf"
@@ -143,16 +173,61 @@ def _to_hf(held: Complete, out: Path, options: Options) -> Written:
         shards.write_index(folder, placed, stem="model")
         if held.kind == "whisper":
             notes += whisper.write_hf_files(
-                folder, held.config, dtype=stored, tokenizer_dir=held.tokenizer_dir
+                folder,
+                held.config,
+                dtype=_dtype_word(held, tensors, options),
+                tokenizer_dir=held.tokenizer_dir,
+                facts=held.facts,
             )
-            return Written(tensors=len(tensors), notes=notes)
-        notes += _copy_tokenizer(held, folder)
-        plain = held.config["llama"] if held.kind == "ltu-as" else held.config
-        tokens = _token_ids(held.tokenizer_dir)
-        write_json(folder / "config.json", llama.hf_config(plain, dtype=stored, tokens=tokens))
+        else:
+            notes += _copy_tokenizer(held, folder)
+            plain = held.config["llama"] if held.kind == "ltu-as" else held.config
+            settings = _llama_settings(held, plain, folder, tensors, options)
+            write_json(folder / "config.json", settings)
+            if "max_position_embeddings" not in settings:
+                notes += (
+                    "the number of positions is not known: config.json has no "
+                    "max_position_embeddings, and transformers takes the default of its class",
+                )
+        record.write_beside(folder, _record(held, "hf"))
     if held.kind == "ltu-as":
         notes += ("TLTR and projection are not in it: give their output as inputs_embeds",)
     return Written(tensors=len(tensors), notes=notes)
+
+
+def _llama_settings(
+    held: Complete, config: Mapping[str, Any], folder: Path, tensors: Tensors, options: Options
+) -> dict[str, Any]:
+    """config.json of the language model; generation_config.json is written where there was one."""
+    if (generation := held.facts.get("source_generation_config")) is not None:
+        write_json(folder / GENERATION_FILE, generation)
+    source, ends = held.facts.get("source_config"), held.facts.get("end_tokens")
+    settings = llama.hf_config(
+        config,
+        dtype=_dtype_word(held, tensors, options),
+        tokens=_token_ids(held.tokenizer_dir),
+        source=source,
+    )
+    if source is None:  # of GGUF, which has facts and no config.json
+        positions = held.facts.get("max_position_embeddings")
+        settings |= {} if positions is None else {"max_position_embeddings": positions}
+        settings |= {"eos_token_id": ends if len(ends) > 1 else ends[0]} if ends else {}
+    return settings
+
+
+def _dtype_word(held: Complete, tensors: Tensors, options: Options) -> str:
+    """What config.json calls the dtype, in which transformers loads: as the source had it.
+
+    As stored where --dtype was given, where LoRA was merged into kernels that are no longer the
+    source's, and where numbers as they are stored could become infinite in float16.
+    """
+    said, stored = held.facts.get("source_config") or {}, _common_dtype(tensors)
+    word = said.get("dtype", said.get("torch_dtype"))
+    changed = options.dtype is not None or held.config.get("lora") is not None
+    known = isinstance(word, str) and word in DTYPES
+    if changed or not known or (word == "float16" and word != stored):
+        return stored
+    return word
 
 
 def _token_ids(folder: Path | None) -> dict[str, int | None]:
@@ -170,12 +245,14 @@ def _to_openai(held: Complete, out: Path, options: Options) -> Written:
         raise UserError(f"--out {out}: give a file name that ends in .pt")
     dims, tensors = openai_whisper.to_openai(held.config, held.params)
     tensors, notes = _rounded(tensors, options)
+    if held.tokenizer_dir is not None:
+        notes += (f"a .pt has no tokenizer: bring it back with --tokenizer {held.tokenizer_dir}",)
     with atomic_file(out, makers.exported("openai-whisper", folder=False)) as file:
         io.write_torch(
             file,
             tensors,
-            note=makers.note("openai-whisper"),
             wrap=lambda state: {"dims": dims, "model_state_dict": state},
+            extra={record.FILE: _record(held, "openai-whisper").text()},
             desc="export openai-whisper",
         )
     return Written(tensors=len(tensors), notes=notes)
@@ -195,6 +272,7 @@ def _to_peft(held: Complete, out: Path, options: Options) -> Written:
     made = peft_adapter.to_peft(held.config, cast(adapter, dtype), base_name=name)
     with atomic_dir(out, makers.exported("peft", folder=True)) as folder:
         count = made.write(folder, desc="export peft")
+        record.write_beside(folder, _record(held, "peft", without_base=True))
     return Written(tensors=count, notes=((lost,) if lost else ()) + (f"base: {name}",))
 
 
@@ -270,7 +348,9 @@ def write(name: str, held: Complete, out: Path, options: Options) -> Written:
         if value and field not in target.takes:
             flag = f"--{field.replace('_', '-')}"
             raise UserError(f"{flag} has no meaning with --to {name}; leave it out")
-    return target.write(held, out, options)
+    written = target.write(held, out, options)
+    notes = written.notes + lineage.remarks(held.source, held.params)
+    return Written(tensors=written.tensors, notes=notes)
 
 
 def parameter_count(params: Tensors) -> int:

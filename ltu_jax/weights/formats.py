@@ -30,6 +30,8 @@ class Options:
     sha256: expected hash of the weight file.
     audio_layers: layers of the Whisper encoder.
     lora_alpha: LoRA's alpha, which a state dict does not tell.
+    max_positions: use the language model up to here only.
+    weights_file: name of the weights to read in a directory that has several.
     """
 
     llama: Path | None = None
@@ -38,6 +40,8 @@ class Options:
     sha256: str | None = None
     audio_layers: int | None = None
     lora_alpha: float | None = None
+    max_positions: int | None = None
+    weights_file: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,6 @@ class Format:
     open: (paths, options) -> Import; `paths` has one entry unless `parts`.
     what: the format in words.
     takes: the options that mean something here, besides sha256.
-    needs: those of them that must be given.
     parts: whether a source may lie in several files.
     """
 
@@ -56,7 +59,6 @@ class Format:
     open: Callable[[Sequence[Path], Options], Import]
     what: str
     takes: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
     parts: bool = False
 
 
@@ -69,8 +71,9 @@ FORMATS: dict[str, Format] = {
     ),
     "hf-whisper": Format(
         kind="whisper",
-        open=lambda paths, o: whisper.from_hf(paths[0]),
+        open=lambda paths, o: whisper.from_hf(paths[0], weights_file=o.weights_file),
         what="Hugging Face Whisper directory",
+        takes=("weights_file",),
     ),
     "ct2-whisper": Format(
         kind="whisper",
@@ -88,22 +91,31 @@ FORMATS: dict[str, Format] = {
     ),
     "hf-llama": Format(
         kind="llama",
-        open=lambda paths, o: llama.from_hf(paths[0]),
+        open=lambda paths, o: llama.from_hf(
+            paths[0], max_positions=o.max_positions, weights_file=o.weights_file
+        ),
         what="Hugging Face LLaMA-family directory",
+        takes=("max_positions", "weights_file"),
     ),
     "gguf": Format(
         kind="llama",
-        open=lambda paths, o: gguf_llama.from_gguf(paths[0]),
+        open=lambda paths, o: gguf_llama.from_gguf(
+            paths[0], tokenizer=o.tokenizer, max_positions=o.max_positions
+        ),
         what="GGUF file of the LLaMA architecture, dequantised",
+        takes=("tokenizer", "max_positions"),
     ),
     "ltu-as": Format(
         kind="ltu-as",
         open=lambda paths, o: ltu_as.from_official(
-            paths[0], base=o.llama, audio_layers=o.audio_layers, lora_alpha=o.lora_alpha
+            paths[0],
+            base=o.llama,
+            audio_layers=o.audio_layers,
+            lora_alpha=o.lora_alpha,
+            weights_file=o.weights_file,
         ),
         what="official LTU-AS state dict, complete or the trained part over --llama",
-        takes=("llama", "audio_layers", "lora_alpha"),
-        needs=("llama",),
+        takes=("llama", "audio_layers", "lora_alpha", "weights_file"),
     ),
     "peft": Format(
         kind="ltu-as",
@@ -135,8 +147,6 @@ def open_source(name: str, paths: Sequence[Path], options: Options) -> Import:
         flag = f"--{field.name.replace('_', '-')}"
         if given and field.name not in (*form.takes, "sha256"):
             raise UserError(f"--from {name} does not take {flag}; leave it out")
-        if not given and field.name in form.needs:
-            raise UserError(f"--from {name} needs {flag}")
     if options.sha256 is not None and not form.parts:
         if not paths[0].is_file():
             raise UserError(f"--sha256 needs --weights to be a file; {paths[0]} is not")

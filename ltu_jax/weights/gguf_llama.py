@@ -1,15 +1,13 @@
 """GGUF files of the LLaMA family, through the `gguf` library: numbers, config and tokenizer."""
 
 import dataclasses
-import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ltu_jax.weights import gguf_header
+from ltu_jax.weights import facts, gguf_header, gguf_tokenizer
 from ltu_jax.weights.llama import ATTENTION, MLP, projection
 from ltu_jax.weights.rules import LINEAR, SAME, Import, Rule, interleaved, rule
 from ltu_jax.weights.safetensors_file import file_tensor
@@ -48,11 +46,22 @@ def rules(*, heads: int, kv_heads: int, permuted: bool) -> tuple[Rule, ...]:
     return tuple(table)
 
 
-def from_gguf(path: str | Path) -> Import:
+def from_gguf(
+    path: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    max_positions: int | None = None,
+) -> Import:
     """Open a GGUF file; quantised tensors are dequantised to float32 when read.
 
+    Args:
+        path: the file.
+        tokenizer: folder with the model's own tokenizer files; None makes them of the metadata.
+        max_positions: use the model up to here only; None takes its context length.
+
     Raises:
-        WeightsError: not GGUF, truncated, another architecture, an unknown RoPE scaling.
+        WeightsError: not GGUF, truncated, another architecture, a setting that is not computed or
+            that the tensors contradict, a tokenizer that cannot be made of the metadata.
     """
     import gguf
 
@@ -76,7 +85,10 @@ def from_gguf(path: str | Path) -> Import:
     factors = tensors.pop("rope_freqs.weight", None)
     if factors is not None:
         config["rope_scaling"] = _rope_scaling(factors.read(), config, path=path)
-    files, notes = tokenizer_files(fields, path=path)
+    if tokenizer is None:
+        files, notes = gguf_tokenizer.files(fields, path=path)
+    else:
+        files, notes = gguf_tokenizer.given(Path(tokenizer), fields, path=path), ()
     return Import(
         config=config,
         rules=rules(
@@ -94,6 +106,34 @@ def from_gguf(path: str | Path) -> Import:
             "tensor_types": sorted({tensor.tensor_type.name for tensor in reader.tensors}),
         },
         notes=notes,
+        facts=_facts(
+            fields,
+            family=family,
+            rows=config["vocab_size"],
+            path=path,
+            max_positions=max_positions,
+        ),
+    )
+
+
+def _facts(
+    fields: Mapping[str, Any], *, family: str, rows: int, path: Path, max_positions: int | None
+) -> dict[str, Any]:
+    """Positions and end tokens, see `facts`; a GGUF has no files of its source."""
+    key = f"{family}.context_length"
+    count = whole(fields, key, what=str(path)) if key in fields else None
+    count = facts.limited(count, max_positions, what=str(path))
+    window = fields.get(f"{family}.attention.sliding_window")
+    facts.check_window(window, count, what=str(path), key=f"{family}.attention.sliding_window")
+    names = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")]
+    ends = [
+        end
+        for name in names
+        if name in fields
+        for end in facts.end_tokens([fields[name]], rows=rows, what=f"{path}: {name}")
+    ]
+    return ({} if count is None else {"max_position_embeddings": count}) | (
+        {"end_tokens": list(dict.fromkeys(ends))} if ends else {}
     )
 
 
@@ -105,13 +145,19 @@ def _tensor(tensor: Any, path: Path) -> Tensor:
     stored = file_tensor(
         path, start=int(tensor.data_offset), shape=tensor.data.shape, dtype=tensor.data.dtype
     )
-    if tensor.data.dtype in (np.float32, np.float16):
+    if tensor.data.dtype != np.uint8:  # stored as it is; integers are refused with their name
         return dataclasses.replace(stored, shape=shape)
-    return Tensor(
-        shape=shape,
-        dtype=np.dtype(np.float32),
-        read=lambda: dequantize(stored.read(), tensor.tensor_type),
-    )
+
+    def read() -> np.ndarray:
+        try:
+            return dequantize(stored.read(), tensor.tensor_type)
+        except NotImplementedError:
+            raise WeightsError(
+                f"{path}: {tensor.name} is of type {tensor.tensor_type.name}, which the gguf "
+                "library cannot dequantise; take a file of another quantisation"
+            ) from None
+
+    return Tensor(shape=shape, dtype=np.dtype(np.float32), read=read)
 
 
 def _config(
@@ -130,11 +176,15 @@ def _config(
     theta = positive(fields, f"{family}.rope.freq_base", what=str(path), default=10000.0)
     if rotated != head_dim:
         raise WeightsError(f"{path}: RoPE on {rotated} of {head_dim} dims is not implemented")
-    scaling = fields.get(f"{family}.rope.scaling.type", "none")
-    if scaling != "none":
-        raise WeightsError(f"{path}: RoPE scaling {scaling!r} is not implemented")
+    _refuse_settings(fields, family=family, head_dim=head_dim, path=path)
+    rows = tensors["token_embd.weight"].shape[0]
+    if size("vocab_size", rows) != rows:
+        raise WeightsError(
+            f"{path}: {family}.vocab_size is {size('vocab_size')}, token_embd.weight has {rows} "
+            "rows"
+        )
     return {
-        "vocab_size": tensors["token_embd.weight"].shape[0],
+        "vocab_size": rows,
         "hidden_size": hidden,
         "intermediate_size": size("feed_forward_length"),
         "num_hidden_layers": layers,
@@ -147,6 +197,35 @@ def _config(
         "tie_word_embeddings": "output.weight" not in tensors,
         "attention_bias": "blk.0.attn_q.bias" in tensors,
     }
+
+
+# Settings of llama.cpp's architectures that change the numbers, and the values that change nothing.
+_NEUTRAL = {
+    "expert_count": (0,), "expert_used_count": (0,), "attention.clamp_kqv": (0.0,),
+    "attention.max_alibi_bias": (0.0,), "attention.scale": (0.0,), "logit_scale": (0.0, 1.0),
+    "embedding_scale": (0.0, 1.0), "residual_scale": (0.0, 1.0), "attn_logit_softcapping": (0.0,),
+    "final_logit_softcapping": (0.0,), "use_parallel_residual": (False,),
+    "attention.causal": (True,), "rope.scaling.type": ("none",),
+}  # fmt: skip
+
+
+def _refuse_settings(fields: Mapping[str, Any], *, family: str, head_dim: int, path: Path) -> None:
+    """Name the first setting that this model does not compute.
+
+    Raises:
+        WeightsError: there is one.
+    """
+    neutral: dict[str, tuple] = _NEUTRAL | {"attention.value_length": (head_dim,)}
+    if f"{family}.rope.scaling.type" not in fields:
+        # llama.cpp scales by a factor whose kind is not said as if it were linear
+        neutral |= {"rope.scaling.factor": (0.0, 1.0), "rope.scale_linear": (0.0, 1.0)}
+    for key, values in neutral.items():
+        found = fields.get(f"{family}.{key}", values[0])
+        if found not in values:
+            raise WeightsError(
+                f"{path}: {family}.{key} is {str(found)[:80]}, which is not implemented; "
+                f"{values[-1]} is"
+            )
 
 
 def _short(value: float) -> float:
@@ -173,170 +252,3 @@ def _rope_scaling(
         f"{path}: rope_freqs.weight is of no published LLaMA-3 model; import the Hugging Face "
         "directory instead"
     )
-
-
-_CONTROL, _USER_DEFINED = 3, 4
-_LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{%s}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
-def _pre_tokenizer(name: str, *, path: Path) -> Any:
-    """How the named family cuts text before BPE (as the families' own tokenizer.json files do)."""
-    from tokenizers import Regex, pre_tokenizers
-
-    level = pre_tokenizers.ByteLevel
-    if name in ("gpt-2", "default"):
-        return level(add_prefix_space=False, use_regex=True)
-    if name == "smollm":
-        return pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), level(add_prefix_space=False)]
-        )
-    digits = {"llama-bpe": "1,3", "qwen2": "1"}
-    if name not in digits:
-        raise WeightsError(
-            f"{path}: pre-tokenizer {name!r} is not known; put the model's own tokenizer.json "
-            "into the weights directory"
-        )
-    split = pre_tokenizers.Split(Regex(_LLAMA3_SPLIT % digits[name]), behavior="isolated")
-    return pre_tokenizers.Sequence([split, level(add_prefix_space=False, use_regex=False)])
-
-
-def tokenizer_files(
-    fields: Mapping[str, Any], *, path: Path
-) -> tuple[dict[str, str | bytes], tuple[str, ...]]:
-    """Rebuild the tokenizer from the metadata: tokenizer.json or a sentencepiece tokenizer.model.
-
-    Returns:
-        ({file name: content}, notes).
-
-    Raises:
-        WeightsError: a tokenizer model or pre-tokenizer that is not known.
-    """
-    model = fields.get("tokenizer.ggml.model")
-    if model is None:
-        return {}, ("the file has no tokenizer",)
-    _check_tokenizer(fields, path=path)
-    tokens = fields["tokenizer.ggml.tokens"]
-    special = {
-        name: tokens[fields[f"tokenizer.ggml.{key}_token_id"]]
-        for name, key in (
-            ("bos_token", "bos"), ("eos_token", "eos"),
-            ("unk_token", "unknown"), ("pad_token", "padding"),
-        )
-        if f"tokenizer.ggml.{key}_token_id" in fields
-    }  # fmt: skip
-    named: Mapping[str, Any] = special
-    if model == "llama":
-        # A plain string here would mean, as in old LLaMA files, that the spaces around a special
-        # token written in a text are stripped; Vicuna's files say with these flags that they stay.
-        flags = {"__type": "AddedToken", "lstrip": False, "rstrip": False, "normalized": True}
-        named = {name: {"content": token, **flags} for name, token in special.items()}
-    settings = named | {
-        "tokenizer_class": "PreTrainedTokenizerFast" if model == "gpt2" else "LlamaTokenizer",
-        "add_bos_token": bool(fields.get("tokenizer.ggml.add_bos_token", model == "llama")),
-        "add_eos_token": bool(fields.get("tokenizer.ggml.add_eos_token", False)),
-        "clean_up_tokenization_spaces": False,
-    }
-    if "tokenizer.chat_template" in fields:
-        settings["chat_template"] = fields["tokenizer.chat_template"]
-    files: dict[str, str | bytes] = {
-        "tokenizer_config.json": json.dumps(settings, indent=2, ensure_ascii=False)
-    }
-    if model == "gpt2":
-        files["tokenizer.json"] = _byte_level(fields, path=path)
-    elif model == "llama":
-        files["tokenizer.model"] = _sentencepiece(fields, special)
-    else:
-        raise WeightsError(f"{path}: tokenizer model {model!r} is not known (gpt2, llama are)")
-    return files, ()
-
-
-def _check_tokenizer(fields: Mapping[str, Any], *, path: Path) -> None:
-    """The lists that every tokenizer here is built from: there, of one length, of one kind.
-
-    Raises:
-        WeightsError: they are not.
-    """
-    tokens = fields.get("tokenizer.ggml.tokens")
-    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise damaged(path, "its tokenizer.ggml.tokens is no list of texts")
-    lists = {"token_type": int} | (
-        {"scores": (int, float)} if fields["tokenizer.ggml.model"] == "llama" else {}
-    )
-    for name, kind in lists.items():
-        found = fields.get(f"tokenizer.ggml.{name}")
-        if (
-            not isinstance(found, list)
-            or len(found) != len(tokens)
-            or not all(isinstance(value, kind) for value in found)
-        ):
-            raise damaged(path, f"its tokenizer.ggml.{name} does not fit its tokens")
-    for key in ("bos", "eos", "unknown", "padding"):
-        found = fields.get(f"tokenizer.ggml.{key}_token_id", 0)
-        if type(found) is not int or not 0 <= found < len(tokens):
-            raise damaged(path, f"its tokenizer.ggml.{key}_token_id is {found}, of {len(tokens)}")
-
-
-def _byte_level(fields: Mapping[str, Any], *, path: Path) -> str:
-    from tokenizers import AddedToken, Tokenizer, decoders, models
-
-    tokens = fields["tokenizer.ggml.tokens"]
-    kinds = fields["tokenizer.ggml.token_type"]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    if len(vocabulary) != len(tokens):
-        raise WeightsError(f"{path}: its vocabulary has a token twice")
-    merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = _pre_tokenizer(fields.get("tokenizer.ggml.pre", "default"), path=path)
-    tokenizer.decoder = decoders.ByteLevel()
-    for token, kind in zip(tokens, kinds, strict=True):
-        if kind in (_CONTROL, _USER_DEFINED):
-            added = AddedToken(token, special=kind == _CONTROL, normalized=False)
-            tokenizer.add_special_tokens([added]) if kind == _CONTROL else tokenizer.add_tokens(
-                [added]
-            )
-    return tokenizer.to_str()
-
-
-def _field(number: int, value: int | float | str | bytes) -> bytes:
-    """One protocol-buffer field. By hand, because the generated module that sentencepiece ships
-    refuses any protobuf runtime older than itself."""
-    if isinstance(value, float):
-        return _varint(number << 3 | 5) + struct.pack("<f", value)
-    if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    data = value.encode() if isinstance(value, str) else value
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _sentencepiece(fields: Mapping[str, Any], special: Mapping[str, str]) -> bytes:
-    """A sentencepiece BPE model with the pieces, scores and types that llama.cpp kept.
-
-    Field numbers are those of sentencepiece_model.proto.
-    """
-    tokens = fields["tokenizer.ggml.tokens"]
-    kinds = [int(kind) for kind in fields["tokenizer.ggml.token_type"]]
-    scores = [float(score) for score in fields["tokenizer.ggml.scores"]]
-    pieces = b"".join(
-        _field(1, _field(1, token) + _field(2, score) + _field(3, kind))
-        for token, score, kind in zip(tokens, scores, kinds, strict=True)
-    )
-    bpe, byte = 2, 6
-    trainer = _field(3, bpe) + _field(4, len(tokens)) + _field(35, int(byte in kinds))
-    for name, number in (("unk_token", 40), ("bos_token", 41), ("eos_token", 42)):
-        if name in special:
-            trainer += _field(number, tokens.index(special[name]))
-            trainer += _field(number + 5, special[name])
-    prefix = int(bool(fields.get("tokenizer.ggml.add_space_prefix", True)))
-    normalizer = _field(1, "identity") + _field(3, prefix) + _field(4, 0) + _field(5, 1)
-    return pieces + _field(2, trainer) + _field(3, normalizer)

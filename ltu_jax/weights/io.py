@@ -18,7 +18,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ltu_jax.weights.makers import NOTE
 from ltu_jax.weights.safetensors_file import (
     blocks,
     explained,
@@ -256,7 +255,7 @@ def write_torch(
     tensors: Tensors,
     *,
     wrap: Callable[[dict[str, Any]], Any] = lambda state: state,
-    note: str | None = None,
+    extra: Mapping[str, str] | None = None,
     desc: str | None = None,
 ) -> None:
     """Write what `torch.save(wrap(state_dict), path)` writes, without holding the numbers.
@@ -265,7 +264,7 @@ def write_torch(
         path: the file; its folder must exist.
         tensors: the state dict, in order.
         wrap: the object around it, of plain Python values.
-        note: a text that no reader of weights looks at (`makers.NOTE`).
+        extra: {name: text} of further entries of the zip file, which torch.load passes over.
         desc: label of the progress bar; None shows none.
 
     Raises:
@@ -302,8 +301,8 @@ def write_torch(
                     file.write(block)
                     bar.update(len(block))
         archive.writestr(f"{stem}/version", "3\n")
-        if note is not None:
-            archive.writestr(f"{stem}/{NOTE}", note)
+        for name, text in (extra or {}).items():
+            archive.writestr(f"{stem}/{name}", text)
 
 
 def _align(info: zipfile.ZipInfo, position: int) -> None:

@@ -7,13 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.weights import rope, shards, store
+from ltu_jax.weights import facts, rope, shards, store, wrappers
 from ltu_jax.weights.diagnosis import architecture, likely_cause
 from ltu_jax.weights.rules import SAME, Import, Rule, dense, rule
-from ltu_jax.weights.settings import positive, read_settings, whole
+from ltu_jax.weights.settings import positive, read_settings, refuse_quantised, whole
 from ltu_jax.weights.tensors import BLOCK_BYTES, Tensor, Tensors, WeightsError
 
-MODEL_TYPES = ("llama", "mistral", "qwen2")
+CLASSES = {  # of transformers, by model_type
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+}
+MODEL_TYPES = tuple(CLASSES)
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 # What transformers' LlamaConfig, MistralConfig and Qwen2Config take when a config.json of theirs
@@ -44,24 +49,28 @@ def rules(*, root: str = "") -> tuple[Rule, ...]:
 
 
 HF_RULES = rules()
+ANCHORS = ("model.embed_tokens.weight",)  # every model has it, under whatever wrappers
 
 
 def config_from_hf(
-    settings: Mapping[str, Any], tensors: Tensors, *, what: str
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+    settings: Mapping[str, Any],
+    tensors: Tensors,
+    *,
+    what: str,
+    max_positions: int | None = None,
+    numbers: bool = True,
+) -> dict[str, Any]:
     """LlamaConfig as a dict: sizes from the shapes, the rest from a config.json.
 
     Args:
         settings: the config; heads, eps and theta must be in it, sizes may be.
         tensors: weights under Hugging Face names; buffers may still be among them.
         what: how errors call the file.
-
-    Returns:
-        (config dict, notes for the summary).
+        max_positions, numbers: as of `from_hf`.
 
     Raises:
-        WeightsError: another model_type or activation, a key missing, a size that contradicts
-            the shapes.
+        WeightsError: another model_type or activation, a key missing, a setting that is not
+            computed, settings that contradict each other or the tensors.
     """
     model_type = settings.get("model_type", "llama")
     if model_type not in MODEL_TYPES:
@@ -69,8 +78,9 @@ def config_from_hf(
             f"{what}: weights of another architecture: found model_type {model_type}, expected "
             f"{', '.join(MODEL_TYPES)}"
         )
+    refuse_quantised(settings, what=what)
     for key, value in (("hidden_act", "silu"), ("mlp_bias", False)):
-        if settings.get(key, value) != value:
+        if settings.get(key) not in (value, None):
             raise WeightsError(f"{what}: {key} {settings[key]!r} is not implemented; {value!r} is")
     sizes = _sizes(tensors, what=what)
     _compare_sizes(settings, sizes, what=what)
@@ -96,12 +106,11 @@ def config_from_hf(
     theta, scaling = rope.from_config(
         settings, what=what, default=_HF_DEFAULT_THETA if known else None
     )
-    notes = ()
-    if settings.get("sliding_window") and settings.get("use_sliding_window", True):
-        notes = (
-            f"sliding window {settings['sliding_window']} is not applied: results are the same "
-            "up to that many tokens",
-        )
+    facts.check_window(
+        facts.window(settings, layers=sizes["num_hidden_layers"], what=what),
+        facts.limited(facts.positions(settings, what=what), max_positions, what=what),
+        what=what,
+    )
     return sizes | {
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
@@ -109,9 +118,9 @@ def config_from_hf(
         "rms_norm_eps": positive(settings, "rms_norm_eps", what=what),
         "rope_theta": theta,
         "rope_scaling": scaling,
-        "tie_word_embeddings": _tied(settings, tensors, what=what),
-        "attention_bias": "model.layers.0.self_attn.q_proj.bias" in tensors,
-    }, notes
+        "tie_word_embeddings": _tied(settings, tensors, what=what, numbers=numbers),
+        "attention_bias": _biased(settings, tensors, what=what),
+    }
 
 
 def _sizes(tensors: Tensors, *, what: str) -> dict[str, int]:
@@ -164,12 +173,38 @@ def _compare_sizes(settings: Mapping[str, Any], sizes: Mapping[str, int], *, wha
         )
 
 
-def _tied(settings: Mapping[str, Any], tensors: Tensors, *, what: str) -> bool:
+def _biased(settings: Mapping[str, Any], tensors: Tensors, *, what: str) -> bool:
+    """Whether q, k and v have a bias: as the tensors say, and as the config must agree."""
+    name = "model.layers.0.self_attn.{}.bias"
+    found, output = (name.format(part) in tensors for part in ("q_proj", "o_proj"))
+    kind, said = settings.get("model_type"), settings.get("attention_bias")
+    if kind == "qwen2":
+        said = True  # by architecture; transformers knows no such setting there
+    elif kind is not None:
+        said = bool(said)  # without a word there is none
+    if output:
+        raise WeightsError(
+            f"{what}: {name.format('o_proj')}: a bias of the output projection (attention_bias "
+            f"{settings.get('attention_bias')!r}) is not implemented"
+        )
+    if said is not None and said != found:
+        raise WeightsError(
+            f"{what}: attention_bias is {settings.get('attention_bias')!r} of a {kind}, and "
+            f"{name.format('q_proj')} is {'there' if found else 'missing'}; correct the config or "
+            "take the weights that belong to it"
+        )
+    return found
+
+
+def _tied(settings: Mapping[str, Any], tensors: Tensors, *, what: str, numbers: bool) -> bool:
     """Whether the output is the embedding: as the config says, and as the numbers must agree."""
     output = tensors.get("lm_head.weight")
-    if not settings.get("tie_word_embeddings", False):
+    tied = settings.get("tie_word_embeddings")
+    if tied not in (None, True, False):
+        raise WeightsError(f"{what}: tie_word_embeddings is {tied!r}; expected true or false")
+    if not tied:
         return False  # a missing lm_head.weight is then reported with the other names
-    if output is not None and not _equal(output, tensors["model.embed_tokens.weight"]):
+    if numbers and output is not None and not _equal(output, tensors["model.embed_tokens.weight"]):
         raise WeightsError(
             f"{what}: tie_word_embeddings is set but lm_head.weight differs from the embedding"
         )
@@ -210,8 +245,20 @@ def tokenizer_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def from_hf(path: str | Path) -> Import:
+def from_hf(
+    path: str | Path,
+    *,
+    max_positions: int | None = None,
+    weights_file: str | None = None,
+    numbers: bool = True,
+) -> Import:
     """Open a Hugging Face LLaMA-family directory (safetensors or .bin, sharded or not).
+
+    Args:
+        path: the directory.
+        max_positions: use the model up to here only; None takes max_position_embeddings.
+        weights_file: which weights to read where there are several, see `checkpoint_files`.
+        numbers: whether a tied output may be read and compared with the embedding.
 
     Raises:
         WeightsError: another architecture, missing files, sizes that contradict config.json.
@@ -225,11 +272,19 @@ def from_hf(path: str | Path) -> Import:
             f"{path}: weights of another architecture: found model_type "
             f"{settings.get('model_type')}, expected {', '.join(MODEL_TYPES)}"
         )
-    tensors = shards.read_checkpoint(path)
-    config, notes = config_from_hf(settings, tensors, what=str(path))
+    refuse_quantised(settings, what=str(path))
+    tensors, notes = wrappers.unwrapped(
+        shards.read_checkpoint(path, chosen=weights_file), anchors=ANCHORS, what=str(path)
+    )
+    config = config_from_hf(
+        settings, tensors, what=str(path), max_positions=max_positions, numbers=numbers
+    )
     tensors = rope.check_inv_freq(
         tensors, head_dim=config["head_dim"], theta=config["rope_theta"], what=str(path)
     )
+    width = facts.window(settings, layers=config["num_hidden_layers"], what=str(path))
+    if width is not None:
+        notes += (f"sliding window {width} is not applied: no text is longer than that",)
     files = tokenizer_files(path)
     if not files:
         notes += ("no tokenizer files in the directory",)
@@ -247,35 +302,88 @@ def from_hf(path: str | Path) -> Import:
             "name": name,
         },
         notes=notes,
+        facts=facts.of_hf(
+            settings,
+            folder=path,
+            rows=config["vocab_size"],
+            what=str(path),
+            max_positions=max_positions,
+        ),
     )
 
 
 def hf_config(
-    config: Mapping[str, Any], *, dtype: str, tokens: Mapping[str, int | None]
+    config: Mapping[str, Any],
+    *,
+    dtype: str,
+    tokens: Mapping[str, int | None],
+    source: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """config.json that `AutoModelForCausalLM` (transformers 4 and 5) reads.
 
-    q/k/v biases without an output bias are Qwen2's; everything else is written as LLaMA.
+    Args:
+        config: LlamaConfig as a dict.
+        dtype: what transformers is to load the weights in.
+        tokens: {"bos", "eos", "pad": id}, for what `source` does not say.
+        source: the config.json that the weights came with. What it says and we do not use stays
+            as it stands there: positions, end tokens, sliding window, dropout and the rest.
+
+    Without `source`, biases on q, k and v without an output bias are Qwen2's, and everything else
+    is written as LLaMA; max_position_embeddings is then known to nobody and left out.
     """
-    qwen = config["attention_bias"]
-    scaling = config["rope_scaling"]
-    keys = (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-        "num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta",
-        "tie_word_embeddings",
-    )  # fmt: skip
-    return (
-        {key: config[key] for key in keys}
-        | {
-            "architectures": ["Qwen2ForCausalLM" if qwen else "LlamaForCausalLM"],
-            "model_type": "qwen2" if qwen else "llama",
-            "hidden_act": "silu",
-            "attention_bias": qwen,
-            "mlp_bias": False,
-            "max_position_embeddings": 2048,
-            "rope_scaling": None if scaling is None else {"rope_type": "llama3", **scaling},
-            "torch_dtype": dtype,
-            "use_cache": True,
-        }
-        | {f"{name}_token_id": value for name, value in tokens.items() if value is not None}
-    )
+    said = {key: value for key, value in (source or {}).items() if key not in _NOT_CARRIED}
+    family, architecture, window = _family(config, said)
+    written = said | {key: config[key] for key in _SIZES} | window | _rope(config, said)
+    written |= {
+        "architectures": [architecture],
+        "model_type": family,
+        "hidden_act": "silu",
+        "attention_bias": config["attention_bias"],
+        "mlp_bias": False,
+        "use_cache": said.get("use_cache", True),
+        ("dtype" if "dtype" in (source or {}) else "torch_dtype"): dtype,
+    }
+    for name, value in tokens.items():
+        if value is not None:
+            written.setdefault(f"{name}_token_id", value)
+    return written
+
+
+_SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "rms_norm_eps", "tie_word_embeddings",
+)  # fmt: skip
+# auto_map names Python files that are not among the weights; RoPE and dtype are written anew.
+_ROPE = ("rope_theta", "rope_scaling", "rope_parameters")
+_NOT_CARRIED = ("auto_map", "dtype", "torch_dtype", "ltu_as")
+
+
+def _family(
+    config: Mapping[str, Any], said: Mapping[str, Any]
+) -> tuple[str, str, dict[str, bool | None]]:
+    """model_type, architecture and, where they are our choice, the settings of no window."""
+    family, window = said.get("model_type"), {}
+    if family not in MODEL_TYPES or (family == "qwen2") != config["attention_bias"]:
+        # transformers refuses a LLaMA whose width is no multiple of its heads; Mistral's, without
+        # a window, is the same computation
+        whole = config["hidden_size"] % config["num_attention_heads"] == 0
+        family = "qwen2" if config["attention_bias"] else "llama" if whole else "mistral"
+        window = {"qwen2": {"use_sliding_window": False}, "mistral": {"sliding_window": None}}.get(
+            family, {}
+        )
+    return family, CLASSES[family], window
+
+
+def _rope(config: Mapping[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """RoPE as the source spells it where that is what we compute, else in the older spelling."""
+    theta, scaling = config["rope_theta"], config["rope_scaling"]
+    found = {key: said.pop(key) for key in _ROPE if key in said}
+    if found and rope.from_config(found, what="source_config", default=_HF_DEFAULT_THETA) == (
+        theta,
+        scaling,
+    ):
+        return found if "rope_parameters" in found else found | {"rope_theta": theta}
+    return {
+        "rope_theta": theta,
+        "rope_scaling": None if scaling is None else {"rope_type": "llama3", **scaling},
+    }

@@ -11,7 +11,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ltu_jax.weights import adapter_config, diagnosis, llama, ltu_as_base, rope, shards
+from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.weights import (
+    adapter_config,
+    diagnosis,
+    lineage,
+    llama,
+    ltu_as_base,
+    ltu_as_facts,
+    record,
+    rope,
+    shards,
+    wrappers,
+)
+from ltu_jax.weights.ltu_as_facts import AUDIO_TOKENS, OFFICIAL_HEADS
 from ltu_jax.weights.rules import (
     LINEAR,
     Import,
@@ -27,11 +40,8 @@ from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, array_tensor
 
 ROOT = "base_model.model."
 FILE = "ltu_as.safetensors"  # the state dict in a directory that we export
-AUDIO_TOKENS = 25  # of a 10 s window; fixed in the official model
 # Width of a Whisper encoder -> its layers: the state dict does not tell how many layers TLTR sees.
 WHISPER_DEPTH = {384: 4, 512: 6, 768: 12, 1024: 24, 1280: 32}
-OFFICIAL_ALPHA, OFFICIAL_DROPOUT = 16.0, 0.05
-OFFICIAL_HEADS = {"time_heads": 1, "layer_heads": 8}
 # How LoRA is spelt: as in the model and the official trainer's files, or as peft saves adapters.
 Spelling = Literal["default", "peft"]
 
@@ -50,6 +60,7 @@ def _rules() -> tuple[Rule, ...]:
 
 
 RULES = _rules()
+_NONE: tuple[dict[str, Any], dict[str, Any], dict[str, Path]] = ({}, {}, {})
 
 
 def is_adapter(path: str) -> bool:
@@ -62,7 +73,7 @@ def canonical(name: str) -> str:
 
     peft 0.6 and later call the frozen layer under LoRA `q_proj.base_layer.weight`.
     """
-    name = ROOT + name.removeprefix(ROOT).replace("_proj.base_layer.", "_proj.")
+    name = ROOT + wrappers.plain(name).removeprefix(ROOT).replace("_proj.base_layer.", "_proj.")
     for letter in "AB":
         name = name.replace(f".lora_{letter}.weight", f".lora_{letter}.default.weight")
     return name
@@ -85,59 +96,120 @@ def canonical_tensors(found: Tensors, *, what: str) -> dict[str, Tensor]:
 def from_official(
     path: str | Path,
     *,
-    base: str | Path,
+    base: str | Path | None = None,
     audio_layers: int | None = None,
     lora_alpha: float | None = None,
+    weights_file: str | None = None,
 ) -> Import:
     """Open an official LTU-AS state dict: complete, or a trainer checkpoint over a base.
 
     Args:
         path: .safetensors or .bin file, or a directory with one.
         base: for a complete dict, only where head counts, eps and theta are read: a weights
-            directory of ours, a Hugging Face directory, or a config file. For a trainer
-            checkpoint (160 names at 7B, 32 from stage 1) the base weights themselves: a weights
-            directory of ours or a Hugging Face directory.
-        audio_layers: layers of the Whisper encoder; None takes it from `base` where that is LTU-AS,
-            else from the TLTR's width, else leaves it open.
-        lora_alpha: None takes it from `base` where that is LTU-AS, else from adapter_config.json
-            beside the file, else 16.
+            directory of ours, a Hugging Face directory, or a config file; an export of ours tells
+            them itself. For a trainer checkpoint (160 names at 7B, 32 from stage 1) the base
+            weights themselves: a weights directory of ours or a Hugging Face directory.
+        audio_layers: layers of the Whisper encoder; None takes it from the record of our export,
+            from `base` where that is LTU-AS, else from the TLTR's width, else leaves it open.
+        lora_alpha: None takes it from the record, from `base` where that is LTU-AS, from
+            adapter_config.json beside the file, else 16 for the official LoRA and no other.
+        weights_file: which weights of a directory to read, see `shards.checkpoint_files`.
 
-    The heads of TLTR are those of `base` where that is LTU-AS, else the official 1 and 8.
+    The heads of TLTR are told in the same way, else the official 1 and 8. Whoever speaks must agree
+    with the others (see `ltu_as_facts`).
 
     Raises:
-        WeightsError: another model, missing or surplus names, sizes of another base.
+        WeightsError: another model, missing or surplus names, sizes of another base, settings that
+            contradict each other.
     """
-    path, base = Path(path), Path(base)
+    path = Path(path)
     what = str(path)
     dicts = (FILE, "model*.safetensors", "pytorch_model*.bin")
     if (path / adapter_config.FILE).is_file() and not any(any(path.glob(name)) for name in dicts):
         raise WeightsError(f"{what} is a PEFT adapter directory; import it with `--from peft`")
-    found = shards.read_checkpoint(path / FILE if (path / FILE).is_file() else path)
+    file = path / FILE if (path / FILE).is_file() and weights_file is None else path
+    found = shards.read_checkpoint(file, chosen=weights_file)
     tensors = canonical_tensors(found, what=what)
     check_audio(tensors, what=what)
-    settings, known, files = ltu_as_base.settings(base)
+    told = record.read(file) if file.is_file() else None
+    told = told if told is not None and told.kind == "ltu-as" else None
+    if told is not None:
+        LTUASConfig.from_dict(told.config)  # a record that was changed by hand is told here
+    folder = path if path.is_dir() else path.parent
+    ours = path.is_dir() or (folder / record.FILE).is_file()  # it speaks for what lies in it
+    own = ltu_as_base.settings(folder) if ours and (folder / "config.json").is_file() else _NONE
+    claims = ltu_as_facts.options(audio_layers=audio_layers, lora_alpha=lora_alpha) | {
+        f"the record in {file.name}": told.config if told else None,
+        f"{folder}/config.json": own[1],
+    }
     complete = f"{ROOT}model.embed_tokens.weight" in tensors
+    wanted = told.config.get("llama") if told else None
+    base = _named_base(base, path=folder, complete=complete, itself=bool(own[1]), wanted=wanted)
+    settings, known, files = (
+        ltu_as_base.settings(base) if base is not None else (ltu_as_base.ours(wanted), {}, own[2])
+    )
     notes: tuple[str, ...] = ()
     held: Tensors = {}
     if complete:
         plain = {name.removeprefix(ROOT): tensor for name, tensor in tensors.items()}
-        config, notes = llama.config_from_hf(
-            settings, plain, what=f"{base} (config for {path.name})"
+        config = llama.config_from_hf(
+            settings, plain, what=f"{base or file} (config for {path.name})"
         )
     else:
         config, held = ltu_as_base.weights(base, what=what)
-    beside = (path if path.is_dir() else path.parent) / adapter_config.FILE
+        notes = lineage.other_base(told.base if told else None, held)
+    ltu_as_facts.compare_llama(wanted, config, base=base or file, what=what)
+    beside = folder / adapter_config.FILE
+    known = ltu_as_facts.agreed(claims | {f"--llama {base}": known}, what=what)
+    over = told.source.get(lineage.OVER) if told else None
+    source = {"format": "ltu-as", "file": path.name, "complete": complete}
+    if base is not None:
+        source["base"] = base.name
     return over_base(
         tensors,
         llama_config=config,
         held=held,
-        lora=_lora(tensors, beside=beside, known=known.get("lora") or {}, alpha=lora_alpha),
+        lora=ltu_as_facts.lora(
+            lora_shape(tensors), known=known.get("lora") or {}, beside=beside, what=what
+        ),
         known=known,
-        audio_layers=audio_layers,
-        files=files,
-        source={"format": "ltu-as", "file": path.name, "complete": complete, "base": base.name},
+        files=files or own[2],
+        facts=_facts(told, base, rows=config["vocab_size"]),
+        source=source | ({lineage.OVER: over} if over else {}),
         notes=notes,
         what=what,
+    )
+
+
+def _facts(told: record.Record | None, base: Path | None, *, rows: int) -> Mapping[str, Any]:
+    """What the record carries of the language model, else what `--llama` says."""
+    if told is not None and told.facts:
+        return told.facts
+    return {} if base is None else ltu_as_base.facts_of(base, rows=rows)
+
+
+def _named_base(
+    base: str | Path | None, *, path: Path, complete: bool, itself: bool, wanted: Any
+) -> Path | None:
+    """The base as a person names it; None where the export needs none.
+
+    Raises:
+        WeightsError: none was named and one is needed.
+    """
+    if base is not None:
+        return Path(base)
+    if not complete:
+        raise WeightsError(
+            f"{path} holds only the trained part (TLTR, projection, LoRA) and needs --llama: a "
+            "directory with the weights of the base LLaMA"
+        )
+    if isinstance(wanted, Mapping):
+        return None
+    if itself:
+        return path  # a folder that we exported before records were written
+    raise WeightsError(
+        f"{path} needs --llama: no state dict says head counts, eps and theta of its language "
+        "model; give the config.json or the directory of the base LLaMA"
     )
 
 
@@ -148,18 +220,20 @@ def over_base(
     held: Tensors,
     lora: Mapping[str, Any] | None,
     known: Mapping[str, Any],
-    audio_layers: int | None,
     files: Mapping[str, Path],
+    facts: Mapping[str, Any],
     source: Mapping[str, Any],
     notes: tuple[str, ...],
     what: str,
 ) -> Import:
     """The import of canonical tensors and the base parameters that they lack (`held`).
 
-    `known` are LTU-AS settings that shapes do not tell; `what` is how errors call the tensors.
+    `known` are LTU-AS settings that shapes do not tell; `facts` those of `facts.FACTS`; `what` is
+    how errors call the tensors.
 
     Raises:
-        WeightsError: tensors that were trained over a base of another width.
+        WeightsError: tensors that were trained over a base of another width, or a TLTR of another
+            width than `known` says.
     """
     width, d_model = tensors[f"{ROOT}model.audio_proj.1.weight"].shape
     hidden = llama_config["hidden_size"]
@@ -173,15 +247,19 @@ def over_base(
     tensors = rope.check_inv_freq(
         tensors, head_dim=llama_config["head_dim"], theta=llama_config["rope_theta"], what=what
     )
-    if audio_layers is None:
-        audio_layers = known.get("audio_layers", WHISPER_DEPTH.get(d_model))
+    tltr = OFFICIAL_HEADS | {"d_model": d_model} | (known.get("tltr") or {})
+    if tltr["d_model"] != d_model:
+        raise WeightsError(
+            f"{what}: TLTR is {d_model} wide, its config says d_model {tltr['d_model']}"
+        )
+    audio_layers = known.get("audio_layers", WHISPER_DEPTH.get(d_model))
     if audio_layers is None:
         notes += (f"width {d_model} is of no Whisper: any number of audio layers is taken",)
     if not files:
         notes += ("no tokenizer beside the base: give one to answer",)
     return Import(
         config={
-            "tltr": OFFICIAL_HEADS | (known.get("tltr") or {}) | {"d_model": d_model},
+            "tltr": tltr,
             "llama": dict(llama_config),
             "lora": None if lora is None else dict(lora),
             "audio_layers": audio_layers,
@@ -191,8 +269,9 @@ def over_base(
         tensors=llama.without_tied_output(tensors, llama_config),
         files=files,
         source=source,
-        notes=notes,
+        notes=notes + lineage.remarks(source, held or None),
         base=held,
+        facts=facts,
     )
 
 
@@ -227,22 +306,6 @@ def lora_shape(tensors: Tensors) -> tuple[int, tuple[str, ...]] | None:
     targets = tuple(name for name in adapter_config.TARGETS if name in found)
     # a name that is no target of ours is surplus when the table is applied
     return (tensors[found[targets[0]]].shape[0], targets) if targets else None
-
-
-def _lora(
-    tensors: Tensors, *, beside: Path, known: Mapping[str, Any], alpha: float | None
-) -> dict[str, Any] | None:
-    """LoRAConfig from the names and shapes; alpha and dropout are not in a state dict."""
-    shape = lora_shape(tensors)
-    if shape is None:
-        return None
-    given = adapter_config.read(beside) if beside.is_file() else None
-    return {
-        "rank": shape[0],
-        "alpha": float(alpha or known.get("alpha") or (given.alpha if given else OFFICIAL_ALPHA)),
-        "dropout": float(known.get("dropout", given.dropout if given else OFFICIAL_DROPOUT)),
-        "targets": list(shape[1]),
-    }
 
 
 def _inv_freq_names(config: Mapping[str, Any]) -> list[str]:

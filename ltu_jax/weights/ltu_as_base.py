@@ -1,10 +1,11 @@
 """The LLaMA under an LTU-AS checkpoint, as the person who imports it names it (`--llama`)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.files import read_json
-from ltu_jax.weights import llama, store
+from ltu_jax.weights import facts, llama, store
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.tensors import Tensor, WeightsError
 
@@ -18,7 +19,8 @@ def settings(base: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path
     if not isinstance(found, dict):
         raise WeightsError(f"--llama {file} is not a JSON object")
     folder = base if base.is_dir() else base.parent
-    if "ltu_jax" in found:
+    of_us = "ltu_jax" in found
+    if of_us:
         found = found.get("config")
         if not isinstance(found, dict):
             raise WeightsError(f"--llama {file} has no config")
@@ -28,10 +30,27 @@ def settings(base: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path
     if isinstance(found.get("llama"), dict):  # an LTUASConfig
         found, known = found["llama"], found
     return (
-        {key: value for key, value in found.items() if value is not None},
+        ours(found) if of_us else {key: value for key, value in found.items() if value is not None},
         {key: value for key, value in known.items() if value is not None},
         llama.tokenizer_files(folder),
     )
+
+
+def ours(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A LlamaConfig dict of ours as the settings that a Hugging Face config.json has."""
+    settings = {key: value for key, value in config.items() if value is not None}
+    if isinstance(settings.get("rope_scaling"), Mapping):  # the only kind that we have
+        settings["rope_scaling"] = {"rope_type": "llama3", **settings["rope_scaling"]}
+    return settings
+
+
+def facts_of(base: Path, *, rows: int) -> dict[str, Any]:
+    """What `--llama` says of the language model beside its config; see `facts`."""
+    file = base / "config.json" if base.is_dir() else base
+    found = read_json(file)
+    if "ltu_jax" in found:
+        return {key: found[key] for key in store.FACTS if key in found}
+    return facts.of_hf(found, folder=file.parent, rows=rows, what=f"--llama {file}")
 
 
 def weights(base: Path, *, what: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

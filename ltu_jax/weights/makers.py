@@ -6,8 +6,6 @@ directory of ours cannot be told from anybody's, nor can a state dict: those are
 """
 
 import functools
-import json
-import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,10 @@ from typing import Any
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
 from ltu_jax.core.outputs import Maker
+from ltu_jax.weights import record
 
 CERTIFICATE = "parity.json"
-NOTE = ".ltu_jax"  # an entry of a PyTorch file, a key of a safetensors header
-_LONGEST_HEADER = 64 << 20
+SUMS = "SHA256SUMS"  # of an exported folder, written when it is complete
 _HF_FILES = ("config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json")
 _HF_FILES += ("special_tokens_map.json", "generation.json")
 
@@ -36,15 +34,10 @@ def exported(target: str, *, folder: bool) -> Maker:
     """The exports to one format."""
     name = f"`python -m ltu_jax.convert --to {target}`"
     if not folder:
-        return Maker(name=name, folder=False, before=functools.partial(_noted, note=note(target)))
+        return Maker(name=name, folder=False, before=functools.partial(_recorded, target=target))
     before = {"ltu-as": _official, "peft": _adapter}.get(target)
-    later = (CERTIFICATE,)
+    later = (CERTIFICATE, SUMS)
     return Maker(name=name, later=later, **({} if before is None else {"before": before}))
-
-
-def note(target: str) -> str:
-    """What a file that is exported says of its maker."""
-    return f"convert --to {target}"
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -75,28 +68,10 @@ def _adapter(path: Path) -> Collection[str] | None:
     return ("adapter_config.json", "ltu_as.json", *(f"{stem}.safetensors" for stem in stems))
 
 
-def _noted(path: Path, *, note: str) -> Collection[str] | None:
-    """Whether a weight file says that it was exported by the command that `note` names."""
-    return () if note in (_zip_note(path), _safetensors_note(path)) else None
-
-
-def _zip_note(path: Path) -> str | None:
+def _recorded(path: Path, *, target: str) -> Collection[str] | None:
+    """Whether a weight file says that it was exported to the format `target`."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if info.filename.endswith(f"/{NOTE}") and info.file_size < 1000:
-                    return archive.read(info).decode()
-    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+        found = record.read(path)
+    except UserError:
         return None
-    return None
-
-
-def _safetensors_note(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > _LONGEST_HEADER:
-                return None
-            return json.loads(file.read(length))["__metadata__"][NOTE]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
+    return () if found is not None and found.format == target else None

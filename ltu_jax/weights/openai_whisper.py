@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.trees import shorten
-from ltu_jax.weights import io
+from ltu_jax.weights import io, record, wrappers
 from ltu_jax.weights.rules import CONV, SAME, Import, Rule, attention_block, export, norm, rule
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
 from ltu_jax.weights.whisper import config_from_shapes
@@ -45,6 +45,7 @@ def _rules() -> tuple[Rule, ...]:
 
 
 RULES = _rules()
+_ANCHORS = ("encoder.conv1.weight", "decoder.token_embedding.weight")
 
 
 def from_openai(path: str | Path, *, tokenizer: str | Path | None = None) -> Import:
@@ -86,6 +87,7 @@ def from_openai(path: str | Path, *, tokenizer: str | Path | None = None) -> Imp
     )
     if tokenizer is not None:
         files, notes = given_tokenizer(tokenizer, config), ()
+    told = record.read(path)
     return Import(
         config=config,
         rules=RULES,
@@ -93,6 +95,7 @@ def from_openai(path: str | Path, *, tokenizer: str | Path | None = None) -> Imp
         files=files,
         source={"format": "openai-whisper", "name": path.name},
         notes=notes,
+        facts=told.facts if told is not None and told.kind == "whisper" else {},
     )
 
 
@@ -121,7 +124,7 @@ def _opened(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
     if loose:
         found = type(tensors[loose[0]]).__name__
         raise WeightsError(f"{path}: {loose[0]!r} in its model_state_dict is a {found}, no tensor")
-    return dict(dims), dict(tensors)
+    return dict(dims), {**wrappers.unwrapped(tensors, anchors=_ANCHORS, what=str(path))[0]}
 
 
 def to_openai(

@@ -4,8 +4,9 @@ DIR/adapter_config.json           what peft reads; rank, alpha, dropout, targets
 DIR/adapter_model.safetensors     LoRA, `base_model.model.model.layers.N....lora_A.weight`
 DIR/ltu_as_audio.safetensors      TLTR and projection under their official names
 DIR/ltu_as.json                   our config: heads, audio layers, the sizes of the base
+DIR/ltu_jax_export.json           where it comes from, what base it is over, hashes (`record`)
 
-`peft.PeftModel.from_pretrained` takes the first two and leaves the others alone. Directories that
+`peft.PeftModel.from_pretrained` takes the first two and passes over the others. Directories that
 peft itself has saved are read too where the audio part is beside them.
 """
 
@@ -17,7 +18,15 @@ from typing import Any
 
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.weights import adapter_config, ltu_as, ltu_as_base, shards
+from ltu_jax.weights import (
+    adapter_config,
+    lineage,
+    ltu_as,
+    ltu_as_base,
+    ltu_as_facts,
+    record,
+    shards,
+)
 from ltu_jax.weights.rules import Import
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
 
@@ -104,22 +113,26 @@ def from_peft(
     if not (path / adapter_config.FILE).is_file():
         raise WeightsError(f"{path} is not a PEFT adapter directory: no {adapter_config.FILE}")
     given = adapter_config.read(path / adapter_config.FILE)
-    known = _known(path)
+    known, told = _known(path), record.read(path)
     tensors = _tensors(path)
     base = _base(base, given, what=str(path))
     _, _, files = ltu_as_base.settings(base)
     llama_config, held = ltu_as_base.weights(base, what=str(path))
-    _compare_bases(known.get("llama"), llama_config, base=base, what=str(path))
+    ltu_as_facts.compare_llama(known.get("llama"), llama_config, base=base, what=str(path))
+    claims = {SETTINGS_FILE: {key: value for key, value in known.items() if key != "lora"}}
+    claims |= ltu_as_facts.options(audio_layers=audio_layers)
+    over = told.source.get(lineage.OVER) if told else None
+    source = {"format": "peft", "name": path.name, "base": given.base_name or base.name}
     return ltu_as.over_base(
         tensors,
         llama_config=llama_config,
         held=held,
         lora=_lora(given, tensors, known=known.get("lora"), what=str(path)),
-        known=known,
-        audio_layers=audio_layers,
+        known=ltu_as_facts.agreed(claims, what=str(path)),
         files=files,
-        source={"format": "peft", "name": path.name, "base": given.base_name or base.name},
-        notes=(),
+        facts=ltu_as_base.facts_of(base, rows=llama_config["vocab_size"]),
+        source=source | ({lineage.OVER: over} if over else {}),
+        notes=lineage.other_base(told.base if told else None, held),
         what=str(path),
     )
 
@@ -181,15 +194,6 @@ def _base(base: str | Path | None, given: adapter_config.AdapterConfig, *, what:
             "give the base with --llama DIR"
         )
     return Path(given.base_name)
-
-
-def _compare_bases(
-    wanted: Mapping[str, Any] | None, found: Mapping[str, Any], *, base: Path, what: str
-) -> None:
-    for key in [key for key in found if wanted is not None and wanted.get(key) != found[key]]:
-        raise WeightsError(
-            f"{what} was trained over a base with {key} {wanted.get(key)}; {base} has {found[key]}"
-        )
 
 
 def _lora(

@@ -55,6 +55,52 @@ def check_inv_freq(
     return rest
 
 
+def _parameters(settings: Mapping[str, Any], *, what: str) -> Mapping[str, Any]:
+    """The RoPE parameters under the name of transformers 4 or 5, on which both must agree."""
+    both = [settings[key] for key in ("rope_parameters", "rope_scaling") if settings.get(key)]
+    for found in both:
+        if not isinstance(found, Mapping):
+            raise WeightsError(f"{what}: the RoPE parameters are {found!r}; expected an object")
+        if any(isinstance(value, Mapping) for value in found.values()):
+            raise WeightsError(
+                f"{what}: RoPE parameters by kind of layer are not implemented: {list(found)}"
+            )
+        kinds = {found[key] for key in ("rope_type", "type") if found.get(key) is not None}
+        if len(kinds) > 1:
+            raise WeightsError(
+                f"{what}: the RoPE parameters say rope_type {found['rope_type']!r} and type "
+                f"{found['type']!r}; correct one of them"
+            )
+    if len(both) == 2:
+        keys = set(both[0]) & set(both[1])
+        apart = sorted(key for key in keys if both[0][key] != both[1][key])
+        if apart or (set(both[0]) ^ set(both[1])) - {"rope_theta", "type", "rope_type"}:
+            key = (apart or sorted(set(both[0]) ^ set(both[1])))[0]
+            raise WeightsError(
+                f"{what}: rope_parameters and rope_scaling differ: {key} is {both[0].get(key)!r} "
+                f"and {both[1].get(key)!r}; correct one of them"
+            )
+    return {key: value for found in both for key, value in found.items()}
+
+
+def _one_value(
+    key: str, settings: Mapping[str, Any], parameters: Mapping[str, Any], *, what: str
+) -> Any:
+    """A value that may stand at the top of a config or among its RoPE parameters.
+
+    Raises:
+        WeightsError: it stands at both places with two values; transformers takes the inner one of
+            some and the outer one of others.
+    """
+    top, inner = settings.get(key), parameters.get(key)
+    if None not in (top, inner) and top != inner:
+        raise WeightsError(
+            f"{what}: {key} is {top!r} at the top of the config and {inner!r} among its RoPE "
+            "parameters; correct the wrong one"
+        )
+    return inner if top is None else top
+
+
 def from_config(
     settings: Mapping[str, Any], *, what: str, default: float | None
 ) -> tuple[float, dict[str, Any] | None]:
@@ -66,19 +112,28 @@ def from_config(
         default: theta of a config that says none; None refuses it.
 
     Raises:
-        WeightsError: no theta, or a scaling other than none and llama3.
+        WeightsError: no theta, a scaling other than none and llama3, or values that contradict
+            each other.
     """
-    parameters = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    if not isinstance(parameters, Mapping):
-        raise WeightsError(f"{what}: the RoPE parameters are {parameters!r}; expected an object")
-    theta = settings.get("rope_theta", parameters.get("rope_theta"))
+    parameters = _parameters(settings, what=what)
+    theta = _one_value("rope_theta", settings, parameters, what=what)
+    rotated = _one_value("partial_rotary_factor", settings, parameters, what=what)
+    if rotated not in (None, 1, 1.0):
+        raise WeightsError(
+            f"{what}: partial_rotary_factor is {rotated!r}, which is not implemented; 1.0 is"
+        )
     if theta is None:
         if default is None:
             raise WeightsError(f"{what} has no rope_theta; add it (10000 for LLaMA-1 and Vicuna)")
         theta = default
     theta = positive({"rope_theta": theta}, "rope_theta", what=what)
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    kind = parameters.get("rope_type") or parameters.get("type") or "default"
     if kind == "default":
+        if parameters.get("factor") not in (None, 1, 1.0):
+            raise WeightsError(
+                f"{what}: the RoPE parameters have the factor {parameters['factor']!r} and no "
+                "rope_type that would use it; name the type or remove the factor"
+            )
         return theta, None
     if kind != "llama3":
         raise WeightsError(f"{what}: RoPE scaling {kind!r} is not implemented; llama3 is")
@@ -88,6 +143,12 @@ def from_config(
     absent = [name for name in names if name not in parameters]
     if absent:
         raise WeightsError(f"{what}: RoPE scaling llama3 lacks {', '.join(absent)}")
+    _one_value("original_max_position_embeddings", settings, parameters, what=what)
     for name in names:
         positive(parameters, name, what=what)
+    if parameters["low_freq_factor"] >= parameters["high_freq_factor"]:
+        raise WeightsError(
+            f"{what}: low_freq_factor {parameters['low_freq_factor']} is not below "
+            f"high_freq_factor {parameters['high_freq_factor']}"
+        )
     return theta, {name: parameters[name] for name in names}

@@ -14,7 +14,14 @@ import numpy as np
 
 from ltu_jax.core.trees import shorten
 from ltu_jax.weights.diagnosis import Shapes, complain
-from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
+from ltu_jax.weights.tensors import (
+    Tensor,
+    Tensors,
+    WeightsError,
+    common_dtype,
+    finite,
+    require_floats,
+)
 
 Shape = tuple[int, ...]
 
@@ -218,8 +225,8 @@ def assemble(
         what: how an error calls the file.
 
     Raises:
-        WeightsError: missing, surplus or mis-shaped names, at once; or, when it is read, a part
-            that the format stores as zeros is not zero.
+        WeightsError: missing, surplus or mis-shaped names, at once; tensors of integers; or, when
+            it is read, NaN or infinity, or a part that the format stores as zeros is not zero.
     """
     expected = foreign_shapes(rules, shapes)
     problem = complain(
@@ -227,6 +234,8 @@ def assemble(
     )
     if problem:
         raise WeightsError(problem)
+    require_floats(tensors, what=what)
+    tensors = {name: finite(tensor, name, what=what) for name, tensor in tensors.items()}
     relevant = _relevant(rules, shapes)
     return {
         path: _gathered(*relevant[path], tensors, tuple(shape)) for path, shape in shapes.items()
@@ -235,7 +244,7 @@ def assemble(
 
 def _gathered(entry: Rule, part: int, tensors: Tensors, shape: Shape) -> Tensor:
     names = _names(entry, shape[0] if entry.layered else 1)
-    dtype = np.result_type(*{tensors[name].dtype for name in names})
+    dtype = common_dtype(tensors[name].dtype for name in names)
     if not entry.layered:
         source = tensors[names[0]]
         return Tensor(
@@ -271,7 +280,7 @@ class Import:
 
     `config` is the model config as a dict, `tensors` are what `rules` must use up, `base` holds
     parameters that are in our form already, `files` the tokenizer files by name (paths or
-    contents), `notes` lines for the summary.
+    contents), `notes` lines for the summary, `facts` those of `facts.FACTS` that are known.
     """
 
     config: dict[str, Any]
@@ -281,6 +290,7 @@ class Import:
     source: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     base: Tensors = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def params(self, shapes: Shapes, *, what: str) -> dict[str, Tensor]:
         """Every parameter of `shapes`; names and shapes are checked at once (see `assemble`)."""
@@ -288,5 +298,7 @@ class Import:
         if surplus:
             raise WeightsError(f"{what}: its base has no use for {shorten(surplus)}")
         rest = {path: shape for path, shape in shapes.items() if path not in self.base}
-        made = dict(self.base) | assemble(self.rules, self.tensors, rest, what=what)
+        require_floats(self.base, what=what)
+        base = {path: finite(tensor, path, what=what) for path, tensor in self.base.items()}
+        made = base | assemble(self.rules, self.tensors, rest, what=what)
         return {path: made[path] for path in shapes}

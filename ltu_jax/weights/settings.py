@@ -23,6 +23,23 @@ def read_settings(path: Path) -> dict[str, Any]:
     return found
 
 
+def refuse_quantised(settings: Mapping[str, Any], *, what: str) -> None:
+    """Refuse a config that says its weights are quantised.
+
+    Raises:
+        WeightsError: it does; the message names the method.
+    """
+    for key in ("quantization_config", "compression_config"):
+        found = settings.get(key)
+        if found:
+            method = found.get("quant_method", found) if isinstance(found, dict) else found
+            raise WeightsError(
+                f"{what}: {key} says {_shown(method)}: its weights are quantised, which is not "
+                "read. Save them as floating-point numbers (in transformers model.dequantize() and "
+                "save_pretrained), or take the original model"
+            )
+
+
 def whole(settings: Mapping[str, Any], key: str, *, what: str, default: int | None = None) -> int:
     """A size or count: an integer of at least 1.
 

@@ -15,6 +15,8 @@ from ltu_jax.weights.safetensors_file import (
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, damaged
 
 SHARD_BYTES = 4 << 30
+# a Hugging Face directory has the one or the other of a pair
+PAIRS = tuple((name, f"{name}.index.json") for name in ("model.safetensors", "pytorch_model.bin"))
 _TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 
@@ -42,16 +44,21 @@ def read_file(path: str | Path) -> dict[str, Tensor]:
     )
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+def read_checkpoint(path: str | Path, *, chosen: str | None = None) -> dict[str, Tensor]:
     """Open a weight file, or a Hugging Face directory with one file or shards and an index.
 
+    Args:
+        path: the file or directory.
+        chosen: as of `checkpoint_files`; means nothing of a file.
+
     Raises:
-        WeightsError: nothing to read, a shard missing, or a name in two shards.
+        WeightsError: nothing to read, a shard missing, a name in two shards, or a file and an
+            index that are both there.
     """
     path = Path(path)
     if not path.is_dir():
         return read_file(path)
-    found = checkpoint_files(path)
+    found = checkpoint_files(path, chosen=chosen)
     if len(found.files) == 1 and found.index is None:
         return read_file(found.files[0])
     tensors: dict[str, Tensor] = {}
@@ -77,18 +84,37 @@ class CheckpointFiles:
     names: tuple[str, ...]
 
 
-def checkpoint_files(path: Path) -> CheckpointFiles:
-    """Which files a Hugging Face directory keeps its weights in.
+def checkpoint_files(path: Path, *, chosen: str | None = None) -> CheckpointFiles:
+    """Which files a Hugging Face directory keeps its weights in: safetensors before pickles.
+
+    Args:
+        path: the directory.
+        chosen: the weight file or index to read where there are several.
 
     Raises:
-        WeightsError: none, a shard missing, or an index that leads out of the directory.
+        WeightsError: none, a shard missing, an index that leads out of the directory, or a file
+            and an index of other files side by side: one of them is left from another save.
     """
-    for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
-        index = path / f"{stem}{suffix}.index.json"
-        if (path / f"{stem}{suffix}").is_file():
-            return CheckpointFiles(files=(path / f"{stem}{suffix}",), index=None, names=())
-        if index.is_file():
-            return _indexed(path, index, suffix)
+    pairs = [(path / whole, path / index) for whole, index in PAIRS]
+    if chosen is not None:
+        there = [file.name for pair in pairs for file in pair if file.is_file()]
+        if chosen not in there:
+            raise WeightsError(
+                f"--weights-file {chosen}: {path} has {', '.join(there) or 'no weights'}"
+            )
+        pairs = [tuple(f if f.name == chosen else path / "-" for f in pair) for pair in pairs]
+    for whole, index in pairs:
+        listed = _indexed(path, index, whole.suffix) if index.is_file() else None
+        if whole.is_file() and listed is not None and listed.files != (whole,):
+            raise WeightsError(
+                f"{path} has {whole.name} and {index.name}, which lists {len(listed.files)} other "
+                "files: one of them is left from another save. Remove the one that is not meant, "
+                f"or say which to read: --weights-file {whole.name} or --weights-file {index.name}"
+            )
+        if whole.is_file():
+            return CheckpointFiles(files=(whole,), index=None, names=())
+        if listed is not None:
+            return listed
     raise WeightsError(
         f"{path} holds no weights: expected model.safetensors, pytorch_model.bin or one of them "
         "in shards with its .index.json"

@@ -1,6 +1,7 @@
 """Our own weights directory: config.json, params.safetensors, tokenizer files, hashes.
 
 DIR/config.json   {"ltu_jax": 1, "kind", "config", "dtype", "sha256": {file: hex}, "source"}
+                  and what the source says that no number depends on (`FACTS`), where it says it
 DIR/params.safetensors            flat names; params-00001-of-0000N.safetensors above 4 GB
 DIR/tokenizer.model | tokenizer.json, tokenizer_config.json, generation.json (Whisper)
 """
@@ -9,8 +10,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ltu_jax.core.files import atomic_dir, inside, sha256_file, write_json
 from ltu_jax.core.trees import shorten
 from ltu_jax.weights import makers, shards
 from ltu_jax.weights.diagnosis import complain
+from ltu_jax.weights.facts import FACTS
 from ltu_jax.weights.safetensors_file import read_safetensors
 from ltu_jax.weights.settings import read_settings
 from ltu_jax.weights.tensors import Tensor, WeightsError, as_tensors, cast
@@ -32,6 +34,9 @@ TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
     "generation.json",
 )
 
@@ -72,6 +77,7 @@ class Weights:
     `config` is the dict for `WhisperConfig.from_dict` / `LlamaConfig.from_dict` /
     `LTUASConfig.from_dict`. `sha256` names kind, config and numbers together: two directories
     with equal `sha256` compute the same. `tokenizer_dir` is None when no tokenizer came along.
+    `facts` are those of `FACTS` that are known.
     """
 
     kind: str
@@ -81,6 +87,12 @@ class Weights:
     sha256: str
     tokenizer_dir: Path | None
     source: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def max_position_embeddings(self) -> int | None:
+        """How many positions the language model has; None where an older import did not say."""
+        return self.facts.get("max_position_embeddings")
 
 
 def identity(kind: str, config: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
@@ -99,6 +111,8 @@ def save_weights(
     params: Mapping[str, np.ndarray] | Mapping[str, Tensor],
     source: Mapping[str, Any],
     files: Iterable[str | os.PathLike] | Mapping[str, str | bytes | os.PathLike] = (),
+    facts: Mapping[str, Any] | None = None,
+    check: Callable[[Path], None] = lambda folder: None,
     max_shard_bytes: int = shards.SHARD_BYTES,
     desc: str | None = None,
 ) -> str:
@@ -111,6 +125,8 @@ def save_weights(
         params: flat path -> array or lazy tensor; tensors are never held whole.
         source: where the numbers come from; free JSON for people.
         files: tokenizer files to copy, or {name in DIR: text, bytes or path}.
+        facts: those of `FACTS` that are known.
+        check: called with the finished folder before it takes its name; what it raises stops that.
         max_shard_bytes: of one file of numbers.
         desc: label of the progress bar; None shows none.
 
@@ -121,6 +137,8 @@ def save_weights(
         WeightsError: an unknown kind, or no parameters.
         UserError: something else is at `path`.
     """
+    facts = {} if facts is None else dict(facts)
+    assert set(facts) <= set(FACTS), facts
     if kind not in KINDS:
         raise WeightsError(f"kind {kind!r} of {path} is unknown; known are {', '.join(KINDS)}")
     tensors = as_tensors(params)
@@ -155,8 +173,10 @@ def save_weights(
                 "dtype": dtypes.pop() if len(dtypes) == 1 else "mixed",
                 "sha256": hashes,
                 "source": dict(source),
+                **facts,
             },
         )
+        check(folder)
     return identity(kind, config, hashes)
 
 
@@ -196,6 +216,11 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
     for key, kind in (("kind", str), ("config", dict), ("sha256", dict), ("source", dict)):
         if not isinstance(header.get(key), kind):
             raise WeightsError(f"{path}/config.json is damaged: its {key} is {header.get(key)!r}")
+    positions = header.get("max_position_embeddings", 1)
+    if type(positions) is not int or positions < 1:
+        raise WeightsError(
+            f"{path}/config.json is damaged: its max_position_embeddings is {positions!r}"
+        )
     for name, digest in header["sha256"].items():
         inside(path, name, where=path / "config.json", error=WeightsError)
         if not isinstance(digest, str):
@@ -250,6 +275,7 @@ def load_weights(
         sha256=identity(header["kind"], header["config"], hashes),
         tokenizer_dir=path if has_tokenizer else None,
         source=header["source"],
+        facts={key: header[key] for key in FACTS if key in header},
     )
 
 

@@ -6,8 +6,8 @@ byte of it is copied, and converted in pieces no larger than a layer.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.trees import shorten
 
 BLOCK_BYTES = 64 << 20  # what is in flight when a tensor is copied
 DTYPES = {
@@ -113,23 +114,104 @@ def as_tensors(params: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def cast(tensors: Tensors, dtype: np.dtype | None) -> dict[str, Tensor]:
-    """The same tensors, rounded to `dtype` when they are read; None leaves them as they are."""
-    return dict(tensors) if dtype is None else {n: _cast(t, dtype) for n, t in tensors.items()}
+# The bits of the exponent, all of which are set in NaN and infinities.
+_EXPONENT = {
+    "float16": (np.uint16, 0x7C00),
+    "bfloat16": (np.uint16, 0x7F80),
+    "float32": (np.uint32, 0x7F800000),
+    "float64": (np.uint64, 0x7FF0000000000000),
+}
 
 
-def _cast(tensor: Tensor, dtype: np.dtype) -> Tensor:
-    if tensor.dtype == dtype:
-        return tensor
+def require_floats(tensors: Tensors, *, what: str) -> None:
+    """Refuse tensors of integers and truth values, which no parameter is.
+
+    Raises:
+        WeightsError: there are some; the message names the first ten.
+    """
+    odd = {name: t.dtype.name for name, t in tensors.items() if t.dtype.name not in _EXPONENT}
+    if odd:
+        kinds = ", ".join(sorted(set(odd.values())))
+        raise WeightsError(
+            f"{what}: {len(odd)} tensors are no floating-point numbers but {kinds}: "
+            f"{shorten(odd)}. Quantised weights look like this; take the original ones"
+        )
+
+
+def common_dtype(dtypes: Iterable[np.dtype]) -> np.dtype:
+    """The narrowest dtype that holds numbers of all these exactly."""
+    kinds = set(dtypes)
+    if len(kinds) == 1:
+        return kinds.pop()
+    # float16 and bfloat16 have no common half: one has the mantissa, the other the range
+    return np.result_type(np.float32, *(kind for kind in kinds if kind.itemsize > 2))
+
+
+def _not_finite(array: np.ndarray) -> int:
+    """How many entries are NaN or infinite."""
+    kind, bits = _EXPONENT[array.dtype.name]
+    flat = np.ascontiguousarray(array).reshape(-1).view(kind)
+    return int(np.count_nonzero((flat & kind(bits)) == bits))
+
+
+def finite(tensor: Tensor, name: str, *, what: str) -> Tensor:
+    """The same tensor, which refuses to be read where it is not all numbers.
+
+    Args:
+        tensor: of floating-point numbers.
+        name: its name in the file.
+        what: the file.
+    """
+
+    def checked(array: np.ndarray) -> np.ndarray:
+        if count := _not_finite(array):
+            raise WeightsError(
+                f"{what}: {name} has {count:,} entries that are NaN or infinite: no weights, but "
+                "what a failed training or a conversion to a narrow dtype leaves; take a good copy"
+            )
+        return array
+
     rows = None
     if tensor.rows is not None:
 
         def rows(start: int, stop: int) -> np.ndarray:
-            return tensor.rows(start, stop).astype(dtype)
+            return checked(tensor.rows(start, stop))
 
-    return Tensor(
-        shape=tensor.shape, dtype=dtype, read=lambda: tensor.read().astype(dtype), rows=rows
-    )
+    return replace(tensor, read=lambda: checked(tensor.read()), rows=rows)
+
+
+def cast(tensors: Tensors, dtype: np.dtype | None) -> dict[str, Tensor]:
+    """The same tensors, rounded to `dtype` when they are read; None leaves them as they are.
+
+    Reading raises `WeightsError` where a number would become infinite.
+    """
+    return dict(tensors) if dtype is None else {n: _cast(t, n, dtype) for n, t in tensors.items()}
+
+
+def _cast(tensor: Tensor, name: str, dtype: np.dtype) -> Tensor:
+    if tensor.dtype == dtype:
+        return tensor
+    exact = dtype.name not in _EXPONENT or np.can_cast(tensor.dtype, dtype, "safe")
+
+    def rounded(array: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            made = array.astype(dtype)
+        if not exact and (count := _not_finite(made) - _not_finite(array)) > 0:
+            largest = float(np.abs(np.nan_to_num(array.astype(np.float64), posinf=0)).max())
+            raise WeightsError(
+                f"{name}: {count:,} of its numbers (the largest is {largest:.6g}) would become "
+                f"infinite in {dtype.name}, which ends at "
+                f"{float(ml_dtypes.finfo(dtype).max):.6g}; choose bfloat16 or float32"
+            )
+        return made
+
+    rows = None
+    if tensor.rows is not None:
+
+        def rows(start: int, stop: int) -> np.ndarray:
+            return rounded(tensor.rows(start, stop))
+
+    return Tensor(shape=tensor.shape, dtype=dtype, read=lambda: rounded(tensor.read()), rows=rows)
 
 
 def describe_casts(tensors: Tensors, dtype: np.dtype | None) -> str:

@@ -1,5 +1,6 @@
 """Whisper in Hugging Face directories: the table, in and out, and sizes from shapes."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,16 +9,26 @@ from typing import Any
 import numpy as np
 
 from ltu_jax.core.files import read_json, write_json
-from ltu_jax.weights import shards
+from ltu_jax.weights import shards, wrappers
 from ltu_jax.weights.diagnosis import Shapes, architecture
+from ltu_jax.weights.facts import GENERATION_FILE
 from ltu_jax.weights.rules import CONV, SAME, Import, Rule, dense, export, norm, rule
-from ltu_jax.weights.settings import read_settings
+from ltu_jax.weights.settings import read_settings, refuse_quantised
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
-from ltu_jax.weights.whisper_tokens import published_tokens, tokenizer_files
+from ltu_jax.weights.whisper_tokens import (
+    compare_generation,
+    published_tokens,
+    tokenizer_files,
+)
 
 # what our Whisper computes; a config.json that says otherwise is another model
 _SETTINGS = {"activation_function": "gelu", "scale_embedding": False}
 _END = "<|endoftext|>"
+ANCHORS = tuple(
+    f"{root}{name}"
+    for root in ("model.", "")
+    for name in ("encoder.conv1.weight", "decoder.embed_tokens.weight")
+)
 
 
 def _hf_rules() -> tuple[Rule, ...]:
@@ -59,11 +70,17 @@ def _hf_rules() -> tuple[Rule, ...]:
 HF_RULES = _hf_rules()
 
 
-def from_hf(path: str | Path) -> Import:
+def from_hf(path: str | Path, *, weights_file: str | None = None, numbers: bool = True) -> Import:
     """Open a Hugging Face Whisper directory (safetensors or .bin, with config.json).
 
+    Args:
+        path: the directory.
+        weights_file: which weights to read where there are several, see `checkpoint_files`.
+        numbers: whether the output may be read and compared with the embedding.
+
     Raises:
-        WeightsError: another model_type, an output that is not tied, missing files.
+        WeightsError: another model_type, an output that is not tied, missing files, settings that
+            contradict the tensors or each other.
     """
     path = Path(path)
     settings = read_settings(path / "config.json")
@@ -83,14 +100,17 @@ def from_hf(path: str | Path) -> Import:
             f"{path}/config.json: encoder_attention_heads and decoder_attention_heads are "
             f"{heads[0]!r} and {heads[1]!r}; the shapes do not tell them, so it must"
         )
-    read = shards.read_checkpoint(path)
+    refuse_quantised(settings, what=str(path))
+    read, wrapped = wrappers.unwrapped(
+        shards.read_checkpoint(path, chosen=weights_file), anchors=ANCHORS, what=str(path)
+    )
     tensors = {name.removeprefix("model."): tensor for name, tensor in read.items()}
     if len(tensors) != len(read):
         twice = next(name for name in tensors if name in read and f"model.{name}" in read)
         raise WeightsError(f"{path}: it has both {twice} and model.{twice}")
     embedding = tensors.get("decoder.embed_tokens.weight")
     output = tensors.pop("proj_out.weight", None)
-    if output is not None and embedding is not None and not _equal(output, embedding):
+    if numbers and output is not None and embedding is not None and not _equal(output, embedding):
         raise WeightsError(f"{path}: proj_out.weight differs from the embedding; not tied")
     config = config_from_shapes(
         {name: tensor.shape for name, tensor in tensors.items()},
@@ -104,20 +124,59 @@ def from_hf(path: str | Path) -> Import:
         heads=heads,
         what=str(path),
     )  # fmt: skip
-    generation = path / "generation_config.json"
-    found = settings | (read_settings(generation) if generation.is_file() else {})
+    _compare_sizes(settings, config, tensors, what=f"{path}/config.json")
+    file = path / GENERATION_FILE
+    generation = read_settings(file) if file.is_file() else {}
+    found = settings | generation
     files, notes = tokenizer_files(
         [path], config,
         suppress=found.get("suppress_tokens"), begin=found.get("begin_suppress_tokens"),
     )  # fmt: skip
+    if files:
+        compare_generation(generation, json.loads(files["generation.json"]), what=file)
     return Import(
         config=config,
         rules=HF_RULES,
         tensors=tensors,
         files=files,
         source={"format": "hf-whisper", "name": settings.get("_name_or_path") or path.name},
-        notes=notes,
+        notes=wrapped + notes,
+        facts={"source_config": settings}
+        | ({"source_generation_config": generation} if generation else {}),
     )
+
+
+# What config.json calls a size -> what our config calls it
+_SIZES = (
+    ("vocab_size", "n_vocab"), ("num_mel_bins", "n_mels"), ("d_model", "n_audio_state"),
+    ("d_model", "n_text_state"), ("encoder_layers", "n_audio_layer"),
+    ("decoder_layers", "n_text_layer"), ("max_source_positions", "n_audio_ctx"),
+    ("max_target_positions", "n_text_ctx"),
+)  # fmt: skip
+
+
+def _compare_sizes(
+    settings: Mapping[str, Any], config: Mapping[str, int], tensors: Tensors, *, what: str
+) -> None:
+    """Require a config.json and its tensors to be of one model.
+
+    Raises:
+        WeightsError: they are not.
+    """
+    for key, name in _SIZES:
+        if settings.get(key) not in (None, config[name]):
+            raise WeightsError(
+                f"{what}: {key} is {str(settings[key])[:80]}, the tensors say {config[name]}; take "
+                "config.json and weights of one model"
+            )
+    for side in ("encoder", "decoder"):
+        found = tensors.get(f"{side}.layers.0.fc1.weight")
+        said = settings.get(f"{side}_ffn_dim")
+        if found is not None and said not in (None, found.shape[0]):
+            raise WeightsError(
+                f"{what}: {side}_ffn_dim is {said}, the tensors say {found.shape[0]}; take "
+                "config.json and weights of one model"
+            )
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
@@ -180,15 +239,22 @@ def to_hf(config: Mapping[str, int], params: Tensors) -> dict[str, Tensor]:
 
 
 def write_hf_files(
-    folder: Path, config: Mapping[str, int], *, dtype: str, tokenizer_dir: Path | None
+    folder: Path,
+    config: Mapping[str, int],
+    *,
+    dtype: str,
+    tokenizer_dir: Path | None,
+    facts: Mapping[str, Any] | None = None,
 ) -> tuple[str, ...]:
     """Write what transformers wants beside the weights: configs, feature extractor, tokenizer.
 
     Args:
         folder: where the weights are.
         config: WhisperConfig as a dict.
-        dtype: of the weights, by name.
+        dtype: what transformers is to load the weights in.
         tokenizer_dir: a weights directory with tokenizer.json and generation.json, if any.
+        facts: with config.json and generation_config.json of the source, where known; what they
+            say and we do not use (dropout, alignment heads, token ids) stays as it stands there.
 
     Returns:
         Notes for the summary.
@@ -202,14 +268,17 @@ def write_hf_files(
     ids = {f"{name}_token_id": special.get("eot") for name in ("bos", "eos", "pad")}
     if special:
         ids["decoder_start_token_id"] = special["sot"]
-    write_json(folder / "config.json", _hf_config(config, dtype=dtype) | ids)
+    said, told = (facts or {}).get("source_config"), (facts or {}).get("source_generation_config")
+    settings = _hf_config(config, dtype=dtype, source=said or {})
+    write_json(folder / "config.json", ids | settings)
     write_json(folder / "preprocessor_config.json", _feature_extractor(config["n_mels"]))
+    if told is not None:
+        write_json(folder / GENERATION_FILE, told)
     if generation is None:
         return ("no tokenizer came with these weights: transformers can load, not transcribe",)
-    write_json(
-        folder / "generation_config.json",
-        _generation_config(generation, max_length=config["n_text_ctx"]) | ids,
-    )
+    if told is None:
+        made = _generation_config(generation, max_length=config["n_text_ctx"])
+        write_json(folder / GENERATION_FILE, made | ids)
     shutil.copyfile(tokenizer_dir / "tokenizer.json", folder / "tokenizer.json")
     added = read_json(folder / "tokenizer.json")["added_tokens"]
     controls = [entry["content"] for entry in added if entry["id"] < special["timestamp_begin"]]
@@ -228,31 +297,46 @@ def write_hf_files(
     return ()
 
 
-def _hf_config(config: Mapping[str, int], *, dtype: str) -> dict[str, Any]:
-    return {
-        "architectures": ["WhisperForConditionalGeneration"],
-        "model_type": "whisper",
-        "is_encoder_decoder": True,
-        "tie_word_embeddings": True,
+def _hf_config(
+    config: Mapping[str, int], *, dtype: str, source: Mapping[str, Any]
+) -> dict[str, Any]:
+    unused = {
         "use_cache": True,
-        "torch_dtype": dtype,
-        "vocab_size": config["n_vocab"],
-        "num_mel_bins": config["n_mels"],
-        "d_model": config["n_audio_state"],
-        "num_hidden_layers": config["n_audio_layer"],
-        "encoder_layers": config["n_audio_layer"],
-        "encoder_attention_heads": config["n_audio_head"],
-        "encoder_ffn_dim": 4 * config["n_audio_state"],
-        "decoder_layers": config["n_text_layer"],
-        "decoder_attention_heads": config["n_text_head"],
-        "decoder_ffn_dim": 4 * config["n_text_state"],
-        "max_source_positions": config["n_audio_ctx"],
-        "max_target_positions": config["n_text_ctx"],
         "dropout": 0.0,
         "attention_dropout": 0.0,
         "activation_dropout": 0.0,
-        **_SETTINGS,
     }
+    said = {
+        key: value
+        for key, value in source.items()
+        if key not in ("auto_map", "dtype", "torch_dtype")
+        # an id without a row: transformers refuses such a pad token
+        and not (key.endswith("_token_id") and type(value) is int and value >= config["n_vocab"])
+    }
+    return (
+        unused
+        | said
+        | {
+            "architectures": ["WhisperForConditionalGeneration"],
+            "model_type": "whisper",
+            "is_encoder_decoder": True,
+            "tie_word_embeddings": True,
+            ("dtype" if "dtype" in source else "torch_dtype"): dtype,
+            "vocab_size": config["n_vocab"],
+            "num_mel_bins": config["n_mels"],
+            "d_model": config["n_audio_state"],
+            "num_hidden_layers": config["n_audio_layer"],
+            "encoder_layers": config["n_audio_layer"],
+            "encoder_attention_heads": config["n_audio_head"],
+            "encoder_ffn_dim": 4 * config["n_audio_state"],
+            "decoder_layers": config["n_text_layer"],
+            "decoder_attention_heads": config["n_text_head"],
+            "decoder_ffn_dim": 4 * config["n_text_state"],
+            "max_source_positions": config["n_audio_ctx"],
+            "max_target_positions": config["n_text_ctx"],
+            **_SETTINGS,
+        }
+    )
 
 
 def _feature_extractor(n_mels: int) -> dict[str, Any]:

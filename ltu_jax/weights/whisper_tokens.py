@@ -13,19 +13,19 @@ What a Whisper weights directory carries for transcription, besides the paramete
   "languages": {"en": id, ...}}. `suppress_tokens` is OpenAI's "-1" set (non-speech symbols plus
   the task tokens); `begin_suppress_tokens` are the blank and <|endoftext|>. An English-only
   model (vocabulary 51864) has the prompt [sot] or [sot, no_timestamps]; a multilingual one
-  [sot, language, task(, no_timestamps)]. Special ids follow from the vocabulary size exactly as
-  in OpenAI's tokenizer; they are checked against tokenizer.json.
+  [sot, language, task(, no_timestamps)]. Special ids are those of tokenizer.json, which must be
+  numbered as OpenAI numbers them (`whisper_rules.Vocabulary`); the token table may have more rows.
 """
 
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.files import read_json
-from ltu_jax.generation.whisper_rules import LANGUAGES, non_speech_ids
+from ltu_jax.generation.whisper_rules import LANGUAGES, Vocabulary, non_speech_ids
 from ltu_jax.weights.tensors import WeightsError, damaged
 
 ENGLISH_VOCAB = 51864  # larger vocabularies are multilingual
@@ -130,7 +130,6 @@ def _generation(
     what: Path,
 ) -> str:
     """generation.json of a tokenizer.json."""
-    n_vocab = config["n_vocab"]
     named = settings.get("added_tokens") if isinstance(settings, dict) else None
     named = named if isinstance(named, list) else []
     added = {
@@ -140,25 +139,18 @@ def _generation(
         and isinstance(entry.get("content"), str)
         and type(entry.get("id")) is int
     }
-    names = {"eot": "<|endoftext|>", "sot": "<|startoftranscript|>"} | _AFTER_LANGUAGES
-    del names["no_speech"]  # spelt in two ways: <|nospeech|>, <|nocaptions|>
-    if not set(names.values()) <= set(added):
-        raise WeightsError(f"{what} is not a Whisper tokenizer: it lacks the special tokens")
-    first, last = added["<|startoftranscript|>"] + 1, added["<|translate|>"]
+    vocabulary = _vocabulary(added.get, rows=config["n_vocab"], what=what)
+    if (last := max(added.values())) >= config["n_vocab"]:
+        name = next(name for name, index in added.items() if index == last)
+        raise WeightsError(
+            f"{what} has the token {name!r} with id {last}, these weights {config['n_vocab']} rows"
+        )
+    special = _special(vocabulary)
     languages = {
-        content[2:-2]: number for content, number in added.items() if first <= number < last
+        content[2:-2]: number for content, number in added.items() if number in vocabulary.languages
     }
-    special = special_tokens(n_vocab, languages=last - first)
-    if any(special[key] != added[name] for key, name in names.items()):
-        raise WeightsError(
-            f"{what} numbers its special tokens otherwise than a vocabulary of "
-            f"{n_vocab}; it belongs to another Whisper"
-        )
-    if special["timestamp_begin"] >= n_vocab:
-        raise WeightsError(
-            f"{what} has special tokens up to {special['timestamp_begin'] - 1}, these weights a "
-            f"vocabulary of {n_vocab}; it belongs to another Whisper"
-        )
+    for name, ids in (("suppress_tokens", suppress), ("begin_suppress_tokens", begin)):
+        _check_ids(ids, rows=config["n_vocab"], what=f"{what.parent}: {name}")
     if suppress is None or begin is None:
         from tokenizers import Tokenizer
 
@@ -175,13 +167,91 @@ def _generation(
         begin = [*encode(" "), special["eot"]] if begin is None else begin
     return json.dumps(
         {
-            "multilingual": n_vocab > ENGLISH_VOCAB,
+            "multilingual": vocabulary.multilingual,
             "special": special,
             "languages": languages,
             "suppress_tokens": list(suppress),
             "begin_suppress_tokens": list(begin),
         }
     )
+
+
+def _vocabulary(id_of: Callable[[str], int | None], *, rows: int, what: Path) -> Vocabulary:
+    try:
+        return Vocabulary.of_names(id_of, rows=rows)
+    except ValueError as error:
+        raise WeightsError(
+            f"{what} is not a Whisper tokenizer, or belongs to another Whisper: {error}"
+        ) from None
+
+
+def _special(vocabulary: Vocabulary) -> dict[str, int]:
+    """Special ids under the names of generation.json."""
+    return {
+        "eot": vocabulary.end,
+        "sot": vocabulary.start,
+        "translate": vocabulary.translate,
+        "transcribe": vocabulary.transcribe,
+        "sot_lm": vocabulary.start_of_lm,
+        "sot_prev": vocabulary.previous,
+        "no_speech": vocabulary.no_speech,
+        "no_timestamps": vocabulary.no_timestamps,
+        "timestamp_begin": vocabulary.timestamp,
+    }
+
+
+def _check_ids(ids: Any, *, rows: int, what: str) -> None:
+    if ids is None:
+        return
+    if not isinstance(ids, list):
+        raise WeightsError(f"{what} is {str(ids)[:80]!r}; expected a list of ids")
+    for index in ids:
+        if type(index) is not int or not 0 <= index < rows:
+            raise WeightsError(f"{what} has {str(index)[:80]}; the token table has {rows} rows")
+
+
+def compare_generation(found: Mapping[str, Any], ours: Mapping[str, Any], *, what: Path) -> None:
+    """Require a generation_config.json to name the ids that the tokenizer beside it has.
+
+    `decoder_start_token_id` is not compared: transformers writes its own default there.
+
+    Raises:
+        WeightsError: it names others, or says another kind of model.
+    """
+    special, languages = ours["special"], ours["languages"]
+    wanted: dict[str, Any] = {"no_timestamps_token_id": special["no_timestamps"]}
+    told: dict[str, Any] = {"no_timestamps_token_id": found.get("no_timestamps_token_id")}
+    if "lang_to_id" in found:  # an English model has no use for them
+        wanted["is_multilingual"], told["is_multilingual"] = (
+            ours["multilingual"], found.get("is_multilingual"),
+        )  # fmt: skip
+    for key, ids in (("lang_to_id", languages), ("task_to_id", special)):
+        listed = found.get(key)
+        for name, index in listed.items() if isinstance(listed, Mapping) else ():
+            short = name.removeprefix("<|").removesuffix("|>")
+            wanted[f"{key}: {name}"], told[f"{key}: {name}"] = ids.get(short), index
+    for key, value in told.items():
+        if value is not None and value != wanted[key]:
+            raise WeightsError(
+                f"{what}: {key} is {str(value)[:80]}, in the tokenizer.json beside it it is "
+                f"{wanted[key]}; take both files from the same model"
+            )
+
+
+def load(folder: Path, *, rows: int) -> tuple[Any, Vocabulary]:
+    """The `tokenizers.Tokenizer` of a weights directory and the layout of its ids.
+
+    Raises:
+        WeightsError: unreadable, or of another Whisper than one with `rows` tokens.
+    """
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise damaged(file, f"the tokenizers library cannot read it ({error})") from None
+    return tokenizer, _vocabulary(tokenizer.token_to_id, rows=rows, what=file)
 
 
 def _from_tiktoken(file: Path, n_vocab: int) -> str:

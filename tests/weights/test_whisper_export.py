@@ -15,7 +15,7 @@ from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.preprocessing.audio import transcribe_log_mel
 from ltu_jax.weights import whisper
-from ltu_jax.weights.store import load_weights
+from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError
 
 
@@ -67,13 +67,18 @@ def test_exported_model_computes_the_same(random):
         np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_without_tokenizer_the_ids_follow_from_the_vocabulary(random):
-    _, base = random
-    settings = json.loads((base / "back" / "config.json").read_text())
+def test_without_tokenizer_the_ids_follow_from_the_vocabulary(random, tmp_path):
+    _, base = random  # whose config.json says nothing here: as OpenAI's file would
+    held = load_weights(base / "ours")
+    save_weights(
+        tmp_path / "ours", kind="whisper", config=held.config, params=held.params, source={}
+    )
+    export_weights("hf", checkpoint=tmp_path / "ours", out=tmp_path / "back")
+    settings = json.loads((tmp_path / "back" / "config.json").read_text())
     assert settings["pad_token_id"] == settings["eos_token_id"] == 50257
     assert settings["decoder_start_token_id"] == 50258
-    assert not (base / "back" / "tokenizer.json").exists()
-    assert not (base / "back" / "generation_config.json").exists()
+    assert not (tmp_path / "back" / "tokenizer.json").exists()
+    assert not (tmp_path / "back" / "generation_config.json").exists()
 
 
 def test_a_vocabulary_of_its_own_loads_too(tmp_path):
@@ -83,9 +88,17 @@ def test_a_vocabulary_of_its_own_loads_too(tmp_path):
     import_weights("hf-whisper", weights=[tmp_path / "hf"], out=tmp_path / "ours")
     export_weights("hf", checkpoint=tmp_path / "ours", out=tmp_path / "back")
     back = _load(tmp_path / "back")
-    assert back.config.pad_token_id is None and back.config.vocab_size == 97
+    assert {name: getattr(back.config, name) for name in ids} == ids
+    assert back.config.vocab_size == 97
     for name, value in model.state_dict().items():
         assert torch.equal(value, back.state_dict()[name]), name
+    # an id that has no row is not given on: transformers would refuse the pad token
+    file = tmp_path / "ours" / "config.json"
+    header = json.loads(file.read_text())
+    header["source_config"]["pad_token_id"] = 50256
+    file.write_text(json.dumps(header))
+    export_weights("hf", checkpoint=tmp_path / "ours", out=tmp_path / "third")
+    assert _load(tmp_path / "third").config.pad_token_id is None
 
 
 def test_two_widths_have_no_word_there():

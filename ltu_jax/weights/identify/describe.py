@@ -209,6 +209,6 @@ def _command(found: Found) -> str | None:
     stem = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "imported"
     words = ["python", "-m", "ltu_jax.convert", "--from", found.key]
     words += ["--weights", shlex.quote(str(found.weights))]
-    if found.key in ("ltu-as", "peft"):
-        words += ["--llama", "BASE_DIR"]
+    if found.key in ("ltu-as", "peft") and found.base is not None:
+        words += ["--llama", found.base]
     return " ".join([*words, "--out", f"assets/{stem}"])

@@ -8,8 +8,23 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ltu_jax.weights import ct2_file, ct2_whisper, gguf_header, io, safetensors_file
-from ltu_jax.weights.identify.found import Found, dtypes_of, leftover, only_problem
+from ltu_jax.core.errors import UserError
+from ltu_jax.weights import (
+    ct2_file,
+    ct2_whisper,
+    gguf_header,
+    gguf_llama,
+    io,
+    safetensors_file,
+    usable,
+)
+from ltu_jax.weights.identify.found import (
+    Found,
+    dtypes_of,
+    export_notes,
+    leftover,
+    only_problem,
+)
 from ltu_jax.weights.identify.other import numpy_array, other, pointer, unknown
 from ltu_jax.weights.identify.recognise import recognise
 from ltu_jax.weights.tensors import Tensor, WeightsError
@@ -67,6 +82,13 @@ def _with_tensors(
             "the LoRA alone has no audio weights: give the adapter directory with "
             "adapter_config.json and the audio weights"
         )
+    notes: tuple[str, ...] = ()
+    told = None
+    try:
+        notes, told = export_notes(path)
+    except WeightsError as error:
+        problems.append(str(error))
+    alone = told is not None and told.kind == "ltu-as" and model.complete
     return Found(
         format=format,
         key=key,
@@ -76,6 +98,8 @@ def _with_tensors(
         dtypes=dtypes_of(tensors),
         licence=licence,
         problems=tuple(problems),
+        notes=notes,
+        base=None if alone else "BASE_DIR",
     )
 
 
@@ -101,6 +125,13 @@ def _gguf(path: Path, head: bytes) -> Found | None:
             f"this is one part of {parts} of a split model; join them with "
             "`llama-gguf-split --merge` and give the result"
         )
+    if key is not None and not problems:
+        try:
+            # what the import itself would say, but for the numbers
+            usable.check_import(gguf_llama.from_gguf(path), "llama", what=str(path))
+        except UserError as error:
+            key = None
+            problems.append(str(error))
     name = metadata.get("general.name")
     return Found(
         format=f"GGUF, architecture {family}",

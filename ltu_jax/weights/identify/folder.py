@@ -7,14 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.weights import adapter_config, llama, ltu_as, shards
+from ltu_jax.weights import adapter_config, llama, ltu_as, record, shards, usable, whisper
 from ltu_jax.weights.identify.file import identify_ct2, identify_file
-from ltu_jax.weights.identify.found import HEAD_BYTES, Found, dtypes_of, leftover, only_problem
+from ltu_jax.weights.identify.found import (
+    HEAD_BYTES,
+    Found,
+    dtypes_of,
+    export_notes,
+    leftover,
+    only_problem,
+)
 from ltu_jax.weights.identify.ours import our_records, our_run, our_weights, settings_of
 from ltu_jax.weights.identify.recognise import recognise
 from ltu_jax.weights.tensors import WeightsError
 
 _LOOSE = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".msgpack", ".h5")
+_IMPORTERS = {"hf-llama": ("llama", llama.from_hf), "hf-whisper": ("whisper", whisper.from_hf)}
 _ORBAX = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "commit_success.txt")
 _MANY = 12  # more weight sets than this are not opened one by one
 
@@ -52,6 +60,12 @@ def identify_folder(path: Path) -> Found:
         listed = "; ".join(f"{name}: {_words(other)}" for name, other in sets)
         notes.append(f"several sets of weights lie here ({listed}); {label} is the one read")
         found = dataclasses.replace(found, format=f"mixed folder; first {found.format}")
+    if found.model is not None and record.FILE in names:
+        try:
+            of_export, _ = export_notes(path)
+            notes += [note for note in of_export if note not in found.notes]
+        except UserError as error:
+            problems = (*problems, str(error))
     left = [name for name in names if leftover(path / name) is not None]
     if left:
         notes.append(f"left by Hugging Face's Trainer and not needed: {', '.join(left)}")
@@ -132,10 +146,11 @@ def _adapter(path: Path) -> Found:
             more = _file(beside)
             tensors |= more.tensors
             dtypes |= set(more.dtypes)
-    problems, notes = [], []
+    problems, notes, base = [], [], "BASE_DIR"
     try:
         given = adapter_config.read(path / adapter_config.FILE)
         notes.append(f"it belongs to the base {given.base_name}")
+        base = None if given.base_name and Path(given.base_name).is_dir() else base
     except (UserError, ValueError, TypeError) as error:
         problems.append(str(error))
     model = recognise(tensors)
@@ -153,6 +168,7 @@ def _adapter(path: Path) -> Found:
         dtypes=tuple(sorted(dtypes)),
         problems=(*problems, *model.problems),
         notes=tuple(notes),
+        base=base,
     )
 
 
@@ -181,14 +197,13 @@ def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix:
     keys = {"hf-llama": llama.MODEL_TYPES, "hf-whisper": ("whisper",)}
     if model_type in keys.get(model.family or "", ()):
         found = dataclasses.replace(found, key=model.family)
-        if model.family == "hf-llama" and not model.problems:
-            # whether a tied output is the embedding takes reading both: left to the import
-            plain = {**settings, "tie_word_embeddings": False}
+        if not model.problems:
+            # what the import itself would say, but for the numbers
+            kind, opened = _IMPORTERS[model.family]
             try:
-                llama.config_from_hf(plain, tensors, what=str(path / "config.json"))
-                llama.tokenizer_files(path)
+                usable.check_import(opened(path, numbers=False), kind, what=str(path))
             except UserError as error:
-                return dataclasses.replace(found, problems=(*found.problems, str(error)))
+                return dataclasses.replace(found, problems=(str(error),))
         return found
     if model_type is None:
         why = f"{path} has no config.json with a model_type, which says what the shapes do not"

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ltu_jax.weights import lineage, record
 from ltu_jax.weights.identify.recognise import Model
+from ltu_jax.weights.record import Record
 from ltu_jax.weights.tensors import Tensor
 
 HEAD_BYTES = 4096  # of a file, enough to tell its kind
@@ -21,7 +23,11 @@ LEFTOVERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a file or folder turned out to be; `weights` is the path that the command would name."""
+    """What a file or folder turned out to be.
+
+    `weights` is the path that the command would name, and `base` what it says after `--llama`
+    where the format takes a base; None where the import knows it without.
+    """
 
     format: str
     key: str | None = None
@@ -32,11 +38,34 @@ class Found:
     licence: str = ""
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    base: str | None = "BASE_DIR"
 
 
 def only_problem(format: str, problem: str) -> Found:
     """Something that cannot be imported, and why."""
     return Found(format=format, problems=(problem,))
+
+
+def export_notes(path: Path) -> tuple[tuple[str, ...], Record | None]:
+    """What an export of ours says about itself, and its record; nothing for anything else.
+
+    Raises:
+        WeightsError: a damaged record.
+    """
+    told = record.read(path)
+    if told is None:
+        return (), None
+    origin = " ".join(
+        f"{key} {told.source[key]}"
+        for key in ("format", "name", "file", "stage", "step")
+        if told.source.get(key) not in (None, "")
+    )
+    notes = (
+        f"exported by ltu_jax with --to {told.format}, from {told.kind} weights"
+        + (f" ({origin})" if origin else "")
+        + f", sha256 {told.sha256}",
+    )
+    return notes + lineage.remarks(told.source), told
 
 
 def dtypes_of(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import shorten
-from ltu_jax.weights import llama, ltu_as
+from ltu_jax.weights import llama, ltu_as, whisper, wrappers
 from ltu_jax.weights.diagnosis import architecture
 from ltu_jax.weights.identify.published import (
     Shapes,
@@ -60,6 +61,7 @@ def recognise(shapes: Shapes, *, hint: str = "") -> Model:
         shapes: {name: shape} of a file or of all shards together.
         hint: what people call it (file or folder name), where shapes do not decide.
     """
+    shapes = _plain(shapes)
     official = {ltu_as.canonical(name): tuple(shape) for name, shape in shapes.items()}
     for attempt in (
         lambda: _ltu(official),
@@ -84,6 +86,16 @@ def recognise(shapes: Shapes, *, hint: str = "") -> Model:
         words=f"an unknown model ({len(shapes)} tensors, first names {shorten(shapes)})",
         problems=("its tensor names are of no model that ltu_jax knows",),
     )
+
+
+def _plain(shapes: Shapes) -> Shapes:
+    """The names without what wrappers put into them; as they are where that makes two of one."""
+    try:
+        return wrappers.unwrapped(
+            shapes, anchors=(*llama.ANCHORS, *whisper.ANCHORS), what="the file"
+        )[0]
+    except UserError:
+        return shapes
 
 
 def _depth(pattern: str, names: Iterable[str]) -> int:
