@@ -57,6 +57,7 @@ class Model:
     tokenizer: Tokenizer | None
     listener: Listener | None
     spread: Spread = field(default_factory=Spread)
+    max_positions: int | None = None  # of the language model; None where its import did not say
 
     @property
     def config(self) -> LTUASConfig:

@@ -56,13 +56,18 @@ class Listener:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A model in memory; `tokenizer` and `listener` are None when the path has none."""
+    """A model in memory; `tokenizer` and `listener` are None when the path has none.
+
+    `max_positions` is how long audio, prompt and answer together may be; None where the weights
+    are older than the import that keeps it.
+    """
 
     path: Path
     fns: LTUASFns
     params: Params
     tokenizer: Tokenizer | None
     listener: Listener | None
+    max_positions: int | None = None
 
 
 def open_model(
@@ -108,6 +113,7 @@ def _open_weights(
         params=weights.params.tensors,
         tokenizer_dir=tokenizer_dir,
         whisper=None if whisper is None else store.load_weights(whisper, kind="whisper"),
+        max_positions=weights.max_position_embeddings,
         dtype=dtype,
     )
 
@@ -133,6 +139,7 @@ def _open_checkpoint(
         params=merge(language.params.tensors, as_tensors(adapter)),
         tokenizer_dir=language.tokenizer_dir,
         whisper=_heard_with(metadata, folder=folder, given=whisper),
+        max_positions=language.max_position_embeddings,
         dtype=dtype,
     )
 
@@ -177,6 +184,7 @@ def _opened(
     params: Tensors,
     tokenizer_dir: Path | None,
     whisper: store.Weights | None,
+    max_positions: int | None,
     dtype: str,
 ) -> Opened:
     fns = _ltu_as_fns(config, dtype)
@@ -191,6 +199,7 @@ def _opened(
         params={name: jnp.asarray(params[name].read(), jnp.dtype(dtype)) for name in fns.shapes},
         tokenizer=tokenizer,
         listener=None if whisper is None else _listener(whisper, config),
+        max_positions=max_positions,
     )
 
 
