@@ -34,7 +34,7 @@ def tiny(golden, tmp_path_factory):
         tmp_path_factory.mktemp("tiny"), tokenizer=golden / "text_cases" / "spm320.model"
     )
     header = json.loads((made["ltu-as"] / "config.json").read_text())
-    header["source_config"] = {"max_position_embeddings": POSITIONS}
+    header["max_position_embeddings"] = POSITIONS
     (made["ltu-as"] / "config.json").write_text(json.dumps(header))
     return made
 
@@ -228,21 +228,6 @@ def test_memory_bounds_what_positions_do_not(endless, monkeypatch):
 def test_without_known_positions_there_is_a_bound(endless):
     with pytest.raises(UserError, match="max_new_tokens=1000000"):
         endless.check_question("Hi", max_new_tokens=10**6)
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        {"source_config": {"max_position_embeddings": 4096}},
-        {"max_position_embeddings": 4096},
-        {"config": {"llama": {"max_position_embeddings": 4096}}},
-    ],
-)
-def test_positions_are_found_where_a_folder_keeps_them(tmp_path, header):
-    (tmp_path / "config.json").write_text(json.dumps(header))
-    assert limits.positions(tmp_path) == 4096
-    (tmp_path / "config.json").write_text("{}")
-    assert limits.positions(tmp_path) is None
 
 
 # --- the command line -----------------------------------------------------------------------------

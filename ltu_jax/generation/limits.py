@@ -6,14 +6,12 @@ and the largest value that fits; without it a long question ends in a killed pro
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ltu_jax.core import memory
 from ltu_jax.core.errors import UserError, called
-from ltu_jax.core.files import read_json
 from ltu_jax.generation.generate import ANSWER_BUCKETS, PROMPT_BUCKETS, bucket
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.whisper import WhisperConfig
@@ -21,26 +19,7 @@ from ltu_jax.models.whisper import WhisperConfig
 # Of a base that does not say: no LLaMA that this project reads was made for more.
 MOST_POSITIONS = 131_072
 USUAL = 400  # new tokens, of the published evaluation
-_KEY = "max_position_embeddings"
 _FREE = 64 << 20  # compiled code, and what else a process takes
-
-
-def positions(folder: str | Path) -> int | None:
-    """The number of positions that a base model was made for, by config.json of its folder.
-
-    Our weights keep the source's settings under "source_config"; a folder of Hugging Face has them
-    at the top. None where nobody says.
-    """
-    config = Path(folder) / "config.json"
-    header = read_json(config) if config.is_file() else {}
-    places: list[Any] = [header if isinstance(header, Mapping) else {}]
-    for name in ("source_config", "config", "source", "llama"):
-        places += [place[name] for place in places if isinstance(place.get(name), Mapping)]
-    for place in reversed(places):
-        value = place.get(_KEY)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 
 from ltu_jax.core.errors import UserError, called
 from ltu_jax.core.trees import Params, merge
-from ltu_jax.generation import limits
 from ltu_jax.generation.transcribe import Transcriber, load_whisper_tokenizer
 from ltu_jax.generation.transcription import TranscribeOptions, rule
 from ltu_jax.models import build
@@ -59,8 +58,8 @@ class Listener:
 class Opened:
     """A model in memory; what the path has none of is None.
 
-    `transcriber` is the Whisper that writes, with the `rule` it writes by; `positions` are those of
-    the base model.
+    `transcriber` is the Whisper that writes, with the `rule` it writes by; `positions` says how
+    long audio, prompt and answer together may be (None where the weights do not say).
     """
 
     path: Path
@@ -135,10 +134,8 @@ def _open_weights(path: Path, how: _How) -> Opened:
         )
     config = LTUASConfig.from_dict(weights.config)
     tokenizer_dir = weights.tokenizer_dir
-    bound = limits.positions(path)
     if how.llama is not None:
         tokenizer_dir = Path(how.llama) if tokenizer_dir is None else tokenizer_dir
-        bound = bound or limits.positions(how.llama)
     whisper = None if how.whisper is None else store.load_weights(how.whisper, kind="whisper")
     return _opened(
         path,
@@ -148,7 +145,7 @@ def _open_weights(path: Path, how: _How) -> Opened:
         whisper=whisper,
         writer=None if how.transcriber is None else _given_writer(how.transcriber),
         rule=rule(how.transcription),
-        positions=bound,
+        positions=weights.max_position_embeddings,
         dtype=how.dtype,
     )
 
@@ -185,7 +182,7 @@ def _open_checkpoint(path: Path, how: _How) -> Opened:
         whisper=_heard_with(metadata, folder=folder, given=how.whisper),
         writer=_written_with(metadata, folder=folder, given=how.transcriber),
         rule=rule(how.transcription or metadata.get("transcription")),
-        positions=limits.positions(language.path),
+        positions=language.max_position_embeddings,
         dtype=how.dtype,
     )
 

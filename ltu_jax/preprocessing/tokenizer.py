@@ -255,13 +255,6 @@ def _load_sentencepiece(
             "another kind)"
         ) from error
     size = model.get_piece_size()
-    for token in added.values():
-        if token.index < size and model.id_to_piece(token.index) != token.text:
-            raise UserError(
-                f"{file}: its id {token.index} is the piece {model.id_to_piece(token.index)!r}, in "
-                f"the files beside it the added token {token.text!r}; take all tokenizer files "
-                "from the same model"
-            )
     beyond = {text: token for text, token in added.items() if token.index >= size}
     own = {"bos_token": model.bos_id(), "eos_token": model.eos_id(), "unk_token": model.unk_id()}
     for key, index in own.items():
@@ -281,6 +274,13 @@ def _load_sentencepiece(
         elif model.id_to_piece(index) != special.text:
             raise _lacks(file, key, special.text)
         ids[key] = index
+    for token in added.values():
+        if token.index < size and model.id_to_piece(token.index) != token.text:
+            raise UserError(
+                f"{file}: its id {token.index} is the piece {model.id_to_piece(token.index)!r}, in "
+                f"the files beside it the added token {token.text!r}; take all tokenizer files "
+                "from the same model"
+            )
     return SentencePieceTokenizer(
         model=model,
         specials=tuple(specials.values()),

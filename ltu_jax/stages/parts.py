@@ -87,6 +87,7 @@ def open_bases(settings: StageSettings) -> Bases:
             )
         tokenizer = load_tokenizer(llama.tokenizer_dir)
         require_rows(tokenizer, rows=settings.model.llama.vocab_size, what=str(llama.path))
+        _enough_positions(settings, llama)
     return Bases(
         whisper=whisper,
         transcriber=transcriber,
@@ -94,6 +95,17 @@ def open_bases(settings: StageSettings) -> Bases:
         tokenizer=tokenizer,
         encoder_dtype=settings.compute.encoder_dtype,
     )
+
+
+def _enough_positions(settings: StageSettings, llama: Weights) -> None:
+    """A pair's positions are those of one clip and its text, however many pairs share a row."""
+    longest = settings.model.audio_tokens + settings.data.cutoff
+    limit = llama.max_position_embeddings
+    if limit is not None and longest > limit:
+        raise UserError(
+            f"data.cutoff {settings.data.cutoff} and {settings.model.audio_tokens} audio tokens "
+            f"are {longest} positions; {llama.path} has {limit}: choose a smaller data.cutoff"
+        )
 
 
 def assemble(settings: StageSettings, bases: Bases) -> Stage:

@@ -3,7 +3,8 @@
 DIR/config.json   {"ltu_jax": 1, "kind", "config", "dtype", "sha256": {file: hex}, "source"}
                   and what the source says that no number depends on (`FACTS`), where it says it
 DIR/params.safetensors            flat names; params-00001-of-0000N.safetensors above 4 GB
-DIR/tokenizer.model | tokenizer.json, tokenizer_config.json, generation.json (Whisper)
+DIR/tokenizer.model | tokenizer.json, tokenizer_config.json, added_tokens.json ...,
+                  generation.json (Whisper)
 """
 
 import hashlib
@@ -216,11 +217,15 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
     for key, kind in (("kind", str), ("config", dict), ("sha256", dict), ("source", dict)):
         if not isinstance(header.get(key), kind):
             raise WeightsError(f"{path}/config.json is damaged: its {key} is {header.get(key)!r}")
-    positions = header.get("max_position_embeddings", 1)
-    if type(positions) is not int or positions < 1:
-        raise WeightsError(
-            f"{path}/config.json is damaged: its max_position_embeddings is {positions!r}"
-        )
+    positions, ends = header.get("max_position_embeddings", 1), header.get("end_tokens", [])
+    right = {
+        "max_position_embeddings": type(positions) is int and positions > 0,
+        "end_tokens": isinstance(ends, list) and all(type(end) is int for end in ends),
+        "source_config": isinstance(header.get("source_config", {}), dict),
+        "source_generation_config": isinstance(header.get("source_generation_config", {}), dict),
+    }
+    for key in [key for key in FACTS if not right[key]]:
+        raise WeightsError(f"{path}/config.json is damaged: its {key} is {str(header[key])[:80]}")
     for name, digest in header["sha256"].items():
         inside(path, name, where=path / "config.json", error=WeightsError)
         if not isinstance(digest, str):

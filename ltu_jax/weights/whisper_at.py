@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ltu_jax.core.text_files import open_text
-from ltu_jax.weights import shards
+from ltu_jax.weights import shards, wrappers
 from ltu_jax.weights.diagnosis import architecture
 from ltu_jax.weights.ltu_as import OFFICIAL_HEADS, WHISPER_DEPTH
 from ltu_jax.weights.rules import Import, Rule, attention_block, dense, norm
@@ -129,7 +129,7 @@ def _split(
     found: Mapping[str, Tensor], *, path: Path
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The tagger's tensors by their plain names, and those of a Whisper beside it."""
-    plain = {name: name.removeprefix("module.") for name in found}
+    plain = {name: wrappers.plain(name) for name in found}
     beside = any(name.startswith("at_model.") for name in plain.values())
     tagger: dict[str, Tensor] = {}
     whisper: dict[str, Tensor] = {}

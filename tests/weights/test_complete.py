@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import tiny_models as tiny
 import torch
 import transformers
 
-from ltu_jax.convert import export_weights, import_weights
+from ltu_jax.convert import export_weights, import_weights, verify_folder
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
@@ -17,6 +18,7 @@ from ltu_jax.training import checkpoint
 from ltu_jax.weights import bases, complete
 from ltu_jax.weights.ltu_as import is_adapter
 from ltu_jax.weights.store import load_weights, save_weights
+from ltu_jax.weights.verify import verify
 
 WHISPER = WhisperConfig(
     n_mels=8, n_audio_ctx=50, n_audio_state=16, n_audio_head=2, n_audio_layer=2,
@@ -143,3 +145,45 @@ def test_a_hugging_face_directory_is_a_base_as_it_lies(tmp_path, shard):
     (tmp_path / "hf" / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     with pytest.raises(UserError, match="Hugging Face directory of model_type 'gpt2'"):
         bases.open_weights(tmp_path / "hf")
+
+
+def test_verify_knows_every_folder_that_convert_makes(folder, tmp_path, capsys):
+    """Good as it was written, and named when a byte of it changes."""
+    made = {"whole": folder / "whole", "base": folder / "base", "whisper": folder / "whisper"}
+    for target, source, options in (
+        ("hf", "base", {}), ("hf", "whole", {}), ("hf", "whisper", {}), ("ltu-as", "whole", {}),
+        ("peft", "whole", {"base_name": "vicuna"}),
+    ):  # fmt: skip
+        made[f"{target} {source}"] = out = tmp_path / f"{target}-{source}"
+        export_weights(target, checkpoint=folder / source, out=out, **options)
+    shutil.copytree(folder / "run", tmp_path / "run")
+    made["run"] = tmp_path / "run"
+    made["import"] = import_weights("orbax", weights=[folder / "run"], out=tmp_path / "again")
+    capsys.readouterr()
+    for name, path in made.items():
+        verify_folder(path)
+        told = capsys.readouterr().out
+        assert str(path) in told and told.endswith("good\n"), name
+    for path in made.values():
+        if path.parent == folder:
+            continue
+        files = [f for f in path.rglob("*") if f.is_file() and f.stat().st_size > 500]
+        victim = max(files, key=lambda file: file.stat().st_size)
+        content = bytearray(victim.read_bytes())
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(bytes(content))
+        with pytest.raises(UserError, match="damaged"):
+            verify_folder(path)
+    (made["peft whole"] / "SHA256SUMS").write_text("0  ../../etc/passwd\n")
+    with pytest.raises(UserError, match="line 1 of .*SHA256SUMS"):
+        verify_folder(made["peft whole"])
+
+
+def test_verify_reads_a_folder_without_hashes(tmp_path):
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    for value, problem in ((1.0, ""), (float("nan"), "a.weight has 1 entries")):
+        torch.save({"a.weight": torch.tensor([0.0, value])}, folder / "pytorch_model.bin")
+        (found,) = verify(folder)
+        assert problem in found.problem and bool(found.problem) == bool(problem)

@@ -176,8 +176,9 @@ def _base(imported, tmp_path, **files):
     return tmp_path / "base"
 
 
-def test_trainer_checkpoints_over_a_base(imported, official, tmp_path):
-    base = _base(imported, tmp_path, **{"tokenizer.json": "{}"})
+def test_trainer_checkpoints_over_a_base(imported, official, tmp_path, golden):
+    pieces = (golden / "text_cases" / "spm320.model").read_bytes()
+    base = _base(imported, tmp_path, **{"tokenizer.model": pieces})
     trained = {n: a for n, a in official.items() if "lora" in n or "audio" in n}
     full = load_weights(imported)
     found = _import(tmp_path, trained, llama=base)
