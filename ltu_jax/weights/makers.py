@@ -18,7 +18,8 @@ from ltu_jax.weights import record
 CERTIFICATE = "parity.json"
 SUMS = "SHA256SUMS"  # of an exported folder, written when it is complete
 _HF_FILES = ("config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json")
-_HF_FILES += ("special_tokens_map.json", "generation.json")
+_HF_FILES += ("special_tokens_map.json", "generation.json", "generation_config.json")
+_HF_FILES += ("added_tokens.json", "chat_template.jinja", "chat_template.json", record.FILE)
 
 
 def imported(kind: str) -> Maker:
@@ -65,7 +66,12 @@ def _adapter(path: Path) -> Collection[str] | None:
     if "ltu_jax_peft" not in _settings(path / "ltu_as.json"):
         return None
     stems = ("adapter_model", "ltu_as_audio")
-    return ("adapter_config.json", "ltu_as.json", *(f"{stem}.safetensors" for stem in stems))
+    return (
+        "adapter_config.json",
+        "ltu_as.json",
+        record.FILE,
+        *(f"{stem}.safetensors" for stem in stems),
+    )
 
 
 def _recorded(path: Path, *, target: str) -> Collection[str] | None:
