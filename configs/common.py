@@ -170,6 +170,8 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.checkpoint = ConfigDict()  # RUN/checkpoints/<step>
     config.checkpoint.every = 500  # steps; 0 = at the end only
     config.checkpoint.keep = 2  # newest ones kept
+    # Go on though base weights, tokenizer or records are not those the checkpoint was made with.
+    config.checkpoint.allow_other_inputs = False
 
     config.guards = ConfigDict()  # numbers that go wrong, runs that stand still, hosts that differ
     # A step whose loss or gradient is not finite is skipped; so many in a row stop the run.

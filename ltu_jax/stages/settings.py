@@ -164,6 +164,25 @@ def stage_settings(config: Mapping[str, Any]) -> StageSettings:
     return build(StageSettings, config, where="config")
 
 
+# Keys that runs of before they existed do not name, with the value those runs had.
+ADDED = {
+    "data.datasets": ["all"],
+    "guards.spike_sigma": 0.0,
+    "guards.spike_window": 128,
+    "checkpoint.allow_other_inputs": False,
+}
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved config of any earlier version, with the keys that came later."""
+    found = {**config}
+    for key, value in ADDED.items():
+        part, name = key.split(".")
+        if isinstance(found.get(part), Mapping):
+            found[part] = {name: value, **found[part]}
+    return found
+
+
 def missing_weights(settings: StageSettings) -> str | None:
     """What to say when base weights are not there: each folder, its origin and the command."""
     wanted = [
