@@ -1,6 +1,7 @@
 """A lock on a folder that processes of any hosts share: at most one holds it, by name.
 
-    FOLDER/.lock/<n>     claims; the highest number holds the lock, its content says who that is
+    FOLDER/.lock/<n>             claims; the highest number holds the lock and says who that is
+    FOLDER/.lock/taken-<token>   who took over from a holder that showed no life, for it to read
 
 A claim is made by exclusive creation alone, which local disks, network disks and mounted buckets
 have; nothing relies on a rename, an append or on the clocks of two hosts agreeing. The holder
@@ -215,11 +216,25 @@ class RunLock:
             self._delete(number)  # it came late: what it found dead was taken over before
             return False
         for other in others:
+            self._leave_note(dead.get(other))
             self._delete(other)
         self._number = number
         if claims:
             _say(f"{self._root}: took over from {_name(dead[claims[-1]])}, which is gone")
         return True
+
+    def _leave_note(self, claim: bytes | None) -> None:
+        """Say to a holder that may only be asleep who has the lock now, also after that ended."""
+        token = _parse(claim).get("token")
+        if claim is None or self._state(claim) == "dead":
+            return
+        if not isinstance(token, str) or not token.isalnum():  # it becomes part of a path
+            return
+        with contextlib.suppress(FileExistsError), open(self._note(token), "xb") as file:
+            file.write(self._text())
+
+    def _note(self, token: str) -> Path:
+        return self._folder / f"taken-{token}"
 
     def _wait_for_death(self, number: int, seen: bytes) -> bytes | None:
         """The last words of a claim's holder, once it is dead; None if the claim went meanwhile.
@@ -297,7 +312,9 @@ class RunLock:
             and not _parse(highest)
         ):  # fmt: skip
             return ""
-        by = f"taken over by {_name(highest)}" if highest else "given up: its claim is gone"
+        with contextlib.suppress(OSError):
+            highest = self._note(self.token).read_bytes()
+        by = f"taken over by {_name(highest)}" if highest else "unlocked by hand"
         return (
             f"{self._what}: {self._root} was {by} while this process (host {self._me['host']}, "
             f"process {self._me['process']}) gave no sign of life for {self._lease:.0f} s or more; "
@@ -308,6 +325,7 @@ class RunLock:
         with contextlib.suppress(OSError):
             if not self._loss():
                 self._delete(self._number)
+            self._note(self.token).unlink(missing_ok=True)
             for folder in (self._folder, *made):
                 os.rmdir(folder)  # only what is empty
 
