@@ -1,6 +1,5 @@
 """Going on from a checkpoint over other base weights, tokenizer or records: refused by name."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from tiny_stage import LLAMA, ROOT, WHISPER, arguments, make_place
 
+from data_pipelines.records import MANIFEST
 from data_pipelines.write_records import write_records
 from ltu_jax import train
 from ltu_jax.core.errors import UserError
@@ -43,7 +43,7 @@ def place(whole, tmp_path, monkeypatch) -> Path:
 
 def opened(place: Path, *more: str):
     """The stage of a start in `place`, and its config."""
-    given = arguments(place, place / "run", "--config.mesh.fsdp=1", "--config.mesh.tensor=1", *more)
+    given = arguments(place, place / "run", "--config.mesh.data=2", *more)
     (resolved,) = train.resolve(train.parse_config(given))
     settings = stage_settings(resolved)
     return assemble(settings, open_bases(settings)), resolved
@@ -102,27 +102,34 @@ def other_tokenizer(place: Path) -> None:
     config.write_text(json.dumps(told))
 
 
-def other_records(place: Path, *, fewer: bool = False, pairs=lambda pairs: pairs) -> None:
+@pytest.fixture(scope="module")
+def fewer(whole, tmp_path_factory) -> Path:
+    """Records of one clip of the training split."""
     import records_corpus
 
-    clips = records_corpus.make_clips(place / "audio2")
-    clips = [dataclasses.replace(clip, pairs=tuple(pairs(clip.pairs))) for clip in clips]
-    if fewer:
-        train_clips = [clip for clip in clips if clip.split == "train"]
-        clips = train_clips[:1] + [clip for clip in clips if clip.split != "train"]
+    folder = tmp_path_factory.mktemp("fewer")
+    clips = records_corpus.make_clips(folder / "audio")
+    trained = [clip for clip in clips if clip.split == "train"]
+    clips = trained[:1] + [clip for clip in clips if clip.split != "train"]
+    labels = records_corpus.LABELS
+    whisper = whole / "whisper"
+    write_records(clips, folder / "made", tag_labels=labels, whisper_dir=whisper, shards=1)
+    return folder / "made"
+
+
+def fewer_records(place: Path, fewer: Path) -> None:
     shutil.rmtree(place / "records")
-    write_records(
-        clips,
-        place / "records",
-        tag_labels=records_corpus.LABELS,
-        whisper_dir=place / "whisper",
-        shards=1,
-    )
+    shutil.copytree(fewer, place / "records")
 
 
-def changed_answers(pairs):
-    """Answers of the same length: the order of the data is what it was."""
-    return [dataclasses.replace(pair, output=pair.output.swapcase()) for pair in pairs]
+def other_answers(place: Path, fewer: Path) -> None:
+    """The manifest that a shard of other answers would have, all lengths being the same."""
+    del fewer
+    path = place / "records" / MANIFEST
+    told = json.loads(path.read_text())
+    shard = told["splits"]["train"]["shards"][0]
+    shard["sha256"] = shard["sha256"][::-1]
+    path.write_text(json.dumps(told))
 
 
 def test_the_same_inputs_are_gone_on_with_also_in_another_place(place, capsys):
@@ -137,18 +144,20 @@ def test_the_same_inputs_are_gone_on_with_also_in_another_place(place, capsys):
 @pytest.mark.parametrize(
     "change, names",
     [
-        (lambda place: other_weights(place, "llama"), ["config.weights.llama"]),
-        (lambda place: other_weights(place, "whisper"), ["config.weights.whisper"]),
-        (lambda place: other_records(place, pairs=changed_answers), ["config.data.records"]),
-        (lambda place: other_records(place, fewer=True), ["config.data.records", "order of the"]),
+        (lambda place, _: other_weights(place, "llama"), ["config.weights.llama"]),
+        (lambda place, _: other_weights(place, "whisper"), ["config.weights.whisper"]),
+        (other_answers, ["config.data.records"]),
+        (fewer_records, ["config.data.records", "order of the"]),
     ],
     ids=["llama", "whisper", "answers", "fewer"],
 )
-def test_a_folder_replaced_under_the_same_path_is_refused_by_name(place, change, names, capsys):
+def test_a_folder_replaced_under_the_same_path_is_refused_by_name(
+    place, fewer, change, names, capsys
+):
     stored = "--config.data.features=on_the_fly"  # stored features name their own encoder
     begun(place, stored)
     before, _ = opened(place, stored)
-    change(place)
+    change(place, fewer)
     after, _ = opened(place, stored)
     with pytest.raises(UserError) as error:
         goes_on(place, stored)
@@ -177,11 +186,12 @@ def test_another_tokenizer_is_another_input(place):
 def test_the_command_refuses_before_it_writes(place):
     begun(place)
     other_weights(place, "llama")
-    before = sorted(place.rglob("*"))
-    mesh = ["--config.mesh.fsdp=1", "--config.mesh.tensor=1"]
+    before = {path: path.stat().st_mtime_ns for path in (place / "run").rglob("*")}
+    mesh = ["--config.mesh.data=2"]
     with pytest.raises(UserError, match=r"config\.weights\.llama"):
         train.main(arguments(place, place / "run", *mesh))
-    assert sorted(place.rglob("*")) == before
+    after = {path: path.stat().st_mtime_ns for path in (place / "run").rglob("*")}
+    assert after == before
 
 
 def test_checkpoints_of_before_are_read_and_what_cannot_be_checked_is_said(place, capsys):
@@ -198,10 +208,10 @@ def test_checkpoints_of_before_are_read_and_what_cannot_be_checked_is_said(place
         goes_on(place)
 
 
-def test_records_that_give_fewer_steps_than_were_done(place):
+def test_records_that_give_fewer_steps_than_were_done(place, fewer):
     stage, _ = opened(place, *EPOCH)
     begun(place, *EPOCH, step=stage.steps)
-    other_records(place, fewer=True)
+    fewer_records(place, fewer)
     shorter, _ = opened(place, *EPOCH)
     assert shorter.steps < stage.steps
     with pytest.raises(UserError, match=r"config\.data\.records"):

@@ -73,10 +73,10 @@ def copied(state):
     return jax.tree.map(np.array, jax.device_get(state))
 
 
-def run_golden(tiny, name, *, rules, accumulation=1, batch=None, steps):
+def run_golden(tiny, name, *, rules, accumulation=1, batch=None, steps, logged=1):
     """Train as `config.json` says about the golden run `name`; compare losses, norms and rates.
 
-    Each step is compared with one in float64.
+    Each step is compared with one in float64. The official log has `logged` losses a step.
     """
     told = tiny.info[name]
     args = told["args"]
@@ -94,9 +94,9 @@ def run_golden(tiny, name, *, rules, accumulation=1, batch=None, steps):
         rows.append(row)
     rate = learning_rate(config, steps=args["max_steps"])
     for step in range(steps):
-        logged = told["loss"][step * accumulation : (step + 1) * accumulation]
         # The official log of an accumulated run holds micro-batch losses already divided.
-        np.testing.assert_allclose(rows[step]["loss"], sum(logged), atol=1e-4, rtol=1e-5)
+        loss = sum(told["loss"][step * logged : (step + 1) * logged])
+        np.testing.assert_allclose(rows[step]["loss"], loss, atol=1e-4, rtol=1e-5)
         np.testing.assert_allclose(rows[step]["grad_norm"], told["grad_norm"][step], rtol=1e-4)
         np.testing.assert_allclose(float(rate(step)), told["lr_used"][step], rtol=1e-6)
     rates = [float(rate(step)) for step in range(steps)]
@@ -145,13 +145,26 @@ def test_three_strong_steps(tiny):
     compare_decisive(run, truth, gradients=gradients, atol=1e-4, share=0.85)
 
 
-def test_accumulation_is_the_mean_of_micro_batch_means(tiny):
+@pytest.mark.parametrize("by_weights", [False, True], ids=["accumulated", "by_weights"])
+def test_accumulation_is_the_mean_of_micro_batch_means(tiny, by_weights):
     # Micro-batches are example 0 alone and examples 1 and 2: a row without targets evens them out.
     # Rows 0, 2 make the first micro-batch of two and rows 1, 3 the second.
     rows = {name: leaf[[0, 1, 0, 2]] for name, leaf in tiny.batch.items()}
     rows["labels"] = rows["labels"].copy()
     rows["labels"][2] = losses.IGNORED
-    run = run_golden(tiny, "adamw_accum2", rules=STAGE3, accumulation=2, batch=rows, steps=2)
+    if by_weights:  # as `data.micro_rows` has it, whatever the step accumulates
+        targets = (rows["labels"][:, 1:] != losses.IGNORED).sum(axis=1)
+        counts = targets[[0, 1]] + targets[[2, 3]]
+        rows[losses.WEIGHTS] = np.float32(1 / (2 * counts[[0, 1, 0, 1]]))
+    run = run_golden(
+        tiny,
+        "adamw_accum2",
+        rules=STAGE3,
+        accumulation=1 if by_weights else 2,
+        batch=rows,
+        steps=2,
+        logged=2,
+    )
     gradients = tiny.truth("grads_accum2.npz")
     compare_gradients(run.first_gradients(), gradients)
     truth = tiny.truth("adamw_accum2_step2.npz")
