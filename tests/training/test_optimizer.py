@@ -74,7 +74,7 @@ def test_a_value_out_of_range_is_named_alone(changes, names):
     (key,) = changes
     assert all(name in str(error.value) for name in names)
     others = {field.name for field in dataclasses.fields(OptimizerConfig)} - {key}
-    assert not [name for name in others if f"{name} " in str(error.value)]
+    assert not [name for name in others if f"optimizer.{name} " in str(error.value)]
 
 
 def test_unknown_schedule_is_refused():
