@@ -48,11 +48,11 @@ SMALL = [
     *(f"--config.model.tltr.{key}={value}" for key, value in TLTR.items()),
 ]  # fmt: skip
 
-# A random Whisper has no tokenizer to write with, so the clips are heard without a transcript.
+# A random Whisper has no tokenizer to write with, so what is said is told.
+SPOKEN = "nobody speaks"
 TOY = {
     "ltu_jax.train": SMALL,
-    "ltu_jax.ask": ["--max-new-tokens=4", "--mode=audio"],
-    "ltu_jax.evaluate": ["--modes=audio"],
+    "ltu_jax.ask": ["--max-new-tokens=4", f"--spoken-text={SPOKEN}"],
 }
 
 
@@ -73,7 +73,10 @@ def place(tmp_path_factory) -> Path:
     (folder / "configs").symlink_to(ROOT / "configs")
     mine, questions = blocks("json")
     (folder / "mine.jsonl").write_text(mine)
-    (folder / "questions.jsonl").write_text(questions)
+    told = [
+        json.dumps({**json.loads(line), "spoken_text": SPOKEN}) for line in questions.splitlines()
+    ]
+    (folder / "questions.jsonl").write_text("\n".join(told) + "\n")
     (folder / "clips").mkdir()
     for number, name in enumerate({json.loads(line)["audio_id"] for line in mine.splitlines()}):
         wave = np.random.default_rng(number).normal(0, 0.1, 16000)
