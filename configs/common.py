@@ -115,6 +115,9 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     # Over all devices and micro-batches. Rows of 622 tokens hold 8 pairs of Open-ASQA in the mean,
     # so 32 are the official batch of 256 pairs. "single" and "reference": one pair each.
     config.data.rows_per_batch = 32
+    # "reference" only: so many rows are one official micro-batch, padded together and with a loss
+    # mean of their own, on any mesh; 0 = all rows of a (micro-)batch.
+    config.data.micro_rows = 0
     config.data.cutoff = 108  # text tokens of a pair, BOS included
     config.data.train_on = "all"  # loss on "all" text tokens (official) or on the "answer"
     config.data.features = "on_the_fly"  # Whisper encoder inside the step, or "stored" features
@@ -175,6 +178,8 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.checkpoint = ConfigDict()  # RUN/checkpoints/<step>
     config.checkpoint.every = 500  # steps; 0 = at the end only
     config.checkpoint.keep = 2  # newest ones kept
+    # Go on though base weights, tokenizer or records are not those the checkpoint was made with.
+    config.checkpoint.allow_other_inputs = False
 
     config.guards = ConfigDict()  # numbers that go wrong, runs that stand still, hosts that differ
     # A step whose loss or gradient is not finite is skipped; so many in a row stop the run.
@@ -195,6 +200,9 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     if preset == "released":
         config.data.layout = "reference"  # what the released checkpoints were trained on
         config.data.rows_per_batch = 256  # a pair each
+        # Official micro-batches have 4 to 8 rows, fewer where rows are longer: 6 is known from
+        # stage 2 (240 rows); 8 for its shorter and 4 for its longer neighbour.
+        config.data.micro_rows = 0 if stage == "tagging" else 8
     return config
 
 

@@ -19,6 +19,7 @@ def get_config(preset: str = "") -> ConfigDict:
         config.optimizer.learning_rate = 1e-4
         config.data.cutoff = 128
         config.data.rows_per_batch = 240  # 256 asked for, in micro-batches of 6 on 4 GPUs
+        config.data.micro_rows = 6
     if preset == "mini":
         common.mini_language(config)
         config.model.lora.dropout = 0.0  # too few steps to overfit

@@ -19,6 +19,7 @@ def get_config(preset: str = "") -> ConfigDict:
         config.data.cutoff = 160
         config.data.epochs = 2.0
         config.data.rows_per_batch = 256
+        config.data.micro_rows = 4
     if preset == "mini":
         common.mini_language(config)
         config.model.lora.dropout = 0.0

@@ -36,8 +36,8 @@ class Features(StrEnum):
 
 _LEAST = {
     "cutoff": 2, "pairs_per_clip": 1, "clips_per_row": 1, "rows_per_batch": 1, "audio_tokens": 1,
-    "n_mels": 1, "row_tokens": 0, "frames": 1, "pad_multiple": 1, "group_by_length": 0,
-    "seed": 0, "workers": 1, "prefetch": 1,
+    "n_mels": 1, "row_tokens": 0, "micro_rows": 0, "frames": 1, "pad_multiple": 1,
+    "group_by_length": 0, "seed": 0, "workers": 1, "prefetch": 1,
 }  # fmt: skip
 
 
@@ -54,6 +54,9 @@ class DataConfig:
         clips_per_row: most clips in a row (1 unless grouped); each has its place in every batch,
             whether a row fills it or not.
         rows_per_batch: rows of the global batch.
+        micro_rows: so many consecutive rows of layout "reference" are one official micro-batch:
+            padded as far as its own longest row asks for, and with a loss mean of their own
+            ("row_weights" of a batch); 0 for all rows of the batch together.
         train_on: "all" tokens or the "answer" only.
         features: see `Features`.
         seed: of the order.
@@ -95,6 +98,7 @@ class DataConfig:
     datasets: tuple[str, ...] = ("all",)
     frames: int = 1000
     row_tokens: int = 0
+    micro_rows: int = 0
     lengths: tuple[int, ...] = ()
     pad_multiple: int = 8
     group_by_length: int = 0
@@ -125,6 +129,16 @@ class DataConfig:
                     f"data.{name} is {getattr(self, name)}, but layout {str(self.layout)!r} "
                     "holds one pair per row; use 1, or layout 'grouped'"
                 )
+        if self.micro_rows and self.layout != Layout.REFERENCE:
+            raise UserError(
+                f"data.micro_rows is {self.micro_rows}, but layout {str(self.layout)!r} has no "
+                "official micro-batches; use 0, or layout 'reference'"
+            )
+        if self.micro_rows and self.rows_per_batch % self.micro_rows:
+            raise UserError(
+                f"data.rows_per_batch is {self.rows_per_batch}, which is no multiple of "
+                f"data.micro_rows = {self.micro_rows}"
+            )
         if list(self.lengths) != sorted(set(self.lengths)):
             raise UserError(f"data.lengths is {self.lengths}; give ascending lengths")
         if self.layout == Layout.GROUPED and 0 < self.row_tokens < self.cutoff:

@@ -32,7 +32,7 @@ from data_pipelines.schema import RecordError
 from data_pipelines.token_lengths import folder, token_lengths
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
-from ltu_jax.preprocessing.text import Tokenizer, TrainOn
+from ltu_jax.preprocessing.text import IGNORE, Tokenizer, TrainOn
 from ltu_jax.weights.fingerprint import Fingerprint
 
 _WHOLE, _BLANKED, _FAILED = range(3)  # how a row came out
@@ -231,13 +231,37 @@ class InputPipeline:
 
     def most_targets(self, step: int) -> int:
         """The largest number of targets of any row of the global batch of `step`."""
-        unseen = np.ones_like(self._tokens)  # BOS, unless a pad position predicts it
-        if self.config.layout == Layout.REFERENCE:
-            unseen = (self._tokens == self.text_length(step)).astype(np.int64)
+        return int(self._targets(step).max())
+
+    def _targets(self, step: int) -> np.ndarray:
+        """Targets of each row of the global batch, all records being sound, int [rows]."""
+        rows, tokens = self._global_rows(step), self._tokens
         if self.config.train_on == TrainOn.ANSWER:
-            unseen = np.minimum(self._prompts, self._tokens)
-        wanted = self._tokens - unseen
-        return max(int(wanted[row].sum()) for row in self._global_rows(step))
+            wanted = tokens - np.minimum(self._prompts, tokens)
+            return np.asarray([wanted[row].sum() for row in rows])
+        if self.config.layout != Layout.REFERENCE:  # no BOS
+            return np.asarray([(tokens[row] - 1).sum() for row in rows])
+        # BOS, if a pad position predicts it
+        found = np.asarray([tokens[row].sum() for row in rows])
+        return found - (found == self._widths(step))
+
+    def _widths(self, step: int) -> np.ndarray:
+        """The padded length of each row of the global batch in its micro-batch, int [rows]."""
+        lengths = np.asarray([self._tokens[row].sum() for row in self._global_rows(step)])
+        together = self.config.micro_rows or len(lengths)
+        longest = lengths.reshape(-1, together).max(axis=1)
+        return np.repeat([self.config.padded(int(length)) for length in longest], together)
+
+    def row_weights(self, step: int) -> np.ndarray:
+        """What a target of each row of the global batch weighs, float32 [rows].
+
+        With them a sum over all targets is the mean over micro-batches of the means over their
+        targets, however the rows lie on devices (facts 14). Targets of a record that cannot be
+        used count where they would have been.
+        """
+        counts = self._targets(step).reshape(-1, self.config.micro_rows)
+        weights = 1.0 / (len(counts) * np.maximum(counts.sum(axis=1), 1))
+        return np.repeat(weights, self.config.micro_rows).astype(np.float32)
 
     def _global_rows(self, step: int) -> list[np.ndarray]:
         first = step * self.config.rows_per_batch
@@ -268,6 +292,7 @@ class InputPipeline:
             labels]. T is the smallest allowed length that holds all rows of the global batch.
             With G = `clips_per_row` above 1 "log_mel" is [B, G, frames, M], "features" [B, G, W, A,
             D], "positions" [B, G*A+T], and "clip_ids" int32 [B, T] tells the clip of each token.
+            With `micro_rows` there is "row_weights", see there.
 
         Raises:
             TooManyBadRecords: at the step that meets one too many.
@@ -344,6 +369,14 @@ class InputPipeline:
         if config.layout != Layout.GROUPED:  # padding counts, as in the official code
             after = config.audio_tokens + np.arange(width, dtype=np.int32)
             example["positions"] = np.broadcast_to(after, (len(heard), width))
+        if config.micro_rows:
+            mine = slice(self._first_row, self._first_row + self._host_rows)
+            ahead = width - self._widths(step)[mine, None]  # places that its micro-batch has not
+            example["positions"] = np.maximum(example["positions"] - ahead, config.audio_tokens)
+            # The first place of a micro-batch, which nothing predicts, may hold BOS.
+            outside = np.arange(width) <= ahead
+            example["labels"] = np.where(outside, IGNORE, example["labels"])
+            example["row_weights"] = self.row_weights(step)[mine]
         ahead = np.tile(np.arange(config.audio_tokens, dtype=np.int32), config.clips_per_row)
         ahead = np.broadcast_to(ahead, (len(heard), len(ahead)))
         example["positions"] = np.concatenate([ahead, example["positions"]], axis=1)

@@ -11,6 +11,10 @@ RUN/stall-*.txt), 75 stopped by a signal ("resume me").
     python -m ltu_jax.train --replay runs/a/stage3/bad_batches/step-00000012.npz
 
 computes loss and gradient norm of a skipped step's batch once more, on the newest checkpoint.
+
+    python -m ltu_jax.train --help [--config=FILE]
+
+lists all keys of a config with their values and what they mean.
 """
 
 import contextlib
@@ -31,6 +35,8 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from configs import stage3
+from configs.help import listing
 from ltu_jax.core import distributed, errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
@@ -46,7 +52,7 @@ from ltu_jax.training.loop import Outcome
 
 USAGE = "python -m ltu_jax.train --config=configs/stage3.py[:mini|:released] [--config.key=value]"
 CURRICULUM = "curriculum"
-REPLAY = "--replay"
+REPLAY, HELP = "--replay", ("--help", "-h", "--helpfull", "--helpshort")
 SUMMARY, PROGRESS = "summary.json", "progress.json"
 # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command goes on. tpu_scripts know it.
 RESUME = 75
@@ -72,7 +78,7 @@ def parse_config(argv: Sequence[str]) -> ConfigDict:
     except (AttributeError, KeyError) as error:
         # ml_collections quotes its own message once more.
         reason = str(error).replace("\\n", " ").replace("\\", "").replace("'", "").strip('"')
-        keys = "configs/common.py lists all keys"
+        keys = "`python -m ltu_jax.train --help` lists all keys"
         if any(".mesh." in given for given in argv):
             keys = f"the axes of config.mesh are {', '.join(AXES)}; {keys}"
         raise UserError(f"unknown config key {reason}; {keys}") from error
@@ -101,13 +107,19 @@ def resolve(config: ConfigDict) -> list[dict[str, Any]]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the stages, or replay a batch; returns 0, or RESUME when a signal stopped training.
+    """Run the stages, replay a batch, or print help; returns 0, or RESUME after a signal.
 
     Raises:
         UserError: wrong input, a disk that is full or read-only.
     """
     if argv and argv[0].partition("=")[0] == REPLAY:
         return _replay(argv)
+    if set(HELP) & set(argv):
+        given = [word for word in argv if word not in HELP]
+        config = parse_config(given) if given else stage3.get_config()
+        which = given[0] if given else "--config=configs/stage3.py"
+        print(f"{__doc__.strip()}\n\nKeys, their values in {which}:\n\n{listing(config)}")
+        return 0
     config = parse_config(argv)
     stages = resolve(config)
     settings = [stage_settings(stage) for stage in stages]

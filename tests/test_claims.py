@@ -1,5 +1,6 @@
 """Real commands at places where something lies: what is somebody else's stays, byte for byte."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -195,7 +196,7 @@ def test_the_mini_corpus_takes_and_deletes_nothing_of_anybody(own, tmp_path):
 
 def test_a_record_of_the_mini_corpus_cannot_delete_elsewhere(own, tmp_path):
     entry = next(iter(build_mini.plan.make_plan(build_mini.plan.SIZES["mini"], seed=0)))
-    entry = {**build_mini.dataclasses.asdict(entry), "split": "../..", "clip_id": "victim"}
+    entry = {**dataclasses.asdict(entry), "split": "../..", "clip_id": "victim"}
     victim = tmp_path / "victim.flac"
     victim.write_text(THESIS)
     build_mini.build_audio(own / "new", entries=(), cache=tmp_path)

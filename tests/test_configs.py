@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from configs import common, curriculum, stage1, stage2, stage3, tagging
@@ -93,7 +94,18 @@ def test_group_rates_cover_what_is_trained(stage, preset):
     settings, _ = settings_of(stage, preset)
     labels = label(settings.trainable, shapes_of(settings))
     paths = [path for path, flag in labels.items() if flag]
-    make_optimizer(settings.optimizer, paths=paths, steps=1000)
+    tx = make_optimizer(settings.optimizer, paths=paths, steps=1000)
+    # Equal gradients, so what a step moves is the rate of its group; warm-up begins at 0.
+    params = dict.fromkeys(paths, np.zeros((), np.float32))
+    gradients, state = dict.fromkeys(paths, np.ones((), np.float32)), tx.init(params)
+    for _ in range(2):
+        updates, state = tx.update(gradients, state, params)
+    rate = settings.optimizer.learning_rate / settings.optimizer.warmup_steps
+    slow = preset == "mini" and stage in ("stage2", "stage3")  # the TLTR has been trained there
+    for path, update in updates.items():
+        factor = 0.1 if slow and path.startswith("tltr.") else 1.0
+        np.testing.assert_allclose(update, -rate * factor, rtol=1e-4, err_msg=path)
+    assert updates.keys() == set(paths) and len(paths) > 1
 
 
 def test_poster_recipe():
@@ -129,7 +141,11 @@ def test_released_recipe():
     assert (second.data.cutoff, second.data.rows_per_batch) == (128, 240)
     assert (third.data.cutoff, third.data.epochs) == (160, 2.0)
     assert third.data.rows_per_batch == 256
-    for settings in (second, third):
+    for stage, micro in (("stage1", 8), ("stage2", 6), ("stage3", 4)):
+        settings = settings_of(stage, "released")[0]
+        assert settings.data.micro_rows == micro  # official micro-batches of 4 to 8 rows
+        assert settings.data.rows_per_batch % micro == 0
+        assert (settings.data.group_by_length, settings.data.lengths) == (50, ())
         assert (settings.data.layout, settings.optimizer.loss_mean) == ("reference", "micro")
 
 

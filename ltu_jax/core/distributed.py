@@ -209,6 +209,11 @@ def _gather_texts(text: str) -> list[str]:
     return [bytes(row[:size]).decode() for row, size in zip(rows, lengths, strict=True)]
 
 
+def from_main(text: str) -> str:
+    """The text of the main process, on every process."""
+    return text if jax.process_count() == 1 else _gather_texts(text)[0]
+
+
 class Votes:
     """Whether any process wants to stop, known by all of them after the same step.
 

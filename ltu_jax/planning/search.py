@@ -86,7 +86,12 @@ def layouts(question: Question, *, chips: int) -> list[Question]:
             rows.append((Layout.GROUPED, each * chips, tokens))
     for layout, count, tokens in rows:
         data = dataclasses.replace(
-            settings.data, layout=layout, rows_per_batch=count, row_tokens=tokens, lengths=()
+            settings.data,
+            layout=layout,
+            rows_per_batch=count,
+            row_tokens=tokens,
+            lengths=(),
+            micro_rows=0,
         )
         if data != settings.data:
             found.append(

@@ -1,5 +1,6 @@
 """What a stage looks at besides its loss: validation, sample answers, clips to listen to."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from data_pipelines.input_pipeline import InputPipeline
 from data_pipelines.rows import Example
 from data_pipelines.schema import RecordError
 from ltu_jax.core.distributed import host_batch_to_global
+from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import batch_sharding, param_shardings, replicated
 from ltu_jax.core.trees import Params, merge
 from ltu_jax.preprocessing import audio
@@ -22,15 +24,53 @@ from ltu_jax.training.state import TrainState
 from ltu_jax.training.step import make_eval_step
 
 
-def validation(stage: Stage, *, frozen: Params) -> Callable[[TrainState], dict] | None:
-    """The validation of a stage: loss over held-out batches, for tagging mean average precision.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The held-out rows that a stage looks at; None for what it does not do."""
 
-    None when log.validate_batches is 0.
+    validation: InputPipeline | None
+    samples: InputPipeline | None
+
+
+def open_held_out(stage: Stage) -> HeldOut:
+    """Open what validation and sample answers read, before anything is written.
+
+    There are no samples where log.samples is 0, in tagging, or where several processes train
+    (answers would need all of them to generate in step).
+
+    Raises:
+        UserError: the records have no such split, or none of its rows is asked for.
     """
     settings = stage.settings
-    if settings.log.validate_batches == 0:
+    validated = settings.log.validate_batches > 0
+    asked = settings.log.samples > 0 and settings.stage != "tagging" and jax.process_count() == 1
+    split, there = settings.data.validation_split, stage.pipeline.store.manifest["splits"]
+    if (validated or asked) and split not in there:
+        switches = {"validate_batches": validated, "samples": asked}
+        off = " ".join(f"--config.log.{name}=0" for name, wanted in switches.items() if wanted)
+        raise UserError(
+            f"config.data.validation_split is {split!r}, but {settings.data.records} has no such "
+            f'split; it has {", ".join(sorted(there))}. Give rows of the JSON a "split" and write '
+            f"the records again, name another split, or train without held-out rows: {off}"
+        )
+    return HeldOut(
+        validation=_held_out(stage) if validated else None,
+        samples=_held_out(stage, layout="single", train_on="answer", lengths=(), rows_per_batch=1)
+        if asked
+        else None,
+    )
+
+
+def validation(
+    stage: Stage, pipeline: InputPipeline | None, *, frozen: Params
+) -> Callable[[TrainState], dict] | None:
+    """The validation of a stage: loss over held-out batches, for tagging mean average precision.
+
+    None when there is no pipeline.
+    """
+    settings = stage.settings
+    if pipeline is None:
         return None
-    pipeline = _held_out(stage)
     batches = min(settings.log.validate_batches, pipeline.steps_per_epoch)
     if settings.stage == "tagging":
         return _tagging_validation(stage, pipeline, frozen=frozen, batches=batches)
@@ -52,18 +92,16 @@ def validation(stage: Stage, *, frozen: Params) -> Callable[[TrainState], dict] 
 
 
 def samples(
-    stage: Stage, *, frozen: Params, log: RunLog | None
+    stage: Stage, pipeline: InputPipeline | None, *, frozen: Params, log: RunLog | None
 ) -> Callable[[TrainState], None] | None:
     """Answers to the first held-out questions, as text in the log and in TensorBoard.
 
     The clips they are about are put into TensorBoard the first time. A row whose record is damaged
-    is left out, with the reason in the log. None when log.samples is 0 or several processes train
-    (answers would need all of them to generate in step).
+    is left out, with the reason in the log. None when there is no pipeline.
     """
     settings = stage.settings
-    if settings.log.samples == 0 or settings.stage == "tagging" or jax.process_count() > 1:
+    if pipeline is None:
         return None
-    pipeline = _held_out(stage, layout="single", train_on="answer", lengths=(), rows_per_batch=1)
     # Rows of a clip are neighbours: a stride shows different clips.
     stride = max(1, pipeline.rows_per_epoch // settings.log.samples)
     places = [index * stride for index in range(settings.log.samples)]

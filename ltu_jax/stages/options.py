@@ -1,6 +1,8 @@
 """What `config.compute` says about memory and speed, as arguments of the model and of the loss."""
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -25,6 +27,20 @@ def keep_compiled(folder: str) -> None:
         jax.config.update("jax_compilation_cache_dir", folder)
 
 
+@contextlib.contextmanager
+def table(key: str) -> Iterator[None]:
+    """Name the config key of a table of rules that does not fit the stage's parameters."""
+    try:
+        yield
+    except UserError:
+        raise  # it is about something else, and says about what
+    except (ValueError, re.error) as error:
+        raise UserError(
+            f"config.{key}: {error}; the first pattern that matches a whole path counts, each path "
+            "needs one, and each pattern a path"
+        ) from error
+
+
 def model_options(settings: StageSettings, *, mesh: Mesh) -> dict[str, Any]:
     """Keywords of `models.build.ltu_as`.
 
@@ -47,10 +63,11 @@ def check_trainable(settings: StageSettings, shapes: Mapping[str, Any]) -> None:
     """Require that nothing is trained which int8 has no gradient for.
 
     Raises:
-        UserError: names the kernels.
+        UserError: names the kernels, or what does not fit in the table.
     """
     scales = [path for path in shapes if path.endswith(SCALE)]
-    trained = label(settings.trainable, shapes)
+    with table("trainable"):
+        trained = label(settings.trainable, shapes)
     wrong = [
         path for scale in scales for path in (scale.removesuffix(SCALE), scale) if trained[path]
     ]

@@ -146,8 +146,16 @@ def open_pipeline(
 
 
 def host_batches(stage: Stage, *, start_step: int) -> Iterator[dict[str, np.ndarray]]:
-    """This host's training batches from `start_step` on, targets located."""
-    return located(stage.pipeline, start_step=start_step)
+    """This host's training batches from `start_step` on, targets located.
+
+    Micro-batches of `optimizer.accumulation` are averaged, so weights that sum to a mean over all
+    rows of a step are as many times larger.
+    """
+    for batch in located(stage.pipeline, start_step=start_step):
+        if losses.WEIGHTS in batch:
+            times = np.float32(stage.settings.optimizer.accumulation)
+            batch = {**batch, losses.WEIGHTS: batch[losses.WEIGHTS] * times}
+        yield batch
 
 
 def located(

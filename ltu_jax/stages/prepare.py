@@ -24,20 +24,24 @@ class Prepared:
     step_fn: StepFn
 
 
-def prepare(stage: Stage, *, saved: Path | None) -> Prepared:
+def prepare(stage: Stage, *, saved: Path | None, start: Params | None = None) -> Prepared:
     """Place a stage's parameters and compile its step.
 
     Args:
         stage: the stage.
         saved: checkpoint to go on from: all of its adapter is taken, also what the stage does not
             train; `checkpoint.restore` then fills in the optimiser's state. None to start.
+        start: the adapter to start with, where it was made before; None to make it now.
 
     Raises:
         AgreedError: a start that is refused.
     """
     settings, mesh = stage.settings, stage.mesh
     with together(f"{settings.stage} cannot {'go on' if saved else 'start'}"):
-        adapter = saved_adapter(stage, saved) if saved else starting_adapter(stage)
+        if saved:
+            adapter = saved_adapter(stage, saved)
+        else:
+            adapter = starting_adapter(stage) if start is None else start
     params = {**adapter, **place_bases(stage)}
     trainable, frozen = split_parameters(params, settings)
     tx = stage_optimizer(settings, paths=trainable, steps=stage.steps)

@@ -4,12 +4,10 @@
 Nothing here reads weights or data.
 """
 
-import contextlib
 import dataclasses
 import functools
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +17,6 @@ from jax.sharding import Mesh
 
 from data_pipelines import mixtures
 from data_pipelines.data_config import DataConfig, Layout
-from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import audio_layout, param_shardings
 from ltu_jax.core.trees import Params
 from ltu_jax.models import build
@@ -132,7 +129,7 @@ def split_parameters(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part all parameters of a step into (trainable, frozen); the encoder is always frozen."""
     rest = losses.without(dict(params), WHISPER)
-    with _table("trainable"):
+    with options.table("trainable"):
         trainable, frozen = split_trainable(rest, settings.trainable)
     return trainable, frozen | {
         path: leaf for path, leaf in params.items() if path.startswith(WHISPER)
@@ -142,24 +139,16 @@ def split_parameters(
 def stage_optimizer(
     settings: StageSettings, *, paths: Iterable[str], steps: int
 ) -> optax.GradientTransformation:
-    """The optimiser of a stage over exactly the trainable `paths`, for a run of `steps` steps."""
-    with _table("optimizer.group_multipliers"):
+    """The optimiser of a stage over exactly the trainable `paths`, for a run of `steps` steps.
+
+    Raises:
+        UserError: a schedule that does not fit `steps`, or a table that does not fit `paths`.
+    """
+    with options.table("optimizer.group_multipliers"):
         tx = make_optimizer(settings.optimizer, paths=paths, steps=steps)
     if settings.guards.spike_sigma:
         tx = guards.looking_back(tx, window=settings.guards.spike_window)
     return tx
-
-
-@contextlib.contextmanager
-def _table(key: str) -> Iterator[None]:
-    """Name the config key of a table of rules that does not fit the stage's parameters."""
-    try:
-        yield
-    except (ValueError, re.error) as error:
-        raise UserError(
-            f"config.{key}: {error}; the first pattern that matches a whole path counts, each path "
-            "needs one, and each pattern a path"
-        ) from error
 
 
 def compile_step(
@@ -250,6 +239,7 @@ def batch_shapes(
         "segment_ids": ints(text_length),
         "positions": ints(clips * audio + text_length),
         **({"clip_ids": ints(text_length)} if several else {}),
+        **({losses.WEIGHTS: floats()} if data_config(settings).micro_rows else {}),
         losses.POSITIONS: ints(text_length - 1),
         losses.TARGETS: ints(text_length - 1),
     }
@@ -294,6 +284,7 @@ def data_config(settings: StageSettings, **changes: Any) -> DataConfig:
     values |= changes
     # These say how much may share a row, and in the other layouts nothing does.
     several = values["layout"] == Layout.GROUPED
+    values.setdefault("micro_rows", data.micro_rows if values["layout"] == Layout.REFERENCE else 0)
     values["pairs_per_clip"] = data.pairs_per_clip if several else 1
     values["clips_per_row"] = data.clips_per_row if several else 1
     return DataConfig(**values)

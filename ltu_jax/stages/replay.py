@@ -14,7 +14,7 @@ from ltu_jax.core.files import read_json
 from ltu_jax.stages.parts import assemble, open_bases
 from ltu_jax.stages.prepare import prepare
 from ltu_jax.stages.program import batch_shapes
-from ltu_jax.stages.settings import StageSettings, stage_settings
+from ltu_jax.stages.settings import StageSettings, completed, stage_settings
 from ltu_jax.training import checkpoint, losses, replay
 
 
@@ -84,10 +84,7 @@ def settings_beside(path: Path) -> StageSettings:
             f"{path} does not lie in the run it comes from: there is no {config}; replay it where "
             f"it was written, RUN/{replay.FOLDER}"
         )
-    found = read_json(config)
-    # Runs of before these keys existed had these values.
-    found["weights"] = {"transcriber": "", "transcription": "quiet", **found.get("weights", {})}
-    return stage_settings(found)
+    return stage_settings(completed(read_json(config)))
 
 
 def _check_shapes(

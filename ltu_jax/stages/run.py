@@ -4,17 +4,20 @@ Tagging and the three language stages take this one road. They differ in the los
 parameters are trained, and in what they start from.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from ltu_jax.core.distributed import batch_share, is_main, together
+from ltu_jax.core.distributed import batch_share, from_main, is_main, together
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
+from ltu_jax.core.lock import RunLock
+from ltu_jax.core.trees import Params
 from ltu_jax.stages import hooks as stage_hooks
 from ltu_jax.stages.agreement import (
     agree_at_the_end,
@@ -22,6 +25,7 @@ from ltu_jax.stages.agreement import (
     agree_while_training,
     rows_of,
 )
+from ltu_jax.stages.inputs import INPUTS, compare_inputs, inputs_of
 from ltu_jax.stages.options import keep_compiled
 from ltu_jax.stages.parts import (
     Stage,
@@ -31,9 +35,10 @@ from ltu_jax.stages.parts import (
     leaves,
     open_bases,
 )
-from ltu_jax.stages.prepare import prepare
+from ltu_jax.stages.prepare import Prepared, prepare
 from ltu_jax.stages.program import is_adapter, model_size, split_parameters, stage_optimizer
-from ltu_jax.stages.settings import StageSettings
+from ltu_jax.stages.settings import ADDED, StageSettings
+from ltu_jax.stages.start import starting_adapter
 from ltu_jax.training import checkpoint, metrics, recovery
 from ltu_jax.training.goodput import Clock
 from ltu_jax.training.logs import RunLog
@@ -48,6 +53,8 @@ from ltu_jax.weights.fingerprint import KEY, Fingerprint
 def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcome | None:
     """Train one stage to its end, resuming if its run folder has a checkpoint.
 
+    Nothing is written before config, weights, records and start are known to be usable.
+
     Args:
         settings: the stage.
         resolved: the same as a JSON-able dict, kept in the checkpoint.
@@ -56,69 +63,194 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         How it went; None when the run folder already held the last step.
 
     Raises:
-        UserError: missing weights, a start that is refused, a run folder of another config.
+        UserError: missing weights, a start that is refused, a run folder of another config or of
+            other inputs.
+        LockedError: another trainer is at work in the run folder.
     """
     clock = Clock(part="start")
     keep_compiled(settings.compute.compilation_cache)
-    run_dir = Path(settings.run_dir)
+    run_dir, start = Path(settings.run_dir), None
     with together(f"{settings.stage} cannot start"):
         bases = open_bases(settings)
         stage = assemble(settings, bases)
+        check_optimizer(stage)
+        held_out = stage_hooks.open_held_out(stage)
+        inputs = inputs_of(stage)
     agree_on_files(stage)
-    newest = recovery.newest_good(run_dir)
-    saved = None if newest is None else run_dir / checkpoint.FOLDER / str(newest)
-    metadata: dict[str, Any] = {}
-    if saved is not None:
-        with together(f"{settings.stage} cannot go on"):
-            _, metadata = checkpoint.read_metadata(saved, verify=False)
-            refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
-    if newest == stage.steps:
-        return None
     with together(f"{settings.stage} cannot start"):
+        if not checkpoint.steps_in(run_dir):
+            start = starting_adapter(stage)
+    with locked(run_dir, what=settings.stage) as turn:
+        found = find_saved(stage, resolved=resolved, inputs=inputs)
+        if found.step == stage.steps:
+            return None
+        with together(f"{settings.stage} cannot start"):
+            if is_main():
+                check_room_for(stage, newest=found.step or 0)
+        clip_fingerprint = None
+        if found.metadata.get("feature_fingerprint") == bases.fingerprint:  # same weights, dtype
+            clip_fingerprint = Fingerprint.from_json(found.metadata.get(KEY))
+        if clip_fingerprint is None:
+            clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
+        prepared = prepare(stage, saved=found.folder, start=start)
+        if found.folder is not None:
+            with clock.within("restore"):
+                state, _ = checkpoint.restore(
+                    found.folder, like=prepared.state, mesh=stage.mesh, verify=False
+                )
+            prepared = dataclasses.replace(prepared, state=state)
+        log = open_log(stage, prepared, resolved=resolved, changed=found.changed)
+        peak, peak_source = metrics.peak_flops(override=settings.log.peak_flops)
+        described = describe(
+            stage,
+            resolved=resolved,
+            inputs=inputs,
+            run_dir=run_dir,
+            mfu_peak=peak_source,
+            clip_fingerprint=clip_fingerprint,
+        )
+        saver = Saver(
+            run_dir,
+            frozen=prepared.frozen_adapter,
+            metadata=described,
+            keep=settings.checkpoint.keep,
+            turn=turn,
+        )
+        with saver:
+            outcome = run_loop(
+                prepared.state,
+                step_fn=prepared.step_fn,
+                frozen=prepared.frozen,
+                batches=host_batches(stage, start_step=int(prepared.state.step)),
+                mesh=stage.mesh,
+                key=jax.random.key(settings.seed),
+                schedule=schedule_of(stage),
+                hooks=hooks_of(stage, saver, held_out=held_out, frozen=prepared.frozen, log=log),
+                guards=settings.guards,
+                run_dir=run_dir,
+                log=log,
+                peak_flops=peak,
+                title=settings.stage,
+                clock=clock,
+            )
+        if log is not None:
+            log.close()
+    agree_at_the_end(step=int(outcome.state.step), last_loss=outcome.last_loss, resolved=resolved)
+    return dataclasses.replace(outcome, signal=outcome.signal or saver.signal)
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path, *, what: str) -> Iterator[checkpoint.Turn]:
+    """Hold the lock of a run folder, for all processes of this run by the main one.
+
+    Raises:
+        LockedError: another run holds it.
+    """
+    lock = RunLock(run_dir, what=what)
+    with contextlib.ExitStack() as held:
+        with together(f"{what} cannot start"):
+            if is_main():
+                held.enter_context(lock.hold())
+        name = from_main(lock.token)[:8]
         if is_main():
-            check_room_for(stage, newest=newest or 0)
-    clip_fingerprint = None
-    if metadata.get("feature_fingerprint") == bases.fingerprint:  # the same weights and dtype
-        clip_fingerprint = Fingerprint.from_json(metadata.get(KEY))
-    if clip_fingerprint is None:
-        clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
-    prepared = prepare(stage, saved=saved)
-    state, frozen = prepared.state, prepared.frozen
-    if saved is not None:
-        with clock.within("restore"):
-            state, _ = checkpoint.restore(saved, like=state, mesh=stage.mesh, verify=False)
-    log = RunLog(run_dir, tensorboard=settings.log.tensorboard) if is_main() else None
-    if is_main():
-        write_json(run_dir / "config.json", resolved)
+            yield checkpoint.Turn(check=lock.check, poll=lock.poll, name=name)
+        else:
+            yield checkpoint.Turn(name=name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Saved:
+    """Where a run goes on from, None and {} where it begins; `changed` are inputs accepted."""
+
+    step: int | None
+    folder: Path | None
+    metadata: Mapping[str, Any]
+    changed: Mapping[str, Any]
+
+
+def find_saved(
+    stage: Stage, *, resolved: Mapping[str, Any], inputs: Mapping[str, Mapping[str, str]]
+) -> Saved:
+    """The newest good checkpoint of a stage's run folder, if it is one of this config and inputs.
+
+    Raises:
+        UserError: it is of another config, of other inputs, or of more steps than the run has.
+    """
+    settings = stage.settings
+    run_dir = Path(settings.run_dir)
+    newest = recovery.newest_good(run_dir)
+    if newest is None:
+        return Saved(step=None, folder=None, metadata={}, changed={})
+    folder = run_dir / checkpoint.FOLDER / str(newest)
+    with together(f"{settings.stage} cannot go on"):
+        _, metadata = checkpoint.read_metadata(folder, verify=False)
+        refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
+        changed = compare_inputs(
+            metadata,
+            inputs,
+            saved=folder,
+            allow=settings.checkpoint.allow_other_inputs,
+        )
+        if newest > stage.steps:
+            raise UserError(
+                f"{folder} is of step {newest}, but the run has {stage.steps} steps now "
+                f"({'config.steps' if settings.steps else 'config.data.epochs of these records'}); "
+                "ask for more steps, or choose another --config.run_dir (--config.init_from takes "
+                "over what was learned)"
+            )
+    return Saved(step=newest, folder=folder, metadata=metadata, changed=changed)
+
+
+def open_log(
+    stage: Stage, prepared: Prepared, *, resolved: Mapping[str, Any], changed: Mapping[str, Any]
+) -> RunLog | None:
+    """Begin or go on with the log of a run, on the main process: what it trains on, and on what."""
+    if not is_main():
+        return None
+    settings, step = stage.settings, int(prepared.state.step)
+    run_dir = Path(settings.run_dir)
+    log = RunLog(run_dir, tensorboard=settings.log.tensorboard)
+    write_json(run_dir / "config.json", resolved)
     rows, selection = stage.pipeline.report(), stage.pipeline.selection
-    if log is not None:
-        print(f"{settings.stage}: {selection}", flush=True)
-        log.row(int(state.step), {"datasets": dataclasses.asdict(selection)})
-    if log is not None and rows is not None:
+    print(f"{settings.stage}: {selection}", flush=True)
+    log.row(step, {"datasets": dataclasses.asdict(selection)})
+    if rows is not None:
         print(f"{settings.stage}: {rows}", flush=True)
-        log.row(int(state.step), {"rows": dataclasses.asdict(rows)})
-    peak, peak_source = metrics.peak_flops(override=settings.log.peak_flops)
-    described = describe(
-        stage,
-        resolved=resolved,
-        run_dir=run_dir,
-        mfu_peak=peak_source,
-        clip_fingerprint=clip_fingerprint,
+        log.row(step, {"rows": dataclasses.asdict(rows)})
+    if changed:
+        log.row(step, {"other_inputs": dict(changed)})
+    return log
+
+
+def schedule_of(stage: Stage) -> Schedule:
+    """When the loop of a stage does what."""
+    settings = stage.settings
+    return Schedule(
+        steps=stage.steps,
+        log_every=settings.log.every,
+        save_every=settings.checkpoint.every,
+        validate_every=settings.log.validate_every,
+        samples_every=settings.log.samples_every,
     )
 
-    saver = Saver(
-        run_dir,
-        frozen=prepared.frozen_adapter,
-        metadata=described,
-        keep=settings.checkpoint.keep,
-    )
+
+def hooks_of(
+    stage: Stage,
+    saver: Saver,
+    *,
+    held_out: stage_hooks.HeldOut,
+    frozen: Params,
+    log: RunLog | None,
+) -> Hooks:
+    """What the loop of a stage calls besides the step."""
+    settings = stage.settings
     rate = jax.jit(learning_rate(settings.optimizer, steps=stage.steps))
-    hooks = Hooks(
+    return Hooks(
         save=saver.save,
         poll=saver.poll,
         finish_saves=saver.finish,
-        validate=stage_hooks.validation(stage, frozen=frozen),
-        samples=stage_hooks.samples(stage, frozen=frozen, log=log),
+        validate=stage_hooks.validation(stage, held_out.validation, frozen=frozen),
+        samples=stage_hooks.samples(stage, held_out.samples, frozen=frozen, log=log),
         work=functools.partial(
             count_work,
             audio_tokens=settings.model.audio_tokens,
@@ -129,33 +261,12 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         agree=agree_while_training(stage),
         rows=rows_of(stage),
     )
-    with saver:
-        outcome = run_loop(
-            state,
-            step_fn=prepared.step_fn,
-            frozen=frozen,
-            batches=host_batches(stage, start_step=int(state.step)),
-            mesh=stage.mesh,
-            key=jax.random.key(settings.seed),
-            schedule=Schedule(
-                steps=stage.steps,
-                log_every=settings.log.every,
-                save_every=settings.checkpoint.every,
-                validate_every=settings.log.validate_every,
-                samples_every=settings.log.samples_every,
-            ),
-            hooks=hooks,
-            guards=settings.guards,
-            run_dir=run_dir,
-            log=log,
-            peak_flops=peak,
-            title=settings.stage,
-            clock=clock,
-        )
-    if log is not None:
-        log.close()
-    agree_at_the_end(step=int(outcome.state.step), last_loss=outcome.last_loss, resolved=resolved)
-    return dataclasses.replace(outcome, signal=outcome.signal or saver.signal)
+
+
+def check_optimizer(stage: Stage) -> None:
+    """Require tables and schedule that fit the stage's parameters and steps."""
+    trainable, _ = split_parameters(stage.fns.shapes, stage.settings)
+    stage_optimizer(stage.settings, paths=trainable, steps=stage.steps)
 
 
 def check_room_for(stage: Stage, *, newest: int) -> None:
@@ -179,6 +290,7 @@ def describe(
     stage: Stage,
     *,
     resolved: Mapping[str, Any],
+    inputs: Mapping[str, Mapping[str, str]],
     run_dir: Path,
     mfu_peak: str,
     clip_fingerprint: Fingerprint,
@@ -204,19 +316,12 @@ def describe(
         "labels": list(stage.pipeline.labels),
         "transcription": settings.weights.transcription,
         "base": {name: base_entry(weights, relative_to=inside) for name, weights in base.items()},
+        INPUTS: dict(inputs),
         "config": resolved,
         "feature_fingerprint": bases.fingerprint,
         KEY: clip_fingerprint.to_json(),
         "mfu_peak": mfu_peak,
     }
-
-
-# Keys that runs of before they existed do not name, with the value those runs had.
-_ADDED = {
-    "data.datasets": ["all"],
-    "guards.spike_sigma": 0.0,
-    "guards.spike_window": 128,
-}
 
 
 def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run_dir: Path) -> None:
@@ -232,7 +337,7 @@ def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run
             # what is watched, not what is computed
             "guards.skips_in_a_row", "guards.bad_batches", "guards.compare_every",
             "guards.stall_")  # fmt: skip
-    before, after = {**_ADDED, **leaves(saved)}, leaves(now)
+    before, after = {**ADDED, **leaves(saved)}, leaves(now)
     differing = [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())

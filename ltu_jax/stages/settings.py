@@ -5,6 +5,8 @@ The command line hands over a plain nested dict; an unknown, missing or misplace
 """
 
 import dataclasses
+import math
+import operator
 import types
 import typing
 from collections.abc import Mapping
@@ -88,6 +90,7 @@ class DataSettings:
     clips_per_row: int
     row_tokens: int
     rows_per_batch: int
+    micro_rows: int
     train_on: str
     features: str
     lengths: tuple[int, ...]
@@ -138,6 +141,17 @@ class StageSettings:
             raise UserError(f"data.layout is {self.data.layout!r}; the tagging stage needs 'tags'")
         if self.stage != "tagging" and self.data.layout == "tags":
             raise UserError(f"data.layout 'tags' has no text; {self.stage} needs another one")
+        if self.data.micro_rows and self.data.layout != "reference":
+            raise UserError(
+                f"data.micro_rows is {self.data.micro_rows}, but data.layout "
+                f"{self.data.layout!r} has no official micro-batches; use 0, or 'reference'"
+            )
+        if self.data.micro_rows and self.optimizer.loss_mean != "micro":
+            raise UserError(
+                f"data.micro_rows is {self.data.micro_rows}: the loss is the mean of the means of "
+                f"micro-batches, but optimizer.loss_mean is {self.optimizer.loss_mean!r}; use "
+                "'micro', or data.micro_rows=0"
+            )
         for name, known in (
             ("dtype", DTYPES),
             ("base_dtype", BASE_DTYPES),
@@ -154,10 +168,26 @@ class StageSettings:
             )
         if self.compute.loss_chunk < 0:
             raise UserError(f"compute.loss_chunk is {self.compute.loss_chunk}; use 0 or more")
-        if self.steps < 0 or self.log.every < 1 or self.checkpoint.keep < 1:
+        for name, least in (
+            ("steps", 0),
+            ("log.every", 1),
+            ("log.validate_every", 0),
+            ("log.validate_batches", 0),
+            ("log.samples_every", 0),
+            ("log.samples", 0),
+            ("log.sample_tokens", 1),
+            ("log.audio_clips", 0),
+            ("log.peak_flops", 0),
+            ("checkpoint.every", 0),
+            ("checkpoint.keep", 1),
+        ):
+            value = operator.attrgetter(name)(self)
+            if not value >= least:
+                raise UserError(f"config.{name} is {value!r}; use {least} or more")
+        if not self.steps and not 0 < self.data.epochs < math.inf:
             raise UserError(
-                f"steps is {self.steps}, log.every {self.log.every}, checkpoint.keep "
-                f"{self.checkpoint.keep}; use at least 0, 1 and 1"
+                f"config.data.epochs is {self.data.epochs!r}; use a positive number, or set "
+                "config.steps"
             )
 
 
@@ -169,6 +199,28 @@ def stage_settings(config: Mapping[str, Any]) -> StageSettings:
             name and the keys that exist.
     """
     return build(StageSettings, config, where="config")
+
+
+# Keys that runs of before they existed do not name, with the value those runs had.
+ADDED = {
+    "weights.transcriber": "",
+    "weights.transcription": "quiet",
+    "data.datasets": ["all"],
+    "data.micro_rows": 0,
+    "guards.spike_sigma": 0.0,
+    "guards.spike_window": 128,
+    "checkpoint.allow_other_inputs": False,
+}
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved config of any earlier version, with the keys that came later."""
+    found = {**config}
+    for key, value in ADDED.items():
+        part, name = key.split(".")
+        if isinstance(found.get(part), Mapping):
+            found[part] = {name: value, **found[part]}
+    return found
 
 
 def missing_weights(settings: StageSettings) -> str | None:

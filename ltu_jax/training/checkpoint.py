@@ -19,7 +19,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,29 @@ _LOOKS, _PAUSE = 10, 0.05  # when half of a checkpoint is deleted; seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Turn:
+    """The right to write in a run folder: `check` raises once it is another's (`core/lock.py`).
+
+    `poll` raises only if that is known already, and costs nothing. `name` is part of temporary
+    names, so that two that both believe in theirs never mix files.
+    """
+
+    check: Callable[[], None] = lambda: None
+    poll: Callable[[], None] = lambda: None
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """How often to save (in steps; 0 = only at the end) and how many checkpoints to keep."""
+    """How often to save (in steps; 0 = only at the end) and how many checkpoints to keep.
+
+    `allow_other_inputs`: go on though base weights, tokenizer or records are other ones than the
+    checkpoint was made with.
+    """
 
     every: int
     keep: int
+    allow_other_inputs: bool
 
 
 def save(
@@ -61,15 +79,22 @@ def save(
     adapter: Params,
     metadata: Mapping[str, Any],
     keep: int,
+    turn: Turn = Turn(),
 ) -> Path:
     """Write RUN/checkpoints/<step>, then delete all but the newest `keep`; returns its folder.
 
     `metadata` is what the caller knows (kind, stage, model, base, config, ...); format, step,
     parameter shapes and file hashes are added here. All processes must call it.
+
+    Raises:
+        LockedError: `turn` is over; nothing is left of this save, and nothing else is touched.
+        CheckpointError: it could not be written.
     """
     optimizer = {"opt_state": state.opt_state, "step": state.step}
     trees = {"adapter": dict(adapter), "optimizer": optimizer}
-    return _write(run_dir, step=int(state.step), trees=trees, metadata=metadata, keep=keep)
+    return _write(
+        run_dir, step=int(state.step), trees=trees, metadata=metadata, keep=keep, turn=turn
+    )
 
 
 def save_adapter(
@@ -86,13 +111,16 @@ def _write(
     trees: Mapping[str, Any],
     metadata: Mapping[str, Any],
     keep: int,
+    turn: Turn = Turn(),
 ) -> Path:
     folder = Path(run_dir).resolve() / FOLDER
-    final, temporary = folder / str(step), folder / f"{UNFINISHED}{step}"
+    own = f"{step}-{turn.name}" if turn.name else str(step)
+    final, temporary = folder / str(step), folder / f"{UNFINISHED}{own}"
     what = f"step {step} cannot be saved"
     with _removed_after(temporary):
-        with together(what), _told(final):
+        with together(what), _told(final, turn):
             if is_main():
+                turn.check()
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir(parents=True)
                 _require_room(temporary, trees)
@@ -100,10 +128,11 @@ def _write(
             for name, tree in trees.items():
                 writer.save(temporary / name, tree)
         barrier(f"checkpoint-{step}-written")
-        with together(what), _told(final):
+        with together(what), _told(final, turn):
             if is_main():
                 shapes = {path: list(leaf.shape) for path, leaf in sorted(trees["adapter"].items())}
                 seal(temporary, {**metadata, "step": step, "parameters": shapes})
+                turn.check()
                 _commit(temporary, final)
                 for old in steps_in(run_dir)[:-keep]:
                     _remove(folder / str(old))
@@ -165,10 +194,11 @@ def _delete(temporary: Path) -> None:
 
 
 @contextlib.contextmanager
-def _told(final: Path) -> Iterator[None]:
+def _told(final: Path, turn: Turn) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        turn.check()  # another may have cleared away what is missing now
         raise not_written(final, error) from error
 
 

@@ -178,8 +178,23 @@ class Skips:
         self._in_a_row.append(bad)
         path = self._keep(bad, host) if self._config.bad_batches else None
         if len(self._in_a_row) == self._config.skips_in_a_row:
-            raise AgreedError(self._message(path))  # the metrics are the same on every process
+            why = f"guards.skips_in_a_row={len(self._in_a_row)} one after the other"
+            raise AgreedError(
+                self._message(path, why=why)
+            )  # the metrics are the same on every process
         return bad, path
+
+    def require_one_good(self, *, path: Path | None) -> None:
+        """Raise if the run ends on skipped steps alone: nothing was learned that could be saved.
+
+        Args:
+            path: where the last one's batch is kept, None if it is not.
+
+        Raises:
+            AgreedError: on every process; names the steps and their rows.
+        """
+        if self._in_a_row:
+            raise AgreedError(self._message(path, why="all that were left"))
 
     def _keep(self, bad: replay.BadStep, host: Mapping[str, np.ndarray]) -> Path:
         whole = dict(host)
@@ -196,13 +211,12 @@ class Skips:
                     raise UserError(f"{error}; make room, or set guards.bad_batches=0") from error
         return replay.path_of(self._run_dir, bad.step)
 
-    def _message(self, path: Path | None) -> str:
+    def _message(self, path: Path | None, *, why: str) -> str:
         first, last = self._in_a_row[0], self._in_a_row[-1]
         told = "; ".join(f"step {bad.step}: {shorten(bad.rows)}" for bad in self._in_a_row)
         again = "" if path is None else f" (`python -m ltu_jax.train --replay {path}`)"
         return (
-            f"{self._title}: the steps {first.step} to {last.step} were skipped, guards."
-            f"skips_in_a_row={self._config.skips_in_a_row} one after the other; the last for loss "
-            f"{last.loss} and gradient norm {last.grad_norm} ({last.reason}). Look at their rows"
-            f"{again} or lower optimizer.learning_rate; {told}"
+            f"{self._title}: the steps {first.step} to {last.step} were skipped, {why}; the last "
+            f"for loss {last.loss} and gradient norm {last.grad_norm} ({last.reason}). Look at "
+            f"their rows{again} or lower optimizer.learning_rate; {told}"
         )

@@ -130,8 +130,8 @@ def run_loop(
         clock: started by the caller, for time before the loop; None for a new one.
 
     Raises:
-        AgreedError: too many skipped steps in a row, or processes that differ; the last checkpoint
-            is left untouched.
+        AgreedError: too many skipped steps in a row, not one good step to the end, or processes
+            that differ; the last checkpoint is left untouched.
     """
     started, first_step = time.monotonic(), int(state.step)
     clock = clock or Clock()
@@ -153,7 +153,7 @@ def run_loop(
     validation: dict[str, float] = {}
     waiting: _InFlight | None = None
     shapes_seen: set[tuple] = set()
-    stepped = 0.0
+    stepped, kept = 0.0, None
     bar = tqdm(
         total=schedule.steps, initial=first_step, desc=title, disable=not is_main(), mininterval=1.0
     )
@@ -166,7 +166,7 @@ def run_loop(
     )
 
     def read(done: _InFlight) -> None:
-        nonlocal stepped
+        nonlocal stepped, kept
         values = {name: float(value) for name, value in done.metrics.items()}
         step, work = done.step, hooks.work(done.host)
         meter.add(work, done.shapes)
@@ -175,9 +175,9 @@ def run_loop(
         if values.pop("skipped"):
             clock.move(stepped - before, source="step", target="skipped")
             stepped = before
-            bad, path = skips.add(step, values, done.host)
+            bad, kept = skips.add(step, values, done.host)
             if log is not None:
-                told = {"loss": str(bad.loss), "grad_norm": str(bad.grad_norm), "file": str(path)}
+                told = {"loss": str(bad.loss), "grad_norm": str(bad.grad_norm), "file": str(kept)}
                 log.row(step + 1, {"skipped_step": {**dataclasses.asdict(bad), **told}})
         else:
             skips.good()
@@ -196,7 +196,7 @@ def run_loop(
                 {
                     **averaged,
                     **values,
-                    "learning_rate": hooks.rate(step - skips.total),
+                    "learning_rate": hooks.rate(max(0, step - skips.total)),
                     "skipped_steps": skips.total,
                     **meter.rates(),
                     "goodput": goodput(clock.seconds()),
@@ -237,6 +237,8 @@ def run_loop(
             if last or any(due):
                 read(waiting)
                 waiting = None
+            if last and not stop and not losses:
+                skips.require_one_good(path=kept)
             if due[0] or due[3] or last:
                 with clock.within("compare"):
                     hooks.agree(state)

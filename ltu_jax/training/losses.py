@@ -5,6 +5,7 @@ A target is `labels[t + 1] != -100`, predicted from position t. The input pipeli
 official left-padded layout the last pad position does predict BOS (facts 7), and it does here.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -18,6 +19,7 @@ from ltu_jax.training.chunked import chunked_sums
 IGNORED = -100
 POSITIONS = "target_positions"
 TARGETS = "target_ids"
+WEIGHTS = "row_weights"  # of a row's targets in the loss, where their plain mean is not meant
 HEAD = ("llama.embed_tokens.", "llama.lm_head.")  # what the vocabulary head may be made of
 # The share of a row's length that its targets may fill, per bucket: few shapes to compile, and
 # the last one always suffices.
@@ -82,6 +84,14 @@ def summed_cross_entropy(
     return jnp.sum(jnp.where(valid, losses, 0.0)), jnp.sum(hits).astype(jnp.float32)
 
 
+def weighted_cross_entropy(
+    logits: Float[Array, "B P V"], targets: Int[Array, "B P"], weights: Float[Array, "B"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Sum of negative log-likelihoods, each times its row's weight, and number of hits."""
+    losses, hits = jax.vmap(summed_cross_entropy)(logits, targets)
+    return jnp.sum(losses * weights), jnp.sum(hits)
+
+
 def count_targets(batch: Mapping[str, Array]) -> Int[Array, ""]:
     """Targets of a batch: the weight of its mean in a mean over all tokens of a step."""
     return jnp.sum(batch[TARGETS] != IGNORED)
@@ -95,6 +105,9 @@ def language_loss(
     chunk: int = 0,
 ) -> Callable:
     """Loss of the language stages, for `make_train_step`.
+
+    The mean over all targets of a batch; where it has "row_weights" [B], the sum of all targets'
+    losses times those of their rows.
 
     Args:
         hidden: `hidden(params, input_ids, audio_features, *, segment_ids, positions,
@@ -120,9 +133,13 @@ def language_loss(
         )
         picked = jnp.take_along_axis(states, batch[POSITIONS][..., None], axis=1)
         targets = batch[TARGETS]
+        count = jnp.maximum(jnp.sum(targets != IGNORED), 1).astype(jnp.float32)
+        whole, sums = count, summed_cross_entropy
+        if WEIGHTS in batch:
+            whole, sums = 1.0, functools.partial(weighted_cross_entropy, weights=batch[WEIGHTS])
         if chunk == 0 or chunk >= targets.shape[1]:
-            loss, accuracy = cross_entropy(unembed(params, picked), targets)
-            return loss, {"token_accuracy": accuracy}
+            loss, hits = sums(unembed(params, picked), targets)
+            return loss / whole, {"token_accuracy": hits / count}
         head = {path: leaf for path, leaf in trainable.items() if path.startswith(HEAD)}
         loss, hits = chunked_sums(
             picked,
@@ -130,12 +147,11 @@ def language_loss(
             unembed=unembed,
             trainable=head,
             frozen={path: leaf for path, leaf in params.items() if path not in head},
-            sums=summed_cross_entropy,
+            sums=sums,
             ignored=IGNORED,
             chunk=chunk,
         )
-        count = jnp.maximum(jnp.sum(targets != IGNORED), 1).astype(jnp.float32)
-        return loss / count, {"token_accuracy": hits / count}
+        return loss / whole, {"token_accuracy": hits / count}
 
     return loss_fn
 

@@ -5,6 +5,7 @@ It is given trainable parameters only, so the clip norm and the moments cover no
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
@@ -55,15 +56,24 @@ class OptimizerConfig:
                 f"optimizer.loss_mean is {self.loss_mean!r}; use one of {', '.join(LOSS_MEANS)}"
             )
         for name in ("learning_rate", "eps", "clip_norm"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UserError(
                     f"optimizer.{name} is {getattr(self, name)!r}; use a positive number"
                 )
-        if self.accumulation < 1 or self.warmup_steps < 0:
-            raise UserError(
-                f"optimizer.accumulation is {self.accumulation} and warmup_steps is "
-                f"{self.warmup_steps}; use at least 1 and at least 0"
-            )
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"optimizer.{name} is {getattr(self, name)!r}; use 0 or more, and less than 1"
+                )
+        for name, least in (("accumulation", 1), ("warmup_steps", 0), ("weight_decay", 0)):
+            if not least <= getattr(self, name) < math.inf:
+                raise UserError(f"optimizer.{name} is {getattr(self, name)!r}; use {least} or more")
+        for pattern, factor in self.group_multipliers:
+            if not 0 <= factor < math.inf:
+                raise UserError(
+                    f"optimizer.group_multipliers gives {pattern!r} the factor {factor!r}; use 0 "
+                    "or more"
+                )
 
 
 def learning_rate(config: OptimizerConfig, *, steps: int) -> Callable[[Array], Array]:
@@ -71,20 +81,21 @@ def learning_rate(config: OptimizerConfig, *, steps: int) -> Callable[[Array], A
 
     Warm-up is `rate * k / warmup`, so the first step moves nothing (and does fill the moments);
     "linear" then falls to 0 at k = steps, as in the official logs; "cosine" does so along half a
-    wave; "constant" stays.
+    wave; "constant" stays. It is never negative, whatever the step.
 
     Raises:
         UserError: more warm-up steps than steps.
     """
     if config.warmup_steps >= steps and config.schedule != "constant":
         raise UserError(
-            f"optimizer.warmup_steps is {config.warmup_steps} but the run has {steps} steps; "
-            "warm up for fewer steps or train for more"
+            f"optimizer.warmup_steps is {config.warmup_steps} but the run has {steps} steps "
+            "(config.steps; 0 for what data.epochs needs); warm up for fewer "
+            f"(--config.optimizer.warmup_steps={steps // 10}) or train for more"
         )
     warmup, span = config.warmup_steps, max(1, steps - config.warmup_steps)
 
     def rate(step: Array) -> Array:
-        step = jnp.asarray(step, jnp.float32)
+        step = jnp.maximum(jnp.asarray(step, jnp.float32), 0.0)
         left = jnp.clip((steps - step) / span, 0.0, 1.0)
         if config.schedule == "cosine":
             decay = 0.5 * (1.0 + jnp.cos(jnp.pi * (1.0 - left)))

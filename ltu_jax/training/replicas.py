@@ -22,7 +22,7 @@ from ltu_jax.core.trees import Params, shorten
 _SPREAD, _FIRST, _SECOND = 0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35
 
 
-def check_replicas(params: Params, *, mesh: Mesh, step: int) -> None:
+def check_replicas(params: Params, *, mesh: Mesh, step: int) -> int:
     """Compare the replicas of parameters over all devices of all processes.
 
     Args:
@@ -30,21 +30,26 @@ def check_replicas(params: Params, *, mesh: Mesh, step: int) -> None:
         mesh: where they lie.
         step: for the message.
 
+    Returns:
+        How many parts were compared with the same part on the first device that holds it.
+
     Raises:
         AgreedError: on every process; names the parameters and the processes that hold another
             value than the first device does.
     """
     if mesh.size == 1:
-        return
+        return 0
     specs = {path: leaf.sharding.spec for path, leaf in params.items()}
     sums = np.asarray(_compiled(mesh, tuple(sorted(specs.items())))(dict(params)))
     devices = list(mesh.devices.flat)
     wrong: dict[str, set[int]] = {}
+    compared = 0
     for column, path in enumerate(sorted(params)):
         leaf, first = params[path], {}
         places = leaf.sharding.devices_indices_map(leaf.shape)
         for row, device in enumerate(devices):
             place = str(places[device])
+            compared += place in first
             if sums[row, column] != first.setdefault(place, sums[row, column]):
                 wrong.setdefault(path, set()).add(device.process_index)
     if wrong:
@@ -54,6 +59,7 @@ def check_replicas(params: Params, *, mesh: Mesh, step: int) -> None:
             f"{shorten(wrong)}, on process {processes} other than on the first device that holds "
             "them; the hosts went apart, or a chip computes wrongly: go on from the last checkpoint"
         )
+    return compared
 
 
 @functools.cache

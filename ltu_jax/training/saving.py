@@ -38,10 +38,20 @@ class Saver:
     """
 
     def __init__(
-        self, run_dir: Path, *, frozen: Params, metadata: Mapping[str, Any], keep: int
+        self,
+        run_dir: Path,
+        *,
+        frozen: Params,
+        metadata: Mapping[str, Any],
+        keep: int,
+        turn: checkpoint.Turn | None = None,
     ) -> None:
-        """Take what each checkpoint has beside the state: adapter parameters not trained, facts."""
+        """Take what each checkpoint has beside the state: adapter parameters not trained, facts.
+
+        `turn` is the right to write there; it is checked before each save and each deletion.
+        """
         self._run_dir, self._frozen = run_dir, dict(frozen)
+        self._turn = turn or checkpoint.Turn()
         self._metadata, self._keep = metadata, keep
         self._alone = jax.process_count() == 1
         self._pending: tuple[int, Future] | None = None
@@ -68,8 +78,11 @@ class Saver:
                 self.finish()
             elif self._pending is not None:
                 step, written = self._pending
-                if failure := written.exception():
-                    _write_line(f"besides, {checkpoint.not_written(self._folder(step), failure)}")
+                failure = written.exception()
+                if failure is not None and not isinstance(failure, UserError):
+                    failure = checkpoint.not_written(self._folder(step), failure)
+                if failure is not None and str(failure) != str(error):
+                    _write_line(f"besides, {failure}")
 
     @property
     def signal(self) -> int:
@@ -85,6 +98,8 @@ class Saver:
             CheckpointError: the one before failed; with several processes, also this one.
         """
         self.finish()
+        if self._alone:
+            self._turn.check()  # before the state is copied
         step = int(state.step)
         held = _to_host(state) if self._alone else state
         written = self._writer.submit(
@@ -94,6 +109,7 @@ class Saver:
             adapter={**held.trainable, **self._frozen},
             metadata=self._metadata,
             keep=self._keep,
+            turn=self._turn,
         )
         self._pending = (step, written)
         if not self._alone:
@@ -101,7 +117,13 @@ class Saver:
         return self._folder(step)
 
     def poll(self) -> None:
-        """Raise what went wrong with a save in flight, if it has ended; never waits."""
+        """Raise what went wrong with a save in flight, if it has ended; never waits.
+
+        Alone it also raises where the right to write is known to be lost; several processes find
+        that together, at the next save.
+        """
+        if self._alone:
+            self._turn.poll()
         if self._noted and signal.getsignal(self._noted[0]) != self._note:
             signal.raise_signal(self._noted.pop(0))  # it came before the loop took signals
         if self._pending is not None and self._pending[1].done():
@@ -121,6 +143,7 @@ class Saver:
         if isinstance(failure, UserError):
             raise failure
         if failure is not None:  # Orbax and TensorStore raise errors of many types
+            self._turn.check()  # another may have cleared away what was half written
             raise checkpoint.not_written(self._folder(step), failure) from failure
 
     def _folder(self, step: int) -> Path:

@@ -12,6 +12,7 @@ from tests.faults.disks import lose_the_disk
 from tests.faults.fuzz import mutate_samples
 from tests.faults.hosts import disagree
 from tests.faults.kills import kill_at_random
+from tests.faults.rivals import two_at_once
 from tests.faults.runs import Lab
 from tests.faults.shards import damage_records
 from tests.faults.stalls import stand_still
@@ -40,6 +41,12 @@ GUARANTEES = {
         attempt=lambda lab, trials: stop_at_random(lab, stops=trials),
         short=4,
         long=50,
+    ),
+    "two_trainers": Guarantee(
+        promise="two trainers in one folder: one trains, the other stops by name",
+        attempt=lambda lab, trials: two_at_once(lab, trials=trials),
+        short=2,
+        long=40,
     ),
     "checkpoint_damage": Guarantee(
         promise="damage to any file of a checkpoint is found; the step before goes on",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -414,15 +415,47 @@ def whisper_outcome(config):
     return np.asarray(jax.jit(logits)(noisy(fns.shapes)))
 
 
+# Of which parameters a field is a size, and what becomes of their dimensions.
+WIDTHS = {16: 32, 64: 128}
+WHISPER_SIZES = {
+    "n_mels": (r"encoder\.conv1\.kernel", {6: 7}),
+    "n_audio_ctx": (r"encoder\.positions", {10: 11}),
+    "n_audio_state": (r".+", WIDTHS),  # the decoder reads the encoder's states
+    "n_audio_layer": (r"encoder\.blocks\..+", {2: 3}),
+    "n_vocab": (r"decoder\.embedding", {17: 18}),
+    "n_text_ctx": (r"decoder\.positions", {8: 9}),
+    "n_text_state": (r".+", WIDTHS),
+    "n_text_layer": (r"decoder\.blocks\..+", {2: 3}),
+}
+WHISPER_HEADS = ("n_audio_head", "n_text_head")  # no size: they change what is computed
+
+
+def test_every_whisper_config_field_is_checked():
+    fields = {field.name for field in dataclasses.fields(WhisperConfig)}
+    assert fields == {*WHISPER_SIZES, *WHISPER_HEADS}
+
+
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(WhisperConfig)])
 def test_every_whisper_config_field_matters(field):
-    step = 2 if field.endswith("head") else 16 if field.endswith("_state") else 1
-    changed = {field: getattr(WHISPER, field) + step}
-    if field.endswith("_state"):  # the decoder reads the encoder's states: the widths go together
-        changed = {"n_audio_state": 32, "n_text_state": 32}
-    config = dataclasses.replace(WHISPER, **changed)
-    if build.whisper(config).shapes == build.whisper(WHISPER).shapes:
+    before = {path: leaf.shape for path, leaf in build.whisper(WHISPER).shapes.items()}
+    if field in WHISPER_HEADS:
+        config = dataclasses.replace(WHISPER, **{field: 4})
+        after = {path: leaf.shape for path, leaf in build.whisper(config).shapes.items()}
+        assert after == before
         assert np.abs(whisper_outcome(config) - whisper_outcome(WHISPER)).max() > 1e-3
+        return
+    pattern, sizes = WHISPER_SIZES[field]
+    step = 16 if sizes is WIDTHS else 1
+    names = ("n_audio_state", "n_text_state") if sizes is WIDTHS else (field,)
+    config = dataclasses.replace(WHISPER, **{n: getattr(WHISPER, n) + step for n in names})
+    after = {path: leaf.shape for path, leaf in build.whisper(config).shapes.items()}
+    expected = {
+        path: tuple(sizes.get(size, size) for size in shape)
+        if re.fullmatch(pattern, path)
+        else shape
+        for path, shape in before.items()
+    }
+    assert after == expected != before
 
 
 @pytest.fixture(scope="module")

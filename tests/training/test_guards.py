@@ -198,10 +198,22 @@ def test_only_the_newest_bad_batches_are_kept(trainer, tmp_path):
     assert not (tmp_path / "none" / replay.FOLDER).exists()
 
 
-def test_a_run_whose_every_step_is_skipped_has_no_loss(trainer, tmp_path):
-    outcome, _ = train(trainer, tmp_path, steps=2, bad={0, 1})
-    assert math.isnan(outcome.first_loss) and outcome.skipped == 2
-    assert not [row for row in read_rows(tmp_path / "log.jsonl") if "loss" in row]
+def test_a_run_whose_every_step_is_skipped_ends_with_the_reason(trainer, tmp_path):
+    """Though fewer than guards.skips_in_a_row: there is no loss, and nothing to save."""
+    saved = []
+
+    def save(state):
+        saved.append(int(state.step))
+        return tmp_path
+
+    with pytest.raises(AgreedError) as error:
+        train(trainer, tmp_path, steps=3, bad={0, 1, 2}, hooks={"save": save})
+    for part in ("the steps 0 to 2 were skipped", "not finite", "step 0: clip-0a", "--replay"):
+        assert part in str(error.value)
+    rows = read_rows(tmp_path / "log.jsonl")
+    assert not [row for row in rows if "loss" in row] and saved == [2]
+    rates = [row["learning_rate"] for row in rows if "learning_rate" in row]
+    assert rates == [0.0, 0.0, 0.0]
 
 
 def test_a_batch_that_cannot_be_kept_ends_the_run(trainer, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from data_pipelines.data_config import DataConfig
 from data_pipelines.input_pipeline import InputPipeline
 from data_pipelines.schema import Pair
+from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
@@ -253,3 +254,70 @@ def test_without_padding_all_three_layouts_are_the_same(records_dir, tokenizer, 
     for clips, cap in ((1, 6), (2, 2)):
         changes = dict(layout="grouped", clips_per_row=clips, pairs_per_clip=cap, **cut)
         assert_same(epoch_of(records_dir, tokenizer, model, **changes), reference)
+
+
+def loss_and_gradients(model, batch):
+    """Of one batch of the input pipeline, as the step computes them."""
+    fns, trainable, frozen = model
+    loss_fn = losses.language_loss(fns.hidden, unembed=fns.unembed, features=features)
+    compiled = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+    (loss, _), gradients = compiled(trainable, frozen, losses.with_targets(batch, dense=True), None)
+    return float(loss), {path: np.asarray(leaf) for path, leaf in gradients.items()}
+
+
+@pytest.mark.parametrize("train_on, chunked", [("all", 0), ("all", 16), ("answer", 0)])
+def test_micro_rows_are_the_official_micro_batches(
+    records_dir, tokenizer, model, train_on, chunked
+):
+    """One step of 12 rows is the mean over 4 batches of 3, each collated by itself."""
+    values = dict(
+        records=str(records_dir), split="train", cutoff=CUTOFF, pairs_per_clip=1, clips_per_row=1,
+        train_on=train_on, features="on_the_fly", seed=3, audio_tokens=AUDIO, n_mels=80, workers=1,
+        layout="reference",
+    )  # fmt: skip
+    small = InputPipeline(DataConfig(rows_per_batch=3, **values), tokenizer=tokenizer)
+    parts = list(small.batches(steps=4))
+    config = DataConfig(rows_per_batch=12, micro_rows=3, **values)
+    whole = InputPipeline(config, tokenizer=tokenizer)
+    (batch,) = whole.batches(steps=1)
+    widths = {part["input_ids"].shape[1] for part in parts}
+    assert len(widths) > 1 and max(widths) == batch["input_ids"].shape[1]
+    expected = [loss_and_gradients(model, part) for part in parts]
+    fns, trainable, frozen = model
+    loss_fn = losses.language_loss(
+        fns.hidden, unembed=fns.unembed, features=features, chunk=chunked
+    )
+    located = losses.with_targets(batch, dense=False, most=whole.most_targets(0))
+    (loss, _), gradients = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(
+        trainable, frozen, located, None
+    )
+    np.testing.assert_allclose(loss, np.mean([value for value, _ in expected]), rtol=1e-5)
+    assert (
+        abs(
+            loss
+            - loss_and_gradients(model, {k: v for k, v in batch.items() if k != losses.WEIGHTS})[0]
+        )
+        > 1e-3
+    )  # one mean over all tokens is another thing
+    for path, gradient in gradients.items():
+        truth = np.mean([found[path] for _, found in expected], axis=0)
+        limit = 1e-5 * np.abs(truth).max()
+        np.testing.assert_allclose(gradient, truth, atol=limit, rtol=0, err_msg=path)
+    # Hosts know the weights of their own rows without talking.
+    hosts = [
+        InputPipeline(config, tokenizer=tokenizer, process_index=index, process_count=2).batch(0)
+        for index in range(2)
+    ]
+    for name, leaf in batch.items():
+        np.testing.assert_array_equal(np.concatenate([host[name] for host in hosts]), leaf)
+
+
+def test_micro_rows_of_other_layouts_are_refused(records_dir):
+    values = dict(
+        records=str(records_dir), split="train", cutoff=CUTOFF, pairs_per_clip=1, clips_per_row=1,
+        train_on="all", features="on_the_fly", seed=3, audio_tokens=AUDIO, n_mels=80,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="micro_rows is 3, but layout 'single'"):
+        DataConfig(rows_per_batch=12, micro_rows=3, layout="single", **values)
+    with pytest.raises(UserError, match=r"rows_per_batch is 10, .* data\.micro_rows = 3"):
+        DataConfig(rows_per_batch=10, micro_rows=3, layout="reference", **values)

@@ -1,5 +1,7 @@
 """Schedules, groups and clipping against closed forms and live PyTorch."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,7 +9,12 @@ import torch
 from conftest_training import optimizer_config
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.training.optimizer import clip_like_torch, learning_rate, make_optimizer
+from ltu_jax.training.optimizer import (
+    OptimizerConfig,
+    clip_like_torch,
+    learning_rate,
+    make_optimizer,
+)
 
 
 def test_linear_schedule_starts_and_ends_at_zero():
@@ -30,9 +37,44 @@ def test_constant_schedule_stays_after_warmup():
     assert [float(rate(step)) for step in (0, 2, 4, 6)] == pytest.approx([0, 1e-4, 2e-4, 2e-4])
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("warmup", [0, 1, 10])
+def test_no_schedule_is_ever_negative(schedule, warmup):
+    rate = learning_rate(optimizer_config(warmup_steps=warmup, schedule=schedule), steps=50)
+    rates = np.asarray(rate(np.arange(-120, 200)))
+    assert (rates >= 0).all() and rates.max() == pytest.approx(2e-4)
+    assert (rates[:120] == float(rate(0))).all()
+    if schedule != "constant":
+        assert (rates[170:] == 0).all()
+
+
 def test_more_warmup_than_steps_is_refused():
     with pytest.raises(UserError, match="warmup_steps is 100 but the run has 50 steps"):
         learning_rate(optimizer_config(), steps=50)
+
+
+@pytest.mark.parametrize(
+    "changes, names",
+    [
+        (dict(learning_rate=float("inf")), ["learning_rate", "inf"]),
+        (dict(learning_rate=-1e-4), ["learning_rate", "-0.0001"]),
+        (dict(eps=float("nan")), ["eps", "nan"]),
+        (dict(b1=1.0), ["b1", "1.0"]),
+        (dict(b2=-0.1), ["b2", "-0.1"]),
+        (dict(weight_decay=-0.1), ["weight_decay", "-0.1"]),
+        (dict(accumulation=0), ["accumulation", "0"]),
+        (dict(warmup_steps=-5), ["warmup_steps", "-5"]),
+        (dict(group_multipliers=((r"tltr\..+", -1.0),)), ["group_multipliers", "tltr", "-1.0"]),
+    ],
+    ids=str,
+)
+def test_a_value_out_of_range_is_named_alone(changes, names):
+    with pytest.raises(UserError) as error:
+        optimizer_config(**changes)
+    (key,) = changes
+    assert all(name in str(error.value) for name in names)
+    others = {field.name for field in dataclasses.fields(OptimizerConfig)} - {key}
+    assert not [name for name in others if f"optimizer.{name} " in str(error.value)]
 
 
 def test_unknown_schedule_is_refused():

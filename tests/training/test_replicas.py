@@ -41,8 +41,20 @@ def placed(mesh, *, wrong=None, device=0):
     return made
 
 
-def test_equal_replicas_agree(mesh):
-    check_replicas(placed(mesh), mesh=mesh, step=3)
+@pytest.mark.parametrize(
+    "names, compared",
+    # Parts of each array on eight devices, without the first one of each that is alike.
+    [(["whole"], 7), (["cut"], 6), (["cut_twice"], 4), (["in_pieces"], 0), (list(SPECS), 17)],
+)
+def test_equal_replicas_are_compared_and_agree(mesh, names, compared):
+    params = {name: leaf for name, leaf in placed(mesh).items() if name in names}
+    assert check_replicas(params, mesh=mesh, step=3) == compared
+
+
+def test_one_device_has_nothing_to_compare():
+    alone = make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
+    leaf = jax.device_put(np.zeros((2, 2), np.float32), NamedSharding(alone, PartitionSpec()))
+    assert check_replicas({"a": leaf}, mesh=alone, step=3) == 0
 
 
 @pytest.mark.parametrize("wrong", ["whole", "cut", "cut_twice"])
@@ -53,7 +65,9 @@ def test_one_bit_on_one_device_is_found(mesh, wrong, device):
 
 
 def test_a_part_that_no_other_device_holds_has_nothing_to_agree_with(mesh):
-    check_replicas(placed(mesh, wrong="in_pieces", device=3), mesh=mesh, step=3)
+    params = placed(mesh, wrong="in_pieces", device=3)
+    assert check_replicas(params, mesh=mesh, step=3) == 17  # of the others
+    assert check_replicas({"in_pieces": params["in_pieces"]}, mesh=mesh, step=3) == 0
 
 
 def test_the_checksum_is_that_of_numpy_and_sees_places():

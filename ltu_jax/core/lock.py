@@ -1,0 +1,362 @@
+"""A lock on a folder that processes of any hosts share: at most one holds it, by name.
+
+    FOLDER/.lock/<n>             claims; the highest number holds the lock and says who that is
+    FOLDER/.lock/taken-<token>   who took over from a holder that showed no life, for it to read
+
+A claim is made by exclusive creation alone, which local disks, network disks and mounted buckets
+have; nothing relies on a rename, an append or on the clocks of two hosts agreeing. The holder
+writes its claim anew every few seconds. Who wants the lock watches: a claim that does not change
+for `LEASE` seconds of the watcher's own clock is dead, and the next number takes the lock over. A
+process of the same machine that is gone is seen at once. A holder that was only asleep finds a
+higher number, or its own claim gone, before it writes anything that matters (`RunLock.check`).
+"""
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ltu_jax.core.errors import UserError
+
+FOLDER = ".lock"
+LEASE = 40.0  # seconds without a sign of life after which a claim is dead
+BEAT = 5.0  # seconds between signs of life
+_LOOK = 0.25  # seconds between looks at another's claim
+_SIZE = 1024  # of a claim, so that writing it anew never leaves an end of the old one
+# What a file system says where another host made the file first (mounted buckets: when it is
+# closed), or took it away.
+_LOST = (errno.EEXIST, errno.ESTALE, errno.ENOENT)
+_HELD: set[str] = set()  # tokens of this process
+
+
+class LockedError(UserError):
+    """The folder is another's: it was when asked for, or has been taken over since."""
+
+
+def machine() -> str:
+    """This machine as far as process numbers mean the same: host, boot and process namespace."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip()]
+        parts += [os.readlink("/proc/self/ns/pid")]
+    return " ".join(parts)
+
+
+def _process(pid: int) -> tuple[str, str] | None:
+    """State letter and start time of a process of this machine, ("", "") where nobody tells."""
+    if not Path("/proc/self/stat").exists():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+        return "", ""
+    try:
+        # The name in the second field may hold spaces and brackets.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return fields[0], fields[19]
+
+
+class RunLock:
+    """The lock of one folder, held from `hold` to the end of its block."""
+
+    def __init__(
+        self, folder: str | os.PathLike, *, what: str, lease: float = LEASE, beat: float = BEAT
+    ) -> None:
+        """Describe the lock; nothing is written yet.
+
+        Args:
+            folder: what is locked; made if it is not there.
+            what: how errors call the work, e.g. "stage3".
+            lease: seconds without a sign of life after which a claim is dead.
+            beat: seconds between signs of life.
+        """
+        self._root, self._what = Path(folder).resolve(), what
+        self._folder = self._root / FOLDER
+        self._lease, self._beat = lease, beat
+        self.token = uuid.uuid4().hex
+        own = _process(os.getpid())
+        self._me: dict[str, Any] = {
+            "host": platform.node(),
+            "machine": machine(),
+            "process": os.getpid(),
+            "started": own[1] if own else "",
+            "token": self.token,
+            "what": what,
+            "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        }
+        self._number = 0
+        self._beats = 0
+        self._lost: str = ""
+        self._stop = threading.Event()
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator["RunLock"]:
+        """Take the lock, keep it alive by a thread, and give it back at the end of the block.
+
+        Raises:
+            LockedError: another process holds it and lives; it is named.
+            UserError: the folder cannot be written.
+        """
+        made = self._missing()
+        self._acquire()
+        _HELD.add(self.token)
+        thread = threading.Thread(target=self._keep_alive, name="run-lock", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            thread.join()
+            _HELD.discard(self.token)
+            self._release(made)
+
+    def check(self) -> None:
+        """Require that the lock is still held; ask before every write that another could undo.
+
+        Raises:
+            LockedError: another took it over, or its folder is gone; says who.
+        """
+        if not self._lost:
+            try:
+                self._lost = self._loss()
+            except OSError as error:
+                raise UserError(
+                    f"{self._what}: {self._folder} cannot be read ({error.strerror}), so nobody "
+                    "knows whether another took the run over; the same command goes on"
+                ) from error
+        self.poll()
+
+    def poll(self) -> None:
+        """Raise if the thread that keeps the lock alive has found it lost; costs nothing."""
+        if self._lost:
+            raise LockedError(self._lost)
+
+    # --- claims -----------------------------------------------------------------------------------
+
+    def _claims(self) -> list[int]:
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:08d}"
+
+    def _text(self) -> bytes:
+        return json.dumps({**self._me, "beat": self._beats}).encode().ljust(_SIZE)
+
+    def _read(self, number: int) -> bytes | None:
+        try:
+            return self._path(number).read_bytes()
+        except OSError as error:
+            if error.errno in _LOST:
+                return None
+            raise
+
+    def _create(self, number: int) -> bool:
+        """Make a claim; False where another process was first."""
+        path = self._path(number)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            try:
+                os.write(descriptor, self._text())
+                os.fsync(descriptor)
+            except OSError:
+                self._delete(number)  # a full disk: an empty claim would lock out the next start
+                raise
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if error.errno in _LOST:
+                return False
+            raise
+        # What a bucket kept is what counts, not what it said.
+        return _parse(self._read(number)).get("token") == self.token
+
+    def _acquire(self) -> None:
+        try:
+            while not self._try():
+                time.sleep(_LOOK / 25)
+        except OSError as error:
+            raise UserError(
+                f"{self._root} cannot be locked ({error.strerror}); make it writable, or choose "
+                "another folder (--config.run_dir)"
+            ) from error
+
+    def _try(self) -> bool:
+        claims = self._claims()
+        dead: dict[int, bytes | None] = {}
+        if claims:
+            seen = self._read(claims[-1])
+            if seen is None:
+                return False  # given back meanwhile
+            seen = self._wait_for_death(claims[-1], seen)
+            if seen is None:
+                return False
+            dead = {number: self._read(number) for number in claims[:-1]} | {claims[-1]: seen}
+        number = claims[-1] + 1 if claims else 1
+        if not self._create(number):
+            return False
+        others = [other for other in self._claims() if other != number]
+        if any(self._read(other) not in (None, dead.get(other)) for other in others):
+            self._delete(number)  # it came late: what it found dead was taken over before
+            return False
+        for other in others:
+            self._leave_note(dead.get(other))
+            self._delete(other)
+        self._number = number
+        if claims:
+            _say(f"{self._root}: took over from {_name(dead[claims[-1]])}, which is gone")
+        return True
+
+    def _leave_note(self, claim: bytes | None) -> None:
+        """Say to a holder that may only be asleep who has the lock now, also after that ended."""
+        token = _parse(claim).get("token")
+        if claim is None or self._state(claim) == "dead":
+            return
+        if not isinstance(token, str) or not token.isalnum():  # it becomes part of a path
+            return
+        with contextlib.suppress(FileExistsError), open(self._note(token), "xb") as file:
+            file.write(self._text())
+
+    def _note(self, token: str) -> Path:
+        return self._folder / f"taken-{token}"
+
+    def _wait_for_death(self, number: int, seen: bytes) -> bytes | None:
+        """The last words of a claim's holder, once it is dead; None if the claim went meanwhile.
+
+        Raises:
+            LockedError: the holder lives.
+        """
+        until, told = time.monotonic() + self._lease, False
+        while True:
+            state = self._state(seen)
+            if state == "dead":
+                return seen
+            if state == "alive":
+                raise LockedError(self._refusal(seen))
+            if time.monotonic() >= until:
+                return seen
+            if not told and (told := self._lease > 2 * self._beat):
+                _say(
+                    f"{self._root} was in use by {_name(seen)}; waiting up to {self._lease:.0f} s "
+                    "for a sign of life"
+                )
+            time.sleep(min(_LOOK, self._beat / 4))
+            now = self._read(number)
+            if now is None:
+                return None
+            if now != seen and (_parse(seen) or not _parse(now)):
+                raise LockedError(self._refusal(now if _parse(now) else seen))
+            if now != seen:  # its first words: it has just begun
+                seen, until = now, time.monotonic() + self._lease
+
+    def _state(self, claim: bytes) -> str:
+        """Whether a claim's holder is "dead" or "alive", or has to be watched ("")."""
+        told = _parse(claim)
+        if told.get("machine") != self._me["machine"] or not isinstance(told.get("process"), int):
+            return ""
+        found = _process(told["process"])
+        if found is None or found[1] != told.get("started") or found[0] in ("Z", "X"):
+            return "dead"
+        if told["process"] == os.getpid():
+            return "alive" if told.get("token") in _HELD else "dead"
+        return "alive" if found[0] in ("R", "S", "D") else ""  # a stopped one shows nothing
+
+    def _refusal(self, claim: bytes) -> str:
+        return (
+            f"{self._what}: {self._root} is in use by {_name(claim)}; two trainers in one folder "
+            "would destroy each other's checkpoints. Wait for that one, stop it, or choose another "
+            "folder (--config.run_dir)"
+        )
+
+    # --- while it is held -------------------------------------------------------------------------
+
+    def _keep_alive(self) -> None:
+        while not self._stop.wait(self._beat):
+            self._beats += 1
+            try:
+                lost = self._loss()
+                if lost:
+                    self._lost = lost
+                    return
+                # Never created anew: a claim that was taken away must stay away.
+                descriptor = os.open(self._path(self._number), os.O_WRONLY)
+                try:
+                    os.pwrite(descriptor, self._text(), 0)
+                finally:
+                    os.close(descriptor)
+            except OSError:
+                continue  # the next beat, or `check`, finds out
+
+    def _loss(self) -> str:
+        """How the lock was lost; empty while it is held."""
+        claims = self._claims()
+        highest = self._read(claims[-1]) if claims else None
+        if highest is not None and (
+            _parse(highest).get("token") == self.token or claims[-1] == self._number
+            and not _parse(highest)
+        ):  # fmt: skip
+            return ""
+        with contextlib.suppress(OSError):
+            highest = self._note(self.token).read_bytes()
+        by = f"taken over by {_name(highest)}" if highest else "unlocked by hand"
+        return (
+            f"{self._what}: {self._root} was {by} while this process (host {self._me['host']}, "
+            f"process {self._me['process']}) gave no sign of life for {self._lease:.0f} s or more; "
+            "this one stops and writes nothing more there"
+        )
+
+    def _release(self, made: list[Path]) -> None:
+        with contextlib.suppress(OSError):
+            if not self._loss():
+                self._delete(self._number)
+            self._note(self.token).unlink(missing_ok=True)
+            for folder in (self._folder, *made):
+                os.rmdir(folder)  # only what is empty
+
+    def _missing(self) -> list[Path]:
+        """Folders that this lock will make, the innermost first."""
+        missing, folder = [], self._root
+        while not folder.exists() and folder != folder.parent:
+            missing.append(folder)
+            folder = folder.parent
+        return missing
+
+    def _delete(self, number: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(number))
+
+
+def _parse(claim: bytes | None) -> dict[str, Any]:
+    """What a claim says; {} while it is being written, or where it is no claim."""
+    try:
+        told = json.loads(claim or b"")
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _name(claim: bytes | None) -> str:
+    told = _parse(claim)
+    if not told:
+        return "a process that has not said its name yet"
+    return f"process {told.get('process')} on host {told.get('host')} (since {told.get('since')})"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,205 @@
+"""The lock of a run folder: one holder, named; dead ones are followed, sleepers step back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ltu_jax.core import lock
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.lock import BEAT, FOLDER, LEASE, LockedError, RunLock
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+QUICK = dict(what="stage3", lease=0.6, beat=0.05)
+
+
+def claims(folder: Path) -> list[Path]:
+    return sorted((folder / FOLDER).iterdir()) if (folder / FOLDER).is_dir() else []
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Make a lock as a process of another machine makes it."""
+
+    def make(folder, **settings):
+        with monkeypatch.context() as patch:
+            patch.setattr(lock, "machine", lambda: "another machine")
+            patch.setattr(lock.platform, "node", lambda: "host-b")
+            return RunLock(folder, **{**QUICK, **settings})
+
+    return make
+
+
+def test_starts_0_to_50_ms_apart_have_one_holder_and_losers_that_know_its_name(tmp_path):
+    script = ROOT / "tests" / "core" / "lock_rounds.py"
+    ended = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), "48", "1"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    rounds = [line.split() for line in ended.stdout.splitlines()]
+    assert len(rounds) == 48
+    for patient, held, refused, two in rounds:
+        assert int(held) >= 1 and int(held) + int(refused) == 3 and two == "0"
+        if patient == "True":
+            assert (held, refused) == ("1", "2")
+    assert not any(claims(tmp_path / str(number)) for number in range(48))
+
+
+def test_the_second_one_learns_host_and_process_of_the_first(tmp_path):
+    with RunLock(tmp_path, **QUICK).hold():
+        with pytest.raises(LockedError) as error, RunLock(tmp_path, **QUICK).hold():
+            pass
+        told = json.loads(claims(tmp_path)[0].read_text())
+        assert told["host"] == lock.platform.node() and told["process"] == os.getpid()
+        for part in (str(tmp_path), f"process {os.getpid()}", lock.platform.node(), "run_dir"):
+            assert part in str(error.value)
+
+
+def test_nothing_is_left_of_a_lock_that_was_given_back(tmp_path):
+    with RunLock(tmp_path / "made" / "run", **QUICK).hold():
+        assert claims(tmp_path / "made" / "run")
+    assert not (tmp_path / "made").exists()
+    (tmp_path / "kept").mkdir()
+    with RunLock(tmp_path / "kept", **QUICK).hold():
+        (tmp_path / "kept" / "log.jsonl").touch()
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["log.jsonl"]
+
+
+def test_one_that_lives_on_another_machine_is_not_taken_over(tmp_path, elsewhere):
+    with elsewhere(tmp_path).hold() as first:
+        named = pytest.raises(LockedError, match="process .* on host host-b")
+        with named, RunLock(tmp_path, **QUICK).hold():
+            pass
+        first.check()
+
+
+def test_one_that_died_on_another_machine_is_taken_over_after_its_lease(
+    tmp_path, elsewhere, capsys
+):
+    dead = elsewhere(tmp_path)
+    dead._acquire()  # and never a sign of life again
+    with RunLock(tmp_path, **QUICK).hold() as mine:
+        mine.check()
+        assert [path.name for path in claims(tmp_path)][0] == "00000002"
+    said = capsys.readouterr().err
+    assert "waiting up to" in said and "host host-b" in said and "took over" in said
+    with pytest.raises(LockedError, match=f"taken over by process {os.getpid()} on host"):
+        dead.check()  # though that one has ended
+    assert LEASE + 2 * BEAT <= 60
+
+
+def test_a_claim_that_says_nothing_counts_as_one_that_shows_no_life(tmp_path):
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "00000007").touch()  # killed between making and writing it
+    with RunLock(tmp_path, **QUICK).hold() as mine:
+        mine.check()
+        assert [path.name for path in claims(tmp_path)] == ["00000008"]
+
+
+def test_a_killed_process_of_this_machine_is_seen_at_once(tmp_path):
+    pid = os.fork()
+    if not pid:
+        RunLock(tmp_path, what="stage3", lease=1e6, beat=1e5)._acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # a zombie still: nobody has asked for it
+    with RunLock(tmp_path, what="stage3", lease=1e6, beat=1e5).hold() as mine:
+        mine.check()
+    os.waitpid(pid, 0)
+
+
+def test_a_number_that_another_process_has_now_is_no_life(tmp_path):
+    first = RunLock(tmp_path, what="stage3", lease=1e6, beat=1e5)
+    first._me["started"] = "1"  # this very number, but a process that began at another time
+    first._acquire()
+    with RunLock(tmp_path, what="stage3", lease=1e6, beat=1e5).hold() as mine:
+        mine.check()
+
+
+def test_a_sleeper_steps_back_by_name_when_it_wakes(tmp_path):
+    ready, go, parent = os.pipe(), os.pipe(), os.getpid()
+    pid = os.fork()
+    if not pid:
+        status = 9
+        try:
+            with RunLock(tmp_path, **QUICK).hold() as own:
+                os.write(ready[1], b"x")
+                os.read(go[0], 1)
+                try:
+                    own.check()
+                    status = 1
+                except LockedError as error:
+                    status = 0 if f"process {parent}" in str(error) else 2
+        finally:
+            os._exit(status)
+    os.read(ready[0], 1)
+    os.kill(pid, signal.SIGSTOP)
+    os.waitpid(pid, os.WUNTRACED)
+    with RunLock(tmp_path, **QUICK).hold() as mine:
+        os.kill(pid, signal.SIGCONT)
+        os.write(go[1], b"x")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        mine.check()  # the sleeper took nothing with it
+        assert [path.name for path in claims(tmp_path)] == ["00000002"]
+
+
+def test_a_holder_hears_by_itself_that_it_was_taken_over(tmp_path, elsewhere):
+    with RunLock(tmp_path, **QUICK).hold() as mine:
+        other = elsewhere(tmp_path)
+        assert other._create(2)
+        for _ in range(200):
+            try:
+                mine.poll()
+            except LockedError as error:
+                assert "host-b" in str(error)
+                break
+            time.sleep(0.02)
+        else:
+            pytest.fail("the thread never told")
+        with pytest.raises(LockedError, match="host-b"):
+            mine.check()
+    assert [path.name for path in claims(tmp_path)] == ["00000001", "00000002"]
+
+
+def test_one_that_comes_late_to_a_takeover_steps_back(tmp_path, elsewhere):
+    """It found the first dead; meanwhile another came, worked, ended, and a new one began."""
+    dead = elsewhere(tmp_path)
+    dead._acquire()
+    late = RunLock(tmp_path, what="late", lease=0.2, beat=0.05)
+    real, held = late._create, []
+
+    def create(number):
+        if number == 2 and not held:
+            (tmp_path / FOLDER / "00000001").unlink()
+            held.append(elsewhere(tmp_path, what="new"))
+            held[0]._acquire()
+        return real(number)
+
+    late._create = create
+    keeper = threading.Thread(target=lambda: held and held[0]._keep_alive())
+    with pytest.raises(LockedError, match="host-b"):
+        try:
+            late._try()  # steps back
+            assert [path.name for path in claims(tmp_path)] == ["00000001"]
+            keeper.start()
+            late._acquire()
+        finally:
+            held[0]._stop.set()
+            keeper.join()
+    held[0].check()
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    told = pytest.raises(UserError, match=r"file/run cannot be locked .*--config.run_dir")
+    with told, RunLock(tmp_path / "file" / "run", **QUICK).hold():
+        pass
