@@ -1,8 +1,8 @@
 """How well rows are filled: pairs and clips per row, and padding, for each way to lay out a corpus.
 
     python -m benchmarks.row_layouts --records data/mini_records \
-        --tokenizer assets/weights/smollm2-135m [--tasks closed] [--json FILE]
-    python -m benchmarks.row_layouts --modelled [--tasks closed] [--json FILE]
+        --tokenizer assets/weights/smollm2-135m [--tasks classification] [--json FILE]
+    python -m benchmarks.row_layouts --modelled [--tasks classification] [--json FILE]
 
 No audio is read and nothing is trained: tokens are counted and rows are planned. "TF/pair" is the
 matrix FLOPs of LTU-AS 7B with the encoder on the fly, for padding and empty places too; "gain" is

@@ -8,7 +8,8 @@ what differs, so this is the place to read what a key means.
 import dataclasses
 
 import ml_collections
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
+from ml_collections.config_flags import config_flags, tuple_parser
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.models.build import LLAMA_SIZES, WHISPER_SIZES
@@ -24,6 +25,17 @@ PROJECTION_TLTR_LORA = (
     (r"llama\..+\.lora_[ab]", True),
     BASE_FROZEN,
 )
+
+
+class _NamesType(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        several = value if isinstance(value, tuple | list) else (value,)
+        return all(isinstance(name, str) for name in several)
+
+
+@config_flags.register_flag_parser(parser=tuple_parser.TupleParser())
+class Names(metaclass=_NamesType):
+    """The type of a key that takes one name or several; a repeated flag adds to them."""
 
 
 def check_preset(preset: str) -> str:
@@ -92,7 +104,9 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.data.split = "train"  # split of the records to train on
     config.data.validation_split = "val"  # for validation loss and sample answers
     config.data.epochs = 1.0  # passes over the pairs (tagging: the clips) when steps is 0
-    config.data.tasks = "all"  # which questions: "closed", "open" or "all"
+    # Which questions: "classification", "closed", "open", "all" (data_pipelines/mixtures.py has the
+    # table), or names of tasks of the records, or shell patterns of them; several add up.
+    config.data.tasks = FieldReference("all", field_type=Names)
     # Clips of which datasets: "all", a group ("audio", "speech", "joint": the table is in
     # data_pipelines/mixtures.py), or names of datasets of the records; several add up.
     config.data.datasets = ("all",)
@@ -222,9 +236,9 @@ def mini_sizes(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def closed_ended(config: ConfigDict) -> ConfigDict:
-    """Rows for stages 1 and 2: a clip has 2.7 closed-ended pairs, so more clips share a row."""
-    config.data.tasks = "closed"
+def classification(config: ConfigDict) -> ConfigDict:
+    """Pairs and rows of stages 1 and 2: a clip has 1.9 such pairs, so more clips share a row."""
+    config.data.tasks = "classification"
     config.data.clips_per_row = 5
     config.data.row_tokens = 659  # with the audio of five clips seven blocks of 112
     return config
@@ -233,6 +247,9 @@ def closed_ended(config: ConfigDict) -> ConfigDict:
 def mini_language(config: ConfigDict) -> ConfigDict:
     """What the language stages of the mini preset share: a recipe for some hundred steps."""
     mini_sizes(config)
+    if config.stage in ("stage1", "stage2"):
+        # Classification alone would leave spoken text to stage 3, for which its steps are too few.
+        config.data.tasks = "closed"
     # With few tokens the loss on the prompt teaches templates instead of hearing (facts: loss on
     # all tokens after 66k tokens left sound accuracy at .03).
     config.data.train_on = "answer"

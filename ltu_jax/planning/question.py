@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from data_pipelines import open_asqa
 from data_pipelines.data_config import Layout
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import BATCH, param_specs
@@ -14,11 +15,10 @@ from ltu_jax.stages.program import Program, longest_text, padded_text
 from ltu_jax.stages.settings import StageSettings
 from ltu_jax.training.metrics import StepWork
 
-# Mean text tokens of a pair and pairs of the stage in the original training, both from its logs
-# (total_flos and steps x batch); released = cutoff 160.
+# Mean text tokens of a pair in the original training, from its logs (total_flos and steps x
+# batch); released = cutoff 160.
 _MEAN_TEXT = {"stage1": 74.7, "stage2": 75.7, "stage3": 78.2}
 _MEAN_TEXT_160 = 81.4
-_PAIRS = {"stage1": 2_070_000, "stage2": 2_070_000, "stage3": 9_640_000}
 _TAGGED_CLIPS = 2_000_000  # AudioSet
 TAGS = 527  # labels of AudioSet
 
@@ -97,14 +97,10 @@ def ask(
         pairs: of the stage, all epochs together.
 
     Raises:
-        UserError: rows too short for the pairs they hold, or some datasets only and no `pairs`.
+        UserError: rows too short for the pairs they hold, or a choice of tasks and datasets of
+            which the number of pairs is not known, and no `pairs`.
     """
     stage, data = settings.stage, settings.data
-    if data.datasets != ("all",) and pairs is None:
-        raise UserError(
-            f"how many pairs data.datasets = {data.datasets} have is not known here; give --pairs, "
-            "those of all epochs together"
-        )
     if stage == "tagging":
         clips = pairs or _TAGGED_CLIPS * data.epochs
         return Question(
@@ -132,8 +128,22 @@ def ask(
         longest=longest,
         mean_text=mean,
         pairs_per_row=several,
-        pairs=pairs or _PAIRS[stage] * data.epochs,
+        pairs=pairs or _pairs_of_stage(settings, pairs_per_row=several),
     )
+
+
+def _pairs_of_stage(settings: StageSettings, *, pairs_per_row: float) -> float:
+    """Pairs of all epochs: as many as the steps take, or those of Open-ASQA."""
+    data = settings.data
+    if settings.steps:
+        return settings.steps * data.rows_per_batch * pairs_per_row
+    try:
+        return open_asqa.pairs(tasks=data.tasks, datasets=data.datasets) * data.epochs
+    except UserError as error:
+        raise UserError(
+            "how many pairs the stage has is not known here: give --pairs, those of all epochs "
+            f"together ({error})"
+        ) from error
 
 
 def clips_per_row(settings: StageSettings) -> int:

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from data_pipelines import mixtures
 from data_pipelines.data_config import DataConfig, Layout
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import audio_layout, param_shardings
@@ -284,7 +283,7 @@ def data_config(settings: StageSettings, **changes: Any) -> DataConfig:
         seed=settings.seed,
         audio_tokens=settings.model.audio_tokens,
         n_mels=settings.model.whisper.n_mels,
-        tasks=mixtures.tasks(data.tasks),
+        tasks=data.tasks,
         datasets=data.datasets,
         max_bad_share=data.max_bad_share,
         lengths=data.lengths,

@@ -51,9 +51,20 @@ def test_steps_and_work_of_a_stage():
     assert question.padded_work().text_tokens == 256 * 56
 
 
-def test_some_datasets_need_their_pairs_said():
-    some = "--config.data.datasets=('speech',)"
-    with pytest.raises(UserError, match=r"data.datasets = \('speech',\) have is not known here"):
+def test_pairs_are_counted_as_they_are_trained_on():
+    assert asked().pairs == 9_641_740
+    speech = asked("--config.data.datasets=('speech',)", "--config.data.tasks=classification")
+    assert speech.pairs == 940_760 - 151_294
+    config = resolve(parse_config(["--config=configs/stage1.py"]))[0]
+    known = dict(text_length=None, mean_text=None, pairs_per_row=None, pairs=None)
+    assert ask(stage_settings(config), **known).pairs == 2 * 2_072_481
+    assert asked("--config.steps=5").pairs == 5 * 256
+
+
+@pytest.mark.parametrize("choice", ["tasks=caption", "tasks=cla_sound", "datasets=mine"])
+def test_pairs_that_are_not_known_must_be_said(choice):
+    some = f"--config.data.{choice}"
+    with pytest.raises(UserError, match="give --pairs, those of all epochs together"):
         asked(some)
     assert asked(some, pairs=2560.0).steps == 10
 
@@ -76,7 +87,7 @@ def test_a_gpu_by_arithmetic():
     assert made.est_step_seconds == pytest.approx(seconds)
     assert made.pairs_per_second == pytest.approx(64 / seconds)
     assert made.mfu_bound == pytest.approx(made.model_flops_per_step / seconds / 989e12)
-    assert made.hours_for_stage == pytest.approx(9_640_000 / 64 * seconds / 3600, rel=1e-4)
+    assert made.hours_for_stage == pytest.approx(9_641_740 / 64 * seconds / 3600, rel=1e-4)
     assert made.fits and made.headroom_bytes == 141e9 - made.peak_bytes_per_chip
 
 
