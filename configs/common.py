@@ -121,8 +121,9 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     # Text tokens of a row; 0 = all that the two above allow. With the audio of two clips 622 are
     # six blocks of 112, so that "blocks" attention has nothing to pad.
     config.data.row_tokens = 622
-    # Over all devices and micro-batches. Rows of 622 tokens hold 8 pairs of Open-ASQA in the mean,
-    # so 32 are the official batch of 256 pairs. "single" and "reference": one pair each.
+    # Over all devices and micro-batches. Rows of 622 tokens hold 7.8 pairs of Open-ASQA in the mean
+    # (benchmarks/row_layouts.py), so 32 are about the official batch of 256 pairs. "single" and
+    # "reference": one pair each.
     config.data.rows_per_batch = 32
     config.data.cutoff = 108  # text tokens of a pair, BOS included
     config.data.train_on = "all"  # loss on "all" text tokens (official) or on the "answer"
@@ -155,8 +156,10 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     # The frozen LLaMA lies in memory as this; "int8" halves it (an int8 value and a scale per
     # output of each projection, embeddings and norms in compute.dtype) and rounds it.
     config.compute.base_dtype = "bfloat16"
-    # Features are made once and averaged over 20 frames: float32 activations cost little there.
-    config.compute.encoder_dtype = "float32"
+    # Products of the encoder, in training, in stored features and in answering: "bfloat16" (one
+    # pass; norms and residual stream float32) or "float32" (float32 on every device: six passes on
+    # a TPU). docs/planner.md has the error of either.
+    config.compute.encoder_dtype = "bfloat16"
     # What the backward pass recomputes of each layer: "full" all of it; "lora" norms, rotations,
     # attention scores and activations but no large product (7B: 101,412 bytes a layer and token,
     # 3.25 MB a token, and dropout masks); "lora_offload" the same, kept in host memory; "none"
@@ -226,6 +229,7 @@ def mini_sizes(config: ConfigDict) -> ConfigDict:
     # The encoder would run again for each of the epochs of tagging and the three stages; on two
     # cores that is more time than the budget has. The same numbers are read from the records.
     config.data.features = "stored"
+    config.compute.encoder_dtype = "float32"
     config.compute.dtype = "float32"  # CPUs of today are not faster in bfloat16
     config.compute.base_dtype = "float32"
     config.compute.attention = "xla"  # rows are short
@@ -239,8 +243,8 @@ def mini_sizes(config: ConfigDict) -> ConfigDict:
 def classification(config: ConfigDict) -> ConfigDict:
     """Pairs and rows of stages 1 and 2: a clip has 1.9 such pairs, so more clips share a row."""
     config.data.tasks = "classification"
-    config.data.clips_per_row = 5
-    config.data.row_tokens = 659  # with the audio of five clips seven blocks of 112
+    config.data.clips_per_row = 6
+    config.data.row_tokens = 634  # with the audio of six clips seven blocks of 112
     return config
 
 

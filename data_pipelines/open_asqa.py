@@ -47,7 +47,7 @@ _BY_DATASET = {
     "genre_cla": {"fma": 92_526},
     "ASR": _SPOKEN,
 }
-_OPEN = ("open-ended question",)
+OPEN = ("open-ended question",)
 _CAPTIONED = (
     "as_strong_train", "audiocaps_train", "freesound_10s", "clotho_development", "sound_bible",
 )  # fmt: skip
@@ -65,19 +65,19 @@ COUNTED = (
         pairs=727_405,
     ),
     Counted(
-        tasks=_OPEN,
+        tasks=OPEN,
         datasets=(*_CAPTIONED, "as_20k", "vggsound_train", "fsd50k_tr", "fsd50k_val"),
         closed_ended=False,
         pairs=3_763_814,
     ),
     Counted(
-        tasks=_OPEN,
+        tasks=OPEN,
         datasets=("IEMOCAP", "libritts", "voxceleb", "mosei"),
         closed_ended=False,
         pairs=1_784_049,
     ),
-    Counted(tasks=_OPEN, datasets=("audioset",), closed_ended=False, pairs=746_947),
-    Counted(tasks=_OPEN, datasets=("FMA",), closed_ended=False, pairs=395_750),
+    Counted(tasks=OPEN, datasets=("audioset",), closed_ended=False, pairs=746_947),
+    Counted(tasks=OPEN, datasets=("FMA",), closed_ended=False, pairs=395_750),
 )
 
 

@@ -33,7 +33,8 @@ from ltu_jax.weights.fingerprint import (
 )
 from ltu_jax.weights.tensors import Tensors, as_tensors
 
-_WHISPER_DTYPE = "float32"  # of the encoder that answers, whatever the rest computes in
+# Of an encoder about which nothing says otherwise, and of the decoder that transcribes.
+_WHISPER_DTYPE = "float32"
 
 
 @functools.lru_cache(maxsize=4)
@@ -76,7 +77,8 @@ def open_model(
             weights directory names none.
         llama: base weights in place of those that the checkpoint names (same hash), or where a
             weights directory without tokenizer finds one.
-        dtype: of the language model and TLTR: parameters and products. Whisper stays float32.
+        dtype: of the language model and TLTR: parameters and products. Whisper hears in the
+            precision that the model was trained with (`encoder_dtype`) and writes in float32.
 
     Raises:
         UserError: nothing loadable there, base weights missing or changed, sizes that differ.
@@ -108,6 +110,7 @@ def _open_weights(
         params=weights.params.tensors,
         tokenizer_dir=tokenizer_dir,
         whisper=None if whisper is None else store.load_weights(whisper, kind="whisper"),
+        hearing=_WHISPER_DTYPE,
         dtype=dtype,
     )
 
@@ -133,8 +136,18 @@ def _open_checkpoint(
         params=merge(language.params.tensors, as_tensors(adapter)),
         tokenizer_dir=language.tokenizer_dir,
         whisper=_heard_with(metadata, folder=folder, given=whisper),
+        hearing=encoder_dtype(metadata),
         dtype=dtype,
     )
+
+
+def encoder_dtype(metadata: Mapping[str, Any]) -> str:
+    """The precision of the features that a checkpoint was trained on: that of answering, too."""
+    trained = Fingerprint.from_json(metadata.get(KEY))
+    if trained is not None:
+        return trained.dtype
+    compute = metadata.get("config", {}).get("compute", {})
+    return compute.get("encoder_dtype", _WHISPER_DTYPE)
 
 
 def _heard_with(
@@ -150,17 +163,16 @@ def _heard_with(
         weights = bases.open_base(entry, relative_to=folder, what="Whisper")
     else:
         weights = store.load_weights(given, kind="whisper")
-    same_file = weights.sha256 == entry["sha256"]
-    if same_file and (trained is None or trained.dtype == _WHISPER_DTYPE):
+    if weights.sha256 == entry["sha256"]:
         return weights
     apart = ""
     if trained is not None:
-        found = compare(trained, of_encoder(weights, dtype=_WHISPER_DTYPE))
+        found = compare(trained, of_encoder(weights, dtype=trained.dtype))
         if found.verdict == Verdict.SAME:
             return weights
-        if same_file or found.verdict == Verdict.PRECISION:
+        if found.verdict == Verdict.PRECISION:
             there = f"those that {folder} was trained on ({trained.dtype})"
-            line = found.warning(there=there, here=f"those of {weights.path} ({_WHISPER_DTYPE})")
+            line = found.warning(there=there, here=f"those of {weights.path}")
             warnings.warn(line, FeatureWarning, stacklevel=4)
             return weights
         apart = f", and on a fixed clip the two encoders differ by {found.distance:.1e}"
@@ -177,6 +189,7 @@ def _opened(
     params: Tensors,
     tokenizer_dir: Path | None,
     whisper: store.Weights | None,
+    hearing: str,
     dtype: str,
 ) -> Opened:
     fns = _ltu_as_fns(config, dtype)
@@ -186,12 +199,12 @@ def _opened(
         fns=fns,
         params={name: jnp.asarray(params[name].read(), jnp.dtype(dtype)) for name in fns.shapes},
         tokenizer=None if tokenizer_dir is None else load_tokenizer(tokenizer_dir),
-        listener=None if whisper is None else _listener(whisper, config),
+        listener=None if whisper is None else _listener(whisper, config, dtype=hearing),
     )
 
 
-def _listener(weights: store.Weights, config: LTUASConfig) -> Listener:
-    """Whisper of the width and depth that the model was built for."""
+def _listener(weights: store.Weights, config: LTUASConfig, *, dtype: str) -> Listener:
+    """Whisper of the width and depth that the model was built for; its features in `dtype`."""
     sizes = WhisperConfig.from_dict(weights.config)
     found = (sizes.n_audio_layer, sizes.n_audio_state)
     # Official weights of a width that no Whisper has do not tell the number of layers.
@@ -201,11 +214,12 @@ def _listener(weights: store.Weights, config: LTUASConfig) -> Listener:
             f"{weights.path} is a Whisper of {found[0]} layers and width {found[1]}; this model "
             f"was built for {wanted[0]} layers and width {wanted[1]}: give that one"
         )
-    fns = _whisper_fns(sizes)
+    fns = _whisper_fns(sizes, dtype=dtype)
     store.check_against(fns.shapes, weights.params, what=str(weights.path))
     params = {name: jnp.asarray(weights.params[name], jnp.float32) for name in fns.shapes}
     transcriber = None
     if weights.tokenizer_dir is not None:
         tokenizer = load_whisper_tokenizer(weights.tokenizer_dir)
-        transcriber = Transcriber.of(fns, params, tokenizer=tokenizer)
+        writing = _whisper_fns(sizes, dtype=_WHISPER_DTYPE)
+        transcriber = Transcriber.of(writing, params, tokenizer=tokenizer)
     return Listener(fns=fns, params=params, transcriber=transcriber)

@@ -117,13 +117,19 @@ def is_adapter(path: str) -> bool:
 
 
 def resident_dtype(path: str, leaf: Any, settings: StageSettings) -> Any:
-    """The dtype in which a parameter stays on the devices: compute dtype, adapters float32."""
+    """The dtype in which a parameter stays on the devices: compute dtype, adapters float32.
+
+    Of the encoder the kernels alone, which products take in that dtype anyway: features are then
+    the same numbers as those that are stored, and those that answering computes.
+    """
     if is_adapter(path):
         return jnp.dtype(jnp.float32)
     if jnp.issubdtype(leaf.dtype, jnp.integer):
         return jnp.dtype(leaf.dtype)
-    name = "encoder_dtype" if path.startswith(WHISPER) else "dtype"
-    return jnp.dtype(getattr(settings.compute, name))
+    if path.startswith(WHISPER):
+        kernel = path.endswith(".kernel")
+        return jnp.dtype(settings.compute.encoder_dtype if kernel else jnp.float32)
+    return jnp.dtype(settings.compute.dtype)
 
 
 def split_parameters(
@@ -257,15 +263,6 @@ def batch_shapes(
 def longest_text(settings: StageSettings) -> int:
     """The padded text length that holds any row."""
     return data_config(settings).longest
-
-
-def padded_text(settings: StageSettings, *, length: int) -> int:
-    """The padded text length of a batch whose rows have about `length` tokens.
-
-    That of the longest row where batches mix lengths.
-    """
-    config = data_config(settings)
-    return config.padded(length) if settings.data.group_by_length else config.longest
 
 
 def data_config(settings: StageSettings, **changes: Any) -> DataConfig:
