@@ -14,8 +14,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 STAGE3 = "--config=configs/stage3.py"
 INT8 = ("--config.compute.base_dtype=int8",)
-# About the official batch of 256 pairs. Rows shorter than the config's where chips are more than rows:
-# 334 text tokens and the audio of two clips are three blocks of 128.
+# About the official batch of 256 pairs. Rows shorter than the config's where chips are more than
+# rows: 334 text tokens and the audio of two clips are three blocks of 128.
 HALF = ("--config.data.row_tokens=334", "--config.data.rows_per_batch=64")
 # A row for each pair, batches of like length.
 SINGLE = ("--config.data.layout=single", "--config.data.rows_per_batch=256")
