@@ -111,7 +111,7 @@ def plans() -> str:
         return "Not planned yet."
     lines = [
         "Estimates of the TPU compiler for full-size stage 3 (7B, Whisper large on the fly), not "
-        "measurements, and for full rows (docs/planner.md says what else they leave out): "
+        "measurements, of rows as they fill (docs/planner.md says what they leave out): "
         "`python benchmarks/plan.py` makes them again.",
         "",
         "| slice | rows x text tokens | pairs a step | base | GB a chip | s a step | pairs/s "

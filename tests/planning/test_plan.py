@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from ltu_jax import plan as command
@@ -16,10 +18,14 @@ from ltu_jax.planning.question import ask, check_batch
 from ltu_jax.planning.report import report
 from ltu_jax.planning.search import candidates
 from ltu_jax.planning.slices import find_gpu, find_slice
+from ltu_jax.stages.parts import count_work
 from ltu_jax.stages.settings import stage_settings
 from ltu_jax.train import parse_config, resolve
+from ltu_jax.training.losses import IGNORED, TARGETS
+from ltu_jax.training.metrics import mfu
 
 STAGE3 = "--config=configs/stage3.py"
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 KEYS = """
 slice fits peak_bytes_per_chip flops_per_device hand_flops_per_device collective_bytes_per_step
 est_step_seconds pairs_per_second mfu_bound hours_for_stage layout batch versions arguments
@@ -52,6 +58,45 @@ def test_steps_and_work_of_a_stage():
     assert work.context == 75.0
     assert work.targets == 12800 - 256  # nothing predicts the first token of a pair
     assert 256 * 50 < question.padded_work().text_tokens < 256 * 60
+
+
+def test_planner_and_trainer_count_the_same_work():
+    """Two rows with places for two clips: three pairs about two clips, one pair about one."""
+    grouped = [STAGE3, "--config.data.rows_per_batch=2"]
+    lengths = {(0, 1): 80, (0, 2): 70, (0, 3): 60, (1, 1): 50}
+    segments, clips = np.zeros((2, 622), np.int32), np.zeros((2, 622), np.int32)
+    targets = np.full((2, 480), IGNORED, np.int32)
+    for row in range(2):
+        own = {segment: size for (at, segment), size in lengths.items() if at == row}
+        filled = np.repeat(list(own), list(own.values()))
+        segments[row, : len(filled)] = filled
+        clips[row, : len(filled)] = filled == 3
+        targets[row, : len(filled) - len(own)] = 7  # all but the first of each pair
+    batch = {"log_mel": np.zeros((2, 2, 10, 1)), "segment_ids": segments, "clip_ids": clips}
+    trained = count_work({**batch, TARGETS: targets}, audio_tokens=25, parts=1)
+    planned = ask(
+        stage_settings(resolve(parse_config(grouped))[0]),
+        text_length=None, mean_text=65.0, pairs_per_row=2.0, clips_per_row=1.5, pairs=1e3,
+    )  # fmt: skip
+    assert planned.real_work() == trained
+    assert planned.padded_work().clips == 4 and planned.padded_work().text_tokens == 2 * 622
+    assert mfu(3e12, seconds=2.0, peak=1e13) == pytest.approx(0.15)
+
+
+def test_rows_are_planned_as_they_fill():
+    grouped = stage_settings(resolve(parse_config([STAGE3]))[0])
+    known = dict(text_length=None, mean_text=None, pairs_per_row=None, pairs=None)
+    found = ask(grouped, **known)
+    # The model of Open-ASQA of benchmarks/results, forty times as small as the whole.
+    model = json.loads((RESULTS / "row_layouts_open_asqa_model.json").read_text())
+    row = model["layouts"]["grouped, 8 a clip, 2 clips, 622 tokens"]
+    assert found.pairs_per_row == pytest.approx(row["pairs"] / row["rows"], rel=0.01)
+    assert found.clips_per_row == pytest.approx(row["clips_per_row"], rel=0.02)
+    assert found.filled_text == pytest.approx(1 - row["padding"], rel=0.01)
+    assert found.steps == math.ceil(9_641_740 / found.pairs_per_step)
+    assert ask(grouped, **known | {"pairs_per_row": 4.0}).filled_text == pytest.approx(
+        4 * 78.2 / 622
+    )
 
 
 def test_pairs_are_counted_as_they_are_trained_on():

@@ -72,7 +72,10 @@ def test_a_run_logs_validates_and_saves(tiny, tmp_path):
     assert saved == [6] and int(outcome.state.step) == 6 and outcome.signal == 0
     assert outcome.validation == {"val_loss": 6.0}
     assert outcome.last_loss < outcome.first_loss
-    assert outcome.steps_per_second > 0 and outcome.tokens_per_second > 0 and outcome.mfu > 0
+    # 275 tokens and 1e9 FLOPs a step, of 1e12 that the devices could do in a second.
+    assert outcome.steps_per_second > 0
+    assert outcome.tokens_per_second == pytest.approx(275 * outcome.steps_per_second)
+    assert outcome.mfu == pytest.approx(1e9 * outcome.steps_per_second / 1e12)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     trained = [row for row in rows if "loss" in row]
     assert [row["step"] for row in trained] == [2, 4, 6]
