@@ -8,7 +8,8 @@ what differs, so this is the place to read what a key means.
 import dataclasses
 
 import ml_collections
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
+from ml_collections.config_flags import config_flags, tuple_parser
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.models.build import LLAMA_SIZES, WHISPER_SIZES
@@ -24,6 +25,17 @@ PROJECTION_TLTR_LORA = (
     (r"llama\..+\.lora_[ab]", True),
     BASE_FROZEN,
 )
+
+
+class _NamesType(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        several = value if isinstance(value, tuple | list) else (value,)
+        return all(isinstance(name, str) for name in several)
+
+
+@config_flags.register_flag_parser(parser=tuple_parser.TupleParser())
+class Names(metaclass=_NamesType):
+    """The type of a key that takes one name or several; a repeated flag adds to them."""
 
 
 def check_preset(preset: str) -> str:
@@ -97,7 +109,9 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.data.split = "train"  # split of the records to train on
     config.data.validation_split = "val"  # for validation loss and sample answers
     config.data.epochs = 1.0  # passes over the pairs (tagging: the clips) when steps is 0
-    config.data.tasks = "all"  # which questions: "closed", "open" or "all"
+    # Which questions: "classification", "closed", "open", "all" (data_pipelines/mixtures.py has the
+    # table), or names of tasks of the records, or shell patterns of them; several add up.
+    config.data.tasks = FieldReference("all", field_type=Names)
     # Clips of which datasets: "all", a group ("audio", "speech", "joint": the table is in
     # data_pipelines/mixtures.py), or names of datasets of the records; several add up.
     config.data.datasets = ("all",)
@@ -112,8 +126,9 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     # Text tokens of a row; 0 = all that the two above allow. With the audio of two clips 622 are
     # six blocks of 112, so that "blocks" attention has nothing to pad.
     config.data.row_tokens = 622
-    # Over all devices and micro-batches. Rows of 622 tokens hold 8 pairs of Open-ASQA in the mean,
-    # so 32 are the official batch of 256 pairs. "single" and "reference": one pair each.
+    # Over all devices and micro-batches. Rows of 622 tokens hold 7.8 pairs of Open-ASQA in the mean
+    # (benchmarks/row_layouts.py), so 32 are about the official batch of 256 pairs. "single" and
+    # "reference": one pair each.
     config.data.rows_per_batch = 32
     # "reference" only: so many rows are one official micro-batch, padded together and with a loss
     # mean of their own, on any mesh; 0 = all rows of a (micro-)batch.
@@ -149,8 +164,10 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     # The frozen LLaMA lies in memory as this; "int8" halves it (an int8 value and a scale per
     # output of each projection, embeddings and norms in compute.dtype) and rounds it.
     config.compute.base_dtype = "bfloat16"
-    # Features are made once and averaged over 20 frames: float32 activations cost little there.
-    config.compute.encoder_dtype = "float32"
+    # Products of the encoder, in training, in stored features and in answering: "bfloat16" (one
+    # pass; norms and residual stream float32) or "float32" (float32 on every device: six passes on
+    # a TPU). docs/planner.md has the error of either.
+    config.compute.encoder_dtype = "bfloat16"
     # What the backward pass recomputes of each layer: "full" all of it; "lora" norms, rotations,
     # attention scores and activations but no large product (7B: 101,412 bytes a layer and token,
     # 3.25 MB a token, and dropout masks); "lora_offload" the same, kept in host memory; "none"
@@ -225,6 +242,7 @@ def mini_sizes(config: ConfigDict) -> ConfigDict:
     # The encoder would run again for each of the epochs of tagging and the three stages; on two
     # cores that is more time than the budget has. The same numbers are read from the records.
     config.data.features = "stored"
+    config.compute.encoder_dtype = "float32"
     config.compute.dtype = "float32"  # CPUs of today are not faster in bfloat16
     config.compute.base_dtype = "float32"
     config.compute.attention = "xla"  # rows are short
@@ -235,17 +253,20 @@ def mini_sizes(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def closed_ended(config: ConfigDict) -> ConfigDict:
-    """Rows for stages 1 and 2: a clip has 2.7 closed-ended pairs, so more clips share a row."""
-    config.data.tasks = "closed"
-    config.data.clips_per_row = 5
-    config.data.row_tokens = 659  # with the audio of five clips seven blocks of 112
+def classification(config: ConfigDict) -> ConfigDict:
+    """Pairs and rows of stages 1 and 2: a clip has 1.9 such pairs, so more clips share a row."""
+    config.data.tasks = "classification"
+    config.data.clips_per_row = 6
+    config.data.row_tokens = 634  # with the audio of six clips seven blocks of 112
     return config
 
 
 def mini_language(config: ConfigDict) -> ConfigDict:
     """What the language stages of the mini preset share: a recipe for some hundred steps."""
     mini_sizes(config)
+    if config.stage in ("stage1", "stage2"):
+        # Classification alone would leave spoken text to stage 3, for which its steps are too few.
+        config.data.tasks = "closed"
     # With few tokens the loss on the prompt teaches templates instead of hearing (facts: loss on
     # all tokens after 66k tokens left sound accuracy at .03).
     config.data.train_on = "answer"

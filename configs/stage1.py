@@ -15,7 +15,7 @@ def get_config(preset: str = "") -> ConfigDict:
     config.init_from = f"{common.runs(preset)}/tagging"
     config.model.lora = None
     config.trainable = common.PROJECTION_ONLY
-    common.closed_ended(config)
+    common.classification(config)
     config.data.epochs = 2.0
     config.optimizer.learning_rate = 1e-3
     if preset == "mini":

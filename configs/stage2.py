@@ -1,4 +1,4 @@
-"""Stage 2: projection, TLTR and LoRA on the closed-ended (classification) pairs.
+"""Stage 2: projection, TLTR and LoRA on the classification pairs.
 
 python -m ltu_jax.train --config=configs/stage2.py[:mini|:released] [--config.init_from=RUN]
 """
@@ -13,7 +13,7 @@ def get_config(preset: str = "") -> ConfigDict:
     common.check_preset(preset)
     config = common.base("stage2", preset=preset)
     config.init_from = f"{common.runs(preset)}/stage1"
-    common.closed_ended(config)
+    common.classification(config)
     config.data.epochs = 2.0
     if preset == "released":
         config.optimizer.learning_rate = 1e-4

@@ -14,7 +14,6 @@ def get_config(preset: str = "") -> ConfigDict:
     common.check_preset(preset)
     config = common.base("stage3", preset=preset)
     config.init_from = f"{common.runs(preset)}/stage2"
-    config.data.tasks = "all"
     if preset == "released":
         config.data.cutoff = 160
         config.data.epochs = 2.0

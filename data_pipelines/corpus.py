@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines import manifests, schema
-from data_pipelines.closed_ended import labels
+from data_pipelines.closed_ended import labels, questions
 from data_pipelines.closed_ended.items import test_items
-from data_pipelines.closed_ended.questions import closed_pairs
 from data_pipelines.open_ended.questions import open_pairs
 from data_pipelines.sources import packages, render
 from data_pipelines.sources.animals import RECORDINGS
@@ -39,6 +38,7 @@ def identity(*, seed: int, size: str) -> dict[str, Any]:
     entries = [dataclasses.astuple(entry) for entry in make_plan(SIZES[size], seed=seed)]
     return {
         "ltu_jax_corpus": render.FORMAT,
+        "questions": questions.FORMAT,
         "seed": seed,
         "size": size,
         "plan": hashlib.sha256(json.dumps(entries).encode()).hexdigest(),
@@ -115,7 +115,7 @@ def _clip(out: Path, record: Mapping[str, Any], facts: labels.Facts) -> schema.C
         split=record["entry"]["split"],
         synthetic=facts.kind != "real_sound",
         tags=labels.tags(facts),
-        pairs=closed_pairs(facts) + open_pairs(facts),
+        pairs=questions.closed_pairs(facts) + open_pairs(facts),
     )
     return schema.validate(clip)
 

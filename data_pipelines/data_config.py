@@ -62,7 +62,7 @@ class DataConfig:
         seed: of the order.
         audio_tokens: A.
         n_mels: mel bins of the Whisper encoder.
-        tasks: which pairs; see `mixtures.takes_task`.
+        tasks: which pairs; see `mixtures.check_tasks`.
         datasets: which clips; see `mixtures.datasets`.
         frames: log-mel frames of the window, 10 ms each.
         row_tokens: room of a grouped row in text tokens; 0 for all that the two caps allow.
@@ -94,7 +94,7 @@ class DataConfig:
     seed: int
     audio_tokens: int
     n_mels: int
-    tasks: tuple[str, ...] = ("*",)
+    tasks: tuple[str, ...] = ("all",)
     datasets: tuple[str, ...] = ("all",)
     frames: int = 1000
     row_tokens: int = 0

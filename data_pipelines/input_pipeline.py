@@ -151,6 +151,9 @@ class InputPipeline:
         # Of all splits: a name is not unknown because the validation split has no such clip.
         splits = self.store.manifest["splits"].values()
         there = {name for split in splits for name in split["datasets"]}
+        if not tagged:
+            asked_for = {name for split in splits for name in split["tasks"]}
+            mixtures.check_tasks(config.tasks, there=asked_for, where=config.records)
         records, pairs, numbers = mixtures.choose(
             self.store.entries,
             tasks=None if tagged else config.tasks,

@@ -34,7 +34,7 @@ from data_pipelines.schema import SPLITS, Clip, RecordError, validate
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_dir, write_json
-from ltu_jax.weights.fingerprint import KEY
+from ltu_jax.weights.fingerprint import KEY, SAME
 
 _FEATURE_BATCH = 8
 _SHARD_BYTES = 256 << 20
@@ -47,6 +47,7 @@ def write_records(
     *,
     tag_labels: Sequence[str] | None = None,
     whisper_dir: str | Path | None = None,
+    encoder_dtype: str = "float32",
     runner: str = "DirectRunner",
     beam_flags: Sequence[str] = (),
     shards: int | None = None,
@@ -62,6 +63,7 @@ def write_records(
         out: directory to make; on storage that all workers share when the runner is not local.
         tag_labels: label list of the tagging stage; every tag of a clip must be in it.
         whisper_dir: weights directory of the encoder whose features are stored too.
+        encoder_dtype: of its products; that of the training that will read them.
         runner: Beam's; "DirectRunner" runs in this process.
         beam_flags: options of the runner.
         shards: per split; None for one per 256 MiB, at least 4.
@@ -84,7 +86,7 @@ def write_records(
     outputs.claim(out, records.MAKER, inputs=[whisper_dir, *sorted(folders)])
     extractor, features = None, None
     if whisper_dir is not None:
-        extractor = FeatureExtractor(whisper_dir, batch_size=_FEATURE_BATCH)
+        extractor = FeatureExtractor(whisper_dir, batch_size=_FEATURE_BATCH, dtype=encoder_dtype)
         features = dict(extractor.describe())
     _check_clips(clips, tag_labels=tag_labels)
     source = source_fingerprint(
@@ -214,6 +216,13 @@ def command(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="records directory to write")
     parser.add_argument("--features", type=Path, help="Whisper weights whose features to store")
+    parser.add_argument(
+        "--encoder-dtype",
+        choices=tuple(SAME),
+        default="float32",
+        help="precision of --features, as config.compute.encoder_dtype of the training (default: "
+        "float32, that of the mini preset)",
+    )
     parser.add_argument("--runner", default="DirectRunner", help="Beam runner (default: here)")
     parser.add_argument("--shards", type=int, help="per split (default: 1 per 256 MiB, at least 4)")
     parser.add_argument("--force", action="store_true", help="write again even if --out is valid")
@@ -234,6 +243,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
         flags.out,
         tag_labels=given.tag_labels,
         whisper_dir=flags.features,
+        encoder_dtype=flags.encoder_dtype,
         runner=flags.runner,
         beam_flags=flags.beam_flags,
         shards=flags.shards,

@@ -124,9 +124,11 @@ def plans() -> str:
     }
     if not made:
         return "Not planned yet."
+    as_packed = all("filled_text" in plan["batch"] for plan in made.values())
+    rows = "and for rows as they fill" if as_packed else "and for full rows"
     lines = [
         "Estimates of the TPU compiler for full-size stage 3 (7B, Whisper large on the fly), not "
-        "measurements, and for full rows (docs/planner.md says what else they leave out): "
+        f"measurements, {rows} (docs/planner.md says what else they leave out): "
         "`python benchmarks/plan.py` makes them again.",
         "",
         "| slice | rows x text tokens | pairs a step | base | GB a chip | s a step | pairs/s "

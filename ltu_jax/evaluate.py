@@ -42,6 +42,7 @@ from ltu_jax.evaluation.questionnaire import Questionnaire, need_partners, read_
 from ltu_jax.evaluation.results import MODEL, score
 from ltu_jax.evaluation.samples import GREEDY, SAMPLING
 from ltu_jax.evaluation.scoring.verdicts import Tools
+from ltu_jax.generation.opening import encoder_dtype
 from ltu_jax.generation.transcription import RULES
 from ltu_jax.training import checkpoint
 from ltu_jax.weights import store
@@ -473,9 +474,10 @@ def _describe(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]
     config = args.checkpoint / "config.json"
     if config.is_file() and (listing := read_json(config)).get("kind") == "ltu-as":
         described = {"path": str(args.checkpoint), "sha256": sha256_file(config), "whisper": None}
+        hearing = "float32"
     else:
         place, listing = checkpoint.read_metadata(args.checkpoint, verify=False)
-        bases = listing["base"]
+        bases, hearing = listing["base"], encoder_dtype(listing)
         described = {
             "path": str(place),
             "sha256": sha256_file(place / checkpoint.METADATA),
@@ -488,7 +490,7 @@ def _describe(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]
             header = store.read_header(given)
             described[name] = store.identity(header["kind"], header["config"], header["sha256"])
     if whisper := described.get("whisper"):  # what encodes here, in the precision of `model.load`
-        described["features"] = fingerprint(whisper_sha256=whisper, dtype="float32")
+        described["features"] = fingerprint(whisper_sha256=whisper, dtype=hearing)
     return described, listing
 
 

@@ -60,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
         mean_text=options.mean_text,
         pairs_per_row=options.pairs_per_row,
         pairs=options.pairs,
+        clips_per_row=options.clips_per_row,
     )
     if gpu is not None:
         made = plan_gpu(question, gpu, count=options.gpus)
@@ -88,6 +89,7 @@ def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--text-length", type=int, help="padded text tokens of every row")
     parser.add_argument("--mean-text", type=float, help="real text tokens of a pair")
     parser.add_argument("--pairs-per-row", type=float, help="pairs in a row, in the mean")
+    parser.add_argument("--clips-per-row", type=float, help="clips in a row, in the mean")
     parser.add_argument("--pairs", type=float, help="pairs of the stage, all epochs together")
     parser.add_argument("--search", action="store_true", help="try meshes, remat, micro-batches")
     parser.add_argument("--compiles", type=int, default=6, help="most compilations of a search")

@@ -19,7 +19,7 @@ from ltu_jax.core.trees import count, label
 from ltu_jax.models import build
 from ltu_jax.stages.parts import leaves
 from ltu_jax.stages.settings import StageSettings, stage_settings
-from ltu_jax.train import resolve
+from ltu_jax.train import parse_config, resolve
 from ltu_jax.training.optimizer import OptimizerConfig, make_optimizer
 
 FILES = {"tagging": tagging, "stage1": stage1, "stage2": stage2, "stage3": stage3}
@@ -110,8 +110,8 @@ def test_group_rates_cover_what_is_trained(stage, preset):
 
 def test_poster_recipe():
     for stage, rate, epochs, tasks in (
-        ("stage1", 1e-3, 2.0, "closed"),
-        ("stage2", 2e-4, 2.0, "closed"),
+        ("stage1", 1e-3, 2.0, "classification"),
+        ("stage2", 2e-4, 2.0, "classification"),
         ("stage3", 2e-4, 1.0, "all"),
     ):
         settings, _ = settings_of(stage, "")
@@ -130,7 +130,7 @@ def test_poster_recipe():
         )
         data = settings.data
         assert (data.rows_per_batch, data.cutoff, data.train_on) == (32, 108, "all")
-        assert (data.epochs, data.tasks, data.layout) == (epochs, tasks, "grouped")
+        assert (data.epochs, data.tasks, data.layout) == (epochs, (tasks,), "grouped")
         assert settings.compute.dtype == "bfloat16"
         assert (settings.model.lora is None) == (stage == "stage1")
 
@@ -147,6 +147,27 @@ def test_released_recipe():
         assert settings.data.rows_per_batch % micro == 0
         assert (settings.data.group_by_length, settings.data.lengths) == (50, ())
         assert (settings.data.layout, settings.optimizer.loss_mean) == ("reference", "micro")
+
+
+@pytest.mark.parametrize(
+    ("flags", "tasks"),
+    [
+        ((), ("all",)),
+        (("classification",), ("classification",)),
+        (("cla_*",), ("cla_*",)),
+        (("classification", "ASR"), ("classification", "ASR")),
+        (("('age_cla', 'gender*')",), ("age_cla", "gender*")),
+    ],
+)
+def test_tasks_are_a_name_or_several(flags, tasks):
+    given = ["--config=configs/stage3.py", *(f"--config.data.tasks={flag}" for flag in flags)]
+    assert stage_settings(resolve(parse_config(given))[0]).data.tasks == tasks
+    config = FILES["stage3"].get_config("")
+    for value in (tasks, list(tasks), tasks[0]):
+        config.data.tasks = value
+    for value in (3, (3,)):
+        with pytest.raises(TypeError):
+            config.data.tasks = value
 
 
 def test_stages_follow_each_other():

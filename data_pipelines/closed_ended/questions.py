@@ -8,6 +8,8 @@ at).
 from data_pipelines.closed_ended.labels import STYLE_AXES, Facts
 from data_pipelines.schema import Pair
 
+FORMAT = 2  # of the pairs of a corpus: tasks and wordings
+
 # (question, answer) wordings; the answer may use {sound}, {music}, {group}, {gender}, {text},
 # {value}.
 SOUND = (
@@ -85,6 +87,9 @@ ALL_STYLE = (
         "{pitch} pitch, {speed} speed, {volume} volume.",
     ),
 )
+# Tasks have the names of Open-ASQA where it has them; those that are classification are picked by
+# `mixtures.TASKS`.
+STYLE_TASKS = {"pitch": "pitch_cla", "speed": "speed_cla", "volume": "energy_cla"}
 GROUP_NAMES = {
     "animal": "an animal",
     "device": "a device",
@@ -131,20 +136,20 @@ def closed_pairs(facts: Facts) -> tuple[Pair, ...]:
     if facts.sound and over_speech:
         ask("cla_background", BACKGROUND)
     elif facts.sound:
-        ask("cla_sound", SOUND)
+        ask("cla_label", SOUND)
     if facts.group and not over_speech:
-        ask("cla_sound_group", GROUP)
+        ask("cla_group", GROUP)
     if facts.music:
-        ask("cla_music", MUSIC)
+        ask("genre_cla", MUSIC)
     if facts.spoken_text and facts.gender:
-        ask("cla_spoken_text", SPOKEN_TEXT[:1] if over_speech else SPOKEN_TEXT)
+        ask("ASR", SPOKEN_TEXT[:1] if over_speech else SPOKEN_TEXT)
         if over_speech:
-            ask("cla_joint", BOTH)
+            ask("ASR_background", BOTH)
     if facts.gender:
-        ask("cla_gender", GENDER[:1] if over_speech else GENDER)
+        ask("gender_cla", GENDER[:1] if over_speech else GENDER)
     for axis in STYLE_AXES:
         if not over_speech and axis in facts.style:
-            ask(f"cla_{axis}", STYLE[axis], value=facts.style[axis])
+            ask(STYLE_TASKS[axis], STYLE[axis], value=facts.style[axis])
     if not over_speech and len(facts.style) == len(STYLE_AXES):
         ask("cla_style", ALL_STYLE)
     return tuple(pairs)

@@ -34,7 +34,8 @@ from ltu_jax.weights.fingerprint import (
 )
 from ltu_jax.weights.tensors import Tensors, as_tensors
 
-_WHISPER_DTYPE = "float32"  # of the encoder that answers, whatever the rest computes in
+# Of an encoder about which nothing says otherwise, and of the decoder that transcribes.
+_WHISPER_DTYPE = "float32"
 
 
 @functools.lru_cache(maxsize=4)
@@ -89,7 +90,8 @@ def open_model(
             weights directory names none.
         llama: base weights in place of those that the checkpoint names (same hash), or where a
             weights directory without tokenizer finds one.
-        dtype: of the language model and TLTR: parameters and products. Whisper stays float32.
+        dtype: of the language model and TLTR: parameters and products. Whisper hears in the
+            precision that the model was trained with (`encoder_dtype`) and writes in float32.
         transcriber: the Whisper that writes, of any size, in place of the one that the checkpoint
             names, else of the one that hears.
         transcription: a name of `transcription.RULES`; None is the rule of the training data.
@@ -143,6 +145,7 @@ def _open_weights(path: Path, how: _How) -> Opened:
         params=weights.params.tensors,
         tokenizer_dir=tokenizer_dir,
         whisper=whisper,
+        hearing=_WHISPER_DTYPE,
         writer=None if how.transcriber is None else _given_writer(how.transcriber),
         rule=rule(how.transcription),
         positions=weights.max_position_embeddings,
@@ -180,6 +183,7 @@ def _open_checkpoint(path: Path, how: _How) -> Opened:
         params=merge(language.params.tensors, as_tensors(adapter)),
         tokenizer_dir=language.tokenizer_dir,
         whisper=_heard_with(metadata, folder=folder, given=how.whisper),
+        hearing=encoder_dtype(metadata),
         writer=_written_with(metadata, folder=folder, given=how.transcriber),
         rule=rule(how.transcription or metadata.get("transcription")),
         positions=language.max_position_embeddings,
@@ -199,6 +203,15 @@ def _written_with(
     return bases.open_base(entry, relative_to=folder, what="transcribing Whisper")
 
 
+def encoder_dtype(metadata: Mapping[str, Any]) -> str:
+    """The precision of the features that a checkpoint was trained on: that of answering, too."""
+    trained = Fingerprint.from_json(metadata.get(KEY))
+    if trained is not None:
+        return trained.dtype
+    compute = metadata.get("config", {}).get("compute", {})
+    return compute.get("encoder_dtype", _WHISPER_DTYPE)
+
+
 def _heard_with(
     metadata: Mapping[str, Any], *, folder: Path, given: str | Path | None
 ) -> store.Weights:
@@ -212,17 +225,16 @@ def _heard_with(
         weights = bases.open_base(entry, relative_to=folder, what="Whisper")
     else:
         weights = store.load_weights(given, kind="whisper")
-    same_file = weights.sha256 == entry["sha256"]
-    if same_file and (trained is None or trained.dtype == _WHISPER_DTYPE):
+    if weights.sha256 == entry["sha256"]:
         return weights
     apart = ""
     if trained is not None:
-        found = compare(trained, of_encoder(weights, dtype=_WHISPER_DTYPE))
+        found = compare(trained, of_encoder(weights, dtype=trained.dtype))
         if found.verdict == Verdict.SAME:
             return weights
-        if same_file or found.verdict == Verdict.PRECISION:
+        if found.verdict == Verdict.PRECISION:
             there = f"those that {folder} was trained on ({trained.dtype})"
-            line = found.warning(there=there, here=f"those of {weights.path} ({_WHISPER_DTYPE})")
+            line = found.warning(there=there, here=f"those of {weights.path}")
             warnings.warn(line, FeatureWarning, stacklevel=4)
             return weights
         apart = f", and on a fixed clip the two encoders differ by {found.distance:.1e}"
@@ -239,6 +251,7 @@ def _opened(
     params: Tensors,
     tokenizer_dir: Path | None,
     whisper: store.Weights | None,
+    hearing: str,
     writer: store.Weights | None,
     rule: TranscribeOptions,
     positions: int | None,
@@ -246,7 +259,7 @@ def _opened(
 ) -> Opened:
     fns = _ltu_as_fns(config, dtype)
     store.check_against(fns.shapes, params, what=str(path))
-    listener = None if whisper is None else _listener(whisper, config)
+    listener = None if whisper is None else _listener(whisper, config, dtype=hearing)
     if writer is not None:
         transcriber = _transcriber(writer, None)
     else:
@@ -267,8 +280,8 @@ def _opened(
     )
 
 
-def _listener(weights: store.Weights, config: LTUASConfig) -> Listener:
-    """Whisper of the width and depth that the model was built for."""
+def _listener(weights: store.Weights, config: LTUASConfig, *, dtype: str) -> Listener:
+    """Whisper of the width and depth that the model was built for; its features in `dtype`."""
     sizes = WhisperConfig.from_dict(weights.config)
     found = (sizes.n_audio_layer, sizes.n_audio_state)
     # Official weights of a width that no Whisper has do not tell the number of layers.
@@ -278,20 +291,24 @@ def _listener(weights: store.Weights, config: LTUASConfig) -> Listener:
             f"{weights.path} is a Whisper of {found[0]} layers and width {found[1]}; this model "
             f"was built for {wanted[0]} layers and width {wanted[1]}: give that one"
         )
-    fns = _whisper_fns(sizes)
+    fns = _whisper_fns(sizes, dtype=dtype)
     store.check_against(fns.shapes, weights.params, what=str(weights.path))
     params = {name: jnp.asarray(weights.params[name], jnp.float32) for name in fns.shapes}
     return Listener(fns=fns, params=params)
 
 
 def _transcriber(weights: store.Weights, listener: Listener | None) -> Transcriber | None:
-    """A Whisper that writes, which may be `listener` itself; None without its tokenizer."""
+    """A Whisper that writes, in float32, with the parameters of `listener` where that is given.
+
+    None without its tokenizer.
+    """
     if weights.tokenizer_dir is None:
         return None
+    fns = _whisper_fns(WhisperConfig.from_dict(weights.config), dtype=_WHISPER_DTYPE)
     if listener is None:
-        fns = _whisper_fns(WhisperConfig.from_dict(weights.config))
         store.check_against(fns.shapes, weights.params, what=str(weights.path))
         params = {name: jnp.asarray(weights.params[name], jnp.float32) for name in fns.shapes}
-        listener = Listener(fns=fns, params=params)
+    else:
+        params = listener.params
     tokenizer = load_whisper_tokenizer(weights.tokenizer_dir)
-    return Transcriber.of(listener.fns, listener.params, tokenizer=tokenizer)
+    return Transcriber.of(fns, params, tokenizer=tokenizer)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from ltu_jax.core.axes import Array, Bool, Float
+from ltu_jax.models.precision import products_of
 
 # Axes below: B rows, K key heads, C blocks, G query heads of a key head, T and S positions of a
 # block, A of audio, H of a head.
@@ -177,6 +178,11 @@ def _forward(q: Array, text: tuple, heard: tuple, bias: Parts, scale: float) -> 
 
 
 def _backward(scale: float, kept: tuple, g: Array) -> tuple:
+    with products_of(kept[0].dtype):
+        return _slopes(scale, kept, g)
+
+
+def _slopes(scale: float, kept: tuple, g: Array) -> tuple:
     q, text, heard, bias, logsum = kept
     scores = _scores(q, text[0], heard[0], bias, scale)
     weights = jax.tree.map(jnp.exp, _minus(scores, logsum))

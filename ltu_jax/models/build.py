@@ -21,6 +21,7 @@ from ltu_jax.models.bridge import Shapes, bridge
 from ltu_jax.models.cache import KVCache, WhisperCache, empty_kv_cache
 from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig, visibility
+from ltu_jax.models.precision import keep_promise
 from ltu_jax.models.stacks import rematerialised, separate_layers
 from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
 from ltu_jax.models.whisper import Decoder, Encoder, WhisperConfig
@@ -133,7 +134,7 @@ def whisper(config: WhisperConfig, *, dtype: Any = jnp.float32, remat: str = "no
 
     Args:
         config: sizes.
-        dtype: compute dtype of the products.
+        dtype: compute dtype of the products; float32 ones are float32 on every device.
         remat: "none", "full" or a policy name, for gradients through `encode`.
     """
     _check_remat(remat)
@@ -149,7 +150,7 @@ def whisper(config: WhisperConfig, *, dtype: Any = jnp.float32, remat: str = "no
     def init_cache(params: Params, encoded: Float[Array, "B T D"], *, length: int) -> WhisperCache:
         return decoder.bind(params).init_cache(encoded, length=length)
 
-    return WhisperFns(
+    fns = WhisperFns(
         config=config,
         shapes=merge(encoder.shapes, decoder.shapes),
         init=init,
@@ -159,6 +160,7 @@ def whisper(config: WhisperConfig, *, dtype: Any = jnp.float32, remat: str = "no
         init_cache=init_cache,
         decode=lambda params, tokens, cache: decoder.bind(params).decode(tokens, cache),
     )
+    return keep_promise(fns, dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,13 +208,14 @@ def llama(config: LlamaConfig, *, dtype: Any = jnp.float32, remat: str = "none")
         last = model.norm(layers[-1])
         return {"layers": layers, "final_norm": last, "logits": model.unembed(last)}
 
-    return LlamaFns(
+    fns = LlamaFns(
         config=config,
         shapes=module.shapes,
         init=module.init,
         forward=forward,
         intermediates=intermediates,
     )
+    return keep_promise(fns, dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -318,7 +321,7 @@ def ltu_as(
     def call(method: str) -> Callable[..., Any]:
         return lambda params, *args, **kwargs: getattr(module.bind(params), method)(*args, **kwargs)
 
-    return LTUASFns(
+    fns = LTUASFns(
         config=config,
         shapes=module.shapes,
         init=module.init,
@@ -333,6 +336,7 @@ def ltu_as(
         layers=lambda params: separate_layers(module.bind(params).llama.layers),
         intermediates=call("intermediates"),
     )
+    return keep_promise(fns, dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -359,18 +363,19 @@ def tagger(
         config: sizes of the TLTR.
         n_labels: how many labels.
         d_input: width of features that are projected down to the TLTR's; None: they have it.
-        dtype: compute dtype of the products.
+        dtype: compute dtype of the products; float32 ones are float32 on every device.
         remat: "none", "full" or a policy name, for the backward pass of each block.
     """
     _check_remat(remat)
     whole = TaggerConfig(tltr=config, labels=n_labels, d_input=d_input, audio_layers=None)
     module = bridge(lambda rngs: Tagger(whole, dtype=dtype, remat=remat, rngs=rngs))
-    return TaggerFns(
+    fns = TaggerFns(
         config=whole,
         shapes=module.shapes,
         init=module.init,
         logits=lambda params, features: module.bind(params)(features),
     )
+    return keep_promise(fns, dtype)
 
 
 def _check_remat(remat: str) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Float, Int
+from ltu_jax.models.precision import products_of
 
 SCALE = "_scale"  # the scales of "kernel" are called "kernel_scale"
 
@@ -58,7 +59,8 @@ def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, None, None]
     values, scale = saved
     scaled = (dy.astype(jnp.float32) * scale).astype(dy.dtype)
     scaled = jax.lax.optimization_barrier(scaled)
-    dx = jnp.matmul(scaled, values.astype(dy.dtype).T, preferred_element_type=jnp.float32)
+    with products_of(dy.dtype):
+        dx = jnp.matmul(scaled, values.astype(dy.dtype).T, preferred_element_type=jnp.float32)
     return dx.astype(dy.dtype), None, None
 
 

@@ -20,6 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 from ltu_jax.core.axes import Array, Bool, Float
 from ltu_jax.models import int8
 from ltu_jax.models.norms import LAYER_NORM_EPS, LayerNorm
+from ltu_jax.models.precision import products_of
 
 _LONG = 1 << 18  # scores per head from which a CPU works head by head
 
@@ -77,7 +78,8 @@ def _kernel_backward(kept: tuple, g: Any) -> tuple:
         return g, None, None
     leading = tuple(range(x.ndim - 1))
     dims = ((leading, leading), ((), ()))
-    dk = lax.dot_general(x, g, dims, preferred_element_type=jnp.float32)
+    with products_of(x.dtype):
+        dk = lax.dot_general(x, g, dims, preferred_element_type=jnp.float32)
     return g, None, dk.astype(dtype.name)
 
 

@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 from ltu_jax.core.sharding import make_mesh
 from ltu_jax.planning import aot, traced
 from ltu_jax.planning.advice import advice
-from ltu_jax.planning.question import TAGS, Question, check_batch, resident
+from ltu_jax.planning.question import TAGS, Question, check_batch, clip_places, resident
 from ltu_jax.planning.slices import Gpu, Slice
 from ltu_jax.stages.program import Program, make_program
-from ltu_jax.training.metrics import model_flops
+from ltu_jax.training.metrics import mfu, model_flops
 
 # What a well-shaped product reaches of a GPU's peak when nothing is known but arithmetic.
 GPU_EFFICIENCY = 0.6
@@ -242,8 +242,8 @@ def _finish(
         rates = {
             "pairs_per_second": question.pairs_per_step / step_seconds,
             "rows_per_second": question.rows / step_seconds,
-            "mfu_bound": real / (step_seconds * devices * peak_flops),
-            "padded_mfu_bound": padded / (step_seconds * devices * peak_flops),
+            "mfu_bound": mfu(real, seconds=step_seconds, peak=devices * peak_flops),
+            "padded_mfu_bound": mfu(padded, seconds=step_seconds, peak=devices * peak_flops),
             "hours_for_stage": question.steps * step_seconds / 3600,
         }
     return Plan(
@@ -281,6 +281,9 @@ def _finish(
         batch={
             "rows": question.rows,
             "pairs_per_row": question.pairs_per_row,
+            "clips_per_row": question.clips_per_row,
+            "filled_text": question.filled_text,
+            "filled_clips": question.clips_per_row / clip_places(settings),
             "text_length": question.text_length,
             "longest_text_length": question.longest,
             "mean_text": question.mean_text,

@@ -1,24 +1,23 @@
 """What is asked of a plan: a stage, its rows, and how many pairs the stage has."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from data_pipelines.data_config import Layout
+from data_pipelines import modelled, open_asqa
+from data_pipelines.data_config import DataConfig, Layout
+from data_pipelines.row_report import RowReport
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import BATCH, param_specs
-from ltu_jax.stages.program import Program, longest_text, padded_text
+from ltu_jax.stages.program import Program, data_config, longest_text
 from ltu_jax.stages.settings import StageSettings
 from ltu_jax.training.metrics import StepWork
 
-# Mean text tokens of a pair and pairs of the stage in the original training, both from its logs
-# (total_flos and steps x batch); released = cutoff 160.
-_MEAN_TEXT = {"stage1": 74.7, "stage2": 75.7, "stage3": 78.2}
-_MEAN_TEXT_160 = 81.4
-_PAIRS = {"stage1": 2_070_000, "stage2": 2_070_000, "stage3": 9_640_000}
+_SHARE = 1 / 100  # of Open-ASQA whose rows are laid out to see how they fill
 _TAGGED_CLIPS = 2_000_000  # AudioSet
 TAGS = 527  # labels of AudioSet
 
@@ -33,6 +32,7 @@ class Question:
         longest: padded text tokens of the longest batch.
         mean_text: real text tokens of a pair.
         pairs_per_row: mean number of pairs that share a row.
+        clips_per_row: mean number of clips whose places a row fills.
         pairs: of the whole stage.
     """
 
@@ -41,6 +41,7 @@ class Question:
     longest: int
     mean_text: float
     pairs_per_row: float
+    clips_per_row: float
     pairs: float
 
     @property
@@ -58,18 +59,30 @@ class Question:
         """Optimiser steps of the stage."""
         return self.settings.steps or max(1, math.ceil(self.pairs / self.pairs_per_step))
 
+    @property
+    def filled_text(self) -> float:
+        """Share of a row's text positions that hold a token; 1 where there are none."""
+        return self.mean_text * self.pairs_per_row / self.text_length if self.text_length else 1.0
+
     def real_work(self) -> StepWork:
-        """What a step has to do without padding."""
-        text = 0.0 if self.settings.stage == "tagging" else self.mean_text * self.pairs_per_step
-        return self._work(text=text, targets=text, pairs=self.pairs_per_step)
+        """What a step has to do: no padding and no empty places, as the trainer counts a batch."""
+        if self.settings.stage == "tagging":
+            return self._work(clips=self.rows, text=0, targets=0, pairs=0)
+        pairs = self.pairs_per_step
+        text = self.mean_text * pairs
+        # Official rows predict the first token of a pair, too, from the padding before it.
+        first = 0 if self.settings.data.layout == Layout.REFERENCE else pairs
+        clips = self.rows * self.clips_per_row
+        return self._work(clips=clips, text=text, targets=text - first, pairs=pairs)
 
     def padded_work(self) -> StepWork:
         """What a step does as its shapes are; a row of several pairs attends over all of it."""
+        clips = self.rows * clip_places(self.settings)
         text = 0 if self.settings.stage == "tagging" else self.rows * self.text_length
-        return self._work(text=text, targets=text, pairs=self.rows)
+        return self._work(clips=clips, text=text, targets=text, pairs=self.rows)
 
-    def _work(self, *, text: float, targets: float, pairs: float) -> StepWork:
-        clips = self.rows * clips_per_row(self.settings)
+    def _work(self, *, clips: float, text: float, targets: float, pairs: float) -> StepWork:
+        clips = round(clips)
         return StepWork(
             clips=clips,
             pairs=round(pairs),
@@ -86,25 +99,23 @@ def ask(
     mean_text: float | None,
     pairs_per_row: float | None,
     pairs: float | None,
+    clips_per_row: float | None = None,
 ) -> Question:
-    """Fill in what was not said from the stage and the original's logs.
+    """Fill in what was not said from the stage, the original's logs and a model of Open-ASQA.
 
     Args:
         settings: the stage.
         text_length: padded text tokens of every row; None for what the input pipeline makes.
         mean_text: real text tokens of a pair.
-        pairs_per_row: mean number of pairs in a row; None for as many as the settings allow.
+        pairs_per_row: mean number of pairs in a row; None for what rows of the model hold.
         pairs: of the stage, all epochs together.
+        clips_per_row: mean number of clips in a row, the same.
 
     Raises:
-        UserError: rows too short for the pairs they hold, or some datasets only and no `pairs`.
+        UserError: rows too short for the pairs they hold, or a choice of tasks and datasets of
+            which the number of pairs is not known, and no `pairs`.
     """
     stage, data = settings.stage, settings.data
-    if data.datasets != ("all",) and pairs is None:
-        raise UserError(
-            f"how many pairs data.datasets = {data.datasets} have is not known here; give --pairs, "
-            "those of all epochs together"
-        )
     if stage == "tagging":
         clips = pairs or _TAGGED_CLIPS * data.epochs
         return Question(
@@ -113,14 +124,18 @@ def ask(
             longest=0,
             mean_text=0.0,
             pairs_per_row=1.0,
+            clips_per_row=1.0,
             pairs=clips,
         )
-    usual = _MEAN_TEXT_160 if data.cutoff >= 160 else _MEAN_TEXT[stage]
+    usual = modelled.MEAN_TEXT_160 if data.cutoff >= 160 else modelled.MEAN_TEXT[stage]
     mean = min(mean_text or usual, data.cutoff)
-    several = pairs_per_row or _pairs_that_fit(settings, mean=mean)
+    filled = _filled(settings, mean=mean)
+    several = pairs_per_row or filled.pairs / filled.rows
     longest = text_length or longest_text(settings)
-    text = math.ceil(mean * several)
-    typical = text_length or padded_text(settings, length=text)
+    text, typical = math.ceil(mean * several), longest
+    if not text_length and settings.data.group_by_length and not data_config(settings).one_length:
+        # The mean width of batches of like length: as much above the rows' as they are padded.
+        typical = min(longest, math.ceil(mean * several / (1 - filled.padding)))
     if text > typical:
         raise UserError(
             f"rows of {typical} text tokens cannot hold {several:g} pairs of {mean} tokens in the "
@@ -132,22 +147,52 @@ def ask(
         longest=longest,
         mean_text=mean,
         pairs_per_row=several,
-        pairs=pairs or _PAIRS[stage] * data.epochs,
+        clips_per_row=clips_per_row or min(filled.clips_per_row, several),
+        pairs=pairs or _pairs_of_stage(settings, pairs_per_row=several),
     )
 
 
-def clips_per_row(settings: StageSettings) -> int:
+@functools.lru_cache(maxsize=32)
+def _modelled(
+    tasks: tuple[str, ...], datasets: tuple[str, ...], mean: float, cutoff: int
+) -> tuple[Any, Any]:
+    names = dict(tasks=tasks, datasets=datasets)
+    try:
+        return modelled.corpus(**names, mean=mean, cutoff=cutoff, share=_SHARE)
+    except UserError:  # of data that are not Open-ASQA nothing is known: as if they were
+        names = dict(tasks=("all",), datasets=("all",))
+        return modelled.corpus(**names, mean=mean, cutoff=cutoff, share=_SHARE)
+
+
+@functools.lru_cache(maxsize=128)
+def _rows_of(config: DataConfig, names: tuple[Any, ...]) -> RowReport:
+    return modelled.rows(config, *_modelled(*names))
+
+
+def _filled(settings: StageSettings, *, mean: float) -> RowReport:
+    """How rows of these settings hold the pairs of a small Open-ASQA."""
+    data = settings.data
+    config = data_config(settings, records="")
+    return _rows_of(config, (data.tasks, data.datasets, mean, data.cutoff))
+
+
+def _pairs_of_stage(settings: StageSettings, *, pairs_per_row: float) -> float:
+    """Pairs of all epochs: as many as the steps take, or those of Open-ASQA."""
+    data = settings.data
+    if settings.steps:
+        return settings.steps * data.rows_per_batch * pairs_per_row
+    try:
+        return open_asqa.pairs(tasks=data.tasks, datasets=data.datasets) * data.epochs
+    except UserError as error:
+        raise UserError(
+            "how many pairs the stage has is not known here: give --pairs, those of all epochs "
+            f"together ({error})"
+        ) from error
+
+
+def clip_places(settings: StageSettings) -> int:
     """Places for clips in every row; each costs an encoder run, used or not."""
     return settings.data.clips_per_row if settings.data.layout == Layout.GROUPED else 1
-
-
-def _pairs_that_fit(settings: StageSettings, *, mean: float) -> float:
-    """As many pairs of mean length as the caps and the room of a row allow."""
-    data = settings.data
-    if data.layout != Layout.GROUPED:
-        return 1.0
-    most = float(data.pairs_per_clip * data.clips_per_row)
-    return min(most, math.floor(100 * data.row_tokens / mean) / 100) if data.row_tokens else most
 
 
 def check_batch(settings: StageSettings, mesh: Mesh) -> None:

@@ -18,12 +18,13 @@ def report(plan: Plan) -> str:
 def _verdict(plan: Plan) -> str:
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan.layout["mesh"].items())
     batch = plan.batch
-    rows = f"{batch['rows']} rows of {batch['pairs_per_row']:g} pair(s), {batch['text_length']}"
+    rows = f"{batch['rows']} rows of {batch['pairs_per_row']:.3g} pair(s), {batch['text_length']}"
     return (
         f"{plan.stage} on {plan.slice} ({plan.devices} devices, {plan.hosts} hosts): "
         f"{'FITS' if plan.fits else 'DOES NOT FIT'}\n"
         f"  mesh {mesh}; {rows} text tokens (longest {batch['longest_text_length']}); "
-        f"accumulation {batch['accumulation']}; "
+        f"accumulation {batch['accumulation']}; {batch['filled_text']:.0%} of the text and "
+        f"{batch['filled_clips']:.0%} of the places for clips are filled\n  "
         + ", ".join(f"{key} {value}" for key, value in plan.compute.items())
     )
 
@@ -73,7 +74,8 @@ def _time(plan: Plan) -> list[str]:
         f"estimated step time  {plan.est_step_seconds:.4f} s (computing {plan.compute_seconds:.4f},"
         f" collectives {plan.collective_seconds:.4f} if nothing hid them)",
         f"pairs/s  {plan.pairs_per_second:.1f}, rows/s {plan.rows_per_second:.1f}",
-        f"MFU bound  {plan.mfu_bound:.1%} on real tokens, {plan.padded_mfu_bound:.1%} with padding",
+        f"MFU bound  {plan.mfu_bound:.1%} (of the whole shapes, empty places and padding too: "
+        f"{plan.padded_mfu_bound:.1%})",
         f"stage  {plan.pairs_of_stage:,.0f} pairs, {plan.steps:,} steps: "
         f"{plan.hours_for_stage:.2f} hours",
     ]

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from data_pipelines import mixtures
 from data_pipelines.data_config import DataConfig, Layout
 from ltu_jax.core.sharding import audio_layout, param_shardings
 from ltu_jax.core.trees import Params
@@ -115,13 +114,19 @@ def is_adapter(path: str) -> bool:
 
 
 def resident_dtype(path: str, leaf: Any, settings: StageSettings) -> Any:
-    """The dtype in which a parameter stays on the devices: compute dtype, adapters float32."""
+    """The dtype in which a parameter stays on the devices: compute dtype, adapters float32.
+
+    Of the encoder the kernels alone, which products take in that dtype anyway: features are then
+    the same numbers as those that are stored, and those that answering computes.
+    """
     if is_adapter(path):
         return jnp.dtype(jnp.float32)
     if jnp.issubdtype(leaf.dtype, jnp.integer):
         return jnp.dtype(leaf.dtype)
-    name = "encoder_dtype" if path.startswith(WHISPER) else "dtype"
-    return jnp.dtype(getattr(settings.compute, name))
+    if path.startswith(WHISPER):
+        kernel = path.endswith(".kernel")
+        return jnp.dtype(settings.compute.encoder_dtype if kernel else jnp.float32)
+    return jnp.dtype(settings.compute.dtype)
 
 
 def split_parameters(
@@ -250,15 +255,6 @@ def longest_text(settings: StageSettings) -> int:
     return data_config(settings).longest
 
 
-def padded_text(settings: StageSettings, *, length: int) -> int:
-    """The padded text length of a batch whose rows have about `length` tokens.
-
-    That of the longest row where batches mix lengths.
-    """
-    config = data_config(settings)
-    return config.padded(length) if settings.data.group_by_length else config.longest
-
-
 def data_config(settings: StageSettings, **changes: Any) -> DataConfig:
     """What the input pipeline is told; `changes` replace fields of it."""
     data = settings.data
@@ -274,7 +270,7 @@ def data_config(settings: StageSettings, **changes: Any) -> DataConfig:
         seed=settings.seed,
         audio_tokens=settings.model.audio_tokens,
         n_mels=settings.model.whisper.n_mels,
-        tasks=mixtures.tasks(data.tasks),
+        tasks=data.tasks,
         datasets=data.datasets,
         max_bad_share=data.max_bad_share,
         lengths=data.lengths,

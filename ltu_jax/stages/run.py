@@ -338,6 +338,9 @@ def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run
             "guards.skips_in_a_row", "guards.bad_batches", "guards.compare_every",
             "guards.stall_")  # fmt: skip
     before, after = {**ADDED, **leaves(saved)}, leaves(now)
+    for found in (before, after):  # one name is as good as a list of one
+        if isinstance(found.get("data.tasks"), str):
+            found["data.tasks"] = [found["data.tasks"]]
     differing = [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())

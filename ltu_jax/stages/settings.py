@@ -81,7 +81,7 @@ class DataSettings:
     split: str
     validation_split: str
     epochs: float
-    tasks: str
+    tasks: tuple[str, ...]
     datasets: tuple[str, ...]
     max_bad_share: float
     layout: str
@@ -269,9 +269,11 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where=where)
     if typing.get_origin(hint) is tuple:
+        inner = typing.get_args(hint)
+        if isinstance(value, str) and inner == (str, Ellipsis):
+            value = (value,)  # one name is as good as a list of one
         if not isinstance(value, list | tuple):
             raise UserError(f"{where} is {value!r}; give a tuple")
-        inner = typing.get_args(hint)
         each = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
         if len(each) != len(value):
             raise UserError(f"{where} is {value!r}; give {len(each)} values")

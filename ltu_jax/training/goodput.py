@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ltu_jax.training.metrics import StepWork
+from ltu_jax.training.metrics import StepWork, mfu
 
 # "other" is what no caller named, "skipped" steps that were taken back (see `training/guards.py`).
 PARTS = (
@@ -109,7 +109,7 @@ class Meter:
             "steps_per_second": len(chosen) / seconds,
             "tokens_per_second": tokens / seconds,
             "pairs_per_second": pairs / seconds,
-            "mfu": flops / seconds / self._peak,
+            "mfu": mfu(flops, seconds=seconds, peak=self._peak),
         }
 
     def summary(self) -> dict[str, float]:

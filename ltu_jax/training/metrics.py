@@ -83,6 +83,17 @@ class ModelSize:
     encoder_width: int
 
 
+def mfu(flops: float, *, seconds: float, peak: float) -> float:
+    """Model FLOPs utilisation: useful work over what the devices could have done meanwhile.
+
+    The one definition of trainer and planner. `flops` is `model_flops` of real tokens and of clips
+    that are there: padding, empty places of a row, recomputation and what the loss does not ask for
+    do not count. `peak` is the dense bfloat16 peak of all devices together, whatever dtype is used
+    (on a CPU, what its float32 matrix product reaches).
+    """
+    return flops / (seconds * peak)
+
+
 def model_flops(size: ModelSize, work: StepWork) -> float:
     """FLOPs that the maths of one training step needs; recomputation and padding do not count.
 

@@ -198,7 +198,7 @@ def test_guard_band_has_no_class():
 
 
 def test_joint_pairs_ask_for_both_and_keep_the_transcript_word_for_word():
-    both = [p for p in questions.closed_pairs(make_facts()) if p.task == "cla_joint"]
+    both = [p for p in questions.closed_pairs(make_facts()) if p.task == "ASR_background"]
     assert len(both) >= 3
     for pair in both:
         assert pair.output == "Background sound: siren. Spoken text: We {need} four boxes."

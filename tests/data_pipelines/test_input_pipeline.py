@@ -272,6 +272,7 @@ def test_grouping_by_length_brings_like_lengths_together(records_dir, tokenizer)
     [
         (("closed",), ("*",), lambda clip, pair: pair.closed_ended),
         (("open",), ("mini_speech",), lambda c, p: "speech" in c.dataset and p.task[0] == "o"),
+        (("classification",), ("*",), lambda clip, pair: pair.task == "cla_sound"),
         (("cla_*", "open_*"), ("MINI_SOUND*",), lambda clip, pair: "sound" in clip.dataset),
     ],
 )  # fmt: skip
@@ -400,7 +401,7 @@ def test_what_is_not_there_is_named(records_dir, tokenizer, tmp_path):
         _open(tmp_path, tokenizer)
     with pytest.raises(UserError, match="no split 'test'; it has train, val"):
         _open(records_dir, tokenizer, split="test")
-    with pytest.raises(UserError, match=r"tasks \('asr',\).*there: cla_sound, open_describe"):
+    with pytest.raises(UserError, match=r"'asr' is no list.*: cla_sound, open_describe"):
         _open(records_dir, tokenizer, tasks="asr")
     with pytest.raises(UserError, match="4, which 3 hosts cannot share"):
         _open(records_dir, tokenizer, process_count=3)

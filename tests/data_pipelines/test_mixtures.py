@@ -4,7 +4,9 @@ import fnmatch
 
 import pytest
 
-from data_pipelines import mixtures
+from data_pipelines import mixtures, open_asqa
+from data_pipelines.closed_ended import labels
+from data_pipelines.closed_ended.questions import closed_pairs
 from data_pipelines.mixtures import Count
 from data_pipelines.record_columns import Entry, of_entries
 from ltu_jax.core.errors import UserError
@@ -31,11 +33,88 @@ def entry(dataset: str, *tasks: str, tags: tuple[str, ...] = ()) -> Entry:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "open_too"), [("closed", False), ("all", True)])
-def test_closed_ended_questions_and_all(name, open_too):
-    tasks = mixtures.tasks(name)
-    assert mixtures.takes_task(tasks, task="cla_sound", closed_ended=True)
-    assert mixtures.takes_task(tasks, task="open_describe", closed_ended=False) == open_too
+# Tasks of the official scripts and of the mini corpus, by hand.
+CLASSIFICATION = {
+    "cla_label", "cla_label_des", "gender_cla", "gender_emotion_cla", "age_cla", "pitch_cla",
+    "speed_cla", "energy_cla", "emotion_cla", "emotion_bin", "emotion_score", "emotion_detail",
+    "genre_cla",
+}  # fmt: skip
+OTHER_CLOSED = {"caption", "temporal", "temporal_single", "temporal_order", "ASR"}
+OPEN = {"open-ended question"}
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (("classification",), CLASSIFICATION),
+        (("closed",), CLASSIFICATION | OTHER_CLOSED),
+        (("open",), OPEN),
+        (("all",), CLASSIFICATION | OTHER_CLOSED | OPEN),
+        (("classification", "asr"), CLASSIFICATION | {"ASR"}),
+        (("temporal*", "age_cla", "open"), {t for t in OTHER_CLOSED if "temp" in t} | OPEN
+         | {"age_cla"}),
+    ],
+)  # fmt: skip
+def test_lists_names_and_patterns_of_tasks(names, taken):
+    there = CLASSIFICATION | OTHER_CLOSED | OPEN
+    mixtures.check_tasks(names, there=there, where="R")
+    found = {
+        task for task in there
+        if mixtures.takes_task(names, task=task, closed_ended=task not in OPEN)
+    }  # fmt: skip
+    assert found == taken
+
+
+def test_a_plan_counts_what_a_run_takes():
+    """The counts of the official scripts, and `choose` on records with a pair of each count."""
+    everything = dict(tasks=("all",), datasets=("all",))
+    assert open_asqa.pairs(**everything | {"tasks": ("classification",)}) == 2_072_481
+    assert open_asqa.pairs(**everything | {"tasks": ("closed",)}) == 2_951_180
+    assert open_asqa.pairs(**everything | {"tasks": ("ASR",)}) == 151_294
+    assert open_asqa.pairs(**everything) == 9_641_740
+    assert open_asqa.pairs(**everything | {"datasets": ("audio",)}) == 5_681_708
+    assert open_asqa.pairs(**everything | {"datasets": ("speech",)}) == 940_760 + 1_784_049
+    single = [one for one in open_asqa.COUNTED if len(one.tasks) == len(one.datasets) == 1]
+    records = of_entries([entry(one.datasets[0], one.tasks[0]) for one in single])
+    there = records.dataset_names
+    for tasks, names in (
+        (("classification",), ("all",)),
+        (("classification",), ("speech",)),
+        (("gender*", "ASR"), ("voxceleb*", "joint")),
+        (("open", "emotion_bin"), ("joint", "mosei*")),
+    ):  # fmt: skip
+        datasets = mixtures.datasets(names, there=there, where="R")
+        taken, _, _ = mixtures.choose(records, tasks=tasks, datasets=datasets, where="R")
+        run = sum(single[number].pairs for number in taken)
+        together = sum(
+            one.pairs for one in open_asqa.COUNTED
+            if one not in single and "open" in tasks and "mosei" in one.datasets
+        )  # fmt: skip
+        if together:
+            with pytest.raises(UserError, match="1,784,049 pairs of open-ended question about"):
+                open_asqa.pairs(tasks=tasks, datasets=names)
+        else:
+            assert open_asqa.pairs(tasks=tasks, datasets=names) == run
+
+
+def test_the_mini_corpus_has_tasks_of_every_list():
+    facts = dict(clip_id="c", sound="", group="", music="", gender="", spoken_text="", style={})
+    style = {axis: ends[1] for axis, ends in labels.STYLE_AXES.items()}
+    kinds = [
+        dict(kind="sound", sound="siren", group="device"),
+        dict(kind="music", music="solo piano"),
+        dict(kind="speech", gender="male", spoken_text="Yes.", style=style),
+        dict(kind="joint", sound="siren", group="device", gender="male", spoken_text="Yes."),
+    ]
+    pairs = [p for kind in kinds for p in closed_pairs(labels.Facts(**{**facts, **kind}))]
+    left = {
+        pair.task for pair in pairs
+        if not mixtures.takes_task(("classification",), task=pair.task, closed_ended=True)
+    }  # fmt: skip
+    assert left == {"ASR", "ASR_background"}
+    assert not any("poken text:" in pair.output for pair in pairs if pair.task not in left)
+    official = {"cla_label", "genre_cla", "gender_cla", "pitch_cla", "speed_cla", "energy_cla"}
+    assert official <= {pair.task for pair in pairs}
 
 
 @pytest.mark.parametrize(
@@ -90,9 +169,19 @@ def test_a_dataset_of_no_group_is_taken_by_name():
     assert mixtures.datasets(("as_20k", "mine"), there=there, where="R") == {"as_20k", "mine"}
 
 
-def test_unknown_questions_are_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="data.tasks is 'everything'; use one of closed, open, all"):
-        mixtures.tasks("everything")
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("everything",), "'everything' is no list and no task there; lists are classification,"),
+        (("classification", "caption*"), "'caption*' is no list and no task there"),
+        (("Closed",), "'Closed' is no list and no task there"),
+        ((), "data.tasks is ()"),
+    ],
+)
+def test_unknown_tasks_are_refused_with_what_is_there(names, message):
+    with pytest.raises(UserError) as error:
+        mixtures.check_tasks(names, there={"ASR", "cla_label"}, where="R")
+    assert message in str(error.value) and "tasks of R: ASR, cla_label" in str(error.value)
 
 
 ENTRIES = of_entries(

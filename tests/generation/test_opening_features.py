@@ -17,6 +17,7 @@ from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.preprocessing.audio import model_log_mel
 from ltu_jax.training import checkpoint
 from ltu_jax.training.integrity import SEAL
 from ltu_jax.training.state import TrainState
@@ -123,13 +124,22 @@ def test_another_file_of_the_same_encoder_is_taken(place, trained_with):
     )
 
 
-def test_another_precision_warns(place, trained_with):
-    trained_with("bfloat16")
-    for given in ({}, {"whisper": place / "half"}):
-        with pytest.warns(fp.FeatureWarning, match="by another encoder or precision") as seen:
-            ltu_jax.load(place / "run", **given)
-        assert len(seen) == 1
-        assert "trained on (bfloat16)" in str(seen[0].message)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("given", ["whisper", "half"])
+def test_features_have_the_precision_of_training(place, trained_with, dtype, given):
+    trained_with(dtype)
+    samples = np.random.default_rng(0).normal(size=16_000).astype(np.float32) * 0.1
+    found = silently(place, whisper=place / given).audio_features(samples)
+    log_mel = model_log_mel(samples, n_mels=WHISPER.n_mels, frames=1000).log_mel[None]
+    params = dict(load_weights(place / given).params)
+    encoder = {path: leaf for path, leaf in params.items() if path.startswith("encoder.")}
+    each = {
+        name: np.asarray(jax.jit(build.whisper(WHISPER, dtype=name).features)(encoder, log_mel)[0])
+        for name in ("float32", "bfloat16")
+    }
+    np.testing.assert_allclose(found, each.pop(dtype), rtol=1e-6, atol=1e-6)
+    (other,) = each.values()
+    assert np.abs(found - other).max() > 1e-3
 
 
 def test_another_encoder_is_refused(place, trained_with):

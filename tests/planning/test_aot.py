@@ -50,7 +50,13 @@ def test_a_small_step_compiles_for_a_slice(tmp_path):
     # All that a copy of the model sends is the gradient, in bf16 or float32.
     sent = made["collective_bytes_per_step"]["all-reduce"]
     assert 0.45 < sent / made["trainable_bytes"] < 1.1
-    assert 0 < made["mfu_bound"] < made["padded_mfu_bound"] < 1
+    peak = made["est_step_seconds"] * 4 * 197e12  # of four chips, by the data sheet
+    assert made["mfu_bound"] == pytest.approx(made["model_flops_per_step"] / peak)
+    # All of the 96 positions are multiplied, and attend to each other: no bound above what is done.
+    again = made["recomputed_flops_per_device"]
+    shapes = 4 * (made["hand_flops_per_device"] - again) / peak
+    assert made["padded_mfu_bound"] == pytest.approx(shapes)
+    assert made["mfu_bound"] < made["padded_mfu_bound"] <= 4 * made["flops_per_device"] / peak
     parts = ("base_bytes", "trainable_bytes", "optimiser_bytes", "batch_bytes")
     held = sum(made[name] for name in parts)
     assert held < made["peak_bytes_per_chip"] < 5e9

@@ -71,6 +71,8 @@ def test_a_run_is_not_continued_on_other_datasets(place, tmp_path):
     everything = {"data": {"tasks": "all", "datasets": ["all"]}, "guards": guards}
     before = {"data": {"tasks": "all"}}  # a run of before there was the key
     refuse_other_config(before, everything, run_dir=tmp_path)
+    listed = {**everything, "data": {"tasks": ["all"], "datasets": ["all"]}}
+    refuse_other_config(before, listed, run_dir=tmp_path)
     audio = {"data": {"tasks": "all", "datasets": ["audio"]}, "guards": guards}
     for saved in (before, everything):
         with pytest.raises(UserError, match=r"data.datasets: \['all'\] -> \['audio'\]"):
