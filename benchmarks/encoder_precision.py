@@ -103,7 +103,7 @@ def _summary(by_layer: np.ndarray) -> dict[str, Any]:
 
 def _paired(differences: np.ndarray, *, scale: float) -> dict[str, float]:
     """Mean of paired differences and its 95 % interval (normal), in per cent of `scale`."""
-    mean = differences.mean()
+    mean, scale = float(differences.mean()), float(scale)
     half = 1.96 * differences.std(ddof=1) / len(differences) ** 0.5
     low, high = (100 * float(value) / scale for value in (mean - half, mean + half))
     return {"mean": 100 * float(mean) / scale, "low": low, "high": high}
@@ -112,7 +112,7 @@ def _paired(differences: np.ndarray, *, scale: float) -> dict[str, float]:
 def passed(runs: Mapping[str, Mapping[str, Any]], dtype: str) -> bool:
     """Whether a precision keeps to the limit in every run."""
     ends = [run["loss_percent"][dtype][end] for run in runs.values() for end in ("low", "high")]
-    return max(map(abs, ends)) <= LIMIT
+    return bool(max(map(abs, ends)) <= LIMIT)
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def test_there_and_back(tmp_path, capsys):
         (["--from", "gguf", "--weights", "x", "--checkpoint", "y"], "--checkpoint has no meaning"),
         (["--to", "hf", "--checkpoint", "x", "--weights", "y"], "--weights has no meaning"),
         (["--from", "gguf", "--weights", "a", "b"], "takes one --weights path, got 2"),
-        (["--from", "ltu-as", "--weights", "x"], "--from ltu-as needs --llama"),
+        (["--from", "ltu-as", "--weights", "x"], "x: unknown weight file suffix"),
         (["--from", "gguf", "--weights", "x", "--llama", "y"], "does not take --llama"),
         (["--from", "gguf", "--weights", "none.gguf"], "none.gguf does not exist"),
         (["--from", "hf-llama", "--weights", "none"], "none is not a Hugging Face directory"),
@@ -164,8 +164,8 @@ def test_a_killed_conversion_leaves_nothing_that_looks_complete(tmp_path):
 def test_an_option_of_another_format_is_refused(tmp_path, capsys):
     for arguments, message in (
         (
-            ["--from", "gguf", "--weights", "x", "--tokenizer", "y"],
-            "gguf does not take --tokenizer",
+            ["--from", "gguf", "--weights", "x", "--labels", "y"],
+            "gguf does not take --labels",
         ),
         (["--from", "gguf", "--weights", "x", "--whisper", "y"], "--whisper has no meaning with"),
         (["--to", "peft", "--checkpoint", "x", "--verify"], "--verify of an export is for --to hf"),

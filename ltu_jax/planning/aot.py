@@ -84,6 +84,8 @@ def devices_of(tpu: Slice) -> list[jax.Device]:
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # Its lock is about chips, and there are none; without this two plans at a time fail.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
         topology = topologies.get_topology_desc(
             tpu.topology, platform="tpu", **tpu.topology_options

@@ -271,7 +271,7 @@ def _load_sentencepiece(
         index = model.piece_to_id(special.text)
         if special.text in beyond:
             index = beyond[special.text].index
-        elif model.id_to_piece(index) != special.text:
+        elif model.id_to_piece(index) != special.text and special.text not in added:
             raise _lacks(file, key, special.text)
         ids[key] = index
     for token in added.values():

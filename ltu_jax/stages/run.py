@@ -337,7 +337,8 @@ def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run
             # what is watched, not what is computed
             "guards.skips_in_a_row", "guards.bad_batches", "guards.compare_every",
             "guards.stall_")  # fmt: skip
-    before, after = {**ADDED, **leaves(saved)}, leaves(now)
+    after = leaves(now)
+    before = {**{key: value for key, value in ADDED.items() if key in after}, **leaves(saved)}
     for found in (before, after):  # one name is as good as a list of one
         if isinstance(found.get("data.tasks"), str):
             found["data.tasks"] = [found["data.tasks"]]

@@ -136,7 +136,7 @@ def test_import_at_true_size_reads_no_number(size, rank):
     tensors = tiny.hollow(_official((config, shapes), adapter_only=True))
     found = ltu_as.over_base(
         tensors, llama_config=config["llama"], held=tiny.hollow(base), lora=config["lora"],
-        known={}, audio_layers=None, files={}, source={}, notes=(), what="FILE",
+        known={}, files={}, facts={}, source={}, notes=(), what="FILE",
     )  # fmt: skip
     again, params = tiny.opened(found, "ltu-as")
     assert again == config
