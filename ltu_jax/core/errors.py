@@ -6,6 +6,7 @@ line `--max-new-tokens`. `called` gives the name; `command_line` says that a com
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -99,6 +100,11 @@ def main(run: Callable[[], int | None]) -> None:
         sys.argv[1:] = arguments(sys.argv[1:])
         with command_line():
             status = run()
+        sys.stdout.flush()  # here, where a reader that is gone can still be dealt with
+    except BrokenPipeError:
+        # `| head` has seen enough. The interpreter would flush once more at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
