@@ -38,8 +38,8 @@ def own_way(state):
 def disagree(kind, begun):
     """Let `kind` happen in the run that comes."""
 
-    def prepare(stage, *, saved):
-        prepared = REAL[0](stage, saved=saved)
+    def prepare(stage, **how):
+        prepared = REAL[0](stage, **how)
         if kind == "rows":
             contents = stage.pipeline.contents
             stage.pipeline.contents = lambda row: contents(row + jax.process_index())
