@@ -168,7 +168,7 @@ def main() -> None:
         alternate.header()
         | {
             "what": f"gradients of {BATCH} pairs about the mini corpus, parameters fixed",
-            "init_from": given.init_from,
+            "init_from": Path(given.init_from).name,
             "clips": given.clips,
             "pairs_of_a_clip": given.pairs,
             "draws": DRAWS,

@@ -265,7 +265,7 @@ def loss_and_gradients(model, batch):
     return float(loss), {path: np.asarray(leaf) for path, leaf in gradients.items()}
 
 
-@pytest.mark.parametrize("train_on, chunked", [("all", 0), ("answer", 16)])
+@pytest.mark.parametrize("train_on, chunked", [("all", 0), ("all", 16), ("answer", 0)])
 def test_micro_rows_are_the_official_micro_batches(
     records_dir, tokenizer, model, train_on, chunked
 ):
