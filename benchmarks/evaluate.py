@@ -22,7 +22,7 @@ from ltu_jax.evaluation.items import Mode
 from ltu_jax.evaluation.listening import listen
 from ltu_jax.evaluation.questionnaire import Questionnaire, read_questionnaire
 from ltu_jax.evaluation.samples import GREEDY
-from ltu_jax.model import Model
+from ltu_jax.inference import Model
 
 
 def ask(questionnaire: Questionnaire, model: Model, *, batch_size: int, out: Path) -> Any:

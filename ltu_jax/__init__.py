@@ -11,11 +11,11 @@ from typing import Any
 __all__ = ["Answer", "Model", "Request", "SamplingConfig", "load"]
 
 _HOMES = {
-    "Answer": "ltu_jax.model",
-    "Model": "ltu_jax.model",
-    "Request": "ltu_jax.model",
+    "Answer": "ltu_jax.inference",
+    "Model": "ltu_jax.inference",
+    "Request": "ltu_jax.inference",
     "SamplingConfig": "ltu_jax.generation.sampling",
-    "load": "ltu_jax.model",
+    "load": "ltu_jax.inference",
 }
 
 

@@ -152,7 +152,7 @@ def run(asked: argparse.Namespace) -> None:
         if not text(f"question {number}", question).strip():
             raise UserError(f"question {number} is empty; ask something about the clip")
 
-    from ltu_jax.model import load
+    from ltu_jax.inference import load
 
     model = load(
         asked.checkpoint,

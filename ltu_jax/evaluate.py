@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import jax
 
 from data_pipelines.features import fingerprint
-from ltu_jax import model
+from ltu_jax import inference
 from ltu_jax.core import distributed, errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, sha256_file
@@ -268,7 +268,7 @@ def _run(argv: Sequence[str]) -> int:
     def load() -> Any:
         if not loaded:
             given = {name: getattr(args, name) for name in ("transcriber", "transcription")}
-            opened = model.load(
+            opened = inference.load(
                 args.checkpoint,
                 whisper=args.whisper,
                 llama=args.llama,
@@ -489,7 +489,7 @@ def _describe(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]
                 raise UserError(f"--{name} {given} has no config.json: give a weights folder")
             header = store.read_header(given)
             described[name] = store.identity(header["kind"], header["config"], header["sha256"])
-    if whisper := described.get("whisper"):  # what encodes here, in the precision of `model.load`
+    if whisper := described.get("whisper"):  # what encodes here, in the precision of `ltu_jax.load`
         described["features"] = fingerprint(whisper_sha256=whisper, dtype=hearing)
     return described, listing
 

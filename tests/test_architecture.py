@@ -15,7 +15,7 @@ FLOORS = {
     "ltu_jax.generation": 2,
     "ltu_jax.stages": 3,
     "ltu_jax.planning": 3,
-    "ltu_jax.model": 3,
+    "ltu_jax.inference": 3,
     "ltu_jax.evaluation": 3,
     "data_pipelines": 3,
     "configs": 3,

@@ -10,7 +10,7 @@ import ltu_jax
 from ltu_jax.convert import import_weights
 from ltu_jax.generation.generate import generate, stream
 from ltu_jax.generation.sampling import SamplingConfig
-from ltu_jax.model import Heard, Layout, Mode, Request
+from ltu_jax.inference import EncodedClip, InputMode, PositionLayout, Request
 from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.weights import store
@@ -101,7 +101,7 @@ def test_training_logits_are_the_official_ones(model, arrays, file, prefix):
 def test_text_only_logits_are_the_official_ones(model, arrays):
     data = arrays["forward"]
     mask = data["in.attention_mask"][:, 25:]
-    got = np.asarray(model.logits(data["in.input_ids"], mask, None, layout=Layout.TRAIN))
+    got = np.asarray(model.logits(data["in.input_ids"], mask, None, layout=PositionLayout.TRAIN))
     real = mask > 0
     np.testing.assert_allclose(got[real], data["text_only.logits"][real], rtol=0, atol=1e-4)
 
@@ -232,12 +232,12 @@ def test_answers_alone_streamed_and_in_a_batch_agree(hearing, clip):
     ]
     together = hearing.answer_batch(requests, max_new_tokens=12, batch_size=2)
     for request, answer in zip(requests, together, strict=True):
-        heard = Heard(
+        heard = EncodedClip(
             features=request.audio_features,
             spoken_text=request.spoken_text,
             seconds=12.0,
             seconds_dropped=2.0,
-            mode=Mode.JOINT,
+            mode=InputMode.JOINT,
         )
         pieces = list(hearing.stream(heard, request.question, max_new_tokens=12))
         assert "".join(pieces) == answer.text
@@ -250,7 +250,7 @@ def test_answers_alone_streamed_and_in_a_batch_agree(hearing, clip):
 
 def test_audio_mode_gives_no_transcript(hearing, clip):
     answer = hearing.answer(
-        clip, "What is the sound?", spoken_text="hello", mode=Mode.AUDIO, max_new_tokens=4
+        clip, "What is the sound?", spoken_text="hello", mode=InputMode.AUDIO, max_new_tokens=4
     )
     empty = hearing.answer(clip, "What is the sound?", spoken_text="", max_new_tokens=4)
     assert answer.spoken_text == "" and answer.tokens == empty.tokens

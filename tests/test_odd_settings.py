@@ -19,7 +19,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.generation import limits
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.generation.transcription import OPENAI, QUIET
-from ltu_jax.model import Heard, Mode, Request
+from ltu_jax.inference import EncodedClip, InputMode, Request
 from ltu_jax.preprocessing.audio import Audio
 
 POSITIONS = 256
@@ -60,7 +60,7 @@ def request(**changes):
 
 def heard(**changes):
     fields = {"features": FEATURES, "spoken_text": "", "seconds": 1.0, "seconds_dropped": 0.0}
-    return Heard(**{**fields, "mode": Mode.JOINT, **changes})
+    return EncodedClip(**{**fields, "mode": InputMode.JOINT, **changes})
 
 
 def batch(*requests, **options):

@@ -10,7 +10,7 @@ import numpy as np
 from data_pipelines.diagnosis.inputs import Case, Problem
 from ltu_jax.core.files import sha256_file
 from ltu_jax.preprocessing import audio
-from ltu_jax.preprocessing.formats.opening import sounds
+from ltu_jax.preprocessing.formats.decode import sounds
 
 _FULL = 0.999  # of full scale: 16-bit samples of 32735 and more
 _FLAT = 3  # samples in a row at full scale that a converter cut

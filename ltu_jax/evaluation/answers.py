@@ -24,7 +24,7 @@ from ltu_jax.evaluation.listening import Features, Known, decode
 from ltu_jax.evaluation.questionnaire import Questionnaire
 from ltu_jax.evaluation.samples import ANSWER, SAMPLING, Key
 from ltu_jax.generation.sampling import SamplingConfig
-from ltu_jax.model import Request
+from ltu_jax.inference import Request
 from ltu_jax.preprocessing.audio import SAMPLE_RATE
 from ltu_jax.preprocessing.text import prompt
 
@@ -37,7 +37,7 @@ _CLIPS_AT_HAND = 256
 
 
 class Answering(Protocol):
-    """What an evaluation needs of `ltu_jax.model.Model`."""
+    """What an evaluation needs of `ltu_jax.inference.Model`."""
 
     window_seconds: float
     answer_batch: Callable[..., Sequence[Any]]

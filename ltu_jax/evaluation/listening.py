@@ -27,7 +27,7 @@ _SHOWN = 5  # broken files named in an error
 
 
 class Hearing(Protocol):
-    """What listening needs of `ltu_jax.model.Model`."""
+    """What listening needs of `ltu_jax.inference.Model`."""
 
     window_seconds: float
 

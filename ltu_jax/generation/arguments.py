@@ -14,7 +14,7 @@ import numpy as np
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError, called, shown
 from ltu_jax.core.values import text
-from ltu_jax.generation.questions import Heard, Mode, Request
+from ltu_jax.generation.request import EncodedClip, InputMode, Request
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.preprocessing import audio as audio_lib
@@ -162,9 +162,9 @@ def _features(name: str, value: Any, *, config: LTUASConfig, rows: tuple[int, ..
 # --- what was heard and asked ---------------------------------------------------------------------
 
 
-def heard(value: Any, *, config: LTUASConfig) -> Heard:
+def heard(value: Any, *, config: LTUASConfig) -> EncodedClip:
     """What `listen` gave, or was made like it."""
-    if not isinstance(value, Heard):
+    if not isinstance(value, EncodedClip):
         raise UserError(
             f"heard is {type(value).__name__} {shown(value)}: give what model.listen(clip) returns"
         )
@@ -192,12 +192,12 @@ def requests(value: Any, *, config: LTUASConfig) -> list[Request]:
     return found
 
 
-def transcript_of(spoken_text: Any, *, audio: Any, mode: Any) -> tuple[Mode, str | None]:
-    """Mode and given transcript, which say whether a clip is needed."""
-    mode = one_of(Mode, mode, "mode")
+def transcript_of(spoken_text: Any, *, audio: Any, mode: Any) -> tuple[InputMode, str | None]:
+    """InputMode and given transcript, which say whether a clip is needed."""
+    mode = one_of(InputMode, mode, "mode")
     if spoken_text is not None:
         text("spoken_text", spoken_text)
-    if audio is None and (mode is not Mode.TEXT or spoken_text is None):
+    if audio is None and (mode is not InputMode.TEXT or spoken_text is None):
         raise UserError(
             f"{called('mode')} {mode.value!r} needs audio; only mode 'text' with a "
             f"{called('spoken_text')} does not"

@@ -19,8 +19,8 @@ import numpy as np
 from ltu_jax.core.axes import Array, Bool, Float, Int
 from ltu_jax.core.trees import Params
 from ltu_jax.generation import sampling as sampling_lib
+from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.sampling import RowSettings, SamplingConfig
-from ltu_jax.generation.spread import Spread
 
 PROMPT_BUCKETS = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 512)
 ANSWER_BUCKETS = (8, 16, 32, 64, 128, 256, 512)
@@ -135,7 +135,7 @@ def generate(
     eos_id: int,
     sampling: SamplingConfig | Sequence[SamplingConfig] | None,
     with_scores: bool = False,
-    spread: Spread | None = None,
+    data_parallel: DataParallel | None = None,
 ) -> Generated:
     """Answer a left-padded batch in one compiled loop that stops when every row has ended.
 
@@ -150,7 +150,7 @@ def generate(
         sampling: None is greedy; one config for all rows (each row draws as if it were alone), or
             one config per row.
         with_scores: also return the processed logits of each step (memory B x N x V).
-        spread: the devices that rows are laid over; `params` must be copied there. None for one.
+        data_parallel: the devices that rows are laid over, with `params` copied there; None: one.
 
     Raises:
         ValueError: shapes that do not agree, a mask that does not end in a real token, a limit
@@ -159,7 +159,13 @@ def generate(
     rows = _check(input_ids, attention_mask, audio_features)
     limits = _limits(max_new_tokens, rows)
     prompt = _prompt(
-        input_ids, attention_mask, audio_features, limits, eos_id, sampling, spread or Spread()
+        input_ids,
+        attention_mask,
+        audio_features,
+        limits,
+        eos_id,
+        sampling,
+        data_parallel or DataParallel(),
     )
     size = bucket(int(limits.max()), ANSWER_BUCKETS)
     tokens, lengths, ended, scores = _loop(
@@ -198,7 +204,9 @@ def stream(
     if rows != 1:
         raise ValueError(f"stream takes one prompt, got {rows}; use generate for a batch")
     limits = _limits(max_new_tokens, rows)
-    prompt = _prompt(input_ids, attention_mask, audio_features, limits, eos_id, sampling, Spread())
+    prompt = _prompt(
+        input_ids, attention_mask, audio_features, limits, eos_id, sampling, DataParallel()
+    )
     steps, size = _steps(fns), bucket(max_new_tokens, ANSWER_BUCKETS)
     state = _jit_start(params, prompt, steps=steps, size=size)
     yield int(state.token[0])
@@ -362,11 +370,11 @@ def _prompt(
     limits: np.ndarray,
     eos_id: int,
     sampling: SamplingConfig | Sequence[SamplingConfig] | None,
-    spread: Spread,
+    data_parallel: DataParallel,
 ) -> _Prompt:
     """Pad rows and prompt to their bucket sizes; the extra rows repeat row 0 and end at once."""
     rows, length = np.shape(input_ids)
-    extra = spread.padded(rows, BATCH_BUCKETS) - rows
+    extra = data_parallel.padded(rows, BATCH_BUCKETS) - rows
     left = bucket(length, PROMPT_BUCKETS) - length
 
     def fill(array: Any) -> Any:
@@ -390,4 +398,4 @@ def _prompt(
         eos_id=jnp.asarray(eos_id, jnp.int32),
         settings=settings,
     )
-    return spread.rows(prompt)
+    return data_parallel.rows(prompt)

@@ -19,15 +19,15 @@ from ltu_jax.core.axes import Array, Float
 from ltu_jax.core.errors import UserError, shown
 from ltu_jax.core.values import whole
 from ltu_jax.generation import whisper_decode
+from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.generate import BATCH_BUCKETS, bucket
-from ltu_jax.generation.spread import Spread
 from ltu_jax.generation.transcription import OPENAI, TranscribeOptions
 from ltu_jax.generation.whisper_clip import (
     SECONDS_PER_FRAME,
-    Clip,
     Quality,
     Segment,
     Transcript,
+    WhisperInput,
     begin,
 )
 from ltu_jax.generation.whisper_rules import (
@@ -52,7 +52,7 @@ class _Job:
     """One decoding of one clip's window."""
 
     index: int
-    clip: Clip
+    clip: WhisperInput
     encoded: Any = None
     prompt: list[int] = field(default_factory=list)
     attempt: int = 0  # index of the temperature
@@ -68,11 +68,13 @@ class Transcriber:
     vocabulary: Vocabulary
     masks: Masks
     decode_text: Callable[[list[int]], str]
-    spread: Spread = field(default_factory=Spread)
+    data_parallel: DataParallel = field(default_factory=DataParallel)
 
-    def over(self, spread: Spread) -> "Transcriber":
+    def over(self, data_parallel: DataParallel) -> "Transcriber":
         """The same, its windows laid over several devices."""
-        return replace(self, params=spread.copies(dict(self.params)), spread=spread)
+        return replace(
+            self, params=data_parallel.copies(dict(self.params)), data_parallel=data_parallel
+        )
 
     @classmethod
     def of(cls, fns: WhisperFns, params: Mapping[str, Any], *, tokenizer: Any) -> "Transcriber":
@@ -166,10 +168,10 @@ class Transcriber:
 
     def _encode(self, jobs: list[_Job], options: TranscribeOptions) -> None:
         """Encode the windows and give each job its prompt."""
-        rows = self.spread.padded(len(jobs), BATCH_BUCKETS)
+        rows = self.data_parallel.padded(len(jobs), BATCH_BUCKETS)
         log_mel = np.stack([job.clip.window() for job in jobs])
         log_mel = np.concatenate([log_mel, np.repeat(log_mel[:1], rows - len(jobs), axis=0)])
-        log_mel = self.spread.rows(log_mel)
+        log_mel = self.data_parallel.rows(log_mel)
         encoded = whisper_decode.encode(self.params, log_mel, function=self.fns.encode)
         for row, job in enumerate(jobs):
             job.encoded = encoded[row]
@@ -186,7 +188,7 @@ class Transcriber:
         for job in jobs:
             job.prompt = self._prompt(job.clip, options)
 
-    def _prompt(self, clip: Clip, options: TranscribeOptions) -> list[int]:
+    def _prompt(self, clip: WhisperInput, options: TranscribeOptions) -> list[int]:
         task = self.vocabulary.prompt(language=clip.language, timestamps=options.timestamps)
         before = clip.tokens[clip.prompt_from :]
         if not (options.condition_on_previous_text and before):
@@ -219,7 +221,7 @@ class Transcriber:
             # No text is likelier than 1: from a limit of 0 on, silence alone decides, and such a
             # window need not be decoded.
             silent_above=options.no_speech_limit if options.logprob_limit >= 0 else np.inf,
-            spread=self.spread,
+            data_parallel=self.data_parallel,
         )
 
     def _quality(self, job: _Job, result: Any, options: TranscribeOptions) -> Quality:
@@ -278,7 +280,7 @@ class Transcriber:
     def _words(self, tokens: Sequence[int]) -> str:
         return self.decode_text([t for t in tokens if t < self.vocabulary.end]).strip()
 
-    def _finished(self, clip: Clip) -> Transcript:
+    def _finished(self, clip: WhisperInput) -> Transcript:
         def mean(name: str) -> float:
             values = [getattr(quality, name) for quality in clip.qualities]
             return float(np.mean(values)) if values else np.nan

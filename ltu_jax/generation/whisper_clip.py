@@ -54,7 +54,7 @@ class Quality(NamedTuple):
 
 
 @dataclass
-class Clip:
+class WhisperInput:
     """A clip on its way through its windows."""
 
     log_mel: np.ndarray
@@ -80,7 +80,7 @@ class Clip:
         return min(WINDOW_FRAMES, self.frames - self.seek)
 
 
-def begin(samples: np.ndarray, *, n_mels: int, index: int) -> Clip:
+def begin(samples: np.ndarray, *, n_mels: int, index: int) -> WhisperInput:
     """A clip before its first window.
 
     Whisper appends 30 s of zeros; behind the clip's end those frames are all the same number, so
@@ -90,7 +90,7 @@ def begin(samples: np.ndarray, *, n_mels: int, index: int) -> Clip:
         raise UserError(f"clip {index}: samples of shape {np.shape(samples)}; give one channel [C]")
     padded = np.pad(np.asarray(samples, np.float32), (0, _SILENT_TAIL))
     log_mel = audio.log_mel(padded, n_mels=n_mels)
-    return Clip(
+    return WhisperInput(
         log_mel=log_mel,
         frames=len(samples) // audio.HOP,
         silence=max(-1.5, float(log_mel.max()) - 2.0),

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.generate import BATCH_BUCKETS, bucket
-from ltu_jax.generation.spread import Spread
 from ltu_jax.generation.whisper_rules import Masks, Said, Vocabulary, restrict
 
 PROMPT_BUCKETS = (1, 4, 32, 64, 128, 228)
@@ -92,7 +92,7 @@ def decode(
     context: int,
     timestamps: bool,
     silent_above: float,
-    spread: Spread | None = None,
+    data_parallel: DataParallel | None = None,
 ) -> list[RowResult]:
     """Decode rows together; temperature 0 takes the best token, else one is drawn.
 
@@ -110,10 +110,10 @@ def decode(
         context: positions of the decoder; half of them is Whisper's own limit.
         timestamps: whether the timestamp rules hold.
         silent_above: a row with a higher no-speech probability ends at once, without a token.
-        spread: the devices that rows are laid over; None for one.
+        data_parallel: the devices that rows are laid over; None for one.
     """
-    count, spread = len(prompts), spread or Spread()
-    rows = spread.padded(count, BATCH_BUCKETS)
+    count, data_parallel = len(prompts), data_parallel or DataParallel()
+    rows = data_parallel.padded(count, BATCH_BUCKETS)
     width = bucket(max(map(len, prompts)), PROMPT_BUCKETS)
     lengths = np.array([len(prompt) for prompt in prompts])
     whole = np.minimum(context // 2, context + 1 - lengths)
@@ -135,8 +135,8 @@ def decode(
     out, counts, sums, no_speech, ended = jax.device_get(
         _decode(
             params,
-            spread.rows(jnp.stack([*encoded, *[encoded[0]] * (rows - count)])),
-            spread.rows(given),
+            data_parallel.rows(jnp.stack([*encoded, *[encoded[0]] * (rows - count)])),
+            data_parallel.rows(given),
             masks,
             jnp.float32(silent_above),
             fns=fns,

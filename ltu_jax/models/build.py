@@ -18,7 +18,7 @@ from ltu_jax.core.axes import Array, Float, Int
 from ltu_jax.core.trees import Params, merge
 from ltu_jax.models.attention import backend as attention_backend
 from ltu_jax.models.bridge import Shapes, bridge
-from ltu_jax.models.cache import KVCache, WhisperCache, empty_kv_cache
+from ltu_jax.models.kv_cache import KVCache, WhisperCache, empty_kv_cache
 from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig, visibility
 from ltu_jax.models.precision import keep_promise

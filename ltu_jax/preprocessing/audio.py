@@ -18,7 +18,7 @@ import numpy as np
 import soxr
 
 from ltu_jax.core.axes import Array, Float
-from ltu_jax.preprocessing.formats.opening import sounds
+from ltu_jax.preprocessing.formats.decode import sounds
 from ltu_jax.preprocessing.formats.sound import AudioError
 from ltu_jax.preprocessing.names import find_audio
 
@@ -61,7 +61,7 @@ class Audio:
 def load_audio(source: str | Path | bytes, *, max_seconds: float = 10_800) -> Audio:
     """Decode a file, or the bytes of one, to 16 kHz mono float32.
 
-    The format is found by its structure (`formats.opening`): libsndfile reads wav, flac, mp3, ogg,
+    The format is found by its structure (`formats.decode`): libsndfile reads wav, flac, mp3, ogg,
     aiff, au and others, FFmpeg's libraries (PyAV) m4a, mp4, webm, mka, aac, wma and others, of
     which the default audio track is taken. Files joined together are read to the end.
     Two channels are averaged, 3 to 8 mixed by ITU-R BS.775, more averaged; other rates are

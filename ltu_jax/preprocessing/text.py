@@ -57,7 +57,7 @@ def response(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class TokenizedPair:
     """A tokenised question and answer: ids from BOS to EOS (when not cut), labels as long."""
 
     input_ids: list[int]
@@ -72,7 +72,7 @@ def tokenize_pair(
     output: str,
     cutoff: int,
     train_on: TrainOn | str = TrainOn.ALL,
-) -> Pair:
+) -> TokenizedPair:
     """Tokenise prompt + answer as the official fine-tuning script does.
 
     The ids are cut on the right to `cutoff` including BOS; EOS follows only when the result is
@@ -94,7 +94,7 @@ def tokenize_pair(
         asked = len(prompt_ids(tokenizer, instruction=instruction, spoken_text=spoken_text))
         asked = min(asked, len(ids))
         labels[:asked] = [IGNORE] * asked
-    return Pair(input_ids=ids, labels=labels)
+    return TokenizedPair(input_ids=ids, labels=labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class Batch:
 
 
 def collate(
-    pairs: Sequence[Pair], *, pad_id: int, audio_tokens: int = 25, pad_multiple: int = 8
+    pairs: Sequence[TokenizedPair], *, pad_id: int, audio_tokens: int = 25, pad_multiple: int = 8
 ) -> Batch:
     """Left-pad to a multiple of `pad_multiple`, with ones for the audio in front of the mask."""
     if not pairs:

@@ -15,7 +15,7 @@ from data_pipelines.input_pipeline import InputPipeline, batches
 from data_pipelines.schema import RecordError
 from ltu_jax.core.errors import UserError
 from ltu_jax.preprocessing import audio
-from ltu_jax.preprocessing.text import Pair, collate, tokenize_pair
+from ltu_jax.preprocessing.text import TokenizedPair, collate, tokenize_pair
 
 A = 25
 CUTOFF = 120  # cuts the longest few of the tiny corpus's pairs
@@ -39,7 +39,7 @@ def _open(records_dir, tokenizer, *, process_index=0, process_count=1, **changes
     )
 
 
-def _tokens(tokenizer, clip, place, *, train_on="all") -> Pair:
+def _tokens(tokenizer, clip, place, *, train_on="all") -> TokenizedPair:
     pair = clip.pairs[place]
     return tokenize_pair(
         tokenizer,

@@ -78,7 +78,7 @@ def corpus(tmp_path) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Said:
-    """An answer as `ltu_jax.model.Answer`."""
+    """An answer as `ltu_jax.inference.Answer`."""
 
     text: str
     tokens: tuple[int, ...] = (5, 2)

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-import ltu_jax.model
+import ltu_jax.inference
 from ltu_jax import evaluate
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
@@ -40,7 +40,7 @@ def command(corpus, weights, tmp_path, listener, monkeypatch):
             loaded[0].answer = answer
             return loaded[0]
 
-        monkeypatch.setattr(ltu_jax.model, "load", load)
+        monkeypatch.setattr(ltu_jax.inference, "load", load)
         data = () if "--jsonl" in more else ("--data", str(corpus))
         run.status = evaluate.main(
             [

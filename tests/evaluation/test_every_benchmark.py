@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from sklearn.metrics import f1_score
 
-import ltu_jax.model
+import ltu_jax.inference
 from ltu_jax import evaluate
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
@@ -162,7 +162,7 @@ class Bench:
         monkeypatch.chdir(place)
         monkeypatch.setattr(evaluate, "open_embedder", lambda spec, *, cache: Letters())
         monkeypatch.setattr(evaluate, "open_judge", lambda spec, *, cache: Stern())
-        monkeypatch.setattr(ltu_jax.model, "load", lambda *_, **__: self.witness(listener))
+        monkeypatch.setattr(ltu_jax.inference, "load", lambda *_, **__: self.witness(listener))
         if name != "audiocaps":  # METEOR takes seconds to start; elsewhere Java is missing
             monkeypatch.setenv("JAVA_HOME", str(place))
 

@@ -16,7 +16,7 @@ from ltu_jax.generation.transcribe import (
     load_transcriber,
     load_whisper_tokenizer,
 )
-from ltu_jax.generation.whisper_clip import Clip, begin
+from ltu_jax.generation.whisper_clip import WhisperInput, begin
 from ltu_jax.generation.whisper_decode import RowResult
 from ltu_jax.generation.whisper_rules import LANGUAGES
 from ltu_jax.models import build
@@ -223,7 +223,7 @@ def test_windows_are_those_of_openai(speech):
 
 @pytest.fixture
 def job(transcriber):
-    clip = Clip(log_mel=np.zeros((1000, 80), np.float32), frames=1000, silence=-1.5)
+    clip = WhisperInput(log_mel=np.zeros((1000, 80), np.float32), frames=1000, silence=-1.5)
     return _Job(index=0, clip=clip, prompt=[transcriber.vocabulary.start])
 
 

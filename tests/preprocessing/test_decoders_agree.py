@@ -16,7 +16,7 @@ import scipy.io.wavfile
 import scipy.signal
 import soundfile
 
-from ltu_jax.preprocessing.formats.opening import sounds
+from ltu_jax.preprocessing.formats.decode import sounds
 
 
 def ours(content: bytes) -> tuple[np.ndarray, int]:

@@ -28,7 +28,9 @@ def read(cases: Path, name: str) -> Any:
     return json.loads((cases / name).read_text(encoding="utf-8"))
 
 
-def pair_of(spm: text.Tokenizer, row: dict, *, cutoff: int, train_on: str = "all") -> text.Pair:
+def pair_of(
+    spm: text.Tokenizer, row: dict, *, cutoff: int, train_on: str = "all"
+) -> text.TokenizedPair:
     return text.tokenize_pair(
         spm,
         instruction=row["instruction"],

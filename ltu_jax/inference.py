@@ -25,21 +25,21 @@ from ltu_jax.core.values import whole
 from ltu_jax.generation import arguments, limits
 from ltu_jax.generation import generate as generation
 from ltu_jax.generation.arguments import AudioSource
-from ltu_jax.generation.ears import Ears, give
+from ltu_jax.generation.data_parallel import DataParallel
+from ltu_jax.generation.limits import Prompts
 from ltu_jax.generation.opening import Listener, open_model
-from ltu_jax.generation.prompts import Prompts
-from ltu_jax.generation.questions import Answer, Heard, Mode, Request, per_request
+from ltu_jax.generation.request import Answer, EncodedClip, InputMode, Request, per_request
 from ltu_jax.generation.sampling import SamplingConfig
-from ltu_jax.generation.spread import Spread
 from ltu_jax.generation.transcribe import Transcriber, Transcript
 from ltu_jax.generation.transcription import QUIET, TranscribeOptions
+from ltu_jax.generation.whispers import Whispers, give
 from ltu_jax.models.build import LTUASFns
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.whisper import POOL
 from ltu_jax.preprocessing.text import Tokenizer
 
 
-class Layout(StrEnum):
+class PositionLayout(StrEnum):
     """How positions are counted."""
 
     TRAIN = "train"  # one after the other, pads included (facts 3)
@@ -63,7 +63,7 @@ class Model:
     transcriber: Transcriber | None = None
     rule: TranscribeOptions = QUIET
     positions: int | None = None
-    spread: Spread = field(default_factory=Spread)
+    data_parallel: DataParallel = field(default_factory=DataParallel)
 
     @property
     def config(self) -> LTUASConfig:
@@ -81,15 +81,15 @@ class Model:
         `answer_batch`, `audio_features_batch` and `transcribe` use all of them; answers are those
         of one device.
         """
-        spread, listener = Spread(arguments.devices(devices)), self.listener
+        data_parallel, listener = DataParallel(arguments.devices(devices)), self.listener
         if listener is not None:
-            listener = replace(listener, params=spread.copies(dict(listener.params)))
+            listener = replace(listener, params=data_parallel.copies(dict(listener.params)))
         return replace(
             self,
-            params=spread.copies(dict(self.params)),
+            params=data_parallel.copies(dict(self.params)),
             listener=listener,
-            transcriber=None if self.transcriber is None else self.transcriber.over(spread),
-            spread=spread,
+            transcriber=None if self.transcriber is None else self.transcriber.over(data_parallel),
+            data_parallel=data_parallel,
         )
 
     # --- answers ----------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ class Model:
         question: str,
         *,
         spoken_text: str | None = None,
-        mode: Mode | str = Mode.JOINT,
+        mode: InputMode | str = InputMode.JOINT,
         max_new_tokens: int | None = None,
         sampling: SamplingConfig | None = None,
     ) -> Answer:
@@ -127,7 +127,7 @@ class Model:
         self._prompts.one(
             question,
             spoken_text or "",
-            with_audio=audio is not None and mode != Mode.TEXT,
+            with_audio=audio is not None and mode != InputMode.TEXT,
             max_new_tokens=max_new_tokens,
         )
         heard = self.listen(audio, spoken_text=spoken_text, mode=mode)
@@ -140,7 +140,7 @@ class Model:
 
     def stream(
         self,
-        heard: Heard,
+        heard: EncodedClip,
         question: str,
         *,
         max_new_tokens: int | None = None,
@@ -162,7 +162,11 @@ class Model:
         return self._stream(heard, prompt, new, sampling)
 
     def _stream(
-        self, heard: Heard, prompt: list[int], max_new_tokens: int, sampling: SamplingConfig | None
+        self,
+        heard: EncodedClip,
+        prompt: list[int],
+        max_new_tokens: int,
+        sampling: SamplingConfig | None,
     ) -> Iterator[str]:
         tokenizer = self._need_tokenizer()
         ids, mask = generation.left_pad([prompt])
@@ -216,7 +220,10 @@ class Model:
         requests = arguments.requests(requests, config=self.config)
         configs = per_request(arguments.configs(sampling), len(requests))
         groups = self._prompts.groups(
-            requests, batch_size=batch_size, max_new_tokens=max_new_tokens, spread=self.spread
+            requests,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            data_parallel=self.data_parallel,
         )
         answers: dict[int, Answer] = {}
         for group, prompts, new in groups:
@@ -233,7 +240,7 @@ class Model:
                 max_new_tokens=new,
                 eos_id=self.tokenizer.eos_id,
                 sampling=None if configs is None else [configs[i] for i in group],
-                spread=self.spread,
+                data_parallel=self.data_parallel,
             )
             for row, i in enumerate(group):
                 answers[i] = Answer(
@@ -253,10 +260,10 @@ class Model:
         audio: AudioSource | None,
         *,
         spoken_text: str | None = None,
-        mode: Mode | str = Mode.JOINT,
-    ) -> Heard:
+        mode: InputMode | str = InputMode.JOINT,
+    ) -> EncodedClip:
         """Encode and transcribe a clip once, for any number of questions; see `answer`."""
-        return self._ears.listen(audio, spoken_text=spoken_text, mode=mode)
+        return self._whispers.listen(audio, spoken_text=spoken_text, mode=mode)
 
     def audio_features(self, audio: AudioSource) -> Float[np.ndarray, "W A D"]:
         """Whisper's layers over the model's window, float32 [W, A, D] (facts 24, 25)."""
@@ -266,7 +273,7 @@ class Model:
         self, clips: Iterable[AudioSource], *, batch_size: int = 8
     ) -> Float[np.ndarray, "B W A D"]:
         """`audio_features` of many clips, encoded `batch_size` at a time."""
-        return self._ears.features(clips, batch_size=batch_size)
+        return self._whispers.features(clips, batch_size=batch_size)
 
     def transcribe(
         self,
@@ -280,7 +287,7 @@ class Model:
         `options` None is the model's own rule, by which the spoken text of its training data was
         made: where nobody speaks there are no words. `transcription.OPENAI` is OpenAI's.
         """
-        return self._ears.transcribe(clips, batch_size=batch_size, options=options)
+        return self._whispers.transcribe(clips, batch_size=batch_size, options=options)
 
     # --- numbers ----------------------------------------------------------------------------------
 
@@ -290,7 +297,7 @@ class Model:
         attention_mask: Any,
         audio_features: Float[Any, "B W A D"] | None,
         *,
-        layout: Layout | str,
+        layout: PositionLayout | str,
     ) -> Float[Array, "B T V"]:
         """Float32 logits of the text positions.
 
@@ -304,14 +311,14 @@ class Model:
             UserError: shapes that do not agree, ids outside the vocabulary, features that are no
                 numbers, a masked audio token, an unknown layout, more than memory holds.
         """
-        layout = arguments.one_of(Layout, layout, "layout")
+        layout = arguments.one_of(PositionLayout, layout, "layout")
         input_ids, mask, audio_features = arguments.logits_inputs(
             input_ids, attention_mask, audio_features, config=self.config
         )
         shape, mask = input_ids.shape, jnp.asarray(mask)
         audio_tokens = 0 if audio_features is None else self.config.audio_tokens
         self._limits.check_logits(rows=shape[0], length=shape[1], audio=audio_tokens)
-        if layout is Layout.TRAIN:
+        if layout is PositionLayout.TRAIN:
             positions = jnp.broadcast_to(
                 jnp.arange(audio_tokens + shape[1]), (shape[0], audio_tokens + shape[1])
             )
@@ -346,9 +353,9 @@ class Model:
         )
 
     @cached_property
-    def _ears(self) -> Ears:
-        shared = ("path", "config", "listener", "transcriber", "rule", "spread")
-        return Ears(**{name: getattr(self, name) for name in shared})
+    def _whispers(self) -> Whispers:
+        shared = ("path", "config", "listener", "transcriber", "rule", "data_parallel")
+        return Whispers(**{name: getattr(self, name) for name in shared})
 
     @cached_property
     def _limits(self) -> limits.Limits:

@@ -11,7 +11,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.generation.sampling import SamplingConfig
 
 
-class Mode(StrEnum):
+class InputMode(StrEnum):
     """What of a clip the model is given."""
 
     JOINT = "joint"  # audio tokens, and the transcript in the prompt
@@ -20,14 +20,14 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class EncodedClip:
     """A clip made ready for questions: `features` float32 [W, A, D], or None in text mode."""
 
     features: np.ndarray | None
     spoken_text: str
     seconds: float | None
     seconds_dropped: float
-    mode: Mode
+    mode: InputMode
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ from ltu_jax.core.axes import Array, Float
 from ltu_jax.core.errors import UserError, called, on_command_line
 from ltu_jax.core.values import whole
 from ltu_jax.generation import arguments, limits
+from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.generate import BATCH_BUCKETS
 from ltu_jax.generation.opening import Listener
-from ltu_jax.generation.questions import Heard, Mode
-from ltu_jax.generation.spread import Spread
+from ltu_jax.generation.request import EncodedClip, InputMode
 from ltu_jax.generation.transcribe import Transcriber, Transcript
 from ltu_jax.generation.transcription import TranscribeOptions
 from ltu_jax.models.ltu_as import LTUASConfig
@@ -33,7 +33,7 @@ def give(path: Path, name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ears:
+class Whispers:
     """What of a model at `path` hears (`listener`) and writes (`transcriber`, by `rule`)."""
 
     path: Path
@@ -41,28 +41,28 @@ class Ears:
     listener: Listener | None
     transcriber: Transcriber | None
     rule: TranscribeOptions
-    spread: Spread
+    data_parallel: DataParallel
 
-    def listen(self, audio: Any, *, spoken_text: Any, mode: Any) -> Heard:
+    def listen(self, audio: Any, *, spoken_text: Any, mode: Any) -> EncodedClip:
         """A clip made ready for questions; see `Model.listen`."""
         mode, spoken_text = arguments.transcript_of(spoken_text, audio=audio, mode=mode)
         if audio is None:
-            return Heard(
+            return EncodedClip(
                 features=None, spoken_text=spoken_text, seconds=None, seconds_dropped=0.0, mode=mode
             )
         clip = arguments.clip("audio", audio)
-        if mode is not Mode.TEXT:
+        if mode is not InputMode.TEXT:
             self.need_listener()
-        if mode is not Mode.AUDIO and spoken_text is None:
+        if mode is not InputMode.AUDIO and spoken_text is None:
             self.need_transcriber()
         features, dropped = None, 0.0
-        if mode is not Mode.TEXT:
+        if mode is not InputMode.TEXT:
             features, dropped = self.window(clip.samples)
-        if mode is Mode.AUDIO:
+        if mode is InputMode.AUDIO:
             spoken_text = ""
         elif spoken_text is None:
             spoken_text = self.transcribe([clip], batch_size=1, options=None)[0].spoken_text
-        return Heard(
+        return EncodedClip(
             features=features,
             spoken_text=spoken_text,
             seconds=clip.seconds,
@@ -83,12 +83,12 @@ class Ears:
         windows = [self._log_mel(clip.samples).log_mel for clip in decoded]
         if not windows:
             raise UserError("audio_features_batch got no clips; give at least one")
-        rows = self.spread.on_one(min(batch_size, len(windows)), BATCH_BUCKETS)
+        rows = self.data_parallel.on_one(min(batch_size, len(windows)), BATCH_BUCKETS)
         limits.check_encoder(config, rows=rows)
         parts = []
         for first in range(0, len(windows), batch_size):
             part = np.stack(windows[first : first + batch_size])
-            rows = self.spread.padded(len(part), BATCH_BUCKETS)
+            rows = self.data_parallel.padded(len(part), BATCH_BUCKETS)
             padded = np.concatenate([part, np.repeat(part[:1], rows - len(part), axis=0)])
             parts.append(np.asarray(self._encode(padded))[: len(part)])
         return np.concatenate(parts)
@@ -98,7 +98,7 @@ class Ears:
         transcriber = self.need_transcriber()
         batch_size, given = whole("batch_size", batch_size), arguments.clips(clips)
         known = min(batch_size, len(clips)) if isinstance(clips, Sequence) else batch_size
-        rows = self.spread.on_one(max(known, 1), BATCH_BUCKETS)
+        rows = self.data_parallel.on_one(max(known, 1), BATCH_BUCKETS)
         limits.check_encoder(transcriber.fns.config, rows=rows)
         samples = (arguments.clip(name, clip).samples for name, clip in given)
         return transcriber.transcribe(
@@ -138,8 +138,8 @@ class Ears:
 
     def _encode(self, log_mel: Float[np.ndarray, "B F M"]) -> Float[Array, "B W A D"]:
         listener = self.need_listener()
-        even = len(log_mel) % self.spread.count == 0  # a single clip stays on one device
-        rows = self.spread.rows(jnp.asarray(log_mel)) if even else jnp.asarray(log_mel)
+        even = len(log_mel) % self.data_parallel.count == 0  # a single clip stays on one device
+        rows = self.data_parallel.rows(jnp.asarray(log_mel)) if even else jnp.asarray(log_mel)
         return _features(listener.params, rows, function=listener.fns.features)
 
 

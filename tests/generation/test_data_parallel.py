@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import ltu_jax
-from ltu_jax.generation.questions import Request
+from ltu_jax.generation.data_parallel import DataParallel
+from ltu_jax.generation.request import Request
 from ltu_jax.generation.sampling import SamplingConfig
-from ltu_jax.generation.spread import Spread
 from ltu_jax.generation.transcribe import load_transcriber
 
 QUESTIONS = ("What is this?", "Who speaks?", "Is it loud?", "What can be inferred from the audio?")
@@ -15,18 +15,18 @@ QUESTIONS = ("What is this?", "Who speaks?", "Is it loud?", "What can be inferre
 
 def test_rows_are_padded_to_what_the_devices_divide():
     sizes = (1, 2, 4, 8, 12)
-    assert [Spread(jax.devices()[:3]).padded(n, sizes) for n in (1, 2, 4, 5, 13)] == [
+    assert [DataParallel(jax.devices()[:3]).padded(n, sizes) for n in (1, 2, 4, 5, 13)] == [
         *(3, 3, 6, 9, 24)
     ]
-    assert [Spread().padded(n, sizes) for n in (1, 3, 13)] == [1, 4, 24]
+    assert [DataParallel().padded(n, sizes) for n in (1, 3, 13)] == [1, 4, 24]
 
 
 def test_leading_axes_are_laid_over_the_devices_and_scalars_copied():
-    spread = Spread(jax.devices()[:4])
-    rows, scalar = spread.rows((np.arange(8.0).reshape(8, 1), np.float32(2)))
+    data_parallel = DataParallel(jax.devices()[:4])
+    rows, scalar = data_parallel.rows((np.arange(8.0).reshape(8, 1), np.float32(2)))
     assert {shard.data.shape for shard in rows.addressable_shards} == {(2, 1)}
     assert scalar.sharding.is_fully_replicated
-    whole = spread.copies({"w": np.ones((3, 5))})["w"]
+    whole = data_parallel.copies({"w": np.ones((3, 5))})["w"]
     assert len(whole.addressable_shards) == 4
     assert {shard.data.shape for shard in whole.addressable_shards} == {(3, 5)}
 
@@ -64,6 +64,6 @@ def test_transcripts_are_those_of_one_device(whisper_tiny_dir, golden):
     speech = pcm.astype(np.float32) / 32768
     clips = [speech[: 16_000 * seconds] for seconds in (4, 8, 11)]
     alone = [one.text for one in transcriber.transcribe(clips, batch_size=4)]
-    spread = transcriber.over(Spread(jax.devices()[:2]))
-    assert [one.text for one in spread.transcribe(clips, batch_size=4)] == alone
+    data_parallel = transcriber.over(DataParallel(jax.devices()[:2]))
+    assert [one.text for one in data_parallel.transcribe(clips, batch_size=4)] == alone
     assert alone[2].startswith("And so my fellow Americans")

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
-class Spread:
+class DataParallel:
     """Where rows and copies go. One device: everything stays where JAX puts it."""
 
     def __init__(self, devices: Sequence[jax.Device] = ()):
