@@ -18,7 +18,7 @@ from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
 from ltu_jax.weights.fingerprint import KEY, Fingerprint, compare
 from ltu_jax.weights.parity import certificate
-from ltu_jax.weights.parity.comparison import TOLERANCES
+from ltu_jax.weights.parity.modules import TOLERANCES
 from ltu_jax.weights.store import load_weights
 
 NAMES = ("smollm2-135m", "whisper-tiny.en", "whisper-base")

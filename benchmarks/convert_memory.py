@@ -28,7 +28,9 @@ from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
-from ltu_jax.weights import io, llama, ltu_as, rules, shards
+from ltu_jax.weights import name_tables
+from ltu_jax.weights.files import shards, torch_file
+from ltu_jax.weights.formats import hf_llama, official_ltu_as
 from ltu_jax.weights.tensors import Tensor
 
 FULL_DEPTH = 32
@@ -78,18 +80,18 @@ def make_sources(folder: Path, *, layers: int) -> dict[str, Path]:
         else tensor
         for path, tensor in params.items()
     }
-    plain = {path: t for path, t in params.items() if not ltu_as.is_adapter(path)}
+    plain = {path: t for path, t in params.items() if not official_ltu_as.is_adapter(path)}
     hf = folder / "hf"
     hf.mkdir(parents=True)
     placed, _ = shards.write_shards(
-        hf, rules.export(llama.HF_RULES, plain), stem="model", metadata={"format": "pt"},
+        hf, name_tables.export(hf_llama.HF_RULES, plain), stem="model", metadata={"format": "pt"},
         max_bytes=2 << 30, desc="synthetic hf",
     )  # fmt: skip
     shards.write_index(hf, placed, stem="model")
-    settings = llama.hf_config(dataclasses.asdict(whole.llama), dtype="float16", tokens={})
+    settings = hf_llama.hf_config(dataclasses.asdict(whole.llama), dtype="float16", tokens={})
     write_json(hf / "config.json", settings)
-    official = ltu_as.to_official(dataclasses.asdict(whole), params)
-    io.write_torch(folder / "official.bin", official, desc="synthetic official")
+    official = official_ltu_as.to_official(dataclasses.asdict(whole), params)
+    torch_file.write_torch(folder / "official.bin", official, desc="synthetic official")
     return {"hf": hf, "official": folder / "official.bin"}
 
 

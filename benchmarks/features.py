@@ -25,7 +25,8 @@ from benchmarks import alternate, torch_reference
 from ltu_jax.core import errors
 from ltu_jax.models import build
 from ltu_jax.models.whisper import POOL, WhisperConfig
-from ltu_jax.weights import rules, whisper
+from ltu_jax.weights import name_tables
+from ltu_jax.weights.formats import hf_whisper
 from ltu_jax.weights.store import load_weights
 from ltu_jax.weights.tensors import as_tensors
 
@@ -70,7 +71,7 @@ class Theirs:
         settings._attn_implementation = "sdpa"
         encoder = transformers.models.whisper.modeling_whisper.WhisperEncoder(settings).eval()
         cut = params | {"encoder.positions": params["encoder.positions"][: frames // 2]}
-        tensors = rules.export(whisper.HF_RULES, as_tensors(cut))
+        tensors = name_tables.export(hf_whisper.HF_RULES, as_tensors(cut))
         state = {
             name.removeprefix("encoder."): torch.from_numpy(np.array(tensor.read(), np.float32))
             for name, tensor in tensors.items()

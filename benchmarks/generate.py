@@ -31,7 +31,8 @@ from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
-from ltu_jax.weights import llama, rules
+from ltu_jax.weights import name_tables
+from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.store import load_weights
 from ltu_jax.weights.tensors import as_tensors
 
@@ -119,11 +120,11 @@ class Theirs:
     """`transformers.generate` on the device that JAX uses."""
 
     def __init__(self, language: Language, *, dtype: str, onednn: bool):
-        settings = llama.hf_config(dataclasses.asdict(language.config), dtype=dtype, tokens={})
+        settings = hf_llama.hf_config(dataclasses.asdict(language.config), dtype=dtype, tokens={})
         made = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(made, attn_implementation="sdpa")
-        tensors = rules.export(llama.HF_RULES, as_tensors(language.params))
+        tensors = name_tables.export(hf_llama.HF_RULES, as_tensors(language.params))
         state = {
             name: torch.from_numpy(np.array(tensor.read(), np.float32)).to(getattr(torch, dtype))
             for name, tensor in tensors.items()

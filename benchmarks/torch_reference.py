@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.weights import llama, ltu_as
+from ltu_jax.weights.formats import hf_llama, official_ltu_as
 from ltu_jax.weights.tensors import as_tensors
 
 _EPS = 1e-5
@@ -90,7 +90,7 @@ class LTUAS(nn.Module):
             nn.LayerNorm(width, eps=_EPS, elementwise_affine=False),
             nn.Linear(width, config.llama.hidden_size),
         )
-        settings = llama.hf_config(dataclasses.asdict(config.llama), dtype="float32", tokens={})
+        settings = hf_llama.hf_config(dataclasses.asdict(config.llama), dtype="float32", tokens={})
         made = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
         language = transformers.AutoModelForCausalLM.from_config(made, attn_implementation="sdpa")
         lora = peft.LoraConfig(
@@ -139,7 +139,7 @@ def build(config: LTUASConfig, params: Mapping[str, np.ndarray], *, base_dtype: 
     """The model with the weights of ours; the frozen base in `base_dtype`, the rest float32."""
     with torch.device("meta"):
         model = LTUAS(config)
-    given = ltu_as.to_official(dataclasses.asdict(config), as_tensors(params))
+    given = official_ltu_as.to_official(dataclasses.asdict(config), as_tensors(params))
     state = {}
     for name in model.state_dict():
         array = np.asarray(given[_official(name)].read())
@@ -161,8 +161,8 @@ def build(config: LTUASConfig, params: Mapping[str, np.ndarray], *, base_dtype: 
 
 def _official(name: str) -> str:
     if name.startswith("language."):
-        return ltu_as.canonical(name.removeprefix("language."))
-    return f"{ltu_as.ROOT}model.{name}"
+        return official_ltu_as.canonical(name.removeprefix("language."))
+    return f"{official_ltu_as.ROOT}model.{name}"
 
 
 def loss_of(model: LTUAS, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

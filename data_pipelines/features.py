@@ -24,7 +24,7 @@ from ltu_jax.weights.fingerprint import (
     Comparison,
     FeatureWarning,
     Fingerprint,
-    Verdict,
+    Likeness,
     clip,
     compare,
     of_features,
@@ -76,7 +76,7 @@ def check_encoder(
     apart = ""
     if there is not None and clip_fingerprint is not None:
         found = compare(there, clip_fingerprint())
-        if found.verdict != Verdict.OTHER:
+        if found.verdict != Likeness.OTHER:
             if show:
                 _say(found, stored=stored, records=records)
             return
@@ -89,7 +89,7 @@ def check_encoder(
 
 
 def _say(found: Comparison, *, stored: Mapping[str, Any], records: str) -> None:
-    if found.verdict == Verdict.SAME:
+    if found.verdict == Likeness.SAME:
         print(
             f"features in {records}: of another file of the same encoder ({stored['whisper']}), "
             f"which differs by {found.distance:.1e} on the fixed clip",

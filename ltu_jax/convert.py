@@ -20,11 +20,12 @@ from typing import Any
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
-from ltu_jax.weights import export, makers, shards, store, usable
+from ltu_jax.weights import exporters, makers, store, usable
 from ltu_jax.weights import verify as verification
 from ltu_jax.weights.complete import Complete, open_complete
-from ltu_jax.weights.formats import FORMATS, Options, open_source
+from ltu_jax.weights.files import shards
 from ltu_jax.weights.identify import describe
+from ltu_jax.weights.importers import FORMATS, ImportOptions, open_source
 from ltu_jax.weights.parity import certificate
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.tensors import DTYPES, Tensors, cast, describe_casts
@@ -93,7 +94,9 @@ def parser() -> argparse.ArgumentParser:
     )
     way = it.add_mutually_exclusive_group(required=True)
     way.add_argument("--from", dest="source", choices=FORMATS, help=_formats(FORMATS))
-    way.add_argument("--to", dest="target", choices=export.TARGETS, help=_formats(export.TARGETS))
+    way.add_argument(
+        "--to", dest="target", choices=exporters.TARGETS, help=_formats(exporters.TARGETS)
+    )
     it.add_argument("--out", type=Path, required=True, help="the directory (or file) to write")
     it.add_argument(
         "--dtype",
@@ -269,11 +272,11 @@ def run(asked: argparse.Namespace) -> None:
             out=asked.out,
             dtype=asked.dtype,
             verify=asked.verify,
-            **_fields(Options, asked),
+            **_fields(ImportOptions, asked),
         )
     else:
         _refuse(asked, "--to", needed="checkpoint", foreign=_IMPORT_ONLY)
-        options = _fields(export.Options, asked)
+        options = _fields(exporters.ExportOptions, asked)
         export_weights(
             asked.target,
             checkpoint=asked.checkpoint,
@@ -312,7 +315,7 @@ def import_weights(
         out: the directory to make.
         dtype: store in this one of `DTYPES`; None keeps what the source has.
         verify: compare with the PyTorch reference and write a parity certificate.
-        options: fields of `formats.Options`.
+        options: fields of `importers.ImportOptions`.
 
     Raises:
         UserError: anything wrong with the source (nothing is written then); or `verify` found
@@ -322,7 +325,7 @@ def import_weights(
     kind = FORMATS[source].kind
     besides = [options.get(name) for name in ("tokenizer", "labels", "llama")]
     outputs.claim(out, makers.imported(kind), inputs=[*paths, *besides])
-    found = open_source(source, paths, Options(**options))
+    found = open_source(source, paths, ImportOptions(**options))
     what = ", ".join(str(path) for path in paths)
     config, params, notes = usable.check_import(found, kind, what=what)
     wanted = None if dtype is None else DTYPES[dtype]
@@ -340,13 +343,13 @@ def import_weights(
     )
     header = store.read_header(out)
     size = sum((out / name).stat().st_size for name in header["sha256"])
-    sizes = export.describe(config)
+    sizes = exporters.describe(config)
     _table(
         ("written", str(out)),
         ("kind", kind),
         (
             "parameters",
-            f"{export.parameter_count(params):,} in {len(params)} arrays, {header['dtype']}",
+            f"{exporters.parameter_count(params):,} in {len(params)} arrays, {header['dtype']}",
         ),
         ("on disk", f"{size / 1e6:,.1f} MB"),
         *([("sizes", sizes)] if sizes else []),
@@ -392,12 +395,12 @@ def export_weights(
     """Export a run, a checkpoint or a weights directory.
 
     Args:
-        target: one of `export.TARGETS`.
+        target: one of `exporters.TARGETS`.
         checkpoint: what to export.
         out: the directory or file to make.
         verify: let transformers compute with what was written (target "hf" alone), compare, and
             write a parity certificate.
-        options: fields of `export.Options`.
+        options: fields of `exporters.ExportOptions`.
 
     Raises:
         UserError: nothing to export there, or parameters that are not those of its config.
@@ -407,13 +410,13 @@ def export_weights(
             "--verify of an export is for --to hf in float32, which transformers computes with; of "
             "another format, import the result with --verify"
         )
-    out, given = Path(out), export.Options(**options)
-    export.claim(target, out, inputs=[Path(checkpoint), given.llama, given.whisper])
+    out, given = Path(out), exporters.ExportOptions(**options)
+    exporters.claim(target, out, inputs=[Path(checkpoint), given.llama, given.whisper])
     held = open_complete(checkpoint)
     config, shapes = model_shapes(held.kind, held.config)
     store.check_against(shapes, held.params, what=str(checkpoint))
     held = Complete(**(vars(held) | {"config": config}))
-    written = export.write(target, held, out, given)
+    written = exporters.write(target, held, out, given)
     _table(
         ("written", str(out)),
         ("format", target),

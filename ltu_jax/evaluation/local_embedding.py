@@ -12,9 +12,9 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, sha256_file
 from ltu_jax.evaluation.cache import key
 from ltu_jax.models.bert import BertConfig, bert
-from ltu_jax.weights import bert as bert_weights
-from ltu_jax.weights import shards
-from ltu_jax.weights.settings import read_settings
+from ltu_jax.weights.files import shards
+from ltu_jax.weights.files.config_json import read_settings
+from ltu_jax.weights.formats import hf_bert as bert_weights
 
 SOURCE_FILE = "source.json"  # {"name": ...} beside weights that were fetched
 _SHORTEST = 16  # tokens; buckets double from here

@@ -28,7 +28,7 @@ from ltu_jax.weights.fingerprint import (
     KEY,
     FeatureWarning,
     Fingerprint,
-    Verdict,
+    Likeness,
     compare,
     of_encoder,
 )
@@ -230,9 +230,9 @@ def _heard_with(
     apart = ""
     if trained is not None:
         found = compare(trained, of_encoder(weights, dtype=trained.dtype))
-        if found.verdict == Verdict.SAME:
+        if found.verdict == Likeness.SAME:
             return weights
-        if found.verdict == Verdict.PRECISION:
+        if found.verdict == Likeness.PRECISION:
             there = f"those that {folder} was trained on ({trained.dtype})"
             line = found.warning(there=there, here=f"those of {weights.path}")
             warnings.warn(line, FeatureWarning, stacklevel=4)

@@ -19,8 +19,8 @@ from ltu_jax.stages.program import is_adapter, resident_dtype
 from ltu_jax.stages.settings import StageSettings
 from ltu_jax.training import checkpoint
 from ltu_jax.weights.bases import place
+from ltu_jax.weights.formats.whisper_at import LABELS, read_labels
 from ltu_jax.weights.store import is_weights_dir, load_weights, read_header
-from ltu_jax.weights.whisper_at import LABELS, read_labels
 
 # What each stage must find where it starts from (prefixes of parameter paths).
 INHERITED = {"stage1": ("tltr.",), "stage2": ("tltr.", "audio_proj."), "stage3": ("",)}

@@ -17,7 +17,9 @@ from tqdm import tqdm
 from ltu_jax.core.files import read_json, sha256_file
 from ltu_jax.core.sharding import param_shardings
 from ltu_jax.core.trees import Params
-from ltu_jax.weights import llama, shards, store
+from ltu_jax.weights import store
+from ltu_jax.weights.files import shards
+from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.store import LazyParams, Weights, load_weights
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
@@ -45,7 +47,7 @@ def open_weights(
         return load_weights(path, kind=kind, dtype=dtype, verify=verify)
     if kind not in (None, "llama"):
         raise WeightsError(f"{path} holds 'llama' weights, expected {kind!r}")
-    found = llama.from_hf(path)
+    found = hf_llama.from_hf(path)
     config, shapes = model_shapes("llama", found.config)
     params = found.params(shapes, what=str(path))
     hashes = _hashes(shards.checkpoint_files(path).files)
@@ -66,7 +68,7 @@ def open_weights(
 
 def _is_hf_llama(path: Path) -> bool:
     settings = read_json(path / "config.json") if (path / "config.json").is_file() else {}
-    return "ltu_jax" not in settings and settings.get("model_type") in llama.MODEL_TYPES
+    return "ltu_jax" not in settings and settings.get("model_type") in hf_llama.MODEL_TYPES
 
 
 def _hashes(files: tuple[Path, ...]) -> dict[str, str]:

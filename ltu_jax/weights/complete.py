@@ -16,9 +16,10 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import merge
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.training import checkpoint
-from ltu_jax.weights import bases, lineage, llama, store
-from ltu_jax.weights.ltu_as import is_adapter
-from ltu_jax.weights.rules import Import
+from ltu_jax.weights import bases, lineage, store
+from ltu_jax.weights.formats import hf_llama
+from ltu_jax.weights.formats.official_ltu_as import is_adapter
+from ltu_jax.weights.name_tables import Import
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, as_tensors
 
 CONVERTED = "converted"  # the stage of a checkpoint that no training wrote
@@ -99,7 +100,7 @@ def from_run(path: str | os.PathLike) -> Import:
         config=held.config,
         rules=(),
         tensors={},
-        files={} if held.tokenizer_dir is None else llama.tokenizer_files(held.tokenizer_dir),
+        files={} if held.tokenizer_dir is None else hf_llama.tokenizer_files(held.tokenizer_dir),
         source=held.source,
         notes=lineage.remarks(held.source, held.params),
         base=held.params,

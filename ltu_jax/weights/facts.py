@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ltu_jax.weights.settings import read_settings, whole
+from ltu_jax.weights.files.config_json import read_settings, whole
 from ltu_jax.weights.tensors import WeightsError
 
 # Facts of the language model beside its numbers; a directory of before them has none, and `Weights`

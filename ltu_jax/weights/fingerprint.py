@@ -43,7 +43,7 @@ class FeatureWarning(UserWarning):
     """Features of another precision than the model's own encoder computes."""
 
 
-class Verdict(StrEnum):
+class Likeness(StrEnum):
     """How two fingerprints relate."""
 
     SAME = "same"
@@ -94,7 +94,7 @@ class Fingerprint:
 class Comparison:
     """A verdict, and the largest relative distance of a layer group that led to it."""
 
-    verdict: Verdict
+    verdict: Likeness
     distance: float
 
     def warning(self, *, there: str, here: str) -> str:
@@ -112,14 +112,14 @@ def compare(first: Fingerprint, second: Fingerprint) -> Comparison:
     Two of the same low precision are the same as far as that precision tells.
     """
     if first.shape != second.shape:
-        return Comparison(verdict=Verdict.OTHER, distance=float("inf"))
+        return Comparison(verdict=Likeness.OTHER, distance=float("inf"))
     a, b = np.array(first.values), np.array(second.values)
     scale = np.maximum(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
     distance = float(np.max(np.linalg.norm(a - b, axis=1) / np.maximum(scale, 1e-12)))
     same = SAME[first.dtype] if first.dtype == second.dtype else SAME["float32"]
     if not np.isfinite(distance) or distance > PRECISION:
-        return Comparison(verdict=Verdict.OTHER, distance=distance)
-    verdict = Verdict.SAME if distance <= same else Verdict.PRECISION
+        return Comparison(verdict=Likeness.OTHER, distance=distance)
+    verdict = Likeness.SAME if distance <= same else Likeness.PRECISION
     return Comparison(verdict=verdict, distance=distance)
 
 

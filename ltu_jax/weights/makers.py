@@ -13,13 +13,13 @@ from typing import Any
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
 from ltu_jax.core.outputs import Maker
-from ltu_jax.weights import record
+from ltu_jax.weights import export_record
 
 CERTIFICATE = "parity.json"
 SUMS = "SHA256SUMS"  # of an exported folder, written when it is complete
 _HF_FILES = ("config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json")
 _HF_FILES += ("special_tokens_map.json", "generation.json", "generation_config.json")
-_HF_FILES += ("added_tokens.json", "chat_template.jinja", "chat_template.json", record.FILE)
+_HF_FILES += ("added_tokens.json", "chat_template.jinja", "chat_template.json", export_record.FILE)
 
 
 def imported(kind: str) -> Maker:
@@ -69,7 +69,7 @@ def _adapter(path: Path) -> Collection[str] | None:
     return (
         "adapter_config.json",
         "ltu_as.json",
-        record.FILE,
+        export_record.FILE,
         *(f"{stem}.safetensors" for stem in stems),
     )
 
@@ -77,7 +77,7 @@ def _adapter(path: Path) -> Collection[str] | None:
 def _recorded(path: Path, *, target: str) -> Collection[str] | None:
     """Whether a weight file says that it was exported to the format `target`."""
     try:
-        found = record.read(path)
+        found = export_record.read(path)
     except UserError:
         return None
     return () if found is not None and found.format == target else None

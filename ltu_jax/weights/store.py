@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 from ltu_jax.core.files import atomic_dir, inside, sha256_file, write_json
 from ltu_jax.core.trees import shorten
-from ltu_jax.weights import makers, shards
+from ltu_jax.weights import makers
 from ltu_jax.weights.diagnosis import complain
 from ltu_jax.weights.facts import FACTS
-from ltu_jax.weights.safetensors_file import read_safetensors
-from ltu_jax.weights.settings import read_settings
+from ltu_jax.weights.files import shards
+from ltu_jax.weights.files.config_json import read_settings
+from ltu_jax.weights.files.safetensors_file import read_safetensors
 from ltu_jax.weights.tensors import Tensor, WeightsError, as_tensors, cast
 
 FORMAT = 1

@@ -12,8 +12,9 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.preprocessing.tokenizer import load_tokenizer, require_rows
-from ltu_jax.weights import store, whisper_tokens
-from ltu_jax.weights.rules import Import
+from ltu_jax.weights import store
+from ltu_jax.weights.formats import whisper_tokens
+from ltu_jax.weights.name_tables import Import
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.tensors import Tensor, WeightsError
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, sha256_file
 from ltu_jax.training import recovery
-from ltu_jax.weights import shards, store, usable
+from ltu_jax.weights import store, usable
+from ltu_jax.weights.files import shards
 from ltu_jax.weights.makers import SUMS
 from ltu_jax.weights.tensors import WeightsError, finite, require_floats
 
@@ -19,7 +20,7 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class FolderCheck:
     """What was found of one folder; `problem` is empty where it is good."""
 
     folder: Path
@@ -37,7 +38,7 @@ def write_sums(folder: Path) -> None:
         file.write_text(lines, encoding="utf-8")
 
 
-def verify(path: Path) -> list[Verdict]:
+def verify(path: Path) -> list[FolderCheck]:
     """Check a weights directory, an exported folder, or the checkpoints of runs; nothing changes.
 
     Raises:
@@ -49,16 +50,16 @@ def verify(path: Path) -> list[Verdict]:
         return [_verdict(path, _sums_problem(path))]
     if path.is_dir() and any(_weight_files(path)):
         return [_verdict(path, _reading_problem(path))]
-    return [Verdict(**vars(one), checkpoint=True) for one in recovery.survey(path)]
+    return [FolderCheck(**vars(one), checkpoint=True) for one in recovery.survey(path)]
 
 
 def _weight_files(path: Path) -> Iterator[Path]:
     return (file for file in sorted(path.iterdir()) if file.suffix in _WEIGHTS and file.is_file())
 
 
-def _verdict(path: Path, problem: str) -> Verdict:
+def _verdict(path: Path, problem: str) -> FolderCheck:
     files = [file for file in path.iterdir() if file.is_file()]
-    return Verdict(
+    return FolderCheck(
         folder=path,
         files=len(files),
         size=sum(file.stat().st_size for file in files),

@@ -23,7 +23,7 @@ from ltu_jax.training.integrity import SEAL
 from ltu_jax.training.state import TrainState
 from ltu_jax.weights import fingerprint as fp
 from ltu_jax.weights.bases import base_entry
-from ltu_jax.weights.ltu_as import is_adapter
+from ltu_jax.weights.formats.official_ltu_as import is_adapter
 from ltu_jax.weights.store import load_weights, save_weights
 
 WHISPER = WhisperConfig(

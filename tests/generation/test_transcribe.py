@@ -93,9 +93,9 @@ def torch_whisper(transcriber):
     import torch
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-    from ltu_jax.weights import rules
+    from ltu_jax.weights import name_tables
+    from ltu_jax.weights.formats.hf_whisper import HF_RULES
     from ltu_jax.weights.tensors import as_tensors
-    from ltu_jax.weights.whisper import HF_RULES
 
     sizes, end = transcriber.fns.config, transcriber.vocabulary.end
     config = WhisperConfig(
@@ -117,7 +117,7 @@ def torch_whisper(transcriber):
     params = {path: np.asarray(leaf) for path, leaf in transcriber.params.items()}
     state = {
         f"model.{name}": torch.tensor(tensor.read())
-        for name, tensor in rules.export(HF_RULES, as_tensors(params)).items()
+        for name, tensor in name_tables.export(HF_RULES, as_tensors(params)).items()
     }
     missing, surplus = model.load_state_dict(state, strict=False)
     assert set(missing) <= {"proj_out.weight"} and not surplus

@@ -11,7 +11,7 @@ import transformers
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.models.bert import BertConfig, bert
-from ltu_jax.weights.bert import from_hf
+from ltu_jax.weights.formats.hf_bert import from_hf
 
 SIZES = dict(
     vocab_size=61,

@@ -11,7 +11,7 @@ from conftest_training import STAGE1, STAGE3, make_trainer, optimizer_config
 
 from ltu_jax.training import checkpoint
 from ltu_jax.training.checkpoint import CheckpointError
-from ltu_jax.weights.ltu_as import is_adapter
+from ltu_jax.weights.formats.official_ltu_as import is_adapter
 
 METADATA = {"kind": "ltu-as-checkpoint", "stage": "stage3", "model": {}, "config": {"seed": 0}}
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import hostile_files
 
 from ltu_jax import convert
-from ltu_jax.weights import io as weights_io
+from ltu_jax.weights.files import torch_file as weights_io
 
 CPU_SECONDS = 10  # the test asks for less; this ends what would never end
 MEMORY_MB = 1500

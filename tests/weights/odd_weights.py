@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.weights import gguf_llama
-from ltu_jax.weights.rules import export
+from ltu_jax.weights.formats import gguf_llama
+from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights
 from ltu_jax.weights.tensors import as_tensors
 

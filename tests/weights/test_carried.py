@@ -13,8 +13,9 @@ from ltu_jax.convert import export_weights, import_weights, info, parser, run
 from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.training import checkpoint
-from ltu_jax.weights import bases, llama, record
-from ltu_jax.weights.ltu_as import is_adapter
+from ltu_jax.weights import bases, export_record
+from ltu_jax.weights.formats import hf_llama
+from ltu_jax.weights.formats.official_ltu_as import is_adapter
 from ltu_jax.weights.store import load_weights, save_weights
 
 LLAMA3 = {
@@ -82,11 +83,11 @@ def _hugging_face(folder, name):
     family = said.get("model_type", "llama")
     settings = {key: tiny.as_dict(config)[key] for key in keys} | {
         "model_type": family,
-        "architectures": [llama.CLASSES[family]],
+        "architectures": [hf_llama.CLASSES[family]],
         **said,
     }
     (folder / "hf" / "config.json").write_text(json.dumps(settings))
-    (folder / "hf" / record.FILE).unlink()
+    (folder / "hf" / export_record.FILE).unlink()
     if generation is not None:
         (folder / "hf" / "generation_config.json").write_text(json.dumps(generation))
     _tokenizer(folder / "hf")
@@ -286,7 +287,7 @@ def test_an_int8_base_is_told_by_every_export(tmp_path, capsys):
     for name, (out, options) in OUTS.items():
         export_weights(name.partition(",")[0], checkpoint=run, out=tmp_path / out, **options)
         assert told in capsys.readouterr().out, name
-        over = record.read(tmp_path / out).source["trained_over"]
+        over = export_record.read(tmp_path / out).source["trained_over"]
         assert over["base_dtype"] == "int8" and over["stored_dtype"] == "float32"
         assert over["base_sha256"] == load_weights(tmp_path / "base").sha256
         info(tmp_path / out)
@@ -380,5 +381,5 @@ def test_the_record_of_a_folder_names_the_weights(tmp_path):
     config = tiny.llama_config()
     tiny.save(tmp_path / "ours", "llama", config, tiny.random_params(build.llama(config)))
     export_weights("hf", checkpoint=tmp_path / "ours", out=tmp_path / "hf")
-    told = record.read(tmp_path / "hf")
+    told = export_record.read(tmp_path / "hf")
     assert told.sha256 == load_weights(tmp_path / "ours").sha256 and told.kind == "llama"

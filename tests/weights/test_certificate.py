@@ -15,11 +15,12 @@ from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.tltr import TaggerConfig, TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.weights import io, llama, ltu_as, whisper, whisper_at
-from ltu_jax.weights import rules as tables
+from ltu_jax.weights import name_tables as tables
+from ltu_jax.weights.files import torch_file
+from ltu_jax.weights.files.safetensors_file import read_safetensors
 from ltu_jax.weights.fingerprint import KEY
-from ltu_jax.weights.parity import certificate, comparison, golden, memory, reference
-from ltu_jax.weights.safetensors_file import read_safetensors
+from ltu_jax.weights.formats import hf_llama, hf_whisper, official_ltu_as, whisper_at
+from ltu_jax.weights.parity import certificate, golden, memory, modules, reference
 from ltu_jax.weights.store import LazyParams, Weights, load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError, array_tensor
 
@@ -74,7 +75,7 @@ def test_llama(tmp_path, changes):
 def test_the_module_that_is_off_is_named(tmp_path):
     config = llama_config()
     weights = saved(tmp_path / "w", "llama", config, build.llama(config))
-    exported = tables.export(llama.HF_RULES, weights.params.tensors)
+    exported = tables.export(hf_llama.HF_RULES, weights.params.tensors)
     assert certificate.certify(weights, exported=exported)["verdict"] == certificate.PASSED
     name = "model.layers.1.self_attn.q_proj.weight"
     wrong = exported[name].read().copy()
@@ -110,7 +111,7 @@ def test_whisper(tmp_path):
     assert list(rows(found)) == wanted
     assert max(row["max_rel"] for row in found["modules"]) < 2e-5
     assert found[KEY]["shape"] == [2, 3, 32] and found[KEY]["dtype"] == "float32"
-    exported = tables.export(whisper.HF_RULES, weights.params.tensors)
+    exported = tables.export(hf_whisper.HF_RULES, weights.params.tensors)
     name = "decoder.layers.2.encoder_attn.k_proj.weight"
     wrong = exported | {name: array_tensor(exported[name].read() * 1.01)}
     assert failed(certificate.certify(weights, exported=wrong)) == ["logits"]
@@ -131,8 +132,8 @@ def test_ltu_as(tmp_path, targets):
     }  # fmt: skip
     if not targets:
         return
-    plain = {p: t for p, t in weights.params.tensors.items() if not ltu_as.is_adapter(p)}
-    unmerged = tables.export(llama.HF_RULES, plain)
+    plain = {p: t for p, t in weights.params.tensors.items() if not official_ltu_as.is_adapter(p)}
+    unmerged = tables.export(hf_llama.HF_RULES, plain)
     wrong = certificate.certify(weights, exported=unmerged)
     assert failed(wrong) == ["logits, LoRA merged"]
 
@@ -143,7 +144,7 @@ def test_tltr_needs_no_torch(tmp_path, monkeypatch, d_input):
     config = TaggerConfig(tltr=tltr, labels=5, d_input=d_input, audio_layers=3)
     fns = build.tagger(tltr, 5, d_input=d_input)
     weights = saved(tmp_path / "w", "tltr", config, fns)
-    monkeypatch.setattr(io, "torch_module", None)
+    monkeypatch.setattr(torch_file, "torch_module", None)
     found = certificate.certify(weights)
     assert found["verdict"] == certificate.PASSED
     assert list(rows(found)) == ["logits", "tltr_full: logits", "tltr_low: logits"]
@@ -160,7 +161,7 @@ def test_low_precision_states_its_cost(tmp_path, dtype):
     assert found["verdict"] == certificate.PASSED and found["dtype"] == dtype
     assert found["matmul_precision"] == "default"
     logits = rows(found)["logits"]
-    assert 1e-4 < logits["mean_rel"] < logits["tolerance"] == comparison.TOLERANCES[dtype]
+    assert 1e-4 < logits["mean_rel"] < logits["tolerance"] == modules.TOLERANCES[dtype]
 
 
 def test_the_authors_numbers():
@@ -178,7 +179,9 @@ def test_the_authors_numbers():
             scale = np.abs(pair.wanted).max()
             np.testing.assert_allclose(pair.ours, pair.wanted, rtol=0, atol=1e-5 * scale)
     _, tensors = cases["ltu_as"]
-    found = _numpy_tltr(ltu_as.RULES, tensors, heads=(1, 8)).audio_tokens(tensors["in/audio_input"])
+    found = _numpy_tltr(official_ltu_as.RULES, tensors, heads=(1, 8)).audio_tokens(
+        tensors["in/audio_input"]
+    )
     for key in ("tltr", "audio_proj"):
         np.testing.assert_allclose(found[key], tensors[f"out/{key}"], rtol=0, atol=5e-6)
     for name in ("tltr_full", "tltr_low"):
@@ -196,7 +199,7 @@ def _numpy_tltr(table, tensors, *, heads):
         if rule.source in weights:
             (found[rule.targets[0]],) = rule.transform.unpack(weights[rule.source])
     held = {path: array_tensor(array) for path, array in found.items()}
-    return reference.TLTR(held, time_heads=heads[0], layer_heads=heads[1])
+    return reference.ReferenceTLTR(held, time_heads=heads[0], layer_heads=heads[1])
 
 
 def test_what_a_certificate_says(tmp_path):

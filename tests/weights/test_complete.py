@@ -16,7 +16,7 @@ from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.training import checkpoint
 from ltu_jax.weights import bases, complete
-from ltu_jax.weights.ltu_as import is_adapter
+from ltu_jax.weights.formats.official_ltu_as import is_adapter
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.verify import verify
 

@@ -16,10 +16,11 @@ from safetensors.numpy import load_file, save_file
 from ltu_jax.convert import export_weights, import_weights
 from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.weights import llama, record
-from ltu_jax.weights.lora_merge import merged
-from ltu_jax.weights.ltu_as import is_adapter
-from ltu_jax.weights.rules import export
+from ltu_jax.weights import export_record
+from ltu_jax.weights.formats import hf_llama
+from ltu_jax.weights.formats.lora_merge import merged
+from ltu_jax.weights.formats.official_ltu_as import is_adapter
+from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError, as_tensors
 
@@ -123,7 +124,7 @@ def test_merged_models_are_plain_llamas(tmp_path, seed):
     export_weights("hf", checkpoint=tmp_path / "whole", out=tmp_path / "hf")
     found = load_file(tmp_path / "hf" / "model.safetensors")
     plain = merged(tiny.as_dict(config), as_tensors(params))
-    tiny.identical(found, tiny.numbers(export(llama.HF_RULES, plain)))
+    tiny.identical(found, tiny.numbers(export(hf_llama.HF_RULES, plain)))
     import_weights("hf-llama", weights=[tmp_path / "hf"], out=tmp_path / "again")
     again = load_weights(tmp_path / "again")
     assert again.config == tiny.as_dict(config.llama)
@@ -308,10 +309,10 @@ def test_a_peft_folder_refuses_other_audio_layers(odd, tmp_path):
 def test_a_record_that_was_changed_by_hand(odd, tmp_path):
     export_weights("ltu-as", checkpoint=tmp_path / "whole", out=tmp_path / "x.safetensors")
     arrays = load_file(tmp_path / "x.safetensors")
-    good = record.read(tmp_path / "x.safetensors").to_json()
+    good = export_record.read(tmp_path / "x.safetensors").to_json()
     lora, tltr = good["config"]["lora"], good["config"]["tltr"]
     for changed, message in (
-        (good | {record.KEY: 9}, "not of format 1"),
+        (good | {export_record.KEY: 9}, "not of format 1"),
         (good | {"config": 3}, "the config of its record of ltu_jax is 3"),
         (good | {"config": good["config"] | {"lora": lora | {"rank": 8}}}, "rank 8"),
         (good | {"config": good["config"] | {"lora": lora | {"targets": 5}}}, "targets is 5"),
@@ -320,9 +321,9 @@ def test_a_record_that_was_changed_by_hand(odd, tmp_path):
         (good | {"facts": {"source_config": 7}}, "source_config is 7"),
         (good | {"facts": {"mood": 7}}, "unknown facts .'mood'"),
     ):
-        save_file(arrays, tmp_path / "y.safetensors", {record.KEY: json.dumps(changed)})
+        save_file(arrays, tmp_path / "y.safetensors", {export_record.KEY: json.dumps(changed)})
         with pytest.raises(ValueError, match=message):
             import_weights("ltu-as", weights=[tmp_path / "y.safetensors"], out=tmp_path / "again")
-    save_file(arrays, tmp_path / "y.safetensors", {record.KEY: "{"})
+    save_file(arrays, tmp_path / "y.safetensors", {export_record.KEY: "{"})
     with pytest.raises(WeightsError, match="is no JSON"):
         import_weights("ltu-as", weights=[tmp_path / "y.safetensors"], out=tmp_path / "again")

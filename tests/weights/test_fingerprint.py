@@ -64,7 +64,7 @@ def test_float_noise_is_the_same_encoder(tiny):
     for changes in ({"batch": 3}, {"noise": 1e-6}):
         found = fp.of_features(features(params, config, **changes), dtype="float32")
         compared = fp.compare(stored, found)
-        assert compared.verdict == fp.Verdict.SAME and compared.distance < 1e-5
+        assert compared.verdict == fp.Likeness.SAME and compared.distance < 1e-5
         assert found.code == stored.code
     eager = build.whisper(config).features
     log_mel = audio.model_log_mel(fp.clip(), n_mels=80).log_mel[None]
@@ -77,11 +77,11 @@ def test_another_precision(tiny, dtype, low, high):
     weights, config, params = tiny
     full, half = (fp.of_encoder(weights, dtype=name) for name in ("float32", dtype))
     compared = fp.compare(full, half)
-    assert compared.verdict == fp.Verdict.PRECISION and low < compared.distance < high
+    assert compared.verdict == fp.Likeness.PRECISION and low < compared.distance < high
     assert fp.compare(half, full) == compared
     # two of the same precision: its own noise is no difference
     noisy = fp.of_features(features(params, config, dtype=dtype, noise=1e-5), dtype=dtype)
-    assert fp.compare(half, noisy).verdict == fp.Verdict.SAME
+    assert fp.compare(half, noisy).verdict == fp.Likeness.SAME
     line = compared.warning(there="those in records", here="these")
     assert line.startswith("features were computed by another encoder or precision: those in rec")
     assert "same encoder, another precision" in line
@@ -115,7 +115,7 @@ def test_other_weights(tiny, change):
     }
     found = fp.of_features(features(other, config), dtype="float32")
     compared = fp.compare(fp.of_encoder(weights, dtype="float32"), found)
-    assert compared.verdict == fp.Verdict.OTHER and compared.distance > fp.PRECISION
+    assert compared.verdict == fp.Likeness.OTHER and compared.distance > fp.PRECISION
 
 
 def _saved(path, config, *, seed=0):
@@ -129,12 +129,12 @@ def test_another_whisper(tmp_path):
     first = fp.of_encoder(_saved(tmp_path / "a", CONFIG), dtype="float32")
     assert len(first.values) == 3 and first.shape == (3, 25, 16) and len(first.code) == 12
     other = fp.of_encoder(_saved(tmp_path / "b", CONFIG, seed=1), dtype="float32")
-    assert fp.compare(first, other).verdict == fp.Verdict.OTHER
+    assert fp.compare(first, other).verdict == fp.Likeness.OTHER
     wider = dataclasses.replace(CONFIG, n_audio_layer=2)
     size = fp.of_encoder(_saved(tmp_path / "c", wider), dtype="float32")
     assert fp.compare(first, size).distance == float("inf")
     broken = dataclasses.replace(first, values=((float("nan"),) * 16,) * 3)
-    assert fp.compare(first, broken).verdict == fp.Verdict.OTHER
+    assert fp.compare(first, broken).verdict == fp.Likeness.OTHER
 
 
 def test_it_is_computed_once_and_survives_json(tmp_path, monkeypatch):

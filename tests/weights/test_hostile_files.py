@@ -38,9 +38,9 @@ def test_there_are_many_and_each_has_its_own_name():
 def test_the_builders_can_also_build_what_is_in_order(tmp_path):
     """The corpus is refused for its lies, not because everything built this way is refused."""
     from ltu_jax.convert import import_weights
-    from ltu_jax.weights import io
+    from ltu_jax.weights.files import torch_file
 
-    found = io.read_torch(hostile_files.harmless(tmp_path / "harmless.bin"))
+    found = torch_file.read_torch(hostile_files.harmless(tmp_path / "harmless.bin"))
     assert {name: tensor.read().shape for name, tensor in found.items()} == {"w": (4, 4)}
     for name, build in (("hf-llama", hostile_files.hf_llama), ("gguf", hostile_files.gguf_llama)):
         (tmp_path / name).mkdir()

@@ -7,9 +7,9 @@ import pytest
 import tiny_models as tiny
 
 from ltu_jax.models import build
-from ltu_jax.weights import llama, ltu_as
 from ltu_jax.weights.diagnosis import complain, likely_cause
-from ltu_jax.weights.rules import foreign_shapes
+from ltu_jax.weights.formats import hf_llama, official_ltu_as
+from ltu_jax.weights.name_tables import foreign_shapes
 from ltu_jax.weights.shapes import model_shapes
 
 ROOT = "base_model.model."
@@ -18,13 +18,15 @@ ROOT = "base_model.model."
 @functools.cache
 def _official(size="llama-7b", adapter_only=False, **changes):
     config = tiny.as_dict(tiny.released_config(size, **changes))
-    return ltu_as.official_shapes(*model_shapes("ltu-as", config), adapter_only=adapter_only)
+    return official_ltu_as.official_shapes(
+        *model_shapes("ltu-as", config), adapter_only=adapter_only
+    )
 
 
 @functools.cache
 def _llama(size, **changes):
     config = dataclasses.replace(build.LLAMA_SIZES[size], **changes)
-    return foreign_shapes(llama.HF_RULES, model_shapes("llama", tiny.as_dict(config))[1])
+    return foreign_shapes(hf_llama.HF_RULES, model_shapes("llama", tiny.as_dict(config))[1])
 
 
 def _without(shapes, *words):

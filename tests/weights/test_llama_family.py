@@ -12,8 +12,8 @@ import transformers
 from ltu_jax.convert import export_weights, import_weights
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.weights import llama
-from ltu_jax.weights.rules import export
+from ltu_jax.weights.formats import hf_llama
+from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights
 
 SIZES = dict(
@@ -202,9 +202,9 @@ def test_views_of_one_storage(tmp_path, dtype, how):
     model = model.to(getattr(torch, dtype))
     state = model.state_dict()
     folder = _store(model, tmp_path / "hf", how, settings=None, state=_views(state))
-    config, params = tiny.opened(llama.from_hf(folder), "llama")
+    config, params = tiny.opened(hf_llama.from_hf(folder), "llama")
     assert {tensor.dtype.name for tensor in params.values()} == {dtype}
-    back = export(llama.HF_RULES, params)
+    back = export(hf_llama.HF_RULES, params)
     assert back.keys() == state.keys()
     for name, tensor in back.items():
         wanted = state[name].contiguous().view(torch.uint8).numpy().tobytes()
@@ -222,7 +222,7 @@ def test_a_tied_output_in_a_bin(tmp_path, copies, dtype):
     if copies == "two storages":
         state["lm_head.weight"] = embedding.clone()
     folder = _store(model, tmp_path / "hf", "bin", settings=None, state=state)
-    config, params = tiny.opened(llama.from_hf(folder), "llama")
+    config, params = tiny.opened(hf_llama.from_hf(folder), "llama")
     assert config["tie_word_embeddings"] and "llama.lm_head.kernel" not in params
     wanted = embedding.contiguous().view(torch.uint8).numpy().tobytes()
     assert params["llama.embed_tokens.embedding"].read().tobytes() == wanted
@@ -247,15 +247,15 @@ def test_mistral_comes_back_as_a_llama(tmp_path):
     model.save_pretrained(tmp_path / "hf")
     settings = json.loads((tmp_path / "hf" / "config.json").read_text())
     (tmp_path / "hf" / "config.json").write_text(json.dumps(settings | {"sliding_window": 4096}))
-    found = llama.from_hf(tmp_path / "hf")
+    found = hf_llama.from_hf(tmp_path / "hf")
     assert found.source["model_type"] == "mistral"
     assert any("sliding window 4096 is not applied" in note for note in found.notes)
     config, _ = tiny.opened(found, "llama")
-    settings = llama.hf_config(config, dtype="float32", tokens={})
+    settings = hf_llama.hf_config(config, dtype="float32", tokens={})
     assert settings["model_type"] == "llama" and settings["head_dim"] == 16
 
 
 def test_a_delta_is_noted(tmp_path):
     model, settings = _random("llama-1")
     folder = _store(model, tmp_path / "vicuna-7b-delta-v1.1", "safetensors", settings=settings)
-    assert any("says delta" in note for note in llama.from_hf(folder).notes)
+    assert any("says delta" in note for note in hf_llama.from_hf(folder).notes)

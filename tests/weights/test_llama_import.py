@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from ltu_jax.convert import export_weights, import_weights
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.preprocessing.text import load_tokenizer
-from ltu_jax.weights import gguf_llama, llama, rope
-from ltu_jax.weights.rules import export
+from ltu_jax.weights.formats import gguf_llama, hf_llama, hf_rope
+from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError, as_tensors
 
@@ -52,12 +52,12 @@ def test_bin_with_buffers_and_tied_copy(tmp_path):
     )
     torch.save(state, tmp_path / "pytorch_model.bin")
     with pytest.raises(WeightsError, match="belongs to rope_theta 5000, the config says 10000"):
-        llama.from_hf(tmp_path)
+        hf_llama.from_hf(tmp_path)
     state.pop("model.layers.1.self_attn.rotary_emb.inv_freq")
     state["lm_head.weight"] = state["lm_head.weight"] + 1
     torch.save(state, tmp_path / "pytorch_model.bin")
     with pytest.raises(WeightsError, match="lm_head.weight differs from the embedding"):
-        llama.from_hf(tmp_path)
+        hf_llama.from_hf(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -99,7 +99,7 @@ def test_a_config_that_does_not_fit(tmp_path, changes, message):
     _random(transformers.LlamaConfig(**SIZES)).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(_settings(**changes)))
     with pytest.raises(WeightsError, match=message):
-        llama.from_hf(tmp_path)
+        hf_llama.from_hf(tmp_path)
 
 
 def test_shapes_and_numbers_that_no_llama_has(tmp_path):
@@ -116,7 +116,7 @@ def test_shapes_and_numbers_that_no_llama_has(tmp_path):
     ):
         save_file(good | changes, tmp_path / "model.safetensors")
         with pytest.raises(WeightsError, match=message):
-            llama.from_hf(tmp_path)
+            hf_llama.from_hf(tmp_path)
 
 
 def test_missing_and_surplus_names(tmp_path):
@@ -247,7 +247,7 @@ def test_gguf_llama3_scaling_is_recognised(tmp_path):
         | {"rope_theta": 500_000.0, "factor": 32.0, "original_max_position_embeddings": 8192},
     )  # fmt: skip
     rotary = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(hf)
-    plain = rope.inverse_frequencies(head_dim=64, theta=config.rope_theta)
+    plain = hf_rope.inverse_frequencies(head_dim=64, theta=config.rope_theta)
     factors = plain / rotary.inv_freq.numpy()
     found = gguf_llama._rope_scaling(factors, ours, path=tmp_path)
     assert found["factor"] == 32.0

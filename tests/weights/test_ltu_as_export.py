@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 
 from ltu_jax.convert import export_weights
 from ltu_jax.models import build
-from ltu_jax.weights import llama, ltu_as
-from ltu_jax.weights.lora_merge import merged
+from ltu_jax.weights.formats import hf_llama, official_ltu_as
+from ltu_jax.weights.formats.lora_merge import merged
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError, as_tensors
 
@@ -60,7 +60,7 @@ def test_merged_model_gives_our_logits(random_model, tmp_path):
         plain = {p: a for p, a in params.items() if ".lora_" not in p}
         found = merged(tiny.as_dict(config), as_tensors(params))
         assert found.keys() == {p for p in plain if p.startswith("llama.")}
-        name = f"llama.layers.{llama.projection(config.lora.targets[0])}.kernel"
+        name = f"llama.layers.{hf_llama.projection(config.lora.targets[0])}.kernel"
         assert np.abs(found[name].read() - params[name]).max() > 0.1
         np.testing.assert_array_equal(found[name].layer(2), found[name].read()[2])
 
@@ -72,8 +72,8 @@ def test_a_training_checkpoint_is_exported_with_its_base(tmp_path):
 
     config = tiny.ltu_as_config(tiny.llama_config())
     params = tiny.random_params(build.ltu_as(config))
-    adapter = {path: array for path, array in params.items() if ltu_as.is_adapter(path)}
-    base = {path: array for path, array in params.items() if not ltu_as.is_adapter(path)}
+    adapter = {path: array for path, array in params.items() if official_ltu_as.is_adapter(path)}
+    base = {path: array for path, array in params.items() if not official_ltu_as.is_adapter(path)}
     save_weights(
         tmp_path / "base", kind="llama", config=tiny.as_dict(config.llama), params=base, source={}
     )
@@ -92,7 +92,7 @@ def test_a_training_checkpoint_is_exported_with_its_base(tmp_path):
     )  # fmt: skip
     export_weights("ltu-as", checkpoint=run, out=tmp_path / "x.safetensors")
     found = load_file(tmp_path / "x.safetensors")
-    wanted = ltu_as.to_official(tiny.as_dict(config), as_tensors(params))
+    wanted = official_ltu_as.to_official(tiny.as_dict(config), as_tensors(params))
     tiny.identical(found, tiny.numbers(wanted))
     (tmp_path / "base").rename(tmp_path / "gone")
     with pytest.raises(WeightsError, match="language model of .* is missing"):

@@ -13,7 +13,7 @@ from ltu_jax.convert import export_weights, import_weights
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.weights import ltu_as, rope
+from ltu_jax.weights.formats import hf_rope, official_ltu_as
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError
 
@@ -133,7 +133,7 @@ def test_a_state_dict_of_later_peft(imported, official, tmp_path):
 def test_a_peft_directory_has_an_importer_of_its_own(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(WeightsError, match="is a PEFT adapter directory; import it with `--from p"):
-        ltu_as.from_official(tmp_path, base=tmp_path)
+        official_ltu_as.from_official(tmp_path, base=tmp_path)
 
 
 def test_other_spellings_of_the_names(imported, official, tmp_path):
@@ -168,7 +168,7 @@ def test_the_number_of_audio_layers_may_be_unknown(official, tmp_path):
 
 def _base(imported, tmp_path, **files):
     weights = load_weights(imported)
-    base = {p: a for p, a in weights.params.items() if not ltu_as.is_adapter(p)}
+    base = {p: a for p, a in weights.params.items() if not official_ltu_as.is_adapter(p)}
     save_weights(
         tmp_path / "base", kind="llama", config=weights.config["llama"], params=base, source={},
         files=files,
@@ -219,7 +219,9 @@ def test_a_base_is_not_read_before_its_numbers_are_asked_for(imported, official,
     trained = {n: np.ascontiguousarray(a) for n, a in official.items() if "audio" in n}
     save_file(trained, tmp_path / "w.safetensors")
     for folder in (base, tmp_path / "hf"):
-        found = ltu_as.from_official(tmp_path / "w.safetensors", base=folder, audio_layers=6)
+        found = official_ltu_as.from_official(
+            tmp_path / "w.safetensors", base=folder, audio_layers=6
+        )
         _, params = tiny.opened(found, "ltu-as")
         kernel = params["llama.layers.mlp.up_proj.kernel"]
         # a layer alone can be read, and that is how a conversion streams it
@@ -231,7 +233,7 @@ def test_a_base_is_not_read_before_its_numbers_are_asked_for(imported, official,
 
 def test_without_default_as_peft_writes_on_disk(imported, official, tmp_path):
     weights = load_weights(imported)
-    found = ltu_as.to_official(weights.config, weights.params.tensors, spelling="peft")
+    found = official_ltu_as.to_official(weights.config, weights.params.tensors, spelling="peft")
     tiny.identical(
         tiny.numbers(found), {n.replace(".default.", "."): a for n, a in official.items()}
     )
@@ -255,7 +257,7 @@ def test_alpha_beside_the_file_is_read_and_checked(official, tmp_path):
 @pytest.mark.parametrize("theta", [10_000.0, 100_000.0, 500_000.0, 1_000_000.0])
 def test_inverse_frequencies_are_those_of_pytorch(head_dim, theta):
     truth = 1.0 / (theta ** (torch.arange(0, head_dim, 2).float() / head_dim))
-    found = rope.inverse_frequencies(head_dim=head_dim, theta=theta)
+    found = hf_rope.inverse_frequencies(head_dim=head_dim, theta=theta)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, truth.numpy(), rtol=2e-7)
     if theta == 10_000.0:  # the official models

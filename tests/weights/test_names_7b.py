@@ -7,7 +7,7 @@ import re
 import pytest
 import tiny_models as tiny
 
-from ltu_jax.weights import ltu_as, peft_adapter
+from ltu_jax.weights.formats import official_ltu_as, peft_adapter
 from ltu_jax.weights.shapes import model_shapes
 
 ROOT = "base_model.model."
@@ -30,8 +30,8 @@ def _model(*arguments, **changes):
 def _official(model, **options):
     """Names and shapes that an export writes; the two functions that tell them must agree."""
     config, shapes = model
-    found = ltu_as.official_shapes(config, shapes, **options)
-    written = ltu_as.to_official(config, tiny.hollow(shapes), **options)
+    found = official_ltu_as.official_shapes(config, shapes, **options)
+    written = official_ltu_as.to_official(config, tiny.hollow(shapes), **options)
     assert {name: tensor.shape for name, tensor in written.items()} == found
     return found
 
@@ -69,7 +69,7 @@ def test_peft_spelling_differs_by_default_alone(truth, adapter_only):
     found = _official(_model(), adapter_only=adapter_only, spelling="peft")
     names = truth[SAVED] if adapter_only else truth["peft_state_dict"]
     assert set(found) == {name.replace(".default.", ".") for name in names}
-    assert {ltu_as.canonical(name) for name in found} == set(names)
+    assert {official_ltu_as.canonical(name) for name in found} == set(names)
 
 
 @pytest.mark.parametrize("prefix", [ROOT, ""])
@@ -77,13 +77,13 @@ def test_peft_spelling_differs_by_default_alone(truth, adapter_only):
 def test_every_spelling_is_read_as_the_official_one(truth, prefix, default):
     for name in truth["peft_state_dict"]:
         spelt = prefix + name.removeprefix(ROOT).replace(".default.", default)
-        assert ltu_as.canonical(spelt) == name
+        assert official_ltu_as.canonical(spelt) == name
 
 
 def test_parameter_counts(truth):
     counts = truth["counts"]
     config, shapes = _model()
-    adapter = {path: shape for path, shape in shapes.items() if ltu_as.is_adapter(path)}
+    adapter = {path: shape for path, shape in shapes.items() if official_ltu_as.is_adapter(path)}
     lora = {path: shape for path, shape in adapter.items() if ".lora_" in path}
     projection = {path: shape for path, shape in shapes.items() if path.startswith("audio_proj.")}
     assert _count(lora) == counts["lora"] == 4_194_304
@@ -132,9 +132,9 @@ def test_13b_by_the_same_rule(truth):
 @pytest.mark.parametrize("rank", [8, None])
 def test_import_at_true_size_reads_no_number(size, rank):
     config, shapes = _model(size, rank=rank)
-    base = {path: shape for path, shape in shapes.items() if not ltu_as.is_adapter(path)}
+    base = {path: shape for path, shape in shapes.items() if not official_ltu_as.is_adapter(path)}
     tensors = tiny.hollow(_official((config, shapes), adapter_only=True))
-    found = ltu_as.over_base(
+    found = official_ltu_as.over_base(
         tensors, llama_config=config["llama"], held=tiny.hollow(base), lora=config["lora"],
         known={}, files={}, facts={}, source={}, notes=(), what="FILE",
     )  # fmt: skip
@@ -152,4 +152,4 @@ def test_peft_adapter_at_7b(truth):
     )
     assert len(lora) == 128 and set(audio) == set(truth["saved_by_trainer_stage1"])
     assert "base_model.model.model.layers.31.self_attn.v_proj.lora_B.weight" in lora
-    assert {ltu_as.canonical(name) for name in [*lora, *audio]} == set(truth[SAVED])
+    assert {official_ltu_as.canonical(name) for name in [*lora, *audio]} == set(truth[SAVED])

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 
 from ltu_jax.convert import export_weights, import_weights
 from ltu_jax.models import build
-from ltu_jax.weights import openai_whisper, whisper_tokens
-from ltu_jax.weights.rules import foreign_shapes
+from ltu_jax.weights.formats import openai_whisper, whisper_tokens
+from ltu_jax.weights.name_tables import foreign_shapes
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.store import load_weights
 from ltu_jax.weights.tensors import WeightsError

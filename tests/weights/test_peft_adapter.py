@@ -19,9 +19,10 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.weights import adapter_config, llama, ltu_as, peft_adapter, shards
-from ltu_jax.weights.lora_merge import merged
-from ltu_jax.weights.rules import export
+from ltu_jax.weights.files import shards
+from ltu_jax.weights.formats import hf_llama, official_ltu_as, peft_adapter, peft_config
+from ltu_jax.weights.formats.lora_merge import merged
+from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights
 from ltu_jax.weights.tensors import WeightsError, as_tensors
 
@@ -57,7 +58,7 @@ def base(tmp_path_factory):
 
 def _model(base, targets=TARGETS["official"]):
     """LTU-AS over the base: config and all parameters, those outside the base random."""
-    config, held = tiny.opened(llama.from_hf(base), "llama")
+    config, held = tiny.opened(hf_llama.from_hf(base), "llama")
     whole = tiny.ltu_as_config(LlamaConfig.from_dict(config), targets=targets)
     params = tiny.random_params(build.ltu_as(whole))
     return whole, params | tiny.numbers(held)
@@ -80,7 +81,7 @@ def test_peft_loads_what_we_write(base, tmp_path, targets):
         model = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
     lora = {name for name in model.state_dict() if ".lora_" in name}
     saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    assert lora == {ltu_as.canonical(name) for name in saved}
+    assert lora == {official_ltu_as.canonical(name) for name in saved}
     result = peft.set_peft_model_state_dict(
         model, {name: torch.from_numpy(array) for name, array in saved.items()}
     )
@@ -112,7 +113,9 @@ def test_out_and_in_is_bit_identical(base, tmp_path, targets, over):
     config, params = _write(base, tmp_path / "adapter", TARGETS[targets])
     folder = {"hugging face": base, "as it is named": None}.get(over, tmp_path / "ours")
     if over == "ours":
-        plain = {path: array for path, array in params.items() if not ltu_as.is_adapter(path)}
+        plain = {
+            path: array for path, array in params.items() if not official_ltu_as.is_adapter(path)
+        }
         tiny.save(folder, "llama", config.llama, plain)
     found = peft_adapter.from_peft(tmp_path / "adapter", base=folder)
     again, read = tiny.opened(found, "ltu-as")
@@ -151,7 +154,9 @@ def _plain_peft(base, folder, *, bin=False, **changes):
 
 def _audio(base):
     config, params = _model(base)
-    official = ltu_as.to_official(tiny.as_dict(config), as_tensors(params), adapter_only=True)
+    official = official_ltu_as.to_official(
+        tiny.as_dict(config), as_tensors(params), adapter_only=True
+    )
     return {n: t.read() for n, t in official.items() if "audio_" in n}, params
 
 
@@ -262,7 +267,7 @@ def test_settings_that_would_change_the_numbers_are_refused_by_name(base, tmp_pa
 )
 def test_a_config_that_does_not_fit_the_weights(base, tmp_path, changes, message):
     _write(base, tmp_path / "adapter")
-    file = tmp_path / "adapter" / adapter_config.FILE
+    file = tmp_path / "adapter" / peft_config.FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
     with pytest.raises(WeightsError, match=message):
         peft_adapter.from_peft(tmp_path / "adapter")
@@ -281,7 +286,7 @@ def test_all_linear(base, tmp_path, excluded):
     _plain_peft(base, tmp_path / "adapter", target_modules="all-linear", exclude_modules=excluded)
     save_file(_audio(base)[0], tmp_path / "adapter" / AUDIO)
     found = peft_adapter.from_peft(tmp_path / "adapter", base=base)
-    wanted = [name for name in adapter_config.TARGETS if name not in (excluded or ())]
+    wanted = [name for name in peft_config.TARGETS if name not in (excluded or ())]
     assert found.config["lora"]["targets"] == wanted
     tiny.opened(found, "ltu-as")
 
@@ -313,7 +318,7 @@ def test_missing_and_double_files(base, tmp_path):
     shutil.copy(folder / AUDIO, folder / "adapter_model.safetensors")
     with pytest.raises(WeightsError, match="has no lora_A among its 32 names"):
         peft_adapter.from_peft(folder)
-    (folder / adapter_config.FILE).unlink()
+    (folder / peft_config.FILE).unlink()
     with pytest.raises(WeightsError, match="no adapter_config.json"):
         peft_adapter.from_peft(folder)
     with pytest.raises(WeightsError, match="no adapter_config.json"):
@@ -365,10 +370,10 @@ def test_through_the_command_line(base, tmp_path, named):
 
 def test_merged_loads_without_peft_and_equals_peft_merged(base, tmp_path):
     config, params = _write(base, tmp_path / "adapter", TARGETS["all"])
-    plain = export(llama.HF_RULES, merged(tiny.as_dict(config), as_tensors(params)))
+    plain = export(hf_llama.HF_RULES, merged(tiny.as_dict(config), as_tensors(params)))
     (tmp_path / "hf").mkdir()
     shards.write_shards(tmp_path / "hf", plain, stem="model", metadata={"format": "pt"})
-    settings = llama.hf_config(tiny.as_dict(config.llama), dtype="float32", tokens={})
+    settings = hf_llama.hf_config(tiny.as_dict(config.llama), dtype="float32", tokens={})
     (tmp_path / "hf" / "config.json").write_text(json.dumps(settings))
     ours = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
     plain = transformers.AutoModelForCausalLM.from_pretrained(base)

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from safetensors.numpy import save_file
 
 from ltu_jax.weights import bases, tensors
-from ltu_jax.weights.safetensors_file import read_safetensors
+from ltu_jax.weights.files.safetensors_file import read_safetensors
 from ltu_jax.weights.tensors import Tensor, array_tensor, cast, describe_casts
 
 

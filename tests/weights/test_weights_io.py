@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from ltu_jax.weights import io, shards
-from ltu_jax.weights.safetensors_file import read_safetensors, write_safetensors
+from ltu_jax.weights.files import shards, torch_file
+from ltu_jax.weights.files.safetensors_file import read_safetensors, write_safetensors
 from ltu_jax.weights.tensors import WeightsError, as_tensors
 
 
@@ -115,7 +115,7 @@ def test_torch_reads_what_is_written(tmp_path, mapped):
         "d": np.ones((3, 1, 2), np.float16),
         "e": np.zeros((0, 4), np.uint8),
     }
-    io.write_torch(
+    torch_file.write_torch(
         tmp_path / "x.bin",
         as_tensors(arrays),
         wrap=lambda state: {"dims": {"n": 3}, "state": state},
@@ -125,7 +125,7 @@ def test_torch_reads_what_is_written(tmp_path, mapped):
     found = torch.load(tmp_path / "x.bin", weights_only=True, mmap=mapped)
     assert found["dims"] == {"n": 3} and list(found["state"]) == list(arrays)
     assert found["state"]["b"].dtype == torch.bfloat16
-    ours = io.read_torch_tree(tmp_path / "x.bin")
+    ours = torch_file.read_torch_tree(tmp_path / "x.bin")
     for name, array in arrays.items():
         value = found["state"][name]
         assert value.data_ptr() % 64 == 0 or not mapped
@@ -151,7 +151,7 @@ def test_what_is_written_is_what_the_library_writes(tmp_path):
 def test_views_of_one_storage(tmp_path):
     whole = torch.arange(24.0).reshape(4, 6)
     torch.save({"rows": whole[1:3], "columns": whole[:, 2:4], "turned": whole.T}, tmp_path / "x.pt")
-    found = io.read_torch(tmp_path / "x.pt")
+    found = torch_file.read_torch(tmp_path / "x.pt")
     np.testing.assert_array_equal(found["rows"].read(), whole[1:3].numpy())
     np.testing.assert_array_equal(found["columns"].read(), whole[:, 2:4].numpy())
     np.testing.assert_array_equal(found["turned"].read(), whole.T.numpy())
@@ -161,7 +161,7 @@ def test_an_old_torch_is_not_trusted_with_a_pickle(tmp_path, monkeypatch):
     torch.save({"w": torch.ones(1)}, tmp_path / "x.bin")
     monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
     with pytest.raises(WeightsError, match=r"x.bin .* PyTorch 2.9.1.*CVE-2026-24747.*torch>=2.10"):
-        io.read_torch(tmp_path / "x.bin")
+        torch_file.read_torch(tmp_path / "x.bin")
 
 
 def test_a_full_disk_is_found_before_writing(tmp_path, monkeypatch):
@@ -170,7 +170,7 @@ def test_a_full_disk_is_found_before_writing(tmp_path, monkeypatch):
     tensors = as_tensors({"w": np.zeros(1000, np.float32)})
     for write in (
         lambda: shards.write_shards(tmp_path, tensors, stem="x", metadata={}),
-        lambda: io.write_torch(tmp_path / "x.bin", tensors),
+        lambda: torch_file.write_torch(tmp_path / "x.bin", tensors),
     ):
         with pytest.raises(WeightsError, match="are needed and 0.00 GB are free"):
             write()

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from ltu_jax.weights import ct2_whisper, gguf_llama, llama, ltu_as, whisper
 from ltu_jax.weights.diagnosis import architecture, complain
-from ltu_jax.weights.rules import (
+from ltu_jax.weights.formats import ct2_whisper, gguf_llama, hf_llama, hf_whisper, official_ltu_as
+from ltu_jax.weights.name_tables import (
     CONV,
     LINEAR,
     SAME,
-    Rule,
+    NameRule,
     assemble,
     export,
     foreign_shapes,
@@ -21,7 +21,7 @@ from ltu_jax.weights.tensors import WeightsError, as_tensors
 
 TABLE = (
     rule("l.{layer}.w", "w.kernel", LINEAR),
-    Rule("l.{layer}.qk", ("q.bias", None), fused(2, SAME)),
+    NameRule("l.{layer}.qk", ("q.bias", None), fused(2, SAME)),
     rule("c", "c.kernel", CONV),
 )
 SHAPES = {"w.kernel": (2, 3, 4), "q.bias": (2, 5), "c.kernel": (3, 6, 7)}
@@ -95,11 +95,11 @@ def test_interleaving_is_undone_as_llama_cpp_does_it():
 @pytest.mark.parametrize(
     "table",
     [
-        whisper.HF_RULES,
+        hf_whisper.HF_RULES,
         ct2_whisper.RULES,
-        llama.HF_RULES,
+        hf_llama.HF_RULES,
         gguf_llama.rules(heads=4, kv_heads=2, permuted=True),
-        ltu_as.RULES,
+        official_ltu_as.RULES,
     ],
 )
 def test_no_table_names_anything_twice(table):
@@ -142,5 +142,5 @@ def test_likely_causes(wanted, found, cause):
 
 
 def test_architecture_of_our_formats():
-    assert architecture(foreign_shapes(ltu_as.RULES, {"llama.norm.scale": (1,)})) is None
+    assert architecture(foreign_shapes(official_ltu_as.RULES, {"llama.norm.scale": (1,)})) is None
     assert architecture(["base_model.model.model.layers.3.self_attn.q_proj.weight"]) == "llama"

@@ -13,10 +13,10 @@ from torch import nn
 from ltu_jax.models import build
 from ltu_jax.models.config import ConfigError
 from ltu_jax.models.tltr import TaggerConfig, TLTRConfig
-from ltu_jax.weights.rules import export, foreign_shapes
+from ltu_jax.weights.formats.whisper_at import RULES, from_whisper_at, read_labels
+from ltu_jax.weights.name_tables import export, foreign_shapes
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError
-from ltu_jax.weights.whisper_at import RULES, from_whisper_at, read_labels
 
 VARIANTS = ("full", "low")
 TABLE = 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n'

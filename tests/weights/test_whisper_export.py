@@ -14,7 +14,7 @@ from ltu_jax.convert import export_weights, import_weights
 from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.preprocessing.audio import transcribe_log_mel
-from ltu_jax.weights import whisper
+from ltu_jax.weights.formats import hf_whisper
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError
 
@@ -47,7 +47,7 @@ def test_round_trip_is_bit_identical(random):
         {name: value.numpy() for name, value in model.state_dict().items()},
     )
     for name in ("hf", "back"):  # the file itself: the names and bits of save_pretrained
-        tensors = tiny_models.numbers(whisper.shards.read_checkpoint(base / name))
+        tensors = tiny_models.numbers(hf_whisper.shards.read_checkpoint(base / name))
         if name == "hf":
             truth = tensors
     tiny_models.identical(tensors, truth)
@@ -104,7 +104,7 @@ def test_a_vocabulary_of_its_own_loads_too(tmp_path):
 def test_two_widths_have_no_word_there():
     config = tiny_models.as_dict(build.WHISPER_SIZES["tiny"]) | {"n_text_state": 512}
     with pytest.raises(WeightsError, match="width 384 with a decoder of width 512.*one d_model"):
-        whisper.to_hf(config, {})
+        hf_whisper.to_hf(config, {})
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_what_generate_reads_of_a_multilingual_vocabulary(random, whisper_tiny_d
     (tmp_path / "ours" / "tokenizer.json").write_text(json.dumps(tokenizer))
     config = load_weights(random[1] / "ours").config
     folder = tmp_path / "ours"
-    assert not whisper.write_hf_files(tmp_path, config, dtype="float32", tokenizer_dir=folder)
+    assert not hf_whisper.write_hf_files(tmp_path, config, dtype="float32", tokenizer_dir=folder)
     found = transformers.GenerationConfig.from_pretrained(tmp_path)
     assert found.is_multilingual and found.task == "transcribe"
     assert found.lang_to_id["<|en|>"] == 50259

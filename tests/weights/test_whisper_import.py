@@ -13,8 +13,8 @@ import transformers
 from ltu_jax.convert import import_weights
 from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.weights import ct2_whisper, whisper, whisper_tokens
-from ltu_jax.weights.rules import export
+from ltu_jax.weights.formats import ct2_whisper, hf_whisper, whisper_tokens
+from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights
 from ltu_jax.weights.tensors import WeightsError, as_tensors
 
@@ -44,7 +44,7 @@ def test_shards_with_an_index(random_hf, tmp_path):
     shard = next((tmp_path / "hf").glob("*-00002-of-*"))
     shard.unlink()
     with pytest.raises(WeightsError, match=f"lacks 1 of .* shards.*{shard.name}"):
-        whisper.from_hf(tmp_path / "hf")
+        hf_whisper.from_hf(tmp_path / "hf")
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["with proj_out", "without"])
@@ -93,7 +93,7 @@ def test_every_name_and_shape_counts(random_hf, tmp_path, changes, message):
     torch.save(state, tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     with pytest.raises(WeightsError, match=message):
-        tiny_models.opened(whisper.from_hf(tmp_path), "whisper")
+        tiny_models.opened(hf_whisper.from_hf(tmp_path), "whisper")
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,14 @@ def test_configs_of_another_model_are_named(random_hf, tmp_path, changes, messag
     settings = json.loads((random_hf[1] / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(settings | changes))
     with pytest.raises(WeightsError, match=message):
-        whisper.from_hf(tmp_path)
+        hf_whisper.from_hf(tmp_path)
 
 
 def test_real_tiny_en_equals_transformers(whisper_tiny_dir):
     weights = load_weights(whisper_tiny_dir, kind="whisper", dtype=np.float32)
     config = WhisperConfig.from_dict(weights.config)
     assert config == build.WHISPER_SIZES["tiny.en"]
-    state = export(whisper.HF_RULES, as_tensors(dict(weights.params)))
+    state = export(hf_whisper.HF_RULES, as_tensors(dict(weights.params)))
     model = transformers.WhisperForConditionalGeneration(tiny_whisper.full_config(config)).eval()
     state = {name: torch.from_numpy(array) for name, array in tiny_models.numbers(state).items()}
     model.model.load_state_dict(state, strict=True)

@@ -13,7 +13,7 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.weights import store
-from ltu_jax.weights.rules import Import
+from ltu_jax.weights.name_tables import Import
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.tensors import Tensor
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ltu_jax.weights.identify.file import identify_file
-from ltu_jax.weights.identify.folder import identify_folder
-from ltu_jax.weights.identify.found import HEAD_BYTES, Found, only_problem
-from ltu_jax.weights.identify.published import parameter_count
+from ltu_jax.weights.identify.identified import HEAD_BYTES, Identified, only_problem
+from ltu_jax.weights.identify.model_names import parameter_count
+from ltu_jax.weights.identify.weight_file import identify_file
+from ltu_jax.weights.identify.weight_folder import identify_folder
 
 _BAR_BYTES = 1 << 30  # hashing less takes a few seconds
 _UNTELLING = ("model", "pytorch_model", "weights", "adapter_model")  # file names of everybody
@@ -118,7 +118,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _find(path: Path) -> tuple[Found, list[Path]]:
+def _find(path: Path) -> tuple[Identified, list[Path]]:
     """What it is, and the files that make it up."""
     if not path.exists():
         if path.is_symlink():
@@ -146,7 +146,7 @@ def _find(path: Path) -> tuple[Found, list[Path]]:
     return _in_its_folder(path, identify_file(path, head=head)), [path]
 
 
-def _in_its_folder(path: Path, found: Found) -> Found:
+def _in_its_folder(path: Path, found: Identified) -> Identified:
     """A weight file of a Hugging Face directory is imported with the directory."""
     hugging_face = found.model is not None and found.model.family in ("hf-llama", "hf-whisper")
     if not hugging_face or not (path.parent / "config.json").is_file():
@@ -200,7 +200,7 @@ def _licence(path: Path) -> str:
     return ""
 
 
-def _command(found: Found) -> str | None:
+def _command(found: Identified) -> str | None:
     """The command line that imports it; DIR and what has to be filled in are in capitals."""
     if found.key is None or found.weights is None or found.problems:
         return None

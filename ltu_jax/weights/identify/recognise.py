@@ -10,9 +10,9 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import shorten
-from ltu_jax.weights import llama, ltu_as, whisper, wrappers
 from ltu_jax.weights.diagnosis import architecture
-from ltu_jax.weights.identify.published import (
+from ltu_jax.weights.formats import hf_llama, hf_whisper, name_prefixes, official_ltu_as
+from ltu_jax.weights.identify.model_names import (
     Shapes,
     llama_size,
     llama_sizes,
@@ -35,11 +35,11 @@ _WHISPER_SPELLINGS = {
         r"{side}/layer_(\d+)/ffn/linear_0/weight",
     ),
 }  # fmt: skip
-_AUDIO = f"{ltu_as.ROOT}model.audio_"
+_AUDIO = f"{official_ltu_as.ROOT}model.audio_"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class RecognisedModel:
     """What names and shapes tell.
 
     `family` is the format whose names these are: ltu-as, ltu, lora, whisper-at, hf-llama, gguf,
@@ -54,7 +54,7 @@ class Model:
     problems: tuple[str, ...] = ()
 
 
-def recognise(shapes: Shapes, *, hint: str = "") -> Model:
+def recognise(shapes: Shapes, *, hint: str = "") -> RecognisedModel:
     """The model that has tensors of these names and shapes.
 
     Args:
@@ -62,7 +62,7 @@ def recognise(shapes: Shapes, *, hint: str = "") -> Model:
         hint: what people call it (file or folder name), where shapes do not decide.
     """
     shapes = _plain(shapes)
-    official = {ltu_as.canonical(name): tuple(shape) for name, shape in shapes.items()}
+    official = {official_ltu_as.canonical(name): tuple(shape) for name, shape in shapes.items()}
     for attempt in (
         lambda: _ltu(official),
         lambda: _tagger(shapes),
@@ -76,12 +76,12 @@ def recognise(shapes: Shapes, *, hint: str = "") -> Model:
             return found
     other = architecture(shapes)
     if other is not None:
-        return Model(
+        return RecognisedModel(
             family=None,
             words=f"a {other} model",
             problems=(f"{other} is an architecture that ltu_jax does not have",),
         )
-    return Model(
+    return RecognisedModel(
         family=None,
         words=f"an unknown model ({len(shapes)} tensors, first names {shorten(shapes)})",
         problems=("its tensor names are of no model that ltu_jax knows",),
@@ -91,8 +91,8 @@ def recognise(shapes: Shapes, *, hint: str = "") -> Model:
 def _plain(shapes: Shapes) -> Shapes:
     """The names without what wrappers put into them; as they are where that makes two of one."""
     try:
-        return wrappers.unwrapped(
-            shapes, anchors=(*llama.ANCHORS, *whisper.ANCHORS), what="the file"
+        return name_prefixes.unwrapped(
+            shapes, anchors=(*hf_llama.ANCHORS, *hf_whisper.ANCHORS), what="the file"
         )[0]
     except UserError:
         return shapes
@@ -112,15 +112,15 @@ def _missing(wanted: Iterable[str], shapes: Shapes) -> tuple[str, ...]:
 
 def _adapted(shapes: Shapes) -> tuple[int, dict[str, int], list[str]]:
     """Layers, LoRA sizes, and the LoRA names that this many layers and these targets have."""
-    layers = _depth(rf"{re.escape(ltu_as.ROOT)}model\.layers\.(\d+)\.", shapes)
+    layers = _depth(rf"{re.escape(official_ltu_as.ROOT)}model\.layers\.(\d+)\.", shapes)
     targets, rank = set(), 0
     for name, shape in shapes.items():
         match = re.search(r"\.(?:self_attn|mlp)\.(\w+)\.lora_A\.default\.weight$", name)
         if match and len(shape) == 2:
-            targets.add(llama.projection(match.group(1)))
+            targets.add(hf_llama.projection(match.group(1)))
             rank = shape[0]
     names = [
-        f"{ltu_as.ROOT}model.layers.{layer}.{target}.lora_{letter}.default.weight"
+        f"{official_ltu_as.ROOT}model.layers.{layer}.{target}.lora_{letter}.default.weight"
         for layer in range(min(layers, len(shapes)))
         for target in targets
         for letter in "AB"
@@ -129,16 +129,16 @@ def _adapted(shapes: Shapes) -> tuple[int, dict[str, int], list[str]]:
 
 
 def _base_names(shapes: Shapes, *, layers: int) -> list[str]:
-    biased = f"{ltu_as.ROOT}model.layers.0.self_attn.q_proj.bias" in shapes
+    biased = f"{official_ltu_as.ROOT}model.layers.0.self_attn.q_proj.bias" in shapes
     return [
         entry.source.replace("{layer}", str(layer))
-        for entry in llama.rules(root=ltu_as.ROOT)
+        for entry in hf_llama.rules(root=official_ltu_as.ROOT)
         if (biased or not entry.source.endswith(".bias")) and "lm_head" not in entry.source
         for layer in range(min(layers, len(shapes)) if entry.layered else 1)
     ]
 
 
-def _ltu(shapes: Shapes) -> Model | None:
+def _ltu(shapes: Shapes) -> RecognisedModel | None:
     audio = [name for name in shapes if name.startswith(_AUDIO)]
     if not audio:
         return None
@@ -146,7 +146,7 @@ def _ltu(shapes: Shapes) -> Model | None:
     width = next((s[0] for n in projections if len(s := shapes[n]) == 2), 0)
     if projections and not any("_tr." in name for name in audio):
         inner = shapes[projections[0]][-1:]
-        return Model(
+        return RecognisedModel(
             family="ltu",
             words=f"LTU {llama_size(width)} "
             f"(not LTU-AS: no time_tr/layer_tr, audio input {inner[0]})",
@@ -154,14 +154,16 @@ def _ltu(shapes: Shapes) -> Model | None:
             problems=("this is LTU, not LTU-AS; ltu_jax computes LTU-AS only",),
         )
     layers, lora, wanted = _adapted(shapes)
-    wanted += [e.source for e in ltu_as.RULES if e.source.startswith(_AUDIO) and not e.layered]
-    complete = f"{ltu_as.ROOT}model.embed_tokens.weight" in shapes
+    wanted += [
+        e.source for e in official_ltu_as.RULES if e.source.startswith(_AUDIO) and not e.layered
+    ]
+    complete = f"{official_ltu_as.ROOT}model.embed_tokens.weight" in shapes
     if complete:
         wanted += _base_names(shapes, layers=layers)
     stage = "2 or 3" if lora else "1"
     part = "complete" if complete else "trained part"
     inner = next((s[1] for n in projections if len(s := shapes[n]) == 2), 0)
-    return Model(
+    return RecognisedModel(
         family="ltu-as",
         words=f"LTU-AS {llama_size(width)}, {part} of stage {stage.replace(' or ', '/')}"
         if not complete
@@ -176,7 +178,7 @@ def _ltu(shapes: Shapes) -> Model | None:
     )
 
 
-def _tagger(shapes: Shapes) -> Model | None:
+def _tagger(shapes: Shapes) -> RecognisedModel | None:
     block = next((n for n in shapes if re.search(r"(^|\.)time_tr\.attn\.query\.weight$", n)), None)
     if block is None or len(shapes[block]) != 2:
         return None
@@ -189,7 +191,7 @@ def _tagger(shapes: Shapes) -> Model | None:
     ]
     wanted = [f"{prefix}{side}_tr.mlp.{i}.weight" for side in ("time", "layer") for i in (0, 2)]
     variant = f"low-compute variant ({width}-d)" if low else f"full variant ({width}-d)"
-    return Model(
+    return RecognisedModel(
         family="whisper-at",
         words=f"Whisper-AT TL-TR, {variant}" + (f", {heads[0]} labels" if heads else ", no head"),
         sizes={"d_model": width} | ({"labels": heads[0]} if heads else {}),
@@ -197,7 +199,7 @@ def _tagger(shapes: Shapes) -> Model | None:
     )
 
 
-def _whisper(shapes: Shapes, *, hint: str) -> Model | None:
+def _whisper(shapes: Shapes, *, hint: str) -> RecognisedModel | None:
     plain = {name.removeprefix("model."): tuple(shape) for name, shape in shapes.items()}
     for family, (conv, embedding, block) in _WHISPER_SPELLINGS.items():
         layers = [_depth(block.format(side=side), plain) for side in ("encoder", "decoder")]
@@ -209,7 +211,7 @@ def _whisper(shapes: Shapes, *, hint: str) -> Model | None:
             "n_audio_state": width, "n_mels": mels, "n_audio_layer": layers[0],
             "n_text_layer": layers[1], "n_vocab": vocabulary,
         }  # fmt: skip
-        return Model(
+        return RecognisedModel(
             family=family,
             words=whisper_words(width, *layers, mels=mels, vocabulary=vocabulary, hint=hint),
             sizes=sizes,
@@ -218,12 +220,12 @@ def _whisper(shapes: Shapes, *, hint: str) -> Model | None:
     return None
 
 
-def _lora(shapes: Shapes) -> Model | None:
+def _lora(shapes: Shapes) -> RecognisedModel | None:
     if not all(".lora_" in name for name in shapes) or not shapes:
         return None
     layers, lora, wanted = _adapted(shapes)
     width = max((shape[-1] for n, shape in shapes.items() if "q_proj.lora_A" in n), default=0)
-    return Model(
+    return RecognisedModel(
         family="lora",
         words=f"LoRA of a LLaMA {llama_size(width)}, without audio weights",
         complete=False,
@@ -232,22 +234,24 @@ def _lora(shapes: Shapes) -> Model | None:
     )
 
 
-def _llama(shapes: Shapes) -> Model | None:
-    first = f"{ltu_as.ROOT}model.layers.0."
-    embedding = shapes.get(f"{ltu_as.ROOT}model.embed_tokens.weight")
+def _llama(shapes: Shapes) -> RecognisedModel | None:
+    first = f"{official_ltu_as.ROOT}model.layers.0."
+    embedding = shapes.get(f"{official_ltu_as.ROOT}model.embed_tokens.weight")
     gate = shapes.get(f"{first}mlp.gate_proj.weight")
-    layers = _depth(rf"{re.escape(ltu_as.ROOT)}model\.layers\.(\d+)\.self_attn\.q_proj\.", shapes)
+    layers = _depth(
+        rf"{re.escape(official_ltu_as.ROOT)}model\.layers\.(\d+)\.self_attn\.q_proj\.", shapes
+    )
     if not layers and embedding is None:
         return None
     if embedding is None or gate is None or len(embedding) != 2 or len(gate) != 2:
-        return Model(
+        return RecognisedModel(
             family="hf-llama",
             words=f"part of a LLaMA-family model ({len(shapes)} tensors)",
             complete=False,
             problems=("incomplete: a shard of a sharded model, or a damaged save",),
         )
     shape = (embedding[1], layers, gate[0], embedding[0])
-    return Model(
+    return RecognisedModel(
         family="hf-llama",
         words=llama_words(shape, shapes),
         sizes=llama_sizes(shape),
@@ -255,23 +259,25 @@ def _llama(shapes: Shapes) -> Model | None:
     )
 
 
-def _gguf(shapes: Shapes) -> Model | None:
+def _gguf(shapes: Shapes) -> RecognisedModel | None:
     layers = _depth(r"blk\.(\d+)\.", shapes)
     embedding, gate = shapes.get("token_embd.weight"), shapes.get("blk.0.ffn_gate.weight")
     if not layers:
         return None
     if embedding is None or gate is None or len(embedding) != 2 or len(gate) != 2:
-        return Model(
+        return RecognisedModel(
             family="gguf",
             words=f"part of a model in GGUF names ({len(shapes)} tensors)",
             complete=False,
             problems=("incomplete: a part of a split GGUF, or not of the LLaMA family",),
         )
     shape = (embedding[1], layers, gate[0], embedding[0])
-    return Model(family="gguf", words=llama_words(shape, shapes), sizes=llama_sizes(shape))
+    return RecognisedModel(
+        family="gguf", words=llama_words(shape, shapes), sizes=llama_sizes(shape)
+    )
 
 
-def _ours(shapes: Shapes) -> Model | None:
+def _ours(shapes: Shapes) -> RecognisedModel | None:
     kinds = {
         "audio_proj.kernel": "LTU-AS",
         "llama.embed_tokens.embedding": "language model",
@@ -281,14 +287,14 @@ def _ours(shapes: Shapes) -> Model | None:
     found = [word for name, word in kinds.items() if name in shapes]
     if not found:
         return None
-    return Model(
+    return RecognisedModel(
         family="ours",
         words=f"{found[0]} parameters under ltu_jax's own names",
         problems=("only a part of a weights directory: give the directory with its config.json",),
     )
 
 
-def recognise_ours(kind: str, config: Mapping[str, Any], shapes: Shapes) -> Model:
+def recognise_ours(kind: str, config: Mapping[str, Any], shapes: Shapes) -> RecognisedModel:
     """The same words for a weights directory of ours, from its kind and config.
 
     Args:
@@ -305,10 +311,12 @@ def recognise_ours(kind: str, config: Mapping[str, Any], shapes: Shapes) -> Mode
         names = ("n_audio_state", "n_audio_layer", "n_text_layer", "n_mels", "n_vocab")
         width, encoder, decoder, mels, vocabulary = (of(config, name) for name in names)
         words = whisper_words(width, encoder, decoder, mels=mels, vocabulary=vocabulary, hint="")
-        return Model(family="ours", words=words, sizes={name: of(config, name) for name in names})
+        return RecognisedModel(
+            family="ours", words=words, sizes={name: of(config, name) for name in names}
+        )
     if kind == "tltr":
         sizes = {"d_model": of(config.get("tltr"), "d_model"), "labels": of(config, "labels")}
-        return Model(family="ours", words="Whisper-AT tagger", sizes=sizes)
+        return RecognisedModel(family="ours", words="Whisper-AT tagger", sizes=sizes)
     inner = config.get("llama") if kind == "ltu-as" else config
     names = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
     width, layers, middle, vocabulary = (of(inner, name) for name in names)
@@ -316,7 +324,7 @@ def recognise_ours(kind: str, config: Mapping[str, Any], shapes: Shapes) -> Mode
     if kind == "ltu-as":
         stage = "2 or 3" if config.get("lora") else "1 (no LoRA)"
         words = f"LTU-AS {llama_size(width)}, complete"
-        return Model(family="ours", words=words, stage=stage, sizes=sizes)
-    return Model(
+        return RecognisedModel(family="ours", words=words, stage=stage, sizes=sizes)
+    return RecognisedModel(
         family="ours", words=llama_words((width, layers, middle, vocabulary), shapes), sizes=sizes
     )

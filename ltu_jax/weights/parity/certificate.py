@@ -30,7 +30,7 @@ import numpy as np
 
 from ltu_jax.core.files import write_json
 from ltu_jax.weights import fingerprint, makers
-from ltu_jax.weights.parity import comparison, memory, reference
+from ltu_jax.weights.parity import memory, modules, reference
 from ltu_jax.weights.store import Weights, load_weights
 from ltu_jax.weights.tensors import Tensors, WeightsError
 
@@ -81,8 +81,8 @@ def certify(
     Raises:
         WeightsError: an unknown dtype, no PyTorch or transformers, or too little memory.
     """
-    if dtype not in comparison.TOLERANCES:
-        known = ", ".join(comparison.TOLERANCES)
+    if dtype not in modules.TOLERANCES:
+        known = ", ".join(modules.TOLERANCES)
         raise WeightsError(f"a certificate in {dtype!r} is unknown; known are {known}")
     if weights.kind != "tltr":
         reference.libraries()  # before minutes of work
@@ -90,7 +90,7 @@ def certify(
     # a GPU or TPU multiplies float32 in less than float32 unless it is told otherwise
     precision = "highest" if dtype == "float32" else None
     with jax.default_matmul_precision(precision):
-        rows = list(comparison.rows(weights, dtype=dtype, exported=exported))
+        rows = list(modules.rows(weights, dtype=dtype, exported=exported))
     heard = None
     if weights.kind == "whisper":  # as training and answering compute it on this device
         heard = fingerprint.of_encoder(weights, dtype=dtype).to_json()
@@ -113,7 +113,7 @@ def certify(
     }
 
 
-def _entry(row: comparison.Row) -> dict[str, Any]:
+def _entry(row: modules.ModuleError) -> dict[str, Any]:
     entry = dataclasses.asdict(row) | {"tolerance": row.tolerance, "passed": row.passed}
     del entry["dtype"]
     # JSON has no infinity

@@ -22,14 +22,15 @@ from ltu_jax.core.files import read_json
 from ltu_jax.models import build
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TaggerConfig
-from ltu_jax.weights import ltu_as, rules, whisper_at
-from ltu_jax.weights.safetensors_file import read_safetensors
+from ltu_jax.weights import name_tables
+from ltu_jax.weights.files.safetensors_file import read_safetensors
+from ltu_jax.weights.formats import official_ltu_as, whisper_at
 
 FOLDER = Path(__file__).with_name("golden_cases")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pair:
+class GoldenPair:
     """A module's numbers, and the authors' for the same input."""
 
     module: str
@@ -42,7 +43,7 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(n for n, case in read_json(FOLDER / "cases.json").items() if case["kind"] == kind)
 
 
-def compute(name: str, *, dtype: str) -> list[Pair]:
+def compute(name: str, *, dtype: str) -> list[GoldenPair]:
     """Run a case through the table of names and the build functions that real weights take.
 
     Args:
@@ -61,7 +62,7 @@ def compute(name: str, *, dtype: str) -> list[Pair]:
     else:
         ours = _tagger(case["config"], parts["weights"], given, dtype=dtype)
     return [
-        Pair(module=key, ours=np.asarray(ours[key], np.float32), wanted=tensor.read())
+        GoldenPair(module=key, ours=np.asarray(ours[key], np.float32), wanted=tensor.read())
         for key, tensor in parts["out"].items()
     ]
 
@@ -71,7 +72,7 @@ def _ltu_as(
 ) -> dict[str, Any]:
     typed = LTUASConfig.from_dict(config)
     fns = build.ltu_as(typed, dtype=dtype)
-    params = _params(ltu_as.RULES, weights, fns.shapes, dtype=dtype)
+    params = _params(official_ltu_as.RULES, weights, fns.shapes, dtype=dtype)
     mask, audio = given["attention_mask"], typed.audio_tokens
     found = jax.jit(fns.intermediates)(
         params,
@@ -101,5 +102,5 @@ def _tagger(
 
 def _params(table: Any, weights: Any, shapes: Mapping[str, Any], *, dtype: str) -> dict[str, Any]:
     wanted = {path: leaf.shape for path, leaf in shapes.items()}
-    found = rules.assemble(table, weights, wanted, what="golden case")
+    found = name_tables.assemble(table, weights, wanted, what="golden case")
     return {path: jnp.asarray(tensor.read(), dtype) for path, tensor in found.items()}

@@ -14,7 +14,8 @@ from scipy.special import erf
 from tqdm import tqdm
 
 from ltu_jax.core.axes import Float, Int
-from ltu_jax.weights import io, llama
+from ltu_jax.weights.files import torch_file
+from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.tensors import Tensors, WeightsError
 
 _NORM_EPS = 1e-5  # of every LayerNorm of Whisper and TLTR
@@ -26,7 +27,7 @@ def libraries() -> tuple[ModuleType, ModuleType]:
     Raises:
         WeightsError: one of them is not installed.
     """
-    torch = io.torch_module("--verify runs the PyTorch reference")
+    torch = torch_file.torch_module("--verify runs the PyTorch reference")
     try:
         import transformers
     except ImportError:
@@ -63,7 +64,7 @@ def whisper(
 
     Args:
         config: WhisperConfig as a dict.
-        tensors: under the names of `whisper.HF_RULES`.
+        tensors: under the names of `hf_whisper.HF_RULES`.
         log_mel: as long as the encoder hears (F = 2 n_audio_ctx), all that transformers takes.
         tokens: of the decoder.
 
@@ -132,7 +133,7 @@ def llama_model(
     depth = config["num_hidden_layers"]
     # embedding and output are done here, so the model needs one layer and no vocabulary
     single = dict(config) | {"num_hidden_layers": 1, "vocab_size": 8}
-    settings = llama.hf_config(single, dtype="float32", tokens={})
+    settings = hf_llama.hf_config(single, dtype="float32", tokens={})
     kind = settings.pop("model_type")
     made = transformers.AutoConfig.for_model(kind, **settings)
     model = transformers.AutoModelForCausalLM.from_config(made, attn_implementation="eager")
@@ -147,7 +148,7 @@ def llama_model(
             state = _state(torch, tensors, prefix=f"model.layers.{number}.")
             layer.load_state_dict(state, strict=True)
             for name in lora["targets"] if lora else ():
-                stem = f"llama.layers.{llama.projection(name)}"
+                stem = f"llama.layers.{hf_llama.projection(name)}"
                 pair = (adapter[f"{stem}.lora_{part}"].layer(number) for part in "ab")
                 branches[name] = tuple(torch.from_numpy(np.array(p, np.float32)) for p in pair)
             x = body(inputs_embeds=x, use_cache=False).last_hidden_state
@@ -161,7 +162,7 @@ def llama_model(
 
 
 def _add_branch(layer: Any, name: str, branches: Mapping[str, Any], *, scale: float) -> None:
-    part = layer.self_attn if name in llama.ATTENTION else layer.mlp
+    part = layer.self_attn if name in hf_llama.ATTENTION else layer.mlp
 
     def branch(_: Any, inputs: tuple[Any, ...], output: Any) -> Any:
         a, b = branches[name]
@@ -170,7 +171,7 @@ def _add_branch(layer: Any, name: str, branches: Mapping[str, Any], *, scale: fl
     getattr(part, name).register_forward_hook(branch)
 
 
-class TLTR:
+class ReferenceTLTR:
     """TLTR, tagger and projection in float64, from our flat parameters."""
 
     def __init__(self, tensors: Tensors, *, time_heads: int, layer_heads: int):

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.files import read_json
-from ltu_jax.weights import facts, llama, store
+from ltu_jax.weights import facts, store
+from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.tensors import Tensor, WeightsError
 
@@ -32,7 +33,7 @@ def settings(base: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path
     return (
         ours(found) if of_us else {key: value for key, value in found.items() if value is not None},
         {key: value for key, value in known.items() if value is not None},
-        llama.tokenizer_files(folder),
+        hf_llama.tokenizer_files(folder),
     )
 
 
@@ -67,7 +68,7 @@ def weights(base: Path, *, what: str) -> tuple[dict[str, Any], dict[str, Tensor]
         opened = store.load_weights(base, kind="llama")
         return opened.config, opened.params.tensors
     if base.is_dir() and "model_type" in read_json(base / "config.json"):
-        found = llama.from_hf(base)
+        found = hf_llama.from_hf(base)
         config, shapes = model_shapes("llama", found.config)
         return config, found.params(shapes, what=str(base))
     raise WeightsError(

@@ -15,11 +15,13 @@ from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TaggerConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.preprocessing import audio
-from ltu_jax.weights import fingerprint, llama, lora_merge, ltu_as, rules, whisper
+from ltu_jax.weights import fingerprint, name_tables
+from ltu_jax.weights.formats import hf_llama, hf_whisper, official_ltu_as
+from ltu_jax.weights.formats.lora_merge import merged
+from ltu_jax.weights.formats.whisper_tokens import ENGLISH_VOCAB, special_tokens
 from ltu_jax.weights.parity import golden, reference
 from ltu_jax.weights.store import Weights
 from ltu_jax.weights.tensors import Tensors
-from ltu_jax.weights.whisper_tokens import ENGLISH_VOCAB, special_tokens
 
 # In float32, of a module's largest error over its largest magnitude; in float16 and bfloat16 of
 # the error's norm over the norm, because single outliers of Whisper's residual stream then miss by
@@ -32,7 +34,7 @@ _TRANSFORMERS, _NUMPY, _AUTHORS = "transformers float32", "numpy float64", "gold
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
+class ModuleError:
     """One module: how far our numbers are from the reference's."""
 
     module: str
@@ -54,7 +56,7 @@ class Row:
         return error <= self.tolerance
 
 
-def rows(weights: Weights, *, dtype: str, exported: Tensors | None) -> Iterator[Row]:
+def rows(weights: Weights, *, dtype: str, exported: Tensors | None) -> Iterator[ModuleError]:
     """Every row of a certificate; arguments as in `certificate.certify`."""
     compare = {"whisper": _whisper, "llama": _llama, "ltu-as": _ltu_as, "tltr": _tltr}
     yield from compare[weights.kind](weights, dtype, exported)
@@ -64,13 +66,15 @@ def rows(weights: Weights, *, dtype: str, exported: Tensors | None) -> Iterator[
             yield _row(module, pair.ours, pair.wanted, against=_AUTHORS, dtype=dtype)
 
 
-def _row(module: str, ours: np.ndarray, wanted: np.ndarray, *, against: str, dtype: str) -> Row:
+def _row(
+    module: str, ours: np.ndarray, wanted: np.ndarray, *, against: str, dtype: str
+) -> ModuleError:
     ours, wanted = np.asarray(ours, np.float64), np.asarray(wanted, np.float64)
     assert ours.shape == wanted.shape, f"{module}: {ours.shape} and {wanted.shape}"
     largest = float(np.max(np.abs(ours - wanted)))
     scale = float(np.max(np.abs(wanted)))
     spread = float(np.linalg.norm(wanted))
-    return Row(
+    return ModuleError(
         module=module,
         against=against,
         max_abs=largest,
@@ -94,7 +98,7 @@ def _ids(count: int, *, vocabulary: int) -> np.ndarray:
     return (share * vocabulary).astype(np.int32)[None]
 
 
-def _whisper(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[Row]:
+def _whisper(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[ModuleError]:
     config = WhisperConfig.from_dict(weights.config)
     fns = build.whisper(config, dtype=dtype)
     frames = 2 * config.n_audio_ctx
@@ -116,7 +120,7 @@ def _whisper(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator
     ours = _numpy(run(params["encoder"] | params["decoder"], log_mel, tokens))
     del params
     ours |= {f"encoder.blocks.{n}": block for n, block in enumerate(ours.pop("blocks"))}
-    tensors = exported or rules.export(whisper.HF_RULES, weights.params.tensors)
+    tensors = exported or name_tables.export(hf_whisper.HF_RULES, weights.params.tensors)
     wanted = reference.whisper(weights.config, tensors, log_mel=log_mel, tokens=tokens)
     for name in (n for n in wanted if n in ours):
         yield _row(name, ours[name], wanted[name], against=_TRANSFORMERS, dtype=dtype)
@@ -136,7 +140,7 @@ def _transcript(config: WhisperConfig) -> np.ndarray:
     return tokens
 
 
-def _llama(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[Row]:
+def _llama(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[ModuleError]:
     config = LlamaConfig.from_dict(weights.config)
     fns = build.llama(config, dtype=dtype)
     ids = _ids(_TOKENS, vocabulary=config.vocab_size)
@@ -147,7 +151,7 @@ def _llama(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[R
     )
     ours = _by_layer(_numpy(found))
     del params, found
-    tensors = exported or rules.export(llama.HF_RULES, weights.params.tensors)
+    tensors = exported or name_tables.export(hf_llama.HF_RULES, weights.params.tensors)
     embeds = _embedded(weights.params.tensors, ids)
     for name, wanted in reference.llama_model(weights.config, tensors, embeds=embeds):
         yield _row(name, ours[name], wanted, against=_TRANSFORMERS, dtype=dtype)
@@ -164,7 +168,7 @@ def _embedded(tensors: Tensors, ids: np.ndarray) -> Float[np.ndarray, "B T E"]:
     return np.stack([held.layer(int(token)) for token in ids[0]])[None].astype(np.float32)
 
 
-def _ltu_as(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[Row]:
+def _ltu_as(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[ModuleError]:
     config = LTUASConfig.from_dict(weights.config)
     fns = build.ltu_as(config, dtype=dtype)
     features = _features(config.audio_layers, config.audio_tokens, config.tltr.d_model)
@@ -186,36 +190,38 @@ def _ltu_as(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[
     ours["audio_proj"] = ours["audio_embeds"]
     tensors = weights.params.tensors
     heads = config.tltr.time_heads, config.tltr.layer_heads
-    tltr = reference.TLTR(tensors, time_heads=heads[0], layer_heads=heads[1])
+    tltr = reference.ReferenceTLTR(tensors, time_heads=heads[0], layer_heads=heads[1])
     heard = tltr.audio_tokens(features)
     for name, wanted in heard.items():
         yield _row(name, ours[name], wanted, against=_NUMPY, dtype=dtype)
     embeds = np.concatenate(
         [heard["audio_proj"].astype(np.float32), _embedded(tensors, ids)], axis=1
     )
-    base = {p: t for p, t in tensors.items() if not ltu_as.is_adapter(p)}
+    base = {p: t for p, t in tensors.items() if not official_ltu_as.is_adapter(p)}
     plain, lora = weights.config["llama"], weights.config["lora"]
     pairs = reference.llama_model(
-        plain, rules.export(llama.HF_RULES, base), embeds=embeds, lora=lora, adapter=tensors
+        plain,
+        name_tables.export(hf_llama.HF_RULES, base),
+        embeds=embeds,
+        lora=lora,
+        adapter=tensors,
     )
     for name, wanted in pairs:
         yield _row(name, ours[name], wanted, against=_TRANSFORMERS, dtype=dtype)
     if lora is not None or exported is not None:
-        merged = exported or rules.export(
-            llama.HF_RULES, lora_merge.merged(weights.config, tensors)
-        )
-        wanted = dict(reference.llama_model(plain, merged, embeds=embeds))["logits"]
+        folded = exported or name_tables.export(hf_llama.HF_RULES, merged(weights.config, tensors))
+        wanted = dict(reference.llama_model(plain, folded, embeds=embeds))["logits"]
         name = "logits, LoRA merged"
         yield _row(name, ours["logits"], wanted, against=_TRANSFORMERS, dtype=dtype)
 
 
-def _tltr(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[Row]:
+def _tltr(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[ModuleError]:
     assert exported is None, "no export of a tagger is known"
     config = TaggerConfig.from_dict(weights.config)
     fns = build.tagger(config.tltr, config.labels, d_input=config.d_input, dtype=dtype)
-    features = _features(config.audio_layers, ltu_as.AUDIO_TOKENS, config.width)
+    features = _features(config.audio_layers, official_ltu_as.AUDIO_TOKENS, config.width)
     ours = jax.jit(fns.logits)(_params(weights, dtype), features)
-    tltr = reference.TLTR(
+    tltr = reference.ReferenceTLTR(
         weights.params.tensors,
         time_heads=config.tltr.time_heads,
         layer_heads=config.tltr.layer_heads,

@@ -10,11 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.trees import shorten
-from ltu_jax.weights import io, record, wrappers
-from ltu_jax.weights.rules import CONV, SAME, Import, Rule, attention_block, export, norm, rule
+from ltu_jax.weights import export_record
+from ltu_jax.weights.files import torch_file
+from ltu_jax.weights.formats import name_prefixes
+from ltu_jax.weights.formats.hf_whisper import config_from_shapes
+from ltu_jax.weights.formats.whisper_tokens import given_tokenizer
+from ltu_jax.weights.name_tables import (
+    CONV,
+    SAME,
+    Import,
+    NameRule,
+    attention_block,
+    export,
+    norm,
+    rule,
+)
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
-from ltu_jax.weights.whisper import config_from_shapes
-from ltu_jax.weights.whisper_tokens import given_tokenizer
 
 # `ModelDimensions` of OpenAI's code, in its order; our config has the same names
 DIMS = (
@@ -23,7 +34,7 @@ DIMS = (
 )  # fmt: skip
 
 
-def _rules() -> tuple[Rule, ...]:
+def _rules() -> tuple[NameRule, ...]:
     convs = [
         entry
         for name in ("encoder.conv1", "encoder.conv2")
@@ -87,7 +98,7 @@ def from_openai(path: str | Path, *, tokenizer: str | Path | None = None) -> Imp
     )
     if tokenizer is not None:
         files, notes = given_tokenizer(tokenizer, config), ()
-    told = record.read(path)
+    told = export_record.read(path)
     return Import(
         config=config,
         rules=RULES,
@@ -100,7 +111,7 @@ def from_openai(path: str | Path, *, tokenizer: str | Path | None = None) -> Imp
 
 
 def _opened(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
-    tree = io.read_torch_tree(path)
+    tree = torch_file.read_torch_tree(path)
     dims, tensors = tree.get("dims"), tree.get("model_state_dict")
     if not isinstance(dims, Mapping) or not isinstance(tensors, Mapping):
         raise WeightsError(
@@ -124,7 +135,7 @@ def _opened(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
     if loose:
         found = type(tensors[loose[0]]).__name__
         raise WeightsError(f"{path}: {loose[0]!r} in its model_state_dict is a {found}, no tensor")
-    return dict(dims), {**wrappers.unwrapped(tensors, anchors=_ANCHORS, what=str(path))[0]}
+    return dict(dims), {**name_prefixes.unwrapped(tensors, anchors=_ANCHORS, what=str(path))[0]}
 
 
 def to_openai(

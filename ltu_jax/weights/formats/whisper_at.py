@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ltu_jax.core.text_files import open_text
-from ltu_jax.weights import shards, wrappers
 from ltu_jax.weights.diagnosis import architecture
-from ltu_jax.weights.ltu_as import OFFICIAL_HEADS, WHISPER_DEPTH
-from ltu_jax.weights.rules import Import, Rule, attention_block, dense, norm
+from ltu_jax.weights.files import shards
+from ltu_jax.weights.formats import name_prefixes
+from ltu_jax.weights.formats.official_ltu_as import OFFICIAL_HEADS, WHISPER_DEPTH
+from ltu_jax.weights.name_tables import Import, NameRule, attention_block, dense, norm
 from ltu_jax.weights.tensors import Tensor, WeightsError
 
 LABELS = "labels.csv"  # in a weights directory: index,mid,display_name, as AudioSet's own table
@@ -27,7 +28,7 @@ _WHISPER = re.compile(r"(encoder|decoder)\..+")
 _QUERY, _HEAD, _DOWN = "time_tr.attn.query.weight", "mlp_layer.1.weight", "down_layer.1.weight"
 
 
-def _rules() -> tuple[Rule, ...]:
+def _rules() -> tuple[NameRule, ...]:
     table = [*norm("down_layer.0", "down.norm"), *dense("down_layer.1", "down")]
     for block in ("time_tr", "layer_tr"):
         table += attention_block(block, f"tltr.{block}")
@@ -129,7 +130,7 @@ def _split(
     found: Mapping[str, Tensor], *, path: Path
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The tagger's tensors by their plain names, and those of a Whisper beside it."""
-    plain = {name: wrappers.plain(name) for name in found}
+    plain = {name: name_prefixes.plain(name) for name in found}
     beside = any(name.startswith("at_model.") for name in plain.values())
     tagger: dict[str, Tensor] = {}
     whisper: dict[str, Tensor] = {}

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 
 from ltu_jax.core.files import read_json, write_json
-from ltu_jax.weights import shards, wrappers
 from ltu_jax.weights.diagnosis import Shapes, architecture
 from ltu_jax.weights.facts import GENERATION_FILE
-from ltu_jax.weights.rules import CONV, SAME, Import, Rule, dense, export, norm, rule
-from ltu_jax.weights.settings import read_settings, refuse_quantised
-from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
-from ltu_jax.weights.whisper_tokens import (
+from ltu_jax.weights.files import shards
+from ltu_jax.weights.files.config_json import read_settings, refuse_quantised
+from ltu_jax.weights.formats import name_prefixes
+from ltu_jax.weights.formats.whisper_tokens import (
     compare_generation,
     published_tokens,
     tokenizer_files,
 )
+from ltu_jax.weights.name_tables import CONV, SAME, Import, NameRule, dense, export, norm, rule
+from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
 
 # what our Whisper computes; a config.json that says otherwise is another model
 _SETTINGS = {"activation_function": "gelu", "scale_embedding": False}
@@ -31,8 +32,8 @@ ANCHORS = tuple(
 )
 
 
-def _hf_rules() -> tuple[Rule, ...]:
-    def attention(foreign: str, ours: str) -> tuple[Rule, ...]:
+def _hf_rules() -> tuple[NameRule, ...]:
+    def attention(foreign: str, ours: str) -> tuple[NameRule, ...]:
         return (
             *dense(f"{foreign}.k_proj", f"{ours}.key", bias=False),
             *dense(f"{foreign}.v_proj", f"{ours}.value"),
@@ -40,7 +41,9 @@ def _hf_rules() -> tuple[Rule, ...]:
             *dense(f"{foreign}.out_proj", f"{ours}.out"),
         )
 
-    def side(name: str, embedding: Sequence[Rule], cross: bool, final: str) -> tuple[Rule, ...]:
+    def side(
+        name: str, embedding: Sequence[NameRule], cross: bool, final: str
+    ) -> tuple[NameRule, ...]:
         foreign, ours = f"{name}.layers.{{layer}}", f"{name}.blocks"
         return (
             *embedding,
@@ -101,7 +104,7 @@ def from_hf(path: str | Path, *, weights_file: str | None = None, numbers: bool 
             f"{heads[0]!r} and {heads[1]!r}; the shapes do not tell them, so it must"
         )
     refuse_quantised(settings, what=str(path))
-    read, wrapped = wrappers.unwrapped(
+    read, wrapped = name_prefixes.unwrapped(
         shards.read_checkpoint(path, chosen=weights_file), anchors=ANCHORS, what=str(path)
     )
     tensors = {name.removeprefix("model."): tensor for name, tensor in read.items()}

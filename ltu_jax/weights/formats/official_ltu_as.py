@@ -12,23 +12,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.weights import (
-    adapter_config,
-    diagnosis,
-    lineage,
-    llama,
+from ltu_jax.weights import diagnosis, export_record, lineage
+from ltu_jax.weights.files import shards
+from ltu_jax.weights.formats import (
+    hf_llama,
+    hf_rope,
     ltu_as_base,
-    ltu_as_facts,
-    record,
-    rope,
-    shards,
-    wrappers,
+    name_prefixes,
+    official_constants,
+    peft_config,
 )
-from ltu_jax.weights.ltu_as_facts import AUDIO_TOKENS, OFFICIAL_HEADS
-from ltu_jax.weights.rules import (
+from ltu_jax.weights.formats.official_constants import AUDIO_TOKENS, OFFICIAL_HEADS
+from ltu_jax.weights.name_tables import (
     LINEAR,
     Import,
-    Rule,
+    NameRule,
     Shapes,
     attention_block,
     dense,
@@ -46,11 +44,11 @@ WHISPER_DEPTH = {384: 4, 512: 6, 768: 12, 1024: 24, 1280: 32}
 Spelling = Literal["default", "peft"]
 
 
-def _rules() -> tuple[Rule, ...]:
-    table = list(llama.rules(root=ROOT))
-    for name in adapter_config.TARGETS:
-        foreign = f"{ROOT}model.layers.{{layer}}.{llama.projection(name)}"
-        ours = f"llama.layers.{llama.projection(name)}"
+def _rules() -> tuple[NameRule, ...]:
+    table = list(hf_llama.rules(root=ROOT))
+    for name in peft_config.TARGETS:
+        foreign = f"{ROOT}model.layers.{{layer}}.{hf_llama.projection(name)}"
+        ours = f"llama.layers.{hf_llama.projection(name)}"
         table.append(rule(f"{foreign}.lora_A.default.weight", f"{ours}.lora_a", LINEAR))
         table.append(rule(f"{foreign}.lora_B.default.weight", f"{ours}.lora_b", LINEAR))
     for block in ("time_tr", "layer_tr"):
@@ -73,7 +71,9 @@ def canonical(name: str) -> str:
 
     peft 0.6 and later call the frozen layer under LoRA `q_proj.base_layer.weight`.
     """
-    name = ROOT + wrappers.plain(name).removeprefix(ROOT).replace("_proj.base_layer.", "_proj.")
+    name = ROOT + name_prefixes.plain(name).removeprefix(ROOT).replace(
+        "_proj.base_layer.", "_proj."
+    )
     for letter in "AB":
         name = name.replace(f".lora_{letter}.weight", f".lora_{letter}.default.weight")
     return name
@@ -116,7 +116,7 @@ def from_official(
         weights_file: which weights of a directory to read, see `shards.checkpoint_files`.
 
     The heads of TLTR are told in the same way, else the official 1 and 8. Whoever speaks must agree
-    with the others (see `ltu_as_facts`).
+    with the others (see `official_constants`).
 
     Raises:
         WeightsError: another model, missing or surplus names, sizes of another base, settings that
@@ -125,20 +125,20 @@ def from_official(
     path = Path(path)
     what = str(path)
     dicts = (FILE, "model*.safetensors", "pytorch_model*.bin")
-    if (path / adapter_config.FILE).is_file() and not any(any(path.glob(name)) for name in dicts):
+    if (path / peft_config.FILE).is_file() and not any(any(path.glob(name)) for name in dicts):
         raise WeightsError(f"{what} is a PEFT adapter directory; import it with `--from peft`")
     file = path / FILE if (path / FILE).is_file() and weights_file is None else path
     found = shards.read_checkpoint(file, chosen=weights_file)
     tensors = canonical_tensors(found, what=what)
     check_audio(tensors, what=what)
-    told = record.read(file) if file.is_file() else None
+    told = export_record.read(file) if file.is_file() else None
     told = told if told is not None and told.kind == "ltu-as" else None
     if told is not None:
         LTUASConfig.from_dict(told.config)  # a record that was changed by hand is told here
     folder = path if path.is_dir() else path.parent
-    ours = path.is_dir() or (folder / record.FILE).is_file()  # it speaks for what lies in it
+    ours = path.is_dir() or (folder / export_record.FILE).is_file()  # it speaks for what lies in it
     own = ltu_as_base.settings(folder) if ours and (folder / "config.json").is_file() else _NONE
-    claims = ltu_as_facts.options(audio_layers=audio_layers, lora_alpha=lora_alpha) | {
+    claims = official_constants.options(audio_layers=audio_layers, lora_alpha=lora_alpha) | {
         f"the record in {file.name}": told.config if told else None,
         f"{folder}/config.json": own[1],
     }
@@ -152,15 +152,15 @@ def from_official(
     held: Tensors = {}
     if complete:
         plain = {name.removeprefix(ROOT): tensor for name, tensor in tensors.items()}
-        config = llama.config_from_hf(
+        config = hf_llama.config_from_hf(
             settings, plain, what=f"{base or file} (config for {path.name})"
         )
     else:
         config, held = ltu_as_base.weights(base, what=what)
         notes = lineage.other_base(told.base if told else None, held)
-    ltu_as_facts.compare_llama(wanted, config, base=base or file, what=what)
-    beside = folder / adapter_config.FILE
-    known = ltu_as_facts.agreed(claims | {f"--llama {base}": known}, what=what)
+    official_constants.compare_llama(wanted, config, base=base or file, what=what)
+    beside = folder / peft_config.FILE
+    known = official_constants.agreed(claims | {f"--llama {base}": known}, what=what)
     over = told.source.get(lineage.OVER) if told else None
     source = {"format": "ltu-as", "file": path.name, "complete": complete}
     if base is not None:
@@ -169,7 +169,7 @@ def from_official(
         tensors,
         llama_config=config,
         held=held,
-        lora=ltu_as_facts.lora(
+        lora=official_constants.lora(
             lora_shape(tensors), known=known.get("lora") or {}, beside=beside, what=what
         ),
         known=known,
@@ -181,7 +181,9 @@ def from_official(
     )
 
 
-def _facts(told: record.Record | None, base: Path | None, *, rows: int) -> Mapping[str, Any]:
+def _facts(
+    told: export_record.ExportRecord | None, base: Path | None, *, rows: int
+) -> Mapping[str, Any]:
     """What the record carries of the language model, else what `--llama` says."""
     if told is not None and told.facts:
         return told.facts
@@ -244,7 +246,7 @@ def over_base(
             f"{what}: audio_proj.1.weight is {[width, d_model]}, the base has hidden size "
             f"{hidden}: {cause}"
         )
-    tensors = rope.check_inv_freq(
+    tensors = hf_rope.check_inv_freq(
         tensors, head_dim=llama_config["head_dim"], theta=llama_config["rope_theta"], what=what
     )
     tltr = OFFICIAL_HEADS | {"d_model": d_model} | (known.get("tltr") or {})
@@ -266,7 +268,7 @@ def over_base(
             "audio_tokens": known.get("audio_tokens", AUDIO_TOKENS),
         },
         rules=RULES,
-        tensors=llama.without_tied_output(tensors, llama_config),
+        tensors=hf_llama.without_tied_output(tensors, llama_config),
         files=files,
         source=source,
         notes=notes + lineage.remarks(source, held or None),
@@ -303,7 +305,7 @@ def lora_shape(tensors: Tensors) -> tuple[int, tuple[str, ...]] | None:
     """Rank and targets of the LoRA among canonical tensors, None where there is none."""
     pattern = re.compile(r".*\.(\w+)\.lora_A\.default\.weight")
     found = {match.group(1): name for name in tensors if (match := pattern.fullmatch(name))}
-    targets = tuple(name for name in adapter_config.TARGETS if name in found)
+    targets = tuple(name for name in peft_config.TARGETS if name in found)
     # a name that is no target of ours is surplus when the table is applied
     return (tensors[found[targets[0]]].shape[0], targets) if targets else None
 
@@ -359,7 +361,7 @@ def to_official(
         result = export(RULES, params)
         if config["llama"]["tie_word_embeddings"]:
             result[f"{ROOT}lm_head.weight"] = params["llama.embed_tokens.embedding"]
-        inv_freq = rope.inverse_frequencies(
+        inv_freq = hf_rope.inverse_frequencies(
             head_dim=config["llama"]["head_dim"], theta=config["llama"]["rope_theta"]
         )
         result |= dict.fromkeys(_inv_freq_names(config), array_tensor(inv_freq))

@@ -9,23 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.weights import (
-    ct2_file,
-    ct2_whisper,
-    gguf_header,
-    gguf_llama,
-    io,
-    safetensors_file,
-    usable,
-)
-from ltu_jax.weights.identify.found import (
-    Found,
+from ltu_jax.weights import usable
+from ltu_jax.weights.files import ct2_file, gguf_header, safetensors_file, torch_file
+from ltu_jax.weights.formats import ct2_whisper, gguf_llama
+from ltu_jax.weights.identify.identified import (
+    Identified,
     dtypes_of,
     export_notes,
     leftover,
     only_problem,
 )
-from ltu_jax.weights.identify.other import numpy_array, other, pointer, unknown
+from ltu_jax.weights.identify.not_weights import numpy_array, other, pointer, unknown
 from ltu_jax.weights.identify.recognise import recognise
 from ltu_jax.weights.tensors import Tensor, WeightsError
 
@@ -39,10 +33,10 @@ _SINGLE_FILE_KEYS = {
 }
 
 
-def identify_file(path: Path, *, head: bytes) -> Found:
+def identify_file(path: Path, *, head: bytes) -> Identified:
     """Describe one regular file whose first `HEAD_BYTES` bytes are `head`.
 
-    A damaged or hostile file gives a `Found` with the reader's own message among the problems.
+    A damaged or hostile file gives a `Identified` with the reader's own message among the problems.
     """
     if (what := leftover(path)) is not None:
         return only_problem(
@@ -67,7 +61,7 @@ def _with_tensors(
     format: str,
     key: str | None = None,
     licence: str = "",
-) -> Found:
+) -> Identified:
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     model = recognise(shapes, hint=path.stem)
     key = key or _SINGLE_FILE_KEYS.get(model.family or "")
@@ -89,7 +83,7 @@ def _with_tensors(
     except WeightsError as error:
         problems.append(str(error))
     alone = told is not None and told.kind == "ltu-as" and model.complete
-    return Found(
+    return Identified(
         format=format,
         key=key,
         model=model,
@@ -103,7 +97,7 @@ def _with_tensors(
     )
 
 
-def _gguf(path: Path, head: bytes) -> Found | None:
+def _gguf(path: Path, head: bytes) -> Identified | None:
     if not head.startswith(gguf_header.MAGIC):
         return None
     try:
@@ -133,7 +127,7 @@ def _gguf(path: Path, head: bytes) -> Found | None:
             key = None
             problems.append(str(error))
     name = metadata.get("general.name")
-    return Found(
+    return Identified(
         format=f"GGUF, architecture {family}",
         key=key,
         model=model,
@@ -146,7 +140,7 @@ def _gguf(path: Path, head: bytes) -> Found | None:
     )
 
 
-def _archive(path: Path, head: bytes) -> Found | None:
+def _archive(path: Path, head: bytes) -> Identified | None:
     if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
         try:
             with zipfile.ZipFile(path) as archive:
@@ -179,16 +173,16 @@ def _archive(path: Path, head: bytes) -> Found | None:
     return None
 
 
-def _pickle(path: Path, head: bytes) -> Found | None:
+def _pickle(path: Path, head: bytes) -> Identified | None:
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         legacy = _TORCH_LEGACY in head[:32]
         return _torch(path, "PyTorch file of before version 1.6" if legacy else "Python pickle")
     return None
 
 
-def _torch(path: Path, format: str) -> Found:
+def _torch(path: Path, format: str) -> Identified:
     try:
-        tree = io.read_torch_tree(path)
+        tree = torch_file.read_torch_tree(path)
     except WeightsError as error:
         return only_problem(format, str(error))
     problems: list[str] = []
@@ -218,7 +212,7 @@ def _torch(path: Path, format: str) -> Found:
     return dataclasses.replace(found, problems=(*found.problems, *problems))
 
 
-def _ct2(path: Path, head: bytes) -> Found | None:
+def _ct2(path: Path, head: bytes) -> Identified | None:
     if len(head) < 8:
         return None
     version, length = struct.unpack_from("<IH", head)
@@ -228,7 +222,7 @@ def _ct2(path: Path, head: bytes) -> Found | None:
     return identify_ct2([path])
 
 
-def identify_ct2(pieces: list[Path]) -> Found:
+def identify_ct2(pieces: list[Path]) -> Identified:
     """Describe a CTranslate2 `model.bin`, perhaps in several pieces."""
     format = "CTranslate2 model" + (f" in {len(pieces)} pieces" if len(pieces) > 1 else "")
     try:
@@ -246,7 +240,7 @@ def identify_ct2(pieces: list[Path]) -> Found:
     return dataclasses.replace(found, key=None, problems=(*found.problems, what))
 
 
-def _safetensors(path: Path, head: bytes) -> Found | None:
+def _safetensors(path: Path, head: bytes) -> Identified | None:
     if path.suffix != ".safetensors" and head[8:9] != b"{":
         return None
     if path.suffix != ".safetensors" and struct.unpack("<Q", head[:8])[0] > 1 << 40:

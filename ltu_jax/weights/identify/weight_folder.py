@@ -7,27 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.weights import adapter_config, llama, ltu_as, record, shards, usable, whisper
-from ltu_jax.weights.identify.file import identify_ct2, identify_file
-from ltu_jax.weights.identify.found import (
+from ltu_jax.weights import export_record, usable
+from ltu_jax.weights.files import shards
+from ltu_jax.weights.formats import hf_llama, hf_whisper, official_ltu_as, peft_config
+from ltu_jax.weights.identify.identified import (
     HEAD_BYTES,
-    Found,
+    Identified,
     dtypes_of,
     export_notes,
     leftover,
     only_problem,
 )
-from ltu_jax.weights.identify.ours import our_records, our_run, our_weights, settings_of
+from ltu_jax.weights.identify.own_folders import our_records, our_run, our_weights, settings_of
 from ltu_jax.weights.identify.recognise import recognise
+from ltu_jax.weights.identify.weight_file import identify_ct2, identify_file
 from ltu_jax.weights.tensors import WeightsError
 
 _LOOSE = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".msgpack", ".h5")
-_IMPORTERS = {"hf-llama": ("llama", llama.from_hf), "hf-whisper": ("whisper", whisper.from_hf)}
+_IMPORTERS = {
+    "hf-llama": ("llama", hf_llama.from_hf),
+    "hf-whisper": ("whisper", hf_whisper.from_hf),
+}
 _ORBAX = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "commit_success.txt")
 _MANY = 12  # more weight sets than this are not opened one by one
 
 
-def identify_folder(path: Path) -> Found:
+def identify_folder(path: Path) -> Identified:
     """Describe a folder by its settings and the names of its files.
 
     What cannot be read becomes a problem in the result.
@@ -60,7 +65,7 @@ def identify_folder(path: Path) -> Found:
         listed = "; ".join(f"{name}: {_words(other)}" for name, other in sets)
         notes.append(f"several sets of weights lie here ({listed}); {label} is the one read")
         found = dataclasses.replace(found, format=f"mixed folder; first {found.format}")
-    if found.model is not None and record.FILE in names:
+    if found.model is not None and export_record.FILE in names:
         try:
             of_export, _ = export_notes(path)
             notes += [note for note in of_export if note not in found.notes]
@@ -76,18 +81,18 @@ def identify_folder(path: Path) -> Found:
     )
 
 
-def _words(found: Found) -> str:
+def _words(found: Identified) -> str:
     told = found.model.words if found.model is not None else "; ".join(found.problems)
     return f"{found.format}, {told}"
 
 
 def _weight_sets(
     path: Path, names: list[str], settings: Mapping[str, Any]
-) -> list[tuple[str, Found]]:
+) -> list[tuple[str, Identified]]:
     """(label, description) of every set of weights in the folder, the one that is read first."""
-    sets: list[tuple[str, Found]] = []
+    sets: list[tuple[str, Identified]] = []
     taken: set[str] = set()
-    if adapter_config.FILE in names:
+    if peft_config.FILE in names:
         sets.append(("the PEFT adapter", _adapter(path)))
         taken |= {name for name in names if name.startswith("adapter_model")}
         taken |= {name for name in names if "audio" in name or "tltr" in name}
@@ -95,9 +100,9 @@ def _weight_sets(
     if pieces:
         sets.append(("the CTranslate2 model", _ct2(path, pieces)))
         taken |= {piece.name for piece in pieces}
-    if ltu_as.FILE in names:
-        sets.append((ltu_as.FILE, _file(path / ltu_as.FILE)))
-        taken.add(ltu_as.FILE)
+    if official_ltu_as.FILE in names:
+        sets.append((official_ltu_as.FILE, _file(path / official_ltu_as.FILE)))
+        taken.add(official_ltu_as.FILE)
     for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
         mine = {n for n in names if re.fullmatch(rf"{stem}(-\d+-of-\d+)?{re.escape(suffix)}", n)}
         if mine or f"{stem}{suffix}.index.json" in names:
@@ -117,7 +122,7 @@ def _weight_sets(
     return sets
 
 
-def _file(path: Path) -> Found:
+def _file(path: Path) -> Identified:
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -126,17 +131,17 @@ def _file(path: Path) -> Found:
     return identify_file(path, head=head)
 
 
-def _ct2(path: Path, pieces: list[Path]) -> Found:
+def _ct2(path: Path, pieces: list[Path]) -> Identified:
     return dataclasses.replace(identify_ct2(pieces), weights=path)
 
 
-def _adapter(path: Path) -> Found:
+def _adapter(path: Path) -> Identified:
     """A PEFT directory: LoRA, and beside it the audio weights that PEFT does not save."""
     format = "PEFT adapter directory"
     files = (path / name for name in ("adapter_model.safetensors", "adapter_model.bin"))
     file = next((file for file in files if file.is_file()), None)
     if file is None:
-        return only_problem(format, f"{path} has {adapter_config.FILE} but no adapter_model file")
+        return only_problem(format, f"{path} has {peft_config.FILE} but no adapter_model file")
     found = _file(file)
     if found.model is None:
         return dataclasses.replace(found, format=format)
@@ -148,7 +153,7 @@ def _adapter(path: Path) -> Found:
             dtypes |= set(more.dtypes)
     problems, notes, base = [], [], "BASE_DIR"
     try:
-        given = adapter_config.read(path / adapter_config.FILE)
+        given = peft_config.read(path / peft_config.FILE)
         notes.append(f"it belongs to the base {given.base_name}")
         base = None if given.base_name and Path(given.base_name).is_dir() else base
     except (UserError, ValueError, TypeError) as error:
@@ -159,7 +164,7 @@ def _adapter(path: Path) -> Found:
             "the adapter has no audio weights beside it (TLTR and projection): PEFT saves the "
             "LoRA alone, so training's audio weights must be brought along"
         )
-    return Found(
+    return Identified(
         format=format,
         key="peft",
         model=model,
@@ -172,7 +177,7 @@ def _adapter(path: Path) -> Found:
     )
 
 
-def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix: str) -> Found:
+def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix: str) -> Identified:
     """Weights in Hugging Face's file names: a model of theirs, or the official LTU-AS one."""
     model_type = settings.get("model_type")
     format = "Hugging Face directory"
@@ -184,7 +189,7 @@ def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix:
         return only_problem(format, str(error))
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     model = recognise(shapes, hint=f"{path.name} {settings.get('_name_or_path', '')}")
-    found = Found(
+    found = Identified(
         format=format,
         model=model,
         weights=path,
@@ -194,7 +199,7 @@ def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix:
     )
     if model.family == "ltu-as":
         return dataclasses.replace(found, key="ltu-as", format="official LTU-AS state dict")
-    keys = {"hf-llama": llama.MODEL_TYPES, "hf-whisper": ("whisper",)}
+    keys = {"hf-llama": hf_llama.MODEL_TYPES, "hf-whisper": ("whisper",)}
     if model_type in keys.get(model.family or "", ()):
         found = dataclasses.replace(found, key=model.family)
         if not model.problems:
@@ -207,11 +212,11 @@ def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix:
         return found
     if model_type is None:
         why = f"{path} has no config.json with a model_type, which says what the shapes do not"
-    elif model_type in (*llama.MODEL_TYPES, "whisper"):
+    elif model_type in (*hf_llama.MODEL_TYPES, "whisper"):
         why = f"config.json says model_type {model_type!r}, the tensors are of {model.words}"
     else:
         why = f"model_type {model_type!r} is not supported; supported are " + ", ".join(
-            (*llama.MODEL_TYPES, "whisper")
+            (*hf_llama.MODEL_TYPES, "whisper")
         )
     return dataclasses.replace(found, problems=(*found.problems, why))
 

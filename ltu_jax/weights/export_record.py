@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.files import read_json, write_json
-from ltu_jax.weights import safetensors_file
 from ltu_jax.weights.facts import FACTS
+from ltu_jax.weights.files import safetensors_file
 from ltu_jax.weights.tensors import WeightsError, damaged
 
 KEY = "ltu_jax_export"  # of the header's metadata, and of the JSON object
@@ -30,7 +30,7 @@ _LARGEST = 4 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class ExportRecord:
     """One export.
 
     format: the value of `--to`.
@@ -67,7 +67,7 @@ class Record:
         return json.dumps(self.to_json(), sort_keys=True)
 
 
-def _from_json(found: Any, *, what: str) -> Record:
+def _from_json(found: Any, *, what: str) -> ExportRecord:
     if not isinstance(found, dict) or found.get(KEY) != FORMAT:
         raise WeightsError(
             f"{what}: its record of ltu_jax is not of format {FORMAT}; this version reads no other"
@@ -91,10 +91,10 @@ def _from_json(found: Any, *, what: str) -> Record:
     for key in ("source_config", "source_generation_config"):
         if not isinstance(found["facts"].get(key, {}), dict):
             raise WeightsError(f"{what}: {key} is {found['facts'][key]!r}; expected an object")
-    return Record(**{name: found.get(name) for name in (*kinds, "base")})
+    return ExportRecord(**{name: found.get(name) for name in (*kinds, "base")})
 
 
-def read(path: Path) -> Record | None:
+def read(path: Path) -> ExportRecord | None:
     """The record of an exported file or folder; None where there is none.
 
     Raises:
@@ -129,6 +129,6 @@ def _inside(path: Path) -> str | bytes | None:
     return None
 
 
-def write_beside(folder: Path, record: Record) -> None:
+def write_beside(folder: Path, record: ExportRecord) -> None:
     """Write the record of a folder."""
     write_json(folder / FILE, record.to_json())

@@ -8,8 +8,8 @@ from typing import Any
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
 from ltu_jax.weights import store
-from ltu_jax.weights.identify.found import Found, dtypes_of, only_problem
-from ltu_jax.weights.identify.recognise import Model, recognise_ours
+from ltu_jax.weights.identify.identified import Identified, dtypes_of, only_problem
+from ltu_jax.weights.identify.recognise import RecognisedModel, recognise_ours
 
 _CHECKPOINT_KINDS = {
     "ltu-as-checkpoint": "LTU-AS checkpoint of ltu_jax (Orbax)",
@@ -28,7 +28,7 @@ def settings_of(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     return (found, ()) if isinstance(found, dict) else ({}, (f"{path} is no JSON object",))
 
 
-def our_weights(path: Path, settings: Mapping[str, Any]) -> Found:
+def our_weights(path: Path, settings: Mapping[str, Any]) -> Identified:
     """A weights directory of ours, whose config.json is `settings`."""
     format = "weights directory of ltu_jax"
     try:
@@ -39,7 +39,7 @@ def our_weights(path: Path, settings: Mapping[str, Any]) -> Found:
     told = ", ".join(
         f"{key} {origin[key]}" for key in ("format", "name", "file") if origin.get(key)
     )
-    return Found(
+    return Identified(
         format=f"{format}, kind {held.kind}",
         model=recognise_ours(held.kind, held.config, held.params.shapes),
         weights=path,
@@ -50,7 +50,7 @@ def our_weights(path: Path, settings: Mapping[str, Any]) -> Found:
     )
 
 
-def our_run(path: Path, names: list[str]) -> Found | None:
+def our_run(path: Path, names: list[str]) -> Identified | None:
     """A run, its checkpoints folder, or one checkpoint."""
     from ltu_jax.training import checkpoint
 
@@ -83,10 +83,10 @@ def our_run(path: Path, names: list[str]) -> Found | None:
             "a tagger's checkpoint is not converted: stage 1 starts from it as it is "
             f"(--config.init_from={path})"
         )
-    return Found(
+    return Identified(
         format=_CHECKPOINT_KINDS[kind],
         key=None if tagger else "orbax",
-        model=Model(
+        model=RecognisedModel(
             family="orbax",
             words=f"{'tagger' if tagger else 'LTU-AS, trained part'} of stage {stage}, "
             f"step {metadata.get('step')}",
@@ -106,7 +106,7 @@ def _base_is_there(folder: Path, entry: Mapping[str, Any]) -> bool:
     return any((place / "config.json").is_file() for place in places)
 
 
-def our_records(path: Path, names: list[str]) -> Found | None:
+def our_records(path: Path, names: list[str]) -> Identified | None:
     manifest, _ = settings_of(path / "manifest.json")
     if manifest.get("kind") == "records":
         clips = manifest.get("splits") or manifest.get("clips") or ""

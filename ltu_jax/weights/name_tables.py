@@ -1,6 +1,6 @@
 """The one reader of weight tables: foreign tensors to our flat parameters, and back.
 
-A table is a tuple of `Rule`s. A rule names one foreign tensor (with `{layer}` where the format
+A table is a tuple of `NameRule`s. A rule names one foreign tensor (with `{layer}` where the format
 numbers its layers), our path or paths for it, and an invertible `Transform`. Layers are stacked
 along a new leading axis. Importing and exporting read the same table, so a round trip cannot
 drift. Nothing is lenient: every foreign tensor is used once, every parameter is filled.
@@ -35,7 +35,7 @@ class Transform:
 
 
 @dataclass(frozen=True)
-class Rule:
+class NameRule:
     """Foreign name template, our path(s), transform. A path of None must be zeros in the file."""
 
     source: str
@@ -88,18 +88,18 @@ def interleaved(heads: int) -> Transform:
     return Transform(unpack, pack)
 
 
-def rule(source: str, target: str, transform: Transform) -> Rule:
+def rule(source: str, target: str, transform: Transform) -> NameRule:
     """A rule with a single target path."""
-    return Rule(source, (target,), transform)
+    return NameRule(source, (target,), transform)
 
 
-def dense(source: str, target: str, *, bias: bool = True) -> tuple[Rule, ...]:
+def dense(source: str, target: str, *, bias: bool = True) -> tuple[NameRule, ...]:
     """The rules of a linear layer: `source.weight` -> `target.kernel` and the bias."""
     kernel = rule(f"{source}.weight", f"{target}.kernel", LINEAR)
     return (kernel, rule(f"{source}.bias", f"{target}.bias", SAME)) if bias else (kernel,)
 
 
-def norm(source: str, target: str) -> tuple[Rule, ...]:
+def norm(source: str, target: str) -> tuple[NameRule, ...]:
     """The rules of a LayerNorm: weight and bias -> scale and bias."""
     return (
         rule(f"{source}.weight", f"{target}.scale", SAME),
@@ -107,9 +107,9 @@ def norm(source: str, target: str) -> tuple[Rule, ...]:
     )
 
 
-def attention_block(source: str, target: str, *, cross: bool = False) -> tuple[Rule, ...]:
+def attention_block(source: str, target: str, *, cross: bool = False) -> tuple[NameRule, ...]:
     """The rules of OpenAI's ResidualAttentionBlock, which Whisper, TL-TR and LTU-AS are made of."""
-    table: list[Rule] = []
+    table: list[NameRule] = []
     for name in ("attn", "cross_attn") if cross else ("attn",):
         for part in ("query", "key", "value", "out"):
             table += dense(f"{source}.{name}.{part}", f"{target}.{name}.{part}", bias=part != "key")
@@ -125,10 +125,10 @@ def _hollow(shape: Shape) -> np.ndarray:
     return np.broadcast_to(np.zeros((), np.float32), shape)
 
 
-def _relevant(rules: Sequence[Rule], paths: Iterable[str]) -> dict[str, tuple[Rule, int]]:
+def _relevant(rules: Sequence[NameRule], paths: Iterable[str]) -> dict[str, tuple[NameRule, int]]:
     """{our path: (its rule, part of it)}, for exactly `paths`."""
     paths = set(paths)
-    found: dict[str, tuple[Rule, int]] = {}
+    found: dict[str, tuple[NameRule, int]] = {}
     for entry in rules:
         named = [target for target in entry.targets if target is not None]
         hit = [target for target in named if target in paths]
@@ -144,39 +144,39 @@ def _relevant(rules: Sequence[Rule], paths: Iterable[str]) -> dict[str, tuple[Ru
     return found
 
 
-def _names(entry: Rule, layers: int) -> list[str]:
+def _names(entry: NameRule, layers: int) -> list[str]:
     if not entry.layered:
         return [entry.source]
     return [entry.source.replace("{layer}", str(layer)) for layer in range(layers)]
 
 
-def _pack(entry: Rule, get: Callable[[str], np.ndarray], first: str) -> np.ndarray:
+def _pack(entry: NameRule, get: Callable[[str], np.ndarray], first: str) -> np.ndarray:
     def part(target: str | None) -> np.ndarray:
         return get(target) if target is not None else np.zeros_like(get(first))
 
     return entry.transform.pack(tuple(part(target) for target in entry.targets))
 
 
-def _first(entry: Rule) -> str:
+def _first(entry: NameRule) -> str:
     return next(target for target in entry.targets if target is not None)
 
 
-def _used(rules: Sequence[Rule], paths: Iterable[str]) -> list[Rule]:
+def _used(rules: Sequence[NameRule], paths: Iterable[str]) -> list[NameRule]:
     paths = set(paths)
     return [entry for entry in rules if any(target in paths for target in entry.targets)]
 
 
-def _layers(entry: Rule, shapes: Shapes) -> int:
+def _layers(entry: NameRule, shapes: Shapes) -> int:
     return shapes[_first(entry)][0] if entry.layered else 1
 
 
-def _foreign_shape(entry: Rule, shapes: Shapes) -> Shape:
+def _foreign_shape(entry: NameRule, shapes: Shapes) -> Shape:
     drop = 1 if entry.layered else 0
     made = _pack(entry, lambda path: _hollow(shapes[path][drop:]), _first(entry))
     return tuple(made.shape)
 
 
-def foreign_shapes(rules: Sequence[Rule], shapes: Shapes) -> dict[str, Shape]:
+def foreign_shapes(rules: Sequence[NameRule], shapes: Shapes) -> dict[str, Shape]:
     """Names and shapes that parameters of `shapes` have in the foreign format, in table order."""
     _relevant(rules, shapes)
     return {
@@ -186,7 +186,7 @@ def foreign_shapes(rules: Sequence[Rule], shapes: Shapes) -> dict[str, Shape]:
     }
 
 
-def export(rules: Sequence[Rule], params: Tensors) -> dict[str, Tensor]:
+def export(rules: Sequence[NameRule], params: Tensors) -> dict[str, Tensor]:
     """Our parameters under their foreign names, in table order; read layer by layer when asked."""
     shapes = {path: tensor.shape for path, tensor in params.items()}
     _relevant(rules, shapes)
@@ -198,7 +198,7 @@ def export(rules: Sequence[Rule], params: Tensors) -> dict[str, Tensor]:
     return result
 
 
-def _packed(entry: Rule, params: Tensors, shape: Shape, layer: int | None) -> Tensor:
+def _packed(entry: NameRule, params: Tensors, shape: Shape, layer: int | None) -> Tensor:
     def get(path: str) -> np.ndarray:
         return params[path].read() if layer is None else params[path].layer(layer)
 
@@ -214,7 +214,7 @@ def _packed(entry: Rule, params: Tensors, shape: Shape, layer: int | None) -> Te
 
 
 def assemble(
-    rules: Sequence[Rule], tensors: Tensors, shapes: Shapes, *, what: str
+    rules: Sequence[NameRule], tensors: Tensors, shapes: Shapes, *, what: str
 ) -> dict[str, Tensor]:
     """Foreign tensors as our parameters, stacked and transformed when they are read.
 
@@ -242,7 +242,7 @@ def assemble(
     }
 
 
-def _gathered(entry: Rule, part: int, tensors: Tensors, shape: Shape) -> Tensor:
+def _gathered(entry: NameRule, part: int, tensors: Tensors, shape: Shape) -> Tensor:
     names = _names(entry, shape[0] if entry.layered else 1)
     dtype = common_dtype(tensors[name].dtype for name in names)
     if not entry.layered:
@@ -263,7 +263,7 @@ def _gathered(entry: Rule, part: int, tensors: Tensors, shape: Shape) -> Tensor:
     return Tensor(shape=shape, dtype=dtype, read=lambda: rows(0, len(names)), rows=rows)
 
 
-def _unpack(entry: Rule, tensor: Tensor, name: str) -> tuple[np.ndarray, ...]:
+def _unpack(entry: NameRule, tensor: Tensor, name: str) -> tuple[np.ndarray, ...]:
     parts = entry.transform.unpack(tensor.read())
     for target, array in zip(entry.targets, parts, strict=True):
         if target is None and array.any():
@@ -284,7 +284,7 @@ class Import:
     """
 
     config: dict[str, Any]
-    rules: tuple[Rule, ...]
+    rules: tuple[NameRule, ...]
     tensors: Tensors
     files: Mapping[str, Any]
     source: Mapping[str, Any]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.weights.settings import positive
+from ltu_jax.weights.files.config_json import positive
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
 
 _INV_FREQ = re.compile(r"(?:.*\.)?rotary_emb\.inv_freq")

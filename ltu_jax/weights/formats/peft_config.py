@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.files import read_json
-from ltu_jax.weights import llama
+from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.tensors import WeightsError
 
 FILE = "adapter_config.json"
-TARGETS = (*llama.ATTENTION, *llama.MLP)
+TARGETS = (*hf_llama.ATTENTION, *hf_llama.MLP)
 
 # Keys that say nothing about the numbers of a loaded adapter, or that are read below.
 _READ = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "init_lora_weights"}
@@ -106,7 +106,7 @@ def _targets(found: Any, *, path: Path) -> tuple[str, ...] | None:
         return None  # a regular expression: the names of the tensors tell
     if not isinstance(found, list) or not found or not all(isinstance(n, str) for n in found):
         raise WeightsError(f"{path}: target_modules is {found!r}; expected a list of names")
-    known = {name: name for name in TARGETS} | {llama.projection(n): n for n in TARGETS}
+    known = {name: name for name in TARGETS} | {hf_llama.projection(n): n for n in TARGETS}
     lost = sorted(name for name in found if name not in known)
     if lost:
         raise WeightsError(

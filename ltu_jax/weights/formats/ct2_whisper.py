@@ -8,33 +8,37 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltu_jax.weights import ct2_file
-from ltu_jax.weights.rules import CONV, LINEAR, SAME, Import, Rule, fused, rule
-from ltu_jax.weights.settings import read_settings
+from ltu_jax.weights.files import ct2_file
+from ltu_jax.weights.files.config_json import read_settings
+from ltu_jax.weights.formats.hf_whisper import config_from_shapes
+from ltu_jax.weights.formats.whisper_tokens import tokenizer_files
+from ltu_jax.weights.name_tables import CONV, LINEAR, SAME, Import, NameRule, fused, rule
 from ltu_jax.weights.tensors import Tensor, WeightsError, damaged
-from ltu_jax.weights.whisper import config_from_shapes
-from ltu_jax.weights.whisper_tokens import tokenizer_files
 
 
-def _rules() -> tuple[Rule, ...]:
-    def norm(foreign: str, ours: str) -> tuple[Rule, ...]:
+def _rules() -> tuple[NameRule, ...]:
+    def norm(foreign: str, ours: str) -> tuple[NameRule, ...]:
         return (
             rule(f"{foreign}/gamma", f"{ours}.scale", SAME),
             rule(f"{foreign}/beta", f"{ours}.bias", SAME),
         )
 
-    def linear(foreign: str, *ours: str, key: str | None = None) -> tuple[Rule, ...]:
+    def linear(foreign: str, *ours: str, key: str | None = None) -> tuple[NameRule, ...]:
         """One matrix, perhaps fused; the key has no bias in Whisper, CTranslate2 stores zeros."""
         return (
-            Rule(f"{foreign}/weight", tuple(f"{p}.kernel" for p in ours), fused(len(ours), LINEAR)),
-            Rule(
+            NameRule(
+                f"{foreign}/weight", tuple(f"{p}.kernel" for p in ours), fused(len(ours), LINEAR)
+            ),
+            NameRule(
                 f"{foreign}/bias",
                 tuple(None if p == key else f"{p}.bias" for p in ours),
                 fused(len(ours), SAME),
             ),
         )
 
-    def side(name: str, embedding: Sequence[Rule], cross: bool, final: str) -> tuple[Rule, ...]:
+    def side(
+        name: str, embedding: Sequence[NameRule], cross: bool, final: str
+    ) -> tuple[NameRule, ...]:
         foreign, ours = f"{name}/layer_{{layer}}", f"{name}.blocks"
         own, other = f"{ours}.attn", f"{ours}.cross_attn"
         crossing = (

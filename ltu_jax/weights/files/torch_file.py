@@ -18,7 +18,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ltu_jax.weights.safetensors_file import (
+from ltu_jax.weights.files.safetensors_file import (
     blocks,
     explained,
     file_tensor,

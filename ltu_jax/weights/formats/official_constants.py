@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ltu_jax.weights import adapter_config
+from ltu_jax.weights.formats import peft_config
 from ltu_jax.weights.tensors import WeightsError
 
 OFFICIAL_ALPHA, OFFICIAL_DROPOUT = 16.0, 0.05
@@ -111,7 +111,7 @@ def lora(
             raise WeightsError(f"{what} has no LoRA, but its config says {dict(known)}")
         return None
     rank, targets = shape
-    given = adapter_config.read(beside) if beside.is_file() else None
+    given = peft_config.read(beside) if beside.is_file() else None
     if known.get("rank", rank) != rank:
         raise WeightsError(f"{what}: lora_A has {rank} rows, its config says rank {known['rank']}")
     if set(known.get("targets", targets)) != set(targets):

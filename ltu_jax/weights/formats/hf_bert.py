@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.weights import shards
-from ltu_jax.weights.rules import SAME, Import, Rule, dense, norm, rule
-from ltu_jax.weights.settings import positive, read_settings, whole
+from ltu_jax.weights.files import shards
+from ltu_jax.weights.files.config_json import positive, read_settings, whole
+from ltu_jax.weights.name_tables import SAME, Import, NameRule, dense, norm, rule
 from ltu_jax.weights.tensors import Tensor, WeightsError
 
 # what our BERT computes; a config.json that says otherwise is another model
@@ -27,7 +27,7 @@ _POSITION_IDS = "embeddings.position_ids"  # a buffer that transformers saved un
 _POOLER = ("pooler.dense.weight", "pooler.dense.bias")
 
 
-def _hf_rules() -> tuple[Rule, ...]:
+def _hf_rules() -> tuple[NameRule, ...]:
     foreign = "encoder.layer.{layer}"
     return (
         rule("embeddings.word_embeddings.weight", "tokens", SAME),

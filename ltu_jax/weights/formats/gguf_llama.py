@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.weights import facts, gguf_header, gguf_tokenizer
-from ltu_jax.weights.llama import ATTENTION, MLP, projection
-from ltu_jax.weights.rules import LINEAR, SAME, Import, Rule, interleaved, rule
-from ltu_jax.weights.safetensors_file import file_tensor
-from ltu_jax.weights.settings import positive, whole
+from ltu_jax.weights import facts
+from ltu_jax.weights.files import gguf_header
+from ltu_jax.weights.files.config_json import positive, whole
+from ltu_jax.weights.files.safetensors_file import file_tensor
+from ltu_jax.weights.formats import gguf_tokenizer
+from ltu_jax.weights.formats.hf_llama import ATTENTION, MLP, projection
+from ltu_jax.weights.name_tables import LINEAR, SAME, Import, NameRule, interleaved, rule
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, damaged
 
 ARCHITECTURES = ("llama", "qwen2")
@@ -25,7 +27,7 @@ _GGUF_NAMES = dict(zip(
 _LLAMA3_SCALINGS = ((8.0, 1.0, 4.0, 8192), (32.0, 1.0, 4.0, 8192))
 
 
-def rules(*, heads: int, kv_heads: int, permuted: bool) -> tuple[Rule, ...]:
+def rules(*, heads: int, kv_heads: int, permuted: bool) -> tuple[NameRule, ...]:
     """The GGUF table; `permuted` for the llama architecture, whose q and k rows are interleaved."""
     table = [rule("token_embd.weight", "llama.embed_tokens.embedding", SAME)]
     for name, foreign in _GGUF_NAMES.items():

@@ -5,23 +5,23 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.weights import (
-    complete,
+from ltu_jax.weights import complete
+from ltu_jax.weights.files import shards
+from ltu_jax.weights.formats import (
     ct2_whisper,
     gguf_llama,
-    llama,
-    ltu_as,
+    hf_llama,
+    hf_whisper,
+    official_ltu_as,
     openai_whisper,
     peft_adapter,
-    shards,
-    whisper,
     whisper_at,
 )
-from ltu_jax.weights.rules import Import
+from ltu_jax.weights.name_tables import Import
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ImportOptions:
     """What a person may say about a source besides where it is; None where nothing was said.
 
     llama: config.json or folder of the base language model.
@@ -56,7 +56,7 @@ class Format:
     """
 
     kind: str
-    open: Callable[[Sequence[Path], Options], Import]
+    open: Callable[[Sequence[Path], ImportOptions], Import]
     what: str
     takes: tuple[str, ...] = ()
     parts: bool = False
@@ -71,7 +71,7 @@ FORMATS: dict[str, Format] = {
     ),
     "hf-whisper": Format(
         kind="whisper",
-        open=lambda paths, o: whisper.from_hf(paths[0], weights_file=o.weights_file),
+        open=lambda paths, o: hf_whisper.from_hf(paths[0], weights_file=o.weights_file),
         what="Hugging Face Whisper directory",
         takes=("weights_file",),
     ),
@@ -91,7 +91,7 @@ FORMATS: dict[str, Format] = {
     ),
     "hf-llama": Format(
         kind="llama",
-        open=lambda paths, o: llama.from_hf(
+        open=lambda paths, o: hf_llama.from_hf(
             paths[0], max_positions=o.max_positions, weights_file=o.weights_file
         ),
         what="Hugging Face LLaMA-family directory",
@@ -107,7 +107,7 @@ FORMATS: dict[str, Format] = {
     ),
     "ltu-as": Format(
         kind="ltu-as",
-        open=lambda paths, o: ltu_as.from_official(
+        open=lambda paths, o: official_ltu_as.from_official(
             paths[0],
             base=o.llama,
             audio_layers=o.audio_layers,
@@ -133,7 +133,7 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def open_source(name: str, paths: Sequence[Path], options: Options) -> Import:
+def open_source(name: str, paths: Sequence[Path], options: ImportOptions) -> Import:
     """Open foreign weights by the name of their format.
 
     Raises:

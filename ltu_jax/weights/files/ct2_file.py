@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.weights.safetensors_file import file_tensor
+from ltu_jax.weights.files.safetensors_file import file_tensor
 from ltu_jax.weights.tensors import Tensor, WeightsError, damaged
 
 VERSION = 6

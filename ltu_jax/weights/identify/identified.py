@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ltu_jax.weights import lineage, record
-from ltu_jax.weights.identify.recognise import Model
-from ltu_jax.weights.record import Record
+from ltu_jax.weights import export_record, lineage
+from ltu_jax.weights.export_record import ExportRecord
+from ltu_jax.weights.identify.recognise import RecognisedModel
 from ltu_jax.weights.tensors import Tensor
 
 HEAD_BYTES = 4096  # of a file, enough to tell its kind
@@ -22,7 +22,7 @@ LEFTOVERS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Identified:
     """What a file or folder turned out to be.
 
     `weights` is the path that the command would name, and `base` what it says after `--llama`
@@ -31,7 +31,7 @@ class Found:
 
     format: str
     key: str | None = None
-    model: Model | None = None
+    model: RecognisedModel | None = None
     weights: Path | None = None
     tensors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dtypes: tuple[str, ...] = ()
@@ -41,18 +41,18 @@ class Found:
     base: str | None = "BASE_DIR"
 
 
-def only_problem(format: str, problem: str) -> Found:
+def only_problem(format: str, problem: str) -> Identified:
     """Something that cannot be imported, and why."""
-    return Found(format=format, problems=(problem,))
+    return Identified(format=format, problems=(problem,))
 
 
-def export_notes(path: Path) -> tuple[tuple[str, ...], Record | None]:
+def export_notes(path: Path) -> tuple[tuple[str, ...], ExportRecord | None]:
     """What an export of ours says about itself, and its record; nothing for anything else.
 
     Raises:
         WeightsError: a damaged record.
     """
-    told = record.read(path)
+    told = export_record.read(path)
     if told is None:
         return (), None
     origin = " ".join(

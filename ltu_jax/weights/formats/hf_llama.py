@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.weights import facts, rope, shards, store, wrappers
+from ltu_jax.weights import facts, store
 from ltu_jax.weights.diagnosis import architecture, likely_cause
-from ltu_jax.weights.rules import SAME, Import, Rule, dense, rule
-from ltu_jax.weights.settings import positive, read_settings, refuse_quantised, whole
+from ltu_jax.weights.files import shards
+from ltu_jax.weights.files.config_json import positive, read_settings, refuse_quantised, whole
+from ltu_jax.weights.formats import hf_rope, name_prefixes
+from ltu_jax.weights.name_tables import SAME, Import, NameRule, dense, rule
 from ltu_jax.weights.tensors import BLOCK_BYTES, Tensor, Tensors, WeightsError
 
 CLASSES = {  # of transformers, by model_type
@@ -31,7 +33,7 @@ def projection(name: str) -> str:
     return f"{'self_attn' if name in ATTENTION else 'mlp'}.{name}"
 
 
-def rules(*, root: str = "") -> tuple[Rule, ...]:
+def rules(*, root: str = "") -> tuple[NameRule, ...]:
     """The Hugging Face table; `root` is put before every foreign name."""
     foreign, ours = f"{root}model.layers.{{layer}}", "llama.layers"
     table = [rule(f"{root}model.embed_tokens.weight", "llama.embed_tokens.embedding", SAME)]
@@ -103,7 +105,7 @@ def config_from_hf(
             f"{keys} outputs; expected {keys // head_dim}"
         )
     known = settings.get("model_type") in MODEL_TYPES
-    theta, scaling = rope.from_config(
+    theta, scaling = hf_rope.from_config(
         settings, what=what, default=_HF_DEFAULT_THETA if known else None
     )
     facts.check_window(
@@ -273,13 +275,13 @@ def from_hf(
             f"{settings.get('model_type')}, expected {', '.join(MODEL_TYPES)}"
         )
     refuse_quantised(settings, what=str(path))
-    tensors, notes = wrappers.unwrapped(
+    tensors, notes = name_prefixes.unwrapped(
         shards.read_checkpoint(path, chosen=weights_file), anchors=ANCHORS, what=str(path)
     )
     config = config_from_hf(
         settings, tensors, what=str(path), max_positions=max_positions, numbers=numbers
     )
-    tensors = rope.check_inv_freq(
+    tensors = hf_rope.check_inv_freq(
         tensors, head_dim=config["head_dim"], theta=config["rope_theta"], what=str(path)
     )
     width = facts.window(settings, layers=config["num_hidden_layers"], what=str(path))
@@ -378,7 +380,7 @@ def _rope(config: Mapping[str, Any], said: dict[str, Any]) -> dict[str, Any]:
     """RoPE as the source spells it where that is what we compute, else in the older spelling."""
     theta, scaling = config["rope_theta"], config["rope_scaling"]
     found = {key: said.pop(key) for key in _ROPE if key in said}
-    if found and rope.from_config(found, what="source_config", default=_HF_DEFAULT_THETA) == (
+    if found and hf_rope.from_config(found, what="source_config", default=_HF_DEFAULT_THETA) == (
         theta,
         scaling,
     ):

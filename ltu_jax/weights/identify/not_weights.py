@@ -4,7 +4,7 @@ import re
 import struct
 from pathlib import Path
 
-from ltu_jax.weights.identify.found import HEAD_BYTES, Found, only_problem
+from ltu_jax.weights.identify.identified import HEAD_BYTES, Identified, only_problem
 
 _AUDIO = (
     (b"fLaC", "FLAC"), (b"OggS", "Ogg"), (b"ID3", "MP3"), (b"\xff\xfb", "MP3"),
@@ -12,7 +12,7 @@ _AUDIO = (
 )  # fmt: skip
 
 
-def pointer(path: Path, head: bytes) -> Found | None:
+def pointer(path: Path, head: bytes) -> Identified | None:
     """A Git LFS pointer or a web page under the name of the file that was wanted."""
     if head.startswith(b"version https://git-lfs"):
         size = re.search(rb"^size (\d{1,15})$", head, re.M)
@@ -33,7 +33,7 @@ def pointer(path: Path, head: bytes) -> Found | None:
     return None
 
 
-def numpy_array(path: Path, head: bytes) -> Found | None:
+def numpy_array(path: Path, head: bytes) -> Identified | None:
     """A `.npy` file, by its header; one with Python objects is never opened."""
     if not head.startswith(b"\x93NUMPY"):
         return None
@@ -50,7 +50,7 @@ def numpy_array(path: Path, head: bytes) -> Found | None:
     )
 
 
-def other(path: Path, head: bytes) -> Found | None:
+def other(path: Path, head: bytes) -> Identified | None:
     """Sounds, text, training data, and weights of other programs."""
     wave = head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE"
     audio = "WAV" if wave else next((n for magic, n in _AUDIO if head.startswith(magic)), None)
@@ -75,7 +75,7 @@ def other(path: Path, head: bytes) -> Found | None:
     return None if text is None else _text(path, text)
 
 
-def _text(path: Path, text: str) -> Found:
+def _text(path: Path, text: str) -> Identified:
     if path.suffix == ".json" and path.stem in ("config", "adapter_config", "metadata"):
         return only_problem(
             "settings of a model", f"give the directory: {path.parent}, not the file in it"
@@ -112,7 +112,7 @@ def _is_tfrecord(head: bytes) -> bool:
     return masked == struct.unpack_from("<I", head, 8)[0]
 
 
-def unknown(path: Path, head: bytes) -> Found:
+def unknown(path: Path, head: bytes) -> Identified:
     """A file that nothing here knows: its first bytes are shown."""
     shown = " ".join(f"{byte:02x}" for byte in head[:16])
     printable = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in head[:16])

@@ -12,25 +12,20 @@ from ltu_jax.core import outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_dir, atomic_file, write_json
 from ltu_jax.training.checkpoint import FOLDER
-from ltu_jax.weights import (
-    complete,
-    io,
-    lineage,
-    llama,
-    ltu_as,
-    ltu_as_facts,
-    makers,
+from ltu_jax.weights import complete, export_record, lineage, makers, name_tables
+from ltu_jax.weights.complete import Complete
+from ltu_jax.weights.export_record import ExportRecord
+from ltu_jax.weights.facts import GENERATION_FILE
+from ltu_jax.weights.files import shards, torch_file
+from ltu_jax.weights.formats import (
+    hf_llama,
+    hf_whisper,
+    official_constants,
+    official_ltu_as,
     openai_whisper,
     peft_adapter,
-    record,
-    rules,
-    shards,
-    whisper,
 )
-from ltu_jax.weights.complete import Complete
-from ltu_jax.weights.facts import GENERATION_FILE
-from ltu_jax.weights.lora_merge import merged
-from ltu_jax.weights.record import Record
+from ltu_jax.weights.formats.lora_merge import merged
 from ltu_jax.weights.tensors import DTYPES, Tensors, cast, describe_casts
 
 PT = {"format": "pt"}  # what transformers wants to read in a safetensors header
@@ -39,7 +34,7 @@ TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ExportOptions:
     """What a person may say about an export.
 
     dtype: of the stored numbers; None keeps them as they are.
@@ -69,13 +64,13 @@ class Written:
 class Target:
     """How a format is written: what it is in words, the kinds and the options it takes."""
 
-    write: Callable[[Complete, Path, Options], Written]
+    write: Callable[[Complete, Path, ExportOptions], Written]
     what: str
     kinds: tuple[str, ...]
     takes: tuple[str, ...] = ("dtype",)
 
 
-def _rounded(tensors: Tensors, options: Options) -> tuple[Tensors, tuple[str, ...]]:
+def _rounded(tensors: Tensors, options: ExportOptions) -> tuple[Tensors, tuple[str, ...]]:
     """The tensors in the asked dtype, and what that loses."""
     dtype = None if options.dtype is None else DTYPES[options.dtype]
     lost = describe_casts(tensors, dtype)
@@ -93,14 +88,14 @@ def _common_dtype(tensors: Tensors) -> str:
 def _copy_tokenizer(held: Complete, folder: Path) -> tuple[str, ...]:
     if held.tokenizer_dir is None:
         return ("no tokenizer: there is none beside the weights",)
-    for name, path in llama.tokenizer_files(held.tokenizer_dir).items():
+    for name, path in hf_llama.tokenizer_files(held.tokenizer_dir).items():
         (folder / name).write_bytes(path.read_bytes())
     return ()
 
 
-def _record(held: Complete, name: str, *, without_base: bool = False) -> Record:
+def _record(held: Complete, name: str, *, without_base: bool = False) -> ExportRecord:
     """What this export says about itself."""
-    return Record(
+    return ExportRecord(
         format=name,
         kind=held.kind,
         config=json.loads(json.dumps(held.config)),
@@ -111,12 +106,12 @@ def _record(held: Complete, name: str, *, without_base: bool = False) -> Record:
     )
 
 
-def _to_official(held: Complete, out: Path, options: Options) -> Written:
+def _to_official(held: Complete, out: Path, options: ExportOptions) -> Written:
     """The official state dict: a file by suffix, or a directory with config and tokenizer."""
     if out.suffix and out.suffix not in (".safetensors", *TORCH_SUFFIXES):
         raise UserError(f"--out {out}: give .safetensors, .bin or a directory without a suffix")
     tensors, notes = _rounded(
-        ltu_as.to_official(
+        official_ltu_as.to_official(
             held.config,
             held.params,
             adapter_only=options.adapter_only,
@@ -124,7 +119,7 @@ def _to_official(held: Complete, out: Path, options: Options) -> Written:
         ),
         options,
     )
-    other = ltu_as_facts.unlike_official(held.config)
+    other = official_constants.unlike_official(held.config)
     if other:
         notes += (
             f"the official PyTorch code has other constants: {'; '.join(other)}. Set them there; "
@@ -136,35 +131,35 @@ def _to_official(held: Complete, out: Path, options: Options) -> Written:
             _write_file(file, tensors, told, desc="export ltu-as")
         return Written(tensors=len(tensors), notes=notes)
     with atomic_dir(out, makers.exported("ltu-as", folder=True)) as folder:
-        _write_file(folder / ltu_as.FILE, tensors, told, desc="export ltu-as")
+        _write_file(folder / official_ltu_as.FILE, tensors, told, desc="export ltu-as")
         notes += _copy_tokenizer(held, folder)
         settings = _llama_settings(held, held.config["llama"], folder, tensors, options)
         ours = {key: value for key, value in held.config.items() if key != "llama"}
         write_json(folder / "config.json", settings | {"ltu_as": ours})
-        record.write_beside(folder, told)
+        export_record.write_beside(folder, told)
     return Written(tensors=len(tensors), notes=notes)
 
 
-def _write_file(file: Path, tensors: Tensors, told: Record, *, desc: str) -> None:
+def _write_file(file: Path, tensors: Tensors, told: ExportRecord, *, desc: str) -> None:
     if file.suffix == ".safetensors":
         shards.write_shards(
             file.parent,
             tensors,
             stem=file.stem,
-            metadata=PT | {record.KEY: told.text()},
+            metadata=PT | {export_record.KEY: told.text()},
             max_bytes=ONE_FILE,
             desc=desc,
         )
     else:
-        io.write_torch(file, tensors, extra={record.FILE: told.text()}, desc=desc)
+        torch_file.write_torch(file, tensors, extra={export_record.FILE: told.text()}, desc=desc)
 
 
-def _to_hf(held: Complete, out: Path, options: Options) -> Written:
+def _to_hf(held: Complete, out: Path, options: ExportOptions) -> Written:
     """A directory for `transformers`: Whisper, a plain LLaMA, or LTU-AS with its LoRA merged."""
     if held.kind == "whisper":
-        tensors = whisper.to_hf(held.config, held.params)
+        tensors = hf_whisper.to_hf(held.config, held.params)
     else:
-        tensors = rules.export(llama.HF_RULES, merged(held.config, held.params))
+        tensors = name_tables.export(hf_llama.HF_RULES, merged(held.config, held.params))
     tensors, notes = _rounded(tensors, options)
     with atomic_dir(out, makers.exported("hf", folder=True)) as folder:
         placed, _ = shards.write_shards(
@@ -172,7 +167,7 @@ def _to_hf(held: Complete, out: Path, options: Options) -> Written:
         )
         shards.write_index(folder, placed, stem="model")
         if held.kind == "whisper":
-            notes += whisper.write_hf_files(
+            notes += hf_whisper.write_hf_files(
                 folder,
                 held.config,
                 dtype=_dtype_word(held, tensors, options),
@@ -189,20 +184,24 @@ def _to_hf(held: Complete, out: Path, options: Options) -> Written:
                     "the number of positions is not known: config.json has no "
                     "max_position_embeddings, and transformers takes the default of its class",
                 )
-        record.write_beside(folder, _record(held, "hf"))
+        export_record.write_beside(folder, _record(held, "hf"))
     if held.kind == "ltu-as":
         notes += ("TLTR and projection are not in it: give their output as inputs_embeds",)
     return Written(tensors=len(tensors), notes=notes)
 
 
 def _llama_settings(
-    held: Complete, config: Mapping[str, Any], folder: Path, tensors: Tensors, options: Options
+    held: Complete,
+    config: Mapping[str, Any],
+    folder: Path,
+    tensors: Tensors,
+    options: ExportOptions,
 ) -> dict[str, Any]:
     """config.json of the language model; generation_config.json is written where there was one."""
     if (generation := held.facts.get("source_generation_config")) is not None:
         write_json(folder / GENERATION_FILE, generation)
     source, ends = held.facts.get("source_config"), held.facts.get("end_tokens")
-    settings = llama.hf_config(
+    settings = hf_llama.hf_config(
         config,
         dtype=_dtype_word(held, tensors, options),
         tokens=_token_ids(held.tokenizer_dir),
@@ -215,7 +214,7 @@ def _llama_settings(
     return settings
 
 
-def _dtype_word(held: Complete, tensors: Tensors, options: Options) -> str:
+def _dtype_word(held: Complete, tensors: Tensors, options: ExportOptions) -> str:
     """What config.json calls the dtype, in which transformers loads: as the source had it.
 
     As stored where --dtype was given, where LoRA was merged into kernels that are no longer the
@@ -239,7 +238,7 @@ def _token_ids(folder: Path | None) -> dict[str, int | None]:
     return {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
 
 
-def _to_openai(held: Complete, out: Path, options: Options) -> Written:
+def _to_openai(held: Complete, out: Path, options: ExportOptions) -> Written:
     """OpenAI's `.pt`: {"dims", "model_state_dict"}."""
     if out.suffix not in TORCH_SUFFIXES:
         raise UserError(f"--out {out}: give a file name that ends in .pt")
@@ -248,17 +247,17 @@ def _to_openai(held: Complete, out: Path, options: Options) -> Written:
     if held.tokenizer_dir is not None:
         notes += (f"a .pt has no tokenizer: bring it back with --tokenizer {held.tokenizer_dir}",)
     with atomic_file(out, makers.exported("openai-whisper", folder=False)) as file:
-        io.write_torch(
+        torch_file.write_torch(
             file,
             tensors,
             wrap=lambda state: {"dims": dims, "model_state_dict": state},
-            extra={record.FILE: _record(held, "openai-whisper").text()},
+            extra={export_record.FILE: _record(held, "openai-whisper").text()},
             desc="export openai-whisper",
         )
     return Written(tensors=len(tensors), notes=notes)
 
 
-def _to_peft(held: Complete, out: Path, options: Options) -> Written:
+def _to_peft(held: Complete, out: Path, options: ExportOptions) -> Written:
     """A PEFT adapter directory, and beside it the audio weights and our config."""
     name = options.base_name or held.base_name
     if name is None:
@@ -267,22 +266,22 @@ def _to_peft(held: Complete, out: Path, options: Options) -> Written:
             "language model, for adapter_config.json"
         )
     dtype = None if options.dtype is None else DTYPES[options.dtype]
-    adapter = {path: t for path, t in held.params.items() if ltu_as.is_adapter(path)}
+    adapter = {path: t for path, t in held.params.items() if official_ltu_as.is_adapter(path)}
     lost = describe_casts(adapter, dtype)
     made = peft_adapter.to_peft(held.config, cast(adapter, dtype), base_name=name)
     with atomic_dir(out, makers.exported("peft", folder=True)) as folder:
         count = made.write(folder, desc="export peft")
-        record.write_beside(folder, _record(held, "peft", without_base=True))
+        export_record.write_beside(folder, _record(held, "peft", without_base=True))
     return Written(tensors=count, notes=((lost,) if lost else ()) + (f"base: {name}",))
 
 
-def _to_orbax(held: Complete, out: Path, options: Options) -> Written:
+def _to_orbax(held: Complete, out: Path, options: ExportOptions) -> Written:
     """A run folder with one checkpoint, to start training from and to answer with."""
     for name in ("llama", "whisper"):
         if getattr(options, name) is None:
             raise UserError(f"--to orbax needs --{name}: the base weights that a checkpoint names")
     complete.to_run(held, base=options.llama, whisper=options.whisper, out=out)
-    count = sum(ltu_as.is_adapter(path) for path in held.params)
+    count = sum(official_ltu_as.is_adapter(path) for path in held.params)
     return Written(tensors=count, notes=(f"start from it: --config.init_from={out}",))
 
 
@@ -333,7 +332,7 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def write(name: str, held: Complete, out: Path, options: Options) -> Written:
+def write(name: str, held: Complete, out: Path, options: ExportOptions) -> Written:
     """Export a model to the format `name`.
 
     Raises:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltu_jax.core.files import inside, read_json, sha256_file, write_json
-from ltu_jax.weights.io import read_torch
-from ltu_jax.weights.safetensors_file import (
+from ltu_jax.weights.files.safetensors_file import (
     progress_bar,
     read_safetensors,
     require_space,
     write_safetensors,
 )
+from ltu_jax.weights.files.torch_file import read_torch
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, damaged
 
 SHARD_BYTES = 4 << 30

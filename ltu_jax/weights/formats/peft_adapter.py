@@ -4,7 +4,7 @@ DIR/adapter_config.json           what peft reads; rank, alpha, dropout, targets
 DIR/adapter_model.safetensors     LoRA, `base_model.model.model.layers.N....lora_A.weight`
 DIR/ltu_as_audio.safetensors      TLTR and projection under their official names
 DIR/ltu_as.json                   our config: heads, audio layers, the sizes of the base
-DIR/ltu_jax_export.json           where it comes from, what base it is over, hashes (`record`)
+DIR/ltu_jax_export.json           where it comes from, what base it is over, hashes
 
 `peft.PeftModel.from_pretrained` takes the first two and passes over the others. Directories that
 peft itself has saved are read too where the audio part is beside them.
@@ -18,16 +18,10 @@ from typing import Any
 
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.weights import (
-    adapter_config,
-    lineage,
-    ltu_as,
-    ltu_as_base,
-    ltu_as_facts,
-    record,
-    shards,
-)
-from ltu_jax.weights.rules import Import
+from ltu_jax.weights import export_record, lineage
+from ltu_jax.weights.files import shards
+from ltu_jax.weights.formats import ltu_as_base, official_constants, official_ltu_as, peft_config
+from ltu_jax.weights.name_tables import Import
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
 
 AUDIO_FILE = "ltu_as_audio.safetensors"
@@ -75,12 +69,12 @@ def to_peft(config: Mapping[str, Any], params: Tensors, *, base_name: str) -> Pe
             "this model has no LoRA (stage 1 trains none), so there is no PEFT adapter to write; "
             "export it with `--to ltu-as --adapter-only`"
         )
-    official = ltu_as.to_official(config, params, adapter_only=True, spelling="peft")
+    official = official_ltu_as.to_official(config, params, adapter_only=True, spelling="peft")
     lora = {name: tensor for name, tensor in official.items() if ".lora_" in name}
     audio = {name: tensor for name, tensor in official.items() if name not in lora}
     return PeftAdapter(
         settings={
-            adapter_config.FILE: adapter_config.to_json(config["lora"], base_name=base_name),
+            peft_config.FILE: peft_config.to_json(config["lora"], base_name=base_name),
             SETTINGS_FILE: {
                 "ltu_jax_peft": _FORMAT,
                 "audio": AUDIO_FILE,
@@ -110,25 +104,25 @@ def from_peft(
             does not compute; another base; names or shapes that do not fit.
     """
     path = Path(path)
-    if not (path / adapter_config.FILE).is_file():
-        raise WeightsError(f"{path} is not a PEFT adapter directory: no {adapter_config.FILE}")
-    given = adapter_config.read(path / adapter_config.FILE)
-    known, told = _known(path), record.read(path)
+    if not (path / peft_config.FILE).is_file():
+        raise WeightsError(f"{path} is not a PEFT adapter directory: no {peft_config.FILE}")
+    given = peft_config.read(path / peft_config.FILE)
+    known, told = _known(path), export_record.read(path)
     tensors = _tensors(path)
     base = _base(base, given, what=str(path))
     _, _, files = ltu_as_base.settings(base)
     llama_config, held = ltu_as_base.weights(base, what=str(path))
-    ltu_as_facts.compare_llama(known.get("llama"), llama_config, base=base, what=str(path))
+    official_constants.compare_llama(known.get("llama"), llama_config, base=base, what=str(path))
     claims = {SETTINGS_FILE: {key: value for key, value in known.items() if key != "lora"}}
-    claims |= ltu_as_facts.options(audio_layers=audio_layers)
+    claims |= official_constants.options(audio_layers=audio_layers)
     over = told.source.get(lineage.OVER) if told else None
     source = {"format": "peft", "name": path.name, "base": given.base_name or base.name}
-    return ltu_as.over_base(
+    return official_ltu_as.over_base(
         tensors,
         llama_config=llama_config,
         held=held,
         lora=_lora(given, tensors, known=known.get("lora"), what=str(path)),
-        known=ltu_as_facts.agreed(claims, what=str(path)),
+        known=official_constants.agreed(claims, what=str(path)),
         files=files,
         facts=ltu_as_base.facts_of(base, rows=llama_config["vocab_size"]),
         source=source | ({lineage.OVER: over} if over else {}),
@@ -163,11 +157,11 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path} has no {_STEM}.safetensors and no {_STEM}.bin: the LoRA weights are missing"
         )
-    tensors = ltu_as.canonical_tensors(shards.read_file(file), what=str(file))
+    tensors = official_ltu_as.canonical_tensors(shards.read_file(file), what=str(file))
     if not any(".lora_A." in name for name in tensors):
         raise WeightsError(f"{file} has no lora_A among its {len(tensors)} names")
     if (path / AUDIO_FILE).is_file():
-        audio = ltu_as.canonical_tensors(
+        audio = official_ltu_as.canonical_tensors(
             shards.read_file(path / AUDIO_FILE), what=str(path / AUDIO_FILE)
         )
         twice = sorted(set(audio) & set(tensors))
@@ -181,11 +175,11 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             "official finetune.py leave it. They are in the trainer's "
             "checkpoint-N/pytorch_model.bin: import that with `--from ltu-as`"
         )
-    ltu_as.check_audio(tensors, what=str(path))
+    official_ltu_as.check_audio(tensors, what=str(path))
     return tensors
 
 
-def _base(base: str | Path | None, given: adapter_config.AdapterConfig, *, what: str) -> Path:
+def _base(base: str | Path | None, given: peft_config.AdapterConfig, *, what: str) -> Path:
     if base is not None:
         return Path(base)
     if given.base_name is None or not Path(given.base_name).is_dir():
@@ -197,19 +191,19 @@ def _base(base: str | Path | None, given: adapter_config.AdapterConfig, *, what:
 
 
 def _lora(
-    given: adapter_config.AdapterConfig,
+    given: peft_config.AdapterConfig,
     tensors: Tensors,
     *,
     known: Mapping[str, Any] | None,
     what: str,
 ) -> dict[str, Any]:
     """The LoRAConfig dict on which adapter_config.json, ltu_as.json and the tensors agree."""
-    rank, targets = ltu_as.lora_shape(tensors) or (0, ())
+    rank, targets = official_ltu_as.lora_shape(tensors) or (0, ())
     if given.rank != rank:
-        raise WeightsError(f"{what}: {adapter_config.FILE} has r {given.rank}, lora_A {rank} rows")
+        raise WeightsError(f"{what}: {peft_config.FILE} has r {given.rank}, lora_A {rank} rows")
     if given.targets is not None and set(given.targets) != set(targets):
         raise WeightsError(
-            f"{what}: {adapter_config.FILE} has target_modules {', '.join(given.targets)}; the "
+            f"{what}: {peft_config.FILE} has target_modules {', '.join(given.targets)}; the "
             f"weights have LoRA on {', '.join(targets)}"
         )
     lora = {
@@ -225,7 +219,7 @@ def _lora(
     for key, value in lora.items():
         if known[key] != value:
             raise WeightsError(
-                f"{what}: LoRA {key} is {value} in {adapter_config.FILE} and {known[key]} in "
+                f"{what}: LoRA {key} is {value} in {peft_config.FILE} and {known[key]} in "
                 f"{SETTINGS_FILE}; they must agree"
             )
     return lora
