@@ -31,15 +31,14 @@ from ltu_jax.generation.whisper_clip import (
     begin,
 )
 from ltu_jax.generation.whisper_rules import (
-    LANGUAGES,
     Masks,
-    Vocabulary,
     compression_ratio,
     cut,
     masks,
 )
 from ltu_jax.models.build import WhisperFns, whisper
 from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.preprocessing.whisper_vocabulary import LANGUAGES, Vocabulary
 from ltu_jax.weights import store
 
 # First try of a window: room for fluent speech of its length. What needs more is decoded again

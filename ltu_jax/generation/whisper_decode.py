@@ -15,7 +15,8 @@ import numpy as np
 from ltu_jax.core.axes import Array, Bool, Float, Int
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.generate import BATCH_BUCKETS, bucket
-from ltu_jax.generation.whisper_rules import Masks, Said, Vocabulary, restrict
+from ltu_jax.generation.whisper_rules import Masks, Said, restrict
+from ltu_jax.preprocessing.whisper_vocabulary import Vocabulary
 
 PROMPT_BUCKETS = (1, 4, 32, 64, 128, 228)
 

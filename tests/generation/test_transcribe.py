@@ -18,9 +18,9 @@ from ltu_jax.generation.transcribe import (
 )
 from ltu_jax.generation.whisper_clip import WhisperInput, begin
 from ltu_jax.generation.whisper_decode import RowResult
-from ltu_jax.generation.whisper_rules import LANGUAGES
 from ltu_jax.models import build
 from ltu_jax.preprocessing.audio import transcribe_log_mel
+from ltu_jax.preprocessing.whisper_vocabulary import LANGUAGES
 
 JFK = (
     "and so my fellow americans ask not what your country can do for you "

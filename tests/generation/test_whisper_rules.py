@@ -6,15 +6,14 @@ import pytest
 
 from ltu_jax.generation.transcribe import load_whisper_tokenizer
 from ltu_jax.generation.whisper_rules import (
-    LANGUAGES,
     Masks,
     Said,
-    Vocabulary,
     compression_ratio,
     cut,
     masks,
     restrict,
 )
+from ltu_jax.preprocessing.whisper_vocabulary import LANGUAGES, Vocabulary
 
 ENGLISH = Vocabulary.of_size(51864)
 MULTILINGUAL = Vocabulary.of_size(51865)

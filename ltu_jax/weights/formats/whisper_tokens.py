@@ -14,7 +14,7 @@ What a Whisper weights directory carries for transcription, besides the paramete
   the task tokens); `begin_suppress_tokens` are the blank and <|endoftext|>. An English-only
   model (vocabulary 51864) has the prompt [sot] or [sot, no_timestamps]; a multilingual one
   [sot, language, task(, no_timestamps)]. Special ids are those of tokenizer.json, which must be
-  numbered as OpenAI numbers them (`whisper_rules.Vocabulary`); the token table may have more rows.
+  numbered as OpenAI numbers them (`whisper_vocabulary.Vocabulary`); the token table may have more rows.
 """
 
 import base64
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.files import read_json
-from ltu_jax.generation.whisper_rules import LANGUAGES, Vocabulary, non_speech_ids
+from ltu_jax.preprocessing.whisper_vocabulary import LANGUAGES, Vocabulary, non_speech_ids
 from ltu_jax.weights.tensors import WeightsError, damaged
 
 ENGLISH_VOCAB = 51864  # larger vocabularies are multilingual
