@@ -14,7 +14,7 @@ What a Whisper weights directory carries for transcription, besides the paramete
   the task tokens); `begin_suppress_tokens` are the blank and <|endoftext|>. An English-only
   model (vocabulary 51864) has the prompt [sot] or [sot, no_timestamps]; a multilingual one
   [sot, language, task(, no_timestamps)]. Special ids are those of tokenizer.json, which must be
-  numbered as OpenAI numbers them (`whisper_vocabulary.Vocabulary`); the token table may have more rows.
+  numbered as OpenAI numbers them; the token table may have more rows.
 """
 
 import base64
