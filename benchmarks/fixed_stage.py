@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_pipelines.input_pipeline import InputPipeline
+from data_pipelines.input.pipeline import InputPipeline
 from ltu_jax import train
 from ltu_jax.core.trees import Params
 from ltu_jax.stages.parts import Stage, assemble, located, open_bases, open_pipeline

@@ -18,11 +18,11 @@ import numpy as np
 import soundfile
 
 from benchmarks import alternate
-from data_pipelines import records as record_files
-from data_pipelines.data_config import DataConfig
-from data_pipelines.input_pipeline import InputPipeline
-from data_pipelines.schema import Clip, Pair
-from data_pipelines.write_records import write_records
+from data_pipelines.input.data_config import DataConfig
+from data_pipelines.input.pipeline import InputPipeline
+from data_pipelines.records import record_files
+from data_pipelines.records.schema import AnnotatedClip, QAPair
+from data_pipelines.records.write import write_records
 from ltu_jax.core import errors
 from ltu_jax.core.files import read_json
 from ltu_jax.preprocessing.audio import SAMPLE_RATE
@@ -66,7 +66,7 @@ def require_tokenizer() -> None:
         )
 
 
-def make_clip(folder: Path, number: int) -> Clip:
+def make_clip(folder: Path, number: int) -> AnnotatedClip:
     """A clip of random tones in noise, and questions of random words."""
     rng = np.random.default_rng(number)
     time = np.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE
@@ -74,7 +74,7 @@ def make_clip(folder: Path, number: int) -> Clip:
     samples = 0.1 * tones * (1 + np.sin(2 * np.pi * time)) / 2 + 0.02 * rng.normal(size=time.size)
     path = folder / f"{number}.flac"
     soundfile.write(path, samples.astype(np.float32), SAMPLE_RATE, subtype="PCM_16")
-    return Clip(
+    return AnnotatedClip(
         clip_id=f"clip{number}",
         audio=path,
         sample_rate=SAMPLE_RATE,
@@ -85,7 +85,7 @@ def make_clip(folder: Path, number: int) -> Clip:
         synthetic=True,
         tags=(),
         pairs=tuple(
-            Pair(
+            QAPair(
                 pair_id=f"p{place}",
                 instruction=" ".join(rng.choice(WORDS, 12)) + "?",
                 output=" ".join(rng.choice(WORDS, int(rng.integers(4, 40)))),

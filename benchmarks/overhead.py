@@ -29,9 +29,10 @@ from benchmarks import alternate, input_pipeline
 from benchmarks.batches import CUTOFF, Work
 from benchmarks.train_contenders import SIZES, Ours, Setup, draw_work, random_params, setup
 from configs import common
-from data_pipelines import examples, rows
-from data_pipelines.data_config import DataConfig
-from data_pipelines.input_pipeline import InputPipeline
+from data_pipelines.input import rows
+from data_pipelines.input.data_config import DataConfig
+from data_pipelines.input.pipeline import InputPipeline
+from data_pipelines.records import tf_example
 from ltu_jax.core import errors
 from ltu_jax.preprocessing.text import load_tokenizer
 from ltu_jax.training import checkpoint, guards, replicas
@@ -125,7 +126,7 @@ def samples(records: Path, *, plan: Setup, steps: int) -> tuple[float, int]:
     pipeline = InputPipeline(config, tokenizer=load_tokenizer(input_pipeline.TOKENIZER))
     pipeline.row(0)  # imports and tables
     watch = Stopwatch()
-    checks = ((zlib, "crc32"), (np, "isfinite"), (examples, "validate"), (rows, "check_tokens"))
+    checks = ((zlib, "crc32"), (np, "isfinite"), (tf_example, "validate"), (rows, "check_tokens"))
     with watch.watching(*checks):
         for position in range(steps * config.rows_per_batch):
             pipeline.row(position)

@@ -32,10 +32,11 @@ import numpy as np
 
 from benchmarks import alternate
 from benchmarks.input_pipeline import TOKENIZER, WHISPER, make_clip
-from data_pipelines import record_columns, records, token_lengths
-from data_pipelines.input_pipeline import InputPipeline
-from data_pipelines.schema import Clip
-from data_pipelines.write_records import write_records
+from data_pipelines.input import token_counts
+from data_pipelines.input.pipeline import InputPipeline
+from data_pipelines.records import record_files, record_index
+from data_pipelines.records.schema import AnnotatedClip
+from data_pipelines.records.write import write_records
 from ltu_jax import train
 from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
@@ -61,7 +62,7 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def kind_of(folder: Path, number: int, *, clip_id: str) -> Clip:
+def kind_of(folder: Path, number: int, *, clip_id: str) -> AnnotatedClip:
     """One of the few different clips under another id."""
     folder.mkdir(exist_ok=True)
     return dataclasses.replace(make_clip(folder, number), clip_id=clip_id)
@@ -78,19 +79,19 @@ class BigRecords:
         write_records(
             [kind_of(self._audio, n, clip_id=f"kind{n}") for n in range(KINDS)], few, shards=1
         )
-        self._few = records.RecordStore(few, split="train")
-        counts = token_lengths.token_lengths(few, split="train", tokenizer=tokenizer, show=False)
+        self._few = record_files.RecordStore(few, split="train")
+        counts = token_counts.token_lengths(few, split="train", tokenizer=tokenizer, show=False)
         each = len(counts) // KINDS
         self._clips = -(-pairs // each // SHARDS) * SHARDS
         self.pairs = self._clips * each
         self._columns = [self._shard(shard) for shard in range(SHARDS)]
-        manifest = json.loads((few / records.MANIFEST).read_text())
+        manifest = json.loads((few / record_files.MANIFEST).read_text())
         split = manifest["splits"]["train"]
         split |= {"clips": self._clips, "pairs": self.pairs, "datasets": {"benchmark": self._clips}}
         split["shards"] = []
         for shard, columns in enumerate(self._columns):
             (name,), size = columns.shard_names, len(columns)
-            path = records.shard_path(self.folder, name)
+            path = record_files.shard_path(self.folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 file.truncate(size * SPACE)
@@ -98,14 +99,14 @@ class BigRecords:
                 {"file": name, "bytes": size * SPACE, "sha256": f"{shard:064}", "records": size,
                  "index_crc32": shard}
             )  # fmt: skip
-            tokens = token_lengths.folder(self.folder, tokenizer=tokenizer) / f"{name}.npz"
+            tokens = token_counts.folder(self.folder, tokenizer=tokenizer) / f"{name}.npz"
             tokens.parent.mkdir(parents=True, exist_ok=True)
             tiled = np.tile(counts.reshape(KINDS, each, 2), (-(-size // KINDS), 1, 1))[:size]
             np.savez(tokens, counts=tiled.reshape(-1, 2), shard=f"{shard:064}")
-        write_json(self.folder / records.MANIFEST, manifest)
+        write_json(self.folder / record_files.MANIFEST, manifest)
         self._save()
 
-    def _shard(self, shard: int) -> record_columns.Columns:
+    def _shard(self, shard: int) -> record_index.RecordIndex:
         size, few = self._clips // SHARDS, self._few.entries
         ids = [f"clip{shard}-{number}".encode() for number in range(size)]
 
@@ -129,14 +130,14 @@ class BigRecords:
             closed=tiled(few.closed, each),
             characters=tiled(few.characters, each),
             pair_ends=np.arange(1, size + 1) * each,
-            shard_names=(f"{records.BUILDER}-train.tfrecord-{shard:05d}-of-{SHARDS:05d}",),
+            shard_names=(f"{record_files.BUILDER}-train.tfrecord-{shard:05d}-of-{SHARDS:05d}",),
         )
 
     def _save(self) -> None:
-        (self.folder / records.INDEX).mkdir(exist_ok=True)
+        (self.folder / record_files.INDEX).mkdir(exist_ok=True)
         for shard, columns in enumerate(self._columns):
-            path = self.folder / records.INDEX / f"{columns.shard_names[0]}.npz"
-            record_columns.save(path, columns, source=shard)
+            path = self.folder / record_files.INDEX / f"{columns.shard_names[0]}.npz"
+            record_index.save(path, columns, source=shard)
 
     def fill(self, clip_ids: Sequence[str]) -> None:
         """Write the records of these clips into their places."""
@@ -154,14 +155,14 @@ class BigRecords:
         ]
         out = self._scratch / "filled"
         write_records(wanted, out, shards=1)
-        filled = records.RecordStore(out, split="train")
+        filled = record_files.RecordStore(out, split="train")
         for entry in filled.entries:
             shard, number = places[entry.clip_id]
             columns = self._columns[shard]
-            content = records.shard_path(out, entry.shard).read_bytes()
+            content = record_files.shard_path(out, entry.shard).read_bytes()
             payload = content[entry.offset : entry.offset + entry.length]
             columns.length[number], columns.crc32[number] = len(payload), zlib.crc32(payload)
-            with records.shard_path(self.folder, columns.shard_names[0]).open("r+b") as file:
+            with record_files.shard_path(self.folder, columns.shard_names[0]).open("r+b") as file:
                 file.seek(columns.offset[number])
                 file.write(payload)
         self._save()

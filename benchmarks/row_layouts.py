@@ -16,11 +16,11 @@ import platform
 from datetime import date
 from pathlib import Path
 
-from data_pipelines import modelled
-from data_pipelines.data_config import DataConfig
-from data_pipelines.input_pipeline import InputPipeline
-from data_pipelines.row_report import RowReport
+from data_pipelines.input.data_config import DataConfig
+from data_pipelines.input.pipeline import InputPipeline
+from data_pipelines.input.row_report import RowReport
 from ltu_jax.core.files import write_json
+from ltu_jax.planning import open_asqa_model
 from ltu_jax.preprocessing.text import load_tokenizer
 
 # Per clip: encoder over 10 s and trained TLTR; per position: frozen 7B forward and backward (4N).
@@ -73,8 +73,8 @@ def main() -> None:
         parser.error("--records needs --tokenizer")
     found = {}
     if flags.modelled:
-        mean = modelled.MEAN_TEXT["stage3" if flags.tasks == ["all"] else "stage2"]
-        pairs = modelled.corpus(
+        mean = open_asqa_model.MEAN_TEXT["stage3" if flags.tasks == ["all"] else "stage2"]
+        pairs = open_asqa_model.corpus(
             tasks=flags.tasks, datasets=("all",), mean=mean, cutoff=flags.cutoff, share=SHARE
         )
     for name, changes in LAYOUTS.items():
@@ -92,7 +92,7 @@ def main() -> None:
             **values,
         )
         if flags.modelled:
-            report = modelled.rows(config, *pairs)
+            report = open_asqa_model.rows(config, *pairs)
         else:
             tokenizer = load_tokenizer(flags.tokenizer)
             report = InputPipeline(config, tokenizer=tokenizer).report()

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from data_pipelines.features import fingerprint
+from data_pipelines.records.whisper_features import fingerprint
 from ltu_jax import inference
 from ltu_jax.core import distributed, errors, outputs
 from ltu_jax.core.errors import UserError

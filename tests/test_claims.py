@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines import build_mini, doctor, records, write_records
+from data_pipelines import build_mini, write_records
+from data_pipelines.doctor import __main__ as doctor
+from data_pipelines.mini import builder
+from data_pipelines.records import record_files
 from ltu_jax import convert, evaluate, plan, train
 from ltu_jax.core import outputs
 from ltu_jax.core.errors import UserError
@@ -173,7 +176,7 @@ def test_records_replace_neither_clips_nor_anything_else(own, tmp_path):
         row["audio_id"] = str(own / "clips" / row["audio_id"])
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     listed = [f"clips/{number}.wav" for number in range(3)] + ["mine.json"]
-    write_json(own / outputs.MARKER, outputs.signature(records.MAKER, listed))
+    write_json(own / outputs.MARKER, outputs.signature(record_files.MAKER, listed))
     with pytest.raises(UserError, match="around the input .*clips"):
         write_records.command(["--json", "rows.json", "--out", "own"])
     assert len(list(own.glob("clips/*.wav"))) == 3
@@ -182,7 +185,7 @@ def test_records_replace_neither_clips_nor_anything_else(own, tmp_path):
 def test_the_mini_corpus_takes_and_deletes_nothing_of_anybody(own, tmp_path):
     (own / "audio").mkdir()
     (own / "audio" / "mine.flac").write_text(THESIS)
-    build_mini.build_audio(own, entries=(), cache=tmp_path)  # of a plan without clips
+    builder.build_audio(own, entries=(), cache=tmp_path)  # of a plan without clips
     assert (own / "audio" / "mine.flac").read_text() == THESIS
     shutil.rmtree(own / "work")
     (own / "clips.jsonl").write_text(THESIS)
@@ -195,15 +198,15 @@ def test_the_mini_corpus_takes_and_deletes_nothing_of_anybody(own, tmp_path):
 
 
 def test_a_record_of_the_mini_corpus_cannot_delete_elsewhere(own, tmp_path):
-    entry = next(iter(build_mini.plan.make_plan(build_mini.plan.SIZES["mini"], seed=0)))
+    entry = next(iter(builder.clip_plan.make_plan(builder.clip_plan.SIZES["mini"], seed=0)))
     entry = {**dataclasses.asdict(entry), "split": "../..", "clip_id": "victim"}
     victim = tmp_path / "victim.flac"
     victim.write_text(THESIS)
-    build_mini.build_audio(own / "new", entries=(), cache=tmp_path)
-    file = own / "new" / build_mini.SYNTHESIS
+    builder.build_audio(own / "new", entries=(), cache=tmp_path)
+    file = own / "new" / builder.SYNTHESIS
     file.write_text(json.dumps({"format": 0, "entry": entry, "sha256": ""}) + "\n")
     with pytest.raises(UserError, match="victim"):
-        build_mini.build_audio(own / "new", entries=(), cache=tmp_path)
+        builder.build_audio(own / "new", entries=(), cache=tmp_path)
     assert victim.read_text() == THESIS
 
 

@@ -77,7 +77,7 @@ def place(golden, tmp_path_factory) -> Path:
     """Toy weights, records and a config file in one folder."""
     import records_corpus
 
-    from data_pipelines.write_records import write_records
+    from data_pipelines.records.write import write_records
 
     folder = tmp_path_factory.mktemp("place")
     rng = jax.random.key(0)

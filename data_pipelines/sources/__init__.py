@@ -1,1 +1,1 @@
-"""Sources of the mini corpus: pinned packages, voices, music, sounds, sentences, the plan."""
+"""Third-party sources: pinned packages that are read, not installed."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines import records
+from data_pipelines.records import record_files
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.questionnaire import Questionnaire
 
@@ -28,7 +28,7 @@ def overlap(questionnaire: Questionnaire, model: Mapping[str, Any]) -> str | Non
         return UNKNOWN if ours else "the released LTU-AS is trained on all of it"
     folder = model.get("config", {}).get("data", {}).get("records")
     try:
-        splits = records.read_manifest(Path(folder))["splits"] if folder else {}
+        splits = record_files.read_manifest(Path(folder))["splits"] if folder else {}
     except UserError:
         splits = {}
     trained = {name for split in splits.values() for name in split.get("datasets", ())}

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from data_pipelines import modelled, open_asqa
-from data_pipelines.data_config import DataConfig, Layout
-from data_pipelines.row_report import RowReport
+from data_pipelines.input.data_config import DataConfig, RowLayout
+from data_pipelines.input.row_report import RowReport
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import BATCH, param_specs
+from ltu_jax.planning import open_asqa_counts, open_asqa_model
 from ltu_jax.stages.program import Program, data_config, longest_text
 from ltu_jax.stages.settings import StageSettings
 from ltu_jax.training.metrics import StepWork
@@ -71,7 +71,7 @@ class Question:
         pairs = self.pairs_per_step
         text = self.mean_text * pairs
         # Official rows predict the first token of a pair, too, from the padding before it.
-        first = 0 if self.settings.data.layout == Layout.REFERENCE else pairs
+        first = 0 if self.settings.data.layout == RowLayout.REFERENCE else pairs
         clips = self.rows * self.clips_per_row
         return self._work(clips=clips, text=text, targets=text - first, pairs=pairs)
 
@@ -127,7 +127,9 @@ def ask(
             clips_per_row=1.0,
             pairs=clips,
         )
-    usual = modelled.MEAN_TEXT_160 if data.cutoff >= 160 else modelled.MEAN_TEXT[stage]
+    usual = (
+        open_asqa_model.MEAN_TEXT_160 if data.cutoff >= 160 else open_asqa_model.MEAN_TEXT[stage]
+    )
     mean = min(mean_text or usual, data.cutoff)
     filled = _filled(settings, mean=mean)
     several = pairs_per_row or filled.pairs / filled.rows
@@ -158,15 +160,15 @@ def _modelled(
 ) -> tuple[Any, Any]:
     names = dict(tasks=tasks, datasets=datasets)
     try:
-        return modelled.corpus(**names, mean=mean, cutoff=cutoff, share=_SHARE)
+        return open_asqa_model.corpus(**names, mean=mean, cutoff=cutoff, share=_SHARE)
     except UserError:  # of data that are not Open-ASQA nothing is known: as if they were
         names = dict(tasks=("all",), datasets=("all",))
-        return modelled.corpus(**names, mean=mean, cutoff=cutoff, share=_SHARE)
+        return open_asqa_model.corpus(**names, mean=mean, cutoff=cutoff, share=_SHARE)
 
 
 @functools.lru_cache(maxsize=128)
 def _rows_of(config: DataConfig, names: tuple[Any, ...]) -> RowReport:
-    return modelled.rows(config, *_modelled(*names))
+    return open_asqa_model.rows(config, *_modelled(*names))
 
 
 def _filled(settings: StageSettings, *, mean: float) -> RowReport:
@@ -182,7 +184,7 @@ def _pairs_of_stage(settings: StageSettings, *, pairs_per_row: float) -> float:
     if settings.steps:
         return settings.steps * data.rows_per_batch * pairs_per_row
     try:
-        return open_asqa.pairs(tasks=data.tasks, datasets=data.datasets) * data.epochs
+        return open_asqa_counts.pairs(tasks=data.tasks, datasets=data.datasets) * data.epochs
     except UserError as error:
         raise UserError(
             "how many pairs the stage has is not known here: give --pairs, those of all epochs "
@@ -192,7 +194,7 @@ def _pairs_of_stage(settings: StageSettings, *, pairs_per_row: float) -> float:
 
 def clip_places(settings: StageSettings) -> int:
     """Places for clips in every row; each costs an encoder run, used or not."""
-    return settings.data.clips_per_row if settings.data.layout == Layout.GROUPED else 1
+    return settings.data.clips_per_row if settings.data.layout == RowLayout.GROUPED else 1
 
 
 def check_batch(settings: StageSettings, mesh: Mesh) -> None:

@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from data_pipelines.data_config import Layout
+from data_pipelines.input.data_config import RowLayout
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.planning import traced
@@ -77,13 +77,13 @@ def layouts(question: Question, *, chips: int) -> list[Question]:
         return found
     pairs, audio = question.pairs_per_step, settings.model.audio_tokens
     most = settings.data.pairs_per_clip * settings.data.clips_per_row
-    rows = [(Layout.SINGLE, max(1, round(pairs / chips)) * chips, settings.data.row_tokens)]
+    rows = [(RowLayout.SINGLE, max(1, round(pairs / chips)) * chips, settings.data.row_tokens)]
     for each in ROWS_PER_CHIP:
         several = pairs / (each * chips)
         heard = audio * settings.data.clips_per_row
         tokens = math.ceil((several * question.mean_text + heard) / _TILE) * _TILE - heard
         if 2 <= several <= most and tokens >= settings.data.cutoff:
-            rows.append((Layout.GROUPED, each * chips, tokens))
+            rows.append((RowLayout.GROUPED, each * chips, tokens))
     for layout, count, tokens in rows:
         data = dataclasses.replace(
             settings.data,

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from data_pipelines.records import MANIFEST
+from data_pipelines.records.record_files import MANIFEST
 from ltu_jax.core import distributed
 from ltu_jax.core.files import sha256_file
 from ltu_jax.stages.parts import Stage, leaves

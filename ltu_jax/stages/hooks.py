@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines.input_pipeline import InputPipeline
-from data_pipelines.rows import Example
-from data_pipelines.schema import RecordError
+from data_pipelines.input.pipeline import InputPipeline
+from data_pipelines.input.rows import Example
+from data_pipelines.records.schema import RecordError
 from ltu_jax.core.distributed import host_batch_to_global
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import batch_sharding, param_shardings, replicated

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from data_pipelines.bad_records import BadRecordLog
-from data_pipelines.features import fingerprint
-from data_pipelines.input_pipeline import InputPipeline
+from data_pipelines.input.pipeline import InputPipeline
+from data_pipelines.records.bad_records import BadRecordLog
+from data_pipelines.records.whisper_features import fingerprint
 from ltu_jax.core.distributed import batch_share
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import check_rows, make_mesh

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from data_pipelines.data_config import DataConfig, Layout
+from data_pipelines.input.data_config import DataConfig, RowLayout
 from ltu_jax.core.sharding import audio_layout, param_shardings
 from ltu_jax.core.trees import Params
 from ltu_jax.models import build
@@ -279,8 +279,10 @@ def data_config(settings: StageSettings, **changes: Any) -> DataConfig:
     )
     values |= changes
     # These say how much may share a row, and in the other layouts nothing does.
-    several = values["layout"] == Layout.GROUPED
-    values.setdefault("micro_rows", data.micro_rows if values["layout"] == Layout.REFERENCE else 0)
+    several = values["layout"] == RowLayout.GROUPED
+    values.setdefault(
+        "micro_rows", data.micro_rows if values["layout"] == RowLayout.REFERENCE else 0
+    )
     values["pairs_per_clip"] = data.pairs_per_clip if several else 1
     values["clips_per_row"] = data.clips_per_row if several else 1
     return DataConfig(**values)

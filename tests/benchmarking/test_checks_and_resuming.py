@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from benchmarks import input_pipeline, overhead, resume, train_contenders
-from data_pipelines.data_config import DataConfig
-from data_pipelines.input_pipeline import InputPipeline
-from data_pipelines.schema import RecordError
+from data_pipelines.input.data_config import DataConfig
+from data_pipelines.input.pipeline import InputPipeline
+from data_pipelines.records.schema import RecordError
 from ltu_jax.preprocessing.text import load_tokenizer
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from data_pipelines.official_rows import rows_or_errors
-from data_pipelines.schema import RecordError
+from data_pipelines.manifests.official_rows import rows_or_errors
+from data_pipelines.records.schema import RecordError
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
 from ltu_jax.core.text_files import open_text, read_text

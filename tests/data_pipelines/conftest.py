@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import records_corpus
 
-from data_pipelines.schema import Clip
+from data_pipelines.records.schema import AnnotatedClip
 from ltu_jax.preprocessing.text import load_tokenizer
 
 
 @pytest.fixture(scope="session")
-def clips(tmp_path_factory) -> list[Clip]:
+def clips(tmp_path_factory) -> list[AnnotatedClip]:
     """The clips of the tiny corpus, audio as FLAC files."""
     return records_corpus.make_clips(tmp_path_factory.mktemp("audio"))
 
@@ -19,8 +19,8 @@ def clips(tmp_path_factory) -> list[Clip]:
 @pytest.fixture(scope="session")
 def records_dir(clips, tokenizer, tmp_path_factory) -> Path:
     """Their records, two shards a split, with the tokens of every pair. Read only."""
-    from data_pipelines.token_lengths import token_lengths
-    from data_pipelines.write_records import write_records
+    from data_pipelines.input.token_counts import token_lengths
+    from data_pipelines.records.write import write_records
 
     out = tmp_path_factory.mktemp("written") / "records"
     write_records(clips, out, tag_labels=records_corpus.LABELS, shards=2)

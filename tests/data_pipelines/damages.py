@@ -3,10 +3,10 @@
 import numpy as np
 import records_corpus
 
-from data_pipelines import records
-from data_pipelines.data_config import DataConfig
-from data_pipelines.input_pipeline import InputPipeline
-from data_pipelines.rows import COLUMNS
+from data_pipelines.input.data_config import DataConfig
+from data_pipelines.input.pipeline import InputPipeline
+from data_pipelines.input.rows import COLUMNS
+from data_pipelines.records import record_files
 
 A = 25
 VICTIM = "train_4"  # five pairs
@@ -36,9 +36,9 @@ def open_pipeline(directory, tokenizer, *, log=None, host=(0, 1), **changes) -> 
 
 
 def place_of(directory, clip_id=VICTIM):
-    store = records.RecordStore(directory, split="train")
+    store = record_files.RecordStore(directory, split="train")
     entry = next(entry for entry in store.entries if entry.clip_id == clip_id)
-    return records.shard_path(directory, entry.shard), entry
+    return record_files.shard_path(directory, entry.shard), entry
 
 
 def flip(directory, clip_id=VICTIM, *, at=None):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from data_pipelines import records
-from data_pipelines.schema import Clip, Pair
+from data_pipelines.records import record_files
+from data_pipelines.records.schema import AnnotatedClip, QAPair
 
 LABELS = ("noise", "speech", "tone")
 
@@ -26,11 +26,11 @@ def samples(number: int, *, seconds: float) -> np.ndarray:
 
 def make_clip(
     folder: Path, number: int, *, pairs: int, split: str = "train", seconds: float = 0.5
-) -> Clip:
+) -> AnnotatedClip:
     """One clip with its FLAC file in `folder`."""
     path = folder / f"clip{number}.flac"
     soundfile.write(path, samples(number, seconds=seconds), 16000, subtype="PCM_16")
-    return Clip(
+    return AnnotatedClip(
         clip_id=f"{split}_{number}",
         audio=path,
         sample_rate=16000,
@@ -41,7 +41,7 @@ def make_clip(
         synthetic=number % 4 == 0,
         tags=((), ("noise",), ("noise", "tone"))[number % 3],
         pairs=tuple(
-            Pair(
+            QAPair(
                 pair_id=f"p{place}",
                 instruction=f"What is heard in clip {number}, asked for the {place}. time?",
                 output="noise " * (1 + 3 * place),
@@ -53,7 +53,7 @@ def make_clip(
     )
 
 
-def make_clips(folder: Path) -> list[Clip]:
+def make_clips(folder: Path) -> list[AnnotatedClip]:
     """Seven training clips of 1 to 5 pairs (18 in all), two validation clips longer than 10 s."""
     folder.mkdir(parents=True, exist_ok=True)
     train = [make_clip(folder, number, pairs=1 + number % 5) for number in range(7)]
@@ -67,12 +67,12 @@ def tamper(directory: Path, clip_id: str, change: Callable[[Any], None]) -> None
     """Change the stored example of one clip and make sizes and checksums fit again."""
     from tensorflow.train import Example
 
-    for path in sorted((directory / records.INDEX).glob("*.jsonl")):
+    for path in sorted((directory / record_files.INDEX).glob("*.jsonl")):
         header, *lines = map(json.loads, path.read_text().splitlines())
         if clip_id not in [line["clip_id"] for line in lines]:
             continue
-        shard = records.shard_path(directory, header["file"])
-        payloads = [payload for _, payload in records.frames(shard)]
+        shard = record_files.shard_path(directory, header["file"])
+        payloads = [payload for _, payload in record_files.frames(shard)]
         file = b""
         for place, line in enumerate(lines):
             if line["clip_id"] == clip_id:
@@ -87,11 +87,11 @@ def tamper(directory: Path, clip_id: str, change: Callable[[Any], None]) -> None
         shard.write_bytes(file)
         path.write_text("".join(json.dumps(line) + "\n" for line in [header, *lines]))
         index_crc32 = zlib.crc32(path.read_bytes())
-        manifest = json.loads((directory / records.MANIFEST).read_text())
+        manifest = json.loads((directory / record_files.MANIFEST).read_text())
         for split in manifest["splits"].values():
             for entry in split["shards"]:
                 if entry["file"] == header["file"]:
                     entry |= {"bytes": len(file), "index_crc32": index_crc32}
-        (directory / records.MANIFEST).write_text(json.dumps(manifest))
+        (directory / record_files.MANIFEST).write_text(json.dumps(manifest))
         return
     raise AssertionError(f"no clip {clip_id}")

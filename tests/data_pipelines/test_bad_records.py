@@ -18,8 +18,8 @@ from damages import (
     voiceless,
 )
 
-from data_pipelines import records
-from data_pipelines.bad_records import BadRecordLog, TooManyBadRecords
+from data_pipelines.records import record_files
+from data_pipelines.records.bad_records import BadRecordLog, TooManyBadRecords
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_hosts_lose_the_same_and_report_their_own(records_dir, records_copy, tok
 def test_records_behind_the_end_of_a_file_are_known_at_once(records_dir, records_copy, tokenizer):
     shard, entry = place_of(records_copy)
     content = shard.read_bytes()
-    store = records.RecordStore(records_copy, split="train")
+    store = record_files.RecordStore(records_copy, split="train")
     behind = [e for e in store.entries if e.shard == entry.shard and e.number >= entry.number]
     shard.write_bytes(content[: entry.offset + 5])
     victims = {e.clip_id for e in behind}
@@ -139,7 +139,7 @@ def test_a_first_start_on_damaged_records_counts_the_tokens_of_the_others(
                 seen.append(pair)
     assert sorted(seen) == sorted(texts)
     # Repaired, the next start counts the rest.
-    shutil.copytree(records_dir / records.BUILDER, records_copy / records.BUILDER,
+    shutil.copytree(records_dir / record_files.BUILDER, records_copy / record_files.BUILDER,
                     dirs_exist_ok=True)  # fmt: skip
     repaired = open_pipeline(records_copy, tokenizer, **LAYOUTS["packed"])
     intact = open_pipeline(records_dir, tokenizer, **LAYOUTS["packed"])
@@ -162,7 +162,7 @@ def test_the_next_row_stands_in_for_a_tagged_clip(records_dir, records_copy):
     for clip in {"train_1", "train_2", "train_5"}:
         flip(records_copy, clip)
     alone = open_pipeline(records_copy, None, layout="tags", max_bad_share=1)
-    with pytest.raises(records.RecordError, match="no tagged clip of .* can be used"):
+    with pytest.raises(record_files.RecordError, match="no tagged clip of .* can be used"):
         next(alone.batches())
 
 
@@ -228,17 +228,17 @@ def test_a_log_that_was_cut_in_its_last_line_goes_on(records_copy, tokenizer, tm
     )
     assert sorted(log.path.read_text().splitlines()) == sorted(whole.splitlines())
     log.path.write_text('{"file": 1}\n')
-    with pytest.raises(records.RecordError, match="not a list of bad records"):
+    with pytest.raises(record_files.RecordError, match="not a list of bad records"):
         BadRecordLog(tmp_path, process=3)
 
 
 def test_an_index_that_is_not_as_written_is_refused(records_copy, tokenizer):
-    path = next((records_copy / records.INDEX).glob("*train*.jsonl"))
+    path = next((records_copy / record_files.INDEX).glob("*train*.jsonl"))
     path.with_suffix(".npz").unlink()
     content = path.read_bytes()
     path.write_bytes(content.replace(b'"offset":12', b'"offset":13'))
-    with pytest.raises(records.UserError, match="its checksum differs from manifest.json"):
+    with pytest.raises(record_files.UserError, match="its checksum differs from manifest.json"):
         open_pipeline(records_copy, tokenizer, layout="single")
     path.unlink()
-    with pytest.raises(records.UserError, match="no index of"):
+    with pytest.raises(record_files.UserError, match="no index of"):
         open_pipeline(records_copy, tokenizer, layout="single")

@@ -12,12 +12,22 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines import build_mini, corpus, manifests, schema
-from data_pipelines.closed_ended import items, labels, questions
-from data_pipelines.open_ended.questions import SCENES
-from data_pipelines.sources import animals, measure, midi, packages, plan, render, sentences, voices
-from data_pipelines.sources.music import MUSIC
-from data_pipelines.sources.sounds import SOUNDS
+from data_pipelines import build_mini
+from data_pipelines.manifests import clip_manifests
+from data_pipelines.mini import (
+    builder,
+    clip_facts,
+    clip_plan,
+    closed_questions,
+    corpus,
+    evaluation_items,
+)
+from data_pipelines.mini.audio import animals, measure, midi, render, sentences, voices
+from data_pipelines.mini.audio.music import MUSIC
+from data_pipelines.mini.audio.sounds import SOUNDS
+from data_pipelines.mini.open_questions import SCENES
+from data_pipelines.records import schema
+from data_pipelines.sources import packages
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 16_000
@@ -33,7 +43,7 @@ def cache():
 
 @pytest.fixture(scope="session")
 def tiny_plan():
-    return plan.make_plan(plan.SIZES["tiny"], seed=0)
+    return clip_plan.make_plan(clip_plan.SIZES["tiny"], seed=0)
 
 
 def fake_transcriber(corpus_entries):
@@ -45,9 +55,9 @@ def fake_transcriber(corpus_entries):
 @pytest.fixture(scope="session")
 def built(tmp_path_factory, cache, tiny_plan):
     out = tmp_path_factory.mktemp("corpus") / "mini"
-    build_mini.build_audio(out, entries=tiny_plan, cache=cache, workers=1)
-    build_mini.transcribe(out, transcriber=fake_transcriber(tiny_plan), batch=4)
-    build_mini.build_pairs(out, seed=0, size="tiny")
+    builder.build_audio(out, entries=tiny_plan, cache=cache, workers=1)
+    builder.transcribe(out, transcriber=fake_transcriber(tiny_plan), batch=4)
+    builder.build_pairs(out, seed=0, size="tiny")
     return out
 
 
@@ -59,7 +69,7 @@ def rows_of(path):
 
 
 def test_the_full_plan_is_balanced_disjoint_and_large_enough():
-    entries = plan.make_plan(plan.SIZES["mini"], seed=0)
+    entries = clip_plan.make_plan(clip_plan.SIZES["mini"], seed=0)
     assert len(entries) >= 1000
     assert len({entry.clip_id for entry in entries}) == len(entries)
     train_sounds = collections.Counter(
@@ -80,15 +90,15 @@ def test_the_full_plan_is_balanced_disjoint_and_large_enough():
         }
         for e in entries
     ]
-    counts = manifests.check_disjoint(rows)
+    counts = clip_manifests.check_disjoint(rows)
     assert counts["train"]["recordings"] == 7
     assert counts["test"]["recordings"] == 3
 
 
 def test_plans_depend_on_the_seed_alone():
-    size = plan.SIZES["tiny"]
-    assert plan.make_plan(size, seed=1) == plan.make_plan(size, seed=1)
-    assert plan.make_plan(size, seed=1) != plan.make_plan(size, seed=2)
+    size = clip_plan.SIZES["tiny"]
+    assert clip_plan.make_plan(size, seed=1) == clip_plan.make_plan(size, seed=1)
+    assert clip_plan.make_plan(size, seed=1) != clip_plan.make_plan(size, seed=2)
 
 
 def test_sentences_never_repeat_and_name_no_class():
@@ -177,7 +187,7 @@ def test_real_recordings_belong_to_one_split_each(cache):
 def make_facts(**changes):
     base = {"clip_id": "c", "kind": "joint", "sound": "siren", "group": "vehicle"}
     base |= {"gender": "female", "spoken_text": "We {need} four boxes.", "style": {"pitch": "high"}}
-    return labels.Facts(**(base | changes))
+    return clip_facts.Facts(**(base | changes))
 
 
 def test_guard_band_has_no_class():
@@ -188,17 +198,17 @@ def test_guard_band_has_no_class():
         }
         for f0 in (100.0, 100.0, 100.0, 200.0, 200.0, 200.0)
     ]
-    thresholds = labels.style_thresholds(records)
+    thresholds = clip_facts.style_thresholds(records)
     assert thresholds["pitch"] == pytest.approx((130.0, 170.0))
     style = {"f0_hz": 150.0, "syllables_per_second": 9.0, "dbfs": -40.0}
-    classes = labels.style_classes(style, kind="speech", thresholds=thresholds)
+    classes = clip_facts.style_classes(style, kind="speech", thresholds=thresholds)
     assert classes == {"speed": "fast", "volume": "quiet"}
-    classes = labels.style_classes(style, kind="joint", thresholds=thresholds)
+    classes = clip_facts.style_classes(style, kind="joint", thresholds=thresholds)
     assert classes == {"speed": "fast"}
 
 
 def test_joint_pairs_ask_for_both_and_keep_the_transcript_word_for_word():
-    both = [p for p in questions.closed_pairs(make_facts()) if p.task == "ASR_background"]
+    both = [p for p in closed_questions.closed_pairs(make_facts()) if p.task == "ASR_background"]
     assert len(both) >= 3
     for pair in both:
         assert pair.output == "Background sound: siren. Spoken text: We {need} four boxes."
@@ -211,10 +221,10 @@ def test_items_name_exactly_one_choice_and_need_hearing():
         make_facts(kind="sound", gender="", spoken_text="", style={}),
         make_facts(kind="music", sound="", group="", gender="", spoken_text="", music="rock band"),
     ):
-        found = items.test_items(facts, split="test", truth_text="We need four boxes.")
+        found = evaluation_items.test_items(facts, split="test", truth_text="We need four boxes.")
         assert found
         for item in found:
-            assert item["row"] in items.ROWS
+            assert item["row"] in evaluation_items.ROWS
             outside = item["answer"].split("Spoken text:")[0].lower()
             words = outside.replace(".", " ").split()
             named = [c for c in item["choices"] if f" {c} " in f" {' '.join(words)} "]
@@ -223,7 +233,10 @@ def test_items_name_exactly_one_choice_and_need_hearing():
 
 def test_items_of_a_clip_without_transcript_ask_for_no_words():
     rows = {
-        i["row"] for i in items.test_items(make_facts(spoken_text=""), split="test", truth_text="x")
+        i["row"]
+        for i in evaluation_items.test_items(
+            make_facts(spoken_text=""), split="test", truth_text="x"
+        )
     }
     assert rows == {"background"}
 
@@ -245,7 +258,7 @@ def test_the_folder_is_complete_and_official(built, tiny_plan):
         assert (info.samplerate, info.channels, info.subtype) == (RATE, 1, "PCM_16")
         assert 0 < info.duration <= 10
         assert info.duration == pytest.approx(clip["seconds"])
-        assert set(clip["tags"]) <= set(manifests.tag_labels(built))
+        assert set(clip["tags"]) <= set(clip_manifests.tag_labels(built))
         assert clip["synthetic"] is True
     for split in schema.SPLITS:
         official = json.loads((built / f"open_asqa_{split}.json").read_text(encoding="utf-8"))
@@ -262,7 +275,7 @@ def test_the_folder_is_complete_and_official(built, tiny_plan):
 
 
 def test_the_reader_gives_back_what_was_written(built):
-    clips = {split: list(manifests.read_corpus(built, split=split)) for split in schema.SPLITS}
+    clips = {split: list(clip_manifests.read_corpus(built, split=split)) for split in schema.SPLITS}
     assert sum(map(len, clips.values())) == len(rows_of(built / "clips.jsonl"))
     spoken = [clip for clip in clips["train"] if "speech" in clip.tags]
     assert all(clip.spoken_text for clip in spoken)
@@ -272,37 +285,37 @@ def test_the_reader_gives_back_what_was_written(built):
 
 
 def test_a_finished_corpus_is_left_alone_and_a_damaged_one_is_repaired(built, cache, tiny_plan):
-    assert build_mini.is_valid(built, seed=0, size="tiny")
-    assert not build_mini.is_valid(built, seed=1, size="tiny")
+    assert builder.is_valid(built, seed=0, size="tiny")
+    assert not builder.is_valid(built, seed=1, size="tiny")
     before = (built / "manifest.json").read_bytes()
     victim = built / corpus.audio_path({"entry": dataclasses.asdict(tiny_plan[0])})
     good = victim.read_bytes()
     victim.write_bytes(good[: len(good) // 2])
     # An interrupted writer also leaves half a line behind.
-    with (built / build_mini.SYNTHESIS).open("a") as file:
+    with (built / builder.SYNTHESIS).open("a") as file:
         file.write('{"entry": {"clip_id": "tr')
-    assert not build_mini.is_valid(built, seed=0, size="tiny")
-    build_mini.build_audio(built, entries=tiny_plan, cache=cache, workers=1)
+    assert not builder.is_valid(built, seed=0, size="tiny")
+    builder.build_audio(built, entries=tiny_plan, cache=cache, workers=1)
     assert victim.read_bytes() == good
 
     def refuse(paths):
         raise AssertionError("every transcript is there already")
 
-    build_mini.transcribe(built, transcriber=refuse)
-    build_mini.build_pairs(built, seed=0, size="tiny")
+    builder.transcribe(built, transcriber=refuse)
+    builder.build_pairs(built, seed=0, size="tiny")
     assert (built / "manifest.json").read_bytes() == before
-    assert build_mini.is_valid(built, seed=0, size="tiny")
+    assert builder.is_valid(built, seed=0, size="tiny")
 
 
 def test_steps_out_of_order_say_what_to_run(tmp_path, built):
-    with pytest.raises(build_mini.BuildError, match="run the step audio first"):
-        build_mini.build_pairs(tmp_path, seed=0, size="tiny")
+    with pytest.raises(builder.BuildError, match="run the step audio first"):
+        builder.build_pairs(tmp_path, seed=0, size="tiny")
     (tmp_path / "work").mkdir()
-    lines = (built / build_mini.SYNTHESIS).read_text()
-    (tmp_path / build_mini.SYNTHESIS).write_text(lines)
-    with pytest.raises(build_mini.BuildError, match="run the step transcribe first"):
-        build_mini.build_pairs(tmp_path, seed=0, size="tiny")
-    with pytest.raises(build_mini.BuildError, match="unknown step 'pair'"):
+    lines = (built / builder.SYNTHESIS).read_text()
+    (tmp_path / builder.SYNTHESIS).write_text(lines)
+    with pytest.raises(builder.BuildError, match="run the step transcribe first"):
+        builder.build_pairs(tmp_path, seed=0, size="tiny")
+    with pytest.raises(builder.BuildError, match="unknown step 'pair'"):
         build_mini.run(["--out", str(tmp_path), "--steps", "pair"])
-    with pytest.raises(build_mini.BuildError, match="needs --whisper"):
+    with pytest.raises(builder.BuildError, match="needs --whisper"):
         build_mini.run(["--out", str(tmp_path)])

@@ -10,10 +10,11 @@ import pytest
 import records_corpus
 import soundfile
 
-from data_pipelines import doctor, records
-from data_pipelines.diagnosis.checks import CHECKS
-from data_pipelines.diagnosis.texts import is_unanswerable
-from data_pipelines.token_lengths import pair_tokens
+from data_pipelines.doctor import __main__ as doctor
+from data_pipelines.doctor.checks import CHECKS
+from data_pipelines.doctor.text_checks import is_unanswerable
+from data_pipelines.input.token_counts import pair_tokens
+from data_pipelines.records import record_files
 from ltu_jax.core.errors import UserError
 
 RATE = 16000
@@ -216,9 +217,9 @@ def test_whole_records_are_healthy(records_dir, tmp_path):
 
 
 def test_damage_of_records_is_found(records_copy, tmp_path):
-    store = records.RecordStore(records_copy, split="train")
+    store = record_files.RecordStore(records_copy, split="train")
     victim = store.entries[1]
-    path = records.shard_path(records_copy, victim.shard)
+    path = record_files.shard_path(records_copy, victim.shard)
     content = bytearray(path.read_bytes())
     content[victim.offset + 99] ^= 1
     path.write_bytes(content)
@@ -250,7 +251,7 @@ def corpus(clips, tmp_path) -> Path:
     lines, rows = [], {"train": [], "val": [], "test": []}
     for clip in clips:
         shutil.copy(clip.audio, folder / clip.audio.name)
-        digest = records.sha256_file(clip.audio)
+        digest = record_files.sha256_file(clip.audio)
         lines.append(
             {
                 "clip_id": clip.clip_id, "split": clip.split, "dataset": clip.dataset,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines import records
-from data_pipelines.data_config import DataConfig
-from data_pipelines.features import FeatureExtractor, fingerprint
-from data_pipelines.input_pipeline import InputPipeline
-from data_pipelines.write_records import write_records
+from data_pipelines.input.data_config import DataConfig
+from data_pipelines.input.pipeline import InputPipeline
+from data_pipelines.records import record_files
+from data_pipelines.records.whisper_features import FeatureExtractor, fingerprint
+from data_pipelines.records.write import write_records
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
@@ -84,7 +84,7 @@ def test_stored_features_are_those_of_the_step(
 def test_the_manifest_says_which_encoder_made_them(with_features, whisper_dir, tokenizer):
     weights = load_weights(whisper_dir)
     name = fingerprint(whisper_sha256=weights.sha256, dtype="float32")
-    stored = records.read_manifest(with_features)["features"]
+    stored = record_files.read_manifest(with_features)["features"]
     assert stored["fingerprint"] == name and stored["shape"] == [3, 25, 16]
     InputPipeline(
         DataConfig(**_pipeline(with_features, feature_fingerprint=name)), tokenizer=tokenizer
@@ -100,7 +100,7 @@ def test_the_manifest_says_which_encoder_made_them(with_features, whisper_dir, t
 
 
 def test_other_files_and_precisions_of_the_encoder(with_features, whisper_dir, tokenizer, capsys):
-    stored = records.read_manifest(with_features)["features"]
+    stored = record_files.read_manifest(with_features)["features"]
     weights = load_weights(whisper_dir)
     kept = Fingerprint.from_json(stored[KEY])
     assert compare(kept, of_encoder(weights, dtype="float32")).distance < 1e-5

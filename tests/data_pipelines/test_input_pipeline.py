@@ -9,10 +9,10 @@ import pytest
 import records_corpus
 import soundfile
 
-from data_pipelines import records
-from data_pipelines.data_config import DataConfig
-from data_pipelines.input_pipeline import InputPipeline, batches
-from data_pipelines.schema import RecordError
+from data_pipelines.input.data_config import DataConfig
+from data_pipelines.input.pipeline import InputPipeline, batches
+from data_pipelines.records import record_files
+from data_pipelines.records.schema import RecordError
 from ltu_jax.core.errors import UserError
 from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.text import TokenizedPair, collate, tokenize_pair
@@ -291,7 +291,7 @@ def test_filters_choose_pairs(records_dir, tokenizer, by_id, tasks, datasets, ta
 @pytest.fixture(scope="module")
 def apart(clips, tmp_path_factory):
     """Records of the clips of one dataset alone, by dataset."""
-    from data_pipelines.write_records import write_records
+    from data_pipelines.records.write import write_records
 
     folder = tmp_path_factory.mktemp("apart")
     for dataset in ("mini_sound", "mini_speech"):
@@ -360,9 +360,9 @@ _WHERE = r"records-train\.tfrecord-0000\d-of-00002, record \d \(clip 'train_2'\)
 
 
 def test_a_flipped_bit_is_found_and_placed(records_copy, tokenizer):
-    store = records.RecordStore(records_copy, split="train")
+    store = record_files.RecordStore(records_copy, split="train")
     entry = next(entry for entry in store.entries if entry.clip_id == "train_2")
-    path = records.shard_path(records_copy, entry.shard)
+    path = record_files.shard_path(records_copy, entry.shard)
     content = bytearray(path.read_bytes())
     content[entry.offset + entry.length // 2] ^= 4
     path.write_bytes(content)
@@ -391,7 +391,7 @@ def test_tags_and_tokens_outside_their_lists_are_refused(records_copy, tokenizer
     pipeline = _open(records_copy, dataclasses.replace(tokenizer, vocab_size=40))
     with pytest.raises(RecordError, match="token .* is outside the vocabulary of 40"):
         pipeline.row(0)
-    (records_copy / records.TAG_LABELS).write_text('["tone"]')
+    (records_copy / record_files.TAG_LABELS).write_text('["tone"]')
     with pytest.raises(RecordError, match="field 'tags': 'noise' is not in tag_labels.json"):
         _open(records_copy, None, layout="tags").row(0)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines import manifests, official_rows, schema
+from data_pipelines.manifests import clip_manifests, official_rows
+from data_pipelines.records import schema
 
 ROW = {
     "instruction": "What is it?",
@@ -40,7 +41,7 @@ def test_a_streamed_list_equals_json_loads(tmp_path, monkeypatch, chunk, indent)
     monkeypatch.setattr(official_rows, "_CHUNK", chunk)
     rows = [ROW | {"output": f"answer {index} \u00e9"} for index in range(5)]
     path = write(tmp_path / "m.json", json.dumps(rows, indent=indent) + "\n")
-    found = list(manifests.read_rows(path))
+    found = list(clip_manifests.read_rows(path))
     assert [row.values for row in found] == rows
     assert [row.number for row in found] == [1, 2, 3, 4, 5]
 
@@ -63,12 +64,12 @@ def test_a_broken_list_is_named(tmp_path, monkeypatch, chunk, text, message):
     monkeypatch.setattr(official_rows, "_CHUNK", chunk)
     path = write(tmp_path / "m.json", text)
     with pytest.raises(schema.RecordError, match="m.json") as error:
-        list(manifests.read_rows(path))
+        list(clip_manifests.read_rows(path))
     assert message in str(error.value)
 
 
 def test_an_empty_list_has_no_rows(tmp_path):
-    assert list(manifests.read_rows(write(tmp_path / "m.json", "[ ]"))) == []
+    assert list(clip_manifests.read_rows(write(tmp_path / "m.json", "[ ]"))) == []
 
 
 @pytest.mark.parametrize("field", schema.OFFICIAL_FIELDS)
@@ -76,7 +77,7 @@ def test_a_missing_field_names_file_row_and_field(tmp_path, field):
     bad = {name: value for name, value in ROW.items() if name != field}
     path = write(tmp_path / "m.jsonl", json.dumps(ROW) + "\n\n" + json.dumps(bad) + "\n")
     with pytest.raises(schema.RecordError, match=rf"m\.jsonl, row 3: field '{field}' is missing"):
-        list(manifests.read_rows(path))
+        list(clip_manifests.read_rows(path))
 
 
 @pytest.mark.parametrize(
@@ -93,16 +94,16 @@ def test_a_missing_field_names_file_row_and_field(tmp_path, field):
 def test_a_bad_value_is_named(tmp_path, change, message):
     path = write(tmp_path / "m.json", [ROW, ROW | change])
     with pytest.raises(schema.RecordError, match=r"m\.json, row 2: ") as error:
-        list(manifests.read_rows(path))
+        list(clip_manifests.read_rows(path))
     assert message in str(error.value)
 
 
 def test_a_missing_manifest_and_a_broken_line_are_named(tmp_path):
     with pytest.raises(schema.RecordError, match=r"none\.json does not exist"):
-        list(manifests.read_rows(tmp_path / "none.json"))
+        list(clip_manifests.read_rows(tmp_path / "none.json"))
     path = write(tmp_path / "m.jsonl", json.dumps(ROW) + "\n{oops\n")
     with pytest.raises(schema.RecordError, match=r"m\.jsonl, row 2: not valid JSON"):
-        list(manifests.read_rows(path))
+        list(clip_manifests.read_rows(path))
 
 
 def test_rows_of_a_clip_are_grouped_and_audio_is_found(tmp_path, audio_root):
@@ -111,7 +112,9 @@ def test_rows_of_a_clip_are_grouped_and_audio_is_found(tmp_path, audio_root):
         ROW | {"audio_id": "b.flac", "split": "val", "tags": ["bell"]},
         ROW | {"instruction": "Describe it.", "task": "open_describe"},
     ]
-    first, second = manifests.read_clips(write(tmp_path / "m.json", rows), audio_root=audio_root)
+    first, second = clip_manifests.read_clips(
+        write(tmp_path / "m.json", rows), audio_root=audio_root
+    )
     assert (first.clip_id, first.sample_rate, first.seconds) == ("sub/a", 8000, 0.5)
     assert first.audio == audio_root / "sub/a.wav"
     assert [pair.instruction for pair in first.pairs] == ["What is it?", "Describe it."]
@@ -127,7 +130,7 @@ def test_audio_of_two_datasets_makes_a_clip_in_each(tmp_path, audio_root):
         ROW | {"dataset": "as_20k", "instruction": "And where?"},
     ]
     path = write(tmp_path / "m.json", rows)
-    alone, other, joint = manifests.read_clips(path, audio_root=audio_root)
+    alone, other, joint = clip_manifests.read_clips(path, audio_root=audio_root)
     assert [clip.clip_id for clip in (alone, other, joint)] == [
         "sub/a@as_20k",
         "b.flac",
@@ -144,14 +147,14 @@ def test_missing_unreadable_and_contradicting_clips_are_named(tmp_path, audio_ro
     with pytest.raises(
         schema.RecordError, match=r"row 1: field 'audio_id' is 'c': no file .*\.flac"
     ):
-        list(manifests.read_clips(path, audio_root=audio_root))
+        list(clip_manifests.read_clips(path, audio_root=audio_root))
     (audio_root / "text.wav").write_text("this is no audio")
     path = write(tmp_path / "m.json", [ROW | {"audio_id": "text.wav"}])
     with pytest.raises(schema.RecordError, match=r"row 1: .*text\.wav: is text, not audio"):
-        list(manifests.read_clips(path, audio_root=audio_root))
+        list(clip_manifests.read_clips(path, audio_root=audio_root))
     path = write(tmp_path / "m.json", [ROW, ROW | {"input": "Hello."}])
     with pytest.raises(schema.RecordError, match=r"row 2: field 'input' is 'Hello.', but row 1"):
-        list(manifests.read_clips(path, audio_root=audio_root))
+        list(clip_manifests.read_clips(path, audio_root=audio_root))
 
 
 def clip(clip_id, split, *, seed, recording="", sentence=""):
@@ -169,7 +172,7 @@ def test_disjoint_splits_are_counted():
         clip("b", "train", seed=2, recording="cow", sentence="One."),
         clip("c", "test", seed=3, recording="dog"),
     ]
-    counts = manifests.check_disjoint(clips)
+    counts = clip_manifests.check_disjoint(clips)
     assert counts["train"] == {"seeds": 2, "recordings": 1, "sentences": 1}
     assert counts["test"] == {"seeds": 1, "recordings": 1, "sentences": 0}
 
@@ -188,9 +191,9 @@ def test_a_value_in_two_splits_is_an_error(shared, kind):
         clip("b", "test", **shared),
     ]
     with pytest.raises(schema.RecordError, match=rf"clip 'b': {kind} .* is in train and in test"):
-        manifests.check_disjoint(clips)
+        clip_manifests.check_disjoint(clips)
 
 
 def test_a_folder_without_corpus_says_how_to_build_one(tmp_path):
     with pytest.raises(schema.RecordError, match="python -m data_pipelines.build_mini"):
-        list(manifests.read_corpus(tmp_path, split="train"))
+        list(clip_manifests.read_corpus(tmp_path, split="train"))

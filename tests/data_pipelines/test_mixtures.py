@@ -4,12 +4,13 @@ import fnmatch
 
 import pytest
 
-from data_pipelines import mixtures, open_asqa
-from data_pipelines.closed_ended import labels
-from data_pipelines.closed_ended.questions import closed_pairs
-from data_pipelines.mixtures import Count
-from data_pipelines.record_columns import Entry, of_entries
+from data_pipelines.input import mixtures
+from data_pipelines.input.mixtures import Count
+from data_pipelines.mini import clip_facts
+from data_pipelines.mini.closed_questions import closed_pairs
+from data_pipelines.records.record_index import IndexEntry, of_entries
 from ltu_jax.core.errors import UserError
+from ltu_jax.planning import open_asqa_counts
 
 # Names in the released JSON files of Open-ASQA, and of the mini corpus, by hand.
 AUDIO = {
@@ -26,8 +27,8 @@ JOINT = {"audioset", "fma", "FMA", "mini_joint"}
 EVERYTHING = AUDIO | SPEECH | JOINT
 
 
-def entry(dataset: str, *tasks: str, tags: tuple[str, ...] = ()) -> Entry:
-    return Entry(
+def entry(dataset: str, *tasks: str, tags: tuple[str, ...] = ()) -> IndexEntry:
+    return IndexEntry(
         shard="s", number=0, offset=0, length=0, crc32=0, clip_id="c", dataset=dataset,
         seconds=1.0, tags=tags, pairs=tuple((task, task[:4] != "open", 1) for task in tasks),
     )  # fmt: skip
@@ -68,13 +69,13 @@ def test_lists_names_and_patterns_of_tasks(names, taken):
 def test_a_plan_counts_what_a_run_takes():
     """The counts of the official scripts, and `choose` on records with a pair of each count."""
     everything = dict(tasks=("all",), datasets=("all",))
-    assert open_asqa.pairs(**everything | {"tasks": ("classification",)}) == 2_072_481
-    assert open_asqa.pairs(**everything | {"tasks": ("closed",)}) == 2_951_180
-    assert open_asqa.pairs(**everything | {"tasks": ("ASR",)}) == 151_294
-    assert open_asqa.pairs(**everything) == 9_641_740
-    assert open_asqa.pairs(**everything | {"datasets": ("audio",)}) == 5_681_708
-    assert open_asqa.pairs(**everything | {"datasets": ("speech",)}) == 940_760 + 1_784_049
-    single = [one for one in open_asqa.COUNTED if len(one.tasks) == len(one.datasets) == 1]
+    assert open_asqa_counts.pairs(**everything | {"tasks": ("classification",)}) == 2_072_481
+    assert open_asqa_counts.pairs(**everything | {"tasks": ("closed",)}) == 2_951_180
+    assert open_asqa_counts.pairs(**everything | {"tasks": ("ASR",)}) == 151_294
+    assert open_asqa_counts.pairs(**everything) == 9_641_740
+    assert open_asqa_counts.pairs(**everything | {"datasets": ("audio",)}) == 5_681_708
+    assert open_asqa_counts.pairs(**everything | {"datasets": ("speech",)}) == 940_760 + 1_784_049
+    single = [one for one in open_asqa_counts.COUNTED if len(one.tasks) == len(one.datasets) == 1]
     records = of_entries([entry(one.datasets[0], one.tasks[0]) for one in single])
     there = records.dataset_names
     for tasks, names in (
@@ -87,26 +88,26 @@ def test_a_plan_counts_what_a_run_takes():
         taken, _, _ = mixtures.choose(records, tasks=tasks, datasets=datasets, where="R")
         run = sum(single[number].pairs for number in taken)
         together = sum(
-            one.pairs for one in open_asqa.COUNTED
+            one.pairs for one in open_asqa_counts.COUNTED
             if one not in single and "open" in tasks and "mosei" in one.datasets
         )  # fmt: skip
         if together:
             with pytest.raises(UserError, match="1,784,049 pairs of open-ended question about"):
-                open_asqa.pairs(tasks=tasks, datasets=names)
+                open_asqa_counts.pairs(tasks=tasks, datasets=names)
         else:
-            assert open_asqa.pairs(tasks=tasks, datasets=names) == run
+            assert open_asqa_counts.pairs(tasks=tasks, datasets=names) == run
 
 
 def test_the_mini_corpus_has_tasks_of_every_list():
     facts = dict(clip_id="c", sound="", group="", music="", gender="", spoken_text="", style={})
-    style = {axis: ends[1] for axis, ends in labels.STYLE_AXES.items()}
+    style = {axis: ends[1] for axis, ends in clip_facts.STYLE_AXES.items()}
     kinds = [
         dict(kind="sound", sound="siren", group="device"),
         dict(kind="music", music="solo piano"),
         dict(kind="speech", gender="male", spoken_text="Yes.", style=style),
         dict(kind="joint", sound="siren", group="device", gender="male", spoken_text="Yes."),
     ]
-    pairs = [p for kind in kinds for p in closed_pairs(labels.Facts(**{**facts, **kind}))]
+    pairs = [p for kind in kinds for p in closed_pairs(clip_facts.Facts(**{**facts, **kind}))]
     left = {
         pair.task for pair in pairs
         if not mixtures.takes_task(("classification",), task=pair.task, closed_ended=True)

@@ -6,8 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from data_pipelines import build_mini, doctor, manifests, records, token_lengths
-from data_pipelines.schema import RecordError
+from data_pipelines.doctor import __main__ as doctor
+from data_pipelines.input import token_counts
+from data_pipelines.manifests import clip_manifests
+from data_pipelines.mini import builder
+from data_pipelines.records import record_files
+from data_pipelines.records.schema import RecordError
 from ltu_jax import demo
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.questionnaire import read_questionnaire
@@ -19,10 +23,10 @@ ELSEWHERE = ["../../../outside", "../outside", "/outside", "a/../../../../outsid
 
 def _rename(directory, name):
     """Give the first training shard another name in the manifest; its files go along."""
-    manifest = json.loads((directory / records.MANIFEST).read_text())
+    manifest = json.loads((directory / record_files.MANIFEST).read_text())
     shard = manifest["splits"]["train"]["shards"][0]
     old, shard["file"] = shard["file"], name
-    (directory / records.MANIFEST).write_text(json.dumps(manifest))
+    (directory / record_files.MANIFEST).write_text(json.dumps(manifest))
     return old
 
 
@@ -34,24 +38,24 @@ def test_a_shard_elsewhere_is_refused_by_all_who_read(records_copy, tokenizer, n
     shutil.rmtree(records_copy / "tokens")
     old = _rename(records_copy, name)
     if name == "away":
-        folder = records.shard_path(records_copy, "")
+        folder = record_files.shard_path(records_copy, "")
         (folder / old).rename(root / "moved")
         (folder / "away").symlink_to(root / "moved")
-        (records_copy / records.INDEX / f"{old}.jsonl").rename(
-            records_copy / records.INDEX / "away.jsonl"
+        (records_copy / record_files.INDEX / f"{old}.jsonl").rename(
+            records_copy / record_files.INDEX / "away.jsonl"
         )
     before = sorted(root.rglob("*"))
     for use in (
-        lambda: records.RecordStore(records_copy, split="train"),
-        lambda: records.verify(records_copy),
+        lambda: record_files.RecordStore(records_copy, split="train"),
+        lambda: record_files.verify(records_copy),
         lambda: doctor.command([str(records_copy)]),
-        lambda: token_lengths.token_lengths(
+        lambda: token_counts.token_lengths(
             records_copy, split="train", tokenizer=tokenizer, show=False
         ),
     ):
         with pytest.raises(UserError) as caught:
             use()
-        assert str(records_copy / records.MANIFEST) in str(caught.value)
+        assert str(records_copy / record_files.MANIFEST) in str(caught.value)
         assert SECRET not in str(caught.value) + "".join(capsys.readouterr())
     assert sorted(root.rglob("*")) == before
 
@@ -60,20 +64,20 @@ def test_a_shard_elsewhere_is_refused_by_all_who_read(records_copy, tokenizer, n
                                     {"train": {"shards": [3]}},
                                     {"train": {"shards": [{"file": "a"}]}}])  # fmt: skip
 def test_a_manifest_that_is_none_is_named(records_copy, broken):
-    manifest = json.loads((records_copy / records.MANIFEST).read_text()) | {"splits": broken}
-    (records_copy / records.MANIFEST).write_text(json.dumps(manifest))
+    manifest = json.loads((records_copy / record_files.MANIFEST).read_text()) | {"splits": broken}
+    (records_copy / record_files.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=r"manifest\.json is damaged"):
-        records.RecordStore(records_copy, split="train")
+        record_files.RecordStore(records_copy, split="train")
 
 
 def test_an_index_in_arrays_that_names_another_shard_is_made_again(records_copy):
-    wanted = records.RecordStore(records_copy, split="train").entries
-    for path in (records_copy / records.INDEX).glob("*.npz"):
+    wanted = record_files.RecordStore(records_copy, split="train").entries
+    for path in (records_copy / record_files.INDEX).glob("*.npz"):
         with np.load(path) as data:
             arrays = dict(data)
         arrays["shard_names"] = np.frombuffer(b'["../../../outside"]', np.uint8)
         np.savez(path, **arrays)
-    found = records.RecordStore(records_copy, split="train").entries
+    found = record_files.RecordStore(records_copy, split="train").entries
     assert found.shard_names == wanted.shard_names
 
 
@@ -104,7 +108,7 @@ def test_a_clip_of_a_corpus_lies_in_it(corpus, audio, tmp_path, capsys):
     folder = corpus(audio)
     (folder / "link").symlink_to(tmp_path / "secret.wav")
     for use in (
-        lambda: list(manifests.read_corpus(folder, split="test")),
+        lambda: list(clip_manifests.read_corpus(folder, split="test")),
         lambda: demo.held_out_clip(folder),
         lambda: read_questionnaire(folder, name="mini", split="test"),
     ):
@@ -117,17 +121,17 @@ def test_a_clip_of_a_corpus_lies_in_it(corpus, audio, tmp_path, capsys):
 
 
 def test_the_hashes_of_a_corpus_are_of_its_files(tmp_path):
-    manifest = build_mini.corpus.identity(seed=0, size="mini") | {"sha256": {"../x": "0"}}
+    manifest = builder.corpus.identity(seed=0, size="mini") | {"sha256": {"../x": "0"}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=r"'\.\./x'"):
-        build_mini.is_valid(tmp_path, seed=0, size="mini")
+        builder.is_valid(tmp_path, seed=0, size="mini")
 
 
 def test_a_row_of_ones_own_names_a_file_below_or_a_whole_path(tmp_path):
     (tmp_path / "clips").mkdir()
     (tmp_path / "out.wav").touch()
     (tmp_path / "clips" / "link.wav").symlink_to(tmp_path / "out.wav")
-    find = manifests.resolve_audio
+    find = clip_manifests.resolve_audio
     for audio_id in ("link", "link.wav", str(tmp_path / "out"), f"{tmp_path}/clips/link.wav"):
         assert find(audio_id, root=tmp_path / "clips", where="row 1").is_file()
     for audio_id in ("../out.wav", "x/../../out.wav", "..", "a\0b", "C:\\out.wav"):

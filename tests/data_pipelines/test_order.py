@@ -5,9 +5,9 @@ import collections
 import numpy as np
 import pytest
 
-from data_pipelines import order
-from data_pipelines.order import RowOrder, sorted_within
-from data_pipelines.packing import pack
+from data_pipelines.input import row_order
+from data_pipelines.input.row_order import RowOrder, sorted_within
+from data_pipelines.input.row_packing import pack
 
 
 def _order(*, records, pairs_per_clip, rows_per_batch, group_batches, seed=0, **changes):
@@ -241,7 +241,7 @@ def test_the_fast_sort_is_the_sort_by_clip_and_key(clips):
 
 
 def test_a_packing_that_is_kept_is_the_packing_that_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(order, "_WORTH_KEEPING", 10)
+    monkeypatch.setattr(row_order, "_WORTH_KEEPING", 10)
     rng = np.random.default_rng(0)
     options = dict(
         records=np.sort(rng.integers(0, 40, 200)), pairs=np.arange(200),
@@ -253,10 +253,10 @@ def test_a_packing_that_is_kept_is_the_packing_that_is_made(tmp_path, monkeypatc
     first, again = (RowOrder(**options, keep_in=tmp_path / "rows") for _ in range(2))
     assert [first.row(position) for position in range(len(wanted))] == wanted
     (path,) = (tmp_path / "rows").iterdir()
-    monkeypatch.setattr(order, "pack", None)  # would fail
+    monkeypatch.setattr(row_order, "pack", None)  # would fail
     assert [again.row(position) for position in range(len(wanted))] == wanted
     monkeypatch.undo()
-    monkeypatch.setattr(order, "_WORTH_KEEPING", 10)
+    monkeypatch.setattr(row_order, "_WORTH_KEEPING", 10)
     path.write_bytes(path.read_bytes()[:-40])  # damaged: made again
     third = RowOrder(**options, keep_in=tmp_path / "rows")
     assert [third.row(position) for position in range(len(wanted))] == wanted

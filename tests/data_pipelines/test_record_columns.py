@@ -6,15 +6,15 @@ import json
 import numpy as np
 import pytest
 
-from data_pipelines import record_columns, records
-from data_pipelines.record_columns import Entry, join, of_entries
+from data_pipelines.records import record_files, record_index
+from data_pipelines.records.record_index import IndexEntry, join, of_entries
 from ltu_jax.core.errors import UserError
 
 
-def _entries(seed: int, *, shard: str, count: int) -> list[Entry]:
+def _entries(seed: int, *, shard: str, count: int) -> list[IndexEntry]:
     rng = np.random.default_rng(seed)
     return [
-        Entry(
+        IndexEntry(
             shard=shard, number=number, offset=int(rng.integers(2**40)),
             length=int(rng.integers(2**31)), crc32=int(rng.integers(2**32)),
             clip_id=f"{shard}/é\n{number}" + "x" * int(rng.integers(3)),
@@ -39,20 +39,20 @@ def test_columns_are_their_entries(tmp_path, counts):
     assert joined.tagged.tolist() == [bool(entry.tags) for entry in wanted]
     begins = np.cumsum([0, *(len(entry.pairs) for entry in wanted)])[:-1]
     assert joined.pair_begins.tolist() == begins.tolist()[: len(wanted)]
-    record_columns.save(tmp_path / "i.npz", joined, source=7)
-    again = record_columns.load(tmp_path / "i.npz", source=7)
+    record_index.save(tmp_path / "i.npz", joined, source=7)
+    again = record_index.load(tmp_path / "i.npz", source=7)
     assert list(again) == wanted
-    assert record_columns.load(tmp_path / "i.npz", source=8) is None
-    assert record_columns.load(tmp_path / "none.npz", source=7) is None
+    assert record_index.load(tmp_path / "i.npz", source=8) is None
+    assert record_index.load(tmp_path / "none.npz", source=7) is None
     content = bytearray((tmp_path / "i.npz").read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "i.npz").write_bytes(content)
-    damaged = record_columns.load(tmp_path / "i.npz", source=7)
+    damaged = record_index.load(tmp_path / "i.npz", source=7)
     assert damaged is None or list(damaged) == wanted  # padding between members is nobody's
 
 
 def test_the_arrays_are_written_with_the_records_and_made_again(records_copy):
-    store = records.RecordStore(records_copy, split="train")
+    store = record_files.RecordStore(records_copy, split="train")
     files = sorted((records_copy / "index").glob("*train*.npz"))
     assert len(files) == 2
     lines = [
@@ -67,18 +67,18 @@ def test_the_arrays_are_written_with_the_records_and_made_again(records_copy):
         assert entry.tags == tuple(line["tags"])
         assert entry.pairs == tuple(map(tuple, line["pairs"]))
     files[0].write_bytes(b"PK")
-    again = records.RecordStore(records_copy, split="train")
+    again = record_files.RecordStore(records_copy, split="train")
     assert list(again.entries) == list(store.entries)
     assert files[0].stat().st_size > 99  # kept for the next time
     files[1].unlink()
     path = files[1].with_suffix(".jsonl")
     path.write_bytes(path.read_bytes().replace(b'"offset":12', b'"offset":13'))
     with pytest.raises(UserError, match="its checksum differs from manifest.json"):
-        records.RecordStore(records_copy, split="train")
+        record_files.RecordStore(records_copy, split="train")
 
 
 def test_a_clip_is_found_by_its_id(records_dir):
-    store = records.RecordStore(records_dir, split="train")
+    store = record_files.RecordStore(records_dir, split="train")
     for number, entry in enumerate(store.entries):
         assert store.find(entry.clip_id) == number
     for name in ("train_", "rain_1", "train_99", "n_1train", ""):

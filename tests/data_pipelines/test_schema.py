@@ -4,16 +4,16 @@ import dataclasses
 
 import pytest
 
-from data_pipelines import schema
+from data_pipelines.records import schema
 
-PAIR = schema.Pair(
+PAIR = schema.QAPair(
     pair_id="cla_sound-0",
     instruction="What is it?",
     output="Siren.",
     task="cla_sound",
     closed_ended=True,
 )
-CLIP = schema.Clip(
+CLIP = schema.AnnotatedClip(
     clip_id="clip-1",
     audio=b"fLaC",
     sample_rate=16000,

@@ -7,20 +7,22 @@ import shutil
 import numpy as np
 import pytest
 
-from data_pipelines import records, token_lengths
-from data_pipelines.data_config import DataConfig
-from data_pipelines.input_pipeline import InputPipeline
-from data_pipelines.schema import RecordError
+from data_pipelines import token_lengths as count_tokens
+from data_pipelines.input import token_counts
+from data_pipelines.input.data_config import DataConfig
+from data_pipelines.input.pipeline import InputPipeline
+from data_pipelines.records import record_files
+from data_pipelines.records.schema import RecordError
 from ltu_jax.core.errors import UserError
 from ltu_jax.preprocessing.text import TrainOn, tokenize_pair
 
 
 def count(directory, tokenizer, split="train"):
-    return token_lengths.token_lengths(directory, split=split, tokenizer=tokenizer, show=False)
+    return token_counts.token_lengths(directory, split=split, tokenizer=tokenizer, show=False)
 
 
 def pairs_of(directory, split="train"):
-    store = records.RecordStore(directory, split=split)
+    store = record_files.RecordStore(directory, split=split)
     for number in range(len(store)):
         record = store.read(number)
         yield from ((record, pair) for pair in record.pairs)
@@ -48,7 +50,7 @@ def test_counts_are_those_of_tokenised_pairs(records_dir, tokenizer, cutoff, tra
 def test_an_answer_that_ends_in_eos_gets_no_second_one(tokenizer):
     for output in ("noise", "noise </s>"):
         text = dict(instruction="What?", spoken_text="", output=output)
-        _, whole = token_lengths.pair_tokens(tokenizer, **text)
+        _, whole = token_counts.pair_tokens(tokenizer, **text)
         for cutoff in range(2, whole + 3):
             tokens = tokenize_pair(tokenizer, cutoff=cutoff, **text)
             assert len(tokens.input_ids) == min(whole, cutoff)
@@ -58,7 +60,7 @@ def test_what_was_counted_is_kept_for_its_tokenizer_and_shard(records_copy, toke
     wanted = count(records_copy, tokenizer)
     files = sorted((records_copy / "tokens" / tokenizer.identity[:16]).glob("*train*.npz"))
     assert len(files) == 2
-    monkeypatch.setattr(token_lengths, "pair_tokens", lambda *args, **kwargs: (1, 2))
+    monkeypatch.setattr(token_counts, "pair_tokens", lambda *args, **kwargs: (1, 2))
     np.testing.assert_array_equal(count(records_copy, tokenizer), wanted)
     # Other special tokens are another tokenizer.
     other = dataclasses.replace(tokenizer, specials=tokenizer.specials[:-1])
@@ -66,9 +68,9 @@ def test_what_was_counted_is_kept_for_its_tokenizer_and_shard(records_copy, toke
     # Half of the pairs lie in a shard whose counts are damaged or of other records.
     files[0].write_bytes(files[0].read_bytes()[:50])
     assert 0 < (count(records_copy, tokenizer) == (1, 2)).all(axis=1).sum() < 18
-    manifest = json.loads((records_copy / records.MANIFEST).read_text())
+    manifest = json.loads((records_copy / record_files.MANIFEST).read_text())
     manifest["splits"]["train"]["shards"][1]["sha256"] = "0" * 64
-    (records_copy / records.MANIFEST).write_text(json.dumps(manifest))
+    (records_copy / record_files.MANIFEST).write_text(json.dumps(manifest))
     assert (count(records_copy, tokenizer) == (1, 2)).all()
 
 
@@ -77,13 +79,13 @@ def test_the_command_counts_all_splits(records_copy, golden, capsys, tokenizer):
     shutil.rmtree(records_copy / "tokens")
     vocabulary = golden / "text_cases" / "spm320.model"
     arguments = ["--records", str(records_copy), "--tokenizer", str(vocabulary), "--workers", "1"]
-    assert token_lengths.command(arguments) == 0
+    assert count_tokens.command(arguments) == 0
     assert "tokens of 22 pairs" in capsys.readouterr().out
     assert len(list((records_copy / "tokens").rglob("*.npz"))) == 4
     for split, counts in wanted.items():
         np.testing.assert_array_equal(count(records_copy, tokenizer, split), counts)
     with pytest.raises(UserError, match="no tokenizer.model"):
-        token_lengths.command(["--records", str(records_copy), "--tokenizer", str(records_copy)])
+        count_tokens.command(["--records", str(records_copy), "--tokenizer", str(records_copy)])
 
 
 def _config(directory, **changes):

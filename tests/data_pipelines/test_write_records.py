@@ -10,12 +10,13 @@ import records_corpus
 import soundfile
 import soxr
 
-from data_pipelines import records
-from data_pipelines.record_builder import from_line, to_flac, to_line
-from data_pipelines.record_summary import table
-from data_pipelines.records import RecordStore
-from data_pipelines.schema import RecordError
-from data_pipelines.write_records import command, write_records
+from data_pipelines.records import record_files
+from data_pipelines.records.beam_builder import from_line, to_flac, to_line
+from data_pipelines.records.record_files import RecordStore
+from data_pipelines.records.schema import RecordError
+from data_pipelines.records.summary import table
+from data_pipelines.records.write import write_records
+from data_pipelines.write_records import command
 from ltu_jax.core import outputs
 from ltu_jax.core.errors import UserError
 
@@ -39,20 +40,20 @@ def test_every_field_of_every_clip_comes_back(clips, records_dir):
 
 
 def test_records_of_an_older_version_may_be_replaced_and_not_what_lies_among_them(records_copy):
-    outputs.claim(records_copy, records.MAKER)
+    outputs.claim(records_copy, record_files.MAKER)
     (records_copy / outputs.MARKER).unlink()
     assert list(records_copy.glob("tokens/*/*.npz"))
-    outputs.claim(records_copy, records.MAKER)
+    outputs.claim(records_copy, record_files.MAKER)
     (records_copy / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match=r"holds 'thesis\.tex' besides"):
-        outputs.claim(records_copy, records.MAKER)
+        outputs.claim(records_copy, record_files.MAKER)
 
 
 def test_tfds_and_tensorflow_read_the_shards(clips, records_dir):
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    folder = records_dir / records.BUILDER / records.VERSION
+    folder = records_dir / record_files.BUILDER / record_files.VERSION
     builder = tfds.builder_from_directory(str(folder))
     assert builder.info.splits["train"].num_examples == 7
     examples = list(tfds.as_numpy(builder.as_dataset(split="train")))
@@ -66,13 +67,13 @@ def test_tfds_and_tensorflow_read_the_shards(clips, records_dir):
     for path in sorted(folder.glob("*.tfrecord-*")):
         payloads = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
         whole = path.read_bytes()
-        lines = (records_dir / records.INDEX / f"{path.name}.jsonl").read_text().splitlines()
+        lines = (records_dir / record_files.INDEX / f"{path.name}.jsonl").read_text().splitlines()
         index = [json.loads(line) for line in lines[1:]]
         assert [whole[e["offset"] : e["offset"] + e["length"]] for e in index] == payloads
 
 
 def test_the_manifest_counts_and_names_the_bytes(clips, records_dir):
-    manifest = records.read_manifest(records_dir)
+    manifest = record_files.read_manifest(records_dir)
     train, val = manifest["splits"]["train"], manifest["splits"]["val"]
     pairs = [pair for clip in clips if clip.split == "train" for pair in clip.pairs]
     assert (train["clips"], train["pairs"]) == (7, len(pairs))
@@ -82,7 +83,7 @@ def test_the_manifest_counts_and_names_the_bytes(clips, records_dir):
     assert sum(train["tasks"].values()) == len(pairs)
     assert len(train["shards"]) == 2
     for shard in train["shards"] + val["shards"]:
-        content = records.shard_path(records_dir, shard["file"]).read_bytes()
+        content = record_files.shard_path(records_dir, shard["file"]).read_bytes()
         assert shard["bytes"] == len(content)
         assert shard["sha256"] == hashlib.sha256(content).hexdigest()
     # What the 10 s window does not hear is said.
@@ -94,19 +95,19 @@ def test_valid_output_is_kept_and_any_other_is_written_again(clips, tmp_path):
     out = tmp_path / "out"
     few = clips[:2] + clips[-1:]
     first = _write(few, out)
-    written = (out / records.MANIFEST).stat().st_mtime_ns
+    written = (out / record_files.MANIFEST).stat().st_mtime_ns
     assert _write(few, out) == first
-    assert (out / records.MANIFEST).stat().st_mtime_ns == written
+    assert (out / record_files.MANIFEST).stat().st_mtime_ns == written
     changed = [dataclasses.replace(few[0], spoken_text="other words"), *few[1:]]
     second = _write(changed, out)
     assert second["source_fingerprint"] != first["source_fingerprint"]
-    shard = records.shard_path(out, second["splits"]["train"]["shards"][0]["file"])
+    shard = record_files.shard_path(out, second["splits"]["train"]["shards"][0]["file"])
     content = shard.read_bytes()
     shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match=f"{shard.name}: its SHA-256 differs"):
-        records.verify(out)
+        record_files.verify(out)
     _write(changed, out)
-    records.verify(out)
+    record_files.verify(out)
     assert not list(tmp_path.glob(".tmp*"))
 
 
@@ -163,9 +164,9 @@ def test_unreadable_audio_is_left_out_and_reported(clips, tmp_path, capsys):
     assert set(found) == {clip.clip_id for clip in others}
     assert all(found[clip.clip_id].audio == clip.audio.read_bytes() for clip in others)
     # Kept while nothing changes, written again once the audio is repaired.
-    written = (out / records.MANIFEST).stat().st_mtime_ns
+    written = (out / record_files.MANIFEST).stat().st_mtime_ns
     _write([*bad, *others], out, max_quarantined=0.25)
-    assert (out / records.MANIFEST).stat().st_mtime_ns == written
+    assert (out / record_files.MANIFEST).stat().st_mtime_ns == written
     path.write_bytes(clips[1].audio.read_bytes())
     assert _write([*bad, *others], out, max_quarantined=0.25)["quarantined"] == 1
     with pytest.raises(UserError, match="1 of 9 clips cannot be read and at most 1.00% may be"):

@@ -134,7 +134,7 @@ def test_the_records_of_a_checkpoint_tell(open_asqa, tmp_path, datasets, refused
     asked = read_questionnaire(open_asqa, name="open_asqa", split=None)
     metadata = {"base": {}, "config": {"data": {"records": str(tmp_path / "records")}}}
     manifest = {"splits": {"train": {"datasets": dict.fromkeys(datasets or (), 3)}}}
-    monkeypatch.setattr(training_data.records, "read_manifest", lambda folder: manifest)
+    monkeypatch.setattr(training_data.record_files, "read_manifest", lambda folder: manifest)
     why = training_data.overlap(asked, metadata)
     assert (why is not None) == refused
     if refused:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 import ltu_jax
-from data_pipelines.features import fingerprint
+from data_pipelines.records.whisper_features import fingerprint
 from ltu_jax import evaluate
 from ltu_jax.weights.store import load_weights
 

@@ -15,12 +15,13 @@ import pytest
 import records_corpus
 import soundfile
 
-from data_pipelines import examples, manifests, official_rows
-from data_pipelines.data_config import DataConfig
-from data_pipelines.record_builder import to_flac
-from data_pipelines.rows import heard, pair_columns
-from data_pipelines.schema import OFFICIAL_FIELDS, RecordError
-from data_pipelines.token_lengths import pair_tokens
+from data_pipelines.input.data_config import DataConfig
+from data_pipelines.input.rows import heard, pair_columns
+from data_pipelines.input.token_counts import pair_tokens
+from data_pipelines.manifests import clip_manifests, official_rows
+from data_pipelines.records import tf_example
+from data_pipelines.records.beam_builder import to_flac
+from data_pipelines.records.schema import OFFICIAL_FIELDS, RecordError
 from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.text import load_tokenizer
 from tests.faults.count import Count
@@ -118,7 +119,9 @@ def _rows(root: Path) -> Attempt:
         errors = [row for row in found if isinstance(row, RecordError)]
         quarantined = []
         try:
-            clips = list(manifests.read_clips(path, audio_root=root, quarantine=quarantined.append))
+            clips = list(
+                clip_manifests.read_clips(path, audio_root=root, quarantine=quarantined.append)
+            )
         except RecordError as error:
             assert path.name in str(error)
             return False
@@ -230,7 +233,7 @@ def _files(root: Path) -> Attempt:
             assert _longest_silence(stored) <= _longest_silence(
                 np.where(abs(mono) < 2**-15, 0, mono)
             )
-        record = examples.Record(
+        record = tf_example.StoredClip(
             clip_id="x", audio=flac, sample_rate=RATE, seconds=seconds, spoken_text="",
             dataset="d", split="train", synthetic=False, tags=(), pairs=(),
         )  # fmt: skip
@@ -298,7 +301,7 @@ def _records(root: Path) -> Attempt:
         name = f"record {number}"
         content = (_mutated if number % 2 else _changed_field)(rng, whole)
         try:
-            record = examples.parse(content, where=name)
+            record = tf_example.parse(content, where=name)
             values = heard(record, CONFIG, shape=(1000, 80), where=name)
         except RecordError as error:
             assert str(error).startswith(f"{name}"), error

@@ -32,10 +32,10 @@ def _flipped_length(directory: Path, clip: str, rng: random.Random) -> set[str]:
 def _truncated(directory: Path, clip: str, rng: random.Random) -> set[str]:
     from damages import place_of
 
-    from data_pipelines import records
+    from data_pipelines.records import record_files
 
     path, entry = place_of(directory, clip)
-    entries = records.RecordStore(directory, split="train").entries
+    entries = record_files.RecordStore(directory, split="train").entries
     os.truncate(path, entry.offset + rng.randrange(entry.length))
     return {e.clip_id for e in entries if e.shard == entry.shard and e.number >= entry.number}
 
@@ -69,10 +69,10 @@ def damage_records(lab: Lab, *, trials: int, seed: int = 0) -> Count:
     import damages
     import records_corpus
 
-    from data_pipelines import records
-    from data_pipelines.bad_records import BadRecordLog
-    from data_pipelines.token_lengths import token_lengths
-    from data_pipelines.write_records import write_records
+    from data_pipelines.input.token_counts import token_lengths
+    from data_pipelines.records import record_files
+    from data_pipelines.records.bad_records import BadRecordLog
+    from data_pipelines.records.write import write_records
     from ltu_jax.preprocessing.text import load_tokenizer
 
     count, rng = Count(), random.Random(seed)
@@ -86,7 +86,7 @@ def damage_records(lab: Lab, *, trials: int, seed: int = 0) -> Count:
         shards=2,
     )
     token_lengths(whole_dir, split="train", tokenizer=tokenizer, show=False)
-    clips = [entry.clip_id for entry in records.RecordStore(whole_dir, split="train").entries]
+    clips = [entry.clip_id for entry in record_files.RecordStore(whole_dir, split="train").entries]
     while count.tried < trials:
         kind = _KINDS[count.tried % len(_KINDS)]
         layout = list(damages.LAYOUTS)[count.tried // len(_KINDS) % len(damages.LAYOUTS)]

@@ -11,7 +11,7 @@ _LIMITS = ("--config.guards.stall_seconds=2", "--config.guards.stall_busy_second
 
 def get_stuck(after: int) -> None:
     """Let every input pipeline of this process stop for ever after so many batches."""
-    from data_pipelines.input_pipeline import InputPipeline
+    from data_pipelines.input.pipeline import InputPipeline
 
     batches = InputPipeline.batches
 

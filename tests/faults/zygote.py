@@ -48,7 +48,7 @@ def import_everything() -> None:
     """What a run imports, without a JAX backend or a TensorFlow runtime."""
     import orbax.checkpoint  # noqa: F401
 
-    from data_pipelines.examples import import_tensorflow
+    from data_pipelines.records.tf_example import import_tensorflow
     from ltu_jax import train  # noqa: F401
     from ltu_jax.stages import run  # noqa: F401
 

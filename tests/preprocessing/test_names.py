@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines import manifests
-from data_pipelines.diagnosis import inputs
-from data_pipelines.schema import RecordError
+from data_pipelines.doctor import data_readers
+from data_pipelines.manifests import clip_manifests
+from data_pipelines.records.schema import RecordError
 from ltu_jax.evaluation.questionnaire import read_questionnaire
 from ltu_jax.preprocessing.audio import AudioError, load_audio
 from ltu_jax.preprocessing.names import ENDINGS, AmbiguousName, find_audio
@@ -58,9 +58,9 @@ def test_a_name_is_found_wherever_it_is_given(case: str, tmp_path):
     row = json.dumps(ROW | {"audio_id": written})
     manifest = tmp_path / "rows.json"
     manifest.write_text(f"[{row}]")
-    (clip,) = manifests.read_clips(manifest, audio_root=tmp_path)
+    (clip,) = clip_manifests.read_clips(manifest, audio_root=tmp_path)
     assert (clip.audio, clip.clip_id) == (path, written)
-    (case,) = inputs.cases(manifest, audio_root=tmp_path)
+    (case,) = data_readers.cases(manifest, audio_root=tmp_path)
     assert case.audio == path
     asked = read_questionnaire(manifest, name="open_asqa", split="all")
     assert asked.clips[written.strip()].audio == path or " " in written
@@ -85,9 +85,9 @@ def test_another_name_is_not_found(there: str, written: str, tmp_path):
     put(tmp_path / there)
     assert find_audio(tmp_path / written, endings=ENDINGS) is None
     # A name that no file can have is an error of the row, not a file that has gone.
-    error = RecordError if "\0" in written else manifests.AudioGone
+    error = RecordError if "\0" in written else clip_manifests.AudioGone
     with pytest.raises(error, match="field 'audio_id'"):
-        manifests.resolve_audio(written, root=tmp_path, where="row 1")
+        clip_manifests.resolve_audio(written, root=tmp_path, where="row 1")
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_two_files_that_fit_are_one_clear_error(first: str, second: str, written
         find_audio(tmp_path / written, endings=ENDINGS)
     for name in (first, second):
         assert repr(name.partition("/")[0]) in str(error.value)
-    with pytest.raises(manifests.AudioGone, match="row 1: field 'audio_id': "):
-        manifests.resolve_audio(written, root=tmp_path, where="row 1")
+    with pytest.raises(clip_manifests.AudioGone, match="row 1: field 'audio_id': "):
+        clip_manifests.resolve_audio(written, root=tmp_path, where="row 1")
 
 
 def test_the_exact_name_goes_before_others(tmp_path):
@@ -133,5 +133,5 @@ def test_what_a_manifest_says_of_odd_files_is_what_is_decoded(tmp_path):
     )
     row = json.dumps(ROW | {"audio_id": "died"})
     (tmp_path / "rows.json").write_text(f"[{row}]")
-    (clip,) = manifests.read_clips(tmp_path / "rows.json", audio_root=tmp_path)
+    (clip,) = clip_manifests.read_clips(tmp_path / "rows.json", audio_root=tmp_path)
     assert (clip.seconds, clip.sample_rate) == (0.1, 16_000)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tiny_stage import LLAMA, ROOT, WHISPER, arguments, make_place
 
-from data_pipelines.records import MANIFEST
-from data_pipelines.write_records import write_records
+from data_pipelines.records.record_files import MANIFEST
+from data_pipelines.records.write import write_records
 from ltu_jax import train
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build

@@ -3,7 +3,7 @@
 import pytest
 from tiny_stage import ROOT, arguments, make_place
 
-from data_pipelines import records
+from data_pipelines.records import record_files
 from ltu_jax import train
 from ltu_jax.training.logs import read_rows
 
@@ -13,9 +13,9 @@ pytestmark = pytest.mark.slow
 def test_a_damaged_record_costs_its_own_sample_only(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     place = make_place(tmp_path)
-    store = records.RecordStore(place / "records", split="val")
+    store = record_files.RecordStore(place / "records", split="val")
     victim, other = (entry.clip_id for entry in store.entries)
-    shard = records.shard_path(store.directory, store.entries[0].shard)
+    shard = record_files.shard_path(store.directory, store.entries[0].shard)
     with shard.open("r+b") as file:
         file.seek(store.entries[0].offset + 40)
         file.write(b"damaged")

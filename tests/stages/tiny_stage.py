@@ -69,7 +69,7 @@ def make_place(folder: Path) -> Path:
     """Write toy weights, records and the config file into `folder`."""
     import records_corpus
 
-    from data_pipelines.write_records import write_records
+    from data_pipelines.records.write import write_records
 
     key = jax.random.key(0)
     whisper = build.whisper(WhisperConfig(**WHISPER)).init(key)

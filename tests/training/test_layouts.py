@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines.data_config import DataConfig
-from data_pipelines.input_pipeline import InputPipeline
-from data_pipelines.schema import Pair
+from data_pipelines.input.data_config import DataConfig
+from data_pipelines.input.pipeline import InputPipeline
+from data_pipelines.records.schema import QAPair
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
@@ -62,7 +62,7 @@ def records_dir(tmp_path_factory):
     """Six clips of 1 to 6 pairs; every third has no spoken text."""
     import records_corpus
 
-    from data_pipelines.write_records import write_records
+    from data_pipelines.records.write import write_records
 
     folder = tmp_path_factory.mktemp("layouts")
     (folder / "audio").mkdir()
@@ -70,7 +70,7 @@ def records_dir(tmp_path_factory):
     for number in range(6):
         clip = records_corpus.make_clip(folder / "audio", number, pairs=1 + number % 6)
         pairs = [
-            Pair(
+            QAPair(
                 pair_id=pair.pair_id,
                 instruction=f"Ask {place}?",
                 output="noise " * WORDS[(place + number) % 6],

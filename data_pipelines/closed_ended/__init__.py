@@ -1,1 +1,0 @@
-"""Closed-ended questions: the answer is a label in a short sentence."""

@@ -1,1 +1,0 @@
-"""What `data_pipelines.doctor` looks at, and how it tells."""

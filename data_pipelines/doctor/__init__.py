@@ -1,0 +1,1 @@
+"""The examination of data before training: `python -m data_pipelines.doctor`."""

@@ -1,0 +1,95 @@
+"""What one clip sounds like: decoded, measured and named by its content."""
+
+import dataclasses
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.doctor.data_readers import Case, Problem
+from ltu_jax.core.files import sha256_file
+from ltu_jax.preprocessing import audio
+from ltu_jax.preprocessing.formats.decode import sounds
+
+_FULL = 0.999  # of full scale: 16-bit samples of 32735 and more
+_FLAT = 3  # samples in a row at full scale that a converter cut
+_QUIETEST = 1e-6  # -120 dBFS, for the logarithm
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AudioMeasures:
+    """Measures of a clip.
+
+    Attributes:
+        rate, channels: of the file.
+        seconds: decoded.
+        level: RMS in dB of full scale, -120 for digital silence.
+        clipped: share of samples in runs of at least three at full scale.
+        dropout: seconds of the longest run of exact zeros between sounds.
+        content: hash of the samples as 16 kHz mono 16-bit: the same for the same recording in
+            another lossless file.
+    """
+
+    rate: int
+    channels: int
+    seconds: float
+    level: float
+    clipped: float
+    dropout: float
+    content: bytes
+
+
+def listen(case: Case) -> AudioMeasures | Problem:
+    """Decode and measure the audio of a clip, which must be there."""
+    if isinstance(case.audio, Path) and case.sha256 is not None:
+        found = sha256_file(case.audio)
+        if found != case.sha256:
+            what = f"{case.audio}: SHA-256 {found[:12]}..., clips.jsonl says {case.sha256[:12]}..."
+            return Problem(check="corrupt", where=case.where, what=what)
+    try:
+        decoded = audio.load_audio(case.audio)
+    except audio.AudioError as error:
+        return Problem(check="corrupt", where=case.where, what=str(error))
+    samples = decoded.samples
+    level = np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
+    return AudioMeasures(
+        rate=decoded.source_rate,
+        channels=decoded.source_channels,
+        seconds=decoded.seconds,
+        level=float(20 * np.log10(max(level, _QUIETEST))),
+        clipped=_clipped(case.audio, decoded),
+        dropout=_longest_gap(samples) / audio.SAMPLE_RATE,
+        content=hashlib.blake2b(_as_16_bits(samples).tobytes(), digest_size=16).digest(),
+    )
+
+
+def _as_16_bits(samples: np.ndarray) -> np.ndarray:
+    return np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
+
+
+def _clipped(source: bytes | Path, decoded: audio.Audio) -> float:
+    """Looked for in the samples of the file: resampling rounds the flat tops."""
+    if (decoded.source_rate, decoded.source_channels) == (audio.SAMPLE_RATE, 1):
+        parts = [decoded.samples[:, None]]
+    else:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        with opened as stream:
+            found = sounds(stream, name="<the same file>")
+            parts = [np.concatenate(list(sound.blocks)) for sound in found if sound.stated != 0]
+    full = sum(
+        _runs(np.abs(channel) >= _FULL, least=_FLAT).sum() for part in parts for channel in part.T
+    )
+    return float(full / sum(part.size for part in parts))
+
+
+def _longest_gap(samples: np.ndarray) -> int:
+    """The longest run of zeros that is neither the beginning nor the end of the clip."""
+    sounding = np.flatnonzero(samples)
+    return int(np.diff(sounding).max(initial=1)) - 1
+
+
+def _runs(flags: np.ndarray, *, least: int) -> np.ndarray:
+    """Lengths of the runs of at least `least` true values."""
+    lengths = np.diff(np.flatnonzero(np.diff(np.r_[False, flags, False])))[::2]
+    return lengths[lengths >= least]

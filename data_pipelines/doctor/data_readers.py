@@ -1,0 +1,239 @@
+"""The three kinds of data the doctor examines, as one stream of clips and of what is wrong.
+
+    a corpus folder       clips.jsonl and open_asqa_{train,val,test}.json
+    a records directory   manifest.json, index and shards of write_records
+    a JSON or JSONL file  official Open-ASQA rows, and a folder of audio
+
+A problem never ends the stream: it stands where the clip would have stood.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.manifests import clip_manifests
+from data_pipelines.manifests.official_rows import OfficialRow, jsonl, rows_or_errors
+from data_pipelines.records import record_files, schema
+from data_pipelines.records.schema import QAPair, RecordError
+from ltu_jax.core.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """A clip with all that is asked about it; `audio` is None where its file is missing."""
+
+    clip_id: str
+    where: str
+    audio: bytes | Path | None
+    sha256: str | None
+    spoken_text: str
+    dataset: str
+    split: str
+    licence: str
+    tags: tuple[str, ...]
+    pairs: tuple[QAPair, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something wrong; `check` names its kind (see `checks.CHECKS`)."""
+
+    check: str
+    where: str
+    what: str
+
+
+def kind_of(path: Path, *, audio_root: Path | None) -> str:
+    """What lies at `path`: "corpus", "records" or "manifest"; `UserError` where it is neither."""
+    if path.is_file():
+        return "manifest"
+    if audio_root is not None:
+        raise UserError(f"--audio-root belongs to a JSON file of rows, but {path} is none")
+    if (path / "clips.jsonl").is_file():
+        return "corpus"
+    if (path / record_files.MANIFEST).is_file():
+        return "records"
+    raise UserError(
+        f"{path} is no data: give a corpus folder (clips.jsonl), a records directory "
+        f"({record_files.MANIFEST}), or a JSON or JSONL file of rows"
+    )
+
+
+def cases(path: Path, *, audio_root: Path | None) -> Iterator[Case | Problem]:
+    """Everything at `path`; raises `UserError` when it is no data at all."""
+    kind = kind_of(path, audio_root=audio_root)
+    if kind == "manifest":
+        return _of_manifest(path, root=path.parent if audio_root is None else audio_root)
+    return (_of_corpus if kind == "corpus" else _of_records)(path)
+
+
+def label_names(path: Path) -> tuple[str, ...] | None:
+    """Labels of the tagging stage, where the data has a list of them."""
+    return clip_manifests.tag_labels(path) if (path / record_files.TAG_LABELS).is_file() else None
+
+
+# --- official rows --------------------------------------------------------------------------------
+
+
+def _of_manifest(path: Path, *, root: Path) -> Iterator[Case | Problem]:
+    groups: dict[str, list[OfficialRow]] = {}
+    for row in rows_or_errors(path):
+        if isinstance(row, RecordError):
+            yield Problem(check="rows", where=str(path), what=str(row))
+        else:
+            groups.setdefault(row.values["audio_id"], []).append(row)
+    for audio_id, rows in groups.items():
+        first, audio = rows[0], None
+        for row in rows[1:]:
+            if any(row.values.get(key) != first.values.get(key) for key in ("input", "dataset")):
+                what = f"another spoken text or dataset than row {first.number} of the same clip"
+                yield Problem(check="rows", where=row.where, what=what)
+        try:
+            audio = clip_manifests.resolve_audio(audio_id, root=root, where=first.where)
+        except RecordError as error:  # not there, or not in the audio folder
+            yield Problem(check="missing", where=first.where, what=str(error))
+        yield Case(
+            clip_id=audio_id,
+            where=first.where,
+            audio=audio,
+            sha256=None,
+            spoken_text=first.values["input"],
+            dataset=first.values["dataset"],
+            split=first.values.get("split", "train"),
+            licence=schema.UNKNOWN_LICENCE,
+            tags=tuple(first.values.get("tags", ())),
+            pairs=tuple(clip_manifests.pair(row, index) for index, row in enumerate(rows)),
+        )
+
+
+# --- corpus folder --------------------------------------------------------------------------------
+
+_CLIP = {"clip_id": str, "audio": str, "dataset": str, "split": str, "spoken_text": str,
+         "tags": list}  # fmt: skip
+
+
+def _of_corpus(path: Path) -> Iterator[Case | Problem]:
+    pairs: dict[tuple[str, str], list[QAPair]] = {}
+    for split in schema.SPLITS:
+        manifest = path / f"open_asqa_{split}.json"
+        if not manifest.is_file():
+            yield Problem(check="rows", where=str(manifest), what="no such file")
+            continue
+        for row in rows_or_errors(manifest):
+            if isinstance(row, RecordError):
+                yield Problem(check="rows", where=str(manifest), what=str(row))
+            else:
+                found = pairs.setdefault((split, row.values["audio_id"]), [])
+                found.append(clip_manifests.pair(row, len(found)))
+    for number, clip in _lines(path / "clips.jsonl"):
+        where = f"{path / 'clips.jsonl'}, row {number}"
+        if isinstance(clip, RecordError) or (wrong := _wrong_field(clip)):
+            what = str(clip) if isinstance(clip, RecordError) else wrong
+            yield Problem(check="rows", where=where, what=what)
+            continue
+        audio: Path | None = None
+        try:
+            audio = clip_manifests.corpus_audio(path, clip["audio"])
+        except RecordError as error:
+            yield Problem(check="missing", where=where, what=str(error))
+        except UserError as error:  # a name that leads out of the corpus
+            yield Problem(check="rows", where=where, what=str(error))
+            continue
+        if audio is not None and not audio.is_file():
+            yield Problem(check="missing", where=where, what=f"no file {audio}")
+            audio = None
+        source = clip.get("source")
+        yield Case(
+            clip_id=clip["clip_id"],
+            where=where,
+            audio=audio,
+            sha256=clip.get("sha256"),
+            spoken_text=clip["spoken_text"],
+            dataset=clip["dataset"],
+            split=clip["split"],
+            licence=(source.get("license") if isinstance(source, dict) else None)
+            or schema.UNKNOWN_LICENCE,
+            tags=tuple(clip["tags"]),
+            pairs=tuple(pairs.pop((clip["split"], clip["audio"]), ())),
+        )
+    for split, audio_id in pairs:
+        what = f"{split}: rows about {audio_id!r}, which is no clip of clips.jsonl"
+        yield Problem(check="rows", where=str(path / f"open_asqa_{split}.json"), what=what)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        yield from jsonl(path)
+    except RecordError as error:
+        yield 0, error
+
+
+def _wrong_field(clip: Any) -> str | None:
+    if not isinstance(clip, dict):
+        return f"is {type(clip).__name__}, expected an object with fields"
+    for field, kind in _CLIP.items():
+        if not isinstance(clip.get(field), kind):
+            return f"field {field!r} is {clip.get(field)!r}: give a {kind.__name__}"
+    return None
+
+
+# --- records --------------------------------------------------------------------------------------
+
+
+def _of_records(path: Path) -> Iterator[Case | Problem]:
+    manifest = record_files.read_manifest(path)
+    licences = manifest.get("licences") or {}
+    shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
+    yield from _files(path, [shard["file"] for shard in shards])
+    for shard in shards:
+        if what := record_files.shard_problem(path, shard):
+            yield Problem(check="shards", where=shard["file"], what=what)
+    for split in manifest["splits"]:
+        try:
+            store = record_files.RecordStore(path, split=split)
+        except UserError as error:
+            yield Problem(check="shards", where=f"split {split}", what=str(error))
+            continue
+        for number in range(len(store)):
+            yield _of_record(store, number, licences=licences)
+
+
+def _files(path: Path, shards: list[str]) -> Iterator[Problem]:
+    """Files that the manifest does not know, and the list of clips left out at writing."""
+    known = {*shards, "dataset_info.json", "features.json"}
+    folder = record_files.shard_path(path, "")
+    for file in sorted(folder.iterdir() if folder.is_dir() else ()):
+        if file.name not in known:
+            yield Problem(check="foreign", where=str(file), what="not of these records; not read")
+    if (path / record_files.QUARANTINE).is_file():
+        for _, entry in _lines(path / record_files.QUARANTINE):
+            what = str(entry.get("reason") if isinstance(entry, dict) else entry)
+            yield Problem(check="quarantined", where=record_files.QUARANTINE, what=what)
+
+
+def _of_record(
+    store: record_files.RecordStore, number: int, *, licences: Mapping[str, Mapping[str, int]]
+) -> Case | Problem:
+    where = store.where(number)
+    try:
+        record = store.read(number)
+    except RecordError as error:
+        return Problem(check="damaged", where=where, what=str(error))
+    if record.features is not None and not np.isfinite(record.features).all():
+        return Problem(check="damaged", where=where, what="its features are not finite")
+    return Case(
+        clip_id=record.clip_id,
+        where=where,
+        audio=record.audio,
+        sha256=None,
+        spoken_text=record.spoken_text,
+        dataset=record.dataset,
+        split=record.split,
+        # Of a dataset under several licences records do not say which clip has which.
+        licence=" | ".join(sorted(licences.get(record.dataset, ()))) or schema.UNKNOWN_LICENCE,
+        tags=record.tags,
+        pairs=record.pairs,
+    )

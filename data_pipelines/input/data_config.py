@@ -1,0 +1,184 @@
+"""What the input pipeline reads and how it lays it out: the `data` part of a training config.
+
+Text layouts, with A audio tokens in front of T text positions:
+
+    reference   the official collator: one pair a row, left-padded, positions 0..A+T-1 whatever the
+                padding; the last pad position predicts BOS, as in the official loss
+    single      one pair a row, right-padded; BOS, which nothing predicts, has label -100
+    grouped     up to `clips_per_row` clips, up to `pairs_per_clip` pairs of each share its audio:
+                [audio 1]..[audio G][pairs of 1]..[pairs of G]; pair k of the row has segment id
+                k+1, its positions start again at A, its BOS has label -100
+    tags        no text; "targets" marks the clip's labels (tagging stage)
+"""
+
+import dataclasses
+from enum import StrEnum
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.preprocessing.text import TrainOn
+
+
+class RowLayout(StrEnum):
+    """How text is laid out in a row; see the module's docstring."""
+
+    REFERENCE = "reference"
+    SINGLE = "single"
+    GROUPED = "grouped"
+    TAGS = "tags"
+
+
+class FeatureSource(StrEnum):
+    """Whether batches hold "log_mel", for the encoder in the step, or stored "features"."""
+
+    ON_THE_FLY = "on_the_fly"
+    STORED = "stored"
+
+
+_LEAST = {
+    "cutoff": 2, "pairs_per_clip": 1, "clips_per_row": 1, "rows_per_batch": 1, "audio_tokens": 1,
+    "n_mels": 1, "row_tokens": 0, "micro_rows": 0, "frames": 1, "pad_multiple": 1,
+    "group_by_length": 0, "seed": 0, "workers": 1, "prefetch": 1,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What to read and how; enum fields take their strings, tuple fields any sequence.
+
+    Attributes:
+        records: records directory.
+        split: "train", "val" or "test".
+        layout: see `Layout`.
+        cutoff: most text tokens of a pair, BOS included.
+        pairs_per_clip: most pairs of a clip in a row (1 unless grouped).
+        clips_per_row: most clips in a row (1 unless grouped); each has its place in every batch,
+            whether a row fills it or not.
+        rows_per_batch: rows of the global batch.
+        micro_rows: so many consecutive rows of layout "reference" are one official micro-batch:
+            padded as far as its own longest row asks for, and with a loss mean of their own
+            ("row_weights" of a batch); 0 for all rows of the batch together.
+        train_on: "all" tokens or the "answer" only.
+        features: see `Features`.
+        seed: of the order.
+        audio_tokens: A.
+        n_mels: mel bins of the Whisper encoder.
+        tasks: which pairs; see `mixtures.check_tasks`.
+        datasets: which clips; see `mixtures.datasets`.
+        frames: log-mel frames of the window, 10 ms each.
+        row_tokens: room of a grouped row in text tokens; 0 for all that the two caps allow.
+        lengths: allowed padded text lengths, ascending; the smallest that fits is used. () for
+            `row_tokens` where it is given to grouped rows, else for multiples of `pad_multiple`,
+            the official rule.
+        pad_multiple: see `lengths`.
+        group_by_length: rows of like length are batched together within windows of this many
+            batches; 0 for never. Without effect where all batches have one length.
+        shuffle: False keeps the order of the records.
+        feature_fingerprint: refuse stored features that were made by another encoder.
+        max_bad_share: share of the split's records that may be bad; one more stops.
+        workers: threads that make rows.
+        prefetch: batches made ahead.
+
+    Raises:
+        UserError: a value out of range, or one that contradicts another.
+    """
+
+    records: str
+    split: str
+    layout: RowLayout
+    cutoff: int
+    pairs_per_clip: int
+    clips_per_row: int
+    rows_per_batch: int
+    train_on: TrainOn
+    features: FeatureSource
+    seed: int
+    audio_tokens: int
+    n_mels: int
+    tasks: tuple[str, ...] = ("all",)
+    datasets: tuple[str, ...] = ("all",)
+    frames: int = 1000
+    row_tokens: int = 0
+    micro_rows: int = 0
+    lengths: tuple[int, ...] = ()
+    pad_multiple: int = 8
+    group_by_length: int = 0
+    shuffle: bool = True
+    feature_fingerprint: str | None = None
+    max_bad_share: float = 0.0001
+    workers: int = 4
+    prefetch: int = 2
+
+    def __post_init__(self):
+        for name, kind in (
+            ("layout", RowLayout),
+            ("train_on", TrainOn),
+            ("features", FeatureSource),
+        ):
+            value = getattr(self, name)
+            if value not in list(kind):
+                raise UserError(f"data.{name} is {value!r}; use one of {', '.join(kind)}")
+            object.__setattr__(self, name, kind(value))
+        for name in ("tasks", "datasets", "lengths"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                value = getattr(self, name)
+                raise UserError(f"data.{name} is {value}; it must be at least {least}")
+        if not 0 <= self.max_bad_share <= 1:
+            raise UserError(f"data.max_bad_share is {self.max_bad_share}; use a share, 0 to 1")
+        for name in ("pairs_per_clip", "clips_per_row"):
+            if self.layout != RowLayout.GROUPED and getattr(self, name) != 1:
+                raise UserError(
+                    f"data.{name} is {getattr(self, name)}, but layout {str(self.layout)!r} "
+                    "holds one pair per row; use 1, or layout 'grouped'"
+                )
+        if self.micro_rows and self.layout != RowLayout.REFERENCE:
+            raise UserError(
+                f"data.micro_rows is {self.micro_rows}, but layout {str(self.layout)!r} has no "
+                "official micro-batches; use 0, or layout 'reference'"
+            )
+        if self.micro_rows and self.rows_per_batch % self.micro_rows:
+            raise UserError(
+                f"data.rows_per_batch is {self.rows_per_batch}, which is no multiple of "
+                f"data.micro_rows = {self.micro_rows}"
+            )
+        if list(self.lengths) != sorted(set(self.lengths)):
+            raise UserError(f"data.lengths is {self.lengths}; give ascending lengths")
+        if self.layout == RowLayout.GROUPED and 0 < self.row_tokens < self.cutoff:
+            raise UserError(
+                f"data.row_tokens is {self.row_tokens}, but a pair may have data.cutoff = "
+                f"{self.cutoff} tokens; use at least that, or a lower cutoff"
+            )
+        if self.lengths and self.lengths[-1] < self.room:
+            raise UserError(
+                f"data.lengths ends at {self.lengths[-1]}, but a row may hold {self.room} tokens; "
+                "add that length (unused, it costs nothing)"
+            )
+
+    @property
+    def room(self) -> int:
+        """Most text tokens that are put into a row."""
+        if self.layout == RowLayout.GROUPED and self.row_tokens:
+            return self.row_tokens
+        return self.cutoff * self.pairs_per_clip * self.clips_per_row
+
+    @property
+    def one_length(self) -> bool:
+        """Whether every batch is padded to the same length."""
+        if self.lengths:
+            return len(self.lengths) == 1
+        return self.layout == RowLayout.GROUPED and self.row_tokens > 0
+
+    @property
+    def longest(self) -> int:
+        """The padded length that holds any row."""
+        return self.lengths[-1] if self.lengths else self.padded(self.room)
+
+    def padded(self, length: int) -> int:
+        """The padded length of a batch whose longest row has `length` tokens."""
+        if self.lengths:
+            return next(allowed for allowed in self.lengths if allowed >= length)
+        if self.one_length:
+            return self.row_tokens
+        return -(-length // self.pad_multiple) * self.pad_multiple

@@ -1,0 +1,403 @@
+"""Records in, device batches out: read, decode, log-mel, tokenise and pad, in the background.
+
+`InputPipeline.row` makes one row in plain Python. `InputPipeline.batches` runs it for the rows of
+this host inside a `tf.data` graph, in parallel and ahead of the step. Which rows a step holds is a
+function of (seed, step) alone (`RowOrder`), the same for every number of hosts: host p of n
+reads only the records of its part of each global batch, and resuming at a step costs nothing. The
+tokens of every pair are known beforehand (`token_counts`), so hosts agree on shapes without
+talking.
+
+A record that cannot be used costs itself only. What it would have filled stays empty: its pairs'
+places are padding without a target, its clip's place is one that nothing attends to, and all else
+in the batch is bit for bit what it would have been, on this host and on the others. (A row of
+layout "tags" is all label: the row at the next position stands in for it.) Bad records are counted.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.input import mixtures
+from data_pipelines.input.data_config import DataConfig, FeatureSource, RowLayout
+from data_pipelines.input.row_maker import Lost, RowMaker
+from data_pipelines.input.row_order import RowOrder
+from data_pipelines.input.row_report import RowReport, row_report
+from data_pipelines.input.rows import Example
+from data_pipelines.input.token_counts import folder, token_lengths
+from data_pipelines.records import whisper_features
+from data_pipelines.records.bad_records import BadRecord, BadRecordCounter, BadRecordLog
+from data_pipelines.records.record_files import TAG_LABELS, RecordStore, shard_path
+from data_pipelines.records.schema import RecordError
+from data_pipelines.records.tf_example import import_tensorflow
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import read_json
+from ltu_jax.preprocessing.text import IGNORE, Tokenizer, TrainOn
+from ltu_jax.weights.fingerprint import Fingerprint
+
+_WHOLE, _BLANKED, _FAILED = range(3)  # how a row came out
+
+
+class InputPipeline:
+    """Rows and batches of one split; see the module's docstring."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        *,
+        tokenizer: Tokenizer | None = None,
+        process_index: int = 0,
+        process_count: int = 1,
+        clip_fingerprint: Callable[[], Fingerprint] | None = None,
+        bad_log: BadRecordLog | None = None,
+    ):
+        """Open the records and choose the pairs.
+
+        Args:
+            config: what to read.
+            tokenizer: of the language model; not needed for layout "tags".
+            process_index, process_count: this host and all hosts; the global batch is cut into
+                equal consecutive parts.
+            clip_fingerprint: computes the numeric fingerprint of the model's encoder; asked only
+                where stored features carry another name than `config.feature_fingerprint`.
+            bad_log: where bad records are written down.
+
+        Raises:
+            UserError: no records there, stored features absent or of another encoder, a dataset
+                that is not there, a filter that leaves nothing, a batch that hosts cannot share.
+            TooManyBadRecords: so many records lie behind the ends of their files.
+        """
+        self.config = config
+        self.store = RecordStore(config.records, split=config.split)
+        if config.layout != RowLayout.TAGS and tokenizer is None:
+            raise ValueError(f"layout {str(config.layout)!r} needs a tokenizer")
+        self._tokenizer = tokenizer
+        if config.rows_per_batch % process_count:
+            raise UserError(
+                f"data.rows_per_batch is {config.rows_per_batch}, which {process_count} hosts "
+                "cannot share equally; use a multiple"
+            )
+        self._host_rows = config.rows_per_batch // process_count
+        self._first_row = process_index * self._host_rows
+        self.labels: tuple[str, ...] = ()
+        if config.layout == RowLayout.TAGS:
+            self.labels = tuple(read_json(Path(config.records) / TAG_LABELS))
+        self._check_stored(clip_fingerprint, show=process_index == 0)
+        self._order = self._choose(show=process_index == 0)
+        self._rows = RowMaker(
+            config,
+            store=self.store,
+            order=self._order,
+            tokenizer=tokenizer,
+            prompts=self._prompts,
+            tokens=self._tokens,
+            label_index={label: place for place, label in enumerate(self.labels)},
+        )
+        self._bad_log = bad_log
+        self.bad = BadRecordCounter(
+            records=len(self.store),
+            max_share=config.max_bad_share,
+            where=f"split {config.split!r} of {config.records}",
+            report=bad_log,
+        )
+        for number, reason in self.store.cut_off().items():
+            self._note(number, reason, step=0)
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Rows that hold every chosen pair once."""
+        return self._order.rows_per_epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches that cover an epoch, rounded up."""
+        return -(-self.rows_per_epoch // self.config.rows_per_batch)
+
+    def order_fingerprint(self) -> str:
+        """Hex SHA-256 of all that decides what stands in which row, the same on every host."""
+        return self._order.fingerprint()
+
+    def report(self) -> RowReport | None:
+        """What the rows of an epoch hold and waste; None for layout "tags"."""
+        if self.config.layout == RowLayout.TAGS:
+            return None
+        return row_report(self._order, self.config, whole=self._whole)
+
+    def _check_stored(
+        self, clip_fingerprint: Callable[[], Fingerprint] | None, *, show: bool
+    ) -> None:
+        if self.config.features != FeatureSource.STORED:
+            return
+        stored = self.store.manifest["features"]
+        if stored is None:
+            raise UserError(
+                f"data.features is 'stored', but {self.config.records} holds none; write them with "
+                "`python -m data_pipelines.write_records --features WHISPER_WEIGHTS_DIR`, "
+                "or use 'on_the_fly'"
+            )
+        if self.config.feature_fingerprint is not None:
+            whisper_features.check_encoder(
+                stored,
+                name=self.config.feature_fingerprint,
+                clip_fingerprint=clip_fingerprint,
+                records=self.config.records,
+                show=show,
+            )
+
+    def _choose(self, *, show: bool) -> RowOrder:
+        """Rows of all pairs that the filters take; in layout "tags" a clip is one pair."""
+        config = self.config
+        tagged = config.layout == RowLayout.TAGS
+        # Of all splits: a name is not unknown because the validation split has no such clip.
+        splits = self.store.manifest["splits"].values()
+        there = {name for split in splits for name in split["datasets"]}
+        if not tagged:
+            asked_for = {name for split in splits for name in split["tasks"]}
+            mixtures.check_tasks(config.tasks, there=asked_for, where=config.records)
+        records, pairs, numbers = mixtures.choose(
+            self.store.entries,
+            tasks=None if tagged else config.tasks,
+            datasets=mixtures.datasets(config.datasets, there=there, where=config.records),
+            where=f"split {config.split!r} of {config.records}",
+        )
+        self.selection = mixtures.count(self.store.entries, records, tagged=tagged)
+        if tagged:
+            self._prompts = self._whole = np.ones(len(records), np.int64)
+        else:
+            counted = token_lengths(
+                config.records, split=config.split, tokenizer=self._tokenizer, show=show
+            )
+            self._prompts, self._whole = counted[numbers].astype(np.int64).T
+        self._tokens = np.minimum(self._whole, config.cutoff)
+        return RowOrder(
+            records=records,
+            pairs=pairs,
+            tokens=self._tokens,
+            pairs_per_clip=config.pairs_per_clip,
+            clips_per_row=config.clips_per_row,
+            row_tokens=config.room,
+            rows_per_batch=config.rows_per_batch,
+            seed=config.seed,
+            shuffle=config.shuffle,
+            group_batches=0 if config.one_length else config.group_by_length,
+            keep_in=None if tagged else folder(config.records, tokenizer=self._tokenizer),
+        )
+
+    # --- one row ----------------------------------------------------------------------------------
+
+    def contents(self, position: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """(clip, numbers of its pairs) for each clip of the row at `position` of the stream."""
+        return tuple(
+            (self.store.entries[number].clip_id, pairs)
+            for number, pairs in self._order.row(position)
+        )
+
+    def row(self, position: int) -> Example:
+        """Make the row at `position` of the endless stream.
+
+        Returns:
+            "log_mel" float32 [frames, M] or "features" float32 [W, A, D], with an axis of
+            `clips_per_row` in front when that is above 1 (zeros where there are fewer clips); and
+            for layout "tags" "targets" float32 [labels], else "input_ids", "labels", "segment_ids",
+            "positions" (of the text only) int32 [T], without padding, and "clip_ids" int32 [T] with
+            that axis.
+
+        Raises:
+            RecordError: a record is damaged or incomplete; the message names file and record.
+                Batches go on without it.
+        """
+        example, lost = self._rows.make(position)
+        if lost:
+            raise RecordError(lost[0][1])
+        return example
+
+    def _note(self, number: int, reason: str, *, step: int) -> None:
+        entry = self.store.entries[number]
+        self.bad.note(
+            BadRecord(
+                file=str(shard_path(self.config.records, entry.shard)),
+                offset=entry.offset,
+                record=entry.number,
+                clip_id=entry.clip_id,
+                split=self.config.split,
+                step=step,
+                reason=reason,
+            )
+        )
+
+    # --- shapes that all hosts agree on -----------------------------------------------------------
+
+    def text_length(self, step: int) -> int:
+        """T of the global batch of `step`."""
+        rows_of_step = self._global_rows(step)
+        return self.config.padded(max(int(self._tokens[row].sum()) for row in rows_of_step))
+
+    def most_targets(self, step: int) -> int:
+        """The largest number of targets of any row of the global batch of `step`."""
+        return int(self._targets(step).max())
+
+    def _targets(self, step: int) -> np.ndarray:
+        """Targets of each row of the global batch, all records being sound, int [rows]."""
+        rows, tokens = self._global_rows(step), self._tokens
+        if self.config.train_on == TrainOn.ANSWER:
+            wanted = tokens - np.minimum(self._prompts, tokens)
+            return np.asarray([wanted[row].sum() for row in rows])
+        if self.config.layout != RowLayout.REFERENCE:  # no BOS
+            return np.asarray([(tokens[row] - 1).sum() for row in rows])
+        # BOS, if a pad position predicts it
+        found = np.asarray([tokens[row].sum() for row in rows])
+        return found - (found == self._widths(step))
+
+    def _widths(self, step: int) -> np.ndarray:
+        """The padded length of each row of the global batch in its micro-batch, int [rows]."""
+        lengths = np.asarray([self._tokens[row].sum() for row in self._global_rows(step)])
+        together = self.config.micro_rows or len(lengths)
+        longest = lengths.reshape(-1, together).max(axis=1)
+        return np.repeat([self.config.padded(int(length)) for length in longest], together)
+
+    def row_weights(self, step: int) -> np.ndarray:
+        """What a target of each row of the global batch weighs, float32 [rows].
+
+        With them a sum over all targets is the mean over micro-batches of the means over their
+        targets, however the rows lie on devices (facts 14). Targets of a record that cannot be
+        used count where they would have been.
+        """
+        counts = self._targets(step).reshape(-1, self.config.micro_rows)
+        weights = 1.0 / (len(counts) * np.maximum(counts.sum(axis=1), 1))
+        return np.repeat(weights, self.config.micro_rows).astype(np.float32)
+
+    def _global_rows(self, step: int) -> list[np.ndarray]:
+        first = step * self.config.rows_per_batch
+        return [self._order.members(first + row) for row in range(self.config.rows_per_batch)]
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    def batch(self, step: int) -> Example:
+        """Make this host's part of the global batch of `step`, without tf.data."""
+        made = []
+        for position in self._positions(step):
+            columns, lost = self._rows.fixed(position)
+            self._note_all(lost, step=step)
+            made.append(columns)
+        return self._finish(step, *map(np.stack, zip(*made, strict=True)))
+
+    def batches(self, *, start_step: int = 0, steps: int | None = None) -> Iterator[Example]:
+        """Yield this host's part of global batches `start_step`, `start_step + 1`, ...
+
+        Args:
+            start_step: first batch; any number costs the same.
+            steps: how many; None for no end.
+
+        Yields:
+            numpy, for B rows of this host: "log_mel" float32 [B, frames, M] or "features" float32
+            [B, W, A, D]; for text "input_ids", "labels" (-100: no loss; not shifted), "segment_ids"
+            (0: padding) int32 [B, T] and "positions" int32 [B, A+T]; for tags "targets" float32 [B,
+            labels]. T is the smallest allowed length that holds all rows of the global batch.
+            With G = `clips_per_row` above 1 "log_mel" is [B, G, frames, M], "features" [B, G, W, A,
+            D], "positions" [B, G*A+T], and "clip_ids" int32 [B, T] tells the clip of each token.
+            With `micro_rows` there is "row_weights", see there.
+
+        Raises:
+            TooManyBadRecords: at the step that meets one too many.
+        """
+        tf = import_tensorflow()
+        if self._bad_log is not None:
+            self.bad.recall(self._bad_log.before(start_step, split=self.config.split))
+        # Rows are made ahead and side by side; what they lost is told by the consumer, in order.
+        told: dict[int, Lost] = {}
+        failures: dict[int, RecordError] = {}
+
+        def make(position: np.ndarray) -> list[np.ndarray]:
+            try:
+                columns, lost = self._rows.fixed(int(position))
+            except RecordError as error:
+                failures[int(position)] = error
+                return [*blank, np.int32(_FAILED)]
+            if lost:
+                told[int(position)] = lost
+            return [*columns, np.int32(_BLANKED if lost else _WHOLE)]
+
+        blank = self._rows.blank()
+        types = [tf.as_dtype(array.dtype) for array in blank] + [tf.int32]
+
+        def load(position: Any) -> Any:
+            made = tf.numpy_function(make, [position], types, stateful=False)
+            for tensor, array in zip(made, [*blank, np.int32(0)], strict=True):
+                tensor.set_shape(array.shape)
+            return tuple(made)
+
+        end = (
+            np.iinfo(np.int64).max // self.config.rows_per_batch
+            if steps is None
+            else start_step + steps
+        )
+        dataset = tf.data.Dataset.range(start_step, end)
+        dataset = dataset.flat_map(
+            lambda step: tf.data.Dataset.range(self._host_rows).map(
+                lambda row: step * self.config.rows_per_batch + self._first_row + row
+            )
+        )
+        dataset = dataset.map(load, num_parallel_calls=self.config.workers, deterministic=True)
+        dataset = dataset.batch(self._host_rows, drop_remainder=True).prefetch(self.config.prefetch)
+        # Nothing is left to tune, and the tuner's thread would hold up the end of a run for as long
+        # as it happens to sleep, seconds to a minute.
+        fixed = tf.data.Options()
+        fixed.autotune.enabled = False
+        dataset = dataset.with_options(fixed)
+        for step, (*columns, came) in enumerate(dataset.as_numpy_iterator(), start=start_step):
+            for position in np.asarray(self._positions(step))[came != _WHOLE].tolist():
+                if position in failures:
+                    raise failures[position]
+                self._note_all(told.pop(position), step=step)
+            yield self._finish(step, *columns)
+
+    def _note_all(self, lost: Lost, *, step: int) -> None:
+        for number, reason in lost:
+            self._note(number, reason, step=step)
+
+    def _positions(self, step: int) -> range:
+        first = step * self.config.rows_per_batch + self._first_row
+        return range(first, first + self._host_rows)
+
+    def _finish(self, step: int, heard: np.ndarray, *columns: np.ndarray) -> Example:
+        """Cut the padding to the length of the step and put the audio's positions in front."""
+        config = self.config
+        example = {self._rows.heard: heard}
+        if config.layout == RowLayout.TAGS:
+            return {**example, "targets": columns[0]}
+        width, reference = self.text_length(step), config.layout == RowLayout.REFERENCE
+        kept = slice(-width, None) if reference else slice(width)
+        for name, text in zip(self._rows.columns, columns, strict=True):
+            example[name] = np.ascontiguousarray(text[:, kept])
+        if config.layout != RowLayout.GROUPED:  # padding counts, as in the official code
+            after = config.audio_tokens + np.arange(width, dtype=np.int32)
+            example["positions"] = np.broadcast_to(after, (len(heard), width))
+        if config.micro_rows:
+            mine = slice(self._first_row, self._first_row + self._host_rows)
+            ahead = width - self._widths(step)[mine, None]  # places that its micro-batch has not
+            example["positions"] = np.maximum(example["positions"] - ahead, config.audio_tokens)
+            # The first place of a micro-batch, which nothing predicts, may hold BOS.
+            outside = np.arange(width) <= ahead
+            example["labels"] = np.where(outside, IGNORE, example["labels"])
+            example["row_weights"] = self.row_weights(step)[mine]
+        ahead = np.tile(np.arange(config.audio_tokens, dtype=np.int32), config.clips_per_row)
+        ahead = np.broadcast_to(ahead, (len(heard), len(ahead)))
+        example["positions"] = np.concatenate([ahead, example["positions"]], axis=1)
+        return example
+
+
+def batches(
+    config: DataConfig,
+    *,
+    tokenizer: Tokenizer | None = None,
+    start_step: int = 0,
+    steps: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Example]:
+    """Open `config` and yield its batches; see `InputPipeline`."""
+    pipeline = InputPipeline(
+        config, tokenizer=tokenizer, process_index=process_index, process_count=process_count
+    )
+    return pipeline.batches(start_step=start_step, steps=steps)

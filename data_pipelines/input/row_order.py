@@ -1,0 +1,215 @@
+"""The order of training rows, a pure function of (seed, position): nothing to save or restore.
+
+A row is up to `clips_per_row` clips, each with at most `pairs_per_clip` of its pairs, with at most
+`row_tokens` text tokens in all. Rows stream without end: position p is row `p % N` of epoch
+`p // N`, so a batch may hold the last rows of one epoch and the first of the next, and each pair is
+seen exactly once per epoch whatever the batch size.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.input.row_packing import VERSION, kept_packing, pack
+
+_WORTH_KEEPING = 200_000  # pairs
+_PAIRS, _ROWS, _GROUPS = range(3)  # independent random streams of one epoch
+
+Contents = tuple[tuple[int, tuple[int, ...]], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Epoch:
+    """Rows as slices `begin[r]:end[r]` of `pairs` (indices of pairs), in the order of `rows`."""
+
+    pairs: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+    rows: np.ndarray
+
+
+def sorted_within(clips: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """`np.lexsort((keys, clips))`, several times as fast where there are millions.
+
+    Args:
+        clips: int [P], 0 or more.
+        keys: float [P], from 0 up to but not including 1.
+    """
+    bits = min(53, 63 - int(clips.max(initial=0)).bit_length())
+    joined = (clips.astype(np.uint64) << np.uint64(bits)) | (keys * 2.0**bits).astype(np.uint64)
+    order = np.argsort(joined)
+    joined = joined[order]
+    if (joined[1:] == joined[:-1]).any():  # keys of a clip that differ in their last bits only
+        return np.lexsort((keys, clips))
+    return order
+
+
+class RowOrder:
+    """Which records and which of their pairs stand at a position of the stream."""
+
+    def __init__(
+        self,
+        *,
+        records: np.ndarray,
+        pairs: np.ndarray,
+        tokens: np.ndarray,
+        pairs_per_clip: int,
+        clips_per_row: int,
+        row_tokens: int,
+        rows_per_batch: int,
+        seed: int,
+        shuffle: bool,
+        group_batches: int,
+        keep_in: Path | None = None,
+    ):
+        """Prepare the order.
+
+        Which pairs share a row changes with the epoch where any `pairs_per_clip` pairs fit into a
+        row of one clip. Where rows are packed by tokens it is a function of the seed alone,
+        because N must be the same in every epoch; the order of the rows changes all the same.
+
+        Args:
+            records: int [P], the record of each pair, ascending.
+            pairs: int [P], the number of the pair within its record.
+            tokens: int [P], text tokens of the pair, each at most `row_tokens`.
+            pairs_per_clip: most pairs of a clip in one row.
+            clips_per_row: most clips in one row.
+            row_tokens: most text tokens in one row.
+            rows_per_batch: rows of one global batch.
+            seed: first part of every random stream.
+            shuffle: False keeps the order of the records, for validation.
+            group_batches: rows of similar length are put together within windows of this many
+                batches (the official trainer's group_by_length uses 50); 0 for never.
+            keep_in: folder where the packing of many pairs, a minute's work, is kept.
+        """
+        self._records, self._pairs, self._tokens = records, pairs, tokens
+        self._cap, self._clips, self._room = pairs_per_clip, clips_per_row, row_tokens
+        self._batch, self._seed, self._shuffle = rows_per_batch, seed, shuffle
+        self._window, self._keep_in = group_batches, keep_in
+        # Pairs of one record are neighbours.
+        first = np.flatnonzero(np.r_[True, records[1:] != records[:-1]])
+        counts = np.diff(np.r_[first, len(records)])
+        rank = np.arange(len(records)) - np.repeat(first, counts)
+        counts = np.repeat(counts, counts)
+        # The fewest parts that keep the cap, as equal as can be: 9 pairs by 4 are 3 + 3 + 3.
+        part = rank * -(-counts // pairs_per_clip) // counts
+        self._parts = np.flatnonzero((rank == 0) | np.r_[True, part[1:] != part[:-1]])
+        self._packed = clips_per_row > 1 or pairs_per_clip * int(tokens.max()) > row_tokens
+        self._composed = functools.lru_cache(maxsize=2)(self._compose)
+        self._made = functools.lru_cache(maxsize=2)(self._make)  # a batch may touch two epochs
+        # Reader threads wait for one epoch instead of each making its own.
+        self._lock = threading.Lock()
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """N, the number of rows that hold every pair once."""
+        return len(self._epoch(0).rows) if self._packed else len(self._parts)
+
+    def row(self, position: int) -> Contents:
+        """(record, its pairs) for each clip of the row at `position` of the endless stream."""
+        chosen = self.members(position)
+        records = self._records[chosen]
+        starts = np.flatnonzero(np.r_[True, records[1:] != records[:-1]])
+        return tuple(
+            (int(self._records[clip[0]]), tuple(map(int, self._pairs[clip])))
+            for clip in np.split(chosen, starts[1:])
+        )
+
+    def members(self, position: int) -> np.ndarray:
+        """Indices 0..P-1 of the pairs of the row at `position`, in their order in the row."""
+        number, place = divmod(position, self.rows_per_epoch)
+        epoch = self._epoch(number)
+        row = epoch.rows[place]
+        return epoch.pairs[epoch.begin[row] : epoch.end[row]]
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of everything that the order follows from."""
+        numbers = (self._cap, self._clips, self._room, self._batch, self._seed, self._shuffle,
+                   self._window)  # fmt: skip
+        digest = hashlib.sha256(repr(numbers).encode())
+        for values in (self._records, self._pairs, self._tokens):
+            digest.update(np.ascontiguousarray(values, np.int64))
+        return digest.hexdigest()
+
+    def totals(self, values: np.ndarray, *, epoch: int) -> np.ndarray:
+        """The sum of `values` [P] over the pairs of each row of an epoch [N], in row order."""
+        made = self._epoch(epoch)
+        return np.add.reduceat(values[made.pairs], made.begin)[made.rows]
+
+    def clip_counts(self, *, epoch: int) -> np.ndarray:
+        """The number of clips of each row of an epoch [N], in row order."""
+        made = self._epoch(epoch)
+        records = self._records[made.pairs]
+        begins = np.r_[True, records[1:] != records[:-1]]
+        begins[made.begin] = True
+        return np.add.reduceat(begins.astype(np.int64), made.begin)[made.rows]
+
+    def _epoch(self, number: int) -> _Epoch:
+        with self._lock:
+            return self._made(number)
+
+    def _rng(self, epoch: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, epoch, stream])
+
+    def _make(self, epoch: int) -> _Epoch:
+        """The contents of rows, and their order in this epoch."""
+        pairs, begin = self._composed(0 if self._packed else epoch)
+        rows = np.arange(len(begin))
+        if self._shuffle:
+            rows = self._rng(epoch, _ROWS).permutation(rows)
+        if self._window:
+            sizes = np.add.reduceat(self._tokens[pairs], begin)
+            rows = self._grouped(rows, sizes=sizes, epoch=epoch)
+        return _Epoch(pairs=pairs, begin=begin, end=np.r_[begin[1:], len(pairs)], rows=rows)
+
+    def _compose(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs row by row and where each row begins; pairs of a clip are neighbours."""
+        if not self._packed:
+            return self._by_clip(epoch)[0], self._parts
+        if self._keep_in is None or len(self._pairs) < _WORTH_KEEPING:
+            return self._pack(epoch)
+        name = f"rows-{VERSION}-{self.fingerprint()[:16]}.npz"
+        return kept_packing(self._keep_in / name, make=lambda: self._pack(epoch))
+
+    def _by_clip(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs in the order in which clips and their pairs come, and the clip of each pair."""
+        pairs, clips = np.arange(len(self._records)), self._records
+        if self._shuffle:
+            rng = self._rng(epoch, _PAIRS)
+            keys = rng.random(len(pairs))
+            if self._packed:  # the order of clips decides which of them share a row
+                _, clips = np.unique(clips, return_inverse=True)
+                clips = rng.permutation(clips[-1] + 1)[clips]
+            pairs = sorted_within(clips, keys)
+        return pairs, clips
+
+    def _pack(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        pairs, clips = self._by_clip(epoch)
+        order, begin = pack(
+            self._tokens[pairs],
+            clips[pairs],
+            room=self._room,
+            most_pairs=self._cap,
+            most_clips=self._clips,
+        )
+        return pairs[order], begin
+
+    def _grouped(self, rows: np.ndarray, *, sizes: np.ndarray, epoch: int) -> np.ndarray:
+        """Sort rows by length within each window, then shuffle the window's batches."""
+        rng = self._rng(epoch, _GROUPS)
+        lead = -epoch * len(rows) % self._batch  # these complete the previous epoch's last batch
+        parts = [rows[:lead]]
+        for start in range(lead, len(rows), self._window * self._batch):
+            window = rows[start : start + self._window * self._batch]
+            window = window[np.argsort(sizes[window], kind="stable")]
+            whole = len(window) // self._batch * self._batch
+            batches = window[:whole].reshape(-1, self._batch)
+            parts += [
+                rng.permutation(batches).reshape(-1) if self._shuffle else batches.reshape(-1)
+            ]
+            parts += [window[whole:]]
+        return np.concatenate(parts)

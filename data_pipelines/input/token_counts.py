@@ -1,0 +1,133 @@
+"""How many tokens each pair has, counted once per tokenizer and kept beside the records.
+
+    DIR/tokens/<tokenizer>/<shard>.npz    "counts" int32 [P, 2], pairs in the order of the shard;
+                                          "shard" the SHA-256 of what was counted
+
+With them rows are packed to the token, and every host knows the padded length of a global batch
+without asking the others. A pipeline that finds none counts them itself: seconds for thousands of
+clips, hours for millions (`python -m data_pipelines.token_lengths` counts in many processes).
+"""
+
+import contextlib
+import functools
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data_pipelines.records import record_files
+from data_pipelines.records.schema import RecordError
+from ltu_jax.core.axes import Int
+from ltu_jax.core.files import atomic_file
+from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer, prompt_ids, tokenize_pair
+
+FOLDER = "tokens"
+UNREADABLE = (1, 1)  # counts of a pair whose record is damaged: one place in a row, left empty
+_WITHOUT_CUTOFF = 1 << 30
+
+
+def pair_tokens(
+    tokenizer: Tokenizer, *, instruction: str, spoken_text: str, output: str
+) -> tuple[int, int]:
+    """Tokens of the prompt with BOS, and of the whole uncut pair with BOS and EOS.
+
+    A pair cut at c has min(whole, c) tokens, min(prompt, c) of them from the prompt.
+    """
+    asked = prompt_ids(tokenizer, instruction=instruction, spoken_text=spoken_text)
+    whole = tokenize_pair(
+        tokenizer,
+        instruction=instruction,
+        spoken_text=spoken_text,
+        output=output,
+        cutoff=_WITHOUT_CUTOFF,
+    )
+    return len(asked), len(whole.input_ids)
+
+
+def token_lengths(
+    directory: str | Path, *, split: str, tokenizer: Tokenizer, show: bool
+) -> Int[np.ndarray, "P 2"]:
+    """(prompt, whole) tokens of every pair of a split, in the order of its records.
+
+    What has not been counted yet is counted now, and kept where the folder can be written. Pairs
+    of a damaged record have `UNREADABLE` counts, which are not kept.
+
+    Raises:
+        UserError: not a records directory, or a damaged index.
+    """
+    shards = record_files.read_manifest(directory)["splits"][split]["shards"]
+    found = [_kept(directory, shard, tokenizer=tokenizer) for shard in shards]
+    missing = [index for index, counts in enumerate(found) if counts is None]
+    bar = tqdm(missing, desc="counting tokens", unit="shard", disable=None if show else True)
+    for index in bar:
+        found[index] = _count(directory, shards[index], tokenizer=tokenizer)
+    return np.concatenate(found)
+
+
+def folder(directory: str | Path, *, tokenizer: Tokenizer) -> Path:
+    """Where what is counted with a tokenizer is kept."""
+    return Path(directory) / FOLDER / tokenizer.identity[:16]
+
+
+def _path(directory: str | Path, shard: dict[str, Any], *, tokenizer: Tokenizer) -> Path:
+    return folder(directory, tokenizer=tokenizer) / f"{shard['file']}.npz"
+
+
+def _kept(
+    directory: str | Path, shard: dict[str, Any], *, tokenizer: Tokenizer
+) -> np.ndarray | None:
+    path = _path(directory, shard, tokenizer=tokenizer)
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as data:
+            if str(data["shard"]) == shard["sha256"]:
+                return data["counts"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # a damaged copy is no loss: it is counted again
+    return None
+
+
+def _count(directory: str | Path, shard: dict[str, Any], *, tokenizer: Tokenizer) -> np.ndarray:
+    counts, damaged = [], False
+    for entry in record_files.read_index(directory, shard):
+        try:
+            record = record_files.read_entry(directory, entry, features_shape=None)
+        except RecordError:  # whoever reads the record names it
+            damaged = True
+            counts += [UNREADABLE] * len(entry.pairs)
+            continue
+        counts += [
+            pair_tokens(
+                tokenizer,
+                instruction=pair.instruction,
+                spoken_text=record.spoken_text,
+                output=pair.output,
+            )
+            for pair in record.pairs
+        ]
+    counted = np.asarray(counts, np.int32).reshape(-1, 2)
+    if damaged:  # counted again once it is repaired
+        return counted
+    # Records may lie where nothing can be written; then every start counts them again.
+    with (
+        contextlib.suppress(OSError),
+        atomic_file(_path(directory, shard, tokenizer=tokenizer)) as out,
+    ):
+        np.savez(out, counts=counted, shard=shard["sha256"])
+    return counted
+
+
+@functools.cache
+def _tokenizer(path: Path) -> Tokenizer:
+    return load_tokenizer(path)
+
+
+def count_shard(job: tuple[Path, dict[str, Any], Path]) -> int:
+    directory, shard, tokenizer = job
+    kept = _kept(directory, shard, tokenizer=_tokenizer(tokenizer))
+    if kept is None:
+        kept = _count(directory, shard, tokenizer=_tokenizer(tokenizer))
+    return len(kept)

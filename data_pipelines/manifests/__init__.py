@@ -1,0 +1,1 @@
+"""Question-answer manifests: rows of official Open-ASQA JSON, and the clips that they make."""

@@ -1,0 +1,1 @@
+"""The mini corpus: its plan of clips, synthesised audio, questions and answers."""

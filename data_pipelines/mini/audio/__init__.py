@@ -1,0 +1,1 @@
+"""Synthesis of the mini corpus: sounds, music, voices, and measures of them."""

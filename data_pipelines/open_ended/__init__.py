@@ -1,1 +1,0 @@
-"""Open-ended questions: the answer is prose."""
