@@ -109,11 +109,12 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.data.split = "train"  # split of the records to train on
     config.data.validation_split = "val"  # for validation loss and sample answers
     config.data.epochs = 1.0  # passes over the pairs (tagging: the clips) when steps is 0
-    # Which questions: "classification", "closed", "open", "all" (data_pipelines/input/mixtures.py has the
-    # table), or names of tasks of the records, or shell patterns of them; several add up.
+    # Which questions: "classification", "closed", "open", "all" (the table is in
+    # data_pipelines/input/mixtures.py), or names of tasks of the records, or shell patterns of
+    # them; several add up.
     config.data.tasks = FieldReference("all", field_type=Names)
     # Clips of which datasets: "all", a group ("audio", "speech", "joint": the table is in
-    # data_pipelines/mixtures.py), or names of datasets of the records; several add up.
+    # data_pipelines/input/mixtures.py), or names of datasets of the records; several add up.
     config.data.datasets = ("all",)
     # Share of the split's records that may be damaged: each is left out, counted and written to
     # RUN/bad_records.jsonl; one more stops the run.
