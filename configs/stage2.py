@@ -9,7 +9,7 @@ from configs import common
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """Config of stage 2: poster, or what made the released checkpoint (facts)."""
+    """Config of stage 2: poster, or the released checkpoint's (docs/facts.md, "Recipes")."""
     common.check_preset(preset)
     config = common.base("stage2", preset=preset)
     config.init_from = f"{common.runs(preset)}/stage1"

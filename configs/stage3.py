@@ -10,7 +10,7 @@ from configs.stage2 import MINI_RATES
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """Config of stage 3: poster, or the second released checkpoint (facts: stage 3 v2)."""
+    """Config of stage 3: poster, or the second released checkpoint (docs/facts.md, "Recipes")."""
     common.check_preset(preset)
     config = common.base("stage3", preset=preset)
     config.init_from = f"{common.runs(preset)}/stage2"

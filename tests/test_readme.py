@@ -1,20 +1,46 @@
-"""The made parts of the README are what its script makes from the stored results and files."""
+"""The pages: the README stays a page, results are current, what is cited and linked is there."""
 
-import importlib.util
+import re
 from pathlib import Path
 
+import pytest
+
+from benchmarks import results_page
+
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "tpu_scripts").glob("*.md")]
+SOURCES = [
+    path
+    for folder in ("ltu_jax", "configs", "data_pipelines")
+    for path in (ROOT / folder).rglob("*.py")
+]
 
 
-def test_the_readme_holds_what_its_script_writes():
-    spec = importlib.util.spec_from_file_location("update_readme", ROOT / "docs/update_readme.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+def test_the_readme_is_a_page():
     text = (ROOT / "README.md").read_text()
-    assert script.rewritten(text) == text, "run: python docs/update_readme.py"
+    assert len(text.encode()) <= 9_000 and len(text.splitlines()) <= 130
 
 
-def test_the_readme_opens_with_the_two_commands():
-    lines = (ROOT / "README.md").read_text().splitlines()
-    assert lines[0] == "# ltu_jax" and lines[3].startswith("make demo")
-    assert lines[4].startswith("make test")
+def test_the_results_page_is_current():
+    text = results_page.PAGE.read_text()
+    assert results_page.filled(text) == text, "run: python -m benchmarks.results_page"
+
+
+def test_every_result_has_a_command():
+    assert not results_page.unlisted(), "add it to COMMANDS in benchmarks/results_page.py"
+
+
+def test_every_cited_fact_is_on_its_page():
+    there = set(
+        re.findall(r"^(\d+)\. |^- \*\*(\d+\w)\*\*", (ROOT / "docs/facts.md").read_text(), re.M)
+    )
+    known = {number or letter for number, letter in there}
+    for path in SOURCES:
+        for cited in re.findall(r"facts\s(\d+\w?(?:(?:,| and)\s\d+\w?)*)", path.read_text()):
+            assert set(re.findall(r"\d+\w?", cited)) <= known, path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target

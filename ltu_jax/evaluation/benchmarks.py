@@ -1,7 +1,7 @@
 """The table of benchmarks: where the items come from, what is asked, and how it is scored.
 
 Adding one is a reader and an entry here. The questions are those of the official evaluation (facts
-"published scores"); benchmarks that it does not have bring their own questions.
+27); benchmarks that it does not have bring their own questions.
 """
 
 import dataclasses
@@ -91,7 +91,7 @@ class Benchmark:
 
 def _row(task: Task, question: str | None = None, **settings: Any) -> Row:
     """A row with the task's own metrics and settings, where the benchmark has no others."""
-    if task is Task.CAPTION:  # five sampled captions a clip, each against all references (facts)
+    if task is Task.CAPTION:  # five sampled captions a clip, each against all references (facts 27)
         settings = {"metrics": captions.METRICS, "draws": 5} | settings
     return Row(task=task, question=question, **{"metrics": METRICS.get(task, ())} | settings)
 

@@ -55,7 +55,7 @@ class SamplingConfig:
 
     @classmethod
     def official(cls, *, seed: int) -> Self:
-        """The settings of the published evaluation (facts, "Published scores")."""
+        """The settings of the published evaluation (facts 21)."""
         return cls(temperature=0.1, top_p=0.95, top_k=500, repetition_penalty=1.1, seed=seed)
 
 
