@@ -20,12 +20,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltu_jax.core.axes import Array
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.sharding import BATCH, batch_ways, check_rows
 
 _EXPLICIT = ("LTU_JAX_COORDINATOR", "LTU_JAX_NUM_PROCESSES", "LTU_JAX_PROCESS_ID")
 _AUTO, _PATIENCE = "LTU_JAX_DISTRIBUTED", "LTU_JAX_START_SECONDS"
-_SHOWN = 5
+_NAMED = 5  # differences, and processes of one value, in a message
 
 
 class AgreedError(UserError):
@@ -85,7 +85,7 @@ def _number(name: str, default: str = "") -> int:
 
 
 def is_main() -> bool:
-    """Whether this process writes logs and summaries."""
+    """Tell whether this process writes logs and summaries."""
     return jax.process_index() == 0
 
 
@@ -132,22 +132,21 @@ def agree(facts: Callable[[], Mapping[str, str]], *, advice: str) -> None:
     digests = multihost_utils.process_allgather(digest)
     if (digests == digests[0]).all():
         return
-    told = [json.loads(other) for other in _gather_texts(text)]
+    everyones = [json.loads(other) for other in _gather_texts(text)]
     differing = [
-        f"{name} is {_by_value([one.get(name, '(absent)') for one in told])}"
-        for name in sorted(set().union(*told))
-        if any(one.get(name) != told[0].get(name) for one in told)
+        f"{name} is {_by_value([others.get(name, '(absent)') for others in everyones])}"
+        for name in sorted(set().union(*everyones))
+        if any(others.get(name) != everyones[0].get(name) for others in everyones)
     ]
-    more = f"; and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
     raise AgreedError(
-        f"the {len(told)} processes of this run differ: {'; '.join(differing[:_SHOWN])}{more}; "
-        f"{advice}"
+        f"the {len(everyones)} processes of this run differ: "
+        f"{shorten(differing, most=_NAMED, separator='; ')}; {advice}"
     )
 
 
 @contextlib.contextmanager
 def together(what: str) -> Iterator[None]:
-    """Let a `UserError` of any process inside the block be one of all processes after it.
+    """Raise on all processes, after the block, a `UserError` of any process inside it.
 
     The block must not talk to other processes itself.
 
@@ -166,14 +165,14 @@ def together(what: str) -> Iterator[None]:
     failed = multihost_utils.process_allgather(np.asarray(failure is not None))
     if not failed.any():
         return
-    told = _gather_texts(str(failure or ""))
-    where = _by_value([message for message, flag in zip(told, failed, strict=True) if flag],
+    messages = _gather_texts(str(failure or ""))
+    where = _by_value([message for message, flag in zip(messages, failed, strict=True) if flag],
                       numbers=np.flatnonzero(failed).tolist())  # fmt: skip
     raise AgreedError(f"{what}: {where}") from failure
 
 
 def check_devices() -> None:
-    """Require as many devices on every process, which global arrays are built on.
+    """Require the same number of devices on every process: global arrays are built on that.
 
     Raises:
         AgreedError: on every process, with the numbers.
@@ -188,19 +187,18 @@ def check_devices() -> None:
 
 
 def _by_value(values: list[str], *, numbers: list[int] | None = None) -> str:
-    """`a on process 0 and b on processes 1, 2`."""
+    """Say which value is on which process: `a on process 0 and b on processes 1, 2`."""
     places: dict[str, list[int]] = {}
     for number, value in zip(numbers or range(len(values)), values, strict=True):
         places.setdefault(value, []).append(number)
-    parts = []
-    for value, found in places.items():
-        names = ", ".join(map(str, found[:_SHOWN])) + (", ..." if len(found) > _SHOWN else "")
-        parts.append(f"{value} on process{'es' if len(found) > 1 else ''} {names}")
-    return " and ".join(parts)
+    return " and ".join(
+        f"{value} on process{'es' if len(own) > 1 else ''} {shorten(own, most=_NAMED)}"
+        for value, own in places.items()
+    )
 
 
 def _gather_texts(text: str) -> list[str]:
-    """The text of every process, in their order; lengths may differ."""
+    """Return the text of every process, in their order; lengths may differ."""
     mine = np.frombuffer(text.encode(), np.uint8)
     lengths = multihost_utils.process_allgather(np.asarray(mine.size, np.int32)).reshape(-1)
     padded = np.zeros(int(lengths.max()), np.uint8)
@@ -210,12 +208,12 @@ def _gather_texts(text: str) -> list[str]:
 
 
 def from_main(text: str) -> str:
-    """The text of the main process, on every process."""
+    """Return the text of the main process, on every process."""
     return text if jax.process_count() == 1 else _gather_texts(text)[0]
 
 
 class Votes:
-    """Whether any process wants to stop, known by all of them after the same step.
+    """A running vote on stopping, whose outcome all processes learn after the same step.
 
     With several processes a vote is counted on the devices and read when the next one is cast, so
     the host never waits for the step in flight; all then stop one step later.
@@ -255,7 +253,7 @@ def _any(votes: Array, whole: NamedSharding) -> Array:
 
 @functools.cache
 def batch_share(mesh: Mesh, *, process: int | None = None) -> Share:
-    """Which part of each global batch a process must read to fill its devices of `mesh`.
+    """Return the part of each global batch that a process reads to fill its devices of `mesh`.
 
     Processes whose devices differ in the tensor axis only hold, and so read, the same rows.
 

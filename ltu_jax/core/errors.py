@@ -1,14 +1,14 @@
-"""The one error type for what a user, a file or a config got wrong, and how a command shows it.
+"""The error type for what a user, a file or a config got wrong, and how a command shows it.
 
 An error names an argument as its caller knows it: Python code calls it `max_new_tokens`, a command
-line `--max-new-tokens`. `called` gives the name; `command_line` says that a command is running.
+line `--max-new-tokens`. `spell` gives the name; `command_line` marks a running command.
 """
 
 import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -22,9 +22,11 @@ class UserError(ValueError):
 
 @contextlib.contextmanager
 def command_line(**names: str) -> Iterator[None]:
-    """Within the block, arguments are called as options of a command: `--max-new-tokens`.
+    """Name arguments as options of a command within the block: `--max-new-tokens`.
 
-    `names` are those of arguments that are no option of the same name (question="question 2").
+    Args:
+        names: argument -> what messages call it, where it is no option of that name
+            (question="question 2").
     """
     token = _FLAGS.set({**(_FLAGS.get() or {}), **names})
     try:
@@ -34,40 +36,53 @@ def command_line(**names: str) -> Iterator[None]:
 
 
 def on_command_line() -> bool:
-    """Whether a command is running, not Python code of the user."""
+    """Tell whether a command is running, not Python code of the user."""
     return _FLAGS.get() is not None
 
 
-def called(name: str, value: Any = _NO_VALUE) -> str:
-    """An argument as its caller knows it, with its value if one is given."""
+def spell(name: str, value: Any = _NO_VALUE) -> str:
+    """Name an argument as its caller knows it, with its value if one is given."""
     flags = _FLAGS.get()
     if flags is None:
-        return name if value is _NO_VALUE else f"{name}={shown(value)}"
+        return name if value is _NO_VALUE else f"{name}={brief(value)}"
     flag = flags.get(name, f"--{name.replace('_', '-')}")
     return flag if value is _NO_VALUE else f"{flag} {value}"
 
 
-def shown(value: Any) -> str:
-    """The value as a message shows it: short, and arrays by their shape."""
+def brief(value: Any) -> str:
+    """Return the value as a message shows it: at most 60 characters, arrays by their shape."""
     if hasattr(value, "dtype") and hasattr(value, "shape") and value.shape != ():
         return f"<{type(value).__name__} {value.dtype} {list(value.shape)}>"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def arguments(given: Sequence[str]) -> list[str]:
-    """The arguments of a command as text.
+def shorten(names: Iterable[object], *, most: int = 10, separator: str = ", ") -> str:
+    """Join the first `most` names for a message, and say how many more there are.
 
-    Python keeps bytes that are not text in the locale's encoding as half characters. They are read
-    as UTF-8 where they are that; the name of a file that is there is left as it is.
+    Lists and tuples keep their order, everything else is sorted.
+    """
+    texts = [str(name) for name in names]
+    if not isinstance(names, list | tuple):
+        texts.sort()
+    more = len(texts) - most
+    end = " " if separator == ", " else separator
+    return separator.join(texts[:most]) + (f"{end}and {more} more" if more > 0 else "")
+
+
+def arguments(given: Sequence[str]) -> list[str]:
+    """Return the arguments of a command as text.
+
+    Python keeps bytes that are not text in the locale's encoding as half characters. UTF-8 bytes
+    are decoded; the name of an existing file stays as it is.
 
     Raises:
         UserError: an argument of another encoding.
     """
-    return [_argument(number, one) for number, one in enumerate(given, start=1)]
+    return [_decoded(number, argument) for number, argument in enumerate(given, start=1)]
 
 
-def _argument(number: int, given: str) -> str:
+def _decoded(number: int, given: str) -> str:
     if not any("\ud800" <= sign <= "\udfff" for sign in given):
         return given
     try:

@@ -1,6 +1,6 @@
 """Hashes, atomic output and JSON, for everything that is written to disk.
 
-Whether a place may be written to is decided in `outputs`, how it is replaced in `staging`.
+`outputs` decides whether a place may be written to, `staging` replaces it.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _LARGEST_JSON = 64 << 20  # a tokenizer.json has 17 MB; parsed, JSON takes ten t
 
 
 def sha256_file(path: str | os.PathLike) -> str:
-    """Hex SHA-256 of a file, read in 4 MiB pieces."""
+    """Return the hex SHA-256 of a file, read in pieces of 4 MiB."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(_CHUNK):
@@ -30,14 +30,13 @@ def sha256_file(path: str | os.PathLike) -> str:
 
 @contextlib.contextmanager
 def atomic_dir(path: str | os.PathLike, maker: outputs.Maker) -> Iterator[Path]:
-    """Yield a temporary folder that takes the name `path` only if the block succeeds.
+    """Yield a temporary folder that takes the name `path` if the block succeeds.
 
-    What the same maker left at `path` is replaced as a whole; a link stays a link. A killed
-    process leaves the old folder or the new one there, and what it leaves besides the next one
-    clears away.
+    An older output of the same maker is replaced as a whole; a link stays a link. A killed process
+    leaves the old folder or the new one at `path`; the next process clears its temporary folder.
 
     Raises:
-        UserError: something of somebody else is at `path`.
+        UserError: `path` holds something that is not of this maker.
     """
     place = outputs.claim(path, maker)
     with staging.staging(place) as folder:
@@ -55,10 +54,10 @@ def atomic_file(path: str | os.PathLike, maker: outputs.Maker | None = None) -> 
 
     Args:
         path: the file; a link stays a link.
-        maker: who may replace a file that is there; None for one inside a folder of our own.
+        maker: who may replace an existing file; None inside a folder of our own.
 
     Raises:
-        UserError: a file of somebody else is at `path`.
+        UserError: the file at `path` is not of this maker.
     """
     place = outputs.follow(path) if maker is None else outputs.claim(path, maker)
     with staging.staging(place) as folder:
@@ -68,7 +67,7 @@ def atomic_file(path: str | os.PathLike, maker: outputs.Maker | None = None) -> 
 
 
 def write_json(path: str | os.PathLike, value: Any, maker: outputs.Maker | None = None) -> None:
-    """Write JSON with sorted keys and a final newline, as `atomic_file` does."""
+    """Write JSON by `atomic_file`, with sorted keys and a final newline."""
     text = json.dumps(value, indent=2, sort_keys=True) + "\n"
     with atomic_file(path, maker) as file:
         file.write_text(text, encoding="utf-8")
@@ -82,20 +81,20 @@ def inside(
     owned: bool = False,
     error: type[UserError] = UserError,
 ) -> Path:
-    """The file of `folder` that is called `name` in the file `where`; never one elsewhere.
+    """Return the path of the file `name` below `folder`; never of one elsewhere.
 
     Args:
-        folder: where it must lie.
-        name: what was read; "/" separates folders.
-        where: the file that names it, for messages.
-        owned: the file is a person's own list of audio: there an absolute path says what it says,
-            and a link in `folder` may lead out of it.
+        folder: where the file must lie.
+        name: a name that was read from `where`; "/" separates folders.
+        where: the file that has the name, for messages.
+        owned: `where` is a person's own list of audio: it may have absolute paths, and links in
+            `folder` may lead out of it.
         error: the kind to raise.
 
     Raises:
         UserError: `name` is no relative name of a file below `folder`; nothing was opened.
     """
-    problem = _no_name(name, absolute=owned)
+    problem = _name_problem(name, absolute=owned)
     if problem is None:
         path = Path(folder) / str(name)
         if owned or _stays(path, Path(folder)):
@@ -104,8 +103,8 @@ def inside(
     raise error(f"{where} is refused: it names {str(name)[:200]!r}, which is {problem}")
 
 
-def _no_name(name: object, *, absolute: bool) -> str | None:
-    """What is wrong with a name, by its spelling alone."""
+def _name_problem(name: object, *, absolute: bool) -> str | None:
+    """Say what is wrong with the spelling of a name; None if nothing is."""
     if not isinstance(name, str) or not name.strip():
         return "no name of a file"
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
@@ -121,7 +120,7 @@ def _no_name(name: object, *, absolute: bool) -> str | None:
 
 
 def _stays(path: Path, folder: Path) -> bool:
-    """Whether links, if there are any, lead to where they may."""
+    """Tell whether the links of a path, if there are any, stay in the folder."""
     try:
         folder, path = folder.resolve(), path.resolve()
     except (OSError, RuntimeError):  # a circle of links
@@ -129,7 +128,7 @@ def _stays(path: Path, folder: Path) -> bool:
     if path.is_relative_to(folder):
         return True
     # Hugging Face's cache: snapshots/<revision>/<name> is a link to blobs/<hash> of the same model.
-    snapshot = next((one for one in folder.parents if one.name == "snapshots"), None)
+    snapshot = next((parent for parent in folder.parents if parent.name == "snapshots"), None)
     return snapshot is not None and path.parent == snapshot.parent / "blobs"
 
 
@@ -137,8 +136,7 @@ def read_json(path: str | os.PathLike) -> Any:
     """Parse a JSON file.
 
     Raises:
-        UserError: the file is missing, is not JSON, or is longer or nested deeper than any that is
-            meant; the message names it.
+        UserError: the file is missing, is not JSON, or is too long or nested too deep for settings.
     """
     path = Path(path)
     if not path.exists():

@@ -1,4 +1,4 @@
-"""A lock on a folder that processes of any hosts share: at most one holds it, by name.
+"""A lock on a folder that processes of any hosts share: at most one process holds it.
 
     FOLDER/.lock/<n>             claims; the highest number holds the lock and says who that is
     FOLDER/.lock/taken-<token>   who took over from a holder that showed no life, for it to read
@@ -6,9 +6,9 @@
 A claim is made by exclusive creation alone, which local disks, network disks and mounted buckets
 have; nothing relies on a rename, an append or on the clocks of two hosts agreeing. The holder
 writes its claim anew every few seconds. Who wants the lock watches: a claim that does not change
-for `LEASE` seconds of the watcher's own clock is dead, and the next number takes the lock over. A
-process of the same machine that is gone is seen at once. A holder that was only asleep finds a
-higher number, or its own claim gone, before it writes anything that matters (`RunLock.check`).
+for `LEASE` seconds of the watcher's own clock is dead, and the next number takes the lock over. An
+ended process of the same machine is noticed at once. A holder that was only asleep finds a higher
+number, or its own claim gone, before it writes anything that matters (`RunLock.check`).
 """
 
 import contextlib
@@ -38,11 +38,11 @@ _HELD: set[str] = set()  # tokens of this process
 
 
 class LockedError(UserError):
-    """The folder is another's: it was when asked for, or has been taken over since."""
+    """An error for a folder that another process has locked, or has taken over."""
 
 
 def machine() -> str:
-    """This machine as far as process numbers mean the same: host, boot and process namespace."""
+    """Return host, boot and process namespace: within one of them process numbers are unique."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip()]
@@ -51,7 +51,7 @@ def machine() -> str:
 
 
 def _process(pid: int) -> tuple[str, str] | None:
-    """State letter and start time of a process of this machine, ("", "") where nobody tells."""
+    """Return state letter and start time of a process of this machine; ("", "") where unknown."""
     if not Path("/proc/self/stat").exists():
         try:
             os.kill(pid, 0)
@@ -69,7 +69,7 @@ def _process(pid: int) -> tuple[str, str] | None:
 
 
 class RunLock:
-    """The lock of one folder, held from `hold` to the end of its block."""
+    """The lock of one folder, held during the block of `hold`."""
 
     def __init__(
         self, folder: str | os.PathLike, *, what: str, lease: float = LEASE, beat: float = BEAT
@@ -77,8 +77,8 @@ class RunLock:
         """Describe the lock; nothing is written yet.
 
         Args:
-            folder: what is locked; made if it is not there.
-            what: how errors call the work, e.g. "stage3".
+            folder: the folder to lock; made if it is missing.
+            what: the name of the work in messages, e.g. "stage3".
             lease: seconds without a sign of life after which a claim is dead.
             beat: seconds between signs of life.
         """
@@ -123,7 +123,7 @@ class RunLock:
             self._release(made)
 
     def check(self) -> None:
-        """Require that the lock is still held; ask before every write that another could undo.
+        """Require that the lock is still held; call it before a write that another could undo.
 
         Raises:
             LockedError: another took it over, or its folder is gone; says who.
@@ -139,7 +139,7 @@ class RunLock:
         self.poll()
 
     def poll(self) -> None:
-        """Raise if the thread that keeps the lock alive has found it lost; costs nothing."""
+        """Raise if the lock-keeping thread has found the lock lost; costs nothing."""
         if self._lost:
             raise LockedError(self._lost)
 
@@ -213,7 +213,7 @@ class RunLock:
             return False
         others = [other for other in self._claims() if other != number]
         if any(self._read(other) not in (None, dead.get(other)) for other in others):
-            self._delete(number)  # it came late: what it found dead was taken over before
+            self._delete(number)  # it came late: another took the dead one over before
             return False
         for other in others:
             self._leave_note(dead.get(other))
@@ -224,7 +224,7 @@ class RunLock:
         return True
 
     def _leave_note(self, claim: bytes | None) -> None:
-        """Say to a holder that may only be asleep who has the lock now, also after that ended."""
+        """Leave a note on the new holder for an old one that may only be asleep."""
         token = _parse(claim).get("token")
         if claim is None or self._state(claim) == "dead":
             return
@@ -237,12 +237,12 @@ class RunLock:
         return self._folder / f"taken-{token}"
 
     def _wait_for_death(self, number: int, seen: bytes) -> bytes | None:
-        """The last words of a claim's holder, once it is dead; None if the claim went meanwhile.
+        """Return the text of a claim once its holder is dead; None if the claim went meanwhile.
 
         Raises:
             LockedError: the holder lives.
         """
-        until, told = time.monotonic() + self._lease, False
+        until, announced = time.monotonic() + self._lease, False
         while True:
             state = self._state(seen)
             if state == "dead":
@@ -251,7 +251,7 @@ class RunLock:
                 raise LockedError(self._refusal(seen))
             if time.monotonic() >= until:
                 return seen
-            if not told and (told := self._lease > 2 * self._beat):
+            if not announced and (announced := self._lease > 2 * self._beat):
                 _say(
                     f"{self._root} was in use by {_name(seen)}; waiting up to {self._lease:.0f} s "
                     "for a sign of life"
@@ -262,20 +262,21 @@ class RunLock:
                 return None
             if now != seen and (_parse(seen) or not _parse(now)):
                 raise LockedError(self._refusal(now if _parse(now) else seen))
-            if now != seen:  # its first words: it has just begun
+            if now != seen:  # its first text: it has just begun
                 seen, until = now, time.monotonic() + self._lease
 
     def _state(self, claim: bytes) -> str:
-        """Whether a claim's holder is "dead" or "alive", or has to be watched ("")."""
-        told = _parse(claim)
-        if told.get("machine") != self._me["machine"] or not isinstance(told.get("process"), int):
+        """Return "dead" or "alive" for a claim's holder, "" if it has to be watched."""
+        holder = _parse(claim)
+        number = holder.get("process")
+        if holder.get("machine") != self._me["machine"] or not isinstance(number, int):
             return ""
-        found = _process(told["process"])
-        if found is None or found[1] != told.get("started") or found[0] in ("Z", "X"):
+        process = _process(number)
+        if process is None or process[1] != holder.get("started") or process[0] in ("Z", "X"):
             return "dead"
-        if told["process"] == os.getpid():
-            return "alive" if told.get("token") in _HELD else "dead"
-        return "alive" if found[0] in ("R", "S", "D") else ""  # a stopped one shows nothing
+        if number == os.getpid():
+            return "alive" if holder.get("token") in _HELD else "dead"
+        return "alive" if process[0] in ("R", "S", "D") else ""  # a stopped one shows nothing
 
     def _refusal(self, claim: bytes) -> str:
         return (
@@ -304,7 +305,7 @@ class RunLock:
                 continue  # the next beat, or `check`, finds out
 
     def _loss(self) -> str:
-        """How the lock was lost; empty while it is held."""
+        """Say how the lock was lost; "" while it is held."""
         claims = self._claims()
         highest = self._read(claims[-1]) if claims else None
         if highest is not None and (
@@ -330,7 +331,7 @@ class RunLock:
                 os.rmdir(folder)  # only what is empty
 
     def _missing(self) -> list[Path]:
-        """Folders that this lock will make, the innermost first."""
+        """List the folders that this lock will make, the innermost first."""
         missing, folder = [], self._root
         while not folder.exists() and folder != folder.parent:
             missing.append(folder)
@@ -343,19 +344,20 @@ class RunLock:
 
 
 def _parse(claim: bytes | None) -> dict[str, Any]:
-    """What a claim says; {} while it is being written, or where it is no claim."""
+    """Return the content of a claim; {} while it is being written, or if it is no claim."""
     try:
-        told = json.loads(claim or b"")
+        content = json.loads(claim or b"")
     except (ValueError, RecursionError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _name(claim: bytes | None) -> str:
-    told = _parse(claim)
-    if not told:
+    holder = _parse(claim)
+    if not holder:
         return "a process that has not said its name yet"
-    return f"process {told.get('process')} on host {told.get('host')} (since {told.get('since')})"
+    process, host, since = (holder.get(key) for key in ("process", "host", "since"))
+    return f"process {process} on host {host} (since {since})"
 
 
 def _say(text: str) -> None:

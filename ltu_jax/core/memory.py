@@ -1,4 +1,4 @@
-"""How much memory can still be taken, on this host or on the devices."""
+"""Free memory of this host and of its devices."""
 
 import os
 from pathlib import Path
@@ -14,19 +14,19 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 def available() -> int:
-    """Bytes of host memory that can still be taken: of the machine and of this process's group."""
-    found = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Return the bytes of host memory that this process can still take."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
         if "MemAvailable" in lines:  # counts the page cache, which the system gives back
-            found = int(lines["MemAvailable"].split()[0]) * 1024
+            free = int(lines["MemAvailable"].split()[0]) * 1024
     for limit_name, used_name, cached in _GROUPS:
         limit, used = _ROOT / limit_name, _ROOT / used_name
         if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
             cache = _stat(used.parent / "memory.stat", cached)
-            found = min(found, int(limit.read_text()) - int(used.read_text()) + cache)
-    return max(found, 0)
+            free = min(free, int(limit.read_text()) - int(used.read_text()) + cache)
+    return max(free, 0)
 
 
 def _stat(path: Path, names: tuple[str, ...]) -> int:
@@ -37,7 +37,7 @@ def _stat(path: Path, names: tuple[str, ...]) -> int:
 
 
 def at_hand(device: jax.Device | None = None) -> int:
-    """Bytes that arrays on `device` (None: the default one) can still take."""
+    """Return the bytes that arrays on `device` (None: the default one) can still take."""
     device = jax.devices()[0] if device is None else device
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:

@@ -1,7 +1,8 @@
-"""Whose is what lies at `--out`? A command replaces what the same command made, and nothing else.
+"""Decide what a command may replace at `--out`: outputs of the same command, and nothing else.
 
-A folder that a command makes as a whole holds `.ltu_jax_output.json`: the command, and the files it
-wrote. Outputs of versions before that, and files, are known by what is in them (`Maker.before`).
+A folder that a command makes as a whole holds the marker `.ltu_jax_output.json`: the command and
+the files it wrote. Single files, and folders of versions before the marker, are recognised by their
+content (`Maker.before`).
 """
 
 import contextlib
@@ -13,13 +14,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from ltu_jax.core import staging
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.errors import UserError, shorten
 
 MARKER = ".ltu_jax_output.json"
 _FORMAT = 1
 _LARGEST = 64 << 20  # bytes of a marker or a JSON output that are read
 _HEAD = 1 << 16  # bytes in which a text output says what it is
-_SHOWN = 3  # names in a message
+_NAMED = 3  # names in a message
 _JUNK = (".DS_Store", "Thumbs.db", "desktop.ini", ".nfs*")  # what no person put there
 
 
@@ -32,11 +33,11 @@ class Maker:
     """A command that makes one kind of output.
 
     Attributes:
-        name: the command in words; the marker has it.
-        folder: whether it makes a folder.
-        before: the files (relative) of which such an output without a marker consists, None where
-            it is none; of a file, anything but None.
-        later: patterns of files that are put into the folder after it was made, by us as well.
+        name: the command in words, as the marker has it.
+        folder: whether the output is a folder.
+        before: recognises an output without a marker: returns its files (relative), None for
+            anything else. For a file: anything but None.
+        later: patterns of files that we ourselves add to the folder afterwards.
     """
 
     name: str
@@ -52,17 +53,17 @@ def claim(
     inputs: Iterable[str | os.PathLike | None] = (),
     option: str = "--out",
 ) -> Path:
-    """The place that `out` means, links followed, which `maker` may make or replace.
+    """Return the place of `out`, links followed, after a check that `maker` may write it.
 
     Args:
-        out: what a person gave.
-        maker: what is to be written.
-        inputs: what is read meanwhile; None stands for an option that was not given.
-        option: how messages call `out`.
+        out: a person's argument.
+        maker: the kind of output.
+        inputs: files and folders that the command reads; None for an option that was not given.
+        option: the name of `out` in messages.
 
     Raises:
-        UserError: something there is not of this maker, is an input or around one, or nothing can
-            be made there.
+        UserError: the place holds something that is not of this maker, is an input or around one,
+            or cannot be written.
     """
     place = follow(out, option=option)
     what = f"{option} {out}"
@@ -93,14 +94,14 @@ def join(
     inputs: Iterable[str | os.PathLike | None] = (),
     option: str = "--out",
 ) -> Path:
-    """The folder that `out` means, into which `maker` may write, beside what is there.
+    """Return the folder of `out`, after a check that `maker` may write into it beside other files.
 
     Args:
-        out: what a person gave.
-        maker: what is to be written.
+        out: a person's argument.
+        maker: the kind of output.
         names: patterns of the files that it writes, changes or deletes in the folder itself.
-        inputs: what is read meanwhile; `out` may be around them, but none of them.
-        option: how messages call `out`.
+        inputs: what the command reads; `out` may be around them, but none of them.
+        option: the name of `out` in messages.
 
     Raises:
         UserError: `out` is no folder, an input, or has files of those names that are not of this
@@ -130,9 +131,9 @@ def join(
 
 
 def protect(place: Path, inputs: Iterable[str | os.PathLike | None], *, what: str) -> None:
-    """Require that `place`, which exists, is no input, around none, and not around this process.
+    """Require that the existing `place` is no input, around none, and not around this process.
 
-    Files are compared, not names: a link or another spelling of a name makes no difference.
+    Files are compared, not names: links and other spellings make no difference.
 
     Raises:
         UserError: names the input.
@@ -140,9 +141,9 @@ def protect(place: Path, inputs: Iterable[str | os.PathLike | None], *, what: st
     there = os.stat(place)
     for given in _given(inputs):
         if any(_is(path, there) for path in _around(given)):
-            told = "is" if _is(given, there) else "is a folder around"
+            relation = "is" if _is(given, there) else "is a folder around"
             raise UserError(
-                f"{what} {told} the input {given}, which would be lost; give another place"
+                f"{what} {relation} the input {given}, which would be lost; give another place"
             )
     if any(_is(path, there) for path in _around(Path.cwd())):
         raise UserError(
@@ -152,17 +153,17 @@ def protect(place: Path, inputs: Iterable[str | os.PathLike | None], *, what: st
 
 
 def signature(maker: Maker, files: Iterable[str] = ()) -> dict[str, object]:
-    """What the marker of a folder says; `files` of one that is replaced as a whole."""
+    """Return the content of a folder's marker; `files` of a folder that is replaced as a whole."""
     return {"ltu_jax_output": _FORMAT, "made_by": maker.name, "files": sorted(files)}
 
 
 def files_below(folder: Path) -> list[str]:
-    """Relative names of all files and links of a folder, those of its folders included."""
+    """List the relative names of all files and links below a folder."""
     return list(_files(folder))
 
 
 def follow(out: str | os.PathLike, *, option: str = "--out") -> Path:
-    """Where `out` leads: absolute, and behind every link.
+    """Return the absolute path of `out`, behind every link.
 
     Raises:
         UserError: it leads in a circle, or is no name of a file.
@@ -177,17 +178,17 @@ def follow(out: str | os.PathLike, *, option: str = "--out") -> Path:
 
 
 def json_with(*keys: str) -> Callable[[Path], Collection[str] | None]:
-    """`Maker.before` of a file: a JSON object that has all of `keys`."""
+    """Return a `Maker.before` that recognises a JSON object with all of `keys`."""
 
     def before(path: Path) -> Collection[str] | None:
-        found = _json(path)
-        return () if isinstance(found, dict) and all(key in found for key in keys) else None
+        value = _json(path)
+        return () if isinstance(value, dict) and all(key in value for key in keys) else None
 
     return before
 
 
 def text_with(*parts: str) -> Callable[[Path], Collection[str] | None]:
-    """`Maker.before` of a file: a text with all of `parts` near its beginning."""
+    """Return a `Maker.before` that recognises a text with all of `parts` near its beginning."""
 
     def before(path: Path) -> Collection[str] | None:
         try:
@@ -237,18 +238,17 @@ def _advice(maker: Maker) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(repr, names[:_SHOWN])) + more
+    return shorten([repr(name) for name in names], most=_NAMED)
 
 
 def _marked(place: Path) -> tuple[str, list[str]] | None:
-    """The maker and the files that a folder's marker names; None without a marker."""
-    found = _json(place / MARKER)
-    if not isinstance(found, dict) or found.get("ltu_jax_output") != _FORMAT:
+    """Read maker and files of a folder's marker; None without a marker."""
+    marker = _json(place / MARKER)
+    if not isinstance(marker, dict) or marker.get("ltu_jax_output") != _FORMAT:
         return None
-    made_by, files = found.get("made_by"), found.get("files", [])
+    made_by, files = marker.get("made_by"), marker.get("files", [])
     whole = isinstance(made_by, str) and isinstance(files, list)
-    return (made_by, [one for one in files if isinstance(one, str)]) if whole else None
+    return (made_by, [name for name in files if isinstance(name, str)]) if whole else None
 
 
 def _json(path: Path) -> object:
@@ -261,7 +261,7 @@ def _json(path: Path) -> object:
 
 
 def _files(folder: Path, *, top: tuple[str, ...] | None = None) -> Iterator[str]:
-    """Relative names of all files and links below a folder; `top` are patterns of its entries."""
+    """Yield relative names of all files and links below a folder, of entries that match `top`."""
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if top is not None and not _matches(entry.name, top):
@@ -281,15 +281,15 @@ def _is_junk(name: str) -> bool:
 
 
 def _given(inputs: Iterable[str | os.PathLike | None]) -> Iterator[Path]:
-    return (Path(one) for one in inputs if one is not None)
+    return (Path(path) for path in inputs if path is not None)
 
 
 def _around(path: Path) -> list[Path]:
-    """A path and the folders around it, as it is spelled and behind its links."""
-    spelled, found = Path(os.path.abspath(path)), []
+    """Return a path and the folders around it, as it is spelled and behind its links."""
+    spelled, resolved = Path(os.path.abspath(path)), []
     with contextlib.suppress(OSError, RuntimeError, ValueError):
-        found = [path.resolve(), *path.resolve().parents]
-    return list(dict.fromkeys([spelled, *spelled.parents, *found]))
+        resolved = [path.resolve(), *path.resolve().parents]
+    return list(dict.fromkeys([spelled, *spelled.parents, *resolved]))
 
 
 def _is(path: Path, there: os.stat_result) -> bool:

@@ -1,8 +1,7 @@
-"""Mesh from config, and which axis of which parameter lies on which mesh axis.
+"""Meshes from a config, and the mesh axis of each axis of each parameter.
 
-Two tables. `PARAM_RULES` says for each parameter path what its dimensions mean ("width",
-"heads", ...); `MESH_AXES` says on which mesh axis such a dimension is laid. The batch lies on
-("data", "fsdp").
+Two tables: `PARAM_RULES` gives the meaning of each dimension of a parameter path ("width", "heads",
+...), `MESH_AXES` the mesh axis of each meaning. The batch lies on ("data", "fsdp").
 """
 
 import dataclasses
@@ -25,7 +24,7 @@ BATCH = ("data", "fsdp")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """How many devices lie on each mesh axis; one of them may be -1 for "all that are left"."""
+    """The number of devices on each mesh axis; one of them may be -1 for "all that are left"."""
 
     data: int
     fsdp: int
@@ -79,16 +78,16 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = [config.data, config.fsdp, config.tensor]
-    asked = _named(sizes)
+    wanted = _named(sizes)
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
-        raise UserError(f"mesh {asked}: sizes must be positive, and at most one may be -1")
+        raise UserError(f"mesh {wanted}: sizes must be positive, and at most one may be -1")
     fixed = int(np.prod([size for size in sizes if size != -1]))
     if -1 in sizes and len(devices) % fixed == 0:
         sizes[sizes.index(-1)] = len(devices) // fixed
     elif -1 in sizes or fixed != len(devices):
         needed = f"a multiple of {fixed}" if -1 in sizes else str(fixed)
         raise UserError(
-            f"mesh {asked} needs {needed} devices, {len(devices)} are present; the nearest meshes "
+            f"mesh {wanted} needs {needed} devices, {len(devices)} are present; the nearest meshes "
             f"that fit: {_nearest_meshes(sizes, len(devices))}"
         )
     return Mesh(np.asarray(devices).reshape(sizes), AXES)
@@ -102,32 +101,32 @@ def _divisors(number: int) -> list[int]:
     return [size for size in range(1, number + 1) if number % size == 0]
 
 
-def _nearest_meshes(asked: Sequence[int], count: int) -> str:
-    """The three factorisations of `count` that change the asked sizes by the smallest factors."""
-    found = [
+def _nearest_meshes(wanted: Sequence[int], count: int) -> str:
+    """Name the three factorisations of `count` that change the sizes by the smallest factors."""
+    meshes = [
         (data, fsdp, count // data // fsdp)
         for data in _divisors(count)
         for fsdp in _divisors(count // data)
     ]
 
     def change(sizes: tuple[int, ...]) -> float:
-        pairs = zip(sizes, asked, strict=True)
-        return sum(abs(math.log(size / wanted)) for size, wanted in pairs if wanted != -1)
+        pairs = zip(sizes, wanted, strict=True)
+        return sum(abs(math.log(size / goal)) for size, goal in pairs if goal != -1)
 
-    found.sort(key=lambda sizes: (round(change(sizes), 6), *(-size for size in sizes)))
-    return " or ".join(f"({_named(sizes)})" for sizes in found[:3])
+    meshes.sort(key=lambda sizes: (round(change(sizes), 6), *(-size for size in sizes)))
+    return " or ".join(f"({_named(sizes)})" for sizes in meshes[:3])
 
 
 def batch_ways(mesh: Mesh) -> int:
-    """Into how many parts the mesh cuts a batch: data x fsdp."""
+    """Return the number of parts into which the mesh cuts a batch: data x fsdp."""
     return int(np.prod([mesh.shape[axis] for axis in BATCH]))
 
 
 def check_rows(rows: int, *, mesh: Mesh, accumulation: int = 1) -> None:
-    """Require that a global batch gives every device as many rows of each micro-batch.
+    """Require that a global batch gives all devices equally many rows of each micro-batch.
 
     Raises:
-        UserError: it does not; the message has the numbers and the nearest batches that do.
+        UserError: it does not; names the nearest batches that do.
     """
     ways = batch_ways(mesh)
     unit = ways * accumulation
@@ -142,7 +141,7 @@ def check_rows(rows: int, *, mesh: Mesh, accumulation: int = 1) -> None:
 
 
 def param_specs(shapes: Mapping[str, Any], mesh: Mesh) -> dict[str, PartitionSpec]:
-    """Partition spec of every parameter, by `PARAM_RULES` and `MESH_AXES`.
+    """Return the partition spec of every parameter, by `PARAM_RULES` and `MESH_AXES`.
 
     Args:
         shapes: path -> anything with `.shape`.
@@ -158,12 +157,12 @@ def param_specs(shapes: Mapping[str, Any], mesh: Mesh) -> dict[str, PartitionSpe
 
 
 def param_shardings(mesh: Mesh, shapes: Mapping[str, Any]) -> dict[str, NamedSharding]:
-    """`param_specs` as shardings on `mesh`."""
+    """Return `param_specs` as shardings on `mesh`."""
     return {path: NamedSharding(mesh, spec) for path, spec in param_specs(shapes, mesh).items()}
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis over data and fsdp, the rest whole."""
+    """Return the sharding of a batch: the leading axis over data and fsdp, the rest whole."""
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
@@ -185,11 +184,11 @@ def keep_rows_apart(x: Array, *, axis: int = 0) -> Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AudioLayout:
-    """How the batch lies in the parts whose weights are whole on each device (encoder, TLTR).
+    """The layout of a batch in the parts with whole weights on each device (encoder, TLTR).
 
-    Where the batch lies over data and fsdp only, all devices of a tensor axis would compute the
-    same there. `spread` lays the leading axis of their input over every axis of the mesh (or
-    leaves one that does not divide); `gather` lays their output as the rest of the batch.
+    With the batch over data and fsdp alone, all devices of a tensor axis would compute the same
+    there. `spread` lays the leading axis of their input over every axis of the mesh (an axis that
+    does not divide stays as it is); `gather` lays their output as the rest of the batch.
     """
 
     spread: Callable[[Array], Array]
@@ -197,7 +196,7 @@ class AudioLayout:
 
 
 def audio_layout(mesh: Mesh) -> AudioLayout:
-    """The layout of the audio parts on `mesh`; does nothing where the tensor axis is 1."""
+    """Return the layout of the audio parts on `mesh`; it does nothing with a tensor axis of 1."""
     if mesh.shape["tensor"] == 1:
         return AudioLayout(spread=lambda x: x, gather=lambda x: x)
     everywhere = NamedSharding(mesh, PartitionSpec((*BATCH, "tensor")))
@@ -212,7 +211,7 @@ def audio_layout(mesh: Mesh) -> AudioLayout:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """Return the sharding of an array that is whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 

@@ -1,11 +1,11 @@
-"""Work under a temporary name beside its place, which takes the place whole or not at all.
+"""Write under a temporary name beside a place, then take the place whole or not at all.
 
-    DIR/.tmp-NAME-<host, name>-<random>/new      what is being written
-                                        /old/NAME what stood there, while the two change places
+    DIR/.tmp-NAME-<host, name>-<random>/new      the output that is being written
+                                        /old/NAME the old one, while the two change places
 
-The process that works in such a folder holds a lock on it, which goes with the process. So the
-next one knows what a killed one left: it puts an `old` back whose place is empty, and deletes the
-rest. A folder that is locked, or another host's, is let alone.
+The writing process holds a lock on this folder, which goes with the process. The next process thus
+knows what a killed one left: it puts an `old` back if its place is empty, and deletes the rest.
+Folders that are locked, or another host's, are let alone.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NEW, OLD = "new", "old"
-_LONGEST = 60  # bytes of the name that are shown
+_LONGEST = 60  # bytes of the name that a temporary name has
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 
 
 @contextlib.contextmanager
 def staging(place: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `place` to work in; it is gone afterwards, whatever happens."""
+    """Yield an empty folder beside `place` to work in; delete it afterwards, whatever happens."""
     place.parent.mkdir(parents=True, exist_ok=True)
     clear(place.parent, name=place.name)
     folder, lock = _make(place)
@@ -40,28 +40,28 @@ def staging(place: Path) -> Iterator[Path]:
 
 
 def clear(parent: Path, *, name: str | None = None) -> None:
-    """Tidy up after killed processes of this host: in all of `parent`, or for one name in it."""
+    """Delete what killed processes of this host left in `parent`, of all names or of one."""
     own = _host() + ("[0-9a-f]{8}" if name is None else _digest(name))
     pattern = re.compile(rf"\.tmp-.*-{own}-[0-9a-f]{{8}}", re.DOTALL)
     try:
         left = [entry.name for entry in os.scandir(parent) if pattern.fullmatch(entry.name)]
     except OSError:  # it is not there, or may not be listed: then nothing can be put back either
         return
-    for one in left:
+    for leftover in left:
         with contextlib.suppress(OSError):
-            lock = _lock(parent / one, fresh=False)
+            lock = _lock(parent / leftover, fresh=False)
             if lock is not None:
                 try:
-                    _end(parent / one)
+                    _end(parent / leftover)
                 finally:
                     os.close(lock)
 
 
 def swap(new: Path, place: Path) -> None:
-    """Let the folder `new`, which lies in a staging folder, take the place of what is there.
+    """Move the folder `new`, of a staging folder, to `place`, and what is there out of the way.
 
-    Where the system can exchange two names, one of the two is under `place` at every moment.
-    Elsewhere the old one is for a moment in the staging folder alone, from where it is put back.
+    Where the system can exchange two names, one of the two is at `place` at every moment.
+    Elsewhere the old one is in the staging folder alone for a moment, from where it is put back.
     """
     if not os.path.lexists(place):
         os.rename(new, place)
@@ -73,10 +73,10 @@ def swap(new: Path, place: Path) -> None:
 
 
 def _make(place: Path) -> tuple[Path, int | None]:
-    """A staging folder and its lock, held by this process."""
-    shown = os.fsencode(place.name)[:_LONGEST].decode(errors="ignore")
+    """Make a staging folder and take its lock."""
+    start = os.fsencode(place.name)[:_LONGEST].decode(errors="ignore")
     while True:
-        name = f".tmp-{shown}-{_host()}{_digest(place.name)}-{secrets.token_hex(4)}"
+        name = f".tmp-{start}-{_host()}{_digest(place.name)}-{secrets.token_hex(4)}"
         folder = place.parent / name
         folder.mkdir()
         with contextlib.suppress(FileNotFoundError):  # another one cleared it before it was locked
@@ -86,9 +86,9 @@ def _make(place: Path) -> tuple[Path, int | None]:
 
 
 def _lock(folder: Path, *, fresh: bool) -> int | None:
-    """The open lock of a folder; None where another process has it or the folder is gone.
+    """Open and lock a folder; None where another process has it or the folder is gone.
 
-    On a disk without locks whoever made a folder (`fresh`) has it, and nobody else ever.
+    On a disk without locks the maker of a folder (`fresh`) has the lock, and nobody else ever.
     """
     lock = os.open(folder, os.O_RDONLY)
     try:
@@ -108,16 +108,16 @@ def _lock(folder: Path, *, fresh: bool) -> int | None:
 
 
 def _end(folder: Path) -> None:
-    """Delete a staging folder, after what stood in its place was put back, if nothing is there."""
+    """Put the old output back if its place is empty, then delete the staging folder."""
     with contextlib.suppress(FileNotFoundError):
-        for kept in (folder / OLD).iterdir():
-            if not os.path.lexists(folder.parent / kept.name):
-                os.rename(kept, folder.parent / kept.name)
+        for old in (folder / OLD).iterdir():
+            if not os.path.lexists(folder.parent / old.name):
+                os.rename(old, folder.parent / old.name)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _exchange(one: Path, two: Path) -> bool:
-    """Let two names change their contents in one act; False where that cannot be done."""
+    """Exchange two names in one act; False where that cannot be done."""
     if sys.platform != "linux":
         return False
     call = getattr(ctypes.CDLL(None), "renameat2", None)

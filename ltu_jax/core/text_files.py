@@ -1,7 +1,7 @@
-"""Text that people's programs wrote: UTF-8, or the UTF-16 and UTF-32 of PowerShell, Excel, Notepad.
+"""Read text files in UTF-8, or in the UTF-16 and UTF-32 of PowerShell, Excel and Notepad.
 
-The first bytes tell which. What they cannot tell (Latin-1, Windows-1252 and their like) is refused
-by file and line: a guess would put wrong letters into questions and answers without a word.
+The first bytes tell which. Latin-1, Windows-1252 and their like cannot be told from each other and
+are refused by file and line: a guess would put wrong letters into questions and answers.
 """
 
 import codecs
@@ -25,7 +25,7 @@ _MARKS = (  # of UTF-32 first: its little-endian mark begins with that of UTF-16
 
 
 def encoding_of(head: bytes) -> str:
-    """The codec of a text that begins with `head`: by its mark, or by where its zero bytes are."""
+    """Return the codec of a text that begins with `head`, by its mark or by its zero bytes."""
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
@@ -39,7 +39,7 @@ def encoding_of(head: bytes) -> str:
 
 
 class TextError(UserError):
-    """Bytes that are no text in the encoding that the file begins in."""
+    """An error for bytes that are no text in the encoding of the file's beginning."""
 
 
 @contextlib.contextmanager
@@ -50,17 +50,16 @@ def open_text(
     newline: str | None = None,
     errors: str = "strict",
 ) -> Iterator[TextIO]:
-    """Open a text file for reading in the encoding that it has; for a `with` block.
+    """Open a text file for reading in its own encoding; for a `with` block.
 
     Args:
         path: the file.
-        what: what it should be, for the errors.
+        what: the kind of file that is expected, for messages.
         newline: as of `open`.
-        errors: what bytes that are no UTF-8 become; "strict" refuses them. Of UTF-16 and UTF-32
-            they are refused always.
+        errors: as of `open`, for UTF-8; in UTF-16 and UTF-32 wrong bytes are always refused.
 
     Raises:
-        TextError: read within the block: bytes of another encoding, with their line.
+        TextError: within the block, at bytes of another encoding; names their line.
     """
     path = Path(path)
     with path.open("rb") as file:
@@ -76,17 +75,17 @@ def open_text(
 
 
 def read_text(path: str | os.PathLike, *, what: str = "a text file") -> str:
-    """The whole text of a file, line ends as "\\n", without a byte order mark.
+    """Return the whole text of a file, line ends as "\\n", without a byte order mark.
 
     Raises:
-        TextError: an encoding that its first bytes do not tell.
+        TextError: the file is in an encoding that its first bytes do not tell.
     """
     with open_text(path, what=what) as file:
         return file.read()
 
 
 def _explain(path: Path, encoding: str, what: str) -> str:
-    """Where the first byte is that does not decode, and what to do."""
+    """Say where the first byte is that does not decode, and what to do."""
     name = encoding.removesuffix("-sig").upper()
     if not encoding.startswith("utf-8"):
         return f"{path} begins as {name}, but is damaged or cut off: it should be {what}"
@@ -101,14 +100,14 @@ def _explain(path: Path, encoding: str, what: str) -> str:
             except UnicodeDecodeError as error:
                 line += rest[: error.start].count(b"\n")
                 begin = rest.rfind(b"\n", 0, error.start) + 1
-                shown = rest[max(begin, error.start - 20) : error.start + 20]
-                shown = shown.split(b"\n")[0].decode("latin-1").strip()
+                excerpt = rest[max(begin, error.start - 20) : error.start + 20]
+                excerpt = excerpt.split(b"\n")[0].decode("latin-1").strip()
                 return (
                     f"{path} is not UTF-8 text (line {line}, byte 0x{rest[error.start]:02X} in "
-                    f"{shown!a}): it should be {what}. If it is Windows-1252 or Latin-1, convert "
+                    f"{excerpt!a}): it should be {what}. If it is Windows-1252 or Latin-1, convert "
                     f"it: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new"
                 )
-            kept = len(decoder.getstate()[0])  # a character that the piece cuts
-            done, rest = (rest, b"") if not kept else (rest[:-kept], rest[-kept:])
+            cut = len(decoder.getstate()[0])  # bytes of a character that the piece cuts
+            done, rest = (rest, b"") if not cut else (rest[:-cut], rest[-cut:])
             line += done.count(b"\n")
     return f"{path} is not UTF-8 text (it ends inside a character): it should be {what}"

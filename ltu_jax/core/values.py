@@ -1,15 +1,15 @@
-"""Single values that a caller gives, checked: each error names the argument and the value."""
+"""Checks of single values of a caller; each error names the argument and the value."""
 
 import math
 import numbers
 import operator
 from typing import Any
 
-from ltu_jax.core.errors import UserError, called, shown
+from ltu_jax.core.errors import UserError, brief, spell
 
 
 def whole(name: str, value: Any, *, least: int = 1, most: int | None = None, rule: str = "") -> int:
-    """An integer of at least `least` and at most `most`; True and 8.0 are none.
+    """Return `value` as an integer of at least `least` and at most `most`; True and 8.0 are none.
 
     Raises:
         UserError: `rule`, or else the range in words.
@@ -19,40 +19,40 @@ def whole(name: str, value: Any, *, least: int = 1, most: int | None = None, rul
             raise TypeError
         number = operator.index(value)  # refuses floats and numpy's booleans
     except TypeError:
-        raise UserError(f"{called(name, value)}: {rule or 'must be a whole number'}") from None
+        raise UserError(f"{spell(name, value)}: {rule or 'must be a whole number'}") from None
     if number < least:
-        raise UserError(f"{called(name, value)}: {rule or f'must be at least {least}'}")
+        raise UserError(f"{spell(name, value)}: {rule or f'must be at least {least}'}")
     if most is not None and number > most:
-        raise UserError(f"{called(name, value)}: {rule or f'must be at most {most}'}")
+        raise UserError(f"{spell(name, value)}: {rule or f'must be at most {most}'}")
     return number
 
 
 def number(name: str, value: Any, *, above: float, most: float, rule: str) -> float:
-    """A finite number above `above` and at most `most`.
+    """Return `value` as a finite number above `above` and at most `most`.
 
     Raises:
         UserError: `rule`.
     """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not real or not math.isfinite(value) or not above < value <= most:
-        raise UserError(f"{called(name, value)}: {rule}")
+        raise UserError(f"{spell(name, value)}: {rule}")
     return float(value)
 
 
 def text(name: str, value: Any) -> str:
-    """Text that files and tokenizers can hold.
+    """Return `value` as text that files and tokenizers can hold.
 
     Raises:
         UserError: another type, or half a character.
     """
     if not isinstance(value, str):
         advice = "decode them first" if isinstance(value, bytes | bytearray) else "give text"
-        raise UserError(f"{called(name)} is {type(value).__name__} {shown(value)}: {advice}")
+        raise UserError(f"{spell(name)} is {type(value).__name__} {brief(value)}: {advice}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{called(name)} has half a character, {value[error.start]!a} at {error.start}: it was "
+            f"{spell(name)} has half a character, {value[error.start]!a} at {error.start}: it was "
             "not UTF-8 where it was read; decode it again"
         ) from None
     return value

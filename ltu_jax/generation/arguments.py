@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Float
-from ltu_jax.core.errors import UserError, called, shown
+from ltu_jax.core.errors import UserError, brief, spell
 from ltu_jax.core.values import text
 from ltu_jax.generation.request import EncodedClip, InputMode, Request
 from ltu_jax.generation.sampling import SamplingConfig
@@ -32,24 +32,24 @@ def question(name: str, value: Any) -> str:
 
 def _the(name: str) -> str:
     """ "the question", but "requests[2].question" and "question 3"."""
-    plain = called(name)
+    plain = spell(name)
     return f"the {plain}" if plain == "question" else plain
 
 
 def one_of(kind: type[StrEnum], value: Any, name: str) -> Any:
     """A member of `kind` from its value."""
     if not isinstance(value, str) or value not in list(kind):
-        raise UserError(f"{called(name)} {value!r} is unknown; known are {', '.join(kind)}")
+        raise UserError(f"{spell(name)} {value!r} is unknown; known are {', '.join(kind)}")
     return kind(value)
 
 
 def folder(name: str, value: Any) -> Path:
     """A path that names something."""
     if not isinstance(value, str | os.PathLike) or isinstance(value, bytes):
-        raise UserError(f"{called(name)} is {type(value).__name__} {shown(value)}: give a folder")
+        raise UserError(f"{spell(name)} is {type(value).__name__} {brief(value)}: give a folder")
     plain = os.fspath(value)
     if not isinstance(plain, str) or not plain or "\0" in plain:
-        raise UserError(f"{called(name)} is {plain!r}: give a folder")
+        raise UserError(f"{spell(name)} is {plain!r}: give a folder")
     return Path(plain)
 
 
@@ -57,7 +57,7 @@ def one_config(value: Any, *, name: str = "sampling") -> SamplingConfig | None:
     """A sampling config, or None for greedy decoding."""
     if value is not None and not isinstance(value, SamplingConfig):
         raise UserError(
-            f"{called(name)} is {type(value).__name__} {shown(value)}: give a SamplingConfig, or "
+            f"{spell(name)} is {type(value).__name__} {brief(value)}: give a SamplingConfig, or "
             "None for greedy decoding"
         )
     return value
@@ -72,7 +72,7 @@ def configs(value: Any) -> Any:
     several = list(value)
     for number, one in enumerate(several):
         if not isinstance(one, SamplingConfig):
-            raise UserError(f"sampling[{number}] is {shown(one)}: give a SamplingConfig")
+            raise UserError(f"sampling[{number}] is {brief(one)}: give a SamplingConfig")
     return several
 
 
@@ -88,14 +88,14 @@ def clip(name: str, source: Any) -> audio_lib.Audio:
     if isinstance(source, audio_lib.Audio):
         samples = np.asarray(source.samples)
         if samples.ndim != 1 or len(samples) < audio_lib.HOP:
-            raise UserError(f"{called(name)}: an Audio of samples {shown(samples)}; give 10 ms [C]")
+            raise UserError(f"{spell(name)}: an Audio of samples {brief(samples)}; give 10 ms [C]")
         return source if np.isfinite(samples).all() else _samples(name, samples)
     if isinstance(source, bytes | bytearray | memoryview):
         return audio_lib.load_audio(bytes(source))
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
         if not isinstance(path, str) or not path or "\0" in path:
-            raise UserError(f"{called(name)} is {path!r}: name an audio file")
+            raise UserError(f"{spell(name)} is {path!r}: name an audio file")
         return audio_lib.load_audio(Path(path))
     if isinstance(source, list | tuple) and source:
         plain = all(isinstance(one, numbers.Real) for one in source)
@@ -104,7 +104,7 @@ def clip(name: str, source: Any) -> audio_lib.Audio:
     elif hasattr(source, "__array__"):
         return _samples(name, np.asarray(source))
     raise UserError(
-        f"{called(name)} is {type(source).__name__} {shown(source)}: give one file, its bytes, an "
+        f"{spell(name)} is {type(source).__name__} {brief(source)}: give one file, its bytes, an "
         "Audio, or float samples [C] at 16 kHz"
     )
 
@@ -112,10 +112,10 @@ def clip(name: str, source: Any) -> audio_lib.Audio:
 def _samples(name: str, samples: np.ndarray) -> audio_lib.Audio:
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
         raise UserError(
-            f"{called(name)} has samples of shape {list(samples.shape)}, which is "
+            f"{spell(name)} has samples of shape {list(samples.shape)}, which is "
             f"{samples.shape[1]} channels; give [samples, channels]: its transpose, .T"
         )
-    return audio_lib.from_samples(samples, rate=audio_lib.SAMPLE_RATE, name=called(name))
+    return audio_lib.from_samples(samples, rate=audio_lib.SAMPLE_RATE, name=spell(name))
 
 
 def clips(source: Any, *, name: str = "clips") -> Iterator[tuple[str, Any]]:
@@ -127,7 +127,7 @@ def clips(source: Any, *, name: str = "clips") -> Iterator[tuple[str, Any]]:
     single = isinstance(source, str | os.PathLike | bytes | bytearray | audio_lib.Audio)
     if single or hasattr(source, "__array__") or not isinstance(source, Iterable):
         raise UserError(
-            f"{called(name)} is {type(source).__name__} {shown(source)}: give a list of clips, "
+            f"{spell(name)} is {type(source).__name__} {brief(source)}: give a list of clips, "
             "[clip] for one"
         )
     return ((f"{name}[{number}]", one) for number, one in enumerate(source))
@@ -141,7 +141,7 @@ def features(name: str, value: Any, *, config: LTUASConfig) -> Float[np.ndarray,
 def _features(name: str, value: Any, *, config: LTUASConfig, rows: tuple[int, ...]) -> np.ndarray:
     array = np.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise UserError(f"{called(name)} are {array.dtype} {list(array.shape)}: give floats")
+        raise UserError(f"{spell(name)} are {array.dtype} {list(array.shape)}: give floats")
     wanted = (*rows, config.audio_layers, config.audio_tokens, config.tltr.d_model)
     fits = array.ndim == len(wanted) and array.size > 0
     if not fits or any(
@@ -149,13 +149,13 @@ def _features(name: str, value: Any, *, config: LTUASConfig, rows: tuple[int, ..
     ):
         sizes = ", ".join("layers" if size is None else str(size) for size in wanted)
         raise UserError(
-            f"{called(name)} have the shape {list(array.shape)}; this model hears [{sizes}] "
+            f"{spell(name)} have the shape {list(array.shape)}; this model hears [{sizes}] "
             "(layers, audio tokens, width)"
         )
     finite = np.isfinite(array)
     if not finite.all():
         place = np.argwhere(~finite)[0].tolist()
-        raise UserError(f"{called(name)} hold {array[tuple(place)]} at {place}: encode it again")
+        raise UserError(f"{spell(name)} hold {array[tuple(place)]} at {place}: encode it again")
     return array
 
 
@@ -166,7 +166,7 @@ def heard(value: Any, *, config: LTUASConfig) -> EncodedClip:
     """What `listen` gave, or was made like it."""
     if not isinstance(value, EncodedClip):
         raise UserError(
-            f"heard is {type(value).__name__} {shown(value)}: give what model.listen(clip) returns"
+            f"heard is {type(value).__name__} {brief(value)}: give what model.listen(clip) returns"
         )
     text("heard.spoken_text", value.spoken_text)
     if value.features is not None:
@@ -178,13 +178,13 @@ def requests(value: Any, *, config: LTUASConfig) -> list[Request]:
     """A list of requests, each with what its fields should be."""
     if isinstance(value, Request | str | bytes) or not isinstance(value, Iterable):
         raise UserError(
-            f"requests is {type(value).__name__} {shown(value)}: give a list of Request"
+            f"requests is {type(value).__name__} {brief(value)}: give a list of Request"
         )
     found = list(value)
     for number, one in enumerate(found):
         name = f"requests[{number}]"
         if not isinstance(one, Request):
-            raise UserError(f"{name} is {type(one).__name__} {shown(one)}: give a Request")
+            raise UserError(f"{name} is {type(one).__name__} {brief(one)}: give a Request")
         question(f"{name}.question", one.question)
         text(f"{name}.spoken_text", one.spoken_text)
         if one.audio_features is not None:
@@ -199,8 +199,8 @@ def transcript_of(spoken_text: Any, *, audio: Any, mode: Any) -> tuple[InputMode
         text("spoken_text", spoken_text)
     if audio is None and (mode is not InputMode.TEXT or spoken_text is None):
         raise UserError(
-            f"{called('mode')} {mode.value!r} needs audio; only mode 'text' with a "
-            f"{called('spoken_text')} does not"
+            f"{spell('mode')} {mode.value!r} needs audio; only mode 'text' with a "
+            f"{spell('spoken_text')} does not"
         )
     return mode, spoken_text
 
@@ -210,9 +210,9 @@ def devices(value: Any) -> Sequence[jax.Device]:
     single = isinstance(value, jax.Device | str) or not isinstance(value, Iterable)
     found = [] if single else list(value)
     if not found or not all(isinstance(one, jax.Device) for one in found):
-        raise UserError(f"devices is {shown(value)}: give a list of them, such as jax.devices()")
+        raise UserError(f"devices is {brief(value)}: give a list of them, such as jax.devices()")
     if len(set(found)) < len(found):
-        raise UserError(f"devices is {shown(value)}: give each once")
+        raise UserError(f"devices is {brief(value)}: give each once")
     return found
 
 
@@ -243,7 +243,7 @@ def logits_inputs(
             f"{vocabulary - 1}"
         )
     if mask.dtype == object or not np.isin(mask, (0, 1)).all():
-        raise UserError(f"attention_mask {shown(mask)} holds other than 0 and 1")
+        raise UserError(f"attention_mask {brief(mask)} holds other than 0 and 1")
     if mask.shape != shape and not mask[:, : -shape[1]].all():
         raise UserError("attention_mask hides audio tokens; the model always attends to them")
     if audio_features is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ltu_jax.core import memory
-from ltu_jax.core.errors import UserError, called
+from ltu_jax.core.errors import UserError, spell
 from ltu_jax.core.values import text, whole
 from ltu_jax.generation.arguments import question as a_question
 from ltu_jax.generation.data_parallel import DataParallel
@@ -101,7 +101,7 @@ class Limits:
             )
         if asked.new > left:
             raise UserError(
-                f"{called('max_new_tokens', asked.new)}: {asked.prompt:,} tokens of prompt, "
+                f"{spell('max_new_tokens', asked.new)}: {asked.prompt:,} tokens of prompt, "
                 f"{asked.audio} of audio and the answer must fit into the {bound:,} positions that "
                 f"{whose}; give at most {left:,}"
             )
@@ -127,13 +127,13 @@ class Limits:
         )
         new, rows, prompt = (most(n, getattr(asked, n)) for n in ("new", "rows", "prompt"))
         if new:
-            more = f", or {called('batch_size')} at most {rows}" if rows and asked.rows > 1 else ""
+            more = f", or {spell('batch_size')} at most {rows}" if rows and asked.rows > 1 else ""
             return (
-                f"{called('max_new_tokens', asked.new)} needs about {need}; give at most {new:,}"
+                f"{spell('max_new_tokens', asked.new)} needs about {need}; give at most {new:,}"
                 f"{more}"
             )
         if rows:
-            return f"{called('batch_size', asked.rows)} needs about {need}; give at most {rows}"
+            return f"{spell('batch_size', asked.rows)} needs about {need}; give at most {rows}"
         if prompt:
             return (
                 f"{longest()}: a prompt of {asked.prompt:,} tokens needs about {need}; at most "
@@ -180,7 +180,7 @@ def check_encoder(config: WhisperConfig, *, rows: int) -> None:
     free = memory.at_hand() - _FREE
     if rows * row > free:
         raise UserError(
-            f"{called('batch_size', rows)} needs about {_gigabytes(rows * row)} of memory, and "
+            f"{spell('batch_size', rows)} needs about {_gigabytes(rows * row)} of memory, and "
             f"{_gigabytes(free)} are free on this machine; give at most {max(free // row, 1)}"
         )
 
@@ -276,4 +276,4 @@ def _longer(*, question: str, spoken_text: str, of: str = "") -> str:
     """Which of the two texts of a prompt is the longer, by its name and beginning."""
     asked = len(question) >= len(spoken_text)
     name, longer = ("question", question) if asked else ("spoken_text", spoken_text)
-    return f"{called(of + name) if not of else of + name} ({longer[:40]!r}...)"
+    return f"{spell(of + name) if not of else of + name} ({longer[:40]!r}...)"

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ltu_jax.core.errors import UserError, called
+from ltu_jax.core.errors import UserError, spell
 from ltu_jax.core.trees import Params, merge
 from ltu_jax.generation.transcribe import Transcriber, load_whisper_tokenizer
 from ltu_jax.generation.transcription import TranscribeOptions, rule
@@ -101,7 +101,7 @@ def open_model(
     """
     path = Path(path)
     if not isinstance(dtype, str) or dtype not in ("float32", "bfloat16"):
-        raise UserError(f"{called('dtype')} {dtype!r}: choose float32 or bfloat16")
+        raise UserError(f"{spell('dtype')} {dtype!r}: choose float32 or bfloat16")
     if transcription is not None:
         rule(transcription)  # known before anything is read
     how = _How(
@@ -158,7 +158,7 @@ def _given_writer(path: str | Path) -> store.Weights:
     weights = store.load_weights(path, kind="whisper")
     if weights.tokenizer_dir is None:
         raise UserError(
-            f"{called('transcriber', path)} has no tokenizer.json, so it cannot write; convert it "
+            f"{spell('transcriber', path)} has no tokenizer.json, so it cannot write; convert it "
             "again from a source that has one"
         )
     return weights

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
-from ltu_jax.core.errors import UserError, called, on_command_line
+from ltu_jax.core.errors import UserError, on_command_line, spell
 from ltu_jax.core.values import number, whole
 
 Pick = Literal["draw", "argmax"]
@@ -51,7 +51,7 @@ class SamplingConfig:
         whole("seed", self.seed, least=0, most=2**32 - 1,
               rule="must be an integer in [0, 2**32)")  # fmt: skip
         if self.pick not in get_args(Pick):
-            raise UserError(f"{called('pick', self.pick)}: must be one of {get_args(Pick)}")
+            raise UserError(f"{spell('pick', self.pick)}: must be one of {get_args(Pick)}")
 
     @classmethod
     def official(cls, *, seed: int) -> Self:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Float
-from ltu_jax.core.errors import UserError, shown
+from ltu_jax.core.errors import UserError, brief
 from ltu_jax.core.values import whole
 from ltu_jax.generation import whisper_decode
 from ltu_jax.generation.data_parallel import DataParallel
@@ -123,7 +123,7 @@ class Transcriber:
         """
         whole("batch_size", batch_size)
         if not isinstance(options, TranscribeOptions):
-            raise UserError(f"options is {shown(options)}: give TranscribeOptions")
+            raise UserError(f"options is {brief(options)}: give TranscribeOptions")
         if options.language is not None and self.vocabulary.multilingual:
             self.vocabulary.language_id(options.language)
         source = enumerate(clips)

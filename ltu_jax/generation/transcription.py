@@ -5,7 +5,7 @@ The one owner of the rule that training data are made by and models are asked by
 
 from dataclasses import dataclass, replace
 
-from ltu_jax.core.errors import UserError, called, shown
+from ltu_jax.core.errors import UserError, brief, spell
 from ltu_jax.core.values import number, whole
 
 
@@ -31,7 +31,7 @@ class TranscribeOptions:
     def __post_init__(self) -> None:
         temperatures = self.temperatures
         if not isinstance(temperatures, tuple | list) or not temperatures:
-            raise UserError(f"temperatures={shown(temperatures)}: give a tuple of numbers, 0 first")
+            raise UserError(f"temperatures={brief(temperatures)}: give a tuple of numbers, 0 first")
         for one in temperatures:
             number("temperatures", one, above=-1e-9, most=100, rule="each must be 0 or more")
         for name in ("compression_ratio_limit", "logprob_limit", "no_speech_limit"):
@@ -72,6 +72,6 @@ def rule(name: str | None) -> TranscribeOptions:
     name = "quiet" if name is None else name
     if not isinstance(name, str) or name not in RULES:
         raise UserError(
-            f"{called('transcription')} {name!r} is unknown; known are {', '.join(RULES)}"
+            f"{spell('transcription')} {name!r} is unknown; known are {', '.join(RULES)}"
         )
     return RULES[name]

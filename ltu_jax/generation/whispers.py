@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Float
-from ltu_jax.core.errors import UserError, called, on_command_line
+from ltu_jax.core.errors import UserError, on_command_line, spell
 from ltu_jax.core.values import whole
 from ltu_jax.generation import arguments, limits
 from ltu_jax.generation.data_parallel import DataParallel
@@ -28,7 +28,7 @@ from ltu_jax.preprocessing import audio as audio_lib
 def give(path: Path, name: str) -> str:
     """How the caller of `ltu_jax.load`, or of a command, gives another folder of weights."""
     if on_command_line():
-        return f"{called(name)} DIR"
+        return f"{spell(name)} DIR"
     return f"ltu_jax.load({str(path)!r}, {name}=DIR)"
 
 

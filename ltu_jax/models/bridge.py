@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ltu_jax.core.axes import Array
-from ltu_jax.core.errors import UserError
-from ltu_jax.core.trees import Params, shorten
+from ltu_jax.core.errors import UserError, shorten
+from ltu_jax.core.trees import Params
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 

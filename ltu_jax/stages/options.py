@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ltu_jax.core.errors import UserError
-from ltu_jax.core.trees import Params, label, shorten
+from ltu_jax.core.errors import UserError, shorten
+from ltu_jax.core.trees import Params, label
 from ltu_jax.models.attention import require_platform
 from ltu_jax.models.int8 import SCALE
 from ltu_jax.stages.settings import StageSettings

@@ -11,8 +11,8 @@ import numpy as np
 
 from ltu_jax.core.axes import Array
 from ltu_jax.core.distributed import is_main
-from ltu_jax.core.errors import UserError
-from ltu_jax.core.trees import Params, shorten
+from ltu_jax.core.errors import UserError, shorten
+from ltu_jax.core.trees import Params
 from ltu_jax.stages.options import place_llama
 from ltu_jax.stages.parts import Stage
 from ltu_jax.stages.program import is_adapter, resident_dtype

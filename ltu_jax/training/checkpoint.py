@@ -28,7 +28,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ltu_jax.core.distributed import barrier, is_main, together
-from ltu_jax.core.trees import Params, shorten
+from ltu_jax.core.errors import shorten
+from ltu_jax.core.trees import Params
 from ltu_jax.training.integrity import (
     METADATA,
     CheckpointError,

@@ -22,8 +22,7 @@ from jax.sharding import Mesh
 
 from ltu_jax.core.axes import Array
 from ltu_jax.core.distributed import AgreedError, host_batch_to_global, is_main, together
-from ltu_jax.core.errors import UserError
-from ltu_jax.core.trees import shorten
+from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.training import replay
 
 

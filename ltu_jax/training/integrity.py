@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.files import read_json, sha256_file, write_json
-from ltu_jax.core.trees import shorten
 
 FORMAT = 2
 READABLE = (1, 2)

@@ -14,8 +14,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltu_jax.core.axes import Array
 from ltu_jax.core.distributed import AgreedError
+from ltu_jax.core.errors import shorten
 from ltu_jax.core.sharding import replicated
-from ltu_jax.core.trees import Params, shorten
+from ltu_jax.core.trees import Params
 
 # Odd numbers, so that each product is one to one: an entry that differs is never lost (those of
 # MurmurHash3 and the golden ratio).

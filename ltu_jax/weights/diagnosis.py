@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from ltu_jax.core.trees import shorten
+from ltu_jax.core.errors import shorten
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.core.trees import shorten
+from ltu_jax.core.errors import shorten
 from ltu_jax.weights.diagnosis import Shapes, complain
 from ltu_jax.weights.tensors import (
     Tensor,

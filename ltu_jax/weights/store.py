@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ltu_jax.core.errors import shorten
 from ltu_jax.core.files import atomic_dir, inside, sha256_file, write_json
-from ltu_jax.core.trees import shorten
 from ltu_jax.weights import makers
 from ltu_jax.weights.diagnosis import complain
 from ltu_jax.weights.facts import FACTS

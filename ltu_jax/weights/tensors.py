@@ -14,8 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ltu_jax.core.errors import UserError
-from ltu_jax.core.trees import shorten
+from ltu_jax.core.errors import UserError, shorten
 
 BLOCK_BYTES = 64 << 20  # what is in flight when a tensor is copied
 DTYPES = {

@@ -35,14 +35,3 @@ def test_split_and_merge_are_inverse():
     assert trees.count(params) == 9
     with pytest.raises(ValueError, match="given twice: a"):
         trees.merge(chosen, {"a": 0})
-
-
-def test_nest_and_flat_are_inverse():
-    flat = {"a.b.c": 1, "a.b.d": 2, "e": 3}
-    assert trees.nest(flat) == {"a": {"b": {"c": 1, "d": 2}}, "e": 3}
-    assert trees.flat(trees.nest(flat)) == flat
-
-
-def test_long_lists_are_shortened():
-    message = trees.shorten(f"name{index:02d}" for index in range(13))
-    assert message.startswith("name00, name01") and message.endswith("name09 ... and 3 more")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ltu_jax.core.trees import shorten
+from ltu_jax.core.errors import shorten
 from ltu_jax.weights import export_record
 from ltu_jax.weights.files import torch_file
 from ltu_jax.weights.formats import name_prefixes

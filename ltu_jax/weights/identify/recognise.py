@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ltu_jax.core.errors import UserError
-from ltu_jax.core.trees import shorten
+from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.weights.diagnosis import architecture
 from ltu_jax.weights.formats import hf_llama, hf_whisper, name_prefixes, official_ltu_as
 from ltu_jax.weights.identify.model_names import (
