@@ -25,13 +25,13 @@ import jax
 import numpy as np
 
 from benchmarks.certificate import processor
+from ltu_jax import checkpoint
 from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
 from ltu_jax.models import build
 from ltu_jax.stages.parts import assemble, located, open_bases, open_pipeline
 from ltu_jax.stages.prepare import prepare
 from ltu_jax.stages.settings import stage_settings
-from ltu_jax.training import checkpoint
 
 LIMIT = 0.5  # per cent
 EXACT, OTHERS = "float32", ("bfloat16", "float16")

@@ -33,9 +33,11 @@ from data_pipelines.input import rows
 from data_pipelines.input.data_config import DataConfig
 from data_pipelines.input.pipeline import InputPipeline
 from data_pipelines.records import tf_example
+from ltu_jax import checkpoint
+from ltu_jax.checkpoint import writer
 from ltu_jax.core import errors
 from ltu_jax.preprocessing.text import load_tokenizer
-from ltu_jax.training import checkpoint, guards, replicas
+from ltu_jax.training import guards, replicas
 from ltu_jax.training.goodput import Clock
 from ltu_jax.training.watchdog import Watchdog
 
@@ -142,7 +144,7 @@ def manifest(ours: Ours, folder: Path) -> tuple[float, float]:
 
     save()
     watch, begin = Stopwatch(), time.perf_counter()
-    with watch.watching((checkpoint, "seal")):
+    with watch.watching((writer, "seal")):
         save()
     return watch.seconds, time.perf_counter() - begin
 

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import jax
 
 from data_pipelines.records.whisper_features import fingerprint
-from ltu_jax import inference
+from ltu_jax import checkpoint, inference
 from ltu_jax.core import distributed, errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, sha256_file
@@ -44,7 +44,6 @@ from ltu_jax.evaluation.samples import GREEDY, SAMPLING
 from ltu_jax.evaluation.scoring.verdicts import Tools
 from ltu_jax.generation.opening import encoder_dtype
 from ltu_jax.generation.transcription import RULES
-from ltu_jax.training import checkpoint
 from ltu_jax.weights import store
 
 _DECODINGS = (GREEDY, SAMPLING)

@@ -37,6 +37,7 @@ from ml_collections.config_flags import config_flags
 
 from configs import stage3
 from configs.help import listing
+from ltu_jax import checkpoint
 from ltu_jax.core import distributed, errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
@@ -46,7 +47,6 @@ from ltu_jax.stages.folder import claim_run
 from ltu_jax.stages.replay import replay_file
 from ltu_jax.stages.run import run_stage
 from ltu_jax.stages.settings import STAGES, StageSettings, stage_settings
-from ltu_jax.training import checkpoint
 from ltu_jax.training.logs import plot_losses, read_rows
 from ltu_jax.training.loop import Outcome
 

@@ -10,6 +10,7 @@ FLOORS = {
     "ltu_jax.core": 0,
     "ltu_jax.preprocessing": 0,
     "ltu_jax.models": 1,
+    "ltu_jax.checkpoint": 1,
     "ltu_jax.weights": 2,
     "ltu_jax.training": 2,
     "ltu_jax.generation": 2,

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 import ltu_jax
-from ltu_jax import ask
+from ltu_jax import ask, checkpoint
 from ltu_jax.convert import import_weights
 from ltu_jax.core.trees import merge
 from ltu_jax.models import build
@@ -17,7 +17,6 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.training import checkpoint
 from ltu_jax.training.state import TrainState
 from ltu_jax.weights import store
 from ltu_jax.weights.bases import base_entry

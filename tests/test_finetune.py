@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from data_pipelines import write_records
-from ltu_jax import ask, convert, evaluate, train
+from ltu_jax import ask, checkpoint, convert, evaluate, train
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
@@ -21,7 +21,6 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.training import checkpoint
 from ltu_jax.weights.store import save_weights
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 import ltu_jax
-from ltu_jax import train
+from ltu_jax import checkpoint, train
 from ltu_jax.convert import export_weights
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.stages import run as stages_run
-from ltu_jax.training import checkpoint, saving
+from ltu_jax.training import saving
 from ltu_jax.weights import store
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
 from ltu_jax.weights.store import save_weights

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ltu_jax import checkpoint
 from ltu_jax.core.errors import UserError, spell
 from ltu_jax.core.trees import Params, merge
 from ltu_jax.generation.transcribe import Transcriber, load_whisper_tokenizer
@@ -22,7 +23,6 @@ from ltu_jax.models.build import LTUASFns, WhisperFns
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.preprocessing.tokenizer import Tokenizer, load_tokenizer, require_rows
-from ltu_jax.training import checkpoint
 from ltu_jax.weights import bases, store
 from ltu_jax.weights.fingerprint import (
     KEY,

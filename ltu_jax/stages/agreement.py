@@ -12,10 +12,10 @@ from typing import Any
 import jax
 
 from data_pipelines.records.record_files import MANIFEST
+from ltu_jax import checkpoint
 from ltu_jax.core import distributed
 from ltu_jax.core.files import sha256_file
 from ltu_jax.stages.parts import Stage, leaves
-from ltu_jax.training import checkpoint
 from ltu_jax.training.replicas import check_replicas
 from ltu_jax.training.state import TrainState
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from ltu_jax import checkpoint
 from ltu_jax.core import outputs
 from ltu_jax.stages.settings import StageSettings
-from ltu_jax.training import checkpoint
 
 _LOG = "log.jsonl"
 _NAMES = (

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ltu_jax import checkpoint
 from ltu_jax.core.distributed import batch_share, host_batch_to_global, together
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
@@ -15,7 +16,8 @@ from ltu_jax.stages.parts import assemble, open_bases
 from ltu_jax.stages.prepare import prepare
 from ltu_jax.stages.program import batch_shapes
 from ltu_jax.stages.settings import StageSettings, completed, stage_settings
-from ltu_jax.training import checkpoint, losses, replay
+from ltu_jax.training import losses, replay
+from ltu_jax.training.state import state_shardings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,12 @@ def replay_file(path: Path) -> Replayed:
         _check_shapes(batch, settings, labels=len(stage.pipeline.labels), path=path)
         newest, metadata = checkpoint.read_metadata(run_dir)
     prepared = prepare(stage, saved=newest)
-    state, _ = checkpoint.restore(newest, like=prepared.state, mesh=stage.mesh, verify=False)
+    state, _ = checkpoint.restore(
+        newest,
+        like=prepared.state,
+        shardings=state_shardings(prepared.state, mesh=stage.mesh),
+        verify=False,
+    )
     state = dataclasses.replace(state, step=jnp.full_like(state.step, bad.step))
     share = batch_share(stage.mesh)
     rows = len(next(iter(batch.values()))) // share.count

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from ltu_jax import checkpoint
 from ltu_jax.core.distributed import batch_share, from_main, is_main, together
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
@@ -39,13 +40,13 @@ from ltu_jax.stages.prepare import Prepared, prepare
 from ltu_jax.stages.program import is_adapter, model_size, split_parameters, stage_optimizer
 from ltu_jax.stages.settings import ADDED, StageSettings
 from ltu_jax.stages.start import starting_adapter
-from ltu_jax.training import checkpoint, metrics, recovery
+from ltu_jax.training import metrics
 from ltu_jax.training.goodput import Clock
 from ltu_jax.training.logs import RunLog
 from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
 from ltu_jax.training.optimizer import learning_rate
 from ltu_jax.training.saving import Saver, check_room, checkpoint_bytes
-from ltu_jax.training.state import abstract_state
+from ltu_jax.training.state import abstract_state, state_shardings
 from ltu_jax.weights.bases import base_entry
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
 
@@ -96,7 +97,10 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         if found.folder is not None:
             with clock.within("restore"):
                 state, _ = checkpoint.restore(
-                    found.folder, like=prepared.state, mesh=stage.mesh, verify=False
+                    found.folder,
+                    like=prepared.state,
+                    shardings=state_shardings(prepared.state, mesh=stage.mesh),
+                    verify=False,
                 )
             prepared = dataclasses.replace(prepared, state=state)
         log = open_log(stage, prepared, resolved=resolved, changed=found.changed)
@@ -178,7 +182,7 @@ def find_saved(
     """
     settings = stage.settings
     run_dir = Path(settings.run_dir)
-    newest = recovery.newest_good(run_dir)
+    newest = checkpoint.newest_good(run_dir)
     if newest is None:
         return Saved(step=None, folder=None, metadata={}, changed={})
     folder = run_dir / checkpoint.FOLDER / str(newest)
@@ -295,7 +299,7 @@ def describe(
     mfu_peak: str,
     clip_fingerprint: Fingerprint,
 ) -> dict[str, Any]:
-    """Metadata with which a checkpoint explains itself (see `training/checkpoint.py`)."""
+    """Metadata with which a checkpoint explains itself (see `checkpoint/format.py`)."""
     settings, bases = stage.settings, stage.bases
     tagging = settings.stage == "tagging"
     model = {

@@ -22,7 +22,6 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.training.checkpoint import CheckpointConfig
 from ltu_jax.training.guards import GuardConfig
 from ltu_jax.training.logs import LogConfig
 from ltu_jax.training.optimizer import OptimizerConfig
@@ -109,6 +108,19 @@ class ComputeSettings:
     attention: str
     loss_chunk: int
     compilation_cache: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """How often to save (in steps; 0 = only at the end) and how many checkpoints to keep.
+
+    `allow_other_inputs`: go on though base weights, tokenizer or records are other ones than the
+    checkpoint was made with.
+    """
+
+    every: int
+    keep: int
+    allow_other_inputs: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from ltu_jax import checkpoint
 from ltu_jax.core.axes import Array
 from ltu_jax.core.distributed import is_main
 from ltu_jax.core.errors import UserError, shorten
@@ -17,7 +18,6 @@ from ltu_jax.stages.options import place_llama
 from ltu_jax.stages.parts import Stage
 from ltu_jax.stages.program import is_adapter, resident_dtype
 from ltu_jax.stages.settings import StageSettings
-from ltu_jax.training import checkpoint
 from ltu_jax.weights.bases import place
 from ltu_jax.weights.formats.whisper_at import LABELS, read_labels
 from ltu_jax.weights.store import is_weights_dir, load_weights, read_header

@@ -20,9 +20,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from ltu_jax import checkpoint
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import Params
-from ltu_jax.training import checkpoint
 from ltu_jax.training.state import TrainState
 
 # Beside its arrays a checkpoint has a few files, the longest of them the lists of paths.

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ltu_jax import checkpoint
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import merge
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.training import checkpoint
 from ltu_jax.weights import bases, lineage, store
 from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.formats.official_ltu_as import is_adapter

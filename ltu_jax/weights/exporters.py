@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ltu_jax.checkpoint import FOLDER
 from ltu_jax.core import outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_dir, atomic_file, write_json
-from ltu_jax.training.checkpoint import FOLDER
 from ltu_jax.weights import complete, export_record, lineage, makers, name_tables
 from ltu_jax.weights.complete import Complete
 from ltu_jax.weights.export_record import ExportRecord

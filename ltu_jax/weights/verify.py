@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltu_jax.checkpoint import recovery
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, sha256_file
-from ltu_jax.training import recovery
 from ltu_jax.weights import store, usable
 from ltu_jax.weights.files import shards
 from ltu_jax.weights.makers import SUMS

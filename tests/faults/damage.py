@@ -62,7 +62,7 @@ def damage_checkpoints(lab: Lab, *, trials: int, seed: int = 0) -> Count:
     Passes when the checkpoint is named and set aside, and the step before is the newest good one;
     in every so many trials also when the same command then ends with the same bits.
     """
-    from ltu_jax.training import recovery
+    from ltu_jax.checkpoint import recovery
 
     count, rng = Count(), random.Random(seed)
     folder, truth = lab.make_folder("damage"), lab.truth

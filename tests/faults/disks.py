@@ -81,7 +81,7 @@ def lose_the_disk(lab: Lab, *, trials: int, seed: int = 0) -> Count:
     a file of the run, the newest checkpoint is good, and with room again the same command ends
     with the bits of an undisturbed run. A run that ends before does not count.
     """
-    from ltu_jax.training import recovery
+    from ltu_jax.checkpoint import recovery
 
     count, generator, number = Count(), random.Random(seed), 0
     folder, truth, seconds = lab.make_folder("disks"), lab.truth, lab.seconds

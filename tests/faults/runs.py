@@ -207,7 +207,7 @@ def result(run_dir: Path) -> Result:
     import jax
     import orbax.checkpoint as ocp
 
-    from ltu_jax.training import checkpoint
+    from ltu_jax import checkpoint
     from ltu_jax.training.logs import read_rows
 
     folder = checkpoint.resolve(run_dir)

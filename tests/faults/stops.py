@@ -16,7 +16,7 @@ def stop_at_random(lab: Lab, *, stops: int, seed: int = 0) -> Count:
     Every stop is followed by the same command, to the end of the run, which must be the undisturbed
     one bit for bit. A run that ends before its signal does not count.
     """
-    from ltu_jax.training import checkpoint
+    from ltu_jax import checkpoint
     from ltu_jax.training.logs import read_rows
 
     count, generator, chain = Count(), random.Random(seed), 0

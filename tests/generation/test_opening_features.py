@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import ltu_jax
+from ltu_jax import checkpoint
+from ltu_jax.checkpoint.integrity import SEAL
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
 from ltu_jax.generation.transcription import RULES
@@ -18,8 +20,6 @@ from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.preprocessing.audio import model_log_mel
-from ltu_jax.training import checkpoint
-from ltu_jax.training.integrity import SEAL
 from ltu_jax.training.state import TrainState
 from ltu_jax.weights import fingerprint as fp
 from ltu_jax.weights.bases import base_entry

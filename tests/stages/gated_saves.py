@@ -3,7 +3,7 @@
 import sys
 
 from ltu_jax import train
-from ltu_jax.training import checkpoint, integrity
+from ltu_jax.checkpoint import integrity, writer
 
 
 def seal(folder, metadata):
@@ -13,5 +13,5 @@ def seal(folder, metadata):
 
 
 if __name__ == "__main__":
-    checkpoint.seal = seal
+    writer.seal = seal
     sys.exit(train.main(sys.argv[1:]))

@@ -11,7 +11,7 @@ from tiny_stage import LLAMA, ROOT, WHISPER, arguments, make_place
 
 from data_pipelines.records.record_files import MANIFEST
 from data_pipelines.records.write import write_records
-from ltu_jax import train
+from ltu_jax import checkpoint, train
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
@@ -20,7 +20,6 @@ from ltu_jax.stages.inputs import INPUTS, inputs_of
 from ltu_jax.stages.parts import assemble, open_bases
 from ltu_jax.stages.run import find_saved
 from ltu_jax.stages.settings import stage_settings
-from ltu_jax.training import checkpoint
 from ltu_jax.training.state import TrainState
 from ltu_jax.weights.bases import base_entry
 from ltu_jax.weights.store import load_weights, save_weights

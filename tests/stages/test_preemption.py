@@ -11,8 +11,9 @@ import orbax.checkpoint as ocp
 import pytest
 from tiny_stage import ROOT, arguments, environment, make_place
 
+from ltu_jax import checkpoint
+from ltu_jax.checkpoint import recovery
 from ltu_jax.train import RESUME
-from ltu_jax.training import checkpoint, recovery
 
 pytestmark = pytest.mark.slow
 STEPS = ("--config.steps=8", "--config.checkpoint.every=2", "--config.checkpoint.keep=9")

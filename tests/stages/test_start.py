@@ -11,6 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import stage1, tagging
+from ltu_jax import checkpoint
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.lora import LoRAConfig
@@ -19,7 +20,6 @@ from ltu_jax.models.tltr import TaggerConfig, TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.stages.settings import stage_settings
 from ltu_jax.stages.start import read_adapter, starting_adapter
-from ltu_jax.training import checkpoint
 from ltu_jax.training.state import TrainState
 from ltu_jax.weights.store import save_weights
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from tiny_stage import ROOT, arguments, make_place, processes
 
-from ltu_jax import train
+from ltu_jax import checkpoint, train
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import make_mesh
 from ltu_jax.stages import parts
-from ltu_jax.training import checkpoint
 
 pytestmark = pytest.mark.slow
 TRAIN = ["-m", "ltu_jax.train"]

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ltu_jax import checkpoint
+from ltu_jax.checkpoint import recovery
 from ltu_jax.core.errors import UserError
-from ltu_jax.training import checkpoint, recovery
 from ltu_jax.training.saving import Saver
 from ltu_jax.training.state import TrainState
 

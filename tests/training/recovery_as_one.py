@@ -7,10 +7,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from ltu_jax import checkpoint
+from ltu_jax.checkpoint import recovery, writer
+from ltu_jax.checkpoint.integrity import Damaged
 from ltu_jax.core import distributed
 from ltu_jax.core.errors import UserError
-from ltu_jax.training import checkpoint, recovery
-from ltu_jax.training.integrity import Damaged
 from ltu_jax.training.saving import Saver
 from ltu_jax.training.state import TrainState
 
@@ -46,7 +47,7 @@ if __name__ == "__main__":
     def seal(folder, metadata):
         raise OSError(28, "No space left on device", str(folder))
 
-    checkpoint.seal = seal
+    writer.seal = seal
     try:
         checkpoint.save(run_dir, state=state(9), adapter=state(9).trainable, metadata={}, keep=9)
     except UserError as error:

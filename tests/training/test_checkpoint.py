@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from conftest_training import STAGE1, STAGE3, make_trainer, optimizer_config
 
-from ltu_jax.training import checkpoint
-from ltu_jax.training.checkpoint import CheckpointError
+from ltu_jax import checkpoint
+from ltu_jax.checkpoint import CheckpointError
+from ltu_jax.training.state import state_shardings
 from ltu_jax.weights.formats.official_ltu_as import is_adapter
 
 METADATA = {"kind": "ltu-as-checkpoint", "stage": "stage3", "model": {}, "config": {"seed": 0}}
@@ -28,6 +29,10 @@ def batches(tiny):
 def trainer_of(tiny, *, rules=STAGE3):
     config = optimizer_config(learning_rate=1e-3, warmup_steps=1)
     return make_trainer(tiny, rules=rules, config=config, steps=6)
+
+
+def restore(path, *, like, mesh):
+    return checkpoint.restore(path, like=like, shardings=state_shardings(like, mesh=mesh))
 
 
 def save(run_dir, trainer, state, *, keep=2):
@@ -54,7 +59,7 @@ def run(tiny, batches, tmp_path_factory):
 def test_resuming_gives_identical_losses_and_parameters(tiny, batches, run):
     run_dir, expected, expected_rows = run
     trainer = trainer_of(tiny)
-    state, metadata = checkpoint.restore(run_dir, like=trainer.state, mesh=trainer.mesh)
+    state, metadata = restore(run_dir, like=trainer.state, mesh=trainer.mesh)
     assert int(state.step) == metadata["step"] == 2
     state, rows = dataclasses.replace(trainer, state=state).run(batches[2:])
     assert rows == expected_rows
@@ -88,7 +93,7 @@ def test_stage_1_keeps_the_parameters_it_does_not_train(tiny_stage1, batches, tm
         tiny_stage1.params["tltr.time_tr.attn.query.kernel"],
     )
     fresh = trainer_of(tiny_stage1, rules=STAGE1)
-    state, _ = checkpoint.restore(tmp_path, like=fresh.state, mesh=fresh.mesh)
+    state, _ = restore(tmp_path, like=fresh.state, mesh=fresh.mesh)
     assert set(state.trainable) == {"audio_proj.kernel", "audio_proj.bias"}
 
 
@@ -112,7 +117,7 @@ def test_a_checkpoint_of_another_size_is_refused(tiny, run):
     }
     like = dataclasses.replace(trainer.state, trainable=wider)
     with pytest.raises(CheckpointError) as error:
-        checkpoint.restore(run[0], like=like, mesh=trainer.mesh)
+        restore(run[0], like=like, mesh=trainer.mesh)
     assert "is of another size: audio_proj.kernel is (48, 64) there and (48, 65) here" in str(
         error.value
     )
@@ -123,7 +128,7 @@ def test_a_checkpoint_of_another_stage_is_refused(tiny, tiny_stage1, batches, tm
     save(tmp_path, trainer, trainer.state)
     like = trainer_of(tiny)
     with pytest.raises(CheckpointError, match="lacks 4 parameters of this model: llama.*lora_a"):
-        checkpoint.restore(tmp_path, like=like.state, mesh=like.mesh)
+        restore(tmp_path, like=like.state, mesh=like.mesh)
 
 
 def test_a_folder_without_checkpoints_is_refused(tmp_path):

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ltu_jax import convert
+from ltu_jax import checkpoint, convert
+from ltu_jax.checkpoint import CheckpointError, integrity, recovery, writer
+from ltu_jax.checkpoint.integrity import Damaged
 from ltu_jax.core.errors import UserError
-from ltu_jax.training import checkpoint, integrity, recovery
-from ltu_jax.training.checkpoint import CheckpointError
-from ltu_jax.training.integrity import Damaged
 from ltu_jax.training.state import TrainState
-from tests.faults.damage import DAMAGES, delete, flip, names, truncate
+from tests.faults.damage import DAMAGES, delete, flip, names
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "stages"))
@@ -162,7 +161,7 @@ def test_all_is_flushed_before_the_name_is_given_and_the_name_before_older_ones_
 
     save(tmp_path, 1)
     monkeypatch.setattr(integrity, "flush", note)
-    monkeypatch.setattr(checkpoint, "flush", note)
+    monkeypatch.setattr(writer, "flush", note)
     monkeypatch.setattr(os, "rename", note_rename)
     save(tmp_path, 2, keep=1)
     named = events.index(("rename", ".tmp-2"))
@@ -172,29 +171,19 @@ def test_all_is_flushed_before_the_name_is_given_and_the_name_before_older_ones_
     assert events[named + 1 :] == [("flush", "checkpoints"), ("rename", "1")]
 
 
-def as_format_1(folder):
-    """What was written before there was a seal."""
-    (folder / "metadata.json.sha256").unlink()
-    metadata = json.loads((folder / "metadata.json").read_text()) | {"ltu_jax": 1}
-    (folder / "metadata.json").write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n")
-
-
-def test_checkpoints_of_format_1_are_read_and_verified(run, tmp_path):
+def test_a_checkpoint_of_an_older_format_is_refused_and_left_where_it_is(run, tmp_path):
     run_dir = copy(run, tmp_path)
-    for step in ("3", "5"):
-        as_format_1(run_dir / "checkpoints" / step)
-    metadata, adapter = checkpoint.load_adapter(run_dir)
-    assert metadata["ltu_jax"] == 1
-    np.testing.assert_array_equal(adapter["a.kernel"], state_at(5).trainable["a.kernel"])
-    for name in ("adapter/manifest.ocdbt", "metadata.json"):
-        run_dir = copy(run, tmp_path / name.replace("/", "-"))
-        folder = run_dir / "checkpoints" / "5"
-        as_format_1(folder)
-        truncate(folder / name, random.Random(1))
-        assert recovery.newest_good(run_dir) == 3
+    folder = run_dir / "checkpoints" / "5"
+    (folder / "metadata.json.sha256").unlink()  # format 1 had none
+    metadata = json.loads((folder / "metadata.json").read_text()) | {"ltu_jax": 1}
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    for read in (checkpoint.load_adapter, recovery.newest_good):
+        with pytest.raises(CheckpointError, match="format 1 .* reads format 2") as error:
+            read(run_dir)
+        assert not isinstance(error.value, Damaged) and folder.is_dir()
 
 
-def test_a_seal_that_is_gone_is_not_taken_for_format_1(run, tmp_path):
+def test_a_seal_that_is_gone_is_damage(run, tmp_path):
     run_dir = copy(run, tmp_path)
     (run_dir / "checkpoints" / "5" / "metadata.json.sha256").unlink()
     with pytest.raises(Damaged, match="its file metadata.json.sha256 is missing"):

@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltu_jax import checkpoint
+from ltu_jax.checkpoint import recovery
 from ltu_jax.core.errors import UserError
-from ltu_jax.training import checkpoint, recovery, saving
+from ltu_jax.training import saving
 from ltu_jax.training.saving import Saver, check_room, checkpoint_bytes
 from ltu_jax.training.state import TrainState
 

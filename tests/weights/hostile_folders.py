@@ -1,5 +1,6 @@
 """Directories with odd contents: Hugging Face models, adapters, checkpoints, weights of ours."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -253,25 +254,32 @@ _adapted("pattern_that_backtracks", target_modules="(a+)+$" + "(b*)*" * 20)
 _adapted("loader_with_code", auto_mapping={"base_model_class": "os", "parent_library": "os"})
 
 
+def _sealed(folder: Path, metadata: dict) -> Path:
+    """A checkpoint whose hash of its metadata is the right one."""
+    text = json.dumps(metadata)
+    (folder / "metadata.json").write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "metadata.json.sha256").write_text(f"{digest}  metadata.json\n")
+    return folder
+
+
 @hostile("orbax")
 def _checkpoint_of_wrong_types(folder: Path) -> Path:
     metadata = {
-        "ltu_jax": 1, "kind": "ltu-as-checkpoint", "stage": "stage3", "step": 1, "model": 7,
+        "ltu_jax": 2, "kind": "ltu-as-checkpoint", "stage": "stage3", "step": 1, "model": 7,
         "parameters": [1], "files": {"../../../../etc/passwd": "00"}, "base": "x",
     }  # fmt: skip
-    (folder / "metadata.json").write_text(json.dumps(metadata))
-    return folder
+    return _sealed(folder, metadata)
 
 
 @hostile("orbax")
 def _checkpoint_base_leads_out(folder: Path) -> Path:
     metadata = {
-        "ltu_jax": 1, "kind": "ltu-as-checkpoint", "stage": "stage3", "step": 1, "model": {},
+        "ltu_jax": 2, "kind": "ltu-as-checkpoint", "stage": "stage3", "step": 1, "model": {},
         "parameters": {}, "files": {},
         "base": {"llama": {"path": "../../../../../../etc", "sha256": "00"}},
     }  # fmt: skip
-    (folder / "metadata.json").write_text(json.dumps(metadata))
-    return folder
+    return _sealed(folder, metadata)
 
 
 @hostile("orbax")

@@ -9,10 +9,10 @@ import tokenizers
 import torch
 import transformers
 
+from ltu_jax import checkpoint
 from ltu_jax.convert import export_weights, import_weights, info, parser, run
 from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.training import checkpoint
 from ltu_jax.weights import bases, export_record
 from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.formats.official_ltu_as import is_adapter

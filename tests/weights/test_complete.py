@@ -10,11 +10,11 @@ import tiny_models as tiny
 import torch
 import transformers
 
+from ltu_jax import checkpoint
 from ltu_jax.convert import export_weights, import_weights, verify_folder
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.training import checkpoint
 from ltu_jax.weights import bases, complete
 from ltu_jax.weights.formats.official_ltu_as import is_adapter
 from ltu_jax.weights.store import load_weights, save_weights
@@ -72,7 +72,7 @@ def test_a_converted_checkpoint_is_started_from_but_not_resumed(folder):
 
     like = TrainState(step=np.int32(0), trainable=adapter, opt_state={})
     with pytest.raises(UserError, match="no optimiser state.*--config.init_from="):
-        checkpoint.restore(folder / "run", like=like, mesh=None)
+        checkpoint.restore(folder / "run", like=like, shardings=like)
 
 
 def test_it_loads_by_itself(folder, tmp_path):

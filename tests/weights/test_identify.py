@@ -1,5 +1,6 @@
 """`convert info`: files of every kind, described in words by their headers alone."""
 
+import hashlib
 import json
 import math
 import os
@@ -283,20 +284,27 @@ def test_our_own_directories(tmp_path):
     assert "lacks params.safetensors" in _problem(_told(tmp_path / "ours"))
 
 
+def _seal(step, metadata):
+    text = json.dumps(metadata)
+    (step / "metadata.json").write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (step / "metadata.json.sha256").write_text(f"{digest}  metadata.json\n")
+
+
 def test_runs_and_checkpoints(tmp_path):
     step = tmp_path / "run" / "checkpoints" / "20"
     (step / "adapter").mkdir(parents=True)
     metadata = {
-        "ltu_jax": 1, "kind": "ltu-as-checkpoint", "stage": "stage2", "step": 20, "files": {},
+        "ltu_jax": 2, "kind": "ltu-as-checkpoint", "stage": "stage2", "step": 20, "files": {},
         "parameters": {"audio_proj.kernel": [48, 64]}, "model": {}, "base": {},
     }  # fmt: skip
-    (step / "metadata.json").write_text(json.dumps(metadata))
+    _seal(step, metadata)
     for path in (tmp_path / "run", step.parent, step):
         found = _told(path)
         assert found.key == "orbax" and found.stage == "2" and found.parameters == 48 * 64
         assert found.model == "LTU-AS, trained part of stage 2, step 20"
     metadata["base"] = {"llama": {"path": "../nowhere", "absolute_path": "/nowhere"}}
-    (step / "metadata.json").write_text(json.dumps(metadata))
+    _seal(step, metadata)
     assert "base weights (llama) are not at /nowhere" in _problem(_told(step))
     metadata |= {"kind": "tagger-checkpoint", "base": {}}
     (step / "metadata.json").write_text(json.dumps(metadata))

@@ -66,7 +66,7 @@ def test_merged_model_gives_our_logits(random_model, tmp_path):
 
 
 def test_a_training_checkpoint_is_exported_with_its_base(tmp_path):
-    from ltu_jax.training import checkpoint
+    from ltu_jax import checkpoint
     from ltu_jax.training.state import TrainState
     from ltu_jax.weights.bases import base_entry
 

@@ -52,7 +52,7 @@ def our_weights(path: Path, settings: Mapping[str, Any]) -> Identified:
 
 def our_run(path: Path, names: list[str]) -> Identified | None:
     """A run, its checkpoints folder, or one checkpoint."""
-    from ltu_jax.training import checkpoint
+    from ltu_jax import checkpoint
 
     if checkpoint.METADATA not in names and not checkpoint.steps_in(
         path.parent if path.name == checkpoint.FOLDER else path

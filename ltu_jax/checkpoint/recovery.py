@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from: the newest whose files are those that were written.
+"""Find the newest checkpoint of a run whose files are those that were written.
 
 Damaged ones are not deleted: `<step>` becomes `<step>.damaged-<n>`, which nothing reads again.
 """
@@ -9,20 +9,20 @@ import shutil
 import sys
 from pathlib import Path
 
-from ltu_jax.core.distributed import AgreedError, barrier, is_main, together
-from ltu_jax.training.checkpoint import FOLDER, UNFINISHED, steps_in
-from ltu_jax.training.integrity import (
+from ltu_jax.checkpoint.format import FOLDER, UNFINISHED, steps_in
+from ltu_jax.checkpoint.integrity import (
     METADATA,
     CheckpointError,
     Damaged,
     check_files,
     read_sealed,
 )
+from ltu_jax.core.distributed import AgreedError, barrier, is_main, together
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What was found of one checkpoint; `problem` is empty where it is good."""
+class StepCheck:
+    """The result of checking one checkpoint; `problem` is empty where it is good."""
 
     folder: Path
     files: int
@@ -31,7 +31,7 @@ class Verdict:
 
 
 def newest_good(run_dir: str | os.PathLike) -> int | None:
-    """The newest step of a run whose every file is as it was saved; None where none was saved.
+    """Return the newest step of a run whose every file is as it was saved; None without any.
 
     Damaged ones that are newer are set aside, and stderr says so and how many steps that costs.
     All processes must call it; what one of them finds damaged is so for all.
@@ -74,7 +74,7 @@ def _tidy(folder: Path) -> None:
 
 
 def _problem(folder: Path) -> str:
-    """What any process finds damaged; empty where none does."""
+    """Return the damage that any process finds in a checkpoint; "" where none does."""
     mine = ""
     with together(f"{folder} cannot be checked"):
         try:
@@ -111,7 +111,7 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def survey(path: str | os.PathLike) -> list[Verdict]:
+def survey(path: str | os.PathLike) -> list[StepCheck]:
     """Check every file of a checkpoint, of all checkpoints of a run, or of all runs in a folder.
 
     Nothing is changed.
@@ -120,14 +120,14 @@ def survey(path: str | os.PathLike) -> list[Verdict]:
         CheckpointError: there is none, or one cannot be read.
     """
     path = Path(path).absolute()
-    found = _checkpoints(path)
-    if not found:
-        found = [folder for run in sorted(path.glob("*/")) for folder in _checkpoints(run)]
-    if not found:
+    folders = _checkpoints(path)
+    if not folders:
+        folders = [folder for run in sorted(path.glob("*/")) for folder in _checkpoints(run)]
+    if not folders:
         raise CheckpointError(
             f"{path} has no {FOLDER}/<step>: give a run, a folder of runs, or one checkpoint"
         )
-    return [_verdict(folder) for folder in found]
+    return [_check(folder) for folder in folders]
 
 
 def _checkpoints(path: Path) -> list[Path]:
@@ -137,11 +137,11 @@ def _checkpoints(path: Path) -> list[Path]:
     return [run / FOLDER / str(step) for step in steps_in(run)]
 
 
-def _verdict(folder: Path) -> Verdict:
+def _check(folder: Path) -> StepCheck:
     problem = ""
     try:
         check_files(folder, read_sealed(folder))
     except Damaged as error:
         problem = str(error)
     sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
-    return Verdict(folder=folder, files=len(sizes), size=sum(sizes), problem=problem)
+    return StepCheck(folder=folder, files=len(sizes), size=sum(sizes), problem=problem)

@@ -1,8 +1,7 @@
-"""Whether the files of a checkpoint are those that were written.
+"""Hash the files of a checkpoint, and check that they are those that were written.
 
 metadata.json lists the SHA-256 of every other file, and metadata.json.sha256, written last, is that
-of metadata.json in the format of `sha256sum`. A folder without the second is not complete, unless
-it is of format 1, which had none.
+of metadata.json in the format of `sha256sum`. A folder without the second is not complete.
 """
 
 import errno
@@ -15,7 +14,6 @@ from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.files import read_json, sha256_file, write_json
 
 FORMAT = 2
-READABLE = (1, 2)
 METADATA, SEAL = "metadata.json", "metadata.json.sha256"
 
 
@@ -50,7 +48,7 @@ def flush(path: Path) -> None:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Hex SHA-256 by relative path of every file but the two that list them."""
+    """Return the hex SHA-256 by relative path of every file but the two that list them."""
     return {name: sha256_file(path) for name, path in _files(folder).items()}
 
 
@@ -61,7 +59,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def read_sealed(folder: Path) -> dict[str, Any]:
-    """The metadata of a checkpoint folder, compared with its seal.
+    """Read the metadata of a checkpoint folder, and compare it with its seal.
 
     Raises:
         Damaged: metadata or seal are missing or changed.
@@ -69,12 +67,12 @@ def read_sealed(folder: Path) -> dict[str, Any]:
     """
     metadata = _metadata(folder)
     format = metadata.get("ltu_jax")
-    if format not in READABLE:
+    if format != FORMAT:
         raise CheckpointError(
             f"{folder / METADATA}: format {format!r} of kind {metadata.get('kind')!r}; this "
-            f"version reads formats {', '.join(map(str, READABLE))}"
+            f"version reads format {FORMAT}: use the version that wrote it, or train anew"
         )
-    if format != 1 and not (folder / SEAL).is_file():
+    if not (folder / SEAL).is_file():
         raise Damaged(f"{folder} is damaged: its file {SEAL} is missing")
     for key, kind in (("parameters", dict), ("files", dict)):
         if not isinstance(metadata.get(key), kind):
