@@ -29,9 +29,9 @@ from ltu_jax import checkpoint
 from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
 from ltu_jax.models import build
-from ltu_jax.stages.parts import assemble, located, open_bases, open_pipeline
-from ltu_jax.stages.prepare import prepare
-from ltu_jax.stages.settings import stage_settings
+from ltu_jax.training.prepare import prepare
+from ltu_jax.training.stage import assemble, located, open_bases, open_pipeline
+from ltu_jax.training.stage_config import stage_settings
 
 LIMIT = 0.5  # per cent
 EXACT, OTHERS = "float32", ("bfloat16", "float16")

@@ -8,9 +8,9 @@ import numpy as np
 from data_pipelines.input.pipeline import InputPipeline
 from ltu_jax import train
 from ltu_jax.core.trees import Params
-from ltu_jax.stages.parts import Stage, assemble, located, open_bases, open_pipeline
-from ltu_jax.stages.prepare import prepare
-from ltu_jax.stages.settings import stage_settings
+from ltu_jax.training.prepare import prepare
+from ltu_jax.training.stage import Stage, assemble, located, open_bases, open_pipeline
+from ltu_jax.training.stage_config import stage_settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -37,9 +37,9 @@ from ltu_jax import checkpoint
 from ltu_jax.checkpoint import writer
 from ltu_jax.core import errors
 from ltu_jax.preprocessing.text import load_tokenizer
-from ltu_jax.training import guards, replicas
-from ltu_jax.training.goodput import Clock
-from ltu_jax.training.watchdog import Watchdog
+from ltu_jax.training.resilience import guards, replicas
+from ltu_jax.training.resilience.goodput import Clock
+from ltu_jax.training.resilience.watchdog import Watchdog
 
 LIMIT = 1.0  # per cent
 _DRAWS = 2000  # of the bootstrap

@@ -41,10 +41,10 @@ from ltu_jax import train
 from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
 from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer
-from ltu_jax.stages import run
-from ltu_jax.stages.program import data_config
-from ltu_jax.stages.settings import stage_settings
+from ltu_jax.training import trainer
 from ltu_jax.training.logs import read_rows
+from ltu_jax.training.program import data_config
+from ltu_jax.training.stage_config import stage_settings
 
 LIMIT = 10.0  # seconds
 SHARDS, KINDS = 8, 64  # clips differ in their id and are otherwise one of so many
@@ -179,7 +179,7 @@ class BigRecords:
 
 def leave_a_checkpoint(arguments: list[str], *, step: int) -> None:
     """Train one step as if it were step `step`, and stop by SIGTERM, which saves."""
-    prepare = run.prepare
+    prepare = trainer.prepare
 
     def far(stage: Any, *, saved: Path | None) -> Any:
         prepared = prepare(stage, saved=saved)
@@ -191,7 +191,7 @@ def leave_a_checkpoint(arguments: list[str], *, step: int) -> None:
         state = dataclasses.replace(prepared.state, step=jnp.full_like(prepared.state.step, step))
         return dataclasses.replace(prepared, state=state, step_fn=once)
 
-    with mock.patch.object(run, "prepare", far):
+    with mock.patch.object(trainer, "prepare", far):
         code = train.main(arguments)
     if code != train.RESUME:
         raise errors.UserError(f"the run that leaves a checkpoint ended with {code}")

@@ -25,8 +25,8 @@ from ltu_jax.planning.question import Question, ask
 from ltu_jax.planning.report import report
 from ltu_jax.planning.search import search
 from ltu_jax.planning.slices import find_gpu, find_slice
-from ltu_jax.stages.settings import STAGES, StageSettings, stage_settings
 from ltu_jax.train import parse_config, resolve
+from ltu_jax.training.stage_config import STAGES, StageSettings, stage_settings
 
 MAKER = outputs.Maker(
     name="`python -m ltu_jax.plan`",

@@ -42,13 +42,13 @@ from ltu_jax.core import distributed, errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.sharding import AXES
-from ltu_jax.stages.agreement import agree_at_launch
-from ltu_jax.stages.folder import claim_run
-from ltu_jax.stages.replay import replay_file
-from ltu_jax.stages.run import run_stage
-from ltu_jax.stages.settings import STAGES, StageSettings, stage_settings
 from ltu_jax.training.logs import plot_losses, read_rows
 from ltu_jax.training.loop import Outcome
+from ltu_jax.training.replay import replay_file
+from ltu_jax.training.resilience.consistency import agree_at_launch
+from ltu_jax.training.run_folder import claim_run
+from ltu_jax.training.stage_config import STAGES, StageSettings, stage_settings
+from ltu_jax.training.trainer import run_stage
 
 USAGE = "python -m ltu_jax.train --config=configs/stage3.py[:mini|:released] [--config.key=value]"
 CURRICULUM = "curriculum"

@@ -17,10 +17,10 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh, param_specs
 from ltu_jax.core.trees import count, label
 from ltu_jax.models import build
-from ltu_jax.stages.parts import leaves
-from ltu_jax.stages.settings import StageSettings, stage_settings
 from ltu_jax.train import parse_config, resolve
 from ltu_jax.training.optimizer import OptimizerConfig, make_optimizer
+from ltu_jax.training.stage import leaves
+from ltu_jax.training.stage_config import StageSettings, stage_settings
 
 FILES = {"tagging": tagging, "stage1": stage1, "stage2": stage2, "stage3": stage3}
 GOLDEN = Path(__file__).resolve().parent / "golden" / "configs"

@@ -19,8 +19,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.stages import run as stages_run
-from ltu_jax.training import saving
+from ltu_jax.training import saving, trainer
 from ltu_jax.weights import store
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
 from ltu_jax.weights.store import save_weights
@@ -202,7 +201,7 @@ def test_a_finished_curriculum_is_left_alone(trained, place, capsys):
 def test_a_stopped_stage_resumes_with_identical_losses(trained, place, monkeypatch, tmp_path):
     run_dir = tmp_path / "stage3"
     again = stage_arguments(place, "stage3", run_dir, f"--config.init_from={trained / 'stage2'}")
-    real = stages_run.host_batches
+    real = trainer.host_batches
 
     def interrupted(stage, *, start_step):
         for step, batch in enumerate(real(stage, start_step=start_step), start=start_step):
@@ -210,11 +209,11 @@ def test_a_stopped_stage_resumes_with_identical_losses(trained, place, monkeypat
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    monkeypatch.setattr(stages_run, "host_batches", interrupted)
+    monkeypatch.setattr(trainer, "host_batches", interrupted)
     assert train.main(again) == train.RESUME == 75
     assert checkpoint.steps_in(run_dir) == [2]
     assert not (run_dir / "summary.json").exists()
-    monkeypatch.setattr(stages_run, "host_batches", real)
+    monkeypatch.setattr(trainer, "host_batches", real)
     assert train.main(again) == 0
     assert logged(run_dir) == logged(trained / "stage3")
 
@@ -238,7 +237,7 @@ def test_a_signal_before_training_asks_to_be_resumed(becomes, place, monkeypatch
         except KeyboardInterrupt:
             raise becomes from None  # as the import of a C extension does
 
-    monkeypatch.setattr(stages_run, "open_bases", interrupted)
+    monkeypatch.setattr(trainer, "open_bases", interrupted)
     before = signal.getsignal(signal.SIGTERM)
     assert train.main(stage_arguments(place, "tagging", tmp_path / "run")) == train.RESUME
     assert "stopped by a signal before anything was to be saved" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import math
 from jax.sharding import Mesh
 
 from ltu_jax.planning.question import Resident
-from ltu_jax.stages.settings import StageSettings
+from ltu_jax.training.stage_config import StageSettings
 
 
 def advice(

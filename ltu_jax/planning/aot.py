@@ -18,7 +18,7 @@ from jax.experimental import topologies
 from ltu_jax.core.errors import UserError
 from ltu_jax.planning.hlo_cost import HloCost, roll_up
 from ltu_jax.planning.slices import Slice
-from ltu_jax.stages.program import Program
+from ltu_jax.training.program import Program
 
 LIBTPU = "libtpu==0.0.42.1"  # the version that jax[tpu] 0.10.2 asks for
 _USED = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", re.IGNORECASE)

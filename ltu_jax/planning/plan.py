@@ -12,8 +12,8 @@ from ltu_jax.planning import aot, traced
 from ltu_jax.planning.advice import advice
 from ltu_jax.planning.question import TAGS, Question, check_batch, clip_places, resident
 from ltu_jax.planning.slices import Gpu, Slice
-from ltu_jax.stages.program import Program, make_program
 from ltu_jax.training.metrics import mfu, model_flops
+from ltu_jax.training.program import Program, make_program
 
 # What a well-shaped product reaches of a GPU's peak when nothing is known but arithmetic.
 GPU_EFFICIENCY = 0.6

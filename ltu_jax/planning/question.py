@@ -13,9 +13,9 @@ from data_pipelines.input.row_report import RowReport
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import BATCH, param_specs
 from ltu_jax.planning import open_asqa_counts, open_asqa_model
-from ltu_jax.stages.program import Program, data_config, longest_text
-from ltu_jax.stages.settings import StageSettings
 from ltu_jax.training.metrics import StepWork
+from ltu_jax.training.program import Program, data_config, longest_text
+from ltu_jax.training.stage_config import StageSettings
 
 _SHARE = 1 / 100  # of Open-ASQA whose rows are laid out to see how they fill
 _TAGGED_CLIPS = 2_000_000  # AudioSet

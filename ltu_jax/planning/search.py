@@ -15,7 +15,7 @@ from ltu_jax.planning import traced
 from ltu_jax.planning.plan import Plan, make_plan_program, stand_ins
 from ltu_jax.planning.question import Question, ask, check_batch, resident
 from ltu_jax.planning.slices import Slice
-from ltu_jax.stages.settings import StageSettings
+from ltu_jax.training.stage_config import StageSettings
 
 REMATS = ("none", "lora", "dots_with_no_batch_dims_saveable", "full")
 ACCUMULATIONS = (1, 2)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.extend import core as jex_core
 
-from ltu_jax.stages.program import Program
+from ltu_jax.training.program import Program
 from ltu_jax.training.step import micro_shapes
 
 _SUBPROGRAMS = ("jaxpr", "call_jaxpr", "fun_jaxpr", "cond_jaxpr", "body_jaxpr", "branches")

@@ -23,13 +23,13 @@ from tqdm import tqdm
 from ltu_jax.core.axes import Array
 from ltu_jax.core.distributed import Votes, host_batch_to_global, is_main
 from ltu_jax.core.trees import Params
-from ltu_jax.training.goodput import Clock, Meter, goodput
-from ltu_jax.training.guards import GuardConfig, Skips
 from ltu_jax.training.logs import RECENT, RunLog
 from ltu_jax.training.metrics import StepWork
+from ltu_jax.training.resilience.goodput import Clock, Meter, goodput
+from ltu_jax.training.resilience.guards import GuardConfig, Skips
+from ltu_jax.training.resilience.watchdog import Watchdog
 from ltu_jax.training.state import TrainState, skipped_steps
 from ltu_jax.training.step import StepFn
-from ltu_jax.training.watchdog import Watchdog
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

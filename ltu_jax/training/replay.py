@@ -1,128 +1,117 @@
-"""Batches of skipped steps on disk: RUN/bad_batches/step-<step>.npz, and how they are read again.
-
-A file holds the global batch as the step got it and one JSON text of facts. Reading trusts
-nothing: no pickle, no compression, no header that claims more than the file has.
-"""
+"""A skipped step once more: its batch, its draws of dropout, on the newest checkpoint."""
 
 import dataclasses
-import json
-import math
-import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ltu_jax.core import staging
+from ltu_jax import checkpoint
+from ltu_jax.core.distributed import batch_share, host_batch_to_global, together
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.files import atomic_file
-
-FOLDER = "bad_batches"
-_FACTS, _ARRAYS = "facts", "arrays"
-_MOST_BYTES = 8 << 30
-_MOST_ARRAYS = 32
-_KINDS = "biuf"
-# What zipfile, numpy and json raise for bytes that are not theirs; encryption is a RuntimeError.
-_ERRORS = (zipfile.BadZipFile, ValueError, TypeError, KeyError, EOFError, OSError, RuntimeError)
+from ltu_jax.core.files import read_json
+from ltu_jax.training import losses
+from ltu_jax.training.prepare import prepare
+from ltu_jax.training.program import batch_shapes
+from ltu_jax.training.resilience import bad_batches
+from ltu_jax.training.stage import assemble, open_bases
+from ltu_jax.training.stage_config import StageSettings, completed, stage_settings
+from ltu_jax.training.state import state_shardings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BadStep:
-    """What is known of a skipped step; `rows` names the rows of its global batch."""
+class Replayed:
+    """What a batch gives now, beside what it gave; `not_finite` are entries of the batch itself."""
 
-    stage: str
-    step: int
-    reason: str
+    bad: bad_batches.BadStep
+    checkpoint_step: int
     loss: float
     grad_norm: float
-    rows: tuple[str, ...]
+    not_finite: list[str]
+
+    def __str__(self) -> str:
+        bad = self.bad
+        lines = [
+            f"{bad.stage} step {bad.step}, skipped as {bad.reason}",
+            f"then: loss {bad.loss!r}, gradient norm {bad.grad_norm!r}",
+            f"now:  loss {self.loss!r}, gradient norm {self.grad_norm!r} (checkpoint of step "
+            f"{self.checkpoint_step})",
+            "batch: " + ("; ".join(self.not_finite) or "all entries are finite"),
+            *(f"row {index}: {row}" for index, row in enumerate(bad.rows)),
+        ]
+        return "\n".join(lines)
 
 
-def path_of(run_dir: str | os.PathLike, step: int) -> Path:
-    """Where the batch of a step is kept."""
-    return Path(run_dir) / FOLDER / f"step-{step:08d}.npz"
+def replay_file(path: Path) -> Replayed:
+    """Compute loss and gradient norm of a file of RUN/bad_batches with the run's newest checkpoint.
 
-
-def save_batch(
-    run_dir: str | os.PathLike, batch: Mapping[str, np.ndarray], *, facts: BadStep, keep: int
-) -> Path:
-    """Write a global batch, then delete all but the newest `keep`; returns its file."""
-    path = path_of(run_dir, facts.step)
-    # JSON has no nan and no inf.
-    numbers = {name: repr(getattr(facts, name)) for name in ("loss", "grad_norm")}
-    text = json.dumps({**dataclasses.asdict(facts), **numbers, _ARRAYS: sorted(batch)})
-    staging.clear(path.parent)  # what a killed run left of another step
-    with atomic_file(path) as temporary:
-        np.savez(temporary, **{_FACTS: np.frombuffer(text.encode(), np.uint8)}, **batch)
-    others = sorted(path.parent.glob("step-*.npz"), key=lambda other: other.stat().st_mtime_ns)
-    for old in [other for other in others if other != path][: max(0, len(others) - keep)]:
-        old.unlink()
-    return path
-
-
-def read_batch(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], BadStep]:
-    """The arrays and the facts of a file of `save_batch`.
+    The same compiled step as in training, on the same number of devices: the numbers are those of
+    the skipped step, to the bit, where no step between the checkpoint and it was accepted. Nothing
+    is written.
 
     Raises:
-        UserError: not such a file, or one that was changed.
+        UserError: not such a file, not in its run folder, no checkpoint there.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"--replay: there is no file {path}; give one of RUN/{FOLDER}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            arrays = {info.filename: _array(archive, info) for info in _members(archive)}
-        told = json.loads(arrays.pop(f"{_FACTS}.npy").tobytes().decode())
-        arrays = {name.removesuffix(".npy"): array for name, array in arrays.items()}
-        if not isinstance(told, dict) or told.pop(_ARRAYS) != sorted(arrays):
-            raise ValueError(f"it holds {', '.join(sorted(arrays)) or 'nothing'}")
-        facts = BadStep(
-            **{
-                **told,
-                "step": int(told["step"]),
-                "loss": float(told["loss"]),
-                "grad_norm": float(told["grad_norm"]),
-                "rows": tuple(map(str, told["rows"])),
-            }
-        )
-    except _ERRORS as error:
+    settings = settings_beside(path)
+    run_dir = path.resolve().parent.parent
+    with together(f"{path} cannot be replayed"):
+        batch, bad = bad_batches.read_batch(path)
+        stage = assemble(settings, open_bases(settings))
+        _check_shapes(batch, settings, labels=len(stage.pipeline.labels), path=path)
+        newest, metadata = checkpoint.read_metadata(run_dir)
+    prepared = prepare(stage, saved=newest)
+    state, _ = checkpoint.restore(
+        newest,
+        like=prepared.state,
+        shardings=state_shardings(prepared.state, mesh=stage.mesh),
+        verify=False,
+    )
+    state = dataclasses.replace(state, step=jnp.full_like(state.step, bad.step))
+    share = batch_share(stage.mesh)
+    rows = len(next(iter(batch.values()))) // share.count
+    mine = slice(share.index * rows, (share.index + 1) * rows)
+    placed = host_batch_to_global({name: leaf[mine] for name, leaf in batch.items()}, stage.mesh)
+    key = jax.random.key(settings.seed)
+    _, metrics = prepared.step_fn(state, prepared.frozen, placed, key)
+    return Replayed(
+        bad=bad,
+        checkpoint_step=int(metadata["step"]),
+        loss=float(metrics["loss"]),
+        grad_norm=float(metrics["grad_norm"]),
+        not_finite=bad_batches.not_finite(batch),
+    )
+
+
+def settings_beside(path: Path) -> StageSettings:
+    """The settings of the run that a file of RUN/bad_batches belongs to."""
+    config = path.resolve().parent.parent / "config.json"
+    if not config.is_file():
         raise UserError(
-            f"{path} is not a batch of a skipped step ({error}); give a file of RUN/{FOLDER}"
-        ) from error
-    return arrays, facts
+            f"{path} does not lie in the run it comes from: there is no {config}; replay it where "
+            f"it was written, RUN/{bad_batches.FOLDER}"
+        )
+    return stage_settings(completed(read_json(config)))
 
 
-def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    found = archive.infolist()
-    if len(found) > _MOST_ARRAYS or sum(info.file_size for info in found) > _MOST_BYTES:
-        raise ValueError(f"more than {_MOST_ARRAYS} arrays or {_MOST_BYTES:,} bytes")
-    if len({info.filename for info in found}) < len(found):
-        raise ValueError("an array twice")
-    return found
-
-
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-        raise ValueError(f"{info.filename} is compressed")
-    with archive.open(info) as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError(f"{info.filename} is of another format")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        if dtype.kind not in _KINDS or fortran or not shape:
-            raise ValueError(f"{info.filename} holds {shape} of {dtype}")
-        size = math.prod(shape) * dtype.itemsize
-        if size != info.file_size - file.tell():  # before anything of that size is allocated
-            raise ValueError(f"{info.filename} claims {shape} of {dtype}")
-        return np.frombuffer(file.read(), dtype).reshape(shape)
-
-
-def not_finite(batch: Mapping[str, np.ndarray]) -> list[str]:
-    """Which arrays of a batch have entries that are not finite, and in which rows."""
-    found = []
-    for name, array in batch.items():
-        wrong = ~np.isfinite(array).reshape(len(array), -1)
-        if wrong.any():
-            rows = ", ".join(map(str, np.flatnonzero(wrong.any(axis=1))))
-            found.append(f"{name}: {int(wrong.sum())} entries in rows {rows}")
-    return found
+def _check_shapes(
+    batch: Mapping[str, np.ndarray], settings: StageSettings, *, labels: int, path: Path
+) -> None:
+    """Require the arrays of a global batch of this stage; only the number of targets is free."""
+    text = batch["input_ids"].shape[-1] if "input_ids" in batch else 0
+    wanted = batch_shapes(settings, text_length=text, labels=labels)
+    if batch.keys() != wanted.keys():
+        raise UserError(
+            f"{path} holds {', '.join(sorted(batch))}; a batch of {settings.stage} has "
+            f"{', '.join(sorted(wanted))}"
+        )
+    for name, leaf in batch.items():
+        shape = wanted[name].shape
+        if name in (losses.POSITIONS, losses.TARGETS):
+            shape = (shape[0], batch[losses.TARGETS].shape[-1])
+        if leaf.shape != shape or leaf.dtype != wanted[name].dtype:
+            raise UserError(
+                f"{path}: {name} is {leaf.dtype} {leaf.shape}; a batch of this run has "
+                f"{wanted[name].dtype} {shape}"
+            )

@@ -16,8 +16,8 @@ from ltu_jax.core.axes import Array
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import BATCH, batch_sharding, replicated
 from ltu_jax.core.trees import Params
-from ltu_jax.training import guards
 from ltu_jax.training.optimizer import global_norm
+from ltu_jax.training.resilience import guards
 from ltu_jax.training.state import TrainState
 
 Batch = Mapping[str, Array]

@@ -18,8 +18,8 @@ def account_for_time(lab: Lab, *, trials: int, seed: int = 0) -> Count:
     share of the steps, and start, restore and compilation took at most a minute. A run that was
     killed after its last step does not count.
     """
-    from ltu_jax.training.goodput import PARTS
     from ltu_jax.training.logs import read_rows
+    from ltu_jax.training.resilience.goodput import PARTS
 
     count, generator, number = Count(), random.Random(seed), 0
     folder, seconds = lab.make_folder("accounting"), lab.seconds

@@ -11,9 +11,10 @@ import numpy as np
 
 from ltu_jax import train
 from ltu_jax.core.distributed import AgreedError
-from ltu_jax.stages import parts, run
+from ltu_jax.training import stage as parts
+from ltu_jax.training import trainer
 
-REAL = (run.prepare, parts.data_config)
+REAL = (trainer.prepare, parts.data_config)
 LEAF = "audio_proj.bias"
 
 
@@ -58,7 +59,7 @@ def disagree(kind, begun):
         seed = jax.process_index() if kind == "order" else settings.seed
         return REAL[1](settings, seed=seed, **changes)
 
-    run.prepare, parts.data_config = prepare, data_config
+    trainer.prepare, parts.data_config = prepare, data_config
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def import_everything() -> None:
 
     from data_pipelines.records.tf_example import import_tensorflow
     from ltu_jax import train  # noqa: F401
-    from ltu_jax.stages import run  # noqa: F401
+    from ltu_jax.training import trainer  # noqa: F401
 
     import_tensorflow()
 

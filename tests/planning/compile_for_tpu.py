@@ -15,9 +15,9 @@ from ltu_jax.core.sharding import make_mesh
 from ltu_jax.models import build
 from ltu_jax.planning import aot
 from ltu_jax.planning.slices import find_slice
-from ltu_jax.stages.program import make_program
-from ltu_jax.stages.settings import stage_settings
 from ltu_jax.train import parse_config, resolve
+from ltu_jax.training.program import make_program
+from ltu_jax.training.stage_config import stage_settings
 
 SMALL = """
 --config=configs/stage3.py:mini --config.data.rows_per_batch=2 --config.data.lengths=()

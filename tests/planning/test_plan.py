@@ -21,11 +21,11 @@ from ltu_jax.planning.question import ask, check_batch
 from ltu_jax.planning.report import report
 from ltu_jax.planning.search import candidates
 from ltu_jax.planning.slices import find_gpu, find_slice
-from ltu_jax.stages.parts import count_work
-from ltu_jax.stages.settings import stage_settings
 from ltu_jax.train import parse_config, resolve
 from ltu_jax.training.losses import IGNORED, TARGETS
 from ltu_jax.training.metrics import mfu
+from ltu_jax.training.stage import count_work
+from ltu_jax.training.stage_config import stage_settings
 
 STAGE3 = "--config=configs/stage3.py"
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"

@@ -11,8 +11,8 @@ from tiny_stage import CONFIG, ROOT, arguments, make_place
 from ltu_jax import checkpoint, train
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import make_mesh
-from ltu_jax.stages import parts
-from ltu_jax.stages.run import refuse_other_config
+from ltu_jax.training import stage as parts
+from ltu_jax.training.trainer import refuse_other_config
 
 pytestmark = pytest.mark.slow
 DATASETS = {"audio_only": "mini_sound", "speech_only": "mini_speech"}

@@ -8,10 +8,10 @@ from tiny_stage import ROOT, arguments, make_place
 
 from ltu_jax.core.distributed import Share
 from ltu_jax.core.sharding import MeshConfig, make_mesh
-from ltu_jax.stages import parts, program
-from ltu_jax.stages.settings import stage_settings
 from ltu_jax.train import parse_config, resolve
-from ltu_jax.training import losses
+from ltu_jax.training import losses, program
+from ltu_jax.training import stage as parts
+from ltu_jax.training.stage_config import stage_settings
 
 
 @pytest.fixture(scope="module")

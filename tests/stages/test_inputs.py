@@ -16,11 +16,11 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.stages.inputs import INPUTS, inputs_of
-from ltu_jax.stages.parts import assemble, open_bases
-from ltu_jax.stages.run import find_saved
-from ltu_jax.stages.settings import stage_settings
+from ltu_jax.training.inputs import INPUTS, inputs_of
+from ltu_jax.training.stage import assemble, open_bases
+from ltu_jax.training.stage_config import stage_settings
 from ltu_jax.training.state import TrainState
+from ltu_jax.training.trainer import find_saved
 from ltu_jax.weights.bases import base_entry
 from ltu_jax.weights.store import load_weights, save_weights
 

@@ -16,10 +16,9 @@ from configs import stage3
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.models import build
-from ltu_jax.stages import options
-from ltu_jax.stages.program import is_adapter
-from ltu_jax.stages.settings import stage_settings
-from ltu_jax.training import losses
+from ltu_jax.training import losses, options
+from ltu_jax.training.program import is_adapter
+from ltu_jax.training.stage_config import stage_settings
 from ltu_jax.weights.tensors import as_tensors
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "training"))

@@ -9,8 +9,8 @@ from tiny_stage import ROOT, arguments, make_place
 
 from ltu_jax import train
 from ltu_jax.core.errors import UserError
-from ltu_jax.stages import run as stages_run
-from ltu_jax.training import losses, replay
+from ltu_jax.training import losses, trainer
+from ltu_jax.training.resilience import bad_batches
 
 pytestmark = pytest.mark.slow
 STEP = 3  # the last one
@@ -20,7 +20,7 @@ STEP = 3  # the last one
 def run(tmp_path_factory):
     """A run whose last step was skipped: another one's targets made its loss jump."""
     place = make_place(tmp_path_factory.mktemp("replay"))
-    real = stages_run.host_batches
+    real = trainer.host_batches
 
     def spoilt(stage, *, start_step):
         for step, batch in enumerate(real(stage, start_step=start_step), start=start_step):
@@ -31,7 +31,7 @@ def run(tmp_path_factory):
 
     patch = pytest.MonkeyPatch()
     patch.chdir(ROOT)
-    patch.setattr(stages_run, "host_batches", spoilt)
+    patch.setattr(trainer, "host_batches", spoilt)
     mesh = ["--config.mesh.data=2", "--config.log.validate_batches=0"]
     spikes = ["--config.guards.spike_sigma=1.5", "--config.guards.spike_window=3"]
     assert train.main(arguments(place, place / "run", *mesh, *spikes)) == 0
@@ -41,11 +41,11 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def file(run):
-    return replay.path_of(run, STEP)
+    return bad_batches.path_of(run, STEP)
 
 
 def test_replay_gives_the_numbers_of_the_skipped_step(run, file, capsys):
-    _, bad = replay.read_batch(file)
+    _, bad = bad_batches.read_batch(file)
     assert (bad.stage, bad.step, bad.reason) == ("stage3", STEP, "spike")
     summary = json.loads((run / "summary.json").read_text())
     assert summary["skipped_steps"] == 1 and 0 < summary["goodput"] < 1
@@ -68,14 +68,14 @@ def test_a_file_elsewhere_and_a_batch_of_another_shape_are_refused(run, file, tm
     shutil.copy(file, tmp_path / file.name)
     with pytest.raises(UserError, match="does not lie in the run it comes from"):
         train.main([f"--replay={tmp_path / file.name}"])
-    batch, bad = replay.read_batch(file)
+    batch, bad = bad_batches.read_batch(file)
     for change, message in (
         ({"features": batch["features"][:4]}, r"features is float32 \(4, "),
         ({"positions": batch["positions"].astype(np.float32)}, "positions is float32"),
         ({"more": batch["positions"]}, "a batch of stage3 has "),
     ):
-        wrong = replay.save_batch(
-            run, {**batch, **change}, facts=replay.BadStep(**{**vars(bad), "step": 9}), keep=9
+        wrong = bad_batches.save_batch(
+            run, {**batch, **change}, facts=bad_batches.BadStep(**{**vars(bad), "step": 9}), keep=9
         )
         with pytest.raises(UserError, match=message):
             train.main(["--replay", str(wrong)])
@@ -88,7 +88,7 @@ def test_a_damaged_checkpoint_is_named(run, file, tmp_path):
     largest = max(newest.rglob("adapter/d/*"), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1])
     with pytest.raises(UserError, match=f"checkpoints/4 is damaged: .*{largest.name}"):
-        train.main(["--replay", str(replay.path_of(tmp_path / "run", STEP))])
+        train.main(["--replay", str(bad_batches.path_of(tmp_path / "run", STEP))])
 
 
 @pytest.mark.parametrize("given", [["--replay"], ["--replay", "a", "b"], ["--replay=a", "b"]])

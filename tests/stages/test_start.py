@@ -18,8 +18,8 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TaggerConfig, TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.stages.settings import stage_settings
-from ltu_jax.stages.start import read_adapter, starting_adapter
+from ltu_jax.training.initialize import read_adapter, starting_adapter
+from ltu_jax.training.stage_config import stage_settings
 from ltu_jax.training.state import TrainState
 from ltu_jax.weights.store import save_weights
 

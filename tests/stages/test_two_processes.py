@@ -12,7 +12,7 @@ from tiny_stage import ROOT, arguments, make_place, processes
 from ltu_jax import checkpoint, train
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import make_mesh
-from ltu_jax.stages import parts
+from ltu_jax.training import stage as parts
 
 pytestmark = pytest.mark.slow
 TRAIN = ["-m", "ltu_jax.train"]

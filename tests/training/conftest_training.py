@@ -19,8 +19,8 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.training import losses
-from ltu_jax.training.guards import GuardConfig
 from ltu_jax.training.optimizer import OptimizerConfig, make_optimizer
+from ltu_jax.training.resilience.guards import GuardConfig
 from ltu_jax.training.state import create_state, split_trainable, state_shardings
 from ltu_jax.training.step import make_train_step
 from ltu_jax.weights.bases import place

@@ -15,9 +15,9 @@ from conftest_training import STAGE1, STAGE3, make_trainer, optimizer_config
 from official_names import from_official
 
 from configs import stage1, stage2, stage3
-from ltu_jax.stages.settings import build
 from ltu_jax.training import losses
 from ltu_jax.training.optimizer import OptimizerConfig, learning_rate
+from ltu_jax.training.stage_config import build
 from ltu_jax.training.state import split_trainable
 
 

@@ -3,8 +3,8 @@
 import pytest
 from toy import Toy, make_toy, train
 
-from ltu_jax.training.goodput import PARTS, Clock, goodput
 from ltu_jax.training.logs import read_rows
+from ltu_jax.training.resilience.goodput import PARTS, Clock, goodput
 
 COMPILE, STEP, DATA, SAVE, COMPARE, VALIDATE = 1000, 7, 5, 100, 3, 50
 

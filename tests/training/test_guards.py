@@ -13,8 +13,8 @@ from toy import Killed, Toy, batch_of, copied, make_toy, train
 
 from ltu_jax.core.distributed import AgreedError, host_batch_to_global
 from ltu_jax.core.errors import UserError
-from ltu_jax.training import guards, replay
 from ltu_jax.training.logs import read_rows
+from ltu_jax.training.resilience import bad_batches, guards
 from ltu_jax.training.state import skipped_steps
 
 BAD = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
@@ -167,13 +167,13 @@ def test_skipped_steps_are_counted_logged_and_kept(trainer, tmp_path):
     assert [row["skipped_steps"] for row in trained] == [0, 1, 1, 2, 2, 2]
     # The schedule follows the steps that the optimiser made.
     assert [row["learning_rate"] for row in trained] == [0, 0, 1, 1, 2, 3]
-    kept, facts = replay.read_batch(told[0]["file"])
+    kept, facts = bad_batches.read_batch(told[0]["file"])
     truth = batch_of(seed=1, spoil=np.nan)
     assert kept.keys() == truth.keys() and facts.step == 1 and math.isnan(facts.loss)
     for name, leaf in truth.items():
         np.testing.assert_array_equal(kept[name], leaf)
         assert kept[name].dtype == leaf.dtype
-    assert replay.not_finite(kept) == ["features: 1 entries in rows 1"]
+    assert bad_batches.not_finite(kept) == ["features: 1 entries in rows 1"]
 
 
 def test_too_many_in_a_row_end_the_run_and_name_the_rows(trainer, tmp_path):
@@ -187,15 +187,15 @@ def test_too_many_in_a_row_end_the_run_and_name_the_rows(trainer, tmp_path):
         f"--replay {tmp_path}/bad_batches/step-00000006.npz",
     ):
         assert part in message
-    assert len(list((tmp_path / replay.FOLDER).iterdir())) == 5
+    assert len(list((tmp_path / bad_batches.FOLDER).iterdir())) == 5
 
 
 def test_only_the_newest_bad_batches_are_kept(trainer, tmp_path):
     train(trainer, tmp_path, steps=5, bad={0, 1, 3}, bad_batches=2)
-    names = sorted(path.name for path in (tmp_path / replay.FOLDER).iterdir())
+    names = sorted(path.name for path in (tmp_path / bad_batches.FOLDER).iterdir())
     assert names == ["step-00000001.npz", "step-00000003.npz"]
     train(trainer, tmp_path / "none", steps=2, bad={1}, bad_batches=0)
-    assert not (tmp_path / "none" / replay.FOLDER).exists()
+    assert not (tmp_path / "none" / bad_batches.FOLDER).exists()
 
 
 def test_a_run_whose_every_step_is_skipped_ends_with_the_reason(trainer, tmp_path):
@@ -217,7 +217,7 @@ def test_a_run_whose_every_step_is_skipped_ends_with_the_reason(trainer, tmp_pat
 
 
 def test_a_batch_that_cannot_be_kept_ends_the_run(trainer, tmp_path):
-    (tmp_path / replay.FOLDER).write_text("in the way")
+    (tmp_path / bad_batches.FOLDER).write_text("in the way")
     with pytest.raises(UserError, match="guards.bad_batches=0"):
         train(trainer, tmp_path, steps=2, bad={0})
 

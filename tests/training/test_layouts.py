@@ -19,8 +19,8 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.preprocessing.text import load_tokenizer
-from ltu_jax.stages.parts import count_work
 from ltu_jax.training import losses
+from ltu_jax.training.stage import count_work
 from ltu_jax.training.state import split_trainable
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data_pipelines"))

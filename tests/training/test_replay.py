@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.training import replay
+from ltu_jax.training.resilience import bad_batches
 
-FACTS = replay.BadStep(
+FACTS = bad_batches.BadStep(
     stage="stage3", step=12, reason="spike", loss=0.1 + 0.2, grad_norm=math.inf, rows=("a", "b")
 )
 BATCH = {
@@ -23,7 +23,9 @@ BATCH = {
 
 def test_a_batch_comes_back_to_the_bit(tmp_path):
     batch = BATCH | {"features": BATCH["features"] * np.float32(np.nan)}
-    found, facts = replay.read_batch(replay.save_batch(tmp_path, batch, facts=FACTS, keep=1))
+    found, facts = bad_batches.read_batch(
+        bad_batches.save_batch(tmp_path, batch, facts=FACTS, keep=1)
+    )
     assert facts == FACTS
     assert {name: (leaf.dtype, leaf.tobytes()) for name, leaf in found.items()} == {
         name: (leaf.dtype, leaf.tobytes()) for name, leaf in batch.items()
@@ -32,9 +34,11 @@ def test_a_batch_comes_back_to_the_bit(tmp_path):
 
 def test_rows_that_are_not_finite_are_named():
     features = BATCH["features"].copy()
-    assert replay.not_finite(BATCH) == []
+    assert bad_batches.not_finite(BATCH) == []
     features[1, 0, 1] = features[1, 2, 3] = np.inf
-    assert replay.not_finite({**BATCH, "features": features}) == ["features: 2 entries in rows 1"]
+    assert bad_batches.not_finite({**BATCH, "features": features}) == [
+        "features: 2 entries in rows 1"
+    ]
 
 
 def npy(array=None, *, header=None, raw=b""):
@@ -98,7 +102,7 @@ def write(path, **members):
 
 def test_the_archive_of_these_tests_is_good(tmp_path):
     write(tmp_path / "good.npz")
-    arrays, facts = replay.read_batch(tmp_path / "good.npz")
+    arrays, facts = bad_batches.read_batch(tmp_path / "good.npz")
     assert list(arrays) == ["x"] and facts.step == 1
 
 
@@ -108,7 +112,7 @@ def test_what_is_no_batch_is_refused_by_name(case, tmp_path, monkeypatch):
     name, content = HOSTILE[case]
     write("bad.npz", **{name: content})
     with pytest.raises(UserError, match="bad.npz is not a batch of a skipped step"):
-        replay.read_batch("bad.npz")
+        bad_batches.read_batch("bad.npz")
     assert not (tmp_path / "pickle_was_run").exists()
 
 
@@ -117,17 +121,17 @@ def test_compressed_files_and_other_files_are_refused(tmp_path):
         archive.writestr("facts.npy", facts_of())
         archive.writestr("x", npy(np.zeros(1 << 20)))
     with pytest.raises(UserError, match="facts.npy is compressed"):
-        replay.read_batch(tmp_path / "bomb.npz")
+        bad_batches.read_batch(tmp_path / "bomb.npz")
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(UserError, match="not a batch of a skipped step"):
-        replay.read_batch(tmp_path / "text.npz")
+        bad_batches.read_batch(tmp_path / "text.npz")
     with pytest.raises(UserError, match="there is no file .*absent.npz; give one of RUN/bad_batc"):
-        replay.read_batch(tmp_path / "absent.npz")
+        bad_batches.read_batch(tmp_path / "absent.npz")
 
 
 def test_every_flipped_byte_is_read_as_it_was_or_refused(tmp_path):
     """The archive has a checksum for each array."""
-    path = replay.save_batch(tmp_path, BATCH, facts=FACTS, keep=1)
+    path = bad_batches.save_batch(tmp_path, BATCH, facts=FACTS, keep=1)
     whole, rng = path.read_bytes(), np.random.default_rng(0)
     refused = 0
     for place in rng.choice(len(whole), 150, replace=False):
@@ -135,7 +139,7 @@ def test_every_flipped_byte_is_read_as_it_was_or_refused(tmp_path):
         wrong[place] ^= 1 << rng.integers(8)
         path.write_bytes(bytes(wrong))
         try:
-            found, facts = replay.read_batch(path)
+            found, facts = bad_batches.read_batch(path)
         except UserError as error:
             assert "not a batch of a skipped step" in str(error)
             refused += 1

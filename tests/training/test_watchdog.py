@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest_training import guard_config
 
-from ltu_jax.training import watchdog
-from ltu_jax.training.goodput import PARTS, Clock
-from ltu_jax.training.watchdog import STALLED, Watchdog
+from ltu_jax.training.resilience import watchdog
+from ltu_jax.training.resilience.goodput import PARTS, Clock
+from ltu_jax.training.resilience.watchdog import STALLED, Watchdog
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent

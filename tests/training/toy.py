@@ -11,11 +11,11 @@ import numpy as np
 from conftest_training import guard_config, optimizer_config
 
 from ltu_jax.core.sharding import MeshConfig, make_mesh
-from ltu_jax.training.guards import GuardConfig, looking_back
 from ltu_jax.training.logs import RunLog
 from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
 from ltu_jax.training.metrics import StepWork
 from ltu_jax.training.optimizer import make_optimizer
+from ltu_jax.training.resilience.guards import GuardConfig, looking_back
 from ltu_jax.training.state import TrainState, create_state, state_shardings
 from ltu_jax.training.step import make_train_step
 

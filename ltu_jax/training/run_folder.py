@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ltu_jax import checkpoint
 from ltu_jax.core import outputs
-from ltu_jax.stages.settings import StageSettings
+from ltu_jax.training.stage_config import StageSettings
 
 _LOG = "log.jsonl"
 _NAMES = (

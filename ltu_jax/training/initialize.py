@@ -14,10 +14,10 @@ from ltu_jax.core.axes import Array
 from ltu_jax.core.distributed import is_main
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.trees import Params
-from ltu_jax.stages.options import place_llama
-from ltu_jax.stages.parts import Stage
-from ltu_jax.stages.program import is_adapter, resident_dtype
-from ltu_jax.stages.settings import StageSettings
+from ltu_jax.training.options import place_llama
+from ltu_jax.training.program import is_adapter, resident_dtype
+from ltu_jax.training.stage import Stage
+from ltu_jax.training.stage_config import StageSettings
 from ltu_jax.weights.bases import place
 from ltu_jax.weights.formats.whisper_at import LABELS, read_labels
 from ltu_jax.weights.store import is_weights_dir, load_weights, read_header

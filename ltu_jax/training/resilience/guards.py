@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from ltu_jax.core.axes import Array
 from ltu_jax.core.distributed import AgreedError, host_batch_to_global, is_main, together
 from ltu_jax.core.errors import UserError, shorten
-from ltu_jax.training import replay
+from ltu_jax.training.resilience import bad_batches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ class Skips:
         self.total = total
         self._config, self._rows, self._run_dir = config, rows, run_dir
         self._mesh, self._title = mesh, title
-        self._in_a_row: list[replay.BadStep] = []
+        self._in_a_row: list[bad_batches.BadStep] = []
 
     def good(self) -> None:
         """A step was not skipped."""
@@ -150,7 +150,7 @@ class Skips:
 
     def add(
         self, step: int, values: Mapping[str, float], host: Mapping[str, np.ndarray]
-    ) -> tuple[replay.BadStep, Path | None]:
+    ) -> tuple[bad_batches.BadStep, Path | None]:
         """A step was skipped: keep its batch.
 
         Args:
@@ -165,7 +165,7 @@ class Skips:
             AgreedError: it was one too many in a row, or its batch cannot be written.
         """
         loss, norm = values["loss"], values["grad_norm"]
-        bad = replay.BadStep(
+        bad = bad_batches.BadStep(
             stage=self._title,
             step=step,
             reason="spike" if np.isfinite(loss) and np.isfinite(norm) else "not finite",
@@ -195,7 +195,7 @@ class Skips:
         if self._in_a_row:
             raise AgreedError(self._message(path, why="all that were left"))
 
-    def _keep(self, bad: replay.BadStep, host: Mapping[str, np.ndarray]) -> Path:
+    def _keep(self, bad: bad_batches.BadStep, host: Mapping[str, np.ndarray]) -> Path:
         whole = dict(host)
         if jax.process_count() > 1:
             placed = host_batch_to_global(host, self._mesh)
@@ -203,12 +203,12 @@ class Skips:
         with together(f"{self._title}: the batch of skipped step {bad.step} cannot be kept"):
             if is_main():
                 try:
-                    replay.save_batch(
+                    bad_batches.save_batch(
                         self._run_dir, whole, facts=bad, keep=self._config.bad_batches
                     )
                 except OSError as error:
                     raise UserError(f"{error}; make room, or set guards.bad_batches=0") from error
-        return replay.path_of(self._run_dir, bad.step)
+        return bad_batches.path_of(self._run_dir, bad.step)
 
     def _message(self, path: Path | None, *, why: str) -> str:
         first, last = self._in_a_row[0], self._in_a_row[-1]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ltu_jax.core.distributed import together
 from ltu_jax.core.trees import Params
-from ltu_jax.stages.parts import Stage
-from ltu_jax.stages.program import compile_step, is_adapter, split_parameters, stage_optimizer
-from ltu_jax.stages.start import place_bases, saved_adapter, starting_adapter
+from ltu_jax.training.initialize import place_bases, saved_adapter, starting_adapter
+from ltu_jax.training.program import compile_step, is_adapter, split_parameters, stage_optimizer
+from ltu_jax.training.stage import Stage
 from ltu_jax.training.state import TrainState, create_state
 from ltu_jax.training.step import StepFn
 from ltu_jax.weights.bases import place

@@ -1,6 +1,6 @@
 """A run that stands still ends itself, and says where it stood.
 
-A thread looks at the clock of the loop (`training/goodput.py`). It counts only time that it lived
+A thread looks at the clock of the loop (`goodput.py`). It counts only time that it lived
 through itself: a process that was stopped and goes on, or a machine that was busy, is no stall.
 Should a library hold Python's lock so that this thread cannot run either, a timer outside of Python
 (faulthandler's) dumps the stacks and ends the process with status 1.
@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from ltu_jax.training.goodput import STEPPING, Clock
-from ltu_jax.training.guards import GuardConfig
+from ltu_jax.training.resilience.goodput import STEPPING, Clock
+from ltu_jax.training.resilience.guards import GuardConfig
 
 # EX_SOFTWARE of sysexits.h: the stacks say where; the same command goes on from the checkpoint.
 STALLED = 70

@@ -16,7 +16,7 @@ from data_pipelines.records.record_files import TAG_LABELS
 from ltu_jax.core.distributed import is_main
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
-from ltu_jax.stages.parts import Stage
+from ltu_jax.training.stage import Stage
 
 INPUTS = "inputs"  # the key of a checkpoint's metadata
 ALLOW = "checkpoint.allow_other_inputs"

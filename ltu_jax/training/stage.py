@@ -16,9 +16,9 @@ from ltu_jax.core.distributed import batch_share
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import check_rows, make_mesh
 from ltu_jax.preprocessing.tokenizer import Tokenizer, load_tokenizer, require_rows
-from ltu_jax.stages.program import data_config, model_functions
-from ltu_jax.stages.settings import StageSettings, missing_weights
 from ltu_jax.training import losses, metrics
+from ltu_jax.training.program import data_config, model_functions
+from ltu_jax.training.stage_config import StageSettings, missing_weights
 from ltu_jax.weights.bases import open_weights
 from ltu_jax.weights.fingerprint import Fingerprint, of_encoder
 from ltu_jax.weights.store import Weights

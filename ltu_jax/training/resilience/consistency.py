@@ -15,11 +15,11 @@ from data_pipelines.records.record_files import MANIFEST
 from ltu_jax import checkpoint
 from ltu_jax.core import distributed
 from ltu_jax.core.files import sha256_file
-from ltu_jax.stages.parts import Stage, leaves
-from ltu_jax.training.replicas import check_replicas
+from ltu_jax.training.resilience.replicas import check_replicas
+from ltu_jax.training.stage import Stage, leaves
 from ltu_jax.training.state import TrainState
 
-_ROOT = Path(__file__).resolve().parent.parent.parent
+_ROOT = Path(__file__).resolve().parents[3]
 _CODE = ("ltu_jax", "configs", "data_pipelines")
 _SAME_COMMAND = "start the same command on every host"
 _SAME_CODE = "copy one checkout to every host (tpu_scripts/setup.sh) and start the same command"

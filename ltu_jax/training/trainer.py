@@ -19,16 +19,24 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.lock import RunLock
 from ltu_jax.core.trees import Params
-from ltu_jax.stages import hooks as stage_hooks
-from ltu_jax.stages.agreement import (
+from ltu_jax.training import evaluators, metrics
+from ltu_jax.training.initialize import starting_adapter
+from ltu_jax.training.inputs import INPUTS, compare_inputs, inputs_of
+from ltu_jax.training.logs import RunLog
+from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
+from ltu_jax.training.optimizer import learning_rate
+from ltu_jax.training.options import keep_compiled
+from ltu_jax.training.prepare import Prepared, prepare
+from ltu_jax.training.program import is_adapter, model_size, split_parameters, stage_optimizer
+from ltu_jax.training.resilience.consistency import (
     agree_at_the_end,
     agree_on_files,
     agree_while_training,
     rows_of,
 )
-from ltu_jax.stages.inputs import INPUTS, compare_inputs, inputs_of
-from ltu_jax.stages.options import keep_compiled
-from ltu_jax.stages.parts import (
+from ltu_jax.training.resilience.goodput import Clock
+from ltu_jax.training.saving import Saver, check_room, checkpoint_bytes
+from ltu_jax.training.stage import (
     Stage,
     assemble,
     count_work,
@@ -36,16 +44,7 @@ from ltu_jax.stages.parts import (
     leaves,
     open_bases,
 )
-from ltu_jax.stages.prepare import Prepared, prepare
-from ltu_jax.stages.program import is_adapter, model_size, split_parameters, stage_optimizer
-from ltu_jax.stages.settings import ADDED, StageSettings
-from ltu_jax.stages.start import starting_adapter
-from ltu_jax.training import metrics
-from ltu_jax.training.goodput import Clock
-from ltu_jax.training.logs import RunLog
-from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
-from ltu_jax.training.optimizer import learning_rate
-from ltu_jax.training.saving import Saver, check_room, checkpoint_bytes
+from ltu_jax.training.stage_config import ADDED, StageSettings
 from ltu_jax.training.state import abstract_state, state_shardings
 from ltu_jax.weights.bases import base_entry
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
@@ -75,7 +74,7 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
         bases = open_bases(settings)
         stage = assemble(settings, bases)
         check_optimizer(stage)
-        held_out = stage_hooks.open_held_out(stage)
+        held_out = evaluators.open_held_out(stage)
         inputs = inputs_of(stage)
     agree_on_files(stage)
     with together(f"{settings.stage} cannot start"):
@@ -242,7 +241,7 @@ def hooks_of(
     stage: Stage,
     saver: Saver,
     *,
-    held_out: stage_hooks.HeldOut,
+    held_out: evaluators.HeldOut,
     frozen: Params,
     log: RunLog | None,
 ) -> Hooks:
@@ -253,8 +252,8 @@ def hooks_of(
         save=saver.save,
         poll=saver.poll,
         finish_saves=saver.finish,
-        validate=stage_hooks.validation(stage, held_out.validation, frozen=frozen),
-        samples=stage_hooks.samples(stage, held_out.samples, frozen=frozen, log=log),
+        validate=evaluators.validation(stage, held_out.validation, frozen=frozen),
+        samples=evaluators.samples(stage, held_out.samples, frozen=frozen, log=log),
         work=functools.partial(
             count_work,
             audio_tokens=settings.model.audio_tokens,

@@ -22,9 +22,9 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.training.guards import GuardConfig
 from ltu_jax.training.logs import LogConfig
 from ltu_jax.training.optimizer import OptimizerConfig
+from ltu_jax.training.resilience.guards import GuardConfig
 
 STAGES = ("tagging", "stage1", "stage2", "stage3")
 DTYPES = ("float32", "bfloat16", "float16")

@@ -16,10 +16,10 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import batch_sharding, param_shardings, replicated
 from ltu_jax.core.trees import Params, merge
 from ltu_jax.preprocessing import audio
-from ltu_jax.stages.parts import Stage, located, open_pipeline
 from ltu_jax.training import losses
 from ltu_jax.training.logs import RunLog
 from ltu_jax.training.metrics import mean_average_precision
+from ltu_jax.training.stage import Stage, located, open_pipeline
 from ltu_jax.training.state import TrainState
 from ltu_jax.training.step import make_eval_step
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ltu_jax.training.metrics import StepWork, mfu
 
-# "other" is what no caller named, "skipped" steps that were taken back (see `training/guards.py`).
+# "other" is what no caller named, "skipped" steps that were taken back (see `guards.py`).
 PARTS = (
     "step", "skipped", "start", "restore", "compile", "data", "compare", "save", "validate", "other"
 )  # fmt: skip

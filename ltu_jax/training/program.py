@@ -20,10 +20,10 @@ from ltu_jax.core.sharding import audio_layout, param_shardings
 from ltu_jax.core.trees import Params
 from ltu_jax.models import build
 from ltu_jax.models.int8 import SCALE
-from ltu_jax.stages import options
-from ltu_jax.stages.settings import StageSettings
-from ltu_jax.training import guards, losses, metrics
+from ltu_jax.training import losses, metrics, options
 from ltu_jax.training.optimizer import make_optimizer
+from ltu_jax.training.resilience import guards
+from ltu_jax.training.stage_config import StageSettings
 from ltu_jax.training.state import TrainState, abstract_state, split_trainable, state_shardings
 from ltu_jax.training.step import StepFn, make_train_step
 from ltu_jax.weights.formats import official_ltu_as
