@@ -17,11 +17,11 @@ import ltu_jax
 from benchmarks import alternate
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.answers import collect, keys
-from ltu_jax.evaluation.items import Mode
-from ltu_jax.evaluation.listening import listen
-from ltu_jax.evaluation.questionnaire import Questionnaire, read_questionnaire
-from ltu_jax.evaluation.samples import GREEDY
+from ltu_jax.evaluation.datasets.dataset import Questionnaire, read_questionnaire
+from ltu_jax.evaluation.datasets.item import Mode
+from ltu_jax.evaluation.run.answers import collect, keys
+from ltu_jax.evaluation.run.clips import listen
+from ltu_jax.evaluation.run.samples import GREEDY
 from ltu_jax.inference import Model
 
 

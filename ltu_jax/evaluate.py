@@ -30,18 +30,19 @@ from ltu_jax import checkpoint, inference
 from ltu_jax.core import distributed, errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, sha256_file
-from ltu_jax.evaluation import baselines, comparison, folder, html, report, training_data
-from ltu_jax.evaluation import run as running
-from ltu_jax.evaluation.benchmarks import BENCHMARKS
-from ltu_jax.evaluation.clap import Clap
-from ltu_jax.evaluation.embedding import open_embedder
-from ltu_jax.evaluation.items import Mode
-from ltu_jax.evaluation.judge import open_judge
-from ltu_jax.evaluation.listening import problems
-from ltu_jax.evaluation.questionnaire import Questionnaire, need_partners, read_questionnaire
-from ltu_jax.evaluation.results import MODEL, score
-from ltu_jax.evaluation.samples import GREEDY, SAMPLING
-from ltu_jax.evaluation.scoring.verdicts import Tools
+from ltu_jax.evaluation.clients.clap import Clap
+from ltu_jax.evaluation.clients.embedding import open_embedder
+from ltu_jax.evaluation.clients.judge import open_judge
+from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS
+from ltu_jax.evaluation.datasets.dataset import Questionnaire, need_partners, read_questionnaire
+from ltu_jax.evaluation.datasets.item import Mode
+from ltu_jax.evaluation.report import html_report, tables
+from ltu_jax.evaluation.run import baselines, compare, run_dir, training_overlap
+from ltu_jax.evaluation.run import runner as running
+from ltu_jax.evaluation.run.clips import problems
+from ltu_jax.evaluation.run.results import MODEL, score
+from ltu_jax.evaluation.run.samples import GREEDY, SAMPLING
+from ltu_jax.evaluation.scoring.interface import Tools
 from ltu_jax.generation.opening import encoder_dtype
 from ltu_jax.generation.transcription import RULES
 from ltu_jax.weights import store
@@ -237,8 +238,8 @@ def _run(argv: Sequence[str]) -> int:
     weights, header = _describe(args)
     writer = weights.get("transcriber") or weights.get("whisper")
     remarks = {
-        one.name: training_data.refuse(
-            one, training_data.overlap(one, header), asked_for=args.on_training_data
+        one.name: training_overlap.refuse(
+            one, training_overlap.overlap(one, header), asked_for=args.on_training_data
         )
         for one in questionnaires
     }
@@ -281,7 +282,7 @@ def _run(argv: Sequence[str]) -> int:
     outs = [args.out / one.name if several else args.out for one in questionnaires]
     if distributed.is_main():
         _claim(args, outs)
-    begun = [(out / folder.CONFIG).exists() for out in outs]
+    begun = [(out / run_dir.CONFIG).exists() for out in outs]
     if several and args.resume and not any(begun):
         raise UserError(f"--resume: {args.out} holds no evaluation of these; leave --resume out")
     tasks: dict[str, Any] = {}
@@ -301,10 +302,10 @@ def _run(argv: Sequence[str]) -> int:
             predictions=predictions,
         )
         if distributed.is_main():
-            tasks |= report.summary_tasks(outcome.metrics)
+            tasks |= tables.summary_tasks(outcome.metrics)
             _show(args, one, outcome, out, tasks)
     if several and distributed.is_main():
-        html.write(outs, args.out / "report.html")
+        html_report.write(outs, args.out / "report.html")
         print(f"all benchmarks: {args.out / 'report.html'}")
     return 0
 
@@ -313,11 +314,11 @@ def _claim(args: argparse.Namespace, outs: Sequence[Path]) -> None:
     """Refuse, before a model is loaded, places that hold something else."""
     inputs = [args.checkpoint, args.whisper, args.llama, args.jsonl, *_data(args).values()]
     for out in outs:
-        folder.claim(out, inputs=inputs)
+        run_dir.claim(out, inputs=inputs)
     if args.summary is not None:
-        report.read_summary(args.summary)
+        tables.read_summary(args.summary)
     if len(outs) > 1:
-        outputs.claim(args.out / "report.html", html.MAKER)
+        outputs.claim(args.out / "report.html", html_report.MAKER)
 
 
 def _show(
@@ -339,9 +340,9 @@ def _show(
         )
     else:
         print(", all there already")
-    print(f"\n{report.table(outcome.metrics)}\n")
+    print(f"\n{tables.table(outcome.metrics)}\n")
     if args.summary is not None:
-        report.merge_summary(args.summary, tasks)
+        tables.merge_summary(args.summary, tasks)
     print(f"metrics {out / 'metrics.json'}, report {out / 'report.html'}")
 
 
@@ -364,13 +365,13 @@ def _rescore(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     tools = _tools(args)
     for out in args.folders:
-        run = folder.read_run(out)
-        for line in folder.other_tools(run, tools):
+        run = run_dir.read_run(out)
+        for line in run_dir.other_tools(run, tools):
             print(line)
-        with folder.locked(out):
+        with run_dir.locked(out):
             throughput = running.throughput_of(out)
             metrics = score(run, tools, throughput=throughput)
-        print(f"{out}\n{report.table(metrics)}\n")
+        print(f"{out}\n{tables.table(metrics)}\n")
     return 0
 
 
@@ -387,13 +388,13 @@ def _compare(argv: Sequence[str]) -> int:
     _tool_options(parser)
     args = parser.parse_args(argv)
     if args.out is not None:
-        outputs.claim(args.out, comparison.MAKER, inputs=[args.a, args.b])
+        outputs.claim(args.out, compare.MAKER, inputs=[args.a, args.b])
     left_out: list[str] = []
-    runs = (folder.read_run(args.a), folder.read_run(args.b))
-    found = comparison.compare(*runs, _tools(args), left_out=left_out)
-    print(report.comparison_table(found, left_out))
+    runs = (run_dir.read_run(args.a), run_dir.read_run(args.b))
+    found = compare.compare(*runs, _tools(args), left_out=left_out)
+    print(tables.comparison_table(found, left_out))
     if args.out is not None:
-        comparison.write(found, args.out, left_out=left_out)
+        compare.write(found, args.out, left_out=left_out)
     return 0
 
 
@@ -405,8 +406,8 @@ def _report(argv: Sequence[str]) -> int:
     parser.add_argument("folders", nargs="+", type=Path, help="results folders")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="page to write")
     args = parser.parse_args(argv)
-    outputs.claim(args.out, html.MAKER)
-    html.write(args.folders, args.out)
+    outputs.claim(args.out, html_report.MAKER)
+    html_report.write(args.folders, args.out)
     print(args.out)
     return 0
 

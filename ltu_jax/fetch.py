@@ -15,7 +15,7 @@ from ltu_jax.convert import import_weights
 from ltu_jax.core import errors
 from ltu_jax.core.files import atomic_dir, write_json
 from ltu_jax.core.outputs import Maker
-from ltu_jax.evaluation.local_embedding import SOURCE_FILE
+from ltu_jax.evaluation.clients.local_embedding import SOURCE_FILE
 from ltu_jax.weights.store import is_weights_dir
 
 MAKER = Maker(name="`python -m ltu_jax.fetch`")

@@ -24,7 +24,7 @@ FLOORS = {
 DOORS = {
     "flax": ("ltu_jax/models/",),
     # transformers has its ClapModel in PyTorch only: a baseline, which no other code needs.
-    "torch": ("ltu_jax/weights/files/torch_file.py", "ltu_jax/evaluation/clap.py"),
+    "torch": ("ltu_jax/weights/files/torch_file.py", "ltu_jax/evaluation/clients/clap.py"),
     "av": ("ltu_jax/preprocessing/formats/ffmpeg.py",),
     "tensorflow": ("data_pipelines/",),
     "tensorflow_datasets": ("data_pipelines/",),

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 import tiny_ltu_as
 
-from ltu_jax.evaluation.items import Task
-from ltu_jax.evaluation.readers import jsonl
+from ltu_jax.evaluation.datasets.item import Task
+from ltu_jax.evaluation.datasets.readers import own_questions
 from ltu_jax.generation import limits
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.models import build
@@ -68,10 +68,10 @@ def test_its_own_questions_are_read(place):
     folder, _ = place
     shutil.copy(folder / "clip.wav", folder / "other.wav")
     (folder / "mine.jsonl").write_text(blocks("json")[0])
-    found = jsonl.read(folder / "mine.jsonl", split="all")
+    found = own_questions.read(folder / "mine.jsonl", split="all")
     assert len(found.items) == 6 and len(found.clips) == 3
     assert all(f"`{task}`" in PAGE for task in Task)
-    assert all(f"`{key}`" in PAGE for key in (*jsonl._KEYS, *jsonl._OPTIONAL))
+    assert all(f"`{key}`" in PAGE for key in (*own_questions._KEYS, *own_questions._OPTIONAL))
 
 
 def test_its_defaults_are_those_of_the_code():

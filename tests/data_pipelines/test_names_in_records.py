@@ -14,7 +14,7 @@ from data_pipelines.records import record_files
 from data_pipelines.records.schema import RecordError
 from ltu_jax import demo
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.questionnaire import read_questionnaire
+from ltu_jax.evaluation.datasets.dataset import read_questionnaire
 
 SECRET = "the password is swordfish"
 ELSEWHERE = ["../../../outside", "../outside", "/outside", "a/../../../../outside", "..", "", "x\0",

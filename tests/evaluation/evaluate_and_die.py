@@ -9,7 +9,7 @@ import signal
 import sys
 
 from ltu_jax import evaluate
-from ltu_jax.evaluation import answers, results
+from ltu_jax.evaluation.run import answers, results
 
 
 def die_at_sample(number: int) -> None:

@@ -11,7 +11,7 @@ import soundfile
 from data_pipelines.doctor import data_readers
 from data_pipelines.manifests import clip_manifests
 from data_pipelines.records.schema import RecordError
-from ltu_jax.evaluation.questionnaire import read_questionnaire
+from ltu_jax.evaluation.datasets.dataset import read_questionnaire
 from ltu_jax.preprocessing.audio import AudioError, load_audio
 from ltu_jax.preprocessing.names import ENDINGS, AmbiguousName, find_audio
 

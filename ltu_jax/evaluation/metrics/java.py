@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from ltu_jax.evaluation.scoring.verdicts import NotComputedError
+from ltu_jax.evaluation.scoring.interface import NotComputedError
 
 Tokens = tuple[str, ...]
 Pair = tuple[Tokens, tuple[Tokens, ...]]  # a caption and its references

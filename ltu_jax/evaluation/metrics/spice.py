@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ltu_jax.evaluation.metrics import java
-from ltu_jax.evaluation.scoring.verdicts import NotComputedError
+from ltu_jax.evaluation.scoring.interface import NotComputedError
 
 _SPICE = "spice-1.0.jar"
 _CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")

@@ -3,12 +3,12 @@
 import math
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.items import Item
+from ltu_jax.evaluation.datasets.item import Item
 from ltu_jax.evaluation.metrics import closed
 from ltu_jax.evaluation.metrics.bootstrap import ratio
 from ltu_jax.evaluation.scoring import paper, strict
-from ltu_jax.evaluation.scoring.rules import checked_label, dropped, named, one_by_one
-from ltu_jax.evaluation.scoring.verdicts import Answered, Metric, Rule, Status, Verdict
+from ltu_jax.evaluation.scoring.interface import Answered, Metric, Rule, Status, Verdict
+from ltu_jax.evaluation.scoring.shared import checked_label, dropped, named, one_by_one
 
 GENDERS = ("female", "male")
 

@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 from ltu_jax.evaluation.metrics.bootstrap import ratio
 from ltu_jax.evaluation.scoring import paper, strict
-from ltu_jax.evaluation.scoring.rules import (
+from ltu_jax.evaluation.scoring.interface import Answered, Metric, Rule, Status, Verdict
+from ltu_jax.evaluation.scoring.shared import (
     checked_label,
     dropped,
     named,
     one_by_one,
     right_or_wrong,
 )
-from ltu_jax.evaluation.scoring.verdicts import Answered, Metric, Rule, Status, Verdict
 
 
 class Official(enum.StrEnum):

@@ -6,15 +6,7 @@ import numpy as np
 
 from ltu_jax.evaluation.metrics.bootstrap import ratio
 from ltu_jax.evaluation.scoring import strict
-from ltu_jax.evaluation.scoring.rules import (
-    by_embedder,
-    dropped,
-    embedder_of,
-    named,
-    one_by_one,
-    vectors,
-)
-from ltu_jax.evaluation.scoring.verdicts import (
+from ltu_jax.evaluation.scoring.interface import (
     Answered,
     Metric,
     NotComputedError,
@@ -22,6 +14,14 @@ from ltu_jax.evaluation.scoring.verdicts import (
     Status,
     Tools,
     Verdict,
+)
+from ltu_jax.evaluation.scoring.shared import (
+    by_embedder,
+    dropped,
+    embedder_of,
+    named,
+    one_by_one,
+    vectors,
 )
 
 

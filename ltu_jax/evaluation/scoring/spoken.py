@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from ltu_jax.evaluation.metrics import scripts, words
 from ltu_jax.evaluation.metrics.bootstrap import ratio
 from ltu_jax.evaluation.scoring import paper, strict
-from ltu_jax.evaluation.scoring.rules import dropped, named
-from ltu_jax.evaluation.scoring.verdicts import (
+from ltu_jax.evaluation.scoring.interface import (
     Answered,
     Metric,
     NotComputedError,
@@ -15,6 +14,7 @@ from ltu_jax.evaluation.scoring.verdicts import (
     Tools,
     Verdict,
 )
+from ltu_jax.evaluation.scoring.shared import dropped, named
 
 
 def _verdict(

@@ -1,16 +1,16 @@
 """Answers read without a guess: one meaning, which the answer claims, or nothing at all.
 
 These are our own rules; each answers a trap of the official ones in `paper.py`. What a sentence
-claims is told in `ltu_jax/evaluation/reading/`.
+claims is told in `ltu_jax/evaluation/scoring/reading/`.
 """
 
 import re
 
-from ltu_jax.evaluation.reading.ages import OLDEST, age
-from ltu_jax.evaluation.reading.classes import named_class, named_classes
-from ltu_jax.evaluation.reading.genders import gender
-from ltu_jax.evaluation.reading.options import option
-from ltu_jax.evaluation.scoring.verdicts import Status
+from ltu_jax.evaluation.scoring.interface import Status
+from ltu_jax.evaluation.scoring.reading.ages import OLDEST, age
+from ltu_jax.evaluation.scoring.reading.classes import named_class, named_classes
+from ltu_jax.evaluation.scoring.reading.genders import gender
+from ltu_jax.evaluation.scoring.reading.options import option
 
 __all__ = [
     "REFUSALS",

@@ -10,7 +10,7 @@ from ltu_jax.evaluation.metrics.closed import (
     confusion_counts,
     macro_f1,
 )
-from ltu_jax.evaluation.reading.classes import named_class, named_classes
+from ltu_jax.evaluation.scoring.reading.classes import named_class, named_classes
 
 SOUNDS = ("dog", "cat", "bell", "church bell", "car horn", "rain")
 

@@ -7,7 +7,7 @@ import pytest
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from ltu_jax.evaluation.metrics import java
-from ltu_jax.evaluation.scoring.verdicts import NotComputedError
+from ltu_jax.evaluation.scoring.interface import NotComputedError
 
 PIECES = (
     "A", "dog", "Dog's", "barks,", "don't", "(loudly)", "[sic]", '"quoted"', "\u201csmart\u201d",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ltu_jax.evaluation.metrics import java, spice
-from ltu_jax.evaluation.scoring.verdicts import NotComputedError
+from ltu_jax.evaluation.scoring.interface import NotComputedError
 
 RECORDED = Path(__file__).parents[2] / "golden" / "spice" / "scores.json"
 PAIRS = [(("a", "dog"), (("the", "dog"),)), ((), (("rain",),))]

@@ -5,8 +5,8 @@ import zlib
 import numpy as np
 import pytest
 
-from ltu_jax.evaluation.items import Item
-from ltu_jax.evaluation.scoring.verdicts import Answered, Tools
+from ltu_jax.evaluation.datasets.item import Item
+from ltu_jax.evaluation.scoring.interface import Answered, Tools
 
 
 def make_answer(output, label, *, choices=(), spoken_text="", references=None, question="What?"):

@@ -6,7 +6,7 @@ from sklearn.metrics import f1_score, mean_absolute_error
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.scoring.attributes import MACRO_F1, MAE
-from ltu_jax.evaluation.scoring.verdicts import Status, Tools
+from ltu_jax.evaluation.scoring.interface import Status, Tools
 
 WORDS = {"female": "She is female.", "male": "A male voice.", None: "Hard to say."}
 

@@ -3,9 +3,9 @@
 import pytest
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.items import Task
-from ltu_jax.evaluation.scoring.metrics import METRICS, Official, choice_metrics
-from ltu_jax.evaluation.scoring.verdicts import Status, Tools
+from ltu_jax.evaluation.datasets.item import Task
+from ltu_jax.evaluation.scoring.interface import Status, Tools
+from ltu_jax.evaluation.scoring.task_metrics import METRICS, Official, choice_metrics
 
 OPTIONS = ("Man", "Woman", "Child", "Robot")
 (MMAU,) = METRICS[Task.CHOICE]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ltu_jax.evaluation.items import Task
-from ltu_jax.evaluation.scoring.metrics import METRICS
-from ltu_jax.evaluation.scoring.verdicts import NotComputedError, Status, Tools
+from ltu_jax.evaluation.datasets.item import Task
+from ltu_jax.evaluation.scoring.interface import NotComputedError, Status, Tools
+from ltu_jax.evaluation.scoring.task_metrics import METRICS
 
 JUDGE, SIMILARITY, REFUSALS = METRICS[Task.OPEN]
 

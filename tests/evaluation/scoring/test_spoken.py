@@ -8,9 +8,9 @@ import pytest
 
 from ltu_jax.evaluation.metrics.words import words
 from ltu_jax.evaluation.scoring import paper
-from ltu_jax.evaluation.scoring.metrics import WER_VS_WHISPER
+from ltu_jax.evaluation.scoring.interface import NotComputedError, Status, Tools
 from ltu_jax.evaluation.scoring.spoken import WER
-from ltu_jax.evaluation.scoring.verdicts import NotComputedError, Status, Tools
+from ltu_jax.evaluation.scoring.task_metrics import WER_VS_WHISPER
 
 VOCABULARY = (
     "the",

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ltu_jax.evaluation.scoring import paper, strict
-from ltu_jax.evaluation.scoring.verdicts import Status
+from ltu_jax.evaluation.scoring.interface import Status
 
 
 @pytest.mark.parametrize(

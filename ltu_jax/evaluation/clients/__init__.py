@@ -1,0 +1,1 @@
+"""Models that score answers: embedders, judges, CLAP, and servers that have them."""

@@ -1,0 +1,1 @@
+"""Benchmarks: items, clips and the readers that make them of published data."""

@@ -1,0 +1,1 @@
+"""Reports of evaluation runs: text tables, plots and HTML pages."""

@@ -1,0 +1,327 @@
+"""What an evaluation leaves behind: tables for the terminal, a PNG, and the summary file."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import read_json, write_json
+from ltu_jax.evaluation.report import formatting
+
+_SUMMARY = ("value", "low", "high", "n")
+_VERSUS_WHISPER = "WER vs Whisper"
+_COUNTS = ("n", "missing", "unparsed", "refused", "differ")
+_BASELINE_LINES = ("dashed", "dotted", "dashdot", (0, (3, 1, 1, 1, 1, 1)))
+
+
+def summary_tasks(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The part of the figures that the summary holds: chance; value, low, high, n of each mode.
+
+    Of each row, the strict figures of its first metric with greedy answers, and the level of the
+    system "chance" where there is one; word errors against Whisper's transcript, if the row has
+    them, as a row `<row>_vs_whisper`. Rows without such figures are left out.
+    """
+    tasks = {}
+    for name, row in formatting.rows(metrics).items():
+        first, *others = formatting.names(row)
+        entries = {name: first}
+        if _VERSUS_WHISPER in others:
+            entries[f"{name}_vs_whisper"] = _VERSUS_WHISPER
+        for entry, metric in entries.items():
+            found: dict[str, Any] = {}
+            for mode in metrics["modes"]:
+                figure = formatting.pick(
+                    row, metric=metric, rule="strict", mode=mode, decodings=("greedy",)
+                )
+                if figure is not None and figure["value"] is not None:
+                    found[mode] = {key: figure[key] for key in _SUMMARY}
+            level = formatting.pick(row, metric=metric, rule="strict", mode=None, system="chance")
+            if found and level is not None and level["value"] is not None:
+                found["chance"] = level["value"]
+            if found:
+                tasks[entry] = found
+    return tasks
+
+
+def merge_summary(path: Path, tasks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put `tasks` in the summary file at `path`, in place of older ones; the rest of it stays."""
+    write_json(path, {**read_summary(path), "tasks": dict(tasks)})
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The summary file at `path`, a new one where there is none.
+
+    Raises:
+        UserError: it is none: not a JSON object, or with `tasks` that are not figures by row.
+    """
+    summary = read_json(path) if path.exists() else {"seconds": {}}
+    tasks = summary.get("tasks", {}) if isinstance(summary, dict) else None
+    if not isinstance(tasks, dict) or not all(isinstance(row, dict) for row in tasks.values()):
+        raise UserError(
+            f"{path} holds {json.dumps(summary)[:40]}, not a summary: give another file"
+        )
+    return summary
+
+
+def table(metrics: Mapping[str, Any]) -> str:
+    """The figures as text, paper and strict side by side.
+
+    One line for each row, metric and decoding, and beneath it one for each baseline, which stands
+    in the first mode's columns. Intervals and counts are those of the first mode, and the counts
+    "paper/strict" where the rules disagree; metrics.json and report.html have those of all modes.
+    What was not computed, and full names of metrics, follow beneath.
+    """
+    modes = metrics["modes"]
+    over = ["", "", "", "", *(text for mode in modes for text in (mode, "")), *[""] * len(_COUNTS)]
+    head = ["row", "metric", "system", "answers", *(["paper", "strict"] * len(modes)), *_COUNTS]
+    lines, beneath = [over, head], []
+    config = metrics.get("config", {})
+    beneath += [f"NOTE: {remark}" for remark in config.get("remarks", ())]
+    if bad := config.get("bad_records"):
+        beneath.append(f"NOTE: {len(bad)} records of the data could not be asked (config.json)")
+    for name, row in formatting.rows(metrics).items():
+        for metric in formatting.names(row):
+            for system in formatting.systems(row):
+                lines += _lines(name, row, metric, system, modes)
+            beneath += _full_names(row, metric)
+        beneath += [f"{name}: {reason}" for reason in formatting.left_out(row)]
+    beneath.append(
+        "x 100, MAE in years; ± standard deviation over draws. Intervals (95 %, bootstrap) and "
+        f"counts\nare those of mode {modes[0]}; differ: items that paper and strict score apart."
+    )
+    return "\n".join([_aligned(lines, left=4), *formatting.distinct(beneath)])
+
+
+def _lines(
+    name: str, row: Mapping[str, Any], metric: str, system: str, modes: Sequence[str]
+) -> list[list[str]]:
+    """A system's lines of one row and metric: one for each decoding, at least one value in each."""
+    of_system = [
+        figure
+        for figure in row["figures"]
+        if figure["metric"] == metric and figure["system"] == system
+    ]
+    lines = []
+    for decoding in formatting.distinct(figure["decoding"] for figure in of_system):
+        own = {
+            (figure["rule"], figure["mode"] or modes[0]): figure
+            for figure in of_system
+            if figure["decoding"] == decoding
+        }
+        if all(figure["value"] is None for figure in own.values()):
+            continue
+        cells = []
+        for mode in modes:
+            paper, strict = (own.get((rule, mode)) for rule in formatting.RULES)
+            bounds = formatting.interval(strict) if strict and mode == modes[0] else ""
+            cells.append(_value(paper) if paper else "-")
+            cells.append(f"{_value(strict)} {bounds}".strip() if strict else "-")
+        first = [own.get((rule, modes[0])) for rule in formatting.RULES]
+        counts = [formatting.both(*first, key) for key in _COUNTS]
+        lines.append([name, metric, system, decoding or "", *cells, *counts])
+    return lines
+
+
+def _value(figure: formatting.Figure) -> str:
+    return formatting.number(figure["value"], figure["metric"]) + formatting.spread(figure)
+
+
+def _full_names(row: Mapping[str, Any], metric: str) -> list[str]:
+    """What a short name stands for, where a rule's full name says more."""
+    found = {
+        figure["rule"]: figure["name"]
+        for figure in row["figures"]
+        if figure["metric"] == metric and figure["system"] == formatting.MODEL
+    }
+    told = [f"{rule} {name}" for rule, name in found.items() if name != metric]
+    return [f"{metric}: {', '.join(told)}"] if told else []
+
+
+def comparison_table(comparisons: Iterable[Mapping[str, Any]], left_out: Sequence[str] = ()) -> str:
+    """The lines of `evaluate compare A B` as text.
+
+    Args:
+        comparisons: {"row", "metric", "rule", "mode", "decoding", "a", "b", "difference", "low",
+            "high", "p", "mcnemar_p", "n", "better"} each; `difference` is b - a, p that of the
+            sign-flip test, and `n` the number of items that both have.
+        left_out: what could not be compared, a line each.
+    """
+    head = ["row", "metric", "rule", "mode", "answers", "A", "B", "B - A", "95 % interval", "p"]
+    lines = [[*head, "McNemar p", "n common", "better"]]
+    for one in comparisons:
+        metric = one["metric"]
+        low, high = (formatting.number(one[key], metric, sign=True) for key in ("low", "high"))
+        lines.append(
+            [
+                *(str(one[key]) for key in ("row", "metric", "rule", "mode", "decoding")),
+                *(formatting.number(one[key], metric) for key in ("a", "b")),
+                formatting.number(one["difference"], metric, sign=True),
+                f"[{low}, {high}]",
+                *(formatting.chance(one[key]) for key in ("p", "mcnemar_p")),
+                str(one["n"]),
+                _told_better(one),
+            ]
+        )
+    beneath = [f"left out: {one}" for one in left_out]
+    if len(lines) == 1:
+        return "\n".join(["A and B have no items in common: nothing to compare.", *beneath])
+    legend = (
+        "x 100, MAE in years; n common: items that both have. p: the systems exchanged within "
+        "clusters (clips,\nspeakers or recordings), exactly up to 12 of them; better: the run that "
+        "is, where p < 0.05; too few: fewer than 6\nclusters, of which no test can find that. "
+        "McNemar's p where no two items share a cluster. Each p is that of its line alone."
+    )
+    return "\n".join([_aligned(lines, left=5), legend, *beneath])
+
+
+def _told_better(one: Mapping[str, Any]) -> str:
+    """What a line of a comparison says of the two runs."""
+    better = one.get("better", "")
+    return f"{better} ({one['clusters']} clusters)" if better == "too few" else better
+
+
+def _aligned(lines: Sequence[Sequence[str]], *, left: int) -> str:
+    """Cells in columns: the first `left` flush left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+_WIDEST = 10  # groups of bars in one line of a picture; what has more goes on beneath
+
+
+def plot(metrics: Mapping[str, Any], path: Path) -> None:
+    """Grouped bars of the strict figures with 95 % intervals, as a PNG at `path`.
+
+    A diamond marks the paper figure of the same row and mode, lines the baselines. What has another
+    direction, another unit or another range stands in a panel of its own, and a panel of many rows
+    goes on beneath itself.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = formatting.panels(metrics)
+    if not panels:
+        raise UserError(
+            f"{metrics['benchmark']}: no figure was computed, so there is nothing to draw in {path}"
+        )
+    lines = _arranged(panels)
+    width = max(2.6 + 1.5 * max(sum(len(own) for _, own in line) for line in lines), 6)
+    figure = Figure(figsize=(width, 0.9 + 3.9 * len(lines)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = []
+    for part, line in zip(
+        np.atleast_1d(figure.subfigures(len(lines), 1)).ravel(), lines, strict=True
+    ):
+        # A short line's panels get no wider bars than those of a full one.
+        bars = [len(own) for _, own in line]
+        free = max(sum(len(own) for _, own in each) for each in lines) - sum(bars)
+        grid = part.add_gridspec(
+            1, len(line) + (free > 0), width_ratios=[*bars, *[free] * (free > 0)]
+        )
+        for place, (title, own) in enumerate(line):
+            axis = part.add_subplot(grid[0, place])
+            _panel(axis, metrics, own)
+            axis.set_title(formatting.wrapped(title, inches=max(1.5 * len(own), 2.6)), fontsize=9)
+            axes.append(axis)
+    drawn: dict[str, Any] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        drawn |= dict(zip(labels, handles, strict=True))
+    order = [name for name in (*metrics["modes"], "paper") if name in drawn]
+    order += [name for name in drawn if name not in order]
+    legend = figure.legend(
+        [drawn[name] for name in order],
+        order,
+        loc="outside lower center",
+        ncols=int(width // 2),
+        frameon=False,
+        fontsize=8,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a "$" in a system's name starts no formula
+    title = f"{metrics['benchmark']}, {metrics['split']} split: {metrics['system']}"
+    figure.suptitle(formatting.wrapped(title, inches=width), fontsize=10, parse_math=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _arranged(
+    panels: Mapping[str, Sequence[tuple[str, str]]],
+) -> list[list[tuple[str, Sequence[tuple[str, str]]]]]:
+    """Panels in lines of at most `_WIDEST` groups of bars, those of more cut into several."""
+    lines: list[list[tuple[str, Sequence[tuple[str, str]]]]] = []
+    left = 0
+    for title, own in panels.items():
+        for start in range(0, len(own), _WIDEST):
+            part = own[start : start + _WIDEST]
+            if len(part) > left:
+                lines.append([])
+                left = _WIDEST
+            lines[-1].append((title, part))
+            left -= len(part)
+    return lines
+
+
+def _panel(axis, metrics: Mapping[str, Any], own: Sequence[tuple[str, str]]) -> None:
+    """Bars, marks and lines of the rows and metrics `own` on one axis."""
+    rows, modes = formatting.rows(metrics), metrics["modes"]
+    baselines = formatting.distinct(
+        system
+        for row in rows.values()
+        for system in formatting.systems(row)
+        if system != formatting.MODEL
+    )
+    width = 0.8 / len(modes)
+    names = []
+    for at, (name, metric) in enumerate(own):
+        row = rows[name]
+        for place, mode in enumerate(modes):
+            centre = at + (place - (len(modes) - 1) / 2) * width
+            strict, paper = (
+                formatting.pick(row, metric=metric, rule=rule, mode=mode)
+                for rule in ("strict", "paper")
+            )
+            if strict is not None and strict["value"] is not None:
+                _bar(
+                    axis, centre, strict, width=width, colour=formatting.COLOURS[place], label=mode
+                )
+            if paper is not None and paper["value"] is not None:
+                value = formatting.scaled(paper["value"], metric)
+                axis.plot(
+                    *(centre, value), "D", ms=4, mfc="white", mec="black", mew=0.8, label="paper"
+                )
+        for system in formatting.systems(row):
+            level = formatting.pick(row, metric=metric, rule="strict", mode=None, system=system)
+            if level is not None and level["value"] is not None:
+                style = _BASELINE_LINES[baselines.index(system) % len(_BASELINE_LINES)]
+                ends = (at - 0.45, at + 0.45)
+                value = formatting.scaled(level["value"], metric)
+                axis.hlines(value, *ends, colors="black", linestyles=style, lw=1, label=system)
+        names.append(f"{name.replace('_', ' ')}\n{metric}\nn={row['n']}")
+    axis.set_xticks(range(len(own)), names, fontsize=8, parse_math=False)
+    axis.set_xlim(-0.6, len(own) - 0.4)
+    axis.set_ylim(bottom=0)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _bar(axis, centre: float, figure: formatting.Figure, *, width: float, colour: str, label: str):
+    value, low, high = (formatting.scaled(figure[key], figure["metric"]) for key in _SUMMARY[:3])
+    axis.bar(
+        centre,
+        value,
+        width=width,
+        color=colour,
+        label=label,
+        # A percentile interval of few samples can lie beside the value; a bar's cannot.
+        yerr=[[max(value - low, 0)], [max(high - value, 0)]],
+        error_kw={"elinewidth": 0.9, "capsize": 2},
+    )

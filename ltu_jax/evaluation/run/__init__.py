@@ -1,0 +1,1 @@
+"""One evaluation run: clips, answers, grades and figures in a run directory."""

@@ -1,0 +1,320 @@
+"""Ask every item in every mode: batched, each distinct input once, resumable after a kill.
+
+`OUT/samples.<process>.jsonl` gets one line per answer as they come; `OUT/samples.jsonl` holds those
+of finished runs. A second run of the same evaluation reads both and computes what is missing.
+Processes share the work by clip and meet in the files alone, so OUT must be on a disk of all.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from ltu_jax.core.axes import Array, Float
+from ltu_jax.evaluation.datasets.dataset import Questionnaire
+from ltu_jax.evaluation.datasets.item import Item, Mode
+from ltu_jax.evaluation.lines import append, open_lines
+from ltu_jax.evaluation.run.clips import Features, Known, decode
+from ltu_jax.evaluation.run.samples import ANSWER, SAMPLING, Key
+from ltu_jax.generation.sampling import SamplingConfig
+from ltu_jax.inference import Request
+from ltu_jax.preprocessing.audio import SAMPLE_RATE
+from ltu_jax.preprocessing.text import prompt
+
+# The decoding of the official evaluation (`inference_batch.py`).
+PUBLISHED = {"temperature": 0.1, "top_p": 0.95, "top_k": 500, "repetition_penalty": 1.1}
+# Clips that differ by less than a tenth of a second share one silence, and its answers.
+SILENCE = "silence:"
+# Clips whose features are in memory at once: 1.05 GB with Whisper large.
+_CLIPS_AT_HAND = 256
+
+
+class Answering(Protocol):
+    """What an evaluation needs of `ltu_jax.inference.Model`."""
+
+    window_seconds: float
+    answer_batch: Callable[..., Sequence[Any]]
+    transcribe: Callable[..., Sequence[Any]]
+    audio_features_batch: Callable[..., Float[Array, "B W A D"]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Given:
+    """All that the model is given for one answer; equal inputs are answered once.
+
+    `audio` is a clip id, "silence:<tenths of a second>", or None (text only); `draw` is None for
+    greedy decoding.
+    """
+
+    audio: str | None
+    spoken_text: str
+    question: str
+    max_new_tokens: int
+    draw: int | None
+
+    @functools.cached_property
+    def seed(self) -> int:
+        """Of the draw: depends on the input alone, not on its batch."""
+        digest = hashlib.sha256(repr(dataclasses.astuple(self)).encode()).digest()
+        return int.from_bytes(digest[:4], "big") >> 1
+
+    def sampling(self) -> SamplingConfig | None:
+        """The decoding of the published evaluation, or None for greedy."""
+        if self.draw is None:
+            return None
+        return SamplingConfig(**PUBLISHED, seed=self.seed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Collected:
+    """Samples by key, and what this run computed: answers, seconds of audio asked about, time."""
+
+    samples: dict[Key, dict[str, Any]]
+    computed: int
+    audio_seconds: float
+    seconds: float
+
+
+def keys(
+    questionnaire: Questionnaire, *, modes: Sequence[Mode], decodings: Sequence[str]
+) -> Iterator[Key]:
+    """Every answer that is wanted, in the order of the samples file."""
+    for item, mode, decoding in itertools.product(questionnaire.items, modes, decodings):
+        draws = questionnaire.benchmark.rows[item.row].draws if decoding == SAMPLING else 1
+        for draw in range(draws):
+            yield Key(item_id=item.item_id, mode=mode, decoding=decoding, draw=draw)
+
+
+def given(questionnaire: Questionnaire, item: Item, key: Key, clips: Mapping[str, Known]) -> Given:
+    """The model's input for one answer (see `Mode`)."""
+    clip = clips[item.clip_id]
+    audio = {
+        Mode.JOINT: item.clip_id,
+        Mode.AUDIO: item.clip_id,
+        Mode.TEXT: None,
+        Mode.SHUFFLED: questionnaire.partner.get(item.item_id),
+        Mode.SILENCE: f"{SILENCE}{max(round(clip.seconds * 10), 1)}",
+    }[key.mode]
+    return Given(
+        audio=audio,
+        spoken_text="" if key.mode is Mode.AUDIO else clip.spoken_text,
+        question=item.question,
+        max_new_tokens=questionnaire.benchmark.rows[item.row].max_new_tokens,
+        draw=key.draw if key.decoding == SAMPLING else None,
+    )
+
+
+def collect(
+    questionnaire: Questionnaire,
+    *,
+    wanted: Sequence[Key],
+    clips: Mapping[str, Known],
+    model: Answering,
+    out: Path,
+    samples: dict[Key, dict[str, Any]],
+    batch_size: int,
+    process: tuple[int, int] = (0, 1),
+) -> Collected:
+    """Answer what `samples` lacks; lines go to `OUT/samples.<process>.jsonl` as they come.
+
+    Inputs that share clips are answered together, sorted by prompt length within: little padding,
+    and a batch ends together.
+
+    Args:
+        questionnaire: the items.
+        wanted: the answers to have, from `keys`; those of clips that are not in `clips` are left.
+        clips: what is known of each clip.
+        model: answers.
+        out: folder of the samples.
+        samples: those that are there; the new ones are added.
+        batch_size: answers computed at once.
+        process: this one's number, and how many share the work.
+    """
+    begin, computed, audio_seconds = time.perf_counter(), 0, 0.0
+    items = {item.item_id: item for item in questionnaire.items}
+    known: dict[Given, dict[str, Any]] = {}
+    waiting: dict[Given, list[Key]] = {}
+    for key in wanted:
+        item = items[key.item_id]
+        source = _readable(questionnaire, item, key, clips)
+        if source is None:
+            continue
+        if key in samples:
+            known[source] = {name: samples[key][name] for name in ANSWER}
+        else:
+            waiting.setdefault(source, []).append(key)
+    path = out / f"samples.{process[0]}.jsonl"
+    with open_lines(path) as file:
+
+        def write(source: Given, answer: dict[str, Any]) -> None:
+            for key in waiting[source]:
+                sample = _sample(questionnaire, items[key.item_id], key, source, clips, answer)
+                samples[key] = sample
+                append(file, sample)
+
+        if process[0] == 0:
+            for source in waiting.keys() & known.keys():
+                write(source, known[source])
+        todo = [source for source in waiting if source not in known and _mine(source, process)]
+        features = Features(model, folder=out / f"features.{process[0]}")
+        for source, answer in _answers(
+            questionnaire, todo, clips, model=model, features=features, batch_size=batch_size
+        ):
+            write(source, answer)
+            computed += 1
+            if source.audio is not None:
+                audio_seconds += _seconds(source.audio, clips)
+    return Collected(
+        samples=samples,
+        computed=computed,
+        audio_seconds=audio_seconds,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _readable(
+    questionnaire: Questionnaire, item: Item, key: Key, clips: Mapping[str, Known]
+) -> Given | None:
+    """The input, or None when a clip that it needs could not be read."""
+    if item.clip_id not in clips:
+        return None
+    source = given(questionnaire, item, key, clips)
+    audio = source.audio
+    if audio is not None and not audio.startswith(SILENCE) and audio not in clips:
+        return None
+    return source
+
+
+def _mine(source: Given, process: tuple[int, int]) -> bool:
+    """Whether this process answers: all inputs of a clip fall to one, which encodes it alone."""
+    name = source.question if source.audio is None else source.audio
+    digest = hashlib.sha256(f"{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % process[1] == process[0]
+
+
+def _answers(
+    questionnaire: Questionnaire,
+    todo: Sequence[Given],
+    clips: Mapping[str, Known],
+    *,
+    model: Answering,
+    features: Features,
+    batch_size: int,
+) -> Iterator[tuple[Given, dict[str, Any]]]:
+    """(input, answer) for every input, a batch at a time."""
+    if not todo:
+        return
+    by_audio: dict[str | None, list[Given]] = {}
+    for source in todo:
+        by_audio.setdefault(source.audio, []).append(source)
+    names = [name for name in by_audio if name is not None]
+    waves = [names[at : at + _CLIPS_AT_HAND] for at in range(0, len(names), _CLIPS_AT_HAND)]
+    if None in by_audio:
+        waves.append([None])
+    with (
+        tqdm(total=len(names), desc="encoding", unit="clip") as encoding,
+        tqdm(total=len(todo), desc="answers", unit="answer", smoothing=0.05) as answering,
+    ):
+        for wave in waves:
+            sources = {
+                name: functools.partial(_samples, questionnaire, name)
+                for name in wave
+                if name is not None
+            }
+            features.compute(sources, bar=encoding)
+            group = [source for name in wave for source in by_audio[name]]
+            for batch in _batches(group, batch_size):
+                start = time.perf_counter()
+                made = model.answer_batch(
+                    [
+                        Request(
+                            question=one.question,
+                            spoken_text=one.spoken_text,
+                            audio_features=None if one.audio is None else features[one.audio],
+                        )
+                        for one in batch
+                    ],
+                    max_new_tokens=batch[0].max_new_tokens,
+                    sampling=None if batch[0].draw is None else [one.sampling() for one in batch],
+                    batch_size=batch_size,
+                )
+                milliseconds = round((time.perf_counter() - start) * 1000, 1)
+                for source, answer in zip(batch, made, strict=True):
+                    yield (
+                        source,
+                        {
+                            "output": answer.text,
+                            "tokens": len(answer.tokens),
+                            "finish_reason": answer.finish_reason,
+                            "latency_ms": milliseconds,
+                        },
+                    )
+                answering.update(len(batch))
+            features.forget()
+
+
+def _batches(group: Sequence[Given], size: int) -> Iterator[list[Given]]:
+    """Batches of one kind, of similar prompt length; each kind is another compiled program."""
+
+    def kind(source: Given) -> tuple[bool, bool, int]:
+        return source.audio is None, source.draw is None, source.max_new_tokens
+
+    def length(source: Given) -> int:
+        return len(source.question) + len(source.spoken_text)
+
+    ordered = sorted(group, key=lambda source: (*kind(source), length(source), source.question))
+    for _, same in itertools.groupby(ordered, key=kind):
+        members = list(same)
+        for first in range(0, len(members), size):
+            yield members[first : first + size]
+
+
+def _samples(questionnaire: Questionnaire, audio: str) -> Float[np.ndarray, "C"]:
+    if audio.startswith(SILENCE):
+        return np.zeros(int(audio.removeprefix(SILENCE)) * SAMPLE_RATE // 10, np.float32)
+    return decode(questionnaire.clips[audio]).samples
+
+
+def _seconds(audio: str, clips: Mapping[str, Known]) -> float:
+    if audio.startswith(SILENCE):
+        return int(audio.removeprefix(SILENCE)) / 10
+    return clips[audio].seconds
+
+
+def _sample(
+    questionnaire: Questionnaire,
+    item: Item,
+    key: Key,
+    source: Given,
+    clips: Mapping[str, Known],
+    answer: Mapping[str, Any],
+) -> dict[str, Any]:
+    """One line of the samples file; verdicts join it when the run is scored."""
+    clip = clips[item.clip_id]
+    return {
+        "item_id": item.item_id,
+        "row": item.row,
+        "mode": str(key.mode),
+        "decoding": key.decoding,
+        "draw": key.draw,
+        "seed": None if source.draw is None else source.seed,
+        "clip_id": item.clip_id,
+        "heard": source.audio,
+        "audio": str(questionnaire.clips[item.clip_id].audio),
+        "audio_sha256": clip.sha256,
+        "seconds": clip.seconds,
+        "seconds_cut": clip.seconds_cut,
+        "spoken_text": clip.spoken_text,
+        "spoken_text_source": clip.source,
+        "question": item.question,
+        "prompt": prompt(item.question, source.spoken_text),
+        "reference": list(item.references),
+        **answer,
+    }

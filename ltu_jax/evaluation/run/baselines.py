@@ -1,0 +1,128 @@
+"""What answers without the model reach: constants, Whisper alone, CLAP, other systems' answers.
+
+Each but the blind guess is a list of answers, graded by the same rules as the model's.
+"""
+
+import statistics
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.evaluation.clients.clap import LABEL_MATCH, ZERO_SHOT, Clap
+from ltu_jax.evaluation.datasets.benchmarks import Row
+from ltu_jax.evaluation.datasets.item import Clip, Item, Task
+from ltu_jax.evaluation.datasets.readers.tables import field, json_lines
+from ltu_jax.evaluation.metrics import closed, words
+from ltu_jax.evaluation.run.clips import decode
+
+CHANCE, MAJORITY, WHISPER = "chance", "majority class", "Whisper transcript"
+_CLOSED = (Task.CLASSIFICATION, Task.GENDER, Task.CLASS_AND_WORDS)
+_CLIPS_AT_ONCE = 8
+
+
+def majority(items: Sequence[Item], row: Row) -> dict[str, str] | None:
+    """item id -> the commonest class of its kind of question; the median age for ages."""
+    if row.task is Task.AGE:
+        age = statistics.median(float(item.label) for item in items)
+        return {item.item_id: f"{age:g}" for item in items}
+    if row.task not in (Task.CLASSIFICATION, Task.GENDER):
+        return None
+    tallies: dict[frozenset[str], Counter[str]] = {}
+    for item in items:
+        tallies.setdefault(frozenset(item.choices), Counter())[item.label] += 1
+    best = {
+        kind: row.label_answer.format(min(tally, key=lambda label: (-tally[label], label)))
+        for kind, tally in tallies.items()
+    }
+    return {item.item_id: best[frozenset(item.choices)] for item in items}
+
+
+def whisper_alone(
+    items: Sequence[Item], task: Task, spoken_texts: Mapping[str, str]
+) -> dict[str, str] | None:
+    """item id -> Whisper's transcript: the floor of a model that copies what it reads."""
+    if task is not Task.SPOKEN_TEXT:
+        return None
+    return {item.item_id: f"Spoken text: {spoken_texts.get(item.clip_id, '')}" for item in items}
+
+
+def chance(
+    items: Sequence[Item], task: Task, metric: str, spoken_texts: Mapping[str, str]
+) -> float | None:
+    """The level of the best guess without hearing anything, where it is known in closed form.
+
+    Closed answers: the best constant class, never below a uniform guess (a joint answer may copy
+    its words from the Input block, so those are taken as right). Words: the best constant words.
+    """
+    truth = [item.label for item in items]
+    if task is Task.GENDER:
+        classes = sorted({choice for item in items for choice in item.choices})
+        return closed.chance_macro_f1(truth, classes=classes)
+    if task is Task.CHOICE:  # each item has its own options: no constant answer beats a guess
+        return float(np.mean([1 / len(item.choices) for item in items]))
+    if task in _CLOSED:
+        return closed.chance_accuracy(truth, [item.choices for item in items])
+    if task is Task.SPOKEN_TEXT:
+        if metric != "WER":
+            truth = [spoken_texts.get(item.clip_id, "") for item in items]
+        if not any(words.words(text) or words.words(text, english=False) for text in truth):
+            return None
+        return words.chance_word_error_rate(truth)
+    return None
+
+
+def clap_labels(
+    items: Sequence[Item], row: Row, clips: Mapping[str, Clip], clap: Clap
+) -> dict[str, dict[str, str]]:
+    """CLAP's answers: system -> item id -> the choice whose text is nearest to the clip.
+
+    Two systems: zero-shot with the text of LAION's own evaluation, and matching of plain labels as
+    it is done with AudioCLIP.
+    """
+    if row.task is not Task.CLASSIFICATION:
+        return {}
+    systems = {f"{clap.name}, zero-shot": ZERO_SHOT, f"{clap.name}, label matching": LABEL_MATCH}
+    result: dict[str, dict[str, str]] = {system: {} for system in systems}
+    kinds: dict[tuple[str, ...], list[Item]] = {}
+    for item in items:
+        kinds.setdefault(item.choices, []).append(item)
+    with tqdm(total=len(items), desc="CLAP", unit="clip") as bar:
+        for choices, members in kinds.items():
+            texts = [text.format(label=one) for text in systems.values() for one in choices]
+            for first in range(0, len(members), _CLIPS_AT_ONCE):
+                part = members[first : first + _CLIPS_AT_ONCE]
+                samples = [decode(clips[one.clip_id]).samples for one in part]
+                scores = clap.scores(samples, texts).reshape(len(part), len(systems), -1)
+                for place, system in enumerate(systems):
+                    for item, best in zip(part, scores[:, place].argmax(axis=1), strict=True):
+                        result[system][item.item_id] = row.label_answer.format(choices[best])
+                bar.update(len(part))
+    return result
+
+
+def read_predictions(path: Path, known: Collection[str]) -> dict[str, str]:
+    """item id -> answer of another system, from JSON lines {"item_id", "output"}.
+
+    Items without a line count as missing.
+
+    Args:
+        path: the file.
+        known: ids of all items of the benchmark, whatever part of it is asked.
+
+    Raises:
+        UserError: no such file, a broken line, an item that the benchmark does not have or that
+            has two lines.
+    """
+    found = {}
+    for where, record in json_lines(path, what="predictions, one JSON object a line"):
+        item_id = field(record, "item_id", where)
+        if item_id not in known:
+            raise UserError(f"{where}: the benchmark has no item {item_id!r}")
+        if item_id in found:
+            raise UserError(f"{where}: item {item_id!r} has a prediction already")
+        found[item_id] = field(record, "output", where)
+    return found

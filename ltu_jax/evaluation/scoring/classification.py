@@ -1,0 +1,244 @@
+"""Classes in free sentences: nearest label by text embedding (official), or the one named."""
+
+import functools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.evaluation.metrics import scripts, words
+from ltu_jax.evaluation.metrics.bootstrap import ratio
+from ltu_jax.evaluation.metrics.ranking import average_precision, mean_average_precision
+from ltu_jax.evaluation.scoring import paper, strict
+from ltu_jax.evaluation.scoring.interface import Answered, Metric, Rule, Status, Tools, Verdict
+from ltu_jax.evaluation.scoring.shared import (
+    by_embedder,
+    checked_label,
+    dropped,
+    embedder_of,
+    named,
+    one_by_one,
+    right_or_wrong,
+    vectors,
+)
+
+# The words of a joint answer count as right up to this word error rate against Whisper's
+# transcript: the model can copy no better than what it reads in the Input block.
+QUOTE_TOLERANCE = 0.3
+
+
+def classification_metrics(
+    *, label_text: str = "{}", part: paper.Part = paper.Part.WHOLE, comma: str = ", "
+) -> tuple[Metric, ...]:
+    """Accuracy over single labels.
+
+    Args:
+        label_text: what the official script embeds for a label, with "{}" for its name; a part of
+            an answer gets the same frame.
+        part: which part of the answer it embeds.
+        comma: what it embeds for ", " in a label.
+
+    Raises:
+        ValueError: `label_text` has no or several "{}".
+    """
+    _check_frame(label_text)
+
+    def official(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+        return _nearest(answers, tools, frame=label_text, part=part, comma=comma)
+
+    return (
+        Metric(
+            name="accuracy",
+            paper=Rule(describe=by_embedder("accuracy"), grade=official, statistic=ratio),
+            strict=Rule(
+                describe=named("accuracy (label named)"),
+                grade=one_by_one(_named_label),
+                statistic=ratio,
+            ),
+            higher=True,
+        ),
+    )
+
+
+def multilabel_metrics(
+    *, label_text: str = "{}", part: paper.Part = paper.Part.WHOLE
+) -> tuple[Metric, ...]:
+    """Mean average precision over all labels; arguments and errors of `classification_metrics`.
+
+    The score of one answer is the average precision of its own labels in its own ranking.
+    """
+    _check_frame(label_text)
+
+    def official(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+        given = [one for one in answers if one.output is not None]
+        choices = _common_choices(answers)
+        texts = [paper.embedded_answer(one.output, part=part, frame=label_text) for one in given]
+        rows = _similarities(given, texts, tools, frame=label_text)
+        verdicts = []
+        for one in answers:
+            if one.output is None:
+                verdicts.append(dropped(Status.MISSING))
+                continue
+            scores = next(rows)
+            top = choices[int(np.argmax(scores))]
+            verdicts.append(_ranked(one, scores, parsed=top, status=Status.PARSED))
+        return verdicts
+
+    def unguessed(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+        choices = _common_choices(answers)
+        verdicts = []
+        for one in answers:
+            found = strict.named_classes(one.output or "", choices)
+            verdicts.append(
+                _ranked(
+                    one,
+                    np.array([float(choice in found) for choice in choices]),
+                    parsed="; ".join(found) or None,
+                    status=strict.status(one.output, parsed=bool(found)),
+                )
+            )
+        return verdicts
+
+    return (
+        Metric(
+            name="mAP",
+            paper=Rule(
+                describe=by_embedder("mAP"),
+                grade=official,
+                of_samples=functools.partial(mean_average_precision, absent_as_zero=True),
+            ),
+            strict=Rule(
+                describe=named("mAP (labels named)"),
+                grade=unguessed,
+                of_samples=mean_average_precision,
+            ),
+            higher=True,
+        ),
+    )
+
+
+def _check_frame(label_text: str) -> None:
+    if label_text.count("{}") != 1 or set("{}") & set(label_text.replace("{}", "")):
+        raise ValueError(f"label_text is {label_text!r}: give text with one '{{}}' for the label")
+
+
+def _similarities(
+    answers: Sequence[Answered],
+    texts: Sequence[str],
+    tools: Tools,
+    *,
+    frame: str,
+    comma: str = ", ",
+) -> Iterator[np.ndarray]:
+    """Cosine of the text of each answer to each of its item's choices, in a frame."""
+    embedder = embedder_of(tools, purpose="the official label match")
+    labels: dict[tuple[str, ...], np.ndarray] = {}
+    for one, said in zip(answers, vectors(embedder, texts), strict=True):
+        choices = one.item.choices
+        if choices not in labels:
+            framed = [paper.embedded_label(choice, frame=frame, comma=comma) for choice in choices]
+            labels[choices] = vectors(embedder, framed)
+        yield labels[choices] @ said
+
+
+def _nearest(
+    answers: Sequence[Answered], tools: Tools, *, frame: str, part: paper.Part, comma: str
+) -> list[Verdict]:
+    given = [one for one in answers if one.output is not None]
+    texts = [paper.embedded_answer(one.output, part=part, frame=frame) for one in given]
+    rows = _similarities(given, texts, tools, frame=frame, comma=comma)
+    verdicts = []
+    for one in answers:
+        label = checked_label(one.item, one.item.choices)
+        if one.output is None:
+            verdicts.append(dropped(Status.MISSING))
+            continue
+        guess = one.item.choices[int(np.argmax(next(rows)))]
+        verdicts.append(right_or_wrong(guess, right=guess == label, status=Status.PARSED))
+    return verdicts
+
+
+def _named_label(answered: Answered) -> Verdict:
+    label = checked_label(answered.item, answered.item.choices)
+    guess = strict.named_class(answered.output or "", answered.item.choices)
+    return right_or_wrong(
+        guess,
+        right=guess == label,
+        status=strict.status(answered.output, parsed=guess is not None),
+    )
+
+
+def _common_choices(answers: Sequence[Answered]) -> tuple[str, ...]:
+    for one in answers:
+        if one.item.choices != answers[0].item.choices:
+            raise UserError(
+                f"item {one.item.item_id!r} has other choices than {answers[0].item.item_id!r}: "
+                "mAP ranks all items of a row for each label, so give all of them the same labels"
+            )
+    return answers[0].item.choices if answers else ()
+
+
+def _ranked(one: Answered, scores: np.ndarray, *, parsed: str | None, status: Status) -> Verdict:
+    unknown = [name for name in one.item.references if name not in one.item.choices]
+    if unknown:
+        raise UserError(
+            f"item {one.item.item_id!r}: the label {unknown[0]!r} is not among its choices: "
+            "correct the references or the choices"
+        )
+    truth = np.array([float(choice in one.item.references) for choice in one.item.choices])
+    return Verdict(
+        parsed=parsed,
+        status=status,
+        score=average_precision(scores, truth),
+        counts=(*scores.tolist(), *truth.tolist()),
+    )
+
+
+def _quoting(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+    english = scripts.english([one.spoken_text for one in answers])
+    return [_quoted(one, english=english) for one in answers]
+
+
+def _quoted(answered: Answered, *, english: bool) -> Verdict:
+    """The sound named outside the spoken text, and the words within tolerance of Whisper's."""
+    label, output = checked_label(answered.item, answered.item.choices), answered.output or ""
+    guess = strict.named_class(words.around_words(output), answered.item.choices)
+    edits, count = words.word_error_counts(
+        answered.spoken_text, words.spoken_words(output), english=english
+    )
+    return right_or_wrong(
+        guess,
+        right=guess == label and edits <= QUOTE_TOLERANCE * count,
+        status=strict.status(answered.output, parsed=guess is not None),
+    )
+
+
+def _officially_quoted(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+    """The label nearest to what stands around the words; words by the official text processing.
+
+    There is no official rule for both in one answer: this is its two rules at once. Whisper's
+    transcript is the reference here, so it replaces nothing.
+    """
+    given = [one for one in answers if one.output is not None]
+    texts = [words.around_words(one.output) for one in given]
+    rows = _similarities(given, texts, tools, frame="{}")
+    verdicts = []
+    for one in answers:
+        label = checked_label(one.item, one.item.choices)
+        if one.output is None:
+            verdicts.append(dropped(Status.MISSING))
+            continue
+        guess = one.item.choices[int(np.argmax(next(rows)))]
+        expected = paper.librispeech_words(one.spoken_text).split()
+        said = paper.librispeech_words(words.spoken_words(one.output)).split()
+        heard = words.word_errors(expected, said) <= QUOTE_TOLERANCE * len(expected)
+        verdicts.append(right_or_wrong(guess, right=guess == label and heard, status=Status.PARSED))
+    return verdicts
+
+
+BOTH_RIGHT = Metric(
+    name="both right",
+    paper=Rule(describe=by_embedder("both right"), grade=_officially_quoted, statistic=ratio),
+    strict=Rule(describe=named("both right"), grade=_quoting, statistic=ratio),
+    higher=True,
+)

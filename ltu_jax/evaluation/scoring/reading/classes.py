@@ -1,0 +1,219 @@
+"""Which of a list of classes an answer names, in any form of their words."""
+
+import bisect
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator, Sequence
+
+from ltu_jax.evaluation.scoring.reading import clauses, denial, forms, lexicon
+from ltu_jax.evaluation.scoring.reading.clauses import Token
+from ltu_jax.evaluation.scoring.reading.denial import Mention
+
+# Words between two words of a class: "a car honks its horn".
+_GAP = 4
+_LOOSE = 3  # words of a class up to which their order is free
+_SKIPPED = lexicon.words_of("a an the is are was were of on in to and its his her their")
+_STOPS = lexicon.words_of("and or but while , ;")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Label:
+    choice: str
+    name: str
+    words: tuple[str, ...]
+    pattern: re.Pattern[str]
+
+
+def named_classes(text: str, choices: Sequence[str]) -> tuple[str, ...]:
+    """All choices that `text` says to be there, in their own order.
+
+    Of a class all words are named in some form ("frogs are croaking" for "frog croaking"), of
+    several classes in the same words the longest. A class that is denied, doubted or only the first
+    word of a compound ("cow bell") is not named. Named twice it is still one class.
+    """
+    for part in (clauses.concluded(text), text):
+        found = clauses.tokens(prepared := clauses.prepared(part))
+        said = set(denial.meant(found, mentions(clauses.lower(prepared), found, choices)))
+        if said:
+            return tuple(choice for choice in choices if choice in said)
+    return ()
+
+
+def named_class(text: str, choices: Sequence[str]) -> str | None:
+    """The one choice that `text` names, or None when it names none or several."""
+    named = set(named_classes(text, choices))
+    return named.pop() if len(named) == 1 else None
+
+
+def mentions(text: str, found: Sequence[Token], choices: Sequence[str]) -> list[Mention]:
+    """Where the choices stand in a text: exact wording first, then forms of their words.
+
+    Args:
+        text: prepared, in lower case.
+        found: its tokens.
+        choices: the classes.
+    """
+    taken = _other_things(found)
+    result = []
+    labels = _labels(tuple(choices))
+    for label in labels:
+        for span in _exact(label, text, found):
+            if taken.isdisjoint(span):
+                taken.update(span)
+                result.append(Mention(meaning=label.choice, first=span[0], last=span[-1] + 1))
+    known = [forms.keys(token.text) if token.word else frozenset() for token in found]
+    everything = frozenset().union(*known) | {_joined(found, at) for at in range(len(found))}
+    for label in labels:
+        if not _may_stand(label, everything):
+            continue
+        for span in _inflected(label, found, known, taken):
+            taken.update(span)
+            result.append(Mention(meaning=label.choice, first=span[0], last=span[-1] + 1))
+    heads = {one.first for one in result}
+    return [one for one in result if not _is_no_thing(one, found, heads)]
+
+
+@functools.lru_cache(maxsize=256)
+def _labels(choices: tuple[str, ...]) -> tuple[_Label, ...]:
+    """The longest first."""
+    found = []
+    for choice in choices:
+        name = clauses.lower(clauses.prepared(choice)).strip(" ;")
+        words = tuple(token.text for token in clauses.tokens(name) if token.word)
+        if name:
+            pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+            found.append(_Label(choice=choice, name=name, words=words, pattern=pattern))
+    return tuple(sorted(found, key=lambda label: len(label.name), reverse=True))
+
+
+def _other_things(found: Sequence[Token]) -> set[int]:
+    """Tokens of phrases that mean something else than their words."""
+    texts = [token.text for token in found]
+    taken: set[int] = set()
+    for phrase in lexicon.OTHER_THINGS:
+        words = phrase.split()
+        for place in range(len(texts) - len(words) + 1):
+            if texts[place : place + len(words)] == words:
+                taken.update(range(place, place + len(words)))
+    return taken
+
+
+def _exact(label: _Label, text: str, found: Sequence[Token]) -> Iterator[list[int]]:
+    if label.name not in text:  # quick to say, and nearly always so among hundreds of classes
+        return
+    for match in label.pattern.finditer(text):
+        first = bisect.bisect_right(found, match.start(), key=lambda token: token.end)
+        last = bisect.bisect_left(found, match.end(), key=lambda token: token.start)
+        span = list(range(first, last))
+        if span and _standing(label, found, span):
+            yield span
+
+
+def _standing(label: _Label, found: Sequence[Token], span: Sequence[int]) -> bool:
+    """Whether "no" and "yes" are the answer, not the first word of a noun phrase: "no dog"."""
+    if label.words != ("no",):
+        return True
+    following = found[span[-1] + 1].text if span[-1] + 1 < len(found) else "."
+    return following in ".,!;:" or following in lexicon.SUBJECTS
+
+
+def _joined(found: Sequence[Token], place: int) -> str:
+    """A token and the next as one word: "foot steps"."""
+    pair = found[place : place + 2]
+    return "+" + "".join(token.text for token in pair) if len(pair) == 2 else ""
+
+
+def _may_stand(label: _Label, everything: frozenset[str]) -> bool:
+    """Whether all words of a label occur; else there is nothing to look for."""
+    if all(not forms.keys(word).isdisjoint(everything) for word in label.words):
+        return True
+    whole = "".join(label.words)
+    return not forms.keys(whole).isdisjoint(everything) or any(
+        one[:1] == "+" and forms.same(one[1:], whole) for one in everything if len(one) > 3
+    )
+
+
+def _inflected(
+    label: _Label, found: Sequence[Token], known: Sequence[frozenset[str]], taken: set[int]
+) -> Iterator[list[int]]:
+    """Spans of tokens that are forms of a label's words."""
+    whole = "".join(label.words)
+    for place, token in enumerate(found):
+        if place in taken or not token.word:
+            continue
+        if len(label.words) == 1:
+            if forms.names(token.text, whole) and not _is_verb_of(found, place, whole):
+                yield [place]
+        elif forms.same(token.text, whole):
+            yield [place]
+        pair = [place, place + 1]
+        if pair[1] < len(found) and pair[1] not in taken and found[pair[1]].word:
+            joined = _joined(found, place)[1:]
+            if forms.same(joined, whole) and not lexicon.function_word(token.text):
+                yield pair
+    if len(label.words) > 1:
+        yield from _several(label.words, found, known, taken)
+
+
+def _is_verb_of(found: Sequence[Token], place: int, label: str) -> bool:
+    """Whether a word is what another does: the rooster crows."""
+    subjects = lexicon.SUBJECTS_OF.get(label, frozenset())
+    return any(token.text in subjects for token in found[max(place - 2, 0) : place])
+
+
+def _several(
+    words: Sequence[str],
+    found: Sequence[Token],
+    known: Sequence[frozenset[str]],
+    taken: set[int],
+) -> Iterator[list[int]]:
+    """Spans that hold a form of each word: near each other in one clause, else in their order."""
+    content = [word for word in words if word not in _SKIPPED]
+    free = len(words) <= _LOOSE and len(content) == len(words)
+    needed = [forms.keys(word) for word in content]
+    for start, own in enumerate(known):
+        if start in taken or not content:
+            continue
+        if free and not any(own & one for one in needed):
+            continue
+        if not free and not own & needed[0]:
+            continue
+        left, span, gap = list(zip(content, needed, strict=True)), [], 0
+        for place in range(start, len(found)):
+            text = found[place].text
+            if place in taken or (span and (gap > _GAP or text in ".!?;:(")):
+                break
+            fits = [
+                at
+                for at, (word, one) in enumerate(left if free else left[:1])
+                if known[place] & one and _as_noun(found, place, word)
+            ]
+            if fits:
+                span.append(place)
+                left.pop(fits[0])
+                gap = 0
+            elif (free and text in _STOPS) or not (free or text in _SKIPPED):
+                break
+            else:
+                gap += 1
+            if not left:
+                yield span
+                break
+
+
+def _as_noun(found: Sequence[Token], place: int, word: str) -> bool:
+    """Whether "can" is a tin: behind an article or beside its verb, and not before another one."""
+    if word not in lexicon.AUXILIARIES or found[place].text != word:
+        return True
+    before = found[place - 1].text if place else ""
+    return before in lexicon.DETERMINERS or before in ("of", "tin", "soda", "beer")
+
+
+def _is_no_thing(one: Mention, found: Sequence[Token], heads: set[int]) -> bool:
+    """Whether a mention only tells the kind of what the next word is: "rain forest"."""
+    if one.last >= len(found) or one.last in heads or not found[one.last].word:
+        return False
+    if not found[one.last - 1].word:
+        return False
+    return forms.compound(found[one.last - 1].text, found[one.last].text)

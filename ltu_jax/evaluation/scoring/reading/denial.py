@@ -1,0 +1,177 @@
+"""Which mentions of an answer are meant: not those that it denies, doubts, asks or supposes."""
+
+import collections
+import dataclasses
+from collections.abc import Collection, Iterator, Sequence
+
+from ltu_jax.evaluation.scoring.reading import lexicon
+from ltu_jax.evaluation.scoring.reading.clauses import Clause, Token, clauses
+
+_LONGEST_PHRASE = 5
+_FURTHEST = 20  # tokens between a mention and what denies it behind
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mention:
+    """Tokens `first` to `last` (not included) name `meaning`."""
+
+    meaning: str | float
+    first: int
+    last: int
+
+
+def meant(found: Sequence[Token], mentions: Collection[Mention]) -> list[str | float]:
+    """The meanings that a text claims, each once, in the order it names them.
+
+    What it claims and denies as well is not among them.
+    """
+    inside = {place for one in mentions for place in range(one.first, one.last)}
+    claimed: dict[str | float, None] = {}
+    denied: set[str | float] = set()
+    before: list[Mention] = []
+    left = collections.deque(sorted(mentions, key=lambda one: one.first))
+    for clause in clauses(found):
+        own = []
+        while left and left[0].first < clause.last:
+            own.append(left.popleft())
+        if not own and _takes_back(found, clause, inside):
+            denied |= {one.meaning for one in before}
+            for one in before:
+                claimed.pop(one.meaning, None)
+        states = _states(found, clause, inside)
+        for one in own:
+            if (
+                _denied_behind(found, one, clause, inside)
+                or states[one.first - clause.first] == "no"
+            ):
+                denied.add(one.meaning)
+            elif not clause.asked and not states[one.first - clause.first]:
+                claimed[one.meaning] = None
+        words = any(token.word for token in found[clause.first : clause.last])
+        before = own if own else before if not words else []
+    return [meaning for meaning in claimed if meaning not in denied]
+
+
+def _states(found: Sequence[Token], clause: Clause, inside: Collection[int]) -> list[str]:
+    """Of each token of a clause: "no" where it is denied, "maybe" where it is doubted, else ""."""
+    result, state, until_comma = [], "", False
+    phrases = dict(_phrases(found, clause))
+    skip = clause.first
+    texts = [token.text for token in found[clause.first : clause.last]]
+    for place, text in enumerate(texts, start=clause.first):
+        following = found[place + 1].text if place + 1 < len(found) else ""
+        if place < skip or place in inside:
+            pass
+        elif place in phrases:
+            kind, length = phrases[place]
+            skip = place + length
+            if kind == "toggle":
+                state = "" if state else "no"
+            elif kind != "emphasis":
+                state, until_comma = "no", kind == "until comma"
+        elif lexicon.denies(text):
+            discourse = text in lexicon.YES_OR_NO and (
+                place + 1 >= clause.last or following in (",", ":", ".", "!", ";")
+            )
+            if not discourse and following not in lexicon.ENDING:
+                state, until_comma = "no", text in lexicon.UNTIL_COMMA and not place - clause.first
+        elif text in lexicon.DOUBTS:
+            state = state or "maybe"
+        elif text == "unlike":
+            state, until_comma = "no", True
+        elif text == "too" and "to" in texts[place - clause.first : place - clause.first + 4]:
+            state = "no"
+        elif text == "," and until_comma and not _listed(texts, place - clause.first):
+            state, until_comma = "", False
+        result.append(state)
+    if texts[-3:-1] == ["or", "not"] or texts[-2:] == ["or", "not"]:
+        return ["maybe"] * len(result)
+    return result
+
+
+def _listed(texts: Sequence[str], place: int) -> bool:
+    """Whether a comma parts the members of a list."""
+    return any(text in ("or", "nor") for text in texts[place + 1 : place + 5])
+
+
+def _phrases(found: Sequence[Token], clause: Clause) -> Iterator[tuple[int, tuple[str, int]]]:
+    """(place, (kind, number of tokens)) of the phrases of several words."""
+    texts = [token.text for token in found[clause.first : clause.last]]
+    for place in range(len(texts)):
+        for length in range(_LONGEST_PHRASE, 0, -1):
+            phrase = " ".join(texts[place : place + length])
+            kind = _KINDS.get(phrase)
+            if kind is not None and place + length <= len(texts):
+                yield clause.first + place, (kind, length)
+                break
+
+
+_KINDS = {
+    **dict.fromkeys(lexicon.DENYING_PHRASES, "no"),
+    **dict.fromkeys(lexicon.UNTIL_COMMA - lexicon.DENIALS - {"unlike"}, "until comma"),
+    **dict.fromkeys(lexicon.TOGGLES, "toggle"),
+    **dict.fromkeys(lexicon.EMPHASIS, "emphasis"),
+}
+
+
+def _denied_behind(
+    found: Sequence[Token], one: Mention, clause: Clause, inside: Collection[int]
+) -> bool:
+    """Whether the clause says of a mention that it is not: "a dog in the yard is not heard"."""
+    place, several = _last_of_list(found, one.last, clause, inside)
+    verb = False
+    while place < min(clause.last, one.last + _FURTHEST):
+        text = found[place].text
+        following = found[place + 1].text if place + 1 < clause.last else ""
+        if place in inside or following in lexicon.ENDING:
+            return False
+        if several and text.removesuffix("n't") in _SINGULAR:
+            return False
+        contracted = text.endswith("n't") or text in lexicon.CONTRACTED
+        if contracted or (verb and (text in ("not", "never", "no") or _predicate(text, following))):
+            return True
+        if text in lexicon.AUXILIARIES:
+            verb = True
+        elif text in lexicon.PREPOSITIONS and not verb:
+            place += 2 if following in lexicon.DETERMINERS else 1
+        elif text not in lexicon.BETWEEN and text not in ("sound", "sounds", "voice", "barking"):
+            return False
+        place += 1
+    return False
+
+
+_SINGULAR = frozenset(("is", "was", "has", "does"))
+
+
+def _last_of_list(
+    found: Sequence[Token], place: int, clause: Clause, inside: Collection[int]
+) -> tuple[int, bool]:
+    """(where the verb may stand, whether several mentions share it): "A and B are wrong"."""
+    several, end = False, min(clause.last, place + _FURTHEST)
+    while place < end and found[place].text in (",", "and", "or"):
+        after = place + 1
+        while after < end and found[after].text in (",", "and", "or", *lexicon.DETERMINERS):
+            after += 1
+        if after not in inside:
+            break
+        while after in inside:
+            after += 1
+        place, several = after, True
+    return place, several
+
+
+def _predicate(text: str, following: str) -> bool:
+    if text == "ruled":
+        return following == "out"
+    return text in lexicon.DENYING_PREDICATES
+
+
+def _takes_back(found: Sequence[Token], clause: Clause, inside: Collection[int]) -> bool:
+    """Whether a clause without content denies what was said before it: "but it is not"."""
+    texts = [token.text for token in found[clause.first : clause.last] if token.word]
+    if not any(lexicon.denies(text) or text == "nope" for text in texts):
+        return False
+    return not any(
+        not (text in lexicon.PRO_FORMS or text.endswith("n't") or text in lexicon.CONTRACTED)
+        for text in texts
+    )

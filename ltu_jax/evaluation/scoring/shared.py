@@ -1,0 +1,81 @@
+"""What the rules of all tasks share: verdicts of common shape, names, texts as vectors."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ltu_jax.core.axes import Float
+from ltu_jax.core.errors import UserError
+from ltu_jax.evaluation.datasets.item import Item
+from ltu_jax.evaluation.scoring.interface import (
+    Answered,
+    Embedder,
+    NotComputedError,
+    Status,
+    Tools,
+    Verdict,
+)
+
+
+def named(name: str) -> Callable[[Tools], str]:
+    """A `Rule.describe` for a figure that needs no tool."""
+    return lambda tools: name
+
+
+def by_embedder(name: str) -> Callable[[Tools], str]:
+    """A `Rule.describe` that adds the embedder's name, or "text embedding" where there is none."""
+    return lambda tools: f"{name} ({tools.embedder.name if tools.embedder else 'text embedding'})"
+
+
+def one_by_one(
+    verdict: Callable[[Answered], Verdict],
+) -> Callable[[Sequence[Answered], Tools], list[Verdict]]:
+    """A `Rule.grade` that looks at each answer alone and needs no tool."""
+    return lambda answers, tools: [verdict(answered) for answered in answers]
+
+
+def dropped(status: Status) -> Verdict:
+    """An answer that an official rule leaves out of its figure."""
+    return Verdict(parsed=None, status=status, score=None, counts=())
+
+
+def right_or_wrong(parsed: str | None, *, right: bool, status: Status) -> Verdict:
+    """A verdict whose figure is `bootstrap.ratio`: the share of right answers."""
+    return Verdict(parsed=parsed, status=status, score=float(right), counts=(float(right), 1.0))
+
+
+def checked_label(item: Item, known: Sequence[str]) -> str:
+    """The item's label.
+
+    Raises:
+        UserError: it is not among `known`, so no answer could be right.
+    """
+    if item.label not in known:
+        raise UserError(
+            f"item {item.item_id!r}: the reference {item.label!r} is not among {list(known)[:10]}: "
+            "correct the reference or the choices"
+        )
+    return item.label
+
+
+def embedder_of(tools: Tools, *, purpose: str) -> Embedder:
+    """The embedder.
+
+    Raises:
+        NotComputedError: there is none.
+    """
+    if tools.embedder is None:
+        raise NotComputedError(
+            f"{purpose} needs a text embedder: python -m ltu_jax.fetch all-minilm-l6-v2, or "
+            "--embedder"
+        )
+    return tools.embedder
+
+
+def vectors(embedder: Embedder, texts: Sequence[str]) -> Float[np.ndarray, "N E"]:
+    """Unit vectors of texts, each distinct text embedded once."""
+    if not texts:
+        return np.zeros((0, 0))
+    distinct = list(dict.fromkeys(texts))
+    place = {text: index for index, text in enumerate(distinct)}
+    return np.asarray(embedder(distinct))[[place[text] for text in texts]]

@@ -1,0 +1,44 @@
+"""Baselines that know labels alone, under the rules that were made for sentences."""
+
+import numpy as np
+import pytest
+
+from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS
+from ltu_jax.evaluation.datasets.item import Item, Task
+from ltu_jax.evaluation.run import baselines
+from ltu_jax.evaluation.scoring.interface import Answered, Tools
+
+CHOICES = ("people marching", "ople marching", "dog")
+ROWS = [
+    pytest.param(row, id=name)
+    for benchmark in BENCHMARKS.values()
+    for name, row in benchmark.rows.items()
+    if row.task is Task.CLASSIFICATION
+]
+
+
+class Exact:
+    """Texts are alike only if they are equal."""
+
+    name = "exact"
+
+    def __init__(self):
+        self.known: dict[str, int] = {}
+
+    def __call__(self, texts):
+        places = [self.known.setdefault(text, len(self.known)) for text in texts]
+        return np.eye(64)[places]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_label_as_an_answer_is_that_label_by_both_rules(row):
+    items = [
+        Item(item_id=f"{i}", clip_id="c", row="r", references=(label,), choices=CHOICES)
+        for i, label in enumerate([CHOICES[0], CHOICES[0], CHOICES[2]])
+    ]
+    outputs = baselines.majority(items, row)
+    answers = [Answered(item=item, output=outputs[item.item_id], spoken_text="") for item in items]
+    for rule in (row.metrics[0].paper, row.metrics[0].strict):
+        verdicts = rule.grade(answers, Tools(embedder=Exact()))
+        assert [one.parsed for one in verdicts] == [CHOICES[0]] * 3
+        assert [one.score for one in verdicts] == [1, 1, 0]
