@@ -17,22 +17,22 @@ import ltu_jax
 from benchmarks import alternate
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.dataset import Questionnaire, read_questionnaire
-from ltu_jax.evaluation.datasets.item import Mode
-from ltu_jax.evaluation.run.answers import collect, keys
-from ltu_jax.evaluation.run.clips import listen
+from ltu_jax.evaluation.datasets.dataset import Dataset, read_dataset
+from ltu_jax.evaluation.datasets.item import InputMode
+from ltu_jax.evaluation.run.answers import collect, sample_keys
+from ltu_jax.evaluation.run.clips import transcribe_clips
 from ltu_jax.evaluation.run.samples import GREEDY
 from ltu_jax.inference import Model
 
 
-def ask(questionnaire: Questionnaire, model: Model, *, batch_size: int, out: Path) -> Any:
+def ask(dataset: Dataset, model: Model, *, batch_size: int, out: Path) -> Any:
     """One whole evaluation in an empty folder: clips read, items answered."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    needed = {item.clip_id for item in questionnaire.items}
-    needed |= {questionnaire.partner[item.item_id] for item in questionnaire.items}
-    clips = listen(
-        [clip for name, clip in questionnaire.clips.items() if name in needed],
+    needed = {item.clip_id for item in dataset.items}
+    needed |= {dataset.partner[item.item_id] for item in dataset.items}
+    clips = transcribe_clips(
+        [clip for name, clip in dataset.clips.items() if name in needed],
         model=model,
         path=out / "clips.jsonl",
         known={},
@@ -41,8 +41,8 @@ def ask(questionnaire: Questionnaire, model: Model, *, batch_size: int, out: Pat
         allow_missing=False,
     )
     return collect(
-        questionnaire,
-        wanted=list(keys(questionnaire, modes=list(Mode), decodings=[GREEDY])),
+        dataset,
+        wanted=list(sample_keys(dataset, modes=list(InputMode), decodings=[GREEDY])),
         clips=clips,
         model=model,
         out=out,
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=alternate.RESULTS, help="folder of the JSON")
     args = parser.parse_args()
-    questionnaire = read_questionnaire(args.data, name="mini", split="test", limit=args.limit)
+    dataset = read_dataset(args.data, name="mini", split="test", limit=args.limit)
     model = ltu_jax.load(args.checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         found: dict[int, Any] = {}
@@ -73,7 +73,7 @@ def main() -> None:
         def contender(batch_size: int) -> alternate.Contender:
             def run() -> None:
                 found[batch_size] = ask(
-                    questionnaire, model, batch_size=batch_size, out=Path(folder) / "run"
+                    dataset, model, batch_size=batch_size, out=Path(folder) / "run"
                 )
 
             return alternate.Contender(name=f"batch {batch_size}", run=run)
@@ -106,7 +106,7 @@ def main() -> None:
     alternate.write(
         "evaluate",
         {
-            "items": len(questionnaire.items),
+            "items": len(dataset.items),
             "rows": rows,
             "timings": {name: timing.to_json() for name, timing in timings.items()},
         },

@@ -34,12 +34,12 @@ from ltu_jax.evaluation.clients.clap import Clap
 from ltu_jax.evaluation.clients.embedding import open_embedder
 from ltu_jax.evaluation.clients.judge import open_judge
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS
-from ltu_jax.evaluation.datasets.dataset import Questionnaire, need_partners, read_questionnaire
-from ltu_jax.evaluation.datasets.item import Mode
+from ltu_jax.evaluation.datasets.dataset import Dataset, need_partners, read_dataset
+from ltu_jax.evaluation.datasets.item import InputMode
 from ltu_jax.evaluation.report import html_report, tables
 from ltu_jax.evaluation.run import baselines, compare, run_dir, training_overlap
 from ltu_jax.evaluation.run import runner as running
-from ltu_jax.evaluation.run.clips import problems
+from ltu_jax.evaluation.run.clips import unreadable_clips
 from ltu_jax.evaluation.run.results import MODEL, score
 from ltu_jax.evaluation.run.samples import GREEDY, SAMPLING
 from ltu_jax.evaluation.scoring.interface import Tools
@@ -119,7 +119,7 @@ def _run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", help="of the benchmark (default: the published one)")
     parser.add_argument("--check", action="store_true", help="only say what the data lack")
     parser.add_argument(
-        "--modes", default=",".join(Mode), help="input modes, comma-separated (default: all)"
+        "--modes", default=",".join(InputMode), help="input modes, comma-separated (default: all)"
     )
     parser.add_argument(
         "--decodings",
@@ -208,15 +208,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     args = _run_parser().parse_args(argv)
-    modes = _chosen(args.modes, tuple(Mode), "--modes")
+    modes = _chosen(args.modes, tuple(InputMode), "--modes")
     decodings = _chosen(args.decodings, _DECODINGS, "--decodings")
     for name in ("limit", "batch_size"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value}: give at least 1")
     predictions = _predictions(args.predictions)
-    questionnaires = [
-        read_questionnaire(
+    datasets = [
+        read_dataset(
             data,
             name=name,
             split=args.split,
@@ -227,12 +227,12 @@ def _run(argv: Sequence[str]) -> int:
         for name, data in _data(args).items()
     ]
     if args.check:
-        return _check(questionnaires)
+        return _check(datasets)
     if args.checkpoint is None:
         raise UserError("--checkpoint: give the run, checkpoint or weights folder to measure")
-    for one in questionnaires:
+    for one in datasets:
         need_partners(one, modes)
-    if predictions and len(questionnaires) > 1:
+    if predictions and len(datasets) > 1:
         raise UserError("--predictions are answers to one benchmark: evaluate it by itself")
     distributed.initialize()
     weights, header = _describe(args)
@@ -241,12 +241,12 @@ def _run(argv: Sequence[str]) -> int:
         one.name: training_overlap.refuse(
             one, training_overlap.overlap(one, header), asked_for=args.on_training_data
         )
-        for one in questionnaires
+        for one in datasets
     }
-    _agree(args, questionnaires, weights)
+    _agree(args, datasets, weights)
     tools = _tools(args)
     clap = None if args.clap is None else Clap(args.clap)
-    settings = running.Settings(
+    settings = running.EvaluationSettings(
         system=str(args.checkpoint),
         weights=weights,
         whisper=f"Whisper ({writer or 'unknown'})"[:24],
@@ -278,15 +278,15 @@ def _run(argv: Sequence[str]) -> int:
             loaded.append(opened.over(jax.local_devices()))
         return loaded[0]
 
-    several = len(questionnaires) > 1
-    outs = [args.out / one.name if several else args.out for one in questionnaires]
+    several = len(datasets) > 1
+    outs = [args.out / one.name if several else args.out for one in datasets]
     if distributed.is_main():
         _claim(args, outs)
     begun = [(out / run_dir.CONFIG).exists() for out in outs]
     if several and args.resume and not any(begun):
         raise UserError(f"--resume: {args.out} holds no evaluation of these; leave --resume out")
     tasks: dict[str, Any] = {}
-    for one, out, there in zip(questionnaires, outs, begun, strict=True):
+    for one, out, there in zip(datasets, outs, begun, strict=True):
         outcome = running.run(
             one,
             # of several benchmarks, a kill left some not begun
@@ -323,14 +323,14 @@ def _claim(args: argparse.Namespace, outs: Sequence[Path]) -> None:
 
 def _show(
     args: argparse.Namespace,
-    questionnaire: Questionnaire,
-    outcome: running.Outcome,
+    dataset: Dataset,
+    outcome: running.EvaluationOutcome,
     out: Path,
     tasks: Mapping[str, Any],
 ) -> None:
     """The table, what was computed and how fast, where everything lies; `tasks` so far."""
     collected = outcome.collected
-    print(f"{len(questionnaire.items)} items, {outcome.wanted} answers", end="")
+    print(f"{len(dataset.items)} items, {outcome.wanted} answers", end="")
     if collected.computed:
         speed = outcome.metrics["throughput"]
         print(
@@ -346,10 +346,10 @@ def _show(
     print(f"metrics {out / 'metrics.json'}, report {out / 'report.html'}")
 
 
-def _check(questionnaires: Sequence[Questionnaire]) -> int:
+def _check(datasets: Sequence[Dataset]) -> int:
     status = 0
-    for one in questionnaires:
-        found = list(problems(one.clips.values()))
+    for one in datasets:
+        found = list(unreadable_clips(one.clips.values()))
         print(running.check(one, found))
         status |= bool(found or one.bad_records)
     return status
@@ -495,7 +495,7 @@ def _describe(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def _agree(
-    args: argparse.Namespace, questionnaires: Sequence[Questionnaire], weights: Mapping[str, Any]
+    args: argparse.Namespace, datasets: Sequence[Dataset], weights: Mapping[str, Any]
 ) -> None:
     """All processes must ask the same of the same model, or their parts would not fit."""
     names = ("modes", "decodings", "limit", "batch_size", "dtype", "seed", "allow_missing",
@@ -504,7 +504,7 @@ def _agree(
     def facts() -> dict[str, str]:
         options = {f"--{name.replace('_', '-')}": str(getattr(args, name)) for name in names}
         hashes = {name: str(value) for name, value in weights.items() if name != "path"}
-        return options | hashes | {one.name: one.manifest for one in questionnaires}
+        return options | hashes | {one.name: one.manifest for one in datasets}
 
     distributed.agree(facts, advice="start the same command with the same data on every host")
 

@@ -14,7 +14,7 @@ from data_pipelines.records import record_files
 from data_pipelines.records.schema import RecordError
 from ltu_jax import demo
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.dataset import read_questionnaire
+from ltu_jax.evaluation.datasets.dataset import read_dataset
 
 SECRET = "the password is swordfish"
 ELSEWHERE = ["../../../outside", "../outside", "/outside", "a/../../../../outside", "..", "", "x\0",
@@ -110,7 +110,7 @@ def test_a_clip_of_a_corpus_lies_in_it(corpus, audio, tmp_path, capsys):
     for use in (
         lambda: list(clip_manifests.read_corpus(folder, split="test")),
         lambda: demo.held_out_clip(folder),
-        lambda: read_questionnaire(folder, name="mini", split="test"),
+        lambda: read_dataset(folder, name="mini", split="test"),
     ):
         with pytest.raises(UserError, match=r"clips\.jsonl") as caught:
             use()
@@ -144,7 +144,7 @@ def test_a_question_of_ones_own_too(tmp_path, audio):
     line = {"audio": audio, "question": "?", "answer": "a", "task": "caption"}
     (tmp_path / "mine.jsonl").write_text(json.dumps(line) + "\n")
     with pytest.raises(UserError, match=r"mine\.jsonl:1 .*whole path"):
-        read_questionnaire(tmp_path / "mine.jsonl", name="jsonl", split=None)
+        read_dataset(tmp_path / "mine.jsonl", name="jsonl", split=None)
     (tmp_path / "mine.jsonl").write_text(json.dumps({**line, "audio": "/data/out.wav"}) + "\n")
-    found = read_questionnaire(tmp_path / "mine.jsonl", name="jsonl", split=None)
+    found = read_dataset(tmp_path / "mine.jsonl", name="jsonl", split=None)
     assert [str(clip.audio) for clip in found.clips.values()] == ["/data/out.wav"]

@@ -11,7 +11,7 @@ import soundfile
 from data_pipelines.doctor import data_readers
 from data_pipelines.manifests import clip_manifests
 from data_pipelines.records.schema import RecordError
-from ltu_jax.evaluation.datasets.dataset import read_questionnaire
+from ltu_jax.evaluation.datasets.dataset import read_dataset
 from ltu_jax.preprocessing.audio import AudioError, load_audio
 from ltu_jax.preprocessing.names import ENDINGS, AmbiguousName, find_audio
 
@@ -62,12 +62,12 @@ def test_a_name_is_found_wherever_it_is_given(case: str, tmp_path):
     assert (clip.audio, clip.clip_id) == (path, written)
     (case,) = data_readers.cases(manifest, audio_root=tmp_path)
     assert case.audio == path
-    asked = read_questionnaire(manifest, name="open_asqa", split="all")
+    asked = read_dataset(manifest, name="open_asqa", split="all")
     assert asked.clips[written.strip()].audio == path or " " in written
     own = tmp_path / "own.jsonl"
     question = {"audio": written, "question": "What?", "answer": "x", "task": "open"}
     own.write_text(json.dumps(question) + "\n")
-    (clip,) = read_questionnaire(own, name="jsonl", split=None).clips.values()
+    (clip,) = read_dataset(own, name="jsonl", split=None).clips.values()
     assert clip.audio == path or " " in written
     if Path(written).suffix.lower() in ENDINGS:
         assert load_audio(tmp_path / written).seconds == 0.1

@@ -15,13 +15,13 @@ from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.clients.endpoint import KEY_VARIABLE, Endpoint, EndpointError, split_spec
 from ltu_jax.evaluation.clients.local_embedding import LocalEmbedder
-from ltu_jax.evaluation.clients.reply_cache import Cache, key
+from ltu_jax.evaluation.clients.reply_cache import ReplyCache, key
 
 _PER_REQUEST = 256  # texts; OpenAI takes 2,048 and 300,000 tokens
 _AT_ONCE = 1024  # texts between two writes to the cache
 
 
-class Backend(Protocol):
+class EmbeddingBackend(Protocol):
     """An embedder whose vectors can be kept: equal `identity` means equal vectors."""
 
     name: str
@@ -95,7 +95,7 @@ class EndpointEmbedder:
 class CachedEmbedder:
     """An embedder that asks `backend` for each text once, ever; what is done survives a kill."""
 
-    def __init__(self, backend: Backend, cache: Cache):
+    def __init__(self, backend: EmbeddingBackend, cache: ReplyCache):
         self.backend, self.cache = backend, cache
         self.name, self.identity = backend.name, backend.identity
 
@@ -140,7 +140,7 @@ def open_embedder(spec: str, *, cache: Path, key_variable: str = KEY_VARIABLE) -
         UserError: neither of the two, or what is there cannot be used.
     """
     if "://" not in spec:
-        return CachedEmbedder(LocalEmbedder(spec), Cache(cache))
+        return CachedEmbedder(LocalEmbedder(spec), ReplyCache(cache))
     url, model = split_spec(spec)
     endpoint = Endpoint(url=url, key_variable=key_variable)
-    return CachedEmbedder(EndpointEmbedder(endpoint=endpoint, model=model), Cache(cache))
+    return CachedEmbedder(EndpointEmbedder(endpoint=endpoint, model=model), ReplyCache(cache))

@@ -14,14 +14,14 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.clients.endpoint import KEY_VARIABLE, Endpoint, EndpointError, split_spec
-from ltu_jax.evaluation.clients.reply_cache import Cache, key
+from ltu_jax.evaluation.clients.reply_cache import ReplyCache, key
 
 _WORKERS = 4
 _MOST_TOKENS = 64  # of a reply that should have three
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prompt:
+class JudgePrompt:
     """What a judge is told, and how its reply is read: `pattern` finds a whole number 0..`best`."""
 
     system: str
@@ -30,7 +30,7 @@ class Prompt:
 
 
 PROMPTS = {
-    "v1": Prompt(
+    "v1": JudgePrompt(
         system=(
             "You grade answers to questions about an audio recording that you cannot hear. The "
             "user sends a JSON object with a question, a reference answer that is correct, and "
@@ -66,7 +66,7 @@ class EndpointJudge:
 
     endpoint: Endpoint
     model: str
-    cache: Cache
+    cache: ReplyCache
     version: str = LATEST
 
     def __post_init__(self) -> None:
@@ -155,4 +155,4 @@ def open_judge(
     """
     url, model = split_spec(spec)
     endpoint = Endpoint(url=url, key_variable=key_variable)
-    return EndpointJudge(endpoint=endpoint, model=model, version=version, cache=Cache(cache))
+    return EndpointJudge(endpoint=endpoint, model=model, version=version, cache=ReplyCache(cache))

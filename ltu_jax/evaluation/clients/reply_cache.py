@@ -18,7 +18,7 @@ def key(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-class Cache:
+class ReplyCache:
     """Entries that outlive the process.
 
     Each `put` is one transaction: after a kill its entries are all there or not at all. Every entry

@@ -54,7 +54,7 @@ class Reader(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
+class BenchmarkRow:
     """One line of the results table.
 
     Attributes:
@@ -84,21 +84,21 @@ class Benchmark:
 
     read: Reader
     splits: tuple[str, ...]
-    rows: Mapping[str, Row]
+    rows: Mapping[str, BenchmarkRow]
     source: str
     training_data: bool = False
 
 
-def _row(task: Task, question: str | None = None, **settings: Any) -> Row:
+def _row(task: Task, question: str | None = None, **settings: Any) -> BenchmarkRow:
     """A row with the task's own metrics and settings, where the benchmark has no others."""
     if task is Task.CAPTION:  # five sampled captions a clip, each against all references (facts 27)
-        settings = {"metrics": captions.METRICS, "draws": 5} | settings
-    return Row(task=task, question=question, **{"metrics": METRICS.get(task, ())} | settings)
+        settings = {"metrics": caption_scores.METRICS, "draws": 5} | settings
+    return BenchmarkRow(task=task, question=question, **{"metrics": METRICS.get(task, ())} | settings)
 
 
-def _classes(question: str, *, label_text: str, part: Part, comma: str = ", ") -> Row:
+def _classes(question: str, *, label_text: str, part: Part, comma: str = ", ") -> BenchmarkRow:
     """A classification whose official script embeds `part` of the answer and `label_text`."""
-    return Row(
+    return BenchmarkRow(
         task=Task.CLASSIFICATION,
         metrics=classification_metrics(label_text=label_text, part=part, comma=comma),
         question=question,
@@ -106,11 +106,11 @@ def _classes(question: str, *, label_text: str, part: Part, comma: str = ", ") -
     )
 
 
-def _mini(task: Task) -> Row:
+def _mini(task: Task) -> BenchmarkRow:
     metrics = METRICS[task]
     if task is Task.SPOKEN_TEXT:  # Whisper's transcript is all that the model can copy
         metrics = (*metrics, WER_VS_WHISPER)
-    return Row(task=task, metrics=metrics, max_new_tokens=24 if task in mini.SHORT else 60)
+    return BenchmarkRow(task=task, metrics=metrics, max_new_tokens=24 if task in mini.SHORT else 60)
 
 
 BENCHMARKS: dict[str, Benchmark] = {

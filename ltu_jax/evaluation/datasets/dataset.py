@@ -11,14 +11,14 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside
-from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS, Benchmark, Row
-from ltu_jax.evaluation.datasets.item import Clip, Item, Mode
-from ltu_jax.evaluation.datasets.readers.tables import BadRecords
+from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS, Benchmark, BenchmarkRow
+from ltu_jax.evaluation.datasets.item import AudioClip, InputMode, Item
+from ltu_jax.evaluation.datasets.readers.tables import UnusableRecords
 from ltu_jax.preprocessing.names import ENDINGS, find_audio
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Questionnaire:
+class Dataset:
     """What is asked, and `partner`: item id -> the clip heard instead in shuffled mode.
 
     `partner` is empty where no item has another clip to borrow; `ids` are those of all items of the
@@ -30,14 +30,14 @@ class Questionnaire:
     split: str
     benchmark: Benchmark
     items: tuple[Item, ...]
-    clips: Mapping[str, Clip]
+    clips: Mapping[str, AudioClip]
     partner: Mapping[str, str]
     ids: frozenset[str]
     manifest: str
     bad_records: tuple[str, ...] = ()
 
     @property
-    def rows(self) -> Mapping[str, Row]:
+    def rows(self) -> Mapping[str, BenchmarkRow]:
         """The rows that have items, in the benchmark's order."""
         found = {item.row for item in self.items}
         return {name: row for name, row in self.benchmark.rows.items() if name in found}
@@ -46,7 +46,7 @@ class Questionnaire:
 _OWN_PATHS = ("jsonl", "open_asqa")  # lists of audio that a person has; their readers check them
 
 
-def _check_places(clips: Mapping[str, Clip], *, root: Path) -> None:
+def _check_places(clips: Mapping[str, AudioClip], *, root: Path) -> None:
     """Require that what a table calls a clip lies in the data's folder, perhaps as a link."""
     for clip in clips.values():
         below = clip.audio.is_relative_to(root)
@@ -54,7 +54,7 @@ def _check_places(clips: Mapping[str, Clip], *, root: Path) -> None:
         inside(root, name, where=f"{root}: clip {clip.clip_id!r}", owned=below)
 
 
-def read_questionnaire(
+def read_dataset(
     data: Path,
     *,
     name: str,
@@ -62,7 +62,7 @@ def read_questionnaire(
     limit: int | None = None,
     seed: int = 0,
     skip_bad_records: bool = False,
-) -> Questionnaire:
+) -> Dataset:
     """Read a benchmark from the folder (or file) that its data comes as.
 
     Args:
@@ -86,7 +86,7 @@ def read_questionnaire(
     bad: tuple[str, ...] = ()
     try:
         corpus = benchmark.read(data, split=split)
-    except BadRecords as error:
+    except UnusableRecords as error:
         if error.rest is None:
             raise
         if not skip_bad_records:
@@ -110,7 +110,7 @@ def read_questionnaire(
             "ids unique"
         )
     items = [_with_question(item, benchmark.rows[item.row]) for item in corpus.items]
-    return Questionnaire(
+    return Dataset(
         name=name,
         split=split,
         benchmark=benchmark,
@@ -123,13 +123,13 @@ def read_questionnaire(
     )
 
 
-def _located(clip: Clip) -> Clip:
+def _located(clip: AudioClip) -> AudioClip:
     """The clip with its file as the disk spells it; as it was where there is none."""
     return dataclasses.replace(clip, audio=find_audio(clip.audio, endings=ENDINGS) or clip.audio)
 
 
-def manifest(items: Sequence[Item], clips: Mapping[str, Clip]) -> str:
-    """SHA-256 of all that is asked and expected: equal for equal questionnaires.
+def manifest(items: Sequence[Item], clips: Mapping[str, AudioClip]) -> str:
+    """SHA-256 of all that is asked and expected: equal for equal datasets.
 
     Raises:
         UserError: a text that is no Unicode (half of a surrogate pair), which no file can hold.
@@ -222,7 +222,7 @@ def _any_other(item: Item, items: Sequence[Item], *, row: str, seed: int) -> str
     ).clip_id
 
 
-def _with_question(item: Item, row: Row) -> Item:
+def _with_question(item: Item, row: BenchmarkRow) -> Item:
     if item.question:
         return item
     if row.question is None:
@@ -246,10 +246,10 @@ def _equal(left: Sequence[Any], right: Sequence[Any]) -> int:
     return sum(a == b for a, b in zip(left, right, strict=True))
 
 
-def need_partners(questionnaire: Questionnaire, modes: Sequence[Mode]) -> None:
+def need_partners(dataset: Dataset, modes: Sequence[InputMode]) -> None:
     """Raise `UserError` when the shuffled mode is asked for and there is only one clip."""
-    if Mode.SHUFFLED in modes and not questionnaire.partner:
+    if InputMode.SHUFFLED in modes and not dataset.partner:
         raise UserError(
-            f"all items of {questionnaire.name} ask about one clip: the shuffled mode needs "
+            f"all items of {dataset.name} ask about one clip: the shuffled mode needs "
             "another; add clips, or leave 'shuffled' out of --modes"
         )

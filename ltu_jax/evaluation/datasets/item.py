@@ -31,7 +31,7 @@ class Task(enum.StrEnum):
     CLASS_AND_WORDS = "class_and_words"
 
 
-class Mode(enum.StrEnum):
+class InputMode(enum.StrEnum):
     """What the model is given of a clip.
 
     joint: the audio, and Whisper's transcript in the Input block.
@@ -50,7 +50,7 @@ class Mode(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Clip:
+class AudioClip:
     """A recording that is asked about.
 
     Attributes:
@@ -103,4 +103,4 @@ class Corpus:
     """What a reader finds: items and the clips they ask about."""
 
     items: tuple[Item, ...]
-    clips: Mapping[str, Clip]
+    clips: Mapping[str, AudioClip]

@@ -40,7 +40,7 @@ def distinct(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def names(row: Mapping[str, Any]) -> list[str]:
+def metric_names(row: Mapping[str, Any]) -> list[str]:
     """The metrics of a row, the main one first."""
     return distinct(figure["metric"] for figure in row["figures"])
 
@@ -51,7 +51,7 @@ def systems(row: Mapping[str, Any]) -> list[str]:
     return sorted(found, key=lambda name: name != MODEL)
 
 
-def pick(
+def find_figure(
     row: Mapping[str, Any],
     *,
     metric: str,
@@ -80,7 +80,7 @@ def foreign_decoding(figure: Figure) -> str:
     return figure["decoding"]
 
 
-def higher(row: Mapping[str, Any], metric: str) -> bool:
+def higher_is_better(row: Mapping[str, Any], metric: str) -> bool:
     """Whether more of a row's metric is better."""
     return next(figure["higher"] for figure in row["figures"] if figure["metric"] == metric)
 
@@ -118,14 +118,14 @@ def spread(figure: Figure) -> str:
     return f"±{number(figure['spread'], figure['metric'])}"
 
 
-def chance(p: float | None) -> str:
+def p_value(p: float | None) -> str:
     """A p-value with three decimals, "-" where there is none or it is undefined."""
     if p is None or math.isnan(p):
         return "-"
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def both(paper: Figure | None, strict: Figure | None, key: str) -> str:
+def of_both_rules(paper: Figure | None, strict: Figure | None, key: str) -> str:
     """A count of both rules: one number where they agree, else "paper/strict"."""
     found = [
         str(figure[key])
@@ -156,9 +156,10 @@ def panels(metrics: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     """Rows and metrics that the model has a strict figure of, by what can share an axis."""
     found: dict[str, list[tuple[str, str]]] = {}
     for name, row in rows(metrics).items():
-        for metric in names(row):
+        for metric in metric_names(row):
             figures = [
-                pick(row, metric=metric, rule="strict", mode=mode) for mode in metrics["modes"]
+                find_figure(row, metric=metric, rule="strict", mode=mode)
+                for mode in metrics["modes"]
             ]
             if any(figure is not None and figure["value"] is not None for figure in figures):
                 found.setdefault(panel(row, metric), []).append((name, metric))
@@ -170,7 +171,7 @@ def panel(row: Mapping[str, Any], metric: str) -> str:
 
     CIDEr-D ends at 10 and SPIDEr, its mean with SPICE, at 5.5, where the others end at 1.
     """
-    better = "higher" if higher(row, metric) else "lower"
+    better = "higher" if higher_is_better(row, metric) else "lower"
     wide = f", {' and '.join(_WIDE)}" if metric in _WIDE else ""
     return f"{better} is better, {'x 100' if unit(metric) == '%' else unit(metric)}{wide}"
 
@@ -178,7 +179,7 @@ def panel(row: Mapping[str, Any], metric: str) -> str:
 def differences(
     row: Mapping[str, Any],
 ) -> dict[tuple[str, str, str], dict[str, Mapping[str, Any]]]:
-    """(metric, with, without) -> rule -> the difference, of the decoding that `pick` prefers.
+    """(metric, with, without) -> rule -> the difference, of the decoding that a rule prefers.
 
     Differences of figures that are undefined are left out.
     """

@@ -11,7 +11,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, read_json
 from ltu_jax.core.outputs import Maker, text_with
 from ltu_jax.evaluation.report import formatting, html_run, published_scores
-from ltu_jax.evaluation.report.html_run import Run
+from ltu_jax.evaluation.report.html_run import ReportedRun
 from ltu_jax.evaluation.report.markup import NONE, grid, pair, text, two_line_head, words
 
 _STYLE = """
@@ -83,7 +83,7 @@ def write(folders: Sequence[Path], out: Path) -> None:
     for folder in folders:
         if not (folder / "metrics.json").is_file():
             raise UserError(f"{folder} has no metrics.json: give folders that `evaluate` wrote")
-        runs.append(Run(folder=folder, metrics=_metrics(folder / "metrics.json")))
+        runs.append(ReportedRun(folder=folder, metrics=_metrics(folder / "metrics.json")))
     contents = "".join(
         f'<li><a href="#run{place}">{text(run.title)}: {text(run.metrics["system"])}</a></li>'
         for place, run in enumerate(runs)
@@ -123,7 +123,7 @@ def _metrics(path: Path) -> dict[str, Any]:
     return metrics
 
 
-def _poster(runs: Sequence[Run]) -> str:
+def _poster(runs: Sequence[ReportedRun]) -> str:
     """The published table, and beneath it what the runs reach on the same benchmarks."""
     lines = [
         f'<tr><td class="system">{text(name)}</td>'
@@ -148,7 +148,7 @@ def _poster(runs: Sequence[Run]) -> str:
     )
 
 
-def _poster_lines(system: str, runs: Sequence[Run]) -> list[str]:
+def _poster_lines(system: str, runs: Sequence[ReportedRun]) -> list[str]:
     """A line for each mode in which these runs, of different benchmarks, have any figure."""
     lines = []
     for mode in published_scores.MODES:
@@ -163,16 +163,16 @@ def _poster_lines(system: str, runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def _alike(runs: Sequence[Run], row: str) -> list[list[Run]]:
+def _alike(runs: Sequence[ReportedRun], row: str) -> list[list[ReportedRun]]:
     """The runs that have a row, by what it asked and expected there."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[ReportedRun]] = {}
     for run in runs:
         if row in formatting.rows(run.metrics):
             groups.setdefault(run.questions(row), []).append(run)
     return list(groups.values())
 
 
-def _told_apart(row: str, groups: Sequence[Sequence[Run]]) -> str:
+def _told_apart(row: str, groups: Sequence[Sequence[ReportedRun]]) -> str:
     """Why a row has several lines."""
     told = "; ".join(
         f"{', '.join(str(run.folder) for run in members)}: "
@@ -185,7 +185,7 @@ def _told_apart(row: str, groups: Sequence[Sequence[Run]]) -> str:
     )
 
 
-def _side_by_side(runs: Sequence[Run]) -> str:
+def _side_by_side(runs: Sequence[ReportedRun]) -> str:
     """A table for each benchmark that several runs have, in each run's first mode."""
     parts = []
     for title in formatting.distinct(run.title for run in runs):
@@ -201,7 +201,7 @@ def _side_by_side(runs: Sequence[Run]) -> str:
             (name, metric)
             for run in own
             for name, row in formatting.rows(run.metrics).items()
-            for metric in formatting.names(row)
+            for metric in formatting.metric_names(row)
         )
         lines, apart = [], {}
         for name, metric in entries:

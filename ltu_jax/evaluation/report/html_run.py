@@ -18,7 +18,7 @@ _COUNTS = ("differ", "n", "missing", "unparsed", "refused")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class ReportedRun:
     """A folder that `evaluate` wrote, and its metrics.json."""
 
     folder: Path
@@ -44,7 +44,7 @@ class Run:
         return f"{self.metrics['benchmark']}, {self.metrics['split']} split"
 
 
-def section(run: Run, anchor: str) -> str:
+def section(run: ReportedRun, anchor: str) -> str:
     """Everything about one run."""
     metrics, folder = run.metrics, run.folder
     samples = folder / "samples.jsonl"
@@ -85,14 +85,14 @@ def _throughput(metrics: Mapping[str, Any]) -> str:
 def _figures(row: Mapping[str, Any]) -> str:
     """Paper beside strict for each metric, system, kind of answers and mode."""
     lines = []
-    for metric in formatting.names(row):
+    for metric in formatting.metric_names(row):
         of_metric = [one for one in row["figures"] if one["metric"] == metric]
         found: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
         for one in of_metric:
             if one["value"] is not None:
                 key = (one["system"], one["decoding"], one["mode"])
                 found.setdefault(key, {})[one["rule"]] = one
-        arrow = "↑" if formatting.higher(row, metric) else "↓"
+        arrow = "↑" if formatting.higher_is_better(row, metric) else "↓"
         tools = {one["rule"]: one["name"] for one in of_metric if one["system"] == formatting.MODEL}
         told = "".join(
             f"<small>{rule}: {text(name)}</small>" for rule, name in tools.items() if name != metric
@@ -112,7 +112,7 @@ def _figures(row: Mapping[str, Any]) -> str:
                 f'<tr class="{" ".join(kinds)}"><td class="text">{title}</td>'
                 f"{words(system, answers, mode or '')}"
                 f"{''.join(map(figure, pair))}"
-                f"{numbers(*(formatting.both(*pair, key) for key in _COUNTS))}</tr>"
+                f"{numbers(*(formatting.of_both_rules(*pair, key) for key in _COUNTS))}</tr>"
             )
     if not lines:
         return ""
@@ -135,7 +135,7 @@ def _grounding(row: Mapping[str, Any]) -> str:
                 for key in ("difference", "low", "high")
             )
             cells.append(f"<td>{value}<small>[{low}, {high}]</small></td>")
-        better = "more is better" if formatting.higher(row, metric) else "less is better"
+        better = "more is better" if formatting.higher_is_better(row, metric) else "less is better"
         lines.append(f"<tr>{words(metric, f'{more} − {less}', better)}{''.join(cells)}</tr>")
     if not lines:
         return ""
@@ -153,7 +153,7 @@ def _shares(entries: Mapping[str, Mapping[str, Any]], metric: str, title: str) -
 
 
 def _groups(row: Mapping[str, Any]) -> str:
-    metric = formatting.names(row)[0]
+    metric = formatting.metric_names(row)[0]
     return "".join(
         f"<h4>{text(metric)} by {text(group)}, joint mode</h4>{_shares(entries, metric, group)}"
         for group, entries in row.get("groups", {}).items()
@@ -187,7 +187,7 @@ def _matrices(folder: Path, name: str, row: Mapping[str, Any]) -> str:
     return f'<div class="{"pair" if small else "large"}">{pictures}</div>'
 
 
-def _answers(chosen: list[sample_answers.Excerpt]) -> str:
+def _answers(chosen: list[sample_answers.SampleAnswer]) -> str:
     """Example answers as a table; what the model said is shown, never interpreted."""
     if not chosen:
         return ""

@@ -78,7 +78,11 @@ def pair(row: Mapping[str, Any] | None, *, metric: str, mode: str) -> str:
     """
     cells = []
     for rule in formatting.RULES:
-        one = None if row is None else formatting.pick(row, metric=metric, rule=rule, mode=mode)
+        one = (
+            None
+            if row is None
+            else formatting.find_figure(row, metric=metric, rule=rule, mode=mode)
+        )
         notes = [] if one is None else [f"n={one['n']}", formatting.foreign_decoding(one)]
         cells.append(figure(one, *notes))
     return "".join(cells)

@@ -60,6 +60,6 @@ def measured(metrics: Mapping[str, Any], column: Column) -> Mapping[str, Any] | 
     if column.split is not None and metrics["split"] != column.split:
         return None
     for row in formatting.rows(metrics).values():
-        if column.metric in formatting.names(row):
+        if column.metric in formatting.metric_names(row):
             return row
     return None

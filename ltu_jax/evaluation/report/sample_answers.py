@@ -14,7 +14,7 @@ _KEYS = {"item_id", "row", "mode", "decoding", "draw", "question", "output", "re
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Excerpt:
+class SampleAnswer:
     """A line of samples.jsonl, the metric it was chosen by, and what it is an example of."""
 
     kind: str
@@ -22,7 +22,7 @@ class Excerpt:
     line: Mapping[str, Any]
 
 
-def choose(path: Path, metrics: Mapping[str, Any]) -> dict[str, list[Excerpt]]:
+def choose(path: Path, metrics: Mapping[str, Any]) -> dict[str, list[SampleAnswer]]:
     """Up to two of the best, the worst and the disputed answers of each row, in file order.
 
     Of the first draw in the first mode, greedy where there are such answers. Best and worst are by
@@ -45,11 +45,12 @@ def choose(path: Path, metrics: Mapping[str, Any]) -> dict[str, list[Excerpt]]:
             continue
         if name not in chosen:
             metric = next(
-                (m for m in formatting.names(rows[name]) if _score(line, m) is not None), None
+                (m for m in formatting.metric_names(rows[name]) if _score(line, m) is not None),
+                None,
             )
             if metric is None:
                 continue
-            sign = 1 if formatting.higher(rows[name], metric) else -1
+            sign = 1 if formatting.higher_is_better(rows[name], metric) else -1
             chosen[name] = _Chosen(metric=metric, sign=sign)
         chosen[name].see(line)
     return {name: chosen[name].excerpts() for name in rows if name in chosen}
@@ -77,7 +78,7 @@ class _Chosen:
         if apart and len(self.disputed) < 3 * _OF_EACH:
             self.disputed.append(line)  # more than are shown: best or worst may be among them
 
-    def excerpts(self) -> list[Excerpt]:
+    def excerpts(self) -> list[SampleAnswer]:
         taken: set[int] = set()
         found = []
         for kept, kind in ((self.best, "best"), (self.worst, "worst")):
@@ -98,8 +99,8 @@ class _Chosen:
             return "right"
         return "wrong" if score == 0 else kind
 
-    def _excerpt(self, kind: str, line: Mapping[str, Any]) -> Excerpt:
-        return Excerpt(kind=kind, metric=self.metric, line=line)
+    def _excerpt(self, kind: str, line: Mapping[str, Any]) -> SampleAnswer:
+        return SampleAnswer(kind=kind, metric=self.metric, line=line)
 
 
 def _score(line: Mapping[str, Any], metric: str, rule: str = "strict") -> float | None:

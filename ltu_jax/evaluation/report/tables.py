@@ -26,19 +26,21 @@ def summary_tasks(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     tasks = {}
     for name, row in formatting.rows(metrics).items():
-        first, *others = formatting.names(row)
+        first, *others = formatting.metric_names(row)
         entries = {name: first}
         if _VERSUS_WHISPER in others:
             entries[f"{name}_vs_whisper"] = _VERSUS_WHISPER
         for entry, metric in entries.items():
             found: dict[str, Any] = {}
             for mode in metrics["modes"]:
-                figure = formatting.pick(
+                figure = formatting.find_figure(
                     row, metric=metric, rule="strict", mode=mode, decodings=("greedy",)
                 )
                 if figure is not None and figure["value"] is not None:
                     found[mode] = {key: figure[key] for key in _SUMMARY}
-            level = formatting.pick(row, metric=metric, rule="strict", mode=None, system="chance")
+            level = formatting.find_figure(
+                row, metric=metric, rule="strict", mode=None, system="chance"
+            )
             if found and level is not None and level["value"] is not None:
                 found["chance"] = level["value"]
             if found:
@@ -83,7 +85,7 @@ def table(metrics: Mapping[str, Any]) -> str:
     if bad := config.get("bad_records"):
         beneath.append(f"NOTE: {len(bad)} records of the data could not be asked (config.json)")
     for name, row in formatting.rows(metrics).items():
-        for metric in formatting.names(row):
+        for metric in formatting.metric_names(row):
             for system in formatting.systems(row):
                 lines += _lines(name, row, metric, system, modes)
             beneath += _full_names(row, metric)
@@ -120,7 +122,7 @@ def _lines(
             cells.append(_value(paper) if paper else "-")
             cells.append(f"{_value(strict)} {bounds}".strip() if strict else "-")
         first = [own.get((rule, modes[0])) for rule in formatting.RULES]
-        counts = [formatting.both(*first, key) for key in _COUNTS]
+        counts = [formatting.of_both_rules(*first, key) for key in _COUNTS]
         lines.append([name, metric, system, decoding or "", *cells, *counts])
     return lines
 
@@ -160,7 +162,7 @@ def comparison_table(comparisons: Iterable[Mapping[str, Any]], left_out: Sequenc
                 *(formatting.number(one[key], metric) for key in ("a", "b")),
                 formatting.number(one["difference"], metric, sign=True),
                 f"[{low}, {high}]",
-                *(formatting.chance(one[key]) for key in ("p", "mcnemar_p")),
+                *(formatting.p_value(one[key]) for key in ("p", "mcnemar_p")),
                 str(one["n"]),
                 _told_better(one),
             ]
@@ -287,7 +289,7 @@ def _panel(axis, metrics: Mapping[str, Any], own: Sequence[tuple[str, str]]) -> 
         for place, mode in enumerate(modes):
             centre = at + (place - (len(modes) - 1) / 2) * width
             strict, paper = (
-                formatting.pick(row, metric=metric, rule=rule, mode=mode)
+                formatting.find_figure(row, metric=metric, rule=rule, mode=mode)
                 for rule in ("strict", "paper")
             )
             if strict is not None and strict["value"] is not None:
@@ -300,7 +302,9 @@ def _panel(axis, metrics: Mapping[str, Any], own: Sequence[tuple[str, str]]) -> 
                     *(centre, value), "D", ms=4, mfc="white", mec="black", mew=0.8, label="paper"
                 )
         for system in formatting.systems(row):
-            level = formatting.pick(row, metric=metric, rule="strict", mode=None, system=system)
+            level = formatting.find_figure(
+                row, metric=metric, rule="strict", mode=None, system=system
+            )
             if level is not None and level["value"] is not None:
                 style = _BASELINE_LINES[baselines.index(system) % len(_BASELINE_LINES)]
                 ends = (at - 0.45, at + 0.45)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.evaluation.datasets.item import Item, Mode, Task
+from ltu_jax.evaluation.datasets.item import InputMode, Item, Task
 from ltu_jax.evaluation.metrics.bootstrap import (
     Draws,
     binomial,
@@ -27,9 +27,9 @@ UNPARSED = "(unparsed)"
 
 def counts_of(graded: Graded) -> np.ndarray:
     """[draws, n, S] what each answer adds to the sums; zeros where a paper rule leaves it out."""
-    width = max((len(v.counts) for draw in graded.verdicts for v in draw), default=0)
+    width = max((len(v.counts) for draw in graded.scores for v in draw), default=0)
     empty = (0.0,) * width
-    return np.array([[v.counts or empty for v in draw] for draw in graded.verdicts])
+    return np.array([[v.counts or empty for v in draw] for draw in graded.scores])
 
 
 def blank(metric: Metric, *, name: str, rule: str, system: str, n: int) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def figure(
     clusters: Sequence[str],
     *,
     system: str,
-    mode: Mode | None,
+    mode: InputMode | None,
     decoding: str | None,
 ) -> dict[str, Any]:
     """The figure of one rule; `other` is the same metric by the other rule.
@@ -76,16 +76,16 @@ def figure(
     ) | {
         "mode": None if mode is None else str(mode),
         "decoding": decoding,
-        "draws": len(graded.verdicts),
+        "draws": len(graded.scores),
         "not_computed": graded.not_computed,
     }
     if graded.not_computed is not None:
         return entry
-    statuses = Counter(v.status for draw in graded.verdicts for v in draw)
+    statuses = Counter(v.status for draw in graded.scores for v in draw)
     entry |= {str(one): statuses[one] for one in Status if one is not Status.PARSED}
-    entry["left_out"] = sum(not v.counts for draw in graded.verdicts for v in draw)
+    entry["left_out"] = sum(not v.counts for draw in graded.scores for v in draw)
     entry["differ"] = _differing(graded, other)
-    unread = [not any(verdict.counts for verdict in draw) for draw in graded.verdicts]
+    unread = [not any(score.counts for score in draw) for draw in graded.scores]
     if any(unread):  # a mean over draws needs a figure of each
         where = "" if all(unread) else f" in {sum(unread)} of {len(unread)} draws"
         entry["not_computed"] = f"not computed: no answer could be read{where}"
@@ -108,8 +108,8 @@ def figure(
 def _of_shares(graded: Graded) -> bool:
     """Whether a figure is a share of right answers, or macro-F1, which is that at both ends."""
     if graded.scored_by.statistic is macro_f1:
-        return all(len({v.score for v in draw}) == 1 for draw in graded.verdicts)
-    given = [v.counts for draw in graded.verdicts for v in draw if v.counts]
+        return all(len({v.value for v in draw}) == 1 for draw in graded.scores)
+    given = [v.counts for draw in graded.scores for v in draw if v.counts]
     return graded.scored_by.statistic is ratio and all(
         right in (0, 1) and one == 1 for right, one in given
     )
@@ -118,8 +118,8 @@ def _of_shares(graded: Graded) -> bool:
 def _of_samples(graded: Graded, clusters: Sequence[str]) -> Draws:
     """A figure that is no function of sums: each draw by itself, then means."""
     found = []
-    for draw in graded.verdicts:
-        kept = [place for place, verdict in enumerate(draw) if verdict.counts]
+    for draw in graded.scores:
+        kept = [place for place, score in enumerate(draw) if score.counts]
         found.append(
             bootstrap_samples(
                 np.array([draw[place].counts for place in kept]),
@@ -147,7 +147,7 @@ def difference(one: Graded, other: Graded, clusters: Sequence[str]) -> Differenc
     if rule.of_samples is None:
         return paired_bootstrap(*counts, clusters=clusters, statistic=rule.statistic)
     present = [
-        np.array([[float(bool(verdict.counts)) for verdict in draw] for draw in each.verdicts])
+        np.array([[float(bool(score.counts)) for score in draw] for draw in each.scores])
         for each in (one, other)
     ]
     return paired_samples(*counts, *present, clusters=clusters, statistic=rule.of_samples)
@@ -155,14 +155,14 @@ def difference(one: Graded, other: Graded, clusters: Sequence[str]) -> Differenc
 
 def _differing(graded: Graded, other: Graded) -> int | None:
     """Items of which some answer gets another score by the other rule."""
-    if not other.verdicts:
+    if not other.scores:
         return None
     return sum(
         any(
             differs(mine[place], theirs[place])
-            for mine, theirs in zip(graded.verdicts, other.verdicts, strict=True)
+            for mine, theirs in zip(graded.scores, other.scores, strict=True)
         )
-        for place in range(len(graded.verdicts[0]))
+        for place in range(len(graded.scores[0]))
     )
 
 
@@ -190,17 +190,17 @@ def breakdown(
             for label, places in sorted(by_class.items())
         }
         result["confusion"] = {
-            name: _confusion(items, one) for name, one in pair.items() if one.verdicts
+            name: _confusion(items, one) for name, one in pair.items() if one.scores
         }
     return result
 
 
 def value_of(graded: Graded, places: Sequence[int]) -> float | None:
     """The figure of some items alone, mean over draws."""
-    if not graded.verdicts:
+    if not graded.scores:
         return None
     rule, values = graded.scored_by, []
-    for draw in graded.verdicts:
+    for draw in graded.scores:
         counts = [draw[place].counts for place in places if draw[place].counts]
         if not counts:
             return None
@@ -214,14 +214,14 @@ def value_of(graded: Graded, places: Sequence[int]) -> float | None:
 
 def _right(graded: Graded, places: Sequence[int]) -> float | None:
     """Share of answers whose score is 1."""
-    if not graded.verdicts:
+    if not graded.scores:
         return None
-    return float(np.mean([draw[place].score == 1 for draw in graded.verdicts for place in places]))
+    return float(np.mean([draw[place].value == 1 for draw in graded.scores for place in places]))
 
 
 def _confusion(items: Sequence[Item], graded: Graded) -> dict[str, dict[str, int]]:
     table: dict[str, Counter[str]] = {}
-    for draw in graded.verdicts:
-        for item, verdict in zip(items, draw, strict=True):
-            table.setdefault(item.label, Counter())[verdict.parsed or UNPARSED] += 1
+    for draw in graded.scores:
+        for item, score in zip(items, draw, strict=True):
+            table.setdefault(item.label, Counter())[score.parsed or UNPARSED] += 1
     return {true: dict(sorted(row.items())) for true, row in sorted(table.items())}

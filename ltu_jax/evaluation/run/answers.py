@@ -18,11 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ltu_jax.core.axes import Array, Float
-from ltu_jax.evaluation.datasets.dataset import Questionnaire
-from ltu_jax.evaluation.datasets.item import Item, Mode
+from ltu_jax.evaluation.datasets.dataset import Dataset
+from ltu_jax.evaluation.datasets.item import InputMode, Item
 from ltu_jax.evaluation.lines import append, open_lines
-from ltu_jax.evaluation.run.clips import Features, Known, decode
-from ltu_jax.evaluation.run.samples import ANSWER, SAMPLING, Key
+from ltu_jax.evaluation.run.clips import ClipFacts, ClipFeatures, decode
+from ltu_jax.evaluation.run.samples import ANSWER, SAMPLING, SampleKey
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.inference import Request
 from ltu_jax.preprocessing.audio import SAMPLE_RATE
@@ -36,8 +36,8 @@ SILENCE = "silence:"
 _CLIPS_AT_HAND = 256
 
 
-class Answering(Protocol):
-    """What an evaluation needs of `ltu_jax.inference.Model`."""
+class AnsweringModel(Protocol):
+    """What an evaluation needs of `ltu_jax.model.Model`."""
 
     window_seconds: float
     answer_batch: Callable[..., Sequence[Any]]
@@ -46,7 +46,7 @@ class Answering(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Given:
+class ModelInput:
     """All that the model is given for one answer; equal inputs are answered once.
 
     `audio` is a clip id, "silence:<tenths of a second>", or None (text only); `draw` is None for
@@ -73,63 +73,65 @@ class Given:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Collected:
+class CollectedAnswers:
     """Samples by key, and what this run computed: answers, seconds of audio asked about, time."""
 
-    samples: dict[Key, dict[str, Any]]
+    samples: dict[SampleKey, dict[str, Any]]
     computed: int
     audio_seconds: float
     seconds: float
 
 
-def keys(
-    questionnaire: Questionnaire, *, modes: Sequence[Mode], decodings: Sequence[str]
-) -> Iterator[Key]:
+def sample_keys(
+    dataset: Dataset, *, modes: Sequence[InputMode], decodings: Sequence[str]
+) -> Iterator[SampleKey]:
     """Every answer that is wanted, in the order of the samples file."""
-    for item, mode, decoding in itertools.product(questionnaire.items, modes, decodings):
-        draws = questionnaire.benchmark.rows[item.row].draws if decoding == SAMPLING else 1
+    for item, mode, decoding in itertools.product(dataset.items, modes, decodings):
+        draws = dataset.benchmark.rows[item.row].draws if decoding == SAMPLING else 1
         for draw in range(draws):
-            yield Key(item_id=item.item_id, mode=mode, decoding=decoding, draw=draw)
+            yield SampleKey(item_id=item.item_id, mode=mode, decoding=decoding, draw=draw)
 
 
-def given(questionnaire: Questionnaire, item: Item, key: Key, clips: Mapping[str, Known]) -> Given:
-    """The model's input for one answer (see `Mode`)."""
+def model_input(
+    dataset: Dataset, item: Item, key: SampleKey, clips: Mapping[str, ClipFacts]
+) -> ModelInput:
+    """The model's input for one answer (see `InputMode`)."""
     clip = clips[item.clip_id]
     audio = {
-        Mode.JOINT: item.clip_id,
-        Mode.AUDIO: item.clip_id,
-        Mode.TEXT: None,
-        Mode.SHUFFLED: questionnaire.partner.get(item.item_id),
-        Mode.SILENCE: f"{SILENCE}{max(round(clip.seconds * 10), 1)}",
+        InputMode.JOINT: item.clip_id,
+        InputMode.AUDIO: item.clip_id,
+        InputMode.TEXT: None,
+        InputMode.SHUFFLED: dataset.partner.get(item.item_id),
+        InputMode.SILENCE: f"{SILENCE}{max(round(clip.seconds * 10), 1)}",
     }[key.mode]
-    return Given(
+    return ModelInput(
         audio=audio,
-        spoken_text="" if key.mode is Mode.AUDIO else clip.spoken_text,
+        spoken_text="" if key.mode is InputMode.AUDIO else clip.spoken_text,
         question=item.question,
-        max_new_tokens=questionnaire.benchmark.rows[item.row].max_new_tokens,
+        max_new_tokens=dataset.benchmark.rows[item.row].max_new_tokens,
         draw=key.draw if key.decoding == SAMPLING else None,
     )
 
 
 def collect(
-    questionnaire: Questionnaire,
+    dataset: Dataset,
     *,
-    wanted: Sequence[Key],
-    clips: Mapping[str, Known],
-    model: Answering,
+    wanted: Sequence[SampleKey],
+    clips: Mapping[str, ClipFacts],
+    model: AnsweringModel,
     out: Path,
-    samples: dict[Key, dict[str, Any]],
+    samples: dict[SampleKey, dict[str, Any]],
     batch_size: int,
     process: tuple[int, int] = (0, 1),
-) -> Collected:
+) -> CollectedAnswers:
     """Answer what `samples` lacks; lines go to `OUT/samples.<process>.jsonl` as they come.
 
     Inputs that share clips are answered together, sorted by prompt length within: little padding,
     and a batch ends together.
 
     Args:
-        questionnaire: the items.
-        wanted: the answers to have, from `keys`; those of clips that are not in `clips` are left.
+        dataset: the items.
+        wanted: the answers to have, from `sample_keys`; others than of `clips` are left.
         clips: what is known of each clip.
         model: answers.
         out: folder of the samples.
@@ -138,12 +140,12 @@ def collect(
         process: this one's number, and how many share the work.
     """
     begin, computed, audio_seconds = time.perf_counter(), 0, 0.0
-    items = {item.item_id: item for item in questionnaire.items}
-    known: dict[Given, dict[str, Any]] = {}
-    waiting: dict[Given, list[Key]] = {}
+    items = {item.item_id: item for item in dataset.items}
+    known: dict[ModelInput, dict[str, Any]] = {}
+    waiting: dict[ModelInput, list[SampleKey]] = {}
     for key in wanted:
         item = items[key.item_id]
-        source = _readable(questionnaire, item, key, clips)
+        source = _readable(dataset, item, key, clips)
         if source is None:
             continue
         if key in samples:
@@ -153,9 +155,9 @@ def collect(
     path = out / f"samples.{process[0]}.jsonl"
     with open_lines(path) as file:
 
-        def write(source: Given, answer: dict[str, Any]) -> None:
+        def write(source: ModelInput, answer: dict[str, Any]) -> None:
             for key in waiting[source]:
-                sample = _sample(questionnaire, items[key.item_id], key, source, clips, answer)
+                sample = _sample(dataset, items[key.item_id], key, source, clips, answer)
                 samples[key] = sample
                 append(file, sample)
 
@@ -163,15 +165,15 @@ def collect(
             for source in waiting.keys() & known.keys():
                 write(source, known[source])
         todo = [source for source in waiting if source not in known and _mine(source, process)]
-        features = Features(model, folder=out / f"features.{process[0]}")
+        features = ClipFeatures(model, folder=out / f"features.{process[0]}")
         for source, answer in _answers(
-            questionnaire, todo, clips, model=model, features=features, batch_size=batch_size
+            dataset, todo, clips, model=model, features=features, batch_size=batch_size
         ):
             write(source, answer)
             computed += 1
             if source.audio is not None:
                 audio_seconds += _seconds(source.audio, clips)
-    return Collected(
+    return CollectedAnswers(
         samples=samples,
         computed=computed,
         audio_seconds=audio_seconds,
@@ -180,19 +182,19 @@ def collect(
 
 
 def _readable(
-    questionnaire: Questionnaire, item: Item, key: Key, clips: Mapping[str, Known]
-) -> Given | None:
+    dataset: Dataset, item: Item, key: SampleKey, clips: Mapping[str, ClipFacts]
+) -> ModelInput | None:
     """The input, or None when a clip that it needs could not be read."""
     if item.clip_id not in clips:
         return None
-    source = given(questionnaire, item, key, clips)
+    source = model_input(dataset, item, key, clips)
     audio = source.audio
     if audio is not None and not audio.startswith(SILENCE) and audio not in clips:
         return None
     return source
 
 
-def _mine(source: Given, process: tuple[int, int]) -> bool:
+def _mine(source: ModelInput, process: tuple[int, int]) -> bool:
     """Whether this process answers: all inputs of a clip fall to one, which encodes it alone."""
     name = source.question if source.audio is None else source.audio
     digest = hashlib.sha256(f"{name}".encode()).digest()
@@ -200,18 +202,18 @@ def _mine(source: Given, process: tuple[int, int]) -> bool:
 
 
 def _answers(
-    questionnaire: Questionnaire,
-    todo: Sequence[Given],
-    clips: Mapping[str, Known],
+    dataset: Dataset,
+    todo: Sequence[ModelInput],
+    clips: Mapping[str, ClipFacts],
     *,
-    model: Answering,
-    features: Features,
+    model: AnsweringModel,
+    features: ClipFeatures,
     batch_size: int,
-) -> Iterator[tuple[Given, dict[str, Any]]]:
+) -> Iterator[tuple[ModelInput, dict[str, Any]]]:
     """(input, answer) for every input, a batch at a time."""
     if not todo:
         return
-    by_audio: dict[str | None, list[Given]] = {}
+    by_audio: dict[str | None, list[ModelInput]] = {}
     for source in todo:
         by_audio.setdefault(source.audio, []).append(source)
     names = [name for name in by_audio if name is not None]
@@ -224,7 +226,7 @@ def _answers(
     ):
         for wave in waves:
             sources = {
-                name: functools.partial(_samples, questionnaire, name)
+                name: functools.partial(_samples, dataset, name)
                 for name in wave
                 if name is not None
             }
@@ -260,13 +262,13 @@ def _answers(
             features.forget()
 
 
-def _batches(group: Sequence[Given], size: int) -> Iterator[list[Given]]:
+def _batches(group: Sequence[ModelInput], size: int) -> Iterator[list[ModelInput]]:
     """Batches of one kind, of similar prompt length; each kind is another compiled program."""
 
-    def kind(source: Given) -> tuple[bool, bool, int]:
+    def kind(source: ModelInput) -> tuple[bool, bool, int]:
         return source.audio is None, source.draw is None, source.max_new_tokens
 
-    def length(source: Given) -> int:
+    def length(source: ModelInput) -> int:
         return len(source.question) + len(source.spoken_text)
 
     ordered = sorted(group, key=lambda source: (*kind(source), length(source), source.question))
@@ -276,24 +278,24 @@ def _batches(group: Sequence[Given], size: int) -> Iterator[list[Given]]:
             yield members[first : first + size]
 
 
-def _samples(questionnaire: Questionnaire, audio: str) -> Float[np.ndarray, "C"]:
+def _samples(dataset: Dataset, audio: str) -> Float[np.ndarray, "C"]:
     if audio.startswith(SILENCE):
         return np.zeros(int(audio.removeprefix(SILENCE)) * SAMPLE_RATE // 10, np.float32)
-    return decode(questionnaire.clips[audio]).samples
+    return decode(dataset.clips[audio]).samples
 
 
-def _seconds(audio: str, clips: Mapping[str, Known]) -> float:
+def _seconds(audio: str, clips: Mapping[str, ClipFacts]) -> float:
     if audio.startswith(SILENCE):
         return int(audio.removeprefix(SILENCE)) / 10
     return clips[audio].seconds
 
 
 def _sample(
-    questionnaire: Questionnaire,
+    dataset: Dataset,
     item: Item,
-    key: Key,
-    source: Given,
-    clips: Mapping[str, Known],
+    key: SampleKey,
+    source: ModelInput,
+    clips: Mapping[str, ClipFacts],
     answer: Mapping[str, Any],
 ) -> dict[str, Any]:
     """One line of the samples file; verdicts join it when the run is scored."""
@@ -307,7 +309,7 @@ def _sample(
         "seed": None if source.draw is None else source.seed,
         "clip_id": item.clip_id,
         "heard": source.audio,
-        "audio": str(questionnaire.clips[item.clip_id].audio),
+        "audio": str(dataset.clips[item.clip_id].audio),
         "audio_sha256": clip.sha256,
         "seconds": clip.seconds,
         "seconds_cut": clip.seconds_cut,

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.clients.clap import LABEL_MATCH, ZERO_SHOT, Clap
-from ltu_jax.evaluation.datasets.benchmarks import Row
-from ltu_jax.evaluation.datasets.item import Clip, Item, Task
+from ltu_jax.evaluation.datasets.benchmarks import BenchmarkRow
+from ltu_jax.evaluation.datasets.item import AudioClip, Item, Task
 from ltu_jax.evaluation.datasets.readers.tables import field, json_lines
 from ltu_jax.evaluation.metrics import closed, words
 from ltu_jax.evaluation.run.clips import decode
@@ -24,7 +24,7 @@ _CLOSED = (Task.CLASSIFICATION, Task.GENDER, Task.CLASS_AND_WORDS)
 _CLIPS_AT_ONCE = 8
 
 
-def majority(items: Sequence[Item], row: Row) -> dict[str, str] | None:
+def majority(items: Sequence[Item], row: BenchmarkRow) -> dict[str, str] | None:
     """item id -> the commonest class of its kind of question; the median age for ages."""
     if row.task is Task.AGE:
         age = statistics.median(float(item.label) for item in items)
@@ -76,7 +76,7 @@ def chance(
 
 
 def clap_labels(
-    items: Sequence[Item], row: Row, clips: Mapping[str, Clip], clap: Clap
+    items: Sequence[Item], row: BenchmarkRow, clips: Mapping[str, AudioClip], clap: Clap
 ) -> dict[str, dict[str, str]]:
     """CLAP's answers: system -> item id -> the choice whose text is nearest to the clip.
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ltu_jax.core.axes import Array, Float
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
-from ltu_jax.evaluation.datasets.item import Clip
+from ltu_jax.evaluation.datasets.item import AudioClip
 from ltu_jax.evaluation.lines import DELETE, append, open_lines, read_lines
 from ltu_jax.preprocessing.audio import SAMPLE_RATE, Audio, AudioError, load_audio
 
@@ -26,8 +26,8 @@ _CLIPS_AT_ONCE = 8
 _SHOWN = 5  # broken files named in an error
 
 
-class Hearing(Protocol):
-    """What listening needs of `ltu_jax.inference.Model`."""
+class AudioModel(Protocol):
+    """What listening needs of `ltu_jax.model.Model`."""
 
     window_seconds: float
 
@@ -37,7 +37,7 @@ class Hearing(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Known:
+class ClipFacts:
     """What is known of a clip without the model that answers.
 
     `seconds_cut` is how much lies behind the model's window; `source` says whose words they are.
@@ -51,7 +51,7 @@ class Known:
     source: str
 
 
-def decode(clip: Clip) -> Audio:
+def decode(clip: AudioClip) -> Audio:
     """The samples of a clip, 16 kHz mono.
 
     Raises:
@@ -72,7 +72,7 @@ def decode(clip: Clip) -> Audio:
     return dataclasses.replace(audio, samples=samples, seconds=len(samples) / SAMPLE_RATE)
 
 
-def problems(clips: Iterable[Clip]) -> Iterator[tuple[Clip, str]]:
+def unreadable_clips(clips: Iterable[AudioClip]) -> Iterator[tuple[AudioClip, str]]:
     """(clip, what is wrong) for each whose file is missing or does not decode."""
     for clip in clips:
         try:
@@ -81,16 +81,16 @@ def problems(clips: Iterable[Clip]) -> Iterator[tuple[Clip, str]]:
             yield clip, str(error)
 
 
-def listen(
-    clips: Sequence[Clip],
+def transcribe_clips(
+    clips: Sequence[AudioClip],
     *,
-    model: Hearing,
+    model: AudioModel,
     path: Path,
-    known: Mapping[str, Known],
+    known: Mapping[str, ClipFacts],
     whisper: str,
     batch_size: int,
     allow_missing: bool,
-) -> dict[str, Known]:
+) -> dict[str, ClipFacts]:
     """Decode and, where the data bring no words, transcribe the clips that are not yet known.
 
     Args:
@@ -116,7 +116,7 @@ def listen(
     broken: dict[str, str] = {}
     with tqdm(total=len(todo), desc="reading", unit="clip") as bar, open_lines(path) as file:
         for start in range(0, len(todo), 4 * batch_size):
-            part: list[tuple[Clip, Audio]] = []
+            part: list[tuple[AudioClip, Audio]] = []
             for clip in todo[start : start + 4 * batch_size]:
                 try:
                     part.append((clip, decode(clip)))
@@ -138,7 +138,7 @@ def listen(
     return result
 
 
-def _unchanged(pairs: Sequence[tuple[Clip, Known]]) -> None:
+def _unchanged(pairs: Sequence[tuple[AudioClip, ClipFacts]]) -> None:
     """`UserError` when a file is not the one that was heard: its answers are of another sound."""
     found = functools.cache(sha256_file)  # clips may be parts of one file
     for clip, one in tqdm(pairs, desc="checking", unit="clip", disable=not pairs):
@@ -149,28 +149,30 @@ def _unchanged(pairs: Sequence[tuple[Clip, Known]]) -> None:
             )
 
 
-def read_known(paths: Iterable[Path]) -> dict[str, Known]:
+def read_clip_facts(paths: Iterable[Path]) -> dict[str, ClipFacts]:
     """What earlier runs wrote, clip id -> Known; a line that a kill left unfinished is cut off."""
     result = {}
     for path in paths:
         for where, record in read_lines(path):
-            for field in dataclasses.fields(Known):
+            for field in dataclasses.fields(ClipFacts):
                 kind = int | float if field.type is float else field.type
                 if not isinstance(value := record.get(field.name), kind):
                     raise UserError(f"{where} is not a clip: {field.name} is {value!r}; {DELETE}")
-            one = Known(**{field.name: record[field.name] for field in dataclasses.fields(Known)})
+            one = ClipFacts(
+                **{field.name: record[field.name] for field in dataclasses.fields(ClipFacts)}
+            )
             result[one.clip_id] = one
     return result
 
 
 def _with_words(
-    part: Sequence[tuple[Clip, Audio]], *, model: Hearing, whisper: str, batch_size: int
-) -> Iterator[Known]:
+    part: Sequence[tuple[AudioClip, Audio]], *, model: AudioModel, whisper: str, batch_size: int
+) -> Iterator[ClipFacts]:
     silent = [audio for clip, audio in part if clip.spoken_text is None]
     transcripts = iter(model.transcribe(silent, batch_size=batch_size) if silent else ())
     for clip, audio in part:
         own = clip.spoken_text is None
-        yield Known(
+        yield ClipFacts(
             clip_id=clip.clip_id,
             sha256=sha256_file(clip.audio),
             seconds=round(audio.seconds, 3),
@@ -180,13 +182,13 @@ def _with_words(
         )
 
 
-class Features:
+class ClipFeatures:
     """Encoded clips [W, A, D] of the answers at hand, each computed once.
 
     A killed run finds its clips in `folder` again; `forget` frees memory and disk.
     """
 
-    def __init__(self, model: Hearing, *, folder: Path):
+    def __init__(self, model: AudioModel, *, folder: Path):
         self._model = model
         self._folder = folder
         self._arrays: dict[Any, np.ndarray] = {}

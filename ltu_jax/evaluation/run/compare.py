@@ -10,12 +10,12 @@ import numpy as np
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.outputs import Maker, json_with
-from ltu_jax.evaluation.datasets.benchmarks import Row
-from ltu_jax.evaluation.datasets.item import Item, Mode
+from ltu_jax.evaluation.datasets.benchmarks import BenchmarkRow
+from ltu_jax.evaluation.datasets.item import InputMode, Item
 from ltu_jax.evaluation.metrics.significance import ENOUGH, Difference, mcnemar
 from ltu_jax.evaluation.run.aggregate import difference, value_of
 from ltu_jax.evaluation.run.grade import Graded, by_draw, grade_row, number
-from ltu_jax.evaluation.run.run_dir import Run
+from ltu_jax.evaluation.run.run_dir import EvaluationRun
 from ltu_jax.evaluation.run.samples import SAMPLING
 from ltu_jax.evaluation.scoring.interface import Tools
 
@@ -23,7 +23,7 @@ LEVEL = 0.05  # of p, below which a line says which run is better
 
 
 def compare(
-    a: Run, b: Run, tools: Tools, *, left_out: list[str] | None = None
+    a: EvaluationRun, b: EvaluationRun, tools: Tools, *, left_out: list[str] | None = None
 ) -> list[dict[str, Any]]:
     """Differences B - A for every row, metric, rule, mode and decoding of both runs.
 
@@ -82,7 +82,7 @@ def compare(
     return found
 
 
-def _told(run: Run) -> str:
+def _told(run: EvaluationRun) -> str:
     return f"{run.folder} has modes {', '.join(run.modes)}, {' and '.join(run.config['decodings'])}"
 
 
@@ -91,7 +91,7 @@ MAKER = Maker(
 )
 
 
-def _unlike(a: Run, b: Run, common: Sequence[Item]) -> list[str]:
+def _unlike(a: EvaluationRun, b: EvaluationRun, common: Sequence[Item]) -> list[str]:
     """What only one of two runs has: rows, items, modes, decodings."""
     said = []
     shared = {item.item_id for item in common}
@@ -121,7 +121,12 @@ def write(found: Sequence[Mapping[str, Any]], path: Path, *, left_out: Sequence[
 
 
 def _graded(
-    run: Run, items: Sequence[Item], row: Row, mode: Mode, decoding: str, tools: Tools
+    run: EvaluationRun,
+    items: Sequence[Item],
+    row: BenchmarkRow,
+    mode: InputMode,
+    decoding: str,
+    tools: Tools,
 ) -> list[Graded]:
     draws = row.draws if decoding == SAMPLING else 1
     outputs = by_draw(run.samples, items, mode=mode, decoding=decoding, draws=draws)
@@ -167,6 +172,6 @@ def _better(found: Difference, *, higher: bool) -> str:
 
 def _right(graded: Graded) -> list[bool] | None:
     """Right or wrong of each answer of a single draw; None where answers are not so graded."""
-    if len(graded.verdicts) != 1 or graded.metric.name != "accuracy":
+    if len(graded.scores) != 1 or graded.metric.name != "accuracy":
         return None
-    return [verdict.score == 1 for verdict in graded.verdicts[0]]
+    return [score.value == 1 for score in graded.scores[0]]

@@ -5,16 +5,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ltu_jax.evaluation.datasets.benchmarks import Row
-from ltu_jax.evaluation.datasets.item import Item, Mode
-from ltu_jax.evaluation.run.samples import Key
+from ltu_jax.evaluation.datasets.benchmarks import BenchmarkRow
+from ltu_jax.evaluation.datasets.item import InputMode, Item
+from ltu_jax.evaluation.run.samples import SampleKey
 from ltu_jax.evaluation.scoring.interface import (
     Answered,
+    AnswerScore,
     Metric,
     NotComputedError,
-    Rule,
+    ScoringRule,
     Tools,
-    Verdict,
 )
 
 PAPER, STRICT = "paper", "strict"
@@ -35,23 +35,23 @@ class Graded:
     name: str
     metric: Metric
     rule: str
-    verdicts: tuple[tuple[Verdict, ...], ...]
+    scores: tuple[tuple[AnswerScore, ...], ...]
     not_computed: str | None
 
     @property
-    def scored_by(self) -> Rule:
+    def scored_by(self) -> ScoringRule:
         """The rule itself."""
         return rule_of(self.metric, self.rule)
 
 
-def rule_of(metric: Metric, name: str) -> Rule:
+def rule_of(metric: Metric, name: str) -> ScoringRule:
     """The paper or strict rule of a metric."""
     return metric.paper if name == PAPER else metric.strict
 
 
 def grade_row(
     items: Sequence[Item],
-    row: Row,
+    row: BenchmarkRow,
     *,
     outputs: Sequence[Mapping[str, str | None]],
     spoken_texts: Mapping[str, str],
@@ -84,9 +84,9 @@ def grade_row(
     for metric in row.metrics:
         for name in RULES:
             rule = rule_of(metric, name)
-            reason, verdicts = None, ()
+            reason, scores = None, ()
             try:
-                verdicts = tuple(tuple(rule.grade(answered, tools)) for answered in draws)
+                scores = tuple(tuple(rule.grade(answered, tools)) for answered in draws)
             except NotComputedError as error:
                 reason = f"not computed: {error}"
             result.append(
@@ -94,23 +94,23 @@ def grade_row(
                     name=_name(rule, draws, tools),
                     metric=metric,
                     rule=name,
-                    verdicts=verdicts,
+                    scores=scores,
                     not_computed=reason,
                 )
             )
     return result
 
 
-def _name(rule: Rule, draws: Sequence[Sequence[Answered]], tools: Tools) -> str:
+def _name(rule: ScoringRule, draws: Sequence[Sequence[Answered]], tools: Tools) -> str:
     told = rule.told(draws[0]) if rule.told is not None and draws else ""
     return f"{rule.describe(tools)} ({told})" if told else rule.describe(tools)
 
 
 def by_draw(
-    samples: Mapping[Key, Mapping[str, Any]],
+    samples: Mapping[SampleKey, Mapping[str, Any]],
     items: Sequence[Item],
     *,
-    mode: Mode,
+    mode: InputMode,
     decoding: str,
     draws: int,
 ) -> list[dict[str, str | None]]:
@@ -118,7 +118,7 @@ def by_draw(
     return [
         {
             item.item_id: samples.get(
-                Key(item_id=item.item_id, mode=mode, decoding=decoding, draw=draw), {}
+                SampleKey(item_id=item.item_id, mode=mode, decoding=decoding, draw=draw), {}
             ).get("output")
             for item in items
         }
@@ -135,11 +135,11 @@ def scores_of(graded: Sequence[Graded], *, draw: int, place: int) -> dict[str, d
     """metric -> rule -> verdict of one answer, as the samples file has it."""
     scores: dict[str, dict[str, Any]] = {}
     for one in graded:
-        if one.verdicts:
-            verdict = one.verdicts[draw][place]
+        if one.scores:
+            score = one.scores[draw][place]
             scores.setdefault(one.metric.name, {})[one.rule] = {
-                "parsed": verdict.parsed,
-                "status": str(verdict.status),
-                "score": number(verdict.score),
+                "parsed": score.parsed,
+                "status": str(score.status),
+                "score": number(score.value),
             }
     return scores

@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 
 from ltu_jax.core.files import write_json
-from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS, Row
-from ltu_jax.evaluation.datasets.item import Item, Mode
+from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS, BenchmarkRow
+from ltu_jax.evaluation.datasets.item import InputMode, Item
 from ltu_jax.evaluation.lines import write_lines
 from ltu_jax.evaluation.report import formatting, html_report, plots, tables
 from ltu_jax.evaluation.run import baselines
 from ltu_jax.evaluation.run.aggregate import blank, breakdown, difference, figure
 from ltu_jax.evaluation.run.grade import RULES, STRICT, Graded, by_draw, grade_row, scores_of
-from ltu_jax.evaluation.run.run_dir import CONFIG, Run, told
+from ltu_jax.evaluation.run.run_dir import CONFIG, EvaluationRun, tool_names
 from ltu_jax.evaluation.run.samples import GREEDY, SAMPLING
 from ltu_jax.evaluation.scoring.interface import Tools
 
 MODEL = "model"
 
 
-def grade_run(run: Run, tools: Tools) -> dict[tuple[str, Mode, str], list[Graded]]:
+def grade_run(run: EvaluationRun, tools: Tools) -> dict[tuple[str, InputMode, str], list[Graded]]:
     """(row, mode, decoding) -> grades of the model's answers, for all that was asked."""
     grades = {}
     for name, row in run.rows.items():
@@ -46,11 +46,11 @@ def grade_run(run: Run, tools: Tools) -> dict[tuple[str, Mode, str], list[Graded
     return grades
 
 
-def score(run: Run, tools: Tools, *, throughput: Mapping[str, Any]) -> dict[str, Any]:
+def score(run: EvaluationRun, tools: Tools, *, throughput: Mapping[str, Any]) -> dict[str, Any]:
     """Write verdicts, metrics.json, the table, pictures and report.html; return the metrics."""
     grades = grade_run(run, tools)
-    _write_verdicts(run, grades)
-    config = {**run.config, "tools": told(tools)}
+    _write_scores(run, grades)
+    config = {**run.config, "tools": tool_names(tools)}
     write_json(run.folder / CONFIG, config)
     metrics = {
         "benchmark": run.config["identity"]["benchmark"],
@@ -74,7 +74,9 @@ def score(run: Run, tools: Tools, *, throughput: Mapping[str, Any]) -> dict[str,
     return metrics
 
 
-def _write_verdicts(run: Run, grades: Mapping[tuple[str, Mode, str], Sequence[Graded]]) -> None:
+def _write_scores(
+    run: EvaluationRun, grades: Mapping[tuple[str, InputMode, str], Sequence[Graded]]
+) -> None:
     """samples.jsonl again, each asked sample with its scores by both rules.
 
     One that is not asked now (of another mode, or beyond the limit) keeps no older score.
@@ -94,10 +96,10 @@ def _write_verdicts(run: Run, grades: Mapping[tuple[str, Mode, str], Sequence[Gr
 
 
 def _row(
-    run: Run,
+    run: EvaluationRun,
     name: str,
-    row: Row,
-    grades: Mapping[tuple[str, Mode, str], Sequence[Graded]],
+    row: BenchmarkRow,
+    grades: Mapping[tuple[str, InputMode, str], Sequence[Graded]],
     tools: Tools,
 ) -> dict[str, Any]:
     """All figures of one row."""
@@ -123,9 +125,9 @@ def _row(
         "figures": figures,
         "grounding": grounding,
     }
-    if Mode.JOINT in run.modes:
+    if InputMode.JOINT in run.modes:
         first = {
-            rule: grades[name, Mode.JOINT, _decoding_of(rule, run.config["decodings"])]
+            rule: grades[name, InputMode.JOINT, _decoding_of(rule, run.config["decodings"])]
             for rule in RULES
         }
         entry |= breakdown(
@@ -137,7 +139,7 @@ def _row(
 def _main(graded: Sequence[Graded], place: int) -> Graded:
     """The first metric that was computed, by the rule at `place`."""
     own = graded[place :: len(RULES)]
-    return next((one for one in own if one.verdicts), own[0])
+    return next((one for one in own if one.scores), own[0])
 
 
 def _decoding_of(rule: str, decodings: Sequence[str]) -> str:
@@ -155,7 +157,9 @@ def _figures(graded: Sequence[Graded], clusters: Sequence[str], **where: Any) ->
     return result
 
 
-def _systems(run: Run, items: Sequence[Item], row: Row) -> dict[str, Mapping[str, str]]:
+def _systems(
+    run: EvaluationRun, items: Sequence[Item], row: BenchmarkRow
+) -> dict[str, Mapping[str, str]]:
     """Answers that need no model of ours, by the name of what gave them."""
     found = {
         baselines.MAJORITY: baselines.majority(items, row),
@@ -168,7 +172,7 @@ def _systems(run: Run, items: Sequence[Item], row: Row) -> dict[str, Mapping[str
     return {name: outputs for name, outputs in found.items() if outputs is not None}
 
 
-def _chance(run: Run, items: Sequence[Item], row: Row) -> list[dict[str, Any]]:
+def _chance(run: EvaluationRun, items: Sequence[Item], row: BenchmarkRow) -> list[dict[str, Any]]:
     result = []
     for metric in row.metrics:
         value = baselines.chance(items, row.task, metric.name, run.spoken_texts)
@@ -180,20 +184,20 @@ def _chance(run: Run, items: Sequence[Item], row: Row) -> list[dict[str, Any]]:
 
 
 def _grounding(
-    run: Run,
+    run: EvaluationRun,
     name: str,
-    grades: Mapping[tuple[str, Mode, str], Sequence[Graded]],
+    grades: Mapping[tuple[str, InputMode, str], Sequence[Graded]],
     clusters: Sequence[str],
     decoding: str,
 ) -> list[dict[str, Any]]:
     """What joint input adds to each other mode, by the row's first metric."""
     result = []
-    if Mode.JOINT not in run.modes:
+    if InputMode.JOINT not in run.modes:
         return result
     for other, place in itertools.product(run.modes, range(len(RULES))):
-        whole = _main(grades[name, Mode.JOINT, decoding], place)
+        whole = _main(grades[name, InputMode.JOINT, decoding], place)
         part = _main(grades[name, other, decoding], place)
-        if other is Mode.JOINT:
+        if other is InputMode.JOINT:
             continue
         found = difference(whole, part, clusters)
         if found is not None and np.isfinite(found.value):
@@ -202,7 +206,7 @@ def _grounding(
                     "metric": whole.metric.name,
                     "rule": whole.rule,
                     "decoding": decoding,
-                    "with": str(Mode.JOINT),
+                    "with": str(InputMode.JOINT),
                     "without": str(other),
                     "difference": found.value,
                     "low": found.low,

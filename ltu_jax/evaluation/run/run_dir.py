@@ -13,11 +13,11 @@ from typing import Any
 from ltu_jax.core import outputs, staging
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
-from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS, Row
-from ltu_jax.evaluation.datasets.item import Item, Mode
+from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS, BenchmarkRow
+from ltu_jax.evaluation.datasets.item import InputMode, Item
 from ltu_jax.evaluation.lines import read_lines, write_lines
-from ltu_jax.evaluation.run.clips import Known, read_known
-from ltu_jax.evaluation.run.samples import Key, read_samples
+from ltu_jax.evaluation.run.clips import ClipFacts, read_clip_facts
+from ltu_jax.evaluation.run.samples import SampleKey, read_samples
 from ltu_jax.evaluation.scoring.interface import Tools
 
 CONFIG = "config.json"
@@ -123,7 +123,7 @@ def prepare(out: Path, config: Mapping[str, Any], *, resume: bool) -> None:
     write_json(out / CONFIG, {**config, "finished": False})
 
 
-def shared(out: Path, config: Mapping[str, Any]) -> None:
+def check_shared(out: Path, config: Mapping[str, Any]) -> None:
     """`UserError` in a process that does not find the folder that the main one has prepared."""
     if not (out / CONFIG).exists() or read_config(out)["identity"] != config["identity"]:
         raise UserError(
@@ -164,24 +164,24 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class EvaluationRun:
     """What lies in a run's folder."""
 
     folder: Path
     config: Mapping[str, Any]
     items: tuple[Item, ...]
     clusters: Mapping[str, str]  # by clip id
-    clips: Mapping[str, Known]
-    samples: dict[Key, dict[str, Any]]
+    clips: Mapping[str, ClipFacts]
+    samples: dict[SampleKey, dict[str, Any]]
     systems: Mapping[str, Mapping[str, str]]  # other systems' answers, by name and item id
 
     @property
-    def modes(self) -> tuple[Mode, ...]:
+    def modes(self) -> tuple[InputMode, ...]:
         """The input modes that were asked, in the usual order."""
-        return tuple(mode for mode in Mode if str(mode) in self.config["modes"])
+        return tuple(mode for mode in InputMode if str(mode) in self.config["modes"])
 
     @property
-    def rows(self) -> dict[str, Row]:
+    def rows(self) -> dict[str, BenchmarkRow]:
         """The rows that have items."""
         found = {item.row for item in self.items}
         rows = BENCHMARKS[self.config["identity"]["benchmark"]].rows
@@ -205,7 +205,7 @@ def _plain(item: Item) -> dict[str, Any]:
     return {**dataclasses.asdict(item), "groups": dict(item.groups)}
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> EvaluationRun:
     """A run as it lies on disk.
 
     Raises:
@@ -231,12 +231,12 @@ def read_run(folder: Path) -> Run:
     for path in sorted(folder.glob("system.*.json")):
         name, outputs = _system(read_json(path), path)
         systems[name] = outputs
-    return Run(
+    return EvaluationRun(
         folder=folder,
         config=config,
         items=tuple(items),
         clusters=clusters,
-        clips=read_known([folder / "clips.jsonl"]),
+        clips=read_clip_facts([folder / "clips.jsonl"]),
         samples=read_samples(folder),
         systems=systems,
     )
@@ -265,7 +265,7 @@ def _system(entry: Any, path: Path) -> tuple[str, dict[str, str]]:
     return entry["name"], outputs
 
 
-def told(tools: Tools) -> dict[str, str | None]:
+def tool_names(tools: Tools) -> dict[str, str | None]:
     """What scores, for config.json."""
     return {
         "embedder": None if tools.embedder is None else tools.embedder.name,
@@ -274,9 +274,9 @@ def told(tools: Tools) -> dict[str, str | None]:
     }
 
 
-def other_tools(run: Run, tools: Tools) -> list[str]:
+def other_tools(run: EvaluationRun, tools: Tools) -> list[str]:
     """A line for each tool that a run was scored with, where it is another one now."""
-    before, now = run.config.get("tools") or {}, told(tools)
+    before, now = run.config.get("tools") or {}, tool_names(tools)
     return [
         f"{run.folder}: scored before with {name} {used}, now with {now.get(name) or 'none'}"
         for name, used in before.items()

@@ -16,18 +16,18 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.evaluation import provenance
 from ltu_jax.evaluation.clients.clap import Clap
-from ltu_jax.evaluation.datasets.dataset import Questionnaire
-from ltu_jax.evaluation.datasets.item import Mode
+from ltu_jax.evaluation.datasets.dataset import Dataset
+from ltu_jax.evaluation.datasets.item import InputMode
 from ltu_jax.evaluation.lines import write_lines
 from ltu_jax.evaluation.run import answers, baselines, results, run_dir
-from ltu_jax.evaluation.run.answers import Answering, Collected, collect
-from ltu_jax.evaluation.run.clips import Known, listen, read_known
+from ltu_jax.evaluation.run.answers import AnsweringModel, CollectedAnswers, collect
+from ltu_jax.evaluation.run.clips import ClipFacts, read_clip_facts, transcribe_clips
 from ltu_jax.evaluation.run.samples import finish, read_samples
 from ltu_jax.evaluation.scoring.interface import Tools
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class EvaluationSettings:
     """How a benchmark is run.
 
     Attributes:
@@ -49,7 +49,7 @@ class Settings:
     weights: Mapping[str, Any]
     whisper: str
     dtype: str
-    modes: tuple[Mode, ...]
+    modes: tuple[InputMode, ...]
     decodings: tuple[str, ...]
     batch_size: int
     seed: int
@@ -61,28 +61,28 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
+class EvaluationOutcome:
     """Metrics of a run and what it computed this time."""
 
     metrics: Mapping[str, Any]
-    collected: Collected
+    collected: CollectedAnswers
     wanted: int
 
 
 def run(
-    questionnaire: Questionnaire,
-    settings: Settings,
+    dataset: Dataset,
+    settings: EvaluationSettings,
     *,
-    load: Callable[[], Answering],
+    load: Callable[[], AnsweringModel],
     out: Path,
     tools: Tools,
     clap: Clap | None,
     predictions: Mapping[str, Path],
-) -> Outcome:
+) -> EvaluationOutcome:
     """Answer what is missing, then score everything.
 
     Args:
-        questionnaire: the items.
+        dataset: the items.
         settings: how they are asked.
         load: gives the model; not called when every answer is there.
         out: the run's folder, on a disk that all processes share.
@@ -93,36 +93,36 @@ def run(
     Raises:
         UserError: unreadable clips, a folder of another evaluation when `settings.resume`.
     """
-    config = _config(questionnaire, settings)
+    config = _config(dataset, settings)
     with contextlib.ExitStack() as held:
         with distributed.together("preparing the results folder"):
             if distributed.is_main():
                 held.enter_context(run_dir.locked(out))
                 run_dir.prepare(out, config, resume=settings.resume)
-                clusters = {clip.clip_id: clip.cluster for clip in questionnaire.clips.values()}
-                run_dir.write_items(out, questionnaire.items, clusters)
-                _write_systems(questionnaire, predictions, out)
+                clusters = {clip.clip_id: clip.cluster for clip in dataset.clips.values()}
+                run_dir.write_items(out, dataset.items, clusters)
+                _write_systems(dataset, predictions, out)
         distributed.barrier("evaluation folder")
         with distributed.together("looking into the results folder"):
-            run_dir.shared(out, config)
-        return _run(questionnaire, settings, _Once(load), out, tools, clap)
+            run_dir.check_shared(out, config)
+        return _run(dataset, settings, _Once(load), out, tools, clap)
 
 
 def _run(
-    questionnaire: Questionnaire,
-    settings: Settings,
-    model: Answering,
+    dataset: Dataset,
+    settings: EvaluationSettings,
+    model: AnsweringModel,
     out: Path,
     tools: Tools,
     clap: Clap | None,
-) -> Outcome:
+) -> EvaluationOutcome:
     """`run` in a folder that is ready."""
     process = (jax.process_index(), jax.process_count())
-    clips = _listen(questionnaire, settings, model, out, process)
-    wanted = list(answers.keys(questionnaire, modes=settings.modes, decodings=settings.decodings))
+    clips = _listen(dataset, settings, model, out, process)
+    wanted = list(answers.sample_keys(dataset, modes=settings.modes, decodings=settings.decodings))
     with distributed.together("answering"):
         collected = collect(
-            questionnaire,
+            dataset,
             wanted=wanted,
             clips=clips,
             model=model,
@@ -138,38 +138,38 @@ def _run(
             finish(out, read_samples(out), wanted)
             run_dir.finish(out)
             if clap is not None:
-                _write_clap(questionnaire, clap, clips, out)
+                _write_clap(dataset, clap, clips, out)
             throughput = _throughput(out, collected)
             metrics = results.score(run_dir.read_run(out), tools, throughput=throughput)
     distributed.barrier("evaluation scores")
-    return Outcome(metrics=metrics, collected=collected, wanted=len(wanted))
+    return EvaluationOutcome(metrics=metrics, collected=collected, wanted=len(wanted))
 
 
-def _config(questionnaire: Questionnaire, settings: Settings) -> dict[str, Any]:
+def _config(dataset: Dataset, settings: EvaluationSettings) -> dict[str, Any]:
     """What config.json says: `identity` is what the answers depend on, the rest is told besides."""
-    written = any(questionnaire.clips[item.clip_id].spoken_text is None
-                  for item in questionnaire.items)  # fmt: skip
+    written = any(dataset.clips[item.clip_id].spoken_text is None
+                  for item in dataset.items)  # fmt: skip
     return {
         "identity": {
-            "benchmark": questionnaire.name,
-            "split": questionnaire.split,
-            "manifest": questionnaire.manifest,
+            "benchmark": dataset.name,
+            "split": dataset.split,
+            "manifest": dataset.manifest,
             "weights": {k: v for k, v in settings.weights.items() if k != "path"},
             "dtype": settings.dtype,
             "seed": settings.seed,
             "max_new_tokens": {
-                name: row.max_new_tokens for name, row in questionnaire.benchmark.rows.items()
+                name: row.max_new_tokens for name, row in dataset.benchmark.rows.items()
             },
             **({"writing": dict(settings.writing)} if written else {}),
         },
         "remarks": list(settings.remarks),
-        "bad_records": list(questionnaire.bad_records),
+        "bad_records": list(dataset.bad_records),
         "system": settings.system,
         "checkpoint": settings.weights.get("path"),
         "modes": [str(mode) for mode in settings.modes],
         "decodings": list(settings.decodings),
         "sampling": answers.PUBLISHED,
-        "questions": {name: row.question for name, row in questionnaire.benchmark.rows.items()},
+        "questions": {name: row.question for name, row in dataset.benchmark.rows.items()},
         "limit": settings.limit,
         "environment": provenance.environment(),
     }
@@ -178,9 +178,9 @@ def _config(questionnaire: Questionnaire, settings: Settings) -> dict[str, Any]:
 class _Once:
     """The model, loaded when it is first needed."""
 
-    def __init__(self, load: Callable[[], Answering]):
+    def __init__(self, load: Callable[[], AnsweringModel]):
         self._load = load
-        self._model: Answering | None = None
+        self._model: AnsweringModel | None = None
 
     def __getattr__(self, name: str) -> Any:
         if self._model is None:
@@ -189,17 +189,17 @@ class _Once:
 
 
 def _listen(
-    questionnaire: Questionnaire,
-    settings: Settings,
-    model: Answering,
+    dataset: Dataset,
+    settings: EvaluationSettings,
+    model: AnsweringModel,
     out: Path,
     process: tuple[int, int],
-) -> dict[str, Known]:
+) -> dict[str, ClipFacts]:
     """Every clip that is asked about or heard instead of another; processes share the work."""
-    needed = {item.clip_id for item in questionnaire.items}
-    if Mode.SHUFFLED in settings.modes:
-        needed |= {questionnaire.partner[item.item_id] for item in questionnaire.items}
-    ordered = [clip for name, clip in questionnaire.clips.items() if name in needed]
+    needed = {item.clip_id for item in dataset.items}
+    if InputMode.SHUFFLED in settings.modes:
+        needed |= {dataset.partner[item.item_id] for item in dataset.items}
+    ordered = [clip for name, clip in dataset.clips.items() if name in needed]
     files = [out / "clips.jsonl", *sorted(out.glob("clips.[0-9]*.jsonl"))]
     with distributed.together("reading the clips"):
         mine = [
@@ -208,17 +208,17 @@ def _listen(
             if int.from_bytes(hashlib.sha256(clip.clip_id.encode()).digest()[:8]) % process[1]
             == process[0]
         ]
-        listen(
+        transcribe_clips(
             mine,
             model=model,
             path=out / f"clips.{process[0]}.jsonl",
-            known=read_known(files),
+            known=read_clip_facts(files),
             whisper=settings.whisper,
             batch_size=settings.batch_size,
             allow_missing=settings.allow_missing,
         )
     distributed.barrier("evaluation clips")
-    known = read_known([out / "clips.jsonl", *sorted(out.glob("clips.[0-9]*.jsonl"))])
+    known = read_clip_facts([out / "clips.jsonl", *sorted(out.glob("clips.[0-9]*.jsonl"))])
     distributed.barrier("evaluation clips read")
     if process[0] == 0:
         order = [clip.clip_id for clip in ordered if clip.clip_id in known]
@@ -231,7 +231,7 @@ def _listen(
     return {name: one for name, one in known.items() if name in needed}
 
 
-def _of_all(collected: Collected) -> Collected:
+def _of_all(collected: CollectedAnswers) -> CollectedAnswers:
     """What all processes computed, in the time of the slowest; each keeps its own samples."""
     mine = np.array([collected.computed, collected.audio_seconds, collected.seconds])
     found = multihost_utils.process_allgather(mine).reshape(-1, 3)
@@ -243,23 +243,17 @@ def _of_all(collected: Collected) -> Collected:
     )
 
 
-def _write_systems(
-    questionnaire: Questionnaire, predictions: Mapping[str, Path], out: Path
-) -> None:
+def _write_systems(dataset: Dataset, predictions: Mapping[str, Path], out: Path) -> None:
     """Other systems' answers, left in the folder so that a run can be scored again."""
     for name, path in predictions.items():
-        _write_system(name, baselines.read_predictions(path, questionnaire.ids), out)
+        _write_system(name, baselines.read_predictions(path, dataset.ids), out)
 
 
-def _write_clap(
-    questionnaire: Questionnaire, clap: Clap, readable: Mapping[str, Known], out: Path
-) -> None:
+def _write_clap(dataset: Dataset, clap: Clap, readable: Mapping[str, ClipFacts], out: Path) -> None:
     found: dict[str, dict[str, str]] = {}
-    for name, row in questionnaire.rows.items():
-        items = [
-            item for item in questionnaire.items if item.row == name and item.clip_id in readable
-        ]
-        labels = baselines.clap_labels(items, row, questionnaire.clips, clap)
+    for name, row in dataset.rows.items():
+        items = [item for item in dataset.items if item.row == name and item.clip_id in readable]
+        labels = baselines.clap_labels(items, row, dataset.clips, clap)
         for system, outputs in labels.items():
             found.setdefault(system, {}).update(outputs)
     for name, outputs in found.items():
@@ -271,7 +265,7 @@ def _write_system(name: str, outputs: Mapping[str, str], out: Path) -> None:
     write_json(out / f"system.{short}.json", {"name": name, "outputs": dict(outputs)})
 
 
-def _throughput(out: Path, collected: Collected) -> Mapping[str, Any]:
+def _throughput(out: Path, collected: CollectedAnswers) -> Mapping[str, Any]:
     """How fast the answers came: of this run, or of the one that computed them."""
     if not collected.computed and (out / "metrics.json").exists():
         return throughput_of(out)
@@ -298,14 +292,14 @@ def throughput_of(out: Path) -> Mapping[str, Any]:
     return found
 
 
-def check(questionnaire: Questionnaire, problems: Sequence[tuple[Any, str]]) -> str:
+def check(dataset: Dataset, unreadable_clips: Sequence[tuple[Any, str]]) -> str:
     """What `--check` prints: counts, then each clip that is missing or broken."""
     lines = [
-        f"{questionnaire.name}, {questionnaire.split}: {len(questionnaire.items)} items, "
-        f"{len(questionnaire.clips)} clips, {len(problems)} of them missing or broken"
+        f"{dataset.name}, {dataset.split}: {len(dataset.items)} items, "
+        f"{len(dataset.clips)} clips, {len(unreadable_clips)} of them missing or broken"
     ]
-    lines += [f"  {text}" for _, text in problems]
-    if bad := questionnaire.bad_records:
+    lines += [f"  {text}" for _, text in unreadable_clips]
+    if bad := dataset.bad_records:
         lines += [f"{len(bad)} records cannot be asked", *(f"  {text}" for text in bad)]
         lines.append(
             "correct them or copy a newer release; without them the rest is asked by "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Mode
+from ltu_jax.evaluation.datasets.item import InputMode
 from ltu_jax.evaluation.lines import DELETE, read_lines, write_lines
 
 GREEDY, SAMPLING = "greedy", "sampling"
@@ -18,16 +18,16 @@ _FIELDS |= {"draw": int, "tokens": int, "latency_ms": int | float}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, order=True)
-class Key:
+class SampleKey:
     """Which answer of an item: input mode, decoding, and which of its draws."""
 
     item_id: str
-    mode: Mode
+    mode: InputMode
     decoding: str
     draw: int
 
 
-def read_samples(out: Path) -> dict[Key, dict[str, Any]]:
+def read_samples(out: Path) -> dict[SampleKey, dict[str, Any]]:
     """The samples written so far, by any process.
 
     Raises:
@@ -40,21 +40,23 @@ def read_samples(out: Path) -> dict[Key, dict[str, Any]]:
     return samples
 
 
-def _key(record: Mapping[str, Any], where: str) -> Key:
+def _key(record: Mapping[str, Any], where: str) -> SampleKey:
     for name, kind in _FIELDS.items():
         if not isinstance(record.get(name), kind):
             raise UserError(f"{where} is not a sample: {name} is {record.get(name)!r}; {DELETE}")
-    if record["mode"] not in list(Mode):
+    if record["mode"] not in list(InputMode):
         raise UserError(f"{where} is not a sample: mode is {record['mode']!r}; {DELETE}")
-    return Key(
+    return SampleKey(
         item_id=record["item_id"],
-        mode=Mode(record["mode"]),
+        mode=InputMode(record["mode"]),
         decoding=record["decoding"],
         draw=record["draw"],
     )
 
 
-def finish(out: Path, samples: Mapping[Key, Mapping[str, Any]], order: Sequence[Key]) -> None:
+def finish(
+    out: Path, samples: Mapping[SampleKey, Mapping[str, Any]], order: Sequence[SampleKey]
+) -> None:
     """One samples.jsonl of all processes' parts, in the order of `keys`, others after them."""
     wanted = [key for key in order if key in samples]
     chosen = set(wanted)

@@ -6,20 +6,20 @@ from typing import Any
 
 from data_pipelines.records import record_files
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.dataset import Questionnaire
+from ltu_jax.evaluation.datasets.dataset import Dataset
 
 UNKNOWN = "what it was trained on is not known here"
 _OPTION = "--on-training-data"
 
 
-def overlap(questionnaire: Questionnaire, model: Mapping[str, Any]) -> str | None:
+def overlap(dataset: Dataset, model: Mapping[str, Any]) -> str | None:
     """Why the model has been trained on these items, or may have been; None if it has not.
 
     Args:
-        questionnaire: of a benchmark that is training data (`Benchmark.training_data`) or any.
+        dataset: of a benchmark that is training data (`Benchmark.training_data`) or any.
         model: config.json of a weights directory, or metadata of a checkpoint.
     """
-    if not questionnaire.benchmark.training_data:
+    if not dataset.benchmark.training_data:
         return None
     source = model.get("source")
     source = source if isinstance(source, Mapping) else {}
@@ -34,12 +34,12 @@ def overlap(questionnaire: Questionnaire, model: Mapping[str, Any]) -> str | Non
     trained = {name for split in splits.values() for name in split.get("datasets", ())}
     if not trained:
         return f"its records, {folder}, cannot be looked into"
-    asked = {item.groups.get("dataset", "") for item in questionnaire.items}
+    asked = {item.groups.get("dataset", "") for item in dataset.items}
     both = sorted(asked & trained)
     return f"its records {folder} hold {', '.join(both[:5])}" if both else None
 
 
-def refuse(questionnaire: Questionnaire, why: str | None, *, asked_for: bool) -> str | None:
+def refuse(dataset: Dataset, why: str | None, *, asked_for: bool) -> str | None:
     """A remark for the results, or None where there is nothing to remark.
 
     Raises:
@@ -49,8 +49,8 @@ def refuse(questionnaire: Questionnaire, why: str | None, *, asked_for: bool) ->
         return None
     if why != UNKNOWN and not asked_for:
         raise UserError(
-            f"{questionnaire.name} is training data of this model ({why}): its scores say how well "
+            f"{dataset.name} is training data of this model ({why}): its scores say how well "
             f"answers are remembered, not how well is heard. Ask it anyway with {_OPTION}; the "
             "results then say so"
         )
-    return f"{questionnaire.name} is training data of LTU-AS ({why}); not a held-out score"
+    return f"{dataset.name} is training data of LTU-AS ({why}); not a held-out score"

@@ -7,13 +7,13 @@ from ltu_jax.evaluation.datasets.item import Item
 from ltu_jax.evaluation.metrics import closed
 from ltu_jax.evaluation.metrics.bootstrap import ratio
 from ltu_jax.evaluation.scoring import paper, strict
-from ltu_jax.evaluation.scoring.interface import Answered, Metric, Rule, Status, Verdict
+from ltu_jax.evaluation.scoring.interface import Answered, AnswerScore, Metric, ScoringRule, Status
 from ltu_jax.evaluation.scoring.shared import checked_label, dropped, named, one_by_one
 
 GENDERS = ("female", "male")
 
 
-def official_gender(answered: Answered) -> Verdict:
+def official_gender(answered: Answered) -> AnswerScore:
     """What does not contain "female" is male, an empty answer too; only a missing one is not."""
     if answered.output is None:
         checked_label(answered.item, GENDERS)
@@ -21,22 +21,22 @@ def official_gender(answered: Answered) -> Verdict:
     return _gender(answered, paper.gender(answered.output))
 
 
-def unguessed_gender(answered: Answered) -> Verdict:
+def unguessed_gender(answered: Answered) -> AnswerScore:
     """One gender by its own words; otherwise a miss of the true gender."""
     return _gender(answered, strict.gender(answered.output or ""))
 
 
-def _gender(answered: Answered, guess: str | None) -> Verdict:
+def _gender(answered: Answered, guess: str | None) -> AnswerScore:
     true = checked_label(answered.item, GENDERS)
-    return Verdict(
+    return AnswerScore(
         parsed=guess,
         status=strict.status(answered.output, parsed=guess is not None),
-        score=float(guess == true),
+        value=float(guess == true),
         counts=tuple(closed.confusion_counts([true], [guess], classes=GENDERS)[0].tolist()),
     )
 
 
-def official_age(answered: Answered) -> Verdict:
+def official_age(answered: Answered) -> AnswerScore:
     """First number of the answer; without one the item is left out of the mean.
 
     So is a number of more than 300 digits (a model that repeats itself), where the official script
@@ -56,24 +56,24 @@ def _first_number(output: str | None) -> float | None:
         return None
 
 
-def unguessed_age(answered: Answered) -> Verdict:
+def unguessed_age(answered: Answered) -> AnswerScore:
     """One number or range; otherwise the largest error that an age of 0 to 100 could make."""
     true = _years(answered.item)
     guess = None if answered.output is None else strict.age(answered.output)
     if guess is not None:
         return _age(true, guess)
     charge = strict.largest_age_error(true)
-    return Verdict(
+    return AnswerScore(
         parsed=None,
         status=strict.status(answered.output, parsed=False),
-        score=charge,
+        value=charge,
         counts=(charge, 1.0),
     )
 
 
-def _age(true: float, guess: float) -> Verdict:
+def _age(true: float, guess: float) -> AnswerScore:
     error = abs(true - guess)
-    return Verdict(parsed=f"{guess:g}", status=Status.PARSED, score=error, counts=(error, 1.0))
+    return AnswerScore(parsed=f"{guess:g}", status=Status.PARSED, value=error, counts=(error, 1.0))
 
 
 def _years(item: Item) -> float:
@@ -90,10 +90,10 @@ def _years(item: Item) -> float:
 
 MACRO_F1 = Metric(
     name="macro-F1",
-    paper=Rule(
+    paper=ScoringRule(
         describe=named("macro-F1"), grade=one_by_one(official_gender), statistic=closed.macro_f1
     ),
-    strict=Rule(
+    strict=ScoringRule(
         describe=named("macro-F1"), grade=one_by_one(unguessed_gender), statistic=closed.macro_f1
     ),
     higher=True,
@@ -101,7 +101,11 @@ MACRO_F1 = Metric(
 # In years. The official script prints it as "mse".
 MAE = Metric(
     name="MAE",
-    paper=Rule(describe=named("MAE (years)"), grade=one_by_one(official_age), statistic=ratio),
-    strict=Rule(describe=named("MAE (years)"), grade=one_by_one(unguessed_age), statistic=ratio),
+    paper=ScoringRule(
+        describe=named("MAE (years)"), grade=one_by_one(official_age), statistic=ratio
+    ),
+    strict=ScoringRule(
+        describe=named("MAE (years)"), grade=one_by_one(unguessed_age), statistic=ratio
+    ),
     higher=False,
 )

@@ -15,12 +15,12 @@ from ltu_jax.evaluation.metrics.bootstrap import Statistic, ratio
 from ltu_jax.evaluation.scoring.caption_text import audiocaps_reference, without_lead_in
 from ltu_jax.evaluation.scoring.interface import (
     Answered,
+    AnswerScore,
     Metric,
     NotComputedError,
-    Rule,
+    ScoringRule,
     Status,
     Tools,
-    Verdict,
 )
 from ltu_jax.evaluation.scoring.paper import audiocaps_clean
 
@@ -57,7 +57,7 @@ class _Reading:
 
     def grade(
         self, answers: Sequence[Answered], tools: Tools, *, counts: _Counts, statistic: Statistic
-    ) -> list[Verdict]:
+    ) -> list[AnswerScore]:
         """A verdict for each answer; its score is the statistic of its own counts."""
         scored = [
             place
@@ -71,20 +71,20 @@ class _Reading:
                 for place in scored
             ],
         )
-        verdicts = [
-            Verdict(parsed=None, status=Status.MISSING, score=None, counts=()) for _ in answers
+        scores = [
+            AnswerScore(parsed=None, status=Status.MISSING, value=None, counts=()) for _ in answers
         ]
         if not scored:
-            return verdicts
+            return scores
         for place, text, own in zip(scored, given.texts, counts(given, tools), strict=True):
             status = Status.PARSED if text.strip() else Status.UNPARSED
-            verdicts[place] = Verdict(
+            scores[place] = AnswerScore(
                 parsed=text if status is Status.PARSED else None,
                 status=Status.MISSING if answers[place].output is None else status,
-                score=float(statistic(np.asarray(own, dtype=np.float64))),
+                value=float(statistic(np.asarray(own, dtype=np.float64))),
                 counts=tuple(own),
             )
-        return verdicts
+        return scores
 
 
 _PAPER = _Reading(caption=audiocaps_clean, reference=audiocaps_reference, keeps_missing=False)
@@ -154,11 +154,11 @@ def _metric(
     def describe(tools: Tools) -> str:
         return f"{name} ({tools.embedder.name})" if embeds and tools.embedder else name
 
-    def rule(reading: _Reading) -> Rule:
-        def grade(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+    def rule(reading: _Reading) -> ScoringRule:
+        def grade(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
             return reading.grade(answers, tools, counts=counts, statistic=statistic)
 
-        return Rule(describe=describe, grade=grade, statistic=statistic)
+        return ScoringRule(describe=describe, grade=grade, statistic=statistic)
 
     return Metric(name=name, paper=rule(_PAPER), strict=rule(_STRICT), higher=True)
 

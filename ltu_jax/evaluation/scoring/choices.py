@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from ltu_jax.evaluation.metrics.bootstrap import ratio
 from ltu_jax.evaluation.scoring import paper, strict
-from ltu_jax.evaluation.scoring.interface import Answered, Metric, Rule, Status, Verdict
+from ltu_jax.evaluation.scoring.interface import Answered, AnswerScore, Metric, ScoringRule, Status
 from ltu_jax.evaluation.scoring.shared import (
     checked_label,
     dropped,
@@ -22,7 +22,7 @@ class Official(enum.StrEnum):
     AIR_BENCH = "air_bench"
 
 
-def mmau(answered: Answered) -> Verdict:
+def mmau(answered: Answered) -> AnswerScore:
     """MMAU's word match; an item without output is skipped from the denominator."""
     item, label = answered.item, checked_label(answered.item, answered.item.choices)
     if answered.output is None:
@@ -37,7 +37,7 @@ def mmau(answered: Answered) -> Verdict:
     )
 
 
-def air_bench(answered: Answered) -> Verdict:
+def air_bench(answered: Answered) -> AnswerScore:
     """AIR-Bench's letter; an answer without one, missing or not, is left out."""
     item, label = answered.item, checked_label(answered.item, answered.item.choices)
     letter = paper.air_bench_letter(answered.output or "")
@@ -51,7 +51,7 @@ def air_bench(answered: Answered) -> Verdict:
     )
 
 
-def unguessed(answered: Answered) -> Verdict:
+def unguessed(answered: Answered) -> AnswerScore:
     """Exactly one option, by letter or text; everything else is wrong."""
     item, label = answered.item, checked_label(answered.item, answered.item.choices)
     guess = None if answered.output is None else strict.option(answered.output, item.choices)
@@ -62,7 +62,7 @@ def unguessed(answered: Answered) -> Verdict:
     )
 
 
-_OFFICIAL: dict[Official, Callable[[Answered], Verdict]] = {
+_OFFICIAL: dict[Official, Callable[[Answered], AnswerScore]] = {
     Official.MMAU: mmau,
     Official.AIR_BENCH: air_bench,
 }
@@ -73,12 +73,14 @@ def choice_metrics(official: Official) -> tuple[Metric, ...]:
     return (
         Metric(
             name="accuracy",
-            paper=Rule(
+            paper=ScoringRule(
                 describe=named("accuracy"),
                 grade=one_by_one(_OFFICIAL[official]),
                 statistic=ratio,
             ),
-            strict=Rule(describe=named("accuracy"), grade=one_by_one(unguessed), statistic=ratio),
+            strict=ScoringRule(
+                describe=named("accuracy"), grade=one_by_one(unguessed), statistic=ratio
+            ),
             higher=True,
         ),
     )

@@ -10,7 +10,14 @@ from ltu_jax.evaluation.metrics import scripts, words
 from ltu_jax.evaluation.metrics.bootstrap import ratio
 from ltu_jax.evaluation.metrics.ranking import average_precision, mean_average_precision
 from ltu_jax.evaluation.scoring import paper, strict
-from ltu_jax.evaluation.scoring.interface import Answered, Metric, Rule, Status, Tools, Verdict
+from ltu_jax.evaluation.scoring.interface import (
+    Answered,
+    AnswerScore,
+    Metric,
+    ScoringRule,
+    Status,
+    Tools,
+)
 from ltu_jax.evaluation.scoring.shared import (
     by_embedder,
     checked_label,
@@ -43,14 +50,14 @@ def classification_metrics(
     """
     _check_frame(label_text)
 
-    def official(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+    def official(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
         return _nearest(answers, tools, frame=label_text, part=part, comma=comma)
 
     return (
         Metric(
             name="accuracy",
-            paper=Rule(describe=by_embedder("accuracy"), grade=official, statistic=ratio),
-            strict=Rule(
+            paper=ScoringRule(describe=by_embedder("accuracy"), grade=official, statistic=ratio),
+            strict=ScoringRule(
                 describe=named("accuracy (label named)"),
                 grade=one_by_one(_named_label),
                 statistic=ratio,
@@ -69,27 +76,27 @@ def multilabel_metrics(
     """
     _check_frame(label_text)
 
-    def official(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+    def official(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
         given = [one for one in answers if one.output is not None]
         choices = _common_choices(answers)
         texts = [paper.embedded_answer(one.output, part=part, frame=label_text) for one in given]
         rows = _similarities(given, texts, tools, frame=label_text)
-        verdicts = []
+        scores = []
         for one in answers:
             if one.output is None:
-                verdicts.append(dropped(Status.MISSING))
+                scores.append(dropped(Status.MISSING))
                 continue
-            scores = next(rows)
-            top = choices[int(np.argmax(scores))]
-            verdicts.append(_ranked(one, scores, parsed=top, status=Status.PARSED))
-        return verdicts
+            similarities = next(rows)
+            top = choices[int(np.argmax(similarities))]
+            scores.append(_ranked(one, similarities, parsed=top, status=Status.PARSED))
+        return scores
 
-    def unguessed(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+    def unguessed(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
         choices = _common_choices(answers)
-        verdicts = []
+        scores = []
         for one in answers:
             found = strict.named_classes(one.output or "", choices)
-            verdicts.append(
+            scores.append(
                 _ranked(
                     one,
                     np.array([float(choice in found) for choice in choices]),
@@ -97,17 +104,17 @@ def multilabel_metrics(
                     status=strict.status(one.output, parsed=bool(found)),
                 )
             )
-        return verdicts
+        return scores
 
     return (
         Metric(
             name="mAP",
-            paper=Rule(
+            paper=ScoringRule(
                 describe=by_embedder("mAP"),
                 grade=official,
                 of_samples=functools.partial(mean_average_precision, absent_as_zero=True),
             ),
-            strict=Rule(
+            strict=ScoringRule(
                 describe=named("mAP (labels named)"),
                 grade=unguessed,
                 of_samples=mean_average_precision,
@@ -143,22 +150,22 @@ def _similarities(
 
 def _nearest(
     answers: Sequence[Answered], tools: Tools, *, frame: str, part: paper.Part, comma: str
-) -> list[Verdict]:
+) -> list[AnswerScore]:
     given = [one for one in answers if one.output is not None]
     texts = [paper.embedded_answer(one.output, part=part, frame=frame) for one in given]
     rows = _similarities(given, texts, tools, frame=frame, comma=comma)
-    verdicts = []
+    scores = []
     for one in answers:
         label = checked_label(one.item, one.item.choices)
         if one.output is None:
-            verdicts.append(dropped(Status.MISSING))
+            scores.append(dropped(Status.MISSING))
             continue
         guess = one.item.choices[int(np.argmax(next(rows)))]
-        verdicts.append(right_or_wrong(guess, right=guess == label, status=Status.PARSED))
-    return verdicts
+        scores.append(right_or_wrong(guess, right=guess == label, status=Status.PARSED))
+    return scores
 
 
-def _named_label(answered: Answered) -> Verdict:
+def _named_label(answered: Answered) -> AnswerScore:
     label = checked_label(answered.item, answered.item.choices)
     guess = strict.named_class(answered.output or "", answered.item.choices)
     return right_or_wrong(
@@ -178,7 +185,9 @@ def _common_choices(answers: Sequence[Answered]) -> tuple[str, ...]:
     return answers[0].item.choices if answers else ()
 
 
-def _ranked(one: Answered, scores: np.ndarray, *, parsed: str | None, status: Status) -> Verdict:
+def _ranked(
+    one: Answered, ranking: np.ndarray, *, parsed: str | None, status: Status
+) -> AnswerScore:
     unknown = [name for name in one.item.references if name not in one.item.choices]
     if unknown:
         raise UserError(
@@ -186,20 +195,20 @@ def _ranked(one: Answered, scores: np.ndarray, *, parsed: str | None, status: St
             "correct the references or the choices"
         )
     truth = np.array([float(choice in one.item.references) for choice in one.item.choices])
-    return Verdict(
+    return AnswerScore(
         parsed=parsed,
         status=status,
-        score=average_precision(scores, truth),
-        counts=(*scores.tolist(), *truth.tolist()),
+        value=average_precision(ranking, truth),
+        counts=(*ranking.tolist(), *truth.tolist()),
     )
 
 
-def _quoting(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+def _quoting(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
     english = scripts.english([one.spoken_text for one in answers])
     return [_quoted(one, english=english) for one in answers]
 
 
-def _quoted(answered: Answered, *, english: bool) -> Verdict:
+def _quoted(answered: Answered, *, english: bool) -> AnswerScore:
     """The sound named outside the spoken text, and the words within tolerance of Whisper's."""
     label, output = checked_label(answered.item, answered.item.choices), answered.output or ""
     guess = strict.named_class(words.around_words(output), answered.item.choices)
@@ -213,7 +222,7 @@ def _quoted(answered: Answered, *, english: bool) -> Verdict:
     )
 
 
-def _officially_quoted(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+def _officially_quoted(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
     """The label nearest to what stands around the words; words by the official text processing.
 
     There is no official rule for both in one answer: this is its two rules at once. Whisper's
@@ -222,23 +231,25 @@ def _officially_quoted(answers: Sequence[Answered], tools: Tools) -> list[Verdic
     given = [one for one in answers if one.output is not None]
     texts = [words.around_words(one.output) for one in given]
     rows = _similarities(given, texts, tools, frame="{}")
-    verdicts = []
+    scores = []
     for one in answers:
         label = checked_label(one.item, one.item.choices)
         if one.output is None:
-            verdicts.append(dropped(Status.MISSING))
+            scores.append(dropped(Status.MISSING))
             continue
         guess = one.item.choices[int(np.argmax(next(rows)))]
         expected = paper.librispeech_words(one.spoken_text).split()
         said = paper.librispeech_words(words.spoken_words(one.output)).split()
         heard = words.word_errors(expected, said) <= QUOTE_TOLERANCE * len(expected)
-        verdicts.append(right_or_wrong(guess, right=guess == label and heard, status=Status.PARSED))
-    return verdicts
+        scores.append(right_or_wrong(guess, right=guess == label and heard, status=Status.PARSED))
+    return scores
 
 
 BOTH_RIGHT = Metric(
     name="both right",
-    paper=Rule(describe=by_embedder("both right"), grade=_officially_quoted, statistic=ratio),
-    strict=Rule(describe=named("both right"), grade=_quoting, statistic=ratio),
+    paper=ScoringRule(
+        describe=by_embedder("both right"), grade=_officially_quoted, statistic=ratio
+    ),
+    strict=ScoringRule(describe=named("both right"), grade=_quoting, statistic=ratio),
     higher=True,
 )

@@ -8,12 +8,12 @@ from ltu_jax.evaluation.metrics.bootstrap import ratio
 from ltu_jax.evaluation.scoring import strict
 from ltu_jax.evaluation.scoring.interface import (
     Answered,
+    AnswerScore,
     Metric,
     NotComputedError,
-    Rule,
+    ScoringRule,
     Status,
     Tools,
-    Verdict,
 )
 from ltu_jax.evaluation.scoring.shared import (
     by_embedder,
@@ -25,8 +25,8 @@ from ltu_jax.evaluation.scoring.shared import (
 )
 
 
-def _scored(answered: Answered, score: float, status: Status) -> Verdict:
-    return Verdict(parsed=answered.output, status=status, score=score, counts=(score, 1.0))
+def _scored(answered: Answered, score: float, status: Status) -> AnswerScore:
+    return AnswerScore(parsed=answered.output, status=status, value=score, counts=(score, 1.0))
 
 
 def _declines(answered: Answered) -> bool:
@@ -51,42 +51,44 @@ def _judged(answers: Sequence[Answered], tools: Tools) -> list[float | None]:
     return list(tools.judge(asked))
 
 
-def official_judge(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+def official_judge(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
     """The judge's mean over what it scored: missing answers and replies without a score drop."""
     given = [one for one in answers if one.output is not None]
-    scores = iter(_judged(given, tools))
-    verdicts = []
+    replies = iter(_judged(given, tools))
+    scores = []
     for one in answers:
-        score = None if one.output is None else next(scores)
+        score = None if one.output is None else next(replies)
         if score is None:
             status = Status.MISSING if one.output is None else Status.UNPARSED
-            verdicts.append(dropped(status))
+            scores.append(dropped(status))
         else:
-            verdicts.append(_scored(one, score, _status(one)))
-    return verdicts
+            scores.append(_scored(one, score, _status(one)))
+    return scores
 
 
-def unguessed_judge(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+def unguessed_judge(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
     """The judge's mean over all items; missing, declined and unscored answers are worth 0."""
     asked = [one for one in answers if one.output is not None and not _declines(one)]
-    scores = iter(_judged(asked, tools))
-    verdicts = []
+    replies = iter(_judged(asked, tools))
+    scores = []
     for one in answers:
         status, score = strict.status(one.output, parsed=False), 0.0
         if one.output is not None and not _declines(one):
-            reply = next(scores)
+            reply = next(replies)
             if reply is not None:
                 status, score = Status.PARSED, reply
-        verdicts.append(_scored(one, score, status))
-    return verdicts
+        scores.append(_scored(one, score, status))
+    return scores
 
 
-def _similarity(answers: Sequence[Answered], tools: Tools, *, keep_missing: bool) -> list[Verdict]:
+def _similarity(
+    answers: Sequence[Answered], tools: Tools, *, keep_missing: bool
+) -> list[AnswerScore]:
     embedder = embedder_of(tools, purpose="embedding similarity")
     given = [one for one in answers if one.output is not None]
     both = vectors(embedder, [one.output for one in given] + [one.item.label for one in given])
     cosines = iter(np.sum(both[: len(given)] * both[len(given) :], axis=-1).tolist())
-    missing = Verdict(parsed=None, status=Status.MISSING, score=0.0, counts=(0.0, 1.0))
+    missing = AnswerScore(parsed=None, status=Status.MISSING, value=0.0, counts=(0.0, 1.0))
     if not keep_missing:
         missing = dropped(Status.MISSING)
     return [
@@ -95,24 +97,24 @@ def _similarity(answers: Sequence[Answered], tools: Tools, *, keep_missing: bool
     ]
 
 
-def official_similarity(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+def official_similarity(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
     """Cosine of answer and reference, over the answers that were given."""
     return _similarity(answers, tools, keep_missing=False)
 
 
-def unguessed_similarity(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
+def unguessed_similarity(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
     """Cosine of answer and reference; a missing answer has 0."""
     return _similarity(answers, tools, keep_missing=True)
 
 
-def given_refusal(answered: Answered) -> Verdict:
+def given_refusal(answered: Answered) -> AnswerScore:
     """1 where a given answer has a phrase of `strict.REFUSALS`."""
     if answered.output is None:
         return dropped(Status.MISSING)
     return _scored(answered, float(strict.refused(answered.output)), _status(answered))
 
 
-def any_refusal(answered: Answered) -> Verdict:
+def any_refusal(answered: Answered) -> AnswerScore:
     """As `given_refusal`; an answer that is missing or blank was refused, too."""
     if answered.output is None:
         return _scored(answered, 1.0, Status.MISSING)
@@ -126,23 +128,27 @@ def _judge_name(tools: Tools) -> str:
 
 JUDGE_SCORE = Metric(
     name="judge score",
-    paper=Rule(describe=_judge_name, grade=official_judge, statistic=ratio),
-    strict=Rule(describe=_judge_name, grade=unguessed_judge, statistic=ratio),
+    paper=ScoringRule(describe=_judge_name, grade=official_judge, statistic=ratio),
+    strict=ScoringRule(describe=_judge_name, grade=unguessed_judge, statistic=ratio),
     higher=True,
 )
 SIMILARITY = Metric(
     name="embedding similarity",
-    paper=Rule(
+    paper=ScoringRule(
         describe=by_embedder("embedding similarity"), grade=official_similarity, statistic=ratio
     ),
-    strict=Rule(
+    strict=ScoringRule(
         describe=by_embedder("embedding similarity"), grade=unguessed_similarity, statistic=ratio
     ),
     higher=True,
 )
 REFUSAL_RATE = Metric(
     name="refusal rate",
-    paper=Rule(describe=named("refusal rate"), grade=one_by_one(given_refusal), statistic=ratio),
-    strict=Rule(describe=named("refusal rate"), grade=one_by_one(any_refusal), statistic=ratio),
+    paper=ScoringRule(
+        describe=named("refusal rate"), grade=one_by_one(given_refusal), statistic=ratio
+    ),
+    strict=ScoringRule(
+        describe=named("refusal rate"), grade=one_by_one(any_refusal), statistic=ratio
+    ),
     higher=False,
 )

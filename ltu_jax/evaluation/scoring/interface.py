@@ -39,20 +39,20 @@ class Answered:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Verdict:
+class AnswerScore:
     """What a rule makes of one answer.
 
     Attributes:
         parsed: the class, number or text that was read out of the answer.
         status: see `Status`.
-        score: of this answer alone, for the samples file: 1 or 0, a word error rate, years off.
+        value: of this answer alone, for the samples file: 1 or 0, a word error rate, years off.
         counts: what it adds to the sums that the rule's statistic takes; () leaves it out, which
             only paper rules do.
     """
 
     parsed: str | None
     status: Status
-    score: float | None
+    value: float | None
     counts: tuple[float, ...]
 
 
@@ -83,7 +83,7 @@ class Tools:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rule:
+class ScoringRule:
     """One way to score a metric.
 
     Attributes:
@@ -97,7 +97,7 @@ class Rule:
     """
 
     describe: Callable[[Tools], str]
-    grade: Callable[[Sequence[Answered], Tools], list[Verdict]]
+    grade: Callable[[Sequence[Answered], Tools], list[AnswerScore]]
     statistic: Statistic | None = None
     of_samples: SampleStatistic | None = None
     told: Callable[[Sequence[Answered]], str] | None = None
@@ -112,6 +112,6 @@ class Metric:
     """A figure in both readings; `higher` says whether more is better."""
 
     name: str
-    paper: Rule
-    strict: Rule
+    paper: ScoringRule
+    strict: ScoringRule
     higher: bool

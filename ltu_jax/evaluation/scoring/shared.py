@@ -9,39 +9,39 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.datasets.item import Item
 from ltu_jax.evaluation.scoring.interface import (
     Answered,
+    AnswerScore,
     Embedder,
     NotComputedError,
     Status,
     Tools,
-    Verdict,
 )
 
 
 def named(name: str) -> Callable[[Tools], str]:
-    """A `Rule.describe` for a figure that needs no tool."""
+    """A `ScoringRule.describe` for a figure that needs no tool."""
     return lambda tools: name
 
 
 def by_embedder(name: str) -> Callable[[Tools], str]:
-    """A `Rule.describe` that adds the embedder's name, or "text embedding" where there is none."""
+    """A `ScoringRule.describe` that adds the name of the embedder ("text embedding" if none)."""
     return lambda tools: f"{name} ({tools.embedder.name if tools.embedder else 'text embedding'})"
 
 
 def one_by_one(
-    verdict: Callable[[Answered], Verdict],
-) -> Callable[[Sequence[Answered], Tools], list[Verdict]]:
-    """A `Rule.grade` that looks at each answer alone and needs no tool."""
-    return lambda answers, tools: [verdict(answered) for answered in answers]
+    score: Callable[[Answered], AnswerScore],
+) -> Callable[[Sequence[Answered], Tools], list[AnswerScore]]:
+    """A `ScoringRule.grade` that looks at each answer alone and needs no tool."""
+    return lambda answers, tools: [score(answered) for answered in answers]
 
 
-def dropped(status: Status) -> Verdict:
+def dropped(status: Status) -> AnswerScore:
     """An answer that an official rule leaves out of its figure."""
-    return Verdict(parsed=None, status=status, score=None, counts=())
+    return AnswerScore(parsed=None, status=status, value=None, counts=())
 
 
-def right_or_wrong(parsed: str | None, *, right: bool, status: Status) -> Verdict:
+def right_or_wrong(parsed: str | None, *, right: bool, status: Status) -> AnswerScore:
     """A verdict whose figure is `bootstrap.ratio`: the share of right answers."""
-    return Verdict(parsed=parsed, status=status, score=float(right), counts=(float(right), 1.0))
+    return AnswerScore(parsed=parsed, status=status, value=float(right), counts=(float(right), 1.0))
 
 
 def checked_label(item: Item, known: Sequence[str]) -> str:

@@ -7,29 +7,29 @@ from ltu_jax.evaluation.metrics.bootstrap import ratio
 from ltu_jax.evaluation.scoring import paper, strict
 from ltu_jax.evaluation.scoring.interface import (
     Answered,
+    AnswerScore,
     Metric,
     NotComputedError,
-    Rule,
+    ScoringRule,
     Status,
     Tools,
-    Verdict,
 )
 from ltu_jax.evaluation.scoring.shared import dropped, named
 
 
-def _verdict(
+def _score(
     said: str, edits: int, reference_words: int, *, status: Status = Status.PARSED
-) -> Verdict:
+) -> AnswerScore:
     """One answer's counts; its score is its own word error rate (edits, if nothing was said)."""
-    return Verdict(
+    return AnswerScore(
         parsed=said,
         status=status,
-        score=edits / max(reference_words, 1),
+        value=edits / max(reference_words, 1),
         counts=(float(edits), float(reference_words)),
     )
 
 
-def official(answered: Answered) -> Verdict:
+def official(answered: Answered) -> AnswerScore:
     """LibriSpeech's official rule; a missing answer is in no file that the script reads."""
     if answered.output is None:
         return dropped(Status.MISSING)
@@ -39,23 +39,23 @@ def official(answered: Answered) -> Verdict:
     return _official(said, answered.item.label)
 
 
-def _official(said: str, reference: str) -> Verdict:
+def _official(said: str, reference: str) -> AnswerScore:
     expected = paper.librispeech_words(reference).split()
-    return _verdict(said, words.word_errors(expected, said.split()), len(expected))
+    return _score(said, words.word_errors(expected, said.split()), len(expected))
 
 
-def unguessed(answered: Answered, *, reference: str, english: bool) -> Verdict:
+def unguessed(answered: Answered, *, reference: str, english: bool) -> AnswerScore:
     """The words that the answer reports, normalised; a missing answer deletes all words."""
     said = words.spoken_words(answered.output or "")
     declined = strict.refused(said) and not strict.refused(reference)
-    return _verdict(
+    return _score(
         said,
         *words.word_error_counts(reference, said, english=english),
         status=strict.status(answered.output, parsed=bool(said) and not declined),
     )
 
 
-def official_versus_whisper(answered: Answered) -> Verdict:
+def official_versus_whisper(answered: Answered) -> AnswerScore:
     """The official text processing, against Whisper's transcript, which replaces nothing here."""
     if answered.output is None:
         return dropped(Status.MISSING)
@@ -73,9 +73,9 @@ def _transcript(answered: Answered) -> str:
     return answered.spoken_text
 
 
-def _by_official(verdict: Callable[[Answered], Verdict]) -> Callable:
-    def grade(answers: Sequence[Answered]) -> list[Verdict]:
-        return [verdict(answered) for answered in answers]
+def _by_official(score: Callable[[Answered], AnswerScore]) -> Callable:
+    def grade(answers: Sequence[Answered]) -> list[AnswerScore]:
+        return [score(answered) for answered in answers]
 
     return grade
 
@@ -83,7 +83,7 @@ def _by_official(verdict: Callable[[Answered], Verdict]) -> Callable:
 def _by_language(reference: _Reference) -> Callable:
     """The strict rule: one language for all references, so that no item has a rule of its own."""
 
-    def grade(answers: Sequence[Answered]) -> list[Verdict]:
+    def grade(answers: Sequence[Answered]) -> list[AnswerScore]:
         english = scripts.english([reference(one) for one in answers])
         return [unguessed(one, reference=reference(one), english=english) for one in answers]
 
@@ -103,17 +103,17 @@ def _told(reference: _Reference) -> Callable[[Sequence[Answered]], str]:
 
 
 def _grade(
-    verdicts_of: Callable[[Sequence[Answered]], list[Verdict]],
-) -> Callable[[Sequence[Answered], Tools], list[Verdict]]:
-    def grade(answers: Sequence[Answered], tools: Tools) -> list[Verdict]:
-        verdicts = verdicts_of(answers)
-        counted = [one.counts for one in verdicts if one.counts]
+    scores_of: Callable[[Sequence[Answered]], list[AnswerScore]],
+) -> Callable[[Sequence[Answered], Tools], list[AnswerScore]]:
+    def grade(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
+        scores = scores_of(answers)
+        counted = [one.counts for one in scores if one.counts]
         if counted and not any(expected for _, expected in counted):
             raise NotComputedError(
                 "WER: no reference has a word, and the rate divides by their number: "
                 "give references or transcripts with words"
             )
-        return verdicts
+        return scores
 
     return grade
 
@@ -121,8 +121,10 @@ def _grade(
 def _metric(name: str, by_paper: Callable, reference: _Reference) -> Metric:
     return Metric(
         name=name,
-        paper=Rule(describe=named(name), grade=_grade(_by_official(by_paper)), statistic=ratio),
-        strict=Rule(
+        paper=ScoringRule(
+            describe=named(name), grade=_grade(_by_official(by_paper)), statistic=ratio
+        ),
+        strict=ScoringRule(
             describe=named(name),
             grade=_grade(_by_language(reference)),
             statistic=ratio,

@@ -11,7 +11,7 @@ from ltu_jax.evaluation.scoring.classification import (
     multilabel_metrics,
 )
 from ltu_jax.evaluation.scoring.free import JUDGE_SCORE, REFUSAL_RATE, SIMILARITY
-from ltu_jax.evaluation.scoring.interface import Metric, Verdict
+from ltu_jax.evaluation.scoring.interface import AnswerScore, Metric
 from ltu_jax.evaluation.scoring.paper import Part
 from ltu_jax.evaluation.scoring.spoken import WER, WER_VS_WHISPER
 
@@ -41,8 +41,8 @@ METRICS: dict[Task, tuple[Metric, ...]] = {
 _SAME = 1e-5
 
 
-def differs(a: Verdict, b: Verdict) -> bool:
+def differs(a: AnswerScore, b: AnswerScore) -> bool:
     """Whether two rules score the same answer differently; left out differs from any score."""
-    if a.score is None or b.score is None:
-        return a.score is not b.score
-    return not math.isclose(a.score, b.score, rel_tol=0, abs_tol=_SAME)
+    if a.value is None or b.value is None:
+        return a.value is not b.value
+    return not math.isclose(a.value, b.value, rel_tol=0, abs_tol=_SAME)

@@ -13,7 +13,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.clients import embedding
 from ltu_jax.evaluation.clients.embedding import CachedEmbedder, EndpointEmbedder, open_embedder
 from ltu_jax.evaluation.clients.endpoint import Endpoint, EndpointError
-from ltu_jax.evaluation.clients.reply_cache import Cache, key
+from ltu_jax.evaluation.clients.reply_cache import ReplyCache, key
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -124,7 +124,7 @@ class Counting:
 
 
 def test_a_text_is_asked_for_once_ever(tmp_path):
-    backend, cache = Counting(), Cache(tmp_path / "c.sqlite")
+    backend, cache = Counting(), ReplyCache(tmp_path / "c.sqlite")
     first = CachedEmbedder(backend, cache)(["dog", "cat", "dog"])
     second = CachedEmbedder(backend, cache)(["cat", "rain", "dog"])
     assert backend.asked == [["dog", "cat"], ["rain"]]
@@ -134,7 +134,7 @@ def test_a_text_is_asked_for_once_ever(tmp_path):
 
 
 def test_two_backends_share_a_file_but_no_vector(tmp_path):
-    one, other, cache = Counting(), Counting(), Cache(tmp_path / "c.sqlite")
+    one, other, cache = Counting(), Counting(), ReplyCache(tmp_path / "c.sqlite")
     other.identity = "counting 2"
     CachedEmbedder(one, cache)(["dog"])
     CachedEmbedder(other, cache)(["dog"])
@@ -142,18 +142,18 @@ def test_two_backends_share_a_file_but_no_vector(tmp_path):
 
 
 def test_no_texts_are_no_vectors(tmp_path):
-    assert CachedEmbedder(Counting(), Cache(tmp_path / "c.sqlite"))([]).shape[0] == 0
+    assert CachedEmbedder(Counting(), ReplyCache(tmp_path / "c.sqlite"))([]).shape[0] == 0
 
 
 def test_blank_texts_of_a_server_are_zeros_from_the_cache_too(serve, tmp_path):
-    cached = CachedEmbedder(client(serve(embeddings)), Cache(tmp_path / "c.sqlite"))
+    cached = CachedEmbedder(client(serve(embeddings)), ReplyCache(tmp_path / "c.sqlite"))
     assert not cached([""]).any()
     for _ in range(2):
         np.testing.assert_allclose(cached(["", "dog"]), [np.zeros(3), unit("dog")], atol=1e-7)
 
 
 def test_a_model_that_changed_behind_its_name_is_an_error(tmp_path):
-    cache = Cache(tmp_path / "c.sqlite")
+    cache = ReplyCache(tmp_path / "c.sqlite")
     CachedEmbedder(Counting(), cache)(["dog"])
     cache.put({key("embedding", "counting 1", "cat"): np.ones(7, "<f4").tobytes()})
     with pytest.raises(UserError, match="vectors of 3 and 7 numbers: the model behind that name"):
@@ -183,7 +183,7 @@ def test_after_a_kill_only_the_rest_is_asked_for(tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED, str(file)], cwd=ROOT, check=False)
     assert done.returncode == -signal.SIGKILL
     backend = Counting()
-    CachedEmbedder(backend, Cache(file))(["dog", "cat", "rain", "sea", "bus"])
+    CachedEmbedder(backend, ReplyCache(file))(["dog", "cat", "rain", "sea", "bus"])
     assert backend.asked == [["bus"]]
 
 

@@ -9,7 +9,7 @@ from openai_server import ok, servers
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.clients.endpoint import Endpoint, EndpointError
 from ltu_jax.evaluation.clients.judge import PROMPTS, EndpointJudge, open_judge
-from ltu_jax.evaluation.clients.reply_cache import Cache
+from ltu_jax.evaluation.clients.reply_cache import ReplyCache
 
 TRIPLE = ("What is heard?", "A dog barks.", "A dog.")
 
@@ -30,7 +30,9 @@ def serve(monkeypatch):
 def judge(tmp_path):
     def make(server, model="gpt-4o-2024-11-20"):
         endpoint = Endpoint(url=server.url, sleep=lambda seconds: None)
-        return EndpointJudge(endpoint=endpoint, model=model, cache=Cache(tmp_path / "j.sqlite"))
+        return EndpointJudge(
+            endpoint=endpoint, model=model, cache=ReplyCache(tmp_path / "j.sqlite")
+        )
 
     return make
 

@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.clients.reply_cache import Cache, key
+from ltu_jax.evaluation.clients.reply_cache import ReplyCache, key
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
 def cache(tmp_path):
-    return Cache(tmp_path / "folder" / "cache.sqlite")
+    return ReplyCache(tmp_path / "folder" / "cache.sqlite")
 
 
 def test_entries_come_back_in_another_process_too(cache):
     cache.put({"a": b"\x00\xff", "b": b""})
     cache.put({"a": b"new"})
-    assert Cache(cache.path).get(["a", "b", "c"]) == {"a": b"new", "b": b""}
+    assert ReplyCache(cache.path).get(["a", "b", "c"]) == {"a": b"new", "b": b""}
 
 
 def test_more_keys_than_a_query_takes(cache):
@@ -109,7 +109,7 @@ def test_the_database_of_another_program_stays_as_it_is(tmp_path):
     with sqlite3.connect(path) as file:
         file.execute("CREATE TABLE photos (name TEXT)")
     before = path.read_bytes()
-    for use in (lambda: Cache(path).get(["a"]), lambda: Cache(path).put({"a": b""})):
+    for use in (lambda: ReplyCache(path).get(["a"]), lambda: ReplyCache(path).put({"a": b""})):
         with pytest.raises(UserError, match="another program's database .*'photos'"):
             use()
     assert path.read_bytes() == before

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.dataset import need_partners, pairing, read_questionnaire
-from ltu_jax.evaluation.datasets.item import Item, Mode
+from ltu_jax.evaluation.datasets.dataset import need_partners, pairing, read_dataset
+from ltu_jax.evaluation.datasets.item import InputMode, Item
 
 
 def items_of(labels, *, row="sound", clips=None):
@@ -26,7 +26,7 @@ def items_of(labels, *, row="sound", clips=None):
 
 
 def test_reads_items_with_the_class_of_their_answer(corpus):
-    benchmark = read_questionnaire(corpus, name="mini", split="test")
+    benchmark = read_dataset(corpus, name="mini", split="test")
     assert len(benchmark.items) == 48
     by_id = {item.item_id: item for item in benchmark.items}
     assert by_id["clip03-sound"].label == "church bell"
@@ -38,9 +38,9 @@ def test_reads_items_with_the_class_of_their_answer(corpus):
 
 
 def test_limit_draws_the_same_items_for_every_run(corpus):
-    first = read_questionnaire(corpus, name="mini", split="test", limit=3)
-    again = read_questionnaire(corpus, name="mini", split="test", limit=3)
-    whole = read_questionnaire(corpus, name="mini", split="test")
+    first = read_dataset(corpus, name="mini", split="test", limit=3)
+    again = read_dataset(corpus, name="mini", split="test", limit=3)
+    whole = read_dataset(corpus, name="mini", split="test")
     assert first.items == again.items
     assert [item.row for item in first.items].count("sound") == 3
     assert set(first.items) < set(whole.items)
@@ -86,10 +86,10 @@ def test_a_row_of_one_clip_borrows_audio_of_another_row():
 def test_a_corpus_of_one_clip_cannot_be_shuffled(corpus):
     path = corpus / "test_items.jsonl"
     path.write_text("\n".join(path.read_text().splitlines()[:2]) + "\n")
-    benchmark = read_questionnaire(corpus, name="mini", split="test")
-    need_partners(benchmark, [Mode.JOINT])
+    benchmark = read_dataset(corpus, name="mini", split="test")
+    need_partners(benchmark, [InputMode.JOINT])
     with pytest.raises(UserError, match="the shuffled mode needs another"):
-        need_partners(benchmark, list(Mode))
+        need_partners(benchmark, list(InputMode))
 
 
 def change(corpus, **fields):
@@ -115,32 +115,32 @@ def change(corpus, **fields):
 def test_a_broken_item_is_named(corpus, fields, message):
     change(corpus, **fields)
     with pytest.raises(UserError, match=message):
-        read_questionnaire(corpus, name="mini", split="test")
+        read_dataset(corpus, name="mini", split="test")
 
 
 def test_missing_files_and_unknown_names_are_named(corpus, tmp_path):
     with pytest.raises(UserError, match="unknown benchmark 'musan'; known: air_bench"):
-        read_questionnaire(corpus, name="musan", split="test")
+        read_dataset(corpus, name="musan", split="test")
     with pytest.raises(UserError, match="build it first"):
-        read_questionnaire(tmp_path / "nowhere", name="mini", split="test")
+        read_dataset(tmp_path / "nowhere", name="mini", split="test")
     with pytest.raises(UserError, match="val_items.jsonl does not exist"):
-        read_questionnaire(corpus, name="mini", split="val")
+        read_dataset(corpus, name="mini", split="val")
     with pytest.raises(UserError, match="mini has no split 'dev'; it has test, val"):
-        read_questionnaire(corpus, name="mini", split="dev")
+        read_dataset(corpus, name="mini", split="dev")
     (corpus / "test_items.jsonl").write_text("{]\n")
     with pytest.raises(UserError, match="test_items.jsonl:1 is not valid JSON"):
-        read_questionnaire(corpus, name="mini", split="test")
+        read_dataset(corpus, name="mini", split="test")
 
 
 def test_spoken_text_needs_the_script(corpus):
     path = corpus / "clips.jsonl"
     path.write_text(path.read_text().replace('"truth_text"', '"script"'))
     with pytest.raises(UserError, match="has no labels.truth_text"):
-        read_questionnaire(corpus, name="mini", split="test")
+        read_dataset(corpus, name="mini", split="test")
 
 
 def test_items_cannot_be_changed(corpus):
-    item = read_questionnaire(corpus, name="mini", split="test").items[0]
+    item = read_dataset(corpus, name="mini", split="test").items[0]
     with pytest.raises(dataclasses.FrozenInstanceError):
         item.row = "music"
 
@@ -156,24 +156,24 @@ def test_items_that_share_their_choices_with_no_other_clip_are_paired_among_them
 
 
 def test_the_manifest_tells_other_questions_apart_whatever_the_limit(corpus):
-    whole = read_questionnaire(corpus, name="mini", split=None)
-    assert read_questionnaire(corpus, name="mini", split="test", limit=2).manifest == whole.manifest
+    whole = read_dataset(corpus, name="mini", split=None)
+    assert read_dataset(corpus, name="mini", split="test", limit=2).manifest == whole.manifest
     change(corpus, question="And what is this?")
-    assert read_questionnaire(corpus, name="mini", split="test").manifest != whole.manifest
+    assert read_dataset(corpus, name="mini", split="test").manifest != whole.manifest
 
 
 def test_the_manifest_tells_other_transcripts_and_parts_apart_but_not_where_the_data_lie(
     corpus, tmp_path
 ):
-    whole = read_questionnaire(corpus, name="mini", split="test")
+    whole = read_dataset(corpus, name="mini", split="test")
     moved = corpus.rename(tmp_path / "elsewhere")
-    assert read_questionnaire(moved, name="mini", split="test").manifest == whole.manifest
+    assert read_dataset(moved, name="mini", split="test").manifest == whole.manifest
     table = moved / "clips.jsonl"
     table.write_text(table.read_text().replace("The cat sat", "The cat stood"))
-    assert read_questionnaire(moved, name="mini", split="test").manifest != whole.manifest
+    assert read_dataset(moved, name="mini", split="test").manifest != whole.manifest
 
 
 def test_half_a_surrogate_pair_is_named_with_its_item(corpus):
     change(corpus, question="What is \ud83d this?")
     with pytest.raises(UserError, match=r"item 'clip00-sound' has text that is no Unicode.*ud83d"):
-        read_questionnaire(corpus, name="mini", split="test")
+        read_dataset(corpus, name="mini", split="test")

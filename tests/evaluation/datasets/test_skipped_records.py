@@ -7,9 +7,9 @@ import pytest
 from ltu_jax import evaluate
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
-from ltu_jax.evaluation.datasets.dataset import read_questionnaire
+from ltu_jax.evaluation.datasets.dataset import read_dataset
 from ltu_jax.evaluation.datasets.readers import clotho, fsd50k, mosei, own_questions, vggsound
-from ltu_jax.evaluation.datasets.readers.tables import BadRecords
+from ltu_jax.evaluation.datasets.readers.tables import UnusableRecords
 from ltu_jax.evaluation.run import training_overlap
 
 
@@ -48,10 +48,10 @@ def test_check_counts_all_and_says_what_to_do(mmau, capsys):
 
 def test_without_the_option_both_are_named_and_with_it_the_rest_is_asked(mmau):
     with pytest.raises(UserError) as caught:
-        read_questionnaire(mmau, name="mmau", split=None)
+        read_dataset(mmau, name="mmau", split=None)
     assert "2 records" in str(caught.value) and "--skip-bad-records" in str(caught.value)
     assert "record 7:" in str(caught.value) and "record 14:" in str(caught.value)
-    rest = read_questionnaire(mmau, name="mmau", split=None, skip_bad_records=True)
+    rest = read_dataset(mmau, name="mmau", split=None, skip_bad_records=True)
     assert [item.item_id for item in rest.items] == [f"q{n}" for n in range(1, 14) if n != 7]
     assert len(rest.bad_records) == 2
 
@@ -59,7 +59,7 @@ def test_without_the_option_both_are_named_and_with_it_the_rest_is_asked(mmau):
 def test_where_nothing_is_left_the_records_are_the_error(tmp_path):
     (tmp_path / "mmau-test-mini.json").write_text(json.dumps([question(1, answer="d")]))
     with pytest.raises(UserError, match="record 1: answer 'd'"):
-        read_questionnaire(tmp_path, name="mmau", split=None, skip_bad_records=True)
+        read_dataset(tmp_path, name="mmau", split=None, skip_bad_records=True)
 
 
 LINE = {"audio": "a.wav", "question": "What?", "answer": "dog", "task": "open"}
@@ -96,7 +96,7 @@ def test_every_table_tells_of_all_its_bad_records(tmp_path, name):
     (tmp_path / file).write_text(content)
     (tmp_path / "FSD50K.ground_truth").mkdir(exist_ok=True)
     (tmp_path / "FSD50K.ground_truth" / "vocabulary.csv").write_text("0,Bark,m\n")
-    with pytest.raises(BadRecords) as caught:
+    with pytest.raises(UnusableRecords) as caught:
         reader.read(tmp_path / file if name == "jsonl" else tmp_path, split=split)
     assert len(caught.value.problems) == 2
     assert len(caught.value.rest.items) == 2
@@ -131,7 +131,7 @@ def test_open_asqa_is_refused_for_a_model_trained_on_it(open_asqa, tmp_path):
     ("datasets", "refused"), [(["as_20k", "fma"], True), (["mini_sound"], False), (None, True)]
 )
 def test_the_records_of_a_checkpoint_tell(open_asqa, tmp_path, datasets, refused, monkeypatch):
-    asked = read_questionnaire(open_asqa, name="open_asqa", split=None)
+    asked = read_dataset(open_asqa, name="open_asqa", split=None)
     metadata = {"base": {}, "config": {"data": {"records": str(tmp_path / "records")}}}
     manifest = {"splits": {"train": {"datasets": dict.fromkeys(datasets or (), 3)}}}
     monkeypatch.setattr(training_overlap.record_files, "read_manifest", lambda folder: manifest)
@@ -146,6 +146,6 @@ def test_the_records_of_a_checkpoint_tell(open_asqa, tmp_path, datasets, refused
 
 
 def test_of_weights_that_do_not_say_it_is_remarked(open_asqa):
-    asked = read_questionnaire(open_asqa, name="open_asqa", split=None)
+    asked = read_dataset(open_asqa, name="open_asqa", split=None)
     why = training_overlap.overlap(asked, {"kind": "ltu-as"})
     assert training_overlap.UNKNOWN in training_overlap.refuse(asked, why, asked_for=False)

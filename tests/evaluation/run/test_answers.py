@@ -5,29 +5,29 @@ import json
 import pytest
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.dataset import read_questionnaire
-from ltu_jax.evaluation.datasets.item import Mode
+from ltu_jax.evaluation.datasets.dataset import read_dataset
+from ltu_jax.evaluation.datasets.item import InputMode
 from ltu_jax.evaluation.run import answers
-from ltu_jax.evaluation.run.answers import Given, collect, given
-from ltu_jax.evaluation.run.clips import listen, read_known
-from ltu_jax.evaluation.run.samples import GREEDY, SAMPLING, Key, finish, read_samples
+from ltu_jax.evaluation.run.answers import ModelInput, collect, model_input
+from ltu_jax.evaluation.run.clips import read_clip_facts, transcribe_clips
+from ltu_jax.evaluation.run.samples import GREEDY, SAMPLING, SampleKey, finish, read_samples
 from ltu_jax.preprocessing.text import prompt
 
-MODES = tuple(Mode)
+MODES = tuple(InputMode)
 
 
 @pytest.fixture
 def questions(corpus):
-    return read_questionnaire(corpus, name="mini", split="test")
+    return read_dataset(corpus, name="mini", split="test")
 
 
 def known(questions, model, out):
     out.mkdir(exist_ok=True)
-    return listen(
+    return transcribe_clips(
         list(questions.clips.values()),
         model=model,
         path=out / "clips.jsonl",
-        known=read_known([out / "clips.jsonl"]),
+        known=read_clip_facts([out / "clips.jsonl"]),
         whisper="Whisper",
         batch_size=4,
         allow_missing=False,
@@ -37,7 +37,7 @@ def known(questions, model, out):
 def run(questions, model, out, *, modes=MODES, decodings=(GREEDY,), process=(0, 1), batch_size=8):
     return collect(
         questions,
-        wanted=list(answers.keys(questions, modes=modes, decodings=decodings)),
+        wanted=list(answers.sample_keys(questions, modes=modes, decodings=decodings)),
         clips=known(questions, model, out),
         model=model,
         out=out,
@@ -58,30 +58,30 @@ def test_what_each_mode_hears(questions, listener, tmp_path):
     clips = known(questions, listener(), tmp_path)
 
     def key(mode):
-        return Key(item_id=item.item_id, mode=mode, decoding=GREEDY, draw=0)
+        return SampleKey(item_id=item.item_id, mode=mode, decoding=GREEDY, draw=0)
 
-    inputs = {mode: given(questions, item, key(mode), clips) for mode in Mode}
+    inputs = {mode: model_input(questions, item, key(mode), clips) for mode in InputMode}
     rest = {"question": "What do you hear?", "max_new_tokens": 24, "draw": None}
     assert inputs == {
-        Mode.JOINT: Given(audio="clip01", spoken_text=said, **rest),
-        Mode.AUDIO: Given(audio="clip01", spoken_text="", **rest),
-        Mode.TEXT: Given(audio=None, spoken_text=said, **rest),
-        Mode.SHUFFLED: Given(audio=partner, spoken_text=said, **rest),
-        Mode.SILENCE: Given(audio="silence:15", spoken_text=said, **rest),
+        InputMode.JOINT: ModelInput(audio="clip01", spoken_text=said, **rest),
+        InputMode.AUDIO: ModelInput(audio="clip01", spoken_text="", **rest),
+        InputMode.TEXT: ModelInput(audio=None, spoken_text=said, **rest),
+        InputMode.SHUFFLED: ModelInput(audio=partner, spoken_text=said, **rest),
+        InputMode.SILENCE: ModelInput(audio="silence:15", spoken_text=said, **rest),
     }
     assert partner != "clip01"
 
 
 def test_sampling_draws_each_input_by_its_own_seed(questions, listener, tmp_path):
     model = listener()
-    run(questions, model, tmp_path, modes=(Mode.JOINT,), decodings=(SAMPLING,))
+    run(questions, model, tmp_path, modes=(InputMode.JOINT,), decodings=(SAMPLING,))
     configs = [config for batch in model.sampling for config in batch]
     assert len(configs) == len({config.seed for config in configs}) == 48 * 3
     assert {(c.temperature, c.top_p, c.top_k, c.repetition_penalty) for c in configs} == {
         (0.1, 0.95, 500, 1.1)  # the published decoding
     }
     again = listener()
-    run(questions, again, tmp_path / "again", modes=(Mode.JOINT,), decodings=(SAMPLING,))
+    run(questions, again, tmp_path / "again", modes=(InputMode.JOINT,), decodings=(SAMPLING,))
     assert {config.seed for config in configs} == {c.seed for b in again.sampling for c in b}
     assert {key.draw for key in read_samples(tmp_path)} == {0, 1, 2}
 
@@ -89,11 +89,11 @@ def test_sampling_draws_each_input_by_its_own_seed(questions, listener, tmp_path
 def test_equal_inputs_are_answered_once_and_clips_encoded_once(questions, listener, tmp_path):
     model = listener()
     collected = run(questions, model, tmp_path)
-    clips = read_known([tmp_path / "clips.jsonl"])
+    clips = read_clip_facts([tmp_path / "clips.jsonl"])
     items = {item.item_id: item for item in questions.items}
     distinct = {
-        given(questions, items[key.item_id], key, clips)
-        for key in answers.keys(questions, modes=MODES, decodings=(GREEDY,))
+        model_input(questions, items[key.item_id], key, clips)
+        for key in answers.sample_keys(questions, modes=MODES, decodings=(GREEDY,))
     }
     assert collected.computed == len(model.asked) == len(distinct) < 48 * 5
     assert model.encoded == 12 + 3  # clips, and silences of 1.0, 1.5 and 2.0 s
@@ -122,7 +122,7 @@ def test_a_killed_run_goes_on_without_computing_twice(questions, listener, tmp_p
 
 
 def test_finished_files_do_not_tell_that_a_run_was_killed(questions, listener, tmp_path):
-    order = list(answers.keys(questions, modes=MODES, decodings=(GREEDY,)))
+    order = list(answers.sample_keys(questions, modes=MODES, decodings=(GREEDY,)))
     for name, stop in (("whole", None), ("killed", 3)):
         out = tmp_path / name
         if stop is not None:
@@ -153,19 +153,19 @@ def test_processes_share_the_work_and_answer_as_one(questions, listener, tmp_pat
 
 
 def test_modes_can_be_added_later(questions, listener, tmp_path):
-    run(questions, listener(), tmp_path, modes=(Mode.TEXT,))
+    run(questions, listener(), tmp_path, modes=(InputMode.TEXT,))
     model = listener()
-    collected = run(questions, model, tmp_path, modes=(Mode.TEXT, Mode.SILENCE))
-    assert {key.mode for key in collected.samples} == {Mode.TEXT, Mode.SILENCE}
+    collected = run(questions, model, tmp_path, modes=(InputMode.TEXT, InputMode.SILENCE))
+    assert {key.mode for key in collected.samples} == {InputMode.TEXT, InputMode.SILENCE}
     assert collected.computed == len(model.asked) > 0
 
 
 def test_samples_carry_input_output_and_where_they_come_from(questions, listener, tmp_path):
-    run(questions, listener(), tmp_path, modes=(Mode.JOINT,))
+    run(questions, listener(), tmp_path, modes=(InputMode.JOINT,))
     sample = next(
         one for key, one in read_samples(tmp_path).items() if key.item_id == "clip00-sound"
     )
-    clip = read_known([tmp_path / "clips.jsonl"])["clip00"]
+    clip = read_clip_facts([tmp_path / "clips.jsonl"])["clip00"]
     assert sample.pop("latency_ms") >= 0
     assert sample == {
         "item_id": "clip00-sound",

@@ -39,6 +39,6 @@ def test_a_label_as_an_answer_is_that_label_by_both_rules(row):
     outputs = baselines.majority(items, row)
     answers = [Answered(item=item, output=outputs[item.item_id], spoken_text="") for item in items]
     for rule in (row.metrics[0].paper, row.metrics[0].strict):
-        verdicts = rule.grade(answers, Tools(embedder=Exact()))
-        assert [one.parsed for one in verdicts] == [CHOICES[0]] * 3
-        assert [one.score for one in verdicts] == [1, 1, 0]
+        scores = rule.grade(answers, Tools(embedder=Exact()))
+        assert [one.parsed for one in scores] == [CHOICES[0]] * 3
+        assert [one.value for one in scores] == [1, 1, 0]

@@ -8,23 +8,29 @@ import pytest
 from tqdm import tqdm
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip
-from ltu_jax.evaluation.run.clips import Features, decode, listen, problems, read_known
+from ltu_jax.evaluation.datasets.item import AudioClip
+from ltu_jax.evaluation.run.clips import (
+    ClipFeatures,
+    decode,
+    read_clip_facts,
+    transcribe_clips,
+    unreadable_clips,
+)
 from ltu_jax.preprocessing.audio import load_audio
 
 
 @pytest.fixture
 def clips(corpus):
     files = sorted((corpus / "audio" / "test").iterdir())
-    return [Clip(clip_id=path.stem, audio=path, cluster=path.stem) for path in files[:6]]
+    return [AudioClip(clip_id=path.stem, audio=path, cluster=path.stem) for path in files[:6]]
 
 
 def hear(clips, model, out, *, allow_missing=False):
-    return listen(
+    return transcribe_clips(
         clips,
         model=model,
         path=out / "clips.jsonl",
-        known=read_known([out / "clips.jsonl"]),
+        known=read_clip_facts([out / "clips.jsonl"]),
         whisper="Whisper tiny",
         batch_size=1,
         allow_missing=allow_missing,
@@ -33,7 +39,7 @@ def hear(clips, model, out, *, allow_missing=False):
 
 def test_words_that_the_data_lack_are_whispers(clips, listener, tmp_path):
     model = listener()
-    own = Clip(clip_id="own", audio=clips[0].audio, cluster="own", spoken_text="Hello.")
+    own = AudioClip(clip_id="own", audio=clips[0].audio, cluster="own", spoken_text="Hello.")
     known = hear([*clips, own], model, tmp_path)
     assert model.transcribed == 6
     assert (known["clip01"].spoken_text, known["clip01"].source) == (
@@ -63,11 +69,11 @@ def test_seconds_behind_the_window_are_counted(clips, listener, tmp_path):
 
 
 def test_a_clip_may_be_a_part_of_a_file(clips):
-    part = Clip(clip_id="p", audio=clips[1].audio, cluster="p", start=0.25, end=0.75)
+    part = AudioClip(clip_id="p", audio=clips[1].audio, cluster="p", start=0.25, end=0.75)
     whole = load_audio(clips[1].audio).samples
     np.testing.assert_array_equal(decode(part).samples, whole[4000:12000])
     assert decode(part).seconds == 0.5
-    late = Clip(clip_id="late", audio=clips[1].audio, cluster="p", start=5.0, end=6.0)
+    late = AudioClip(clip_id="late", audio=clips[1].audio, cluster="p", start=5.0, end=6.0)
     with pytest.raises(UserError, match=r"has 1.50 s, but clip 'late' is 5.00 s to 6.00 s"):
         decode(late)
 
@@ -79,7 +85,7 @@ def test_files_that_cannot_be_read_stop_the_run_by_name_or_are_left_out(clips, l
         hear(clips, listener(), tmp_path)
     for name in ("clip01.flac", "clip03.flac", "--check", "--allow-missing"):
         assert name in str(stopped.value)
-    assert [clip.clip_id for clip, _ in problems(clips)] == ["clip01", "clip03"]
+    assert [clip.clip_id for clip, _ in unreadable_clips(clips)] == ["clip01", "clip03"]
     found = hear(clips, listener(), tmp_path, allow_missing=True)
     assert sorted(found) == ["clip00", "clip02", "clip04", "clip05"]
 
@@ -97,11 +103,11 @@ def test_another_sound_under_a_known_name_is_not_taken_for_the_one_heard(clips, 
 def test_encoded_clips_that_a_power_cut_left_empty_are_encoded_again(clips, listener, tmp_path):
     sources = {clip.clip_id: functools.partial(load, clip) for clip in clips[:2]}
     with tqdm(disable=True) as bar:
-        Features(listener(), folder=tmp_path / "features").compute(sources, bar=bar)
+        ClipFeatures(listener(), folder=tmp_path / "features").compute(sources, bar=bar)
         for path in (tmp_path / "features").iterdir():
             path.write_bytes(b"")
         model = listener()
-        found = Features(model, folder=tmp_path / "features")
+        found = ClipFeatures(model, folder=tmp_path / "features")
         found.compute(sources, bar=bar)
     assert model.encoded == 2
     assert [int(found[name][0, 0, 0]) for name in sources] == [0, 1]
@@ -114,4 +120,4 @@ def load(clip):
 def test_a_broken_line_is_named(tmp_path):
     (tmp_path / "clips.jsonl").write_text('{"clip_id": "a"}\n')
     with pytest.raises(UserError, match="clips.jsonl:1 is not a clip"):
-        read_known([tmp_path / "clips.jsonl"])
+        read_clip_facts([tmp_path / "clips.jsonl"])

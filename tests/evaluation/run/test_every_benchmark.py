@@ -23,7 +23,7 @@ from ltu_jax import evaluate
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS
-from ltu_jax.evaluation.datasets.dataset import read_questionnaire
+from ltu_jax.evaluation.datasets.dataset import read_dataset
 from ltu_jax.evaluation.datasets.item import Item, Task
 
 KINDS = ("right", "wrong", "refused", "nonsense", "right")
@@ -140,7 +140,7 @@ class Bench:
         self.name, self.data, self.out = name, data, place / "out"
         write_json(place / "weights" / "config.json", {"kind": "ltu-as", "sha256": {}})
         limit = 15 if name == "gtzan" else None
-        questions = read_questionnaire(data, name=name, split=None, limit=limit)
+        questions = read_dataset(data, name=name, split=None, limit=limit)
         self.items, self.clips = questions.items, questions.clips
         self.modes = ("joint",) if name == "audiocaps" else ("joint", "silence")
         if limit is not None:  # there are more files than tones: each that is asked gets its own

@@ -9,8 +9,8 @@ import pytest
 from sklearn.metrics import f1_score
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.dataset import read_questionnaire
-from ltu_jax.evaluation.datasets.item import Mode
+from ltu_jax.evaluation.datasets.dataset import read_dataset
+from ltu_jax.evaluation.datasets.item import InputMode
 from ltu_jax.evaluation.metrics.bootstrap import bootstrap_draws, ratio
 from ltu_jax.evaluation.run import runner as running
 from ltu_jax.evaluation.run.compare import compare
@@ -19,12 +19,12 @@ from ltu_jax.evaluation.run.run_dir import read_run
 from ltu_jax.evaluation.run.samples import GREEDY, SAMPLING
 from ltu_jax.evaluation.scoring.interface import Tools
 
-SETTINGS = running.Settings(
+SETTINGS = running.EvaluationSettings(
     system="listener",
     weights={"sha256": "a"},
     whisper="Whisper",
     dtype="float32",
-    modes=tuple(Mode),
+    modes=tuple(InputMode),
     decodings=(GREEDY,),
     batch_size=8,
     seed=0,
@@ -47,7 +47,7 @@ class Letters:
 
 @pytest.fixture
 def questions(corpus):
-    return read_questionnaire(corpus, name="mini", split="test")
+    return read_dataset(corpus, name="mini", split="test")
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def evaluate(questions, listener, tmp_path):
             model.answer = answer
         outcome = running.run(
             questions,
-            running.Settings(**{**vars(SETTINGS), **settings}),
+            running.EvaluationSettings(**{**vars(SETTINGS), **settings}),
             load=lambda: model,
             out=tmp_path / name,
             tools=tools or Tools(embedder=Letters()),
@@ -89,7 +89,7 @@ def value(metrics, row, *, metric=None, rule="strict", mode="joint", system="mod
 def test_controls_expose_what_is_not_heard(evaluate):
     metrics, _ = evaluate()
     strict = {
-        row: {mode: value(metrics, row, mode=mode)["value"] for mode in Mode}
+        row: {mode: value(metrics, row, mode=mode)["value"] for mode in InputMode}
         for row in metrics["rows"]
     }
     assert strict["sound"] == {"joint": 1, "audio": 1, "text": 0, "shuffled": 0, "silence": 0}
@@ -215,7 +215,7 @@ def test_missing_clips_stay_in_the_denominator_of_strict(evaluate, questions):
     gone.unlink()
     with pytest.raises(UserError, match="clip02.flac: no such file"):
         evaluate()
-    metrics, _ = evaluate(allow_missing=True, modes=(Mode.JOINT,))
+    metrics, _ = evaluate(allow_missing=True, modes=(InputMode.JOINT,))
     found = value(metrics, "sound")
     assert (found["n"], found["missing"]) == (12, 1)
     assert found["value"] == pytest.approx(11 / 12)
@@ -266,15 +266,15 @@ def test_runs_are_compared_on_the_items_of_both(evaluate):
 
 
 def test_all_right_has_the_exact_interval_of_its_clusters(evaluate):
-    metrics, _ = evaluate(modes=(Mode.JOINT,))
+    metrics, _ = evaluate(modes=(InputMode.JOINT,))
     found = value(metrics, "sound")
     assert (found["value"], found["n"]) == (1.0, 12)
     assert (found["low"], found["high"]) == (pytest.approx(0.025 ** (1 / 12)), 1.0)
 
 
 def test_what_is_not_compared_is_said(evaluate):
-    _, a = evaluate("a", modes=(Mode.JOINT, Mode.AUDIO))
-    _, b = evaluate("b", modes=(Mode.JOINT, Mode.TEXT))
+    _, a = evaluate("a", modes=(InputMode.JOINT, InputMode.AUDIO))
+    _, b = evaluate("b", modes=(InputMode.JOINT, InputMode.TEXT))
     a, b = read_run(a), read_run(b)
     sounds = [item for item in b.items if item.row == "sound"]
     b = dataclasses.replace(
@@ -285,16 +285,16 @@ def test_what_is_not_compared_is_said(evaluate):
     sound = next(one for one in found if (one["row"], one["rule"]) == ("sound", "strict"))
     assert (sound["n"], sound["clusters"], sound["better"]) == (3, 3, "too few")
     assert sound["low"] is sound["high"] is None
-    told = "\n".join(left_out)
-    assert "sound: 3 items are the same; left out: 9 of A, 0 of B" in told
-    assert "mode audio: only A has it" in told
-    assert "mode text: only B has it" in told
-    assert "sound, accuracy (paper), joint, greedy: not computed" in told
+    tool_names = "\n".join(left_out)
+    assert "sound: 3 items are the same; left out: 9 of A, 0 of B" in tool_names
+    assert "mode audio: only A has it" in tool_names
+    assert "mode text: only B has it" in tool_names
+    assert "sound, accuracy (paper), joint, greedy: not computed" in tool_names
 
 
 def test_runs_without_a_common_figure_say_so(evaluate):
-    _, a = evaluate("a", modes=(Mode.JOINT,))
-    _, b = evaluate("b", modes=(Mode.TEXT,))
+    _, a = evaluate("a", modes=(InputMode.JOINT,))
+    _, b = evaluate("b", modes=(InputMode.TEXT,))
     with pytest.raises(UserError, match="no figure in common: .*a has modes joint, greedy; .*text"):
         compare(read_run(a), read_run(b), Tools())
 

@@ -40,8 +40,8 @@ class WordCounts:
 
 def make_figure(rule, answers, tools=None):
     """The rule's figure over all answers that it counts."""
-    verdicts = rule.grade(answers, tools or Tools())
-    counts = np.array([one.counts for one in verdicts if one.counts])
+    scores = rule.grade(answers, tools or Tools())
+    counts = np.array([one.counts for one in scores if one.counts])
     if rule.of_samples is not None:
         return float(rule.of_samples(counts, np.ones(len(counts))))
     return float(rule.statistic(counts.sum(axis=0)))

@@ -31,16 +31,16 @@ def test_a_missing_gender_is_dropped_officially_and_a_miss_in_strict(answer):
     answers = [answer(None, "female")]
     assert MACRO_F1.paper.grade(answers, Tools())[0].counts == ()
     strict = MACRO_F1.strict.grade(answers, Tools())[0]
-    assert (strict.score, strict.status) == (0, Status.MISSING)
+    assert (strict.value, strict.status) == (0, Status.MISSING)
     assert strict.counts == (0, 0, 1, 0, 0, 0)
 
 
 def test_an_unclear_gender_is_male_officially_and_unparsed_in_strict(answer):
     answers = [answer("I cannot tell.", "male")]
     official = MACRO_F1.paper.grade(answers, Tools())[0]
-    assert (official.parsed, official.score, official.status) == ("male", 1, Status.PARSED)
+    assert (official.parsed, official.value, official.status) == ("male", 1, Status.PARSED)
     strict = MACRO_F1.strict.grade(answers, Tools())[0]
-    assert (strict.parsed, strict.score, strict.status) == (None, 0, Status.REFUSED)
+    assert (strict.parsed, strict.value, strict.status) == (None, 0, Status.REFUSED)
 
 
 def test_a_reference_must_be_a_gender(answer):

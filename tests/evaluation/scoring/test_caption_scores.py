@@ -85,8 +85,8 @@ def test_figures_equal_coco_caption_on_the_captions_of_each_reading(coco):
 def test_paper_cuts_after_the_last_colon_and_strict_only_a_lead_in():
     parsed = {
         reading: [
-            verdict.parsed
-            for verdict in getattr(BY_NAME["ROUGE-L"], reading).grade(answers(), NO_TOOLS)
+            score.parsed
+            for score in getattr(BY_NAME["ROUGE-L"], reading).grade(answers(), NO_TOOLS)
         ]
         for reading in ("paper", "strict")
     }
@@ -108,19 +108,19 @@ def test_a_missing_answer_drops_out_of_paper_and_counts_as_nothing_in_strict(nam
     metric = BY_NAME[name]
     strict = metric.strict.grade(answers(gap), NO_TOOLS)
     assert strict[3].status is Status.MISSING
-    assert strict[3].score == 0
+    assert strict[3].value == 0
     assert total(metric.strict, gap) == total(metric.strict, empty)
     if name != "METEOR":  # another start of Java, for the same code
         paper = metric.paper.grade(answers(gap), NO_TOOLS)
-        assert (paper[3].status, paper[3].counts, paper[3].score) == (Status.MISSING, (), None)
+        assert (paper[3].status, paper[3].counts, paper[3].value) == (Status.MISSING, (), None)
         assert all(one.counts for one in paper[:3])
         assert total(metric.paper, gap) > total(metric.paper, empty)
 
 
 def test_an_empty_answer_is_unparsed_and_scores_nothing():
-    verdict = BY_NAME["ROUGE-L"].strict.grade(answers((*OUTPUTS[:3], "Audio caption:")), NO_TOOLS)
-    assert (verdict[3].parsed, verdict[3].status, verdict[3].score) == (None, Status.UNPARSED, 0)
-    assert verdict[3].counts == (0, 1)
+    score = BY_NAME["ROUGE-L"].strict.grade(answers((*OUTPUTS[:3], "Audio caption:")), NO_TOOLS)
+    assert (score[3].parsed, score[3].status, score[3].value) == (None, Status.UNPARSED, 0)
+    assert score[3].counts == (0, 1)
 
 
 def test_nothing_given_is_nothing_graded():
@@ -158,8 +158,8 @@ def test_spider_is_the_mean_of_spice_and_cider_d(monkeypatch):
     monkeypatch.setattr(spice, "spice_scores", lambda pairs, *, jars: invented)
     cider = BY_NAME["CIDEr-D"].strict.grade(answers(), NO_TOOLS)
     spider = BY_NAME["SPIDEr"].strict.grade(answers(), NO_TOOLS)
-    assert [one.score for one in spider] == pytest.approx(
-        [(first + second.score) / 2 for first, second in zip(invented, cider, strict=True)]
+    assert [one.value for one in spider] == pytest.approx(
+        [(first + second.value) / 2 for first, second in zip(invented, cider, strict=True)]
     )
     assert total(BY_NAME["SPICE"].strict) == pytest.approx(0.175)
 
@@ -168,12 +168,12 @@ def test_embedding_similarity_is_the_mean_cosine_with_the_references():
     tools = Tools(embedder=WordCounts())
     metric = BY_NAME["embedding similarity"]
     outputs = ("Audio caption: loud dog", "Audio caption: Rain falls on a roof", None, "")
-    verdicts = metric.strict.grade(answers(outputs), tools)
+    scores = metric.strict.grade(answers(outputs), tools)
     # "dog" is in the first reference, nothing in the second ("dog's"), both words in the third.
     expected = (1 / np.sqrt(2 * 4) + 0 + 2 / np.sqrt(2 * 5)) / 3
-    assert verdicts[0].score == pytest.approx(expected)
-    assert verdicts[1].score == pytest.approx((1 + 0) / 2)
-    assert [one.score for one in verdicts[2:]] == [0, 0]
+    assert scores[0].value == pytest.approx(expected)
+    assert scores[1].value == pytest.approx((1 + 0) / 2)
+    assert [one.value for one in scores[2:]] == [0, 0]
     assert metric.strict.describe(tools) == "embedding similarity (word counts)"
 
 

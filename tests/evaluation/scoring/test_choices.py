@@ -54,8 +54,8 @@ def test_a_word_that_begins_like_a_letter_counts_for_air_bench_only(answer, figu
 
 
 def test_a_letter_beyond_the_options_is_wrong(answer):
-    verdict = AIR_BENCH.paper.grade([answer("D", "yes", choices=("yes", "no"))], Tools())[0]
-    assert (verdict.parsed, verdict.counts) == (None, (0, 1))
+    score = AIR_BENCH.paper.grade([answer("D", "yes", choices=("yes", "no"))], Tools())[0]
+    assert (score.parsed, score.counts) == (None, (0, 1))
 
 
 @pytest.mark.parametrize("metric", [MMAU, AIR_BENCH])

@@ -37,8 +37,8 @@ def test_accuracy_equals_scikit_learn_in_both_rules(answer, figure, embedder):
 def test_the_official_match_embeds_labels_and_answers_in_their_frame(answer, embedder):
     (metric,) = classification_metrics(label_text="sound of {}", part=Part.AFTER_COLON)
     answers = [answer("Audio caption: Church bells ring.", "church_bells", choices=SOUNDS)]
-    (verdict,) = metric.paper.grade(answers, Tools(embedder=embedder))
-    assert (verdict.parsed, verdict.score) == ("church_bells", 1)
+    (score,) = metric.paper.grade(answers, Tools(embedder=embedder))
+    assert (score.parsed, score.value) == ("church_bells", 1)
     assert embedder.texts == [
         "sound of church bells ring.",
         "sound of dog",
@@ -52,16 +52,16 @@ def test_an_empty_answer_is_embedded_officially_and_wrong_in_strict(answer, embe
     answers = [answer("", "dog", choices=SOUNDS)]
     tools = Tools(embedder=embedder)
     official = ACCURACY.paper.grade(answers, tools)[0]
-    assert (official.parsed, official.score) == ("dog", 1)  # all cosines are 0: the first label
+    assert (official.parsed, official.value) == ("dog", 1)  # all cosines are 0: the first label
     strict = ACCURACY.strict.grade(answers, tools)[0]
-    assert (strict.parsed, strict.score, strict.status) == (None, 0, Status.UNPARSED)
+    assert (strict.parsed, strict.value, strict.status) == (None, 0, Status.UNPARSED)
 
 
 def test_an_answer_of_two_classes_gets_one_officially_and_none_in_strict(answer, embedder):
     answers = [answer("dog dog cat", "dog", choices=SOUNDS)]
     tools = Tools(embedder=embedder)
-    assert ACCURACY.paper.grade(answers, tools)[0].score == 1
-    assert ACCURACY.strict.grade(answers, tools)[0].score == 0
+    assert ACCURACY.paper.grade(answers, tools)[0].value == 1
+    assert ACCURACY.strict.grade(answers, tools)[0].value == 0
 
 
 @pytest.mark.parametrize("metric", [ACCURACY, BOTH, MAP], ids=lambda metric: metric.name)
@@ -73,7 +73,7 @@ def test_a_missing_answer_is_dropped_officially_and_wrong_in_strict(metric, answ
     missing, right = metric.strict.grade(answers, Tools())
     assert (missing.status, right.status) == (Status.MISSING, Status.PARSED)
     assert len(missing.counts) == len(right.counts)
-    assert missing.score < right.score == 1
+    assert missing.value < right.value == 1
 
 
 @pytest.mark.parametrize("metric", [ACCURACY, BOTH, MAP], ids=lambda metric: metric.name)
@@ -81,7 +81,7 @@ def test_without_an_embedder_the_official_figure_is_not_computed(metric, answer)
     answers = [answer("a dog", "dog", choices=SOUNDS)]
     with pytest.raises(NotComputedError, match="python -m ltu_jax.fetch all-minilm-l6-v2"):
         metric.paper.grade(answers, Tools())
-    assert metric.strict.grade(answers, Tools())[0].score is not None
+    assert metric.strict.grade(answers, Tools())[0].value is not None
 
 
 def test_the_embedder_is_part_of_the_official_name_only(embedder):
@@ -135,9 +135,9 @@ def test_the_score_of_one_multilabel_answer_is_that_of_its_own_ranking(answer):
     ]
     first, second = MAP.strict.grade(answers, Tools())
     truth, scores = np.array([1, 1, 0, 0]), np.array([1.0, 0, 0, 1])
-    assert first.score == pytest.approx(average_precision_score(truth, scores))
+    assert first.value == pytest.approx(average_precision_score(truth, scores))
     assert (first.parsed, first.status) == ("dog; rain", Status.PARSED)
-    assert (second.parsed, second.status, second.score) == (None, Status.UNPARSED, 0.25)
+    assert (second.parsed, second.status, second.value) == (None, Status.UNPARSED, 0.25)
 
 
 def test_map_needs_the_same_labels_for_all_items(answer, embedder):
@@ -160,5 +160,5 @@ def test_map_needs_the_same_labels_for_all_items(answer, embedder):
 )
 def test_a_joint_answer_needs_the_sound_and_the_words(output, official, strict, answer, embedder):
     answers = [answer(output, "dog", choices=SOUNDS, spoken_text="The cat sat on the mat.")]
-    assert BOTH.paper.grade(answers, Tools(embedder=embedder))[0].score == official
-    assert BOTH.strict.grade(answers, Tools())[0].score == strict
+    assert BOTH.paper.grade(answers, Tools(embedder=embedder))[0].value == official
+    assert BOTH.strict.grade(answers, Tools())[0].value == strict

@@ -72,8 +72,8 @@ def test_similarity_is_the_cosine_and_a_missing_answer_has_none(answer, figure, 
 
 
 def test_similarity_of_nothing_but_missing_answers(answer, embedder):
-    (verdict,) = SIMILARITY.strict.grade([answer(None, "a")], Tools(embedder=embedder))
-    assert (verdict.score, verdict.status) == (0, Status.MISSING)
+    (score,) = SIMILARITY.strict.grade([answer(None, "a")], Tools(embedder=embedder))
+    assert (score.value, score.status) == (0, Status.MISSING)
 
 
 def test_similarity_needs_an_embedder(answer):

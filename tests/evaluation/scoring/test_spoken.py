@@ -37,7 +37,7 @@ def test_paper_equals_the_golden_corpus(golden, answer, figure):
     answers = [answer(row["pred"], row["ref"], spoken_text=row["whisper"]) for row in data["rows"]]
     assert figure(WER.paper, answers) == data["corpus"]["wer_ltuas"]
     for one, row in zip(WER.paper.grade(answers, Tools()), data["rows"], strict=True):
-        assert (one.parsed, one.score) == (row["chosen"], row["wer_single"]["value"])
+        assert (one.parsed, one.value) == (row["chosen"], row["wer_single"]["value"])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -54,7 +54,7 @@ def test_paper_equals_jiwer_on_the_officially_processed_texts(seed, answer, figu
         truth.append(paper.librispeech_normal(label))
     assert figure(WER.paper, answers) == pytest.approx(jiwer.wer(truth, said), rel=1e-12)
     for one, a, b in zip(WER.paper.grade(answers, Tools()), truth, said, strict=True):
-        assert one.score == pytest.approx(jiwer.wer(a, b), rel=1e-12)
+        assert one.value == pytest.approx(jiwer.wer(a, b), rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -68,7 +68,7 @@ def test_strict_equals_jiwer_on_whisper_normalised_texts(seed, answer, figure):
         truth.append(" ".join(words(label)))
     assert figure(WER.strict, answers) == pytest.approx(jiwer.wer(truth, said), rel=1e-12)
     for one, a, b in zip(WER.strict.grade(answers, Tools()), truth, said, strict=True):
-        assert one.score == pytest.approx(jiwer.wer(a, b), rel=1e-12)
+        assert one.value == pytest.approx(jiwer.wer(a, b), rel=1e-12)
 
 
 def test_strict_never_takes_the_transcript_for_the_answer(answer, figure):
@@ -97,7 +97,7 @@ def test_strict_normalises_numbers_contractions_and_hyphens(answer, figure):
 def test_a_missing_answer_is_dropped_officially_and_all_wrong_in_strict(answer, figure):
     answers = [answer(None, "a red fox"), answer("go on", "go on", spoken_text="go on")]
     official = WER.paper.grade(answers, Tools())[0]
-    assert (official.counts, official.score, official.status) == ((), None, Status.MISSING)
+    assert (official.counts, official.value, official.status) == ((), None, Status.MISSING)
     assert WER.strict.grade(answers, Tools())[0].status is Status.MISSING
     assert figure(WER.paper, answers) == 0
     assert figure(WER.strict, answers) == pytest.approx(3 / 5)
@@ -108,8 +108,8 @@ def test_a_refusal_is_scored_and_marked_unless_it_was_said(answer):
     declined, spoken = WER.strict.grade(
         [answer(refusal, "hello"), answer(f"Spoken text: {refusal}", refusal)], Tools()
     )
-    assert (declined.status, declined.score > 0) == (Status.REFUSED, True)
-    assert (spoken.status, spoken.score) == (Status.PARSED, 0)
+    assert (declined.status, declined.value > 0) == (Status.REFUSED, True)
+    assert (spoken.status, spoken.value) == (Status.PARSED, 0)
 
 
 @pytest.mark.parametrize("rule", ["paper", "strict"])

@@ -5,13 +5,13 @@ import pytest
 from ltu_jax.evaluation.datasets.item import Task
 from ltu_jax.evaluation.metrics.bootstrap import ratio
 from ltu_jax.evaluation.metrics.ranking import mean_average_precision
-from ltu_jax.evaluation.scoring.interface import Rule, Status, Verdict
+from ltu_jax.evaluation.scoring.interface import AnswerScore, ScoringRule, Status
 from ltu_jax.evaluation.scoring.shared import named
 from ltu_jax.evaluation.scoring.task_metrics import METRICS, differs
 
 
-def verdict(score):
-    return Verdict(parsed=None, status=Status.PARSED, score=score, counts=())
+def score(score):
+    return AnswerScore(parsed=None, status=Status.PARSED, value=score, counts=())
 
 
 def test_every_task_but_captions_has_metrics():
@@ -31,10 +31,10 @@ def test_every_task_but_captions_has_metrics():
     ],
 )
 def test_verdicts_differ_by_score(a, b, expected):
-    assert differs(verdict(a), verdict(b)) is expected
+    assert differs(score(a), score(b)) is expected
 
 
 def test_a_rule_has_one_statistic():
     for given in ({}, {"statistic": ratio, "of_samples": mean_average_precision}):
         with pytest.raises(ValueError, match="either"):
-            Rule(describe=named("x"), grade=lambda answers, tools: [], **given)
+            ScoringRule(describe=named("x"), grade=lambda answers, tools: [], **given)

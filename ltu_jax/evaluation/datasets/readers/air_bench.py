@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.collected import Gathered, json_records, text
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
+from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, json_records, text
 from ltu_jax.evaluation.datasets.readers.layout import check_split, find
 
 SPLITS = ("test",)
@@ -39,7 +39,7 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="AIR-Bench")
     path = find(data, ("Foundation_meta.json", "Foundation/Foundation_meta.json"), what=_WHAT)
-    found = Gathered()
+    found = CollectedItems()
     for where, record in json_records(path, what=_WHAT, problems=found):
         with found.record():
             task, source = text(record, "task_name", where), text(record, "dataset_name", where)
@@ -54,7 +54,7 @@ def read(data: Path, *, split: str) -> Corpus:
             if task == "Audio_Grounding":
                 file = f"{file[:-3]}flac"
             clip_id = f"{task}_{source}/{file}"
-            clip = Clip(clip_id=clip_id, audio=path.parent / clip_id, cluster=clip_id)
+            clip = AudioClip(clip_id=clip_id, audio=path.parent / clip_id, cluster=clip_id)
             item = Item(
                 item_id=f"{task}_{source}/{number}",
                 clip_id=clip_id,

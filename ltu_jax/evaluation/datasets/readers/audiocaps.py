@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.layout import check_split, find, some, visible
-from ltu_jax.evaluation.datasets.readers.tables import Problems, csv_rows
+from ltu_jax.evaluation.datasets.readers.tables import RecordProblems, csv_rows
 
 SPLITS = ("test", "val")
 
@@ -62,7 +62,7 @@ def read(data: Path, *, split: str) -> Corpus:
     table = find(data, (f"{split}.csv", f"dataset/{split}.csv"), what=_WHAT)
     places = (split, f"audio/{split}", "audio", f"wavs/{split}", "wavs")
     folder = find(data, places, what=_WHAT)
-    bad = Problems()
+    bad = RecordProblems()
     clips = _table(table, bad)
     if not clips:
         return bad.none_in(Corpus(items=(), clips={}), source=table)
@@ -78,14 +78,14 @@ def read(data: Path, *, split: str) -> Corpus:
             for clip in clips
         ),
         clips={
-            clip.youtube_id: Clip(clip_id=clip.youtube_id, audio=file, cluster=clip.youtube_id)
+            clip.youtube_id: AudioClip(clip_id=clip.youtube_id, audio=file, cluster=clip.youtube_id)
             for clip, file in zip(clips, files, strict=True)
         },
     )
     return bad.none_in(corpus, source=table)
 
 
-def _table(path: Path, bad: Problems) -> list[_Captioned]:
+def _table(path: Path, bad: RecordProblems) -> list[_Captioned]:
     clips: dict[str, _Captioned] = {}
     ids = set()
     for where, row in csv_rows(path, columns=_COLUMNS, what="a table of AudioCaps", problems=bad):

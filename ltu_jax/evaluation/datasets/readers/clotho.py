@@ -12,8 +12,8 @@ Published layout of version 2.1, as its archives unpack:
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.collected import Gathered
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
+from ltu_jax.evaluation.datasets.readers.collected import CollectedItems
 from ltu_jax.evaluation.datasets.readers.layout import check_split, find
 from ltu_jax.evaluation.datasets.readers.tables import csv_rows
 
@@ -36,7 +36,7 @@ def read(data: Path, *, split: str) -> Corpus:
     audio = data / split
     if not audio.exists() and (data / "clotho_audio_files").exists():
         audio = data / "clotho_audio_files" / split
-    found = Gathered()
+    found = CollectedItems()
     for where, row in csv_rows(
         table, columns=("file_name", *_CAPTIONS), what=_WHAT, problems=found
     ):
@@ -45,7 +45,7 @@ def read(data: Path, *, split: str) -> Corpus:
             empty = [column for column in ("file_name", *_CAPTIONS) if not row[column].strip()]
             if empty:
                 raise UserError(f"{where}: {empty[0]} is empty; the file may be damaged")
-            clip = Clip(clip_id=file, audio=audio / file, cluster=file)
+            clip = AudioClip(clip_id=file, audio=audio / file, cluster=file)
             item = Item(
                 item_id=file,
                 clip_id=file,

@@ -5,19 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.tables import BadRecords, Problems, json_file
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
+from ltu_jax.evaluation.datasets.readers.tables import RecordProblems, UnusableRecords, json_file
 
 
-class Gathered(Problems):
+class CollectedItems(RecordProblems):
     """Items and their clips in the order of the metadata, and what is wrong with other records."""
 
     def __init__(self) -> None:
         super().__init__()
         self._items: dict[str, Item] = {}
-        self._clips: dict[str, Clip] = {}
+        self._clips: dict[str, AudioClip] = {}
 
-    def add(self, item: Item, clip: Clip, *, where: str) -> None:
+    def add(self, item: Item, clip: AudioClip, *, where: str) -> None:
         """Take one question and its clip.
 
         Raises:
@@ -42,14 +42,14 @@ class Gathered(Problems):
         """
         rest = Corpus(items=tuple(self._items.values()), clips=self._clips) if self._items else None
         if self.found:
-            raise BadRecords(self.found, source=source, rest=rest)
+            raise UnusableRecords(self.found, source=source, rest=rest)
         if rest is None:
             raise UserError(f"{source} has nothing of split {split!r}: copy it again")
         return rest
 
 
 def json_records(
-    path: Path, *, what: str, problems: Problems
+    path: Path, *, what: str, problems: RecordProblems
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """("path, record N", object) for each element of a JSON list, N from 1.
 

@@ -12,9 +12,9 @@ from collections import Counter
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.layout import check_split, find
-from ltu_jax.evaluation.datasets.readers.tables import Problems, csv_rows
+from ltu_jax.evaluation.datasets.readers.tables import RecordProblems, csv_rows
 
 SPLITS = ("all",)
 
@@ -35,7 +35,7 @@ def read(data: Path, *, split: str) -> Corpus:
     check_split(split, SPLITS, dataset="ESC-50")
     table = find(data, ("meta/esc50.csv", "ESC-50-master/meta/esc50.csv"), what=_WHAT)
     audio = table.parent.parent / "audio"
-    rows, categories, bad = {}, {}, Problems()
+    rows, categories, bad = {}, {}, RecordProblems()
     for where, row in csv_rows(table, columns=_COLUMNS, what="the table of ESC-50", problems=bad):
         with bad.record():
             name, fold, target = row["filename"], row["fold"], row["target"]
@@ -61,7 +61,7 @@ def read(data: Path, *, split: str) -> Corpus:
     items, clips = [], {}
     for name, row in rows.items():
         clip_id = Path(name).stem
-        clips[clip_id] = Clip(clip_id=clip_id, audio=audio / name, cluster=row["src_file"])
+        clips[clip_id] = AudioClip(clip_id=clip_id, audio=audio / name, cluster=row["src_file"])
         items.append(
             Item(
                 item_id=clip_id,

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.text_files import TextError, open_text
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.collected import Gathered
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
+from ltu_jax.evaluation.datasets.readers.collected import CollectedItems
 from ltu_jax.evaluation.datasets.readers.layout import check_split
 from ltu_jax.evaluation.datasets.readers.tables import need
 
@@ -56,11 +56,11 @@ def read(data: Path, *, split: str) -> Corpus:
         if part == "test":
             asked.append((where, track, artist, genre))
     choices = tuple(sorted(genres))
-    found = Gathered()
+    found = CollectedItems()
     for where, track, artist, genre in asked:
         name = f"{track:06d}"
         audio = data / f"fma_{subset}" / name[:3] / f"{name}.mp3"
-        clip = Clip(clip_id=name, audio=audio, cluster=f"artist {artist}")
+        clip = AudioClip(clip_id=name, audio=audio, cluster=f"artist {artist}")
         item = Item(item_id=name, clip_id=name, row="fma", references=(genre,), choices=choices)
         found.add(item, clip, where=where)
     return found.corpus(table, split=split)

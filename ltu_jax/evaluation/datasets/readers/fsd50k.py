@@ -14,8 +14,8 @@ Labels are read with spaces for underscores ("Bass_guitar" -> "Bass guitar"), as
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.collected import Gathered
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
+from ltu_jax.evaluation.datasets.readers.collected import CollectedItems
 from ltu_jax.evaluation.datasets.readers.layout import check_split
 from ltu_jax.evaluation.datasets.readers.tables import csv_rows, need
 
@@ -39,7 +39,7 @@ def read(data: Path, *, split: str) -> Corpus:
     table = truth / f"{part}.csv"
     columns = ("fname", "labels") if part == "eval" else ("fname", "labels", "split")
     choices = tuple(names.values())
-    found = Gathered()
+    found = CollectedItems()
     for where, row in csv_rows(table, columns=columns, what=_WHAT, problems=found):
         with found.record():
             if part == "dev" and row["split"] not in SPLITS[1:]:
@@ -57,7 +57,7 @@ def read(data: Path, *, split: str) -> Corpus:
             if part == "dev" and row["split"] != split:
                 continue
             audio = data / f"FSD50K.{part}_audio" / f"{name}.wav"
-            clip = Clip(clip_id=name, audio=audio, cluster=name)
+            clip = AudioClip(clip_id=name, audio=audio, cluster=name)
             item = Item(
                 item_id=name,
                 clip_id=name,

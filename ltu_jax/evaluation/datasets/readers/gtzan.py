@@ -13,7 +13,7 @@ is named and counted, not dropped. Sturm (2013, arXiv:1306.1461) lists repetitio
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.layout import check_split, find, visible
 
 SPLITS = ("all",)
@@ -53,7 +53,7 @@ def read(data: Path, *, split: str) -> Corpus:
     for genre, label in _GENRES.items():
         files = _files(root / genre, genre)
         for name, file in files.items():
-            clips[name] = Clip(clip_id=name, audio=file, cluster=name)
+            clips[name] = AudioClip(clip_id=name, audio=file, cluster=name)
             items.append(
                 Item(item_id=name, clip_id=name, row="gtzan", references=(label,), choices=choices)
             )

@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.layout import check_split, find, some, visible
-from ltu_jax.evaluation.datasets.readers.tables import Problems, need, text_lines
+from ltu_jax.evaluation.datasets.readers.tables import RecordProblems, need, text_lines
 
 _NO_EXCITED = "_without_excited"
 SPLITS = ("session5", "all", "session5" + _NO_EXCITED, "all" + _NO_EXCITED)
@@ -48,7 +48,7 @@ def read(data: Path, *, split: str) -> Corpus:
     check_split(split, SPLITS, dataset="IEMOCAP")
     root = find(data, ("Session5", "IEMOCAP_full_release/Session5"), what=_WHAT).parent
     asked = set(_LABELS) - ({"exc"} if split.endswith(_NO_EXCITED) else set())
-    items, clips, bad = [], {}, Problems()
+    items, clips, bad = [], {}, RecordProblems()
     for session in "5" if split.startswith("session5") else "12345":
         folder = need(root / f"Session{session}", what=f"session {session} of IEMOCAP")
         for labels in _label_files(folder):
@@ -57,7 +57,7 @@ def read(data: Path, *, split: str) -> Corpus:
                 if emotion not in asked:
                     continue
                 audio = folder / "sentences" / "wav" / dialog / f"{turn}.wav"
-                clips[turn] = Clip(clip_id=turn, audio=audio, cluster=dialog)
+                clips[turn] = AudioClip(clip_id=turn, audio=audio, cluster=dialog)
                 items.append(
                     Item(
                         item_id=turn,
@@ -87,7 +87,7 @@ def _label_files(session: Path) -> list[Path]:
     return files
 
 
-def _turns(path: Path, session: str, bad: Problems) -> Iterator[tuple[str, str, str]]:
+def _turns(path: Path, session: str, bad: RecordProblems) -> Iterator[tuple[str, str, str]]:
     """(turn, its speaker, emotion code) for each turn of a dialog."""
     seen = set()
     for where, line in text_lines(path, what="the emotion labels of a dialog"):

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.layout import check_split, find, some, visible
-from ltu_jax.evaluation.datasets.readers.tables import Problems, need, text_lines
+from ltu_jax.evaluation.datasets.readers.tables import RecordProblems, need, text_lines
 
 SPLITS = ("test-clean", "test-other", "dev-clean", "dev-other")
 
@@ -33,11 +33,11 @@ def read(data: Path, *, split: str) -> Corpus:
     check_split(split, SPLITS, dataset="LibriSpeech")
     places = (split, f"LibriSpeech/{split}")
     root = data if data.name == split and data.is_dir() else find(data, places, what="LibriSpeech")
-    items, clips, bad = [], {}, Problems()
+    items, clips, bad = [], {}, RecordProblems()
     for speaker in _numbered(root, what="speakers"):
         for chapter in _numbered(speaker, what="chapters"):
             for utterance, words in _chapter(chapter, f"{speaker.name}-{chapter.name}", bad):
-                clips[utterance] = Clip(
+                clips[utterance] = AudioClip(
                     clip_id=utterance, audio=chapter / f"{utterance}.flac", cluster=speaker.name
                 )
                 items.append(
@@ -60,7 +60,7 @@ def _numbered(folder: Path, *, what: str) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-def _chapter(folder: Path, name: str, bad: Problems) -> Iterator[tuple[str, str]]:
+def _chapter(folder: Path, name: str, bad: RecordProblems) -> Iterator[tuple[str, str]]:
     """(utterance, its words) in the order of the transcripts."""
     path = need(folder / f"{name}.trans.txt", what=f"the transcripts of {folder}")
     listed = set()

@@ -6,8 +6,8 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item, Task
-from ltu_jax.evaluation.datasets.readers.tables import Problems, field, json_lines
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item, Task
+from ltu_jax.evaluation.datasets.readers.tables import RecordProblems, field, json_lines
 from ltu_jax.evaluation.metrics.words import around_words
 from ltu_jax.evaluation.scoring.reading.classes import named_class
 
@@ -36,14 +36,14 @@ def read(data: Path, *, split: str) -> Corpus:
             or its answer names none or several of its choices.
     """
     scripts: dict[str, str | None] = {}
-    clips: dict[str, Clip] = {}
-    bad = Problems()
+    clips: dict[str, AudioClip] = {}
+    bad = RecordProblems()
     for where, record in json_lines(data / "clips.jsonl", what=_WHAT, problems=bad):
         with bad.record():
             if field(record, "split", where) != split:
                 continue
             clip_id = field(record, "clip_id", where)
-            clips[clip_id] = Clip(
+            clips[clip_id] = AudioClip(
                 clip_id=clip_id,
                 audio=inside(data, field(record, "audio", where), where=where),
                 cluster=clip_id,
@@ -57,9 +57,9 @@ def read(data: Path, *, split: str) -> Corpus:
 def _items(
     data: Path,
     split: str,
-    clips: Mapping[str, Clip],
+    clips: Mapping[str, AudioClip],
     scripts: Mapping[str, str | None],
-    bad: Problems,
+    bad: RecordProblems,
 ) -> Iterator[Item]:
     path = data / f"{split}_items.jsonl"
     for where, record in json_lines(path, what=_WHAT, problems=bad):
@@ -73,7 +73,7 @@ def _items(
 def _one_item(
     record: dict[str, Any],
     where: str,
-    clips: Mapping[str, Clip],
+    clips: Mapping[str, AudioClip],
     scripts: Mapping[str, str | None],
 ) -> Item:
     row, clip_id = field(record, "row", where), field(record, "clip_id", where)

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.collected import Gathered, json_records, text
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
+from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, json_records, text
 from ltu_jax.evaluation.datasets.readers.layout import check_split
 
 SPLITS = ("test-mini",)
@@ -37,7 +37,7 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="MMAU")
     path = data / "mmau-test-mini.json"
-    found = Gathered()
+    found = CollectedItems()
     for where, record in json_records(path, what=_WHAT, problems=found):
         with found.record():
             if record.get("split") != split:
@@ -49,7 +49,7 @@ def read(data: Path, *, split: str) -> Corpus:
             if answer not in options:
                 raise UserError(f"{where}: answer {answer!r} is none of the choices {options}")
             audio = str(PurePosixPath(text(record, "audio_id", where)))
-            clip = Clip(clip_id=audio, audio=data / audio, cluster=audio)
+            clip = AudioClip(clip_id=audio, audio=data / audio, cluster=audio)
             item = Item(
                 item_id=text(record, "id", where),
                 clip_id=audio,

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.collected import Gathered
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
+from ltu_jax.evaluation.datasets.readers.collected import CollectedItems
 from ltu_jax.evaluation.datasets.readers.layout import check_split, find
 from ltu_jax.evaluation.datasets.readers.tables import csv_rows
 from ltu_jax.preprocessing.names import find_audio
@@ -50,7 +50,7 @@ def read(data: Path, *, split: str) -> Corpus:
     check_split(split, SPLITS, dataset="CMU-MOSEI")
     table = find(data, ("CMU_MOSEI_Labels.csv", "label.csv"), what=_WHAT)
     rows = _sentences_of_videos if table.name == "CMU_MOSEI_Labels.csv" else _cut_sentences
-    found = Gathered()
+    found = CollectedItems()
     for where, part, sentiment, clip in rows(data, table, found):
         if part != split:
             continue
@@ -67,8 +67,8 @@ def read(data: Path, *, split: str) -> Corpus:
 
 
 def _sentences_of_videos(
-    data: Path, table: Path, found: Gathered
-) -> Iterator[tuple[str, str, str, Clip]]:
+    data: Path, table: Path, found: CollectedItems
+) -> Iterator[tuple[str, str, str, AudioClip]]:
     folder = data / "Audio"
     folder = (folder if folder.exists() else data / "Raw" / "Audio") / "Full" / "WAV_16000"
     for where, row in csv_rows(table, columns=_S3PRL, what=_WHAT, problems=found):
@@ -81,7 +81,7 @@ def _sentences_of_videos(
                 raise UserError(
                     f"{where}: start is {start} s, end is {end} s: nothing lies between"
                 )
-            clip = Clip(
+            clip = AudioClip(
                 clip_id=f"{row['file']}_{row['index']}",
                 audio=folder / f"{row['file']}.wav",
                 cluster=row["file"],
@@ -93,8 +93,8 @@ def _sentences_of_videos(
 
 
 def _cut_sentences(
-    data: Path, table: Path, found: Gathered
-) -> Iterator[tuple[str, str, str, Clip]]:
+    data: Path, table: Path, found: CollectedItems
+) -> Iterator[tuple[str, str, str, AudioClip]]:
     for where, row in csv_rows(table, columns=_MMSA, what=_WHAT, problems=found):
         clip = None
         with found.record():
@@ -102,7 +102,7 @@ def _cut_sentences(
             sentiment = _one_of(row, "annotation", {name.title(): name for name in CLASSES}, where)
             stem = data / "Raw" / row["video_id"] / row["clip_id"]
             wav, mp4 = (stem.with_name(stem.name + ending) for ending in (".wav", ".mp4"))
-            clip = Clip(
+            clip = AudioClip(
                 clip_id=f"{row['video_id']}_{row['clip_id']}",
                 audio=find_audio(wav) or mp4,
                 cluster=row["video_id"],

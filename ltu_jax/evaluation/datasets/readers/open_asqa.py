@@ -23,8 +23,8 @@ from typing import Any, TextIO
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside
 from ltu_jax.core.text_files import open_text
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.collected import Gathered, text
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
+from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, text
 from ltu_jax.evaluation.datasets.readers.layout import check_split, some, visible
 from ltu_jax.evaluation.datasets.readers.tables import field, need
 
@@ -53,7 +53,7 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="Open-ASQA")
     path = _file(data)
-    found = Gathered()
+    found = CollectedItems()
     rows = _open_ended(path, found)
     if split == "sample":
         smallest = heapq.nsmallest(SAMPLE, ((_draw(row), number, row) for number, row in rows))
@@ -65,7 +65,7 @@ def read(data: Path, *, split: str) -> Corpus:
             transcripts[audio] += 1
             more = f", transcript {transcripts[audio]}" if transcripts[audio] > 1 else ""
             clips[audio, spoken_text] = f"{audio}{more}"
-        clip = Clip(
+        clip = AudioClip(
             clip_id=clips[audio, spoken_text],
             audio=inside(path.parent, audio, where=f"{path}, record {number}", owned=True),
             cluster=audio,
@@ -99,7 +99,7 @@ def _draw(row: _Row) -> bytes:
     return hashlib.blake2b("\0".join(row).encode(), digest_size=8).digest()
 
 
-def _open_ended(path: Path, found: Gathered) -> Iterator[tuple[int, _Row]]:
+def _open_ended(path: Path, found: CollectedItems) -> Iterator[tuple[int, _Row]]:
     for number, record in _stream(path):
         where, row = f"{path}, record {number}", None
         with found.record():

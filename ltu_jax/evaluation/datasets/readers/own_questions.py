@@ -17,8 +17,8 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item, Task
-from ltu_jax.evaluation.datasets.readers.collected import Gathered, text
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item, Task
+from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, text
 from ltu_jax.evaluation.datasets.readers.layout import check_split
 from ltu_jax.evaluation.datasets.readers.tables import field, json_lines
 
@@ -44,7 +44,7 @@ def read(data: Path, *, split: str) -> Corpus:
             that give one clip different transcripts or clusters.
     """
     check_split(split, SPLITS, dataset="your own JSONL")
-    found = Gathered()
+    found = CollectedItems()
     for where, record in json_lines(data, what=_WHAT, problems=found):
         with found.record():
             unknown = [key for key in record if key not in (*_KEYS, *_OPTIONAL)]
@@ -105,14 +105,14 @@ def _answers(
     return answers
 
 
-def _clip(record: dict[str, Any], folder: Path, where: str) -> Clip:
+def _clip(record: dict[str, Any], folder: Path, where: str) -> AudioClip:
     audio = text(record, "audio", where)
     start = _seconds(record, "start", where) or 0.0
     end = _seconds(record, "end", where)
     if end is not None and end <= start:
         raise UserError(f"{where}: start is {start} s, end is {end} s: nothing lies between")
     part = f" from {start} s to {'its end' if end is None else f'{end} s'}"
-    return Clip(
+    return AudioClip(
         clip_id=audio if start == 0 and end is None else f"{audio}{part}",
         audio=inside(folder, audio, where=where, owned=True),
         cluster=text(record, "cluster", where) if "cluster" in record else audio,

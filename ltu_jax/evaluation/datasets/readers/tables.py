@@ -15,7 +15,7 @@ _SHOWN = 5  # bad records that a message spells out
 _MOST_BYTES = 8 << 30  # Open-ASQA's largest JSON has 4.6 GB
 
 
-class BadRecords(UserError):
+class UnusableRecords(UserError):
     """Records of a data set that cannot be asked; all of them, and what the rest is.
 
     Attributes:
@@ -32,7 +32,7 @@ class BadRecords(UserError):
         super().__init__(shown if len(self.problems) == 1 else several)
 
 
-class Problems:
+class RecordProblems:
     """Collects what is wrong with single records, so that one bad record does not hide others."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Problems:
             BadRecords: with `corpus` as the rest, if it has items.
         """
         if self.found:
-            raise BadRecords(self.found, source=source, rest=corpus if corpus.items else None)
+            raise UnusableRecords(self.found, source=source, rest=corpus if corpus.items else None)
         return corpus
 
 
@@ -80,7 +80,7 @@ def csv_rows(
     what: str,
     delimiter: str = ",",
     header: Sequence[str] | None = None,
-    problems: Problems | None = None,
+    problems: RecordProblems | None = None,
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """("path:line", row) for each row of a table.
 
@@ -135,7 +135,7 @@ def json_file(path: Path, *, what: str) -> Any:
 
 
 def json_lines(
-    path: Path, *, what: str, problems: Problems | None = None
+    path: Path, *, what: str, problems: RecordProblems | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """("path:line", object) for each line of a JSONL file; `problems` takes lines that are none."""
     for where, line in text_lines(path, what=what):

@@ -13,8 +13,8 @@ folder named after the split.
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.collected import Gathered
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
+from ltu_jax.evaluation.datasets.readers.collected import CollectedItems
 from ltu_jax.evaluation.datasets.readers.layout import check_split, find, visible
 from ltu_jax.evaluation.datasets.readers.tables import csv_rows
 
@@ -36,7 +36,7 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="VGGSound")
     table = find(data, ("vggsound.csv", "data/vggsound.csv"), what=_WHAT)
-    found, rows = Gathered(), []
+    found, rows = CollectedItems(), []
     for where, row in csv_rows(
         table, columns=_COLUMNS, what=_WHAT, header=_COLUMNS, problems=found
     ):
@@ -48,7 +48,7 @@ def read(data: Path, *, split: str) -> Corpus:
         if part != split:
             continue
         name = f"{video}_{start:06d}"
-        clip = Clip(
+        clip = AudioClip(
             clip_id=name,
             audio=files.get(name, data / "audio" / f"{name}.wav"),
             cluster=video,

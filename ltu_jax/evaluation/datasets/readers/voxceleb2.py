@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Corpus, Item
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.layout import check_split, find, some, visible
 from ltu_jax.evaluation.datasets.readers.tables import csv_rows, text_lines
 
@@ -58,7 +58,7 @@ def read(data: Path, *, split: str) -> Corpus:
     items, clips = [], {}
     for (speaker, video, number), file in files.items():
         clip_id, gender = f"{speaker}/{video}/{number}", speakers[speaker][0]
-        clips[clip_id] = Clip(clip_id=clip_id, audio=file, cluster=speaker)
+        clips[clip_id] = AudioClip(clip_id=clip_id, audio=file, cluster=speaker)
         if split == "test":
             items.append(
                 Item(

@@ -8,7 +8,7 @@ from miniatures import AIR_BENCH_GROUNDING as GROUNDING
 from miniatures import AIR_BENCH_VOICE as VOICE
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Item
+from ltu_jax.evaluation.datasets.item import AudioClip, Item
 from ltu_jax.evaluation.datasets.readers.air_bench import read
 
 INSTRUCTION = (
@@ -45,7 +45,7 @@ def test_a_question_with_the_official_prompt(tmp_path):
         ),
     )
     assert corpus.clips == {
-        clip_id: Clip(clip_id=clip_id, audio=tmp_path / clip_id, cluster=clip_id)
+        clip_id: AudioClip(clip_id=clip_id, audio=tmp_path / clip_id, cluster=clip_id)
     }
 
 

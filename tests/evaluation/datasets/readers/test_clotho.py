@@ -5,7 +5,7 @@ from miniatures import CLOTHO as TABLE
 from miniatures import CLOTHO_HEADER as HEADER
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Item
+from ltu_jax.evaluation.datasets.item import AudioClip, Item
 from ltu_jax.evaluation.datasets.readers.clotho import read
 
 
@@ -31,7 +31,7 @@ def test_clips_with_five_captions(data):
         row="clotho",
         references=("One.", "Two.", "Three.", "Four.", "Five."),
     )
-    assert corpus.clips["Santa Motor.wav"] == Clip(
+    assert corpus.clips["Santa Motor.wav"] == AudioClip(
         clip_id="Santa Motor.wav",
         audio=data / "evaluation/Santa Motor.wav",
         cluster="Santa Motor.wav",

@@ -8,7 +8,7 @@ from miniatures import fma_table as write
 from miniatures import fma_track as track
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Item
+from ltu_jax.evaluation.datasets.item import AudioClip, Item
 from ltu_jax.evaluation.datasets.readers.fma import read
 
 
@@ -31,7 +31,7 @@ def test_test_tracks_of_the_medium_subset_with_those_of_the_small(data):
         references=("Folk",),
         choices=("Folk", "Hip-Hop", "Old-Time / Historic", "Rock"),
     )
-    assert corpus.clips["000140"] == Clip(
+    assert corpus.clips["000140"] == AudioClip(
         clip_id="000140", audio=data / "fma_medium/000/000140.mp3", cluster="artist 54"
     )
 

@@ -4,7 +4,7 @@ import miniatures
 import pytest
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Item
+from ltu_jax.evaluation.datasets.item import AudioClip, Item
 from ltu_jax.evaluation.datasets.readers.fsd50k import read
 
 VOCABULARY, EVAL, DEV = (miniatures.FSD50K[name] for name in ("vocabulary", "eval", "dev"))
@@ -35,7 +35,7 @@ def test_eval_clips_with_all_their_labels_in_words(data):
             choices=CHOICES,
         ),
     )
-    assert corpus.clips["37199"] == Clip(
+    assert corpus.clips["37199"] == AudioClip(
         clip_id="37199", audio=data / "FSD50K.eval_audio/37199.wav", cluster="37199"
     )
 

@@ -7,7 +7,7 @@ from miniatures import MMAU as FIRST
 from miniatures import MMAU_ODD as ODD
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Item
+from ltu_jax.evaluation.datasets.item import AudioClip, Item
 from ltu_jax.evaluation.datasets.readers.mmau import read
 
 
@@ -36,7 +36,7 @@ def test_questions_carry_their_options_as_the_authors_prompt(tmp_path):
             "sub-category": "Acoustic Source Inference",
         },
     )
-    assert corpus.clips[name] == Clip(clip_id=name, audio=tmp_path / name, cluster=name)
+    assert corpus.clips[name] == AudioClip(clip_id=name, audio=tmp_path / name, cluster=name)
 
 
 def test_oddities_of_the_release_are_kept(tmp_path):

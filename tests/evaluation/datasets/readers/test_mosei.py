@@ -4,7 +4,7 @@ import pytest
 from miniatures import MOSEI as S3PRL
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Item
+from ltu_jax.evaluation.datasets.item import AudioClip, Item
 from ltu_jax.evaluation.datasets.readers.mosei import read
 
 MMSA = """\
@@ -43,7 +43,7 @@ def test_sentences_are_parts_of_videos(videos):
         choices=CLASSES,
     )
     assert [item.label for item in corpus.items] == ["neutral", "negative", "positive"]
-    assert corpus.clips["-6rXp3zJ3kc_1"] == Clip(
+    assert corpus.clips["-6rXp3zJ3kc_1"] == AudioClip(
         clip_id="-6rXp3zJ3kc_1",
         audio=videos / "Raw/Audio/Full/WAV_16000/-6rXp3zJ3kc.wav",
         cluster="-6rXp3zJ3kc",
@@ -66,7 +66,7 @@ def test_the_archive_may_have_been_unpacked_without_raw(videos):
 def test_cut_sentences_of_mmsa(sentences):
     corpus = read(sentences, split="test")
     assert [item.references for item in corpus.items] == [("neutral",), ("negative",)]
-    assert corpus.clips["-3g5yACwYnA_10"] == Clip(
+    assert corpus.clips["-3g5yACwYnA_10"] == AudioClip(
         clip_id="-3g5yACwYnA_10",
         audio=sentences / "Raw/-3g5yACwYnA/10.mp4",
         cluster="-3g5yACwYnA",

@@ -6,7 +6,7 @@ import pytest
 from miniatures import open_asqa_row as row
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Item
+from ltu_jax.evaluation.datasets.item import AudioClip, Item
 from ltu_jax.evaluation.datasets.readers import open_asqa
 from ltu_jax.evaluation.datasets.readers.open_asqa import read
 
@@ -30,7 +30,7 @@ def test_open_ended_rows_with_their_spoken_text(tmp_path):
         groups={"dataset": "audioset", "task": "open-ended question"},
     )
     assert [item.item_id for item in corpus.items] == ["row 1", "row 3"]
-    assert corpus.clips["audioset/clip1.flac"] == Clip(
+    assert corpus.clips["audioset/clip1.flac"] == AudioClip(
         clip_id="audioset/clip1.flac",
         audio=tmp_path / "audioset/clip1.flac",
         cluster="audioset/clip1.flac",

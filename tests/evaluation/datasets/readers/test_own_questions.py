@@ -6,7 +6,7 @@ import pytest
 from miniatures import JSONL as MINIMAL
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Item, Task
+from ltu_jax.evaluation.datasets.item import AudioClip, Item, Task
 from ltu_jax.evaluation.datasets.readers.own_questions import read
 
 PLAIN = {
@@ -50,7 +50,7 @@ def test_a_line_with_what_is_needed(tmp_path):
         ),
     )
     assert corpus.clips == {
-        "clips/dog.wav": Clip(
+        "clips/dog.wav": AudioClip(
             clip_id="clips/dog.wav", audio=tmp_path / "clips/dog.wav", cluster="clips/dog.wav"
         )
     }

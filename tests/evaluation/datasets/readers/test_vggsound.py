@@ -4,7 +4,7 @@ import pytest
 from miniatures import VGGSOUND as LINES
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import Clip, Item
+from ltu_jax.evaluation.datasets.item import AudioClip, Item
 from ltu_jax.evaluation.datasets.readers.vggsound import read
 
 CHOICES = (
@@ -42,7 +42,7 @@ def test_clips_of_the_test_split_with_all_labels_as_choices(data):
         "people coughing",
         "pigeon, dove cooing",
     ]
-    assert corpus.clips["---g-f_I2yQ_000001"] == Clip(
+    assert corpus.clips["---g-f_I2yQ_000001"] == AudioClip(
         clip_id="---g-f_I2yQ_000001",
         audio=data / "audio/---g-f_I2yQ_000001.flac",
         cluster="---g-f_I2yQ",
