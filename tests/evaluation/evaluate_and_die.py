@@ -9,21 +9,23 @@ import signal
 import sys
 
 from ltu_jax import evaluate
+from ltu_jax.core.jsonl import JsonlWriter
 from ltu_jax.evaluation.run import answers, results
 
 
 def die_at_sample(number: int) -> None:
-    whole, seen = answers.append, []
+    seen = []
 
-    def append(file, record):
-        seen.append(record)
-        if len(seen) == number:
-            file.write('{"item_id": "half a li')
-            file.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
-        whole(file, record)
+    class Dying(JsonlWriter):
+        def append(self, record):
+            seen.append(record)
+            if len(seen) == number:
+                with open(self.path, "ab", buffering=0) as file:
+                    file.write(b'{"item_id": "half a li')
+                os.kill(os.getpid(), signal.SIGKILL)
+            super().append(record)
 
-    answers.append = append
+    answers.JsonlWriter = Dying
 
 
 def die_in_scoring() -> None:

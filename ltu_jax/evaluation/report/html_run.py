@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ltu_jax.evaluation.lines import read_lines
+from ltu_jax.core.jsonl import read_jsonl
 from ltu_jax.evaluation.report import formatting, plots, sample_answers
 from ltu_jax.evaluation.report.markup import figure, grid, head, numbers, picture, text, words
 
@@ -34,7 +34,7 @@ class ReportedRun:
         if not path.is_file():
             known = self.metrics["config"].get("identity", {}).get("manifest")
             return f"{known} {formatting.rows(self.metrics).get(row, {}).get('n')}"
-        lines = [one for _, one in read_lines(path) if one.get("row") == row]
+        lines = [one for _, one in read_jsonl(path) if one.get("row") == row]
         told = sorted(json.dumps(one, sort_keys=True) for one in lines)
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
 

@@ -18,9 +18,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ltu_jax.core.axes import Array, Float
+from ltu_jax.core.jsonl import JsonlWriter
 from ltu_jax.evaluation.datasets.dataset import Dataset
 from ltu_jax.evaluation.datasets.item import InputMode, Item
-from ltu_jax.evaluation.lines import append, open_lines
 from ltu_jax.evaluation.run.clips import ClipFacts, ClipFeatures, decode
 from ltu_jax.evaluation.run.samples import ANSWER, SAMPLING, SampleKey
 from ltu_jax.generation.sampling import SamplingConfig
@@ -153,13 +153,13 @@ def collect(
         else:
             waiting.setdefault(source, []).append(key)
     path = out / f"samples.{process[0]}.jsonl"
-    with open_lines(path) as file:
+    with JsonlWriter(path) as file:
 
         def write(source: ModelInput, answer: dict[str, Any]) -> None:
             for key in waiting[source]:
                 sample = _sample(dataset, items[key.item_id], key, source, clips, answer)
                 samples[key] = sample
-                append(file, sample)
+                file.append(sample)
 
         if process[0] == 0:
             for source in waiting.keys() & known.keys():

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from ltu_jax.core.axes import Array, Float
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
+from ltu_jax.core.jsonl import DELETE, JsonlWriter, read_jsonl
 from ltu_jax.evaluation.datasets.item import AudioClip
-from ltu_jax.evaluation.lines import DELETE, append, open_lines, read_lines
 from ltu_jax.preprocessing.audio import SAMPLE_RATE, Audio, AudioError, load_audio
 
 _CLIPS_AT_ONCE = 8
@@ -114,7 +114,7 @@ def transcribe_clips(
     if not todo:
         return result
     broken: dict[str, str] = {}
-    with tqdm(total=len(todo), desc="reading", unit="clip") as bar, open_lines(path) as file:
+    with tqdm(total=len(todo), desc="reading", unit="clip") as bar, JsonlWriter(path) as file:
         for start in range(0, len(todo), 4 * batch_size):
             part: list[tuple[AudioClip, Audio]] = []
             for clip in todo[start : start + 4 * batch_size]:
@@ -126,7 +126,7 @@ def transcribe_clips(
                 continue  # names all that is broken before any time is spent on the rest
             for one in _with_words(part, model=model, whisper=whisper, batch_size=batch_size):
                 result[one.clip_id] = one
-                append(file, dataclasses.asdict(one))
+                file.append(dataclasses.asdict(one))
             bar.update(len(part))
     if broken and not allow_missing:
         shown = "\n  ".join(list(broken.values())[:_SHOWN])
@@ -153,7 +153,7 @@ def read_clip_facts(paths: Iterable[Path]) -> dict[str, ClipFacts]:
     """What earlier runs wrote, clip id -> Known; a line that a kill left unfinished is cut off."""
     result = {}
     for path in paths:
-        for where, record in read_lines(path):
+        for where, record in read_jsonl(path):
             for field in dataclasses.fields(ClipFacts):
                 kind = int | float if field.type is float else field.type
                 if not isinstance(value := record.get(field.name), kind):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ltu_jax.core.files import write_json
+from ltu_jax.core.jsonl import write_jsonl
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS, BenchmarkRow
 from ltu_jax.evaluation.datasets.item import InputMode, Item
-from ltu_jax.evaluation.lines import write_lines
 from ltu_jax.evaluation.report import formatting, html_report, plots, tables
 from ltu_jax.evaluation.run import baselines
 from ltu_jax.evaluation.run.aggregate import blank, breakdown, difference, figure
@@ -92,7 +92,7 @@ def _write_scores(
         if graded is not None and key.item_id in places:
             scores = scores_of(graded, draw=key.draw, place=places[key.item_id])
         lines.append({**sample, "scores": scores})
-    write_lines(run.folder / "samples.jsonl", lines)
+    write_jsonl(run.folder / "samples.jsonl", lines)
 
 
 def _row(

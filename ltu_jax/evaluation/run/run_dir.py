@@ -13,9 +13,9 @@ from typing import Any
 from ltu_jax.core import outputs, staging
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
+from ltu_jax.core.jsonl import read_jsonl, write_jsonl
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS, BenchmarkRow
 from ltu_jax.evaluation.datasets.item import InputMode, Item
-from ltu_jax.evaluation.lines import read_lines, write_lines
 from ltu_jax.evaluation.run.clips import ClipFacts, read_clip_facts
 from ltu_jax.evaluation.run.samples import SampleKey, read_samples
 from ltu_jax.evaluation.scoring.interface import Tools
@@ -195,7 +195,7 @@ class EvaluationRun:
 
 def write_items(out: Path, items: Sequence[Item], clusters: Mapping[str, str]) -> None:
     """Leave what was asked in `OUT/items.jsonl`, so that a run can be scored without its data."""
-    write_lines(
+    write_jsonl(
         out / "items.jsonl",
         [{**_plain(item), "cluster": clusters[item.clip_id]} for item in items],
     )
@@ -221,7 +221,7 @@ def read_run(folder: Path) -> EvaluationRun:
         raise UserError(f"{folder} holds a run that did not end: give its command again to go on")
     known = BENCHMARKS[config["identity"]["benchmark"]].rows
     items, clusters = [], {}
-    for where, record in read_lines(folder / "items.jsonl"):
+    for where, record in read_jsonl(folder / "items.jsonl"):
         item, cluster = _item(record, where)
         if item.row not in known:
             raise UserError(f"{where}: row {item.row!r} is unknown; known: {', '.join(known)}")

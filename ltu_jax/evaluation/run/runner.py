@@ -11,14 +11,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ltu_jax.core import distributed
+from ltu_jax.core import distributed, provenance
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
-from ltu_jax.evaluation import provenance
+from ltu_jax.core.jsonl import write_jsonl
 from ltu_jax.evaluation.clients.clap import Clap
 from ltu_jax.evaluation.datasets.dataset import Dataset
 from ltu_jax.evaluation.datasets.item import InputMode
-from ltu_jax.evaluation.lines import write_lines
 from ltu_jax.evaluation.run import answers, baselines, results, run_dir
 from ltu_jax.evaluation.run.answers import AnsweringModel, CollectedAnswers, collect
 from ltu_jax.evaluation.run.clips import ClipFacts, read_clip_facts, transcribe_clips
@@ -225,7 +224,7 @@ def _listen(
         chosen = set(order)
         rest = sorted(name for name in known if name not in chosen)
         lines = [dataclasses.asdict(known[name]) for name in [*order, *rest]]
-        write_lines(out / "clips.jsonl", lines)
+        write_jsonl(out / "clips.jsonl", lines)
         for part in out.glob("clips.[0-9]*.jsonl"):
             part.unlink()
     return {name: one for name, one in known.items() if name in needed}

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.jsonl import DELETE, read_jsonl, write_jsonl
 from ltu_jax.evaluation.datasets.item import InputMode
-from ltu_jax.evaluation.lines import DELETE, read_lines, write_lines
 
 GREEDY, SAMPLING = "greedy", "sampling"
 # What a sample has from the model: equal for all keys whose input is the same.
@@ -35,7 +35,7 @@ def read_samples(out: Path) -> dict[SampleKey, dict[str, Any]]:
     """
     samples = {}
     for path in [out / "samples.jsonl", *sorted(out.glob("samples.[0-9]*.jsonl"))]:
-        for where, record in read_lines(path):
+        for where, record in read_jsonl(path):
             samples.setdefault(_key(record, where), record)
     return samples
 
@@ -61,7 +61,7 @@ def finish(
     wanted = [key for key in order if key in samples]
     chosen = set(wanted)
     rest = sorted(key for key in samples if key not in chosen)
-    write_lines(out / "samples.jsonl", [samples[key] for key in [*wanted, *rest]])
+    write_jsonl(out / "samples.jsonl", [samples[key] for key in [*wanted, *rest]])
     for part in out.glob("samples.[0-9]*.jsonl"):
         part.unlink()
     for folder in out.glob("features.[0-9]*"):

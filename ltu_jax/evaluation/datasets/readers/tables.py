@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.jsonl import parse_object
 from ltu_jax.core.text_files import read_text
 
 _SHOWN = 5  # bad records that a message spells out
@@ -141,21 +142,9 @@ def json_lines(
     for where, line in text_lines(path, what=what):
         record = None
         with problems.record() if problems is not None else contextlib.nullcontext():
-            record = _object(line, where)
+            record = parse_object(line, where=where)
         if record is not None:
             yield where, record
-
-
-def _object(line: str, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except RecursionError:
-        raise UserError(f"{where} is not valid JSON: it is nested too deep") from None
-    except ValueError as error:  # not JSON, or a number of thousands of digits
-        raise UserError(f"{where} is not valid JSON: {error}") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{where} is {line.strip()[:60]!r}: give one JSON object a line")
-    return record
 
 
 def field(record: dict[str, Any], name: str, where: str) -> str:

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from ltu_jax.evaluation.provenance import environment, git_state
+from ltu_jax.core.provenance import environment, git_state
 
 
 def git(folder, *command):

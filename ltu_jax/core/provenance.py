@@ -1,0 +1,82 @@
+"""What made a result: versions of packages, the commit of this code, processor and devices."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+NOT_INSTALLED = "not installed"
+_EVALUATION = ("jax", "jaxlib", "flax", "transformers", "numpy", "whisper-normalizer", "soxr")
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the version of each package, `NOT_INSTALLED` for one that is not there."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = NOT_INSTALLED
+    return found
+
+
+def git_state(folder: Path = ROOT) -> dict[str, Any] | None:
+    """Return the commit of a checkout and whether its files differ from it.
+
+    None where `folder` is not the root of a checkout: a copy that is installed inside another
+    project's checkout is not of that project's commit.
+    """
+    commands = {
+        "root": ("rev-parse", "--show-toplevel"),
+        "commit": ("rev-parse", "HEAD"),
+        "changed": ("status", "--porcelain", "-uno"),
+    }
+    found = {}
+    for name, command in commands.items():
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *command],
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if done.returncode:
+            return None
+        found[name] = done.stdout.strip()
+    if Path(found["root"]).resolve() != folder.resolve():
+        return None
+    return {"commit": found["commit"], "changed": bool(found["changed"])}
+
+
+def processor() -> str:
+    """Return the name of the CPU and how many of its cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
+    return f"{found[1].strip() if found else platform.machine()}, {cores} cores"
+
+
+def environment() -> dict[str, Any]:
+    """Return git state, package versions and JAX's devices, for the config.json of a run."""
+    import jax
+
+    devices = jax.devices()
+    return {
+        "git": git_state(),
+        "versions": versions(_EVALUATION),
+        "python": platform.python_version(),
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "processes": jax.process_count(),
+    }
