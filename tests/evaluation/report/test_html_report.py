@@ -5,7 +5,7 @@ import json
 
 import pytest
 import synthetic_metrics as synthetic
-from html_report.parser import HTMLParser
+from html.parser import HTMLParser
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.report import html_report, plots, published_scores, sample_answers, tables
