@@ -164,8 +164,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from ltu_jax.evaluation import embedding
-from ltu_jax.evaluation.cache import Cache
+from ltu_jax.evaluation.clients import embedding
+from ltu_jax.evaluation.clients.reply_cache import ReplyCache
 embedding._AT_ONCE = 2
 class Dying:
     name, identity, calls = "counting", "counting 1", 0
@@ -174,7 +174,7 @@ class Dying:
         if self.calls == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return np.array([[len(text), ord(text[0]), 1.0] for text in texts])
-embedding.CachedEmbedder(Dying(), Cache(Path(sys.argv[1])))(["dog", "cat", "rain", "sea", "bus"])
+embedding.CachedEmbedder(Dying(), ReplyCache(Path(sys.argv[1])))(["dog", "cat", "rain", "sea", "bus"])
 """
 
 

@@ -39,8 +39,8 @@ def test_keys_tell_lists_of_parts_apart():
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ltu_jax.evaluation.cache import Cache
-cache = Cache(Path(sys.argv[1]))
+from ltu_jax.evaluation.clients.reply_cache import ReplyCache
+cache = ReplyCache(Path(sys.argv[1]))
 cache.put({"before": b"1"})
 def entries():
     for number in range(20_000):
@@ -93,8 +93,9 @@ def test_a_folder_in_the_caches_place_is_an_error(cache):
 
 def test_two_writers_at_once_lose_nothing(cache):
     code = (
-        "import sys; from pathlib import Path; from ltu_jax.evaluation.cache import Cache\n"
-        "for n in range(40): Cache(Path(sys.argv[1])).put({f'{sys.argv[2]}{n}': b'v'})"
+        "import sys; from pathlib import Path\n"
+        "from ltu_jax.evaluation.clients.reply_cache import ReplyCache\n"
+        "for n in range(40): ReplyCache(Path(sys.argv[1])).put({f'{sys.argv[2]}{n}': b'v'})"
     )
     running = [
         subprocess.Popen([sys.executable, "-c", code, str(cache.path), name], cwd=ROOT)

@@ -2,10 +2,10 @@
 
 import base64
 import json
+from html.parser import HTMLParser
 
 import pytest
 import synthetic_metrics as synthetic
-from html.parser import HTMLParser
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.report import html_report, plots, published_scores, sample_answers, tables

@@ -126,7 +126,7 @@ def test_a_folder_of_something_else_is_refused(out, tmp_path):
 def test_a_second_process_is_turned_away_until_the_first_has_ended(tmp_path):
     code = (
         "import pathlib, sys\n"
-        "from ltu_jax.evaluation.folder import locked\n"
+        "from ltu_jax.evaluation.run.run_dir import locked\n"
         "with locked(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"
