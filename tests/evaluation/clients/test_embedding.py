@@ -174,7 +174,8 @@ class Dying:
         if self.calls == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return np.array([[len(text), ord(text[0]), 1.0] for text in texts])
-embedding.CachedEmbedder(Dying(), ReplyCache(Path(sys.argv[1])))(["dog", "cat", "rain", "sea", "bus"])
+cache = ReplyCache(Path(sys.argv[1]))
+embedding.CachedEmbedder(Dying(), cache)(["dog", "cat", "rain", "sea", "bus"])
 """
 
 
