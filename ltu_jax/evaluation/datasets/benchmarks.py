@@ -93,7 +93,9 @@ def _row(task: Task, question: str | None = None, **settings: Any) -> BenchmarkR
     """A row with the task's own metrics and settings, where the benchmark has no others."""
     if task is Task.CAPTION:  # five sampled captions a clip, each against all references (facts 27)
         settings = {"metrics": caption_scores.METRICS, "draws": 5} | settings
-    return BenchmarkRow(task=task, question=question, **{"metrics": METRICS.get(task, ())} | settings)
+    return BenchmarkRow(
+        task=task, question=question, **{"metrics": METRICS.get(task, ())} | settings
+    )
 
 
 def _classes(question: str, *, label_text: str, part: Part, comma: str = ", ") -> BenchmarkRow:
