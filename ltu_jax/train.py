@@ -35,7 +35,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from configs import stage3
+from configs import installed, stage3
 from configs.help import listing
 from ltu_jax import checkpoint
 from ltu_jax.core import distributed, errors
@@ -68,6 +68,7 @@ def parse_config(argv: Sequence[str]) -> ConfigDict:
             wrong type, an argument that is no flag.
     """
     values = flags.FlagValues()
+    argv = [installed(argument) for argument in argv]
     arguments = ["train", *argv]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     path = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), None)

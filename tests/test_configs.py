@@ -254,3 +254,17 @@ def test_every_key_has_a_comment():
             continue
         above = lines[number - 1].strip().startswith("#")
         assert "#" in line or above, line
+
+
+def test_a_config_of_the_package_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse_config(["--config=configs/stage2.py:mini"]).stage == "stage2"
+    assert parse_config(["--config=configs/ablations/audio_only.py"]).stage == "curriculum"
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "stage2.py").write_text(
+        "from configs import stage1\n\ndef get_config(preset=''):\n    return stage1.get_config()\n"
+    )
+    assert parse_config(["--config=configs/stage2.py"]).stage == "stage1"  # one's own goes first
+    for path in ("configs/../setup.py", "ltu_jax/train.py"):
+        with pytest.raises(UserError, match=path):
+            parse_config([f"--config={path}"])
