@@ -14,9 +14,28 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import jax
 import pytest
 
+from tests.support import compilation, shared
+
 jax.config.update("jax_default_matmul_precision", "highest")
 
 ROOT = Path(__file__).resolve().parent.parent
+pytest_plugins = ["tests.support.durations"]
+
+
+def pytest_configure():
+    """Share compiled programs with other workers and with subprocesses."""
+    compilation.share_cache()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Choose how programs are compiled before a fixture compiles one."""
+    compilation.choose(item)
+
+
+def pytest_unconfigure():
+    """Remove what only this run shared."""
+    shared.remove_folder()
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +73,6 @@ def whisper_base_dir() -> Path:
 @pytest.fixture
 def tiny_weights(tmp_path, golden) -> dict[str, Path]:
     """Weights directories "ltu-as" and "whisper" of a tiny model with random numbers."""
-    import tiny_ltu_as
+    from tests.support import tiny_ltu_as
 
     return tiny_ltu_as.save(tmp_path, tokenizer=golden / "text_cases" / "spm320.model")

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import tiny_ltu_as
 
 from ltu_jax.evaluation.datasets.item import Task
 from ltu_jax.evaluation.datasets.readers import own_questions
@@ -16,6 +15,7 @@ from ltu_jax.generation import limits
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.models import build
 from ltu_jax.weights.store import save_weights
+from tests.support import tiny_ltu_as
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "python.md").read_text()
 

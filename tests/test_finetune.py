@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import jax
@@ -22,10 +21,9 @@ from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.weights.store import save_weights
+from tests.support.tiny_stage import LLAMA, TOKENIZER, WHISPER
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "stages"))
-from tiny_stage import LLAMA, TOKENIZER, WHISPER  # noqa: E402
 
 DOCUMENT = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
 MAINS = {

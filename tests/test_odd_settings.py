@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 import soundfile
-import tiny_ltu_as
 
 import ltu_jax
 from ltu_jax import ask
@@ -21,6 +20,7 @@ from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.generation.transcription import OPENAI, QUIET
 from ltu_jax.inference import EncodedClip, InputMode, Request
 from ltu_jax.preprocessing.audio import Audio
+from tests.support import tiny_ltu_as
 
 POSITIONS = 256
 CLIP = np.zeros(16_000, np.float32)

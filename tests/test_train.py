@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import types
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from ltu_jax.weights.fingerprint import KEY, Fingerprint
 from ltu_jax.weights.store import save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "data_pipelines"))
 
 WHISPER = dict(
     n_mels=80, n_audio_ctx=1500, n_audio_state=16, n_audio_head=2, n_audio_layer=2, n_vocab=64,
@@ -74,9 +72,9 @@ def get_config(preset=""):
 @pytest.fixture(scope="module")
 def place(golden, tmp_path_factory) -> Path:
     """Toy weights, records and a config file in one folder."""
-    import records_corpus
 
     from data_pipelines.records.write import write_records
+    from tests.support import records_corpus
 
     folder = tmp_path_factory.mktemp("place")
     rng = jax.random.key(0)

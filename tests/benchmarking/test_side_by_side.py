@@ -10,6 +10,8 @@ from benchmarks import alternate, generate, torch_reference, train_contenders, t
 from benchmarks.batches import CUTOFF, MULTIPLE, SHORTEST
 from ltu_jax.training.losses import IGNORED
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.fixture(scope="module")
 def plan():

@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import records_corpus
 
 from data_pipelines.records.schema import AnnotatedClip
 from ltu_jax.preprocessing.text import load_tokenizer
+from tests.support import records_corpus
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-from damages import (
+
+from data_pipelines.records import record_files
+from data_pipelines.records.bad_records import BadRecordLog, TooManyBadRecords
+from tests.support.damages import (
     DAMAGES,
     FLIPPED,
     LAYOUTS,
@@ -17,9 +20,6 @@ from damages import (
     place_of,
     voiceless,
 )
-
-from data_pipelines.records import record_files
-from data_pipelines.records.bad_records import BadRecordLog, TooManyBadRecords
 
 
 @pytest.mark.parametrize(

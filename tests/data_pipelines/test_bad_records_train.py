@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from damages import LAYOUTS, VICTIM, flip, open_pipeline
 
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
@@ -13,6 +12,7 @@ from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.training import losses
 from ltu_jax.training.state import split_trainable
+from tests.support.damages import LAYOUTS, VICTIM, flip, open_pipeline
 
 LAYERS, WIDTH, AUDIO = 2, 16, 5
 MODEL = LTUASConfig(

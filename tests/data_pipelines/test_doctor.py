@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import records_corpus
 import soundfile
 
 from data_pipelines.doctor import __main__ as doctor
@@ -16,6 +15,7 @@ from data_pipelines.doctor.text_checks import is_unanswerable
 from data_pipelines.input.token_counts import pair_tokens
 from data_pipelines.records import record_files
 from ltu_jax.core.errors import UserError
+from tests.support import records_corpus
 
 RATE = 16000
 

@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-import records_corpus
 import soundfile
 
 from data_pipelines.input.data_config import DataConfig
@@ -16,6 +15,7 @@ from data_pipelines.records.schema import RecordError
 from ltu_jax.core.errors import UserError
 from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.text import TokenizedPair, collate, tokenize_pair
+from tests.support import records_corpus
 
 A = 25
 CUTOFF = 120  # cuts the longest few of the tiny corpus's pairs

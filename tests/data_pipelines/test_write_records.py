@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-import records_corpus
 import soundfile
 import soxr
 
@@ -19,6 +18,7 @@ from data_pipelines.records.write import write_records
 from data_pipelines.write_records import command
 from ltu_jax.core import outputs
 from ltu_jax.core.errors import UserError
+from tests.support import records_corpus
 
 
 def _write(clips, out, **options):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from ltu_jax.evaluation.metrics import bootstrap, significance
+
 SOUNDS = ("dog", "cat", "rain", "church bell")
 SENTENCES = (
     "The cat sat on the mat.",
@@ -69,6 +71,18 @@ def write_corpus(folder: Path, *, clips: int = 12, split: str = "test") -> Path:
     for name, lines in (("clips", records), (f"{split}_items", items)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
+
+
+@pytest.fixture
+def few_resamples(monkeypatch):
+    """Intervals from 200 resamples: enough where what is tested is that there are any."""
+    for function in (
+        bootstrap.bootstrap_draws,
+        bootstrap.bootstrap_samples,
+        significance.paired_bootstrap,
+        significance.paired_samples,
+    ):
+        monkeypatch.setitem(function.__kwdefaults__, "resamples", 200)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tests.faults.guarantees import GUARANTEES
 from tests.faults.runs import Lab
+from tests.support import compilation, shared
 
 
 def main() -> int:
@@ -37,6 +38,15 @@ def main() -> int:
                         help=f"of {', '.join(GUARANTEES)}")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts there as well")
     given = parser.parse_args()
+    compilation.share_cache()
+    try:
+        return report(given, parser)
+    finally:
+        shared.remove_folder()
+
+
+def report(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Try the guarantees that are asked for, print and write the counts."""
     form, failures, spent, begun = "long" if given.long else "short", [], 0, time.monotonic()
     counted: dict[str, dict[str, int]] = {}
     if given.only and given.json and given.json.exists():
@@ -45,7 +55,8 @@ def main() -> int:
             parser.error(f"{given.json} is of the {before['form']} form; name another file")
         counted, spent = before["guarantees"], before["seconds"]
     print(f"{'guarantee':18} {'tried':>6} {'passed':>6} {'seconds':>8}  what is promised")
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder, Lab(Path(folder)) as lab:
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        lab = Lab(Path(folder))
         for name in given.only or GUARANTEES:
             guarantee, start = GUARANTEES[name], time.monotonic()
             count = guarantee.attempt(lab, guarantee.long if given.long else guarantee.short)

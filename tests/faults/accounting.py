@@ -25,14 +25,14 @@ def account_for_time(lab: Lab, *, trials: int, seed: int = 0) -> Count:
     folder, seconds = lab.make_folder("accounting"), lab.seconds
     while count.tried < trials:
         run_dir, number = folder / f"run{number}", number + 1
-        run = lab.zygote.start(run_dir)
-        if run.end(within=generator.uniform(0, seconds)) is not None:
+        run = lab.start(run_dir)
+        if run.wait(within=generator.uniform(0, seconds)) is not None:
             continue
         if run.kill() != -signal.SIGKILL:
             continue
         earlier = len(_timed(read_rows(run_dir / "log.jsonl")))
         begin = time.monotonic()
-        status = lab.zygote.start(run_dir).end()
+        status = lab.start(run_dir).wait()
         wall = time.monotonic() - begin
         rows = _timed(read_rows(run_dir / "log.jsonl"))
         if status == 0 and len(rows) == earlier:  # nothing was left to do

@@ -23,10 +23,9 @@ def spoil_batches(lab: Lab, *, trials: int, seed: int = 0) -> Count:
     Passes when parameters, moments and the optimiser's count keep their bits, the step counts on,
     and the metrics say that the step was skipped.
     """
-    from toy import batch_of, copied, make_toy
-
     from ltu_jax.core.distributed import host_batch_to_global
     from ltu_jax.training.state import skipped_steps
+    from tests.support.toy_step import batch_of, copied, make_toy
 
     del lab
     count, rng = Count(), np.random.default_rng(seed)

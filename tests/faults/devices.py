@@ -22,12 +22,12 @@ def change_devices(lab: Lab, *, trials: int) -> Count:
     for trial in range(trials):
         before, after = changes[trial % len(changes)]
         run_dir = folder / f"run{trial}"
-        first = lab.zygote.start(run_dir, devices=before)
-        while first.end(within=0.01) is None:
+        first = lab.start(run_dir, devices=before)
+        while first.wait(within=0.01) is None:
             if (run_dir / "checkpoints" / str(2 * EVERY)).is_dir():
                 first.kill()
-        again = lab.zygote.start(run_dir, devices=after)
-        where, status = f"{before} devices, then {after}", again.end()
+        again = lab.start(run_dir, devices=after)
+        where, status = f"{before} devices, then {after}", again.wait()
         if status != 0:
             count.add(failed=f"{where}: ended with {status}: {again.said()[-600:]}")
             continue

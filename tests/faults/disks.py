@@ -90,19 +90,19 @@ def lose_the_disk(lab: Lab, *, trials: int, seed: int = 0) -> Count:
         what, fault = (("a full disk", full), ("a read-only folder", read_only))[count.tried % 2]
         with small_disk(folder / f"disk{number}") as disk:
             run_dir, log = disk / "run", folder / f"run{number}.log"
-            run = lab.zygote.start(run_dir, log=log)
-            while run.end(within=0.01) is None and not _saved(run_dir):
+            run = lab.start(run_dir, log=log)
+            while run.wait(within=0.01) is None and not _saved(run_dir):
                 pass
-            if run.end(within=generator.uniform(0, seconds / 4)) is not None:
+            if run.wait(within=generator.uniform(0, seconds / 4)) is not None:
                 continue
             with fault(disk if fault is full else run_dir / "checkpoints"):
-                status, told = run.end(), run.said()
+                status, told = run.wait(), run.said()
             if status == 0:
                 continue
             good = recovery.newest_good(run_dir)
             wrong = _judge(status, told, run_dir=run_dir, good=good)
             if not wrong:
-                status = lab.zygote.start(run_dir, log=log).end()
+                status = lab.start(run_dir, log=log).wait()
                 differing = truth.differences(result(run_dir)) if status == 0 else [f"{status=}"]
                 wrong = ", ".join(differing[:5])
             count.add(failed=f"{what}: {wrong}" if wrong else None)

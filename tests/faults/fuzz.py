@@ -12,7 +12,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import records_corpus
 import soundfile
 
 from data_pipelines.input.data_config import DataConfig
@@ -26,6 +25,7 @@ from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.text import load_tokenizer
 from tests.faults.count import Count
 from tests.faults.runs import ROOT, Lab
+from tests.support import records_corpus
 
 RATE = 16000
 ROW = {

@@ -33,13 +33,13 @@ GUARANTEES = {
     "kill": Guarantee(
         promise="kill -9 at any instant, the same command again: the same bits",
         attempt=lambda lab, trials: kill_at_random(lab, kills=trials),
-        short=20,
+        short=8,
         long=100,
     ),
     "stop": Guarantee(
         promise="SIGTERM at any instant: saved, no step lost",
         attempt=lambda lab, trials: stop_at_random(lab, stops=trials),
-        short=4,
+        short=3,
         long=50,
     ),
     "two_trainers": Guarantee(
@@ -51,7 +51,7 @@ GUARANTEES = {
     "checkpoint_damage": Guarantee(
         promise="damage to any file of a checkpoint is found; the step before goes on",
         attempt=lambda lab, trials: damage_checkpoints(lab, trials=trials),
-        short=12,
+        short=24,
         long=240,
     ),
     "disk": Guarantee(
@@ -63,19 +63,19 @@ GUARANTEES = {
     "bad_records": Guarantee(
         promise="a damaged record costs itself, counted, and no more",
         attempt=lambda lab, trials: damage_records(lab, trials=trials),
-        short=20,
+        short=10,
         long=100,
     ),
     "bad_samples": Guarantee(
         promise="mutated rows, audio and records: valid, or refused by name; no zeros invented",
         attempt=lambda lab, trials: mutate_samples(lab, trials=trials),
-        short=1000,
+        short=300,
         long=1000,
     ),
     "bad_numbers": Guarantee(
         promise="a step that is not finite changes no bit and is counted",
         attempt=lambda lab, trials: spoil_batches(lab, trials=trials),
-        short=100,
+        short=50,
         long=500,
     ),
     "other_devices": Guarantee(
@@ -93,7 +93,7 @@ GUARANTEES = {
     "goodput": Guarantee(
         promise="where the time went is told; a killed run is at work within a minute",
         attempt=lambda lab, trials: account_for_time(lab, trials=trials),
-        short=2,
+        short=1,
         long=20,
     ),
     "stall": Guarantee(

@@ -5,6 +5,7 @@ import re
 
 from tests.faults.count import Count
 from tests.faults.runs import ROOT, Lab
+from tests.support import tiny_stage
 
 # What process 1 does on its own, the steps that are then begun, and what both must say.
 _KINDS = {
@@ -47,15 +48,13 @@ def disagree(lab: Lab, *, trials: int) -> Count:
 
 
 def _configs_differ(lab: Lab, run_dir) -> str | None:
-    import tiny_stage
-
     commands = [
         ["-m", "ltu_jax.train", *tiny_stage.arguments(
             lab.place, run_dir, f"--config.optimizer.learning_rate={rate}"
         )]
         for rate in (0.5, 0.25)
     ]  # fmt: skip
-    ended = tiny_stage.processes(*commands, devices=1, cache=lab.place / "cache")
+    ended = tiny_stage.processes(*commands, devices=1)
     for process in ended:
         errors = [line for line in process.stderr.splitlines() if line.startswith("error:")]
         if process.returncode != 2 or errors != [_CONFIG] or run_dir.exists():
@@ -65,8 +64,6 @@ def _configs_differ(lab: Lab, run_dir) -> str | None:
 
 def _go_own_ways(lab: Lab, runs) -> list[list[str]]:
     """The line that each of the two processes printed for each run."""
-    import tiny_stage
-
     asked = [part for kind, run_dir in runs for part in (kind, str(run_dir))]
     command = [
         str(ROOT / "tests" / "faults" / "disagree.py"),
@@ -82,9 +79,7 @@ def _go_own_ways(lab: Lab, runs) -> list[list[str]]:
             "--config.log.validate_batches=0",
         ),
     ]
-    ended = tiny_stage.processes(
-        command, command, devices=2, cache=lab.place / "cache", seconds=60 + 60 * len(runs)
-    )
+    ended = tiny_stage.processes(command, command, devices=2, seconds=60 + 60 * len(runs))
     for process in ended:
         if process.returncode:
             raise RuntimeError(process.stderr[-3000:])

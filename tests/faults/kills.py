@@ -23,14 +23,14 @@ def kill_at_random(lab: Lab, *, kills: int, seed: int = 0) -> Count:
     while count.tried < kills:
         run_dir, in_chain = folder / f"killed{chain}", 0
         while True:
-            run = lab.zygote.start(run_dir)
+            run = lab.start(run_dir)
             if in_chain >= _PATIENCE or count.tried + in_chain >= kills:
-                status = run.end()
+                status = run.wait()
                 break
             if (count.tried + in_chain) % 3 == 2:
                 status = _end_in_a_save(run, generator, seconds)
             else:
-                status = run.end(within=generator.uniform(0, seconds))
+                status = run.wait(within=generator.uniform(0, seconds))
             if status is not None:
                 break
             if run.kill() == -signal.SIGKILL:
@@ -50,9 +50,9 @@ def kill_at_random(lab: Lab, *, kills: int, seed: int = 0) -> Count:
 def _end_in_a_save(run, generator: random.Random, seconds: float) -> int | None:
     """Wait until a save is under way, then a random part of one; the status if the run ended."""
     for _ in range(int(seconds * 200)):
-        status = run.end(within=0.01)
+        status = run.wait(within=0.01)
         if status is not None:
             return status
         if any((run.folder / "checkpoints").glob(".tmp-*")):
-            return run.end(within=generator.uniform(0, 0.3))
+            return run.wait(within=generator.uniform(0, 0.3))
     return None

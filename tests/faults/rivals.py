@@ -31,15 +31,15 @@ def two_at_once(lab: Lab, *, trials: int, seed: int = 0) -> Count:
     for trial in range(trials):
         run_dir = folder / f"shared{trial}"
         logs = [folder / f"shared{trial}.{name}.log" for name in "ab"]
-        first = lab.zygote.start(run_dir, log=logs[0], inject=_HASTEN)
+        first = lab.start(run_dir, log=logs[0], inject=_HASTEN)
         if trial % 2:
             _sleep_in_training(first)
         else:
             time.sleep(draw.uniform(0, 0.05))
-        second = lab.zygote.start(run_dir, log=logs[1], inject=_HASTEN)
-        statuses = {second: second.end()}
+        second = lab.start(run_dir, log=logs[1], inject=_HASTEN)
+        statuses = {second: second.wait()}
         first.signal(signal.SIGCONT)
-        statuses[first] = first.end()
+        statuses[first] = first.wait()
         failed = _judge(statuses)
         if not failed and (differing := truth.differences(result(run_dir))):
             failed = f"differs in {', '.join(differing[:5])}"
@@ -49,7 +49,7 @@ def two_at_once(lab: Lab, *, trials: int, seed: int = 0) -> Count:
 
 
 def _sleep_in_training(run: Run) -> None:
-    while not (run.folder / "log.jsonl").exists() and run.end(within=0.01) is None:
+    while not (run.folder / "log.jsonl").exists() and run.wait(within=0.01) is None:
         pass
     run.signal(signal.SIGSTOP)
 

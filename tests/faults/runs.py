@@ -1,13 +1,7 @@
 """Training runs of a toy stage that can be killed, and what they leave behind, bit by bit."""
 
-import contextlib
 import dataclasses
 import functools
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from tests.support import tiny_stage
+from tests.support.zygote import Process
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-for _name in ("stages", "training", "data_pipelines"):
-    sys.path.insert(0, str(ROOT / "tests" / _name))
 
 STEPS, EVERY = 8, 2
 SETTINGS = (
@@ -53,28 +48,25 @@ class Result:
         ]
 
 
-class Zygote:
-    """Starts runs by forking one prepared process; see `zygote.py`."""
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Run(Process):
+    """A training process."""
 
-    def __init__(self, place: Path):
-        import tiny_stage
+    folder: Path
+    log: Path
 
-        self._place = place
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.zygote"],
-            cwd=ROOT,
-            env=tiny_stage.environment(devices=1, cache=place / "cache"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._read()
+    def said(self) -> str:
+        """Return what it printed, errors included."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def close(self) -> None:
-        """End the zygote; its children are killed by whoever started them."""
-        self._process.stdin.close()
-        self._process.wait()
+
+class Lab:
+    """A place for toy runs: weights and records, and what an undisturbed run becomes."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.place = tiny_stage.make_place(folder / "place")
+        self._configure("    return config", f"{_FREEZE}\n    return config")
 
     def start(
         self,
@@ -83,80 +75,24 @@ class Zygote:
         log: Path | None = None,
         devices: int = 1,
         inject: tuple[str, str, Any] | None = None,
-    ) -> "Run":
+    ) -> Run:
         """Begin (or go on with) the run in `run_dir`.
 
         `inject` is a module, a function of it and an argument: called in the new process before
         training begins.
         """
-        import tiny_stage
-
         log = log or run_dir.with_suffix(".log")
-        arguments = tiny_stage.arguments(self._place, run_dir, *SETTINGS, *more)
-        environment = tiny_stage.environment(devices=devices, cache=self._place / "cache")
-        self._write({"run": arguments, "log": str(log), "env": environment, "inject": inject})
-        return Run(zygote=self, pid=self._read()["pid"], folder=run_dir, log=log)
-
-    def wait(self, pid: int, *, seconds: float | None) -> int | None:
-        """Exit status of a run (negative: the signal that killed it); None when it goes on."""
-        self._write({"wait": pid, "seconds": seconds})
-        return self._read()["status"]
-
-    def _write(self, value: Any) -> None:
-        self._process.stdin.write(json.dumps(value) + "\n")
-        self._process.stdin.flush()
-
-    def _read(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the zygote ended; run `python -m tests.faults.zygote` by hand")
-        return json.loads(line)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """A training process."""
-
-    zygote: Zygote
-    pid: int
-    folder: Path
-    log: Path
-
-    def end(self, *, within: float | None = None) -> int | None:
-        """Wait for its end; None if it goes on after `within` seconds."""
-        return self.zygote.wait(self.pid, seconds=within)
-
-    def signal(self, number: int) -> None:
-        """Send a signal; a run that has just ended does not mind."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-
-    def kill(self) -> int:
-        """SIGKILL, and the status it ended with."""
-        self.signal(signal.SIGKILL)
-        return self.end()
-
-    def said(self) -> str:
-        """What it printed, errors included."""
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
-
-
-class Lab:
-    """A place for toy runs: weights and records, a zygote, and what an undisturbed run becomes."""
-
-    def __init__(self, folder: Path):
-        import tiny_stage
-
-        self.folder = folder
-        self.place = tiny_stage.make_place(folder / "place")
-        self._configure("    return config", f"{_FREEZE}\n    return config")
-        self.zygote = Zygote(self.place)
-
-    def __enter__(self) -> "Lab":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.zygote.close()
+        arguments = tiny_stage.arguments(self.place, run_dir, *SETTINGS, *more)
+        zygote = tiny_stage.zygote()
+        with log.open("ab") as file:
+            process = zygote.start(
+                ["-m", "ltu_jax.train", *arguments],
+                env=tiny_stage.environment(devices=devices),
+                stdout=file,
+                stderr=file,
+                inject=inject,
+            )
+        return Run(zygote=zygote, pid=process.pid, folder=run_dir, log=log)
 
     @functools.cached_property
     def _unbroken(self) -> tuple[Result, float]:
@@ -168,8 +104,8 @@ class Lab:
         return result(self.folder / "unbroken"), time.monotonic() - begin
 
     def _run(self, name: str, *more: str) -> None:
-        run = self.zygote.start(self.folder / name, *more)
-        status = run.end()
+        run = self.start(self.folder / name, *more)
+        status = run.wait()
         if status != 0:
             raise RuntimeError(f"the undisturbed run ended with {status}:\n{run.said()[-3000:]}")
 

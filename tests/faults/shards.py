@@ -8,21 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.input.token_counts import token_lengths
+from data_pipelines.records import record_files
+from data_pipelines.records.bad_records import BadRecordLog
+from data_pipelines.records.write import write_records
+from ltu_jax.preprocessing.text import load_tokenizer
 from tests.faults.count import Count
 from tests.faults.runs import ROOT, Lab
+from tests.support import damages, records_corpus
 
 
 def _flipped_payload(directory: Path, clip: str, rng: random.Random) -> set[str]:
-    from damages import flip, place_of
-
-    flip(directory, clip, at=rng.randrange(place_of(directory, clip)[1].length))
+    damages.flip(directory, clip, at=rng.randrange(damages.place_of(directory, clip)[1].length))
     return {clip}
 
 
 def _flipped_length(directory: Path, clip: str, rng: random.Random) -> set[str]:
-    from damages import place_of
-
-    path, entry = place_of(directory, clip)
+    path, entry = damages.place_of(directory, clip)
     content = bytearray(path.read_bytes())
     content[entry.offset - 12 + rng.randrange(8)] ^= 1 << rng.randrange(8)
     path.write_bytes(content)
@@ -30,28 +32,22 @@ def _flipped_length(directory: Path, clip: str, rng: random.Random) -> set[str]:
 
 
 def _truncated(directory: Path, clip: str, rng: random.Random) -> set[str]:
-    from damages import place_of
-
-    from data_pipelines.records import record_files
-
-    path, entry = place_of(directory, clip)
+    path, entry = damages.place_of(directory, clip)
     entries = record_files.RecordStore(directory, split="train").entries
     os.truncate(path, entry.offset + rng.randrange(entry.length))
     return {e.clip_id for e in entries if e.shard == entry.shard and e.number >= entry.number}
 
 
 def _wrong_schema(directory: Path, clip: str, rng: random.Random) -> set[str]:
-    from damages import DAMAGES, FLIPPED
-
-    change = rng.choice([damage for name, damage in DAMAGES.items() if name != FLIPPED])
+    change = rng.choice(
+        [damage for name, damage in damages.DAMAGES.items() if name != damages.FLIPPED]
+    )
     change(directory, clip)
     return {clip}
 
 
 def _foreign_file(directory: Path, clip: str, rng: random.Random) -> set[str]:
-    from damages import place_of
-
-    path, _ = place_of(directory, clip)
+    path, _ = damages.place_of(directory, clip)
     name = rng.choice(["open_asqa_records-train.tfrecord-00007-of-00002", "notes.txt", "a.npz"])
     path.with_name(name).write_bytes(rng.randbytes(5000))
     return set()
@@ -66,14 +62,6 @@ def damage_records(lab: Lab, *, trials: int, seed: int = 0) -> Count:
     Passes when an epoch has all its batches, all else in them is bit for bit what it was, and the
     log has one line, with file and offset, for each record that is lost.
     """
-    import damages
-    import records_corpus
-
-    from data_pipelines.input.token_counts import token_lengths
-    from data_pipelines.records import record_files
-    from data_pipelines.records.bad_records import BadRecordLog
-    from data_pipelines.records.write import write_records
-    from ltu_jax.preprocessing.text import load_tokenizer
 
     count, rng = Count(), random.Random(seed)
     folder = lab.make_folder("shards")
@@ -111,8 +99,6 @@ def damage_records(lab: Lab, *, trials: int, seed: int = 0) -> Count:
 
 
 def _differences(whole, damaged, *, victims: set[str], tokenizer) -> str:
-    import damages
-
     steps = whole.steps_per_epoch
     found = 0
     for step, batch in enumerate(damaged.batches(steps=steps)):

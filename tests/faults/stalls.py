@@ -35,8 +35,8 @@ def stand_still(lab: Lab, *, trials: int) -> Count:
         run_dir, stuck = folder / f"run{trial}", trial % 2 == 0
         after = 1 + trial // 2 % (STEPS - 1)
         inject = ("tests.faults.stalls", "get_stuck", after) if stuck else None
-        run = lab.zygote.start(run_dir, *_LIMITS, inject=inject)
-        status, report = run.end(), run_dir / "stall-0.txt"
+        run = lab.start(run_dir, *_LIMITS, inject=inject)
+        status, report = run.wait(), run_dir / "stall-0.txt"
         stacks = report.read_text() if report.exists() else ""
         fine = (status, "stuck_batches" in stacks) == ((_STALLED, True) if stuck else (0, False))
         what = f"without batch {after}" if stuck else "undisturbed"

@@ -25,11 +25,11 @@ def stop_at_random(lab: Lab, *, stops: int, seed: int = 0) -> Count:
         run_dir = folder / f"stopped{chain}"
         chain += 1
         while True:
-            run = lab.zygote.start(run_dir)
-            status = run.end(within=generator.uniform(0, seconds))
+            run = lab.start(run_dir)
+            status = run.wait(within=generator.uniform(0, seconds))
             if status is None:
                 run.signal(signal.SIGTERM)
-                status = run.end()
+                status = run.wait()
             if status == 0:
                 break
             steps = checkpoint.steps_in(run_dir)
@@ -45,7 +45,7 @@ def stop_at_random(lab: Lab, *, stops: int, seed: int = 0) -> Count:
             else:
                 count.add()
             if count.tried >= stops:
-                status = lab.zygote.start(run_dir).end()
+                status = lab.start(run_dir).wait()
                 break
         differing = truth.differences(result(run_dir)) if status == 0 else [f"status {status}"]
         if differing:

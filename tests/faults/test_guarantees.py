@@ -11,8 +11,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    with Lab(tmp_path_factory.mktemp("faults")) as made:
-        yield made
+    return Lab(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.mark.parametrize("name", GUARANTEES)

@@ -9,6 +9,8 @@ import pytest
 
 from ltu_jax.generation import sampling
 
+pytestmark = pytest.mark.optimised
+
 CASES = (
     "official_v1000",
     "official_mid_v1000",

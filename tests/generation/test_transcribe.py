@@ -22,6 +22,8 @@ from ltu_jax.models import build
 from ltu_jax.preprocessing.audio import transcribe_log_mel
 from ltu_jax.preprocessing.whisper_vocabulary import LANGUAGES
 
+pytestmark = pytest.mark.optimised
+
 JFK = (
     "and so my fellow americans ask not what your country can do for you "
     "ask what you can do for your country"

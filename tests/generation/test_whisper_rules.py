@@ -15,6 +15,8 @@ from ltu_jax.generation.whisper_rules import (
 )
 from ltu_jax.preprocessing.whisper_vocabulary import LANGUAGES, Vocabulary
 
+pytestmark = pytest.mark.optimised
+
 ENGLISH = Vocabulary.of_size(51864)
 MULTILINGUAL = Vocabulary.of_size(51865)
 STAMP = ENGLISH.timestamp

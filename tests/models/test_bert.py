@@ -13,6 +13,8 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.models.bert import BertConfig, bert
 from ltu_jax.weights.formats.hf_bert import from_hf
 
+pytestmark = pytest.mark.optimised
+
 SIZES = dict(
     vocab_size=61,
     hidden_size=24,

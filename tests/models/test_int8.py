@@ -13,6 +13,8 @@ from ltu_jax.models import build, int8
 from ltu_jax.weights.int8 import quantised
 from ltu_jax.weights.tensors import array_tensor
 
+pytestmark = pytest.mark.optimised
+
 LAYERS, SIZE_IN, SIZE_OUT = 3, 32, 20
 
 

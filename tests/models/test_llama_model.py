@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from official_names import arrays, from_official
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.norms import RMSNorm, mean_square
 from ltu_jax.models.rope import RopeScaling
+from tests.support.official_names import arrays, from_official
+
+pytestmark = pytest.mark.optimised
 
 SIZES = dict(
     vocab_size=101,

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from official_names import from_official
 from safetensors.numpy import load_file
 
 from ltu_jax.core.trees import count
@@ -16,6 +15,9 @@ from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import AudioProjection, LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
+from tests.support.official_names import from_official
+
+pytestmark = pytest.mark.optimised
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from official_names import from_official
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import count
@@ -19,6 +18,7 @@ from ltu_jax.models.ltu_as import LTUASConfig, visibility
 from ltu_jax.models.rope import RopeScaling
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
+from tests.support.official_names import from_official
 
 AUDIO = 5
 CONFIG = LTUASConfig(

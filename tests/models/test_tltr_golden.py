@@ -5,14 +5,17 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import torch
-from official_names import from_official
 
 from ltu_jax.core.trees import count
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
+from tests.support.official_names import from_official
+
+pytestmark = pytest.mark.optimised
 
 
 def recipe(config):

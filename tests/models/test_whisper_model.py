@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from official_names import arrays, from_hf_whisper, from_official
 from safetensors.numpy import load_file
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig, sinusoids
+from tests.support.official_names import arrays, from_hf_whisper, from_official
+
+pytestmark = pytest.mark.optimised
 
 CLIPS = ("jfk", "silence_2s", "short_0.1s", "exact_10s")
 

@@ -13,6 +13,8 @@ from transformers import WhisperFeatureExtractor
 
 from ltu_jax.preprocessing import audio
 
+pytestmark = pytest.mark.optimised
+
 LOG_MEL_ATOL = 1e-4  # facts: the official float32 code is within 1.8e-5 of float64
 CLIPS = ("jfk", "silence_2s", "short_0.1s", "exact_10s")
 

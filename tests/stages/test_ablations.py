@@ -6,13 +6,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny_stage import CONFIG, ROOT, arguments, make_place
 
 from ltu_jax import checkpoint, train
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import make_mesh
 from ltu_jax.training import stage as parts
 from ltu_jax.training.trainer import refuse_other_config
+from tests.support.tiny_stage import CONFIG, ROOT, arguments, make_place
 
 pytestmark = pytest.mark.slow
 DATASETS = {"audio_only": "mini_sound", "speech_only": "mini_speech"}

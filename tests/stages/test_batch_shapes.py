@@ -4,7 +4,6 @@ import dataclasses
 
 import jax
 import pytest
-from tiny_stage import ROOT, arguments, make_place
 
 from ltu_jax.core.distributed import Share
 from ltu_jax.core.sharding import MeshConfig, make_mesh
@@ -12,6 +11,7 @@ from ltu_jax.train import parse_config, resolve
 from ltu_jax.training import losses, program
 from ltu_jax.training import stage as parts
 from ltu_jax.training.stage_config import stage_settings
+from tests.support.tiny_stage import ROOT, arguments, make_place
 
 
 @pytest.fixture(scope="module")

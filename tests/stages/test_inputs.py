@@ -7,7 +7,6 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_stage import LLAMA, ROOT, WHISPER, arguments, make_place
 
 from data_pipelines.records.record_files import MANIFEST
 from data_pipelines.records.write import write_records
@@ -23,6 +22,7 @@ from ltu_jax.training.state import TrainState
 from ltu_jax.training.trainer import find_saved
 from ltu_jax.weights.bases import base_entry
 from ltu_jax.weights.store import load_weights, save_weights
+from tests.support.tiny_stage import LLAMA, ROOT, WHISPER, arguments, make_place
 
 EPOCH = ("--config.steps=0", "--config.data.epochs=4")
 
@@ -104,7 +104,7 @@ def other_tokenizer(place: Path) -> None:
 @pytest.fixture(scope="module")
 def fewer(whole, tmp_path_factory) -> Path:
     """Records of one clip of the training split."""
-    import records_corpus
+    from tests.support import records_corpus
 
     folder = tmp_path_factory.mktemp("fewer")
     clips = records_corpus.make_clips(folder / "audio")

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +18,7 @@ from ltu_jax.training import losses, options
 from ltu_jax.training.program import is_adapter
 from ltu_jax.training.stage_config import stage_settings
 from ltu_jax.weights.tensors import as_tensors
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "training"))
-from conftest_training import load_tiny
+from tests.support.golden_model import load_tiny
 
 LLAMA = dict(
     vocab_size=48, hidden_size=16, intermediate_size=24, num_hidden_layers=2,

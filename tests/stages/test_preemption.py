@@ -1,19 +1,30 @@
 """A training process that is told to stop while it saves: nothing is lost, to the bit."""
 
+import contextlib
+import dataclasses
 import json
+import os
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from tiny_stage import ROOT, arguments, environment, make_place
 
 from ltu_jax import checkpoint
 from ltu_jax.checkpoint import recovery
 from ltu_jax.train import RESUME
+from tests.support.tiny_stage import (
+    ROOT,
+    arguments,
+    environment,
+    make_place,
+    processes,
+    zygote,
+)
+from tests.support.zygote import Process
 
 pytestmark = pytest.mark.slow
 STEPS = ("--config.steps=8", "--config.checkpoint.every=2", "--config.checkpoint.keep=9")
@@ -24,37 +35,58 @@ def place(tmp_path_factory) -> Path:
     return make_place(tmp_path_factory.mktemp("preemption"))
 
 
-def start(place: Path, run_dir: Path, *command: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, *command, *arguments(place, run_dir, *STEPS)],
-        cwd=ROOT,
-        env=environment(devices=4, cache=place / "cache"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def command(place: Path, run_dir: Path, *python: str) -> list[str]:
+    return [*python, *arguments(place, run_dir, *STEPS)]
+
+
+def train(place: Path, run_dir: Path) -> None:
+    (ended,) = processes(command(place, run_dir, "-m", "ltu_jax.train"), devices=4)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.fixture(scope="module")
 def unbroken(place) -> Path:
-    process = start(place, place / "unbroken", "-m", "ltu_jax.train")
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    train(place, place / "unbroken")
     return place / "unbroken"
 
 
-def next_save(process: subprocess.Popen) -> int | None:
-    """The step whose save has begun and waits; None at the end of the output."""
-    for line in process.stdout:
-        if line.startswith("saving "):
-            return int(line.split()[1])
-    return None
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GatedRun:
+    """A run whose saves wait: each says that it begins on `output`, and goes on by a line."""
+
+    process: Process
+    input: IO[str]
+    output: IO[str]
+
+    def next_save(self) -> int | None:
+        """The step whose save has begun and waits; None at the end of the output."""
+        for line in self.output:
+            if line.startswith("saving "):
+                return int(line.split()[1])
+        return None
+
+    def let_through(self) -> None:
+        self.input.write("\n")
+        self.input.flush()
 
 
-def let_through(process: subprocess.Popen) -> None:
-    process.stdin.write("\n")
-    process.stdin.flush()
+@contextlib.contextmanager
+def gated(place: Path, run_dir: Path, *, errors: Path) -> Iterator[GatedRun]:
+    script = str(ROOT / "tests" / "stages" / "gated_saves.py")
+    (their_in, our_in), (our_out, their_out) = os.pipe(), os.pipe()
+    with open(our_in, "w") as write, open(our_out) as read:
+        with open(their_in) as stdin, open(their_out, "w") as stdout, errors.open("w") as stderr:
+            process = zygote().start(
+                command(place, run_dir, script),
+                env=environment(devices=4),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+            )
+        try:
+            yield GatedRun(process=process, input=write, output=read)
+        finally:
+            process.kill()
 
 
 def everything(run_dir: Path) -> dict[str, np.ndarray]:
@@ -82,27 +114,22 @@ def assert_same_run(found: Path, expected: Path) -> None:
 
 
 def test_signals_while_saving_lose_no_step(place, unbroken):
-    run_dir = place / "stopped"
-    process = start(place, run_dir, str(ROOT / "tests" / "stages" / "gated_saves.py"))
+    run_dir, errors = place / "stopped", place / "stopped.err"
     steps = []
-    try:
-        while (step := next_save(process)) is not None:
+    with gated(place, run_dir, errors=errors) as run:
+        while (step := run.next_save()) is not None:
             steps.append(step)
-            process.send_signal(signal.SIGTERM)  # the first one comes while step 2 is written,
+            run.process.signal(signal.SIGTERM)  # the first one comes while step 2 is written,
             if len(steps) > 1:  # and two more while each later one is
-                process.send_signal(signal.SIGINT)
-            let_through(process)
-        _, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == RESUME, err
+                run.process.signal(signal.SIGINT)
+            run.let_through()
+        status = run.process.wait(within=120)
+    assert status == RESUME, errors.read_text()
     # The steps after the signal: the one in flight, and one more if a save was due before it.
     assert steps[0] == 2 and len(steps) >= 2 and steps[-1] <= 5, steps
     assert recovery.newest_good(run_dir) == steps[-1] == losses(run_dir)[-1][0]
     left = {path.name for path in (run_dir / "checkpoints").iterdir()}
     assert left == set(map(str, steps))
 
-    again = start(place, run_dir, "-m", "ltu_jax.train")
-    _, err = again.communicate(timeout=300)
-    assert again.returncode == 0, err
+    train(place, run_dir)
     assert_same_run(run_dir, unbroken)

@@ -5,12 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny_stage import ROOT, arguments, make_place
 
 from ltu_jax import train
 from ltu_jax.core.errors import UserError
 from ltu_jax.training import losses, trainer
 from ltu_jax.training.resilience import bad_batches
+from tests.support.tiny_stage import ROOT, arguments, make_place
 
 pytestmark = pytest.mark.slow
 STEP = 3  # the last one

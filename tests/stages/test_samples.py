@@ -1,11 +1,11 @@
 """Sample answers of a run: those whose record is damaged are left out, with the reason."""
 
 import pytest
-from tiny_stage import ROOT, arguments, make_place
 
 from data_pipelines.records import record_files
 from ltu_jax import train
 from ltu_jax.training.logs import read_rows
+from tests.support.tiny_stage import ROOT, arguments, make_place
 
 pytestmark = pytest.mark.slow
 

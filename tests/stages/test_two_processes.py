@@ -7,12 +7,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny_stage import ROOT, arguments, make_place, processes
 
 from ltu_jax import checkpoint, train
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import make_mesh
 from ltu_jax.training import stage as parts
+from tests.support.tiny_stage import ROOT, arguments, make_place, processes
 
 pytestmark = pytest.mark.slow
 TRAIN = ["-m", "ltu_jax.train"]
@@ -51,7 +51,7 @@ def one(place) -> Path:
 def two(place) -> Path:
     """Two processes with two devices each, started as a user starts them."""
     command = [*TRAIN, *arguments(place, place / "two")]
-    first, second = processes(command, command, devices=2, cache=place / "cache")
+    first, second = processes(command, command, devices=2)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert "checkpoint: " in first.stdout and "checkpoint: " not in second.stdout
     assert "4/4" in first.stderr and "4/4" not in second.stderr
@@ -107,7 +107,7 @@ def test_two_processes_go_on_from_checkpoints_of_one_and_of_two(one, two, place)
         "--",
         *arguments(place, of_two),
     ]
-    for process in processes(command, command, devices=2, cache=place / "cache"):
+    for process in processes(command, command, devices=2):
         assert process.returncode == 0, process.stderr
     assert_same_run(of_one, one, steps={3, 4})
     assert_same_run(of_two, two, steps={3, 4})

@@ -1,8 +1,3 @@
-"""Fixtures of the training tests; `conftest_training` holds what the tests also import."""
+"""Fixtures of the training tests: the official tiny LTU-AS with LoRA and without."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from conftest_training import tiny, tiny_stage1  # noqa: F401
+from tests.support.golden_model import tiny, tiny_stage1  # noqa: F401

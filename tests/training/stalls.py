@@ -4,7 +4,7 @@ import sys
 import threading
 from pathlib import Path
 
-from toy import make_toy, train
+from tests.support.toy_step import make_toy, train
 
 
 def never_comes(batches):

@@ -7,12 +7,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from conftest_training import STAGE1, STAGE3, make_trainer, optimizer_config
 
 from ltu_jax import checkpoint
 from ltu_jax.checkpoint import CheckpointError
 from ltu_jax.training.state import state_shardings
 from ltu_jax.weights.formats.official_ltu_as import is_adapter
+from tests.support.golden_model import STAGE1, STAGE3, make_trainer, optimizer_config
 
 METADATA = {"kind": "ltu-as-checkpoint", "stage": "stage3", "model": {}, "config": {"seed": 0}}
 

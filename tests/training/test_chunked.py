@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest_training import STAGE3
 
 from ltu_jax.training import losses
 from ltu_jax.training.chunked import chunked_sums
 from ltu_jax.training.state import split_trainable
+from tests.support.golden_model import STAGE3
 
 EVERYTHING = ((r".+", True),)
 TIED, APART = "llama.embed_tokens.embedding", "llama.lm_head.kernel"

@@ -11,14 +11,16 @@ import jax
 import numpy as np
 import pytest
 from conditioning import adam, allowed, check_steps, decisive
-from conftest_training import STAGE1, STAGE3, make_trainer, optimizer_config
-from official_names import from_official
 
 from configs import stage1, stage2, stage3
 from ltu_jax.training import losses
 from ltu_jax.training.optimizer import OptimizerConfig, learning_rate
 from ltu_jax.training.stage_config import build
 from ltu_jax.training.state import split_trainable
+from tests.support.golden_model import STAGE1, STAGE3, make_trainer, optimizer_config
+from tests.support.official_names import from_official
+
+pytestmark = pytest.mark.optimised
 
 
 def compare(found, truth, *, atol):

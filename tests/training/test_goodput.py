@@ -1,10 +1,10 @@
 """Where the time of a run goes, with a clock that only moves when the test says so."""
 
 import pytest
-from toy import Toy, make_toy, train
 
 from ltu_jax.training.logs import read_rows
 from ltu_jax.training.resilience.goodput import PARTS, Clock, goodput
+from tests.support.toy_step import Toy, make_toy, train
 
 COMPILE, STEP, DATA, SAVE, COMPARE, VALIDATE = 1000, 7, 5, 100, 3, 50
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest_training import STAGE3
 
 from ltu_jax.core.sharding import MeshConfig, audio_layout, make_mesh, param_shardings
 from ltu_jax.models import build
@@ -19,6 +18,7 @@ from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.training import losses
 from ltu_jax.training.state import create_state, split_trainable, state_shardings
 from ltu_jax.training.step import make_train_step
+from tests.support.golden_model import STAGE3
 
 ROWS, PAIR, AUDIO, LAYERS = 8, 12, 5, 3
 TEXT = 3 * PAIR  # rows of three pairs about one clip

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest_training import guard_config
-from toy import Killed, Toy, batch_of, copied, make_toy, train
 
 from ltu_jax.core.distributed import AgreedError, host_batch_to_global
 from ltu_jax.core.errors import UserError
 from ltu_jax.training.logs import read_rows
 from ltu_jax.training.resilience import bad_batches, guards
 from ltu_jax.training.state import skipped_steps
+from tests.support.golden_model import guard_config
+from tests.support.toy_step import Killed, Toy, batch_of, copied, make_toy, train
 
 BAD = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
 

@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,9 @@ from ltu_jax.checkpoint.integrity import Damaged
 from ltu_jax.core.errors import UserError
 from ltu_jax.training.state import TrainState
 from tests.faults.damage import DAMAGES, delete, flip, names
+from tests.support.tiny_stage import processes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "stages"))
-from tiny_stage import processes  # noqa: E402
 
 METADATA = {"kind": "ltu-as-checkpoint", "stage": "stage3", "model": {}, "config": {"seed": 0}}
 
@@ -237,7 +235,7 @@ def test_verify_of_a_folder_without_checkpoints(tmp_path, capsys):
 def test_what_one_process_finds_is_so_for_both(tmp_path):
     script = str(ROOT / "tests" / "training" / "recovery_as_one.py")
     command = [script, str(tmp_path / "run")]
-    ended = processes(command, command, devices=1, cache=tmp_path / "cache")
+    ended = processes(command, command, devices=1)
     assert [one.returncode for one in ended] == [0, 0], ended[0].stderr + ended[1].stderr
     first, second = (json.loads(one.stdout.splitlines()[-1]) for one in ended)
     assert first == second

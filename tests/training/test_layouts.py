@@ -1,8 +1,6 @@
 """The same pairs in every layout give the same loss of every token and the same gradients."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +20,7 @@ from ltu_jax.preprocessing.text import load_tokenizer
 from ltu_jax.training import losses
 from ltu_jax.training.stage import count_work
 from ltu_jax.training.state import split_trainable
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data_pipelines"))
-from conftest_training import STAGE3
+from tests.support.golden_model import STAGE3
 
 AUDIO, LAYERS, WIDTH = 5, 3, 24
 MODEL = LTUASConfig(
@@ -60,9 +56,9 @@ def tokenizer(golden):
 @pytest.fixture(scope="module")
 def records_dir(tmp_path_factory):
     """Six clips of 1 to 6 pairs; every third has no spoken text."""
-    import records_corpus
 
     from data_pipelines.records.write import write_records
+    from tests.support import records_corpus
 
     folder = tmp_path_factory.mktemp("layouts")
     (folder / "audio").mkdir()

@@ -7,13 +7,13 @@ import signal
 import jax
 import numpy as np
 import pytest
-from conftest_training import STAGE3, guard_config, make_trainer, optimizer_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ltu_jax.training import losses
 from ltu_jax.training.logs import RunLog, plot_losses, read_rows
 from ltu_jax.training.loop import Hooks, Schedule, run_loop
 from ltu_jax.training.metrics import StepWork
+from tests.support.golden_model import STAGE3, guard_config, make_trainer, optimizer_config
 
 
 def loop(tiny, run_dir, *, steps=6, interrupt=None, validate=None, save_every=0):

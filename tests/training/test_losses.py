@@ -8,6 +8,8 @@ import torch
 
 from ltu_jax.training import losses
 
+pytestmark = pytest.mark.optimised
+
 
 def batch_of(labels):
     return {"labels": np.asarray(labels, np.int32), "input_ids": np.zeros_like(labels)}

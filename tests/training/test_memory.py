@@ -2,9 +2,12 @@
 
 import jax
 import numpy as np
-from conftest_training import STAGE3, make_trainer, optimizer_config
+import pytest
 
 from ltu_jax.training import losses
+from tests.support.golden_model import STAGE3, make_trainer, optimizer_config
+
+pytestmark = pytest.mark.optimised
 
 
 def test_the_step_writes_the_new_state_over_the_old_one(tiny):

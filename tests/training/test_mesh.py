@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from conftest_training import STAGE3, make_trainer, optimizer_config
 
 from ltu_jax.core.sharding import MeshConfig
 from ltu_jax.core.trees import count
 from ltu_jax.training import losses
+from tests.support.golden_model import STAGE3, make_trainer, optimizer_config
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from conftest_training import optimizer_config
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.training.optimizer import (
@@ -15,6 +14,9 @@ from ltu_jax.training.optimizer import (
     learning_rate,
     make_optimizer,
 )
+from tests.support.golden_model import optimizer_config
+
+pytestmark = pytest.mark.optimised
 
 
 def test_linear_schedule_starts_and_ends_at_zero():

@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest_training import guard_config
 
 from ltu_jax.training.resilience import watchdog
 from ltu_jax.training.resilience.goodput import PARTS, Clock
 from ltu_jax.training.resilience.watchdog import STALLED, Watchdog
+from tests.support.golden_model import guard_config
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
 
 def start(folder, *arguments):
-    own = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{ROOT}:{HERE}", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    own = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen(
         [sys.executable, str(HERE / "stalls.py"), str(folder), *arguments],
         env={**os.environ, **own},

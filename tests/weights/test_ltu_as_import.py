@@ -17,6 +17,8 @@ from ltu_jax.weights.formats import hf_rope, official_ltu_as
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError
 
+pytestmark = pytest.mark.optimised
+
 ROOT = "base_model.model."
 
 

@@ -17,6 +17,8 @@ from ltu_jax.preprocessing.whisper_vocabulary import Vocabulary
 from ltu_jax.weights.identify.describe import describe
 from ltu_jax.weights.verify import verify
 
+pytestmark = pytest.mark.optimised
+
 SIZES = dict(
     num_mel_bins=80, max_source_positions=1500, max_target_positions=30,
     encoder_layers=1, decoder_layers=1,

@@ -18,6 +18,8 @@ from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.store import load_weights
 from ltu_jax.weights.tensors import WeightsError
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):

@@ -39,6 +39,7 @@ TARGETS = {
 
 
 pytestmark = [
+    pytest.mark.optimised,
     # peft asks transformers by a name that version 6 will drop
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
 ]

@@ -18,6 +18,8 @@ from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights
 from ltu_jax.weights.tensors import WeightsError, as_tensors
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.fixture(scope="module")
 def random_hf(tmp_path_factory):

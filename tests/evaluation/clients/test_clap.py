@@ -13,6 +13,8 @@ import transformers
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.clients.clap import LABEL_MATCH, ZERO_SHOT, Clap
 
+pytestmark = pytest.mark.optimised
+
 LABELS = ("dog", "church bell", "rain", "a man speaks")
 TEXTS = [LABEL_MATCH.format(label=label) for label in LABELS]
 

@@ -13,6 +13,8 @@ from ltu_jax.evaluation.clients import local_embedding
 from ltu_jax.evaluation.clients.local_embedding import LocalEmbedder
 from ltu_jax.fetch import fetch_weights
 
+pytestmark = pytest.mark.optimised
+
 TEXTS = (
     "sound of dog",
     'The audio contains the sound of a dog barking, and a man says: "Sit!"',

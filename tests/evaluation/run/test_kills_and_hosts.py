@@ -2,17 +2,16 @@
 
 import json
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import tiny_ltu_as
+
+from tests.support import tiny_ltu_as
+from tests.support.tiny_stage import processes
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "tests" / "stages"))
-from tiny_stage import processes  # noqa: E402
 
 pytestmark = pytest.mark.slow
 GENDERS, SOUNDS = ["female", "male"], ["dog", "cat"]
@@ -45,7 +44,7 @@ def run(place: Path, out: str, *, when: str = "never", count: int = 1, more: tup
     command = [COMMAND, when, "--checkpoint", str(place / "ltu-as")]
     command += ["--whisper", str(place / "whisper"), "--data", str(place)]
     command += ["--out", str(place / out), "--modes", "joint,text", "--batch-size", "4", *more]
-    return processes(*[command] * count, devices=1, cache=place / "cache")
+    return processes(*[command] * count, devices=1)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +112,7 @@ def test_processes_that_do_not_fit_stop_with_one_message(place, tmp_path, option
         given["--out"] = str(tmp_path / given["--out"])
         command = [COMMAND, "never", "--checkpoint", str(place / "ltu-as"), "--data", str(place)]
         commands.append([*command, *(text for pair in given.items() for text in pair)])
-    for process in processes(*commands, devices=1, cache=place / "cache"):
+    for process in processes(*commands, devices=1):
         assert process.returncode != 0
         assert message in process.stderr
     assert not list(tmp_path.glob("*/*.png"))

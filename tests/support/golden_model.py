@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,7 @@ from ltu_jax.training.state import create_state, split_trainable, state_sharding
 from ltu_jax.training.step import make_train_step
 from ltu_jax.weights.bases import place
 from ltu_jax.weights.tensors import as_tensors
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "models"))
-from official_names import from_official
+from tests.support.official_names import from_official
 
 FROZEN = (r"llama\.(embed_tokens|layers|norm|lm_head)\..+", False)
 STAGE1 = ((r"audio_proj\..+", True), (r"tltr\..+", False), FROZEN)

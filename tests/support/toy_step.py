@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest_training import guard_config, optimizer_config
 
 from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.training.logs import RunLog
@@ -18,6 +17,7 @@ from ltu_jax.training.optimizer import make_optimizer
 from ltu_jax.training.resilience.guards import GuardConfig, looking_back
 from ltu_jax.training.state import TrainState, create_state, state_shardings
 from ltu_jax.training.step import make_train_step
+from tests.support.golden_model import guard_config, optimizer_config
 
 ROWS, WIDTH, OUT = 8, 16, 4
 

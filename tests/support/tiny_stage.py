@@ -1,21 +1,27 @@
 """A language stage at toy size on disk, and processes that train it as one program."""
 
+import contextlib
+import functools
 import os
+import shutil
 import socket
 import subprocess
-import sys
+import tempfile
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from data_pipelines.records.write import write_records
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.weights.store import save_weights
+from tests.support import records_corpus, shared
+from tests.support.zygote import Zygote
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "data_pipelines"))
 TOKENIZER = ROOT / "tests" / "golden" / "text_cases" / "spm320.model"
 
 WHISPER = dict(
@@ -27,9 +33,6 @@ LLAMA = dict(
     num_attention_heads=4, num_key_value_heads=2, head_dim=8, rms_norm_eps=1e-6,
     rope_theta=10000.0, rope_scaling=None, tie_word_embeddings=True, attention_bias=False,
 )  # fmt: skip
-
-# The programs are tiny and run a few times; compiling them well costs more than it gains.
-QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 # Dropout on, so that its draws must agree too; a large eps, because AdamW makes a full step of a
 # gradient that is float32 noise.
@@ -67,10 +70,10 @@ def get_config(preset=""):
 
 def make_place(folder: Path) -> Path:
     """Write toy weights, records and the config file into `folder`."""
-    import records_corpus
+    return shutil.copytree(shared.built_once("place", _build), folder, dirs_exist_ok=True)
 
-    from data_pipelines.records.write import write_records
 
+def _build(folder: Path) -> None:
     key = jax.random.key(0)
     whisper = build.whisper(WhisperConfig(**WHISPER)).init(key)
     llama = build.llama(LlamaConfig(**LLAMA)).init(key)
@@ -89,7 +92,6 @@ def make_place(folder: Path) -> Path:
         shards=1,
     )
     (folder / "tiny.py").write_text(CONFIG)
-    return folder
 
 
 def arguments(place: Path, run_dir: Path, *more: str) -> list[str]:
@@ -111,13 +113,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def environment(*, devices: int, cache: Path) -> dict[str, str]:
-    """Of a process that trains on so many fake devices; compiled programs are kept in `cache`."""
+def environment(*, devices: int) -> dict[str, str]:
+    """Return the variables of a process that trains on so many fake devices, quickly compiled."""
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK_COMPILE}",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -125,37 +127,39 @@ def environment(*, devices: int, cache: Path) -> dict[str, str]:
     }
 
 
-def processes(
-    *commands: list[str], devices: int, cache: Path, seconds: float = 300.0
-) -> list[subprocess.CompletedProcess]:
-    """Run `python COMMAND` for each, all as the processes of one `jax.distributed` program.
+@functools.cache
+def zygote() -> Zygote:
+    """Return the zygote of this test process; it ends with it."""
+    return Zygote(environment(devices=1))
 
-    Compiled programs are kept in `cache` for the next call.
-    """
+
+def processes(
+    *commands: list[str], devices: int, seconds: float = 300.0
+) -> list[subprocess.CompletedProcess]:
+    """Run `python COMMAND` for each; several are the processes of one `jax.distributed` program."""
     port, started = free_port(), []
-    for index, command in enumerate(commands):
-        own = {
-            "LTU_JAX_COORDINATOR": f"localhost:{port}",
-            "LTU_JAX_NUM_PROCESSES": str(len(commands)),
-            "LTU_JAX_PROCESS_ID": str(index),
-            "LTU_JAX_START_SECONDS": "60",
-        }
-        started.append(
-            subprocess.Popen(
-                [sys.executable, *command],
-                cwd=ROOT,
-                env=environment(devices=devices, cache=cache) | own,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+    with contextlib.ExitStack() as files:
+        for index, command in enumerate(commands):
+            env = environment(devices=devices)
+            if len(commands) > 1:
+                env |= {
+                    "LTU_JAX_COORDINATOR": f"localhost:{port}",
+                    "LTU_JAX_NUM_PROCESSES": str(len(commands)),
+                    "LTU_JAX_PROCESS_ID": str(index),
+                    "LTU_JAX_START_SECONDS": "60",
+                }
+            outputs = [files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2)]
+            process = zygote().start(command, env=env, stdout=outputs[0], stderr=outputs[1])
+            files.callback(process.kill)
+            started.append((process, outputs))
+        ended, until = [], time.monotonic() + seconds
+        for command, (process, outputs) in zip(commands, started, strict=True):
+            status = process.wait(within=max(0.0, until - time.monotonic()))
+            if status is None:
+                raise subprocess.TimeoutExpired(command, seconds)
+            for file in outputs:
+                file.seek(0)
+            ended.append(
+                subprocess.CompletedProcess(command, status, *(file.read() for file in outputs))
             )
-        )
-    try:
-        ended = []
-        for process in started:
-            out, err = process.communicate(timeout=seconds)
-            ended.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
         return ended
-    finally:
-        for process in started:
-            process.kill()

@@ -1,12 +1,12 @@
 """Ways to damage the records of the tiny corpus, and what the batches must then be."""
 
 import numpy as np
-import records_corpus
 
 from data_pipelines.input.data_config import DataConfig
 from data_pipelines.input.pipeline import InputPipeline
 from data_pipelines.input.rows import COLUMNS
 from data_pipelines.records import record_files
+from tests.support import records_corpus
 
 A = 25
 VICTIM = "train_4"  # five pairs

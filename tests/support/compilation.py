@@ -1,0 +1,41 @@
+"""How test processes compile: one cache per run of the suite, and quickly unless marked otherwise.
+
+`share_cache` and `choose` are called by `tests/conftest.py`.
+"""
+
+import os
+
+import jax
+import pytest
+
+from tests.support import shared
+
+_CACHE, _SHORTEST = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+# Fixtures of real weights: what they compute is compared at the precision of a user's programs.
+_REAL_WEIGHTS = {"smollm2_dir", "whisper_tiny_dir", "whisper_base_dir"}
+
+
+def share_cache() -> None:
+    """Let this run of the suite, its workers and their children compile each program once.
+
+    The cache goes with the run: what was compiled by other code must not let a test pass. A folder
+    that the environment names is used instead, and stays.
+    """
+    os.environ.setdefault(_CACHE, str(shared.folder() / "compiled"))
+    # Toy programs are compiled in fractions of a second, and again by the next test.
+    os.environ.setdefault(_SHORTEST, "0.05")
+    jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(os.environ[_SHORTEST]))
+
+
+def choose(item: pytest.Item) -> None:
+    """Let the programs of a test be compiled without most optimisations, or with them.
+
+    With them: what is compared with official numbers, with real weights or to the rounding of a
+    precision. Such tests have the marker `optimised`, or a fixture of real weights.
+    """
+    optimised = item.get_closest_marker("optimised") is not None
+    optimised = optimised or not _REAL_WEIGHTS.isdisjoint(getattr(item, "fixturenames", ()))
+    if jax.config.read("jax_disable_most_optimizations") == optimised:
+        jax.clear_caches()  # no test runs what one of the other kind compiled
+        jax.config.update("jax_disable_most_optimizations", not optimised)

@@ -1,0 +1,125 @@
+"""Wall and CPU seconds of every test file, recorded in `tests/durations.json`, and their use.
+
+    python -m pytest --numprocesses 2 --dist loadfile --record-durations
+
+writes the file anew (on a quiet machine). `--dist loadfile` then begins with the slowest files:
+pytest-xdist alone would begin with those of most tests, and end with one worker at work.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.zygote import Zygote
+
+FILE = Path(__file__).resolve().parent.parent / "durations.json"
+# Files whose tests are dealt out one by one, because one file would keep one worker to the end.
+SPLIT = ("tests/faults/test_guarantees.py",)
+_UNKNOWN = 5.0  # seconds of a file that has no record yet
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process and of its descendants that have ended."""
+    spent = os.times()
+    own = spent.user + spent.system + spent.children_user + spent.children_system
+    return own + Zygote.cpu_seconds
+
+
+def unit_of(nodeid: str) -> str:
+    """Return what is run by one worker: the file of a test, or the test."""
+    file = nodeid.partition("::")[0]
+    return nodeid if file in SPLIT else file
+
+
+def read() -> dict[str, dict[str, float]]:
+    """Read the recorded seconds by file, and by test for the files that are split."""
+    return json.loads(FILE.read_text()) if FILE.exists() else {}
+
+
+def slowest_first(items: list[pytest.Item]) -> None:
+    """Sort tests by the CPU seconds of their unit; tests of one file keep their order."""
+    known = {unit: row["cpu"] for unit, row in read().items()}
+    place: dict[str, tuple] = {}
+    for item in items:
+        file, unit = item.nodeid.partition("::")[0], unit_of(item.nodeid)
+        place[item.nodeid] = (-known.get(unit, _UNKNOWN), file)
+    items.sort(key=lambda item: place[item.nodeid])
+
+
+class Recorder:
+    """Adds CPU seconds to the reports of tests, and sums reports by unit."""
+
+    def __init__(self, config: pytest.Config):
+        self._config = config
+        self._rows: dict[str, dict[str, float]] = {}
+        self._since = cpu_seconds()
+
+    def pytest_runtest_logstart(self) -> None:
+        """Begin to count with a test."""
+        self._since = cpu_seconds()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self):
+        """Write the CPU seconds of a phase into its report, which travels to the controller."""
+        report = yield
+        now = cpu_seconds()
+        report.cpu_seconds, self._since = now - self._since, now
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Add a phase of a test to its unit."""
+        row = self._rows.setdefault(unit_of(report.nodeid), {"tests": 0, "wall": 0.0, "cpu": 0.0})
+        row["tests"] += report.when == "call"
+        row["wall"] += report.duration
+        row["cpu"] += report.cpu_seconds
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the table, or add to it when only some files ran."""
+        if hasattr(self._config, "workerinput"):
+            return
+        rows = {
+            unit: {key: round(value, 2) for key, value in row.items()}
+            for unit, row in self._rows.items()
+        }
+        kept = {unit: row for unit, row in read().items() if (FILE.parent.parent / unit).exists()}
+        table = dict(sorted((kept | rows).items(), key=lambda entry: -entry[1]["cpu"]))
+        lines = [f"{json.dumps(unit)}: {json.dumps(row)}" for unit, row in table.items()]
+        FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that records."""
+    parser.addoption(
+        "--record-durations",
+        action="store_true",
+        help=f"write the seconds of every test file to {FILE.name}",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Record if asked to."""
+    if config.getoption("--record-durations"):
+        config.pluginmanager.register(Recorder(config), "durations-recorder")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the tests of an xdist worker; the scheduler deals them out in this order."""
+    if hasattr(config, "workerinput"):
+        slowest_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Deal out whole files, but the tests of some one by one, in the order they were collected."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class SlowestFirst(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return unit_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return SlowestFirst(config, log)
