@@ -1,11 +1,12 @@
 # make demo   the whole job, small but real: data, training, evaluation, export, answers
 # make test   the whole test suite
 # make env    only the Python environment, .venv
+# make wheel-check  the wheel in a fresh environment outside the checkout (downloads about 1 GB)
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env demo test lint clean
+.PHONY: env demo test lint clean wheel-check
 
 env: .venv/.ready
 demo: env
@@ -14,6 +15,8 @@ test: env .venv/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+wheel-check:
+	$(PYTHON) tests/try_wheel.py --python $(PYTHON)
 lint: env .venv/.ready-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
