@@ -20,9 +20,9 @@ from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.models.build import LLAMA_SIZES
-from ltu_jax.planning.plan import Plan, plan_gpu, plan_slice
-from ltu_jax.planning.question import Question, ask
-from ltu_jax.planning.report import report
+from ltu_jax.planning.estimate import plan_gpu, plan_slice
+from ltu_jax.planning.plan_report import Plan, plan_report
+from ltu_jax.planning.request import PlanRequest, plan_request
 from ltu_jax.planning.search import search
 from ltu_jax.planning.slices import find_gpu, find_slice
 from ltu_jax.train import parse_config, resolve
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("give either --slice (as v5e-16) or --gpu (as h200)")
     if gpu is not None and options.search:
         raise UserError("--search needs the TPU compiler: give --slice instead of --gpu")
-    question = ask(
+    request = plan_request(
         settings,
         text_length=options.text_length,
         mean_text=options.mean_text,
@@ -63,15 +63,15 @@ def main(argv: Sequence[str]) -> int:
         clips_per_row=options.clips_per_row,
     )
     if gpu is not None:
-        made = plan_gpu(question, gpu, count=options.gpus)
+        plan = plan_gpu(request, gpu, count=options.gpus)
     elif options.search:
-        made = _search(question, options)
+        plan = _search(request, options)
     else:
-        made = plan_slice(question, tpu)
-    print(report(made), flush=True)
+        plan = plan_slice(request, tpu)
+    print(plan_report(plan), flush=True)
     if options.json:
-        write_json(options.json, {"arguments": _without_json(argv), **made.to_json()}, MAKER)
-    return 0 if made.fits else 1
+        write_json(options.json, {"arguments": _without_json(argv), **plan.to_json()}, MAKER)
+    return 0 if plan.fits else 1
 
 
 def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -98,13 +98,13 @@ def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _without_json(argv: Sequence[str]) -> list[str]:
-    """The arguments that make the same plan again, wherever it is written."""
-    kept, skip = [], False
+    """Return the arguments that make the same plan again, wherever it is written."""
+    rest, skip = [], False
     for argument in argv:
         if not skip and not argument.startswith("--json"):
-            kept.append(argument)
+            rest.append(argument)
         skip = argument == "--json"
-    return kept
+    return rest
 
 
 def _settings(rest: Sequence[str], *, stage: str | None, size: str | None) -> StageSettings:
@@ -123,29 +123,30 @@ def _settings(rest: Sequence[str], *, stage: str | None, size: str | None) -> St
     return dataclasses.replace(settings, model=model)
 
 
-def _search(question: Question, options: argparse.Namespace) -> Plan:
+def _search(request: PlanRequest, options: argparse.Namespace) -> Plan:
     tpu = find_slice(options.slice)
-    found = search(
-        question,
+    fitting = search(
+        request,
         tpu,
         compiles=options.compiles,
         plan=plan_slice,
         say=lambda line: print(line, flush=True),
     )
-    if not found:
+    if not fitting:
         raise UserError(
             f"none of the {options.compiles} most promising settings fits {tpu.name}; raise "
             "--compiles, or use a larger slice"
         )
     print("\nbest first:")
-    for candidate, plan in found:
+    for candidate, plan in fitting:
+        timing = plan.timing
         print(
-            f"  {plan.est_step_seconds:.3f} s  {plan.pairs_per_second:8.1f} pairs/s  MFU bound "
-            f"{plan.mfu_bound:.1%}  peak {plan.peak_bytes_per_chip / 1e9:.1f} GB  "
+            f"  {timing.est_step_seconds:.3f} s  {timing.pairs_per_second:8.1f} pairs/s  MFU bound "
+            f"{timing.mfu_bound:.1%}  peak {plan.memory.peak_bytes_per_chip / 1e9:.1f} GB  "
             f"{candidate.flags()}"
         )
     print()
-    return found[0][1]
+    return fitting[0][1]
 
 
 if __name__ == "__main__":

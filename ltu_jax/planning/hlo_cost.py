@@ -1,4 +1,4 @@
-"""Cycles, products and collective bytes of a compiled step, loops counted as often as they run.
+"""Cycles and collective bytes of a compiled step, loops counted as often as they run.
 
 XLA's own cost analysis counts the body of a loop once. Here each `while` is multiplied by its trip
 count (`hlo_loops`).
@@ -26,11 +26,10 @@ COLLECTIVES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HloCost:
-    """What one device does in one step.
+    """Cycles and bytes of one device in one step.
 
     Attributes:
         cycles: sum of the compiler's estimates.
-        flops: of convolutions and dots, two per multiplication with addition.
         collective_bytes: bytes of results, by kind.
         waiting_bytes: bytes over a chip's links that no computation can hide (synchronous ones).
         hidden_bytes: bytes over its links beside computation.
@@ -39,7 +38,6 @@ class HloCost:
     """
 
     cycles: float
-    flops: float
     collective_bytes: dict[str, float]
     waiting_bytes: float
     hidden_bytes: float
@@ -48,7 +46,7 @@ class HloCost:
 
 
 def roll_up(text: str) -> HloCost:
-    """Read the text of a compiled module.
+    """Add up what the text of a compiled module says.
 
     Args:
         text: `compiled.as_text()` of a scheduled module.
@@ -58,7 +56,6 @@ def roll_up(text: str) -> HloCost:
     reader.scheduled(Frame(computation=entry, caller=None, parent=None), times=1)
     return HloCost(
         cycles=reader.cycles,
-        flops=reader.flops,
         collective_bytes=dict(reader.collective_bytes),
         waiting_bytes=reader.waiting_bytes,
         hidden_bytes=reader.hidden_bytes,
@@ -70,7 +67,7 @@ def roll_up(text: str) -> HloCost:
 class _Reader:
     def __init__(self, computations: dict[str, Computation]):
         self.computations = computations
-        self.cycles = self.flops = self.waiting_bytes = self.hidden_bytes = 0.0
+        self.cycles = self.waiting_bytes = self.hidden_bytes = 0.0
         self.collective_bytes: dict[str, float] = collections.Counter()
         self.kernels: dict[str, float] = collections.Counter()
         self.loops: list[tuple[str, int | None]] = []
@@ -102,9 +99,8 @@ class _Reader:
             called = self.computations[name]
             reader.scheduled(Frame(computation=called, caller=one, parent=frame), times=times)
             branches.append(reader)
-        most = max(branches, key=lambda reader: (reader.cycles, reader.flops))
+        most = max(branches, key=lambda reader: reader.cycles)
         self.cycles += most.cycles
-        self.flops += most.flops
         self.waiting_bytes += most.waiting_bytes
         self.hidden_bytes += most.hidden_bytes
         self.loops += most.loops
@@ -116,11 +112,9 @@ class _Reader:
     def _one(
         self, one: Instruction, inside: Computation, *, times: float, channels: set[str]
     ) -> None:
-        """Add the products and collectives of an instruction and of what is fused into it."""
+        """Add the kernels and collectives of an instruction and of what is fused into it."""
         for computation, inner, depth in self._with_fused(one, inside):
-            if inner.opcode in ("convolution", "dot"):
-                self.flops += times * product_flops(inner, computation)
-            elif inner.opcode == "custom-call" and _is_kernel(inner):
+            if inner.opcode == "custom-call" and _is_kernel(inner):
                 self.kernels[inner.attribute("custom_call_target").strip('"')] += times
             kind = inner.opcode.removesuffix("-start")
             if kind not in COLLECTIVES:
@@ -184,76 +178,3 @@ def _link_bytes(one: Instruction, inside: Computation) -> float:
         shapes = (inside.instructions[name].shape for name in one.operands)
         return sum(map(shape_bytes, shapes))
     return _result_bytes(one)
-
-
-def product_flops(one: Instruction, inside: Computation) -> float:
-    """FLOPs of a convolution or dot; taps that fall on padding or holes do not count.
-
-    The TPU compiler writes a batched matrix product as a convolution with spatial dimensions in
-    which a single tap falls on data, so the taps have to be counted.
-    """
-    (_, output), *_ = arrays(one.shape)
-    left, right = (arrays(inside.instructions[name].shape)[0][1] for name in one.operands[:2])
-    if one.opcode == "dot":
-        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.rest)
-        dims = [int(dim) for dim in contracted.group(1).split(",") if dim] if contracted else []
-        return 2.0 * math.prod(output) * math.prod(left[dim] for dim in dims)
-    lhs, kernel, out = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", one.rest).groups()
-    window = _window(one.rest)
-    taps = 1
-    for dim in sorted(set(kernel) - set("io")):
-        index = int(dim)
-        taps *= _taps(
-            left[lhs.index(dim)],
-            right[kernel.index(dim)],
-            output[out.index(dim)],
-            **{key: values[index] for key, values in window.items()},
-        )
-    batch = output[out.index("b")]
-    features = output[out.index("f")]
-    groups = re.search(r"batch_group_count=(\d+)", one.rest)
-    batch_groups = int(groups.group(1)) if groups else 1
-    per_group = left[lhs.index("b")] // batch_groups if batch_groups > 1 else batch
-    return 2.0 * per_group * features * right[kernel.index("i")] * taps
-
-
-def _window(rest: str) -> dict[str, list]:
-    found = re.search(r"window=\{([^}]*)\}", rest)
-    given = dict(re.findall(r"(\w+)=(\S+)", found.group(1))) if found else {}
-    rank = len(given["size"].split("x")) if "size" in given else 0
-    numbers = {
-        key: [int(v) for v in given[key].split("x")] if key in given else [1] * rank
-        for key in ("stride", "lhs_dilate", "rhs_dilate")
-    }
-    pads = given["pad"].split("x") if "pad" in given else ["0_0"] * rank
-    reverse = given["rhs_reversal"].split("x") if "rhs_reversal" in given else ["0"] * rank
-    return {
-        **numbers,
-        "pad": [int(pad.split("_")[0]) for pad in pads],
-        "reverse": [flag == "1" for flag in reverse],
-    }
-
-
-def _taps(
-    size: int,
-    kernel: int,
-    output: int,
-    *,
-    stride: int,
-    lhs_dilate: int,
-    rhs_dilate: int,
-    pad: int,
-    reverse: bool,
-) -> int:
-    """How many (output, kernel) pairs of one spatial dimension fall on an input element."""
-    del reverse  # turns the kernel round, which changes no count over all its taps
-    reach = (size - 1) * lhs_dilate
-    count = 0
-    for tap in range(kernel):
-        first = tap * rhs_dilate - pad
-        if stride == 1 and lhs_dilate == 1:
-            count += max(0, min(output - 1, reach - first) - max(0, -first) + 1)
-            continue
-        places = (first + place * stride for place in range(output))
-        count += sum(0 <= place <= reach and place % lhs_dilate == 0 for place in places)
-    return count

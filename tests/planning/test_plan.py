@@ -16,9 +16,9 @@ from ltu_jax import plan as command
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.planning import aot
-from ltu_jax.planning.plan import GPU_EFFICIENCY, plan_gpu, stand_ins
-from ltu_jax.planning.question import ask, check_batch
-from ltu_jax.planning.report import report
+from ltu_jax.planning.estimate import GPU_EFFICIENCY, check_batch, plan_gpu, stand_ins
+from ltu_jax.planning.plan_report import plan_report
+from ltu_jax.planning.request import plan_request
 from ltu_jax.planning.search import candidates
 from ltu_jax.planning.slices import find_gpu, find_slice
 from ltu_jax.train import parse_config, resolve
@@ -42,7 +42,7 @@ def settings(*flags):
 
 def asked(*flags, **changes):
     known = dict(text_length=None, mean_text=None, pairs_per_row=None, pairs=None)
-    return ask(settings(*flags), **{**known, **changes})
+    return plan_request(settings(*flags), **{**known, **changes})
 
 
 def test_rows_are_as_long_as_the_longest_unless_batches_are_of_like_length():
@@ -54,13 +54,13 @@ def test_rows_are_as_long_as_the_longest_unless_batches_are_of_like_length():
 
 
 def test_steps_and_work_of_a_stage():
-    question = asked(pairs=2560.0, mean_text=50.0)
-    assert question.steps == 10 and question.pairs_per_step == 256
-    work = question.real_work()
+    request = asked(pairs=2560.0, mean_text=50.0)
+    assert request.steps == 10 and request.pairs_per_step == 256
+    work = request.real_work()
     assert (work.clips, work.audio_tokens, work.text_tokens) == (256, 6400, 12800)
     assert work.context == 75.0
     assert work.targets == 12800 - 256  # nothing predicts the first token of a pair
-    assert 256 * 50 < question.padded_work().text_tokens < 256 * 60
+    assert 256 * 50 < request.padded_work().text_tokens < 256 * 60
 
 
 def test_planner_and_trainer_count_the_same_work():
@@ -77,7 +77,7 @@ def test_planner_and_trainer_count_the_same_work():
         targets[row, : len(filled) - len(own)] = 7  # all but the first of each pair
     batch = {"log_mel": np.zeros((2, 2, 10, 1)), "segment_ids": segments, "clip_ids": clips}
     trained = count_work({**batch, TARGETS: targets}, audio_tokens=25, parts=1)
-    planned = ask(
+    planned = plan_request(
         stage_settings(resolve(parse_config(grouped))[0]),
         text_length=None, mean_text=65.0, pairs_per_row=2.0, clips_per_row=1.5, pairs=1e3,
     )  # fmt: skip
@@ -89,7 +89,7 @@ def test_planner_and_trainer_count_the_same_work():
 def test_rows_are_planned_as_they_fill():
     grouped = stage_settings(resolve(parse_config([STAGE3]))[0])
     known = dict(text_length=None, mean_text=None, pairs_per_row=None, pairs=None)
-    found = ask(grouped, **known)
+    found = plan_request(grouped, **known)
     # The model of Open-ASQA of benchmarks/results, forty times as small as the whole.
     model = json.loads((RESULTS / "row_layouts_open_asqa_model.json").read_text())
     row = model["layouts"]["grouped, 8 a clip, 2 clips, 622 tokens"]
@@ -97,7 +97,7 @@ def test_rows_are_planned_as_they_fill():
     assert found.clips_per_row == pytest.approx(row["clips_per_row"], rel=0.02)
     assert found.filled_text == pytest.approx(1 - row["padding"], rel=0.01)
     assert found.steps == math.ceil(9_641_740 / found.pairs_per_step)
-    assert ask(grouped, **known | {"pairs_per_row": 4.0}).filled_text == pytest.approx(
+    assert plan_request(grouped, **known | {"pairs_per_row": 4.0}).filled_text == pytest.approx(
         4 * 78.2 / 622
     )
 
@@ -108,7 +108,7 @@ def test_pairs_are_counted_as_they_are_trained_on():
     assert speech.pairs == 940_760 - 151_294
     config = resolve(parse_config(["--config=configs/stage1.py"]))[0]
     known = dict(text_length=None, mean_text=None, pairs_per_row=None, pairs=None)
-    assert ask(stage_settings(config), **known).pairs == 2 * 2_072_481
+    assert plan_request(stage_settings(config), **known).pairs == 2 * 2_072_481
     assert asked("--config.steps=5").pairs == 5 * 256
 
 
@@ -129,26 +129,26 @@ def test_a_gpu_by_arithmetic():
     made = plan_gpu(asked("--config.data.rows_per_batch=64"), find_gpu("h200"), count=1)
     base = 2 * (6.738e9 + 266_240) + 2 * 637e6  # LLaMA with norms and the encoder, bfloat16
     trained = 48_793_600  # as the official code prints it
-    assert made.base_bytes == pytest.approx(base, rel=0.002)
-    assert made.trainable_bytes == 4 * trained and made.optimiser_bytes == 8 * trained
+    assert made.memory.base_bytes == pytest.approx(base, rel=0.002)
+    assert made.memory.trainable_bytes == 4 * trained and made.memory.optimiser_bytes == 8 * trained
     # 103.2 real tokens: 2.92 TFLOP and the encoder's 0.68 (performance notes).
-    assert made.model_flops_per_step / 64 == pytest.approx(3.60e12, rel=0.01)
-    assert made.flops_per_device == pytest.approx(made.hand_flops_per_device, rel=0.01)
-    seconds = made.flops_per_device / (989e12 * GPU_EFFICIENCY)
-    assert made.est_step_seconds == pytest.approx(seconds)
-    assert made.pairs_per_second == pytest.approx(64 / seconds)
-    assert made.mfu_bound == pytest.approx(made.model_flops_per_step / seconds / 989e12)
-    assert made.hours_for_stage == pytest.approx(9_641_740 / 64 * seconds / 3600, rel=1e-4)
-    assert made.fits and made.headroom_bytes == 141e9 - made.peak_bytes_per_chip
+    assert made.work.model_flops_per_step / 64 == pytest.approx(3.60e12, rel=0.01)
+    assert made.work.flops_per_device == pytest.approx(made.work.hand_flops_per_device, rel=0.01)
+    seconds = made.work.flops_per_device / (989e12 * GPU_EFFICIENCY)
+    assert made.timing.est_step_seconds == pytest.approx(seconds)
+    assert made.timing.pairs_per_second == pytest.approx(64 / seconds)
+    assert made.timing.mfu_bound == pytest.approx(made.work.model_flops_per_step / seconds / 989e12)
+    assert made.timing.hours_for_stage == pytest.approx(9_641_740 / 64 * seconds / 3600, rel=1e-4)
+    assert made.fits and made.memory.headroom_bytes == 141e9 - made.memory.peak_bytes_per_chip
 
 
 def test_what_does_not_fit_comes_with_settings_that_do():
-    question = asked("--config.compute.remat=none")
-    made = plan_gpu(question, find_gpu("a6000"), count=2)
+    request = asked("--config.compute.remat=none")
+    made = plan_gpu(request, find_gpu("a6000"), count=2)
     assert not made.fits
     assert made.advice[0].startswith("--config.compute.remat=full")
     assert any("--config.mesh.fsdp=2" in line for line in made.advice)
-    text = report(made)
+    text = plan_report(made)
     assert "DOES NOT FIT" in text and made.advice[1] in text
 
 
@@ -158,41 +158,43 @@ def test_sharding_divides_what_lies_on_a_chip():
         asked("--config.mesh.data=1", "--config.mesh.fsdp=8"), find_gpu("h100"), count=8
     )
     llama = 2 * 6.738e9
-    assert whole.base_bytes - parts.base_bytes == pytest.approx(llama * 7 / 8, rel=0.001)
-    assert parts.collective_bytes_per_step["all-gather"] > 2 * llama * 0.99
+    assert whole.memory.base_bytes - parts.memory.base_bytes == pytest.approx(
+        llama * 7 / 8, rel=0.001
+    )
+    assert parts.work.collective_bytes_per_step["all-gather"] > 2 * llama * 0.99
 
 
 def test_a_batch_that_does_not_divide_names_the_nearest():
     mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1), stand_ins(16))
-    with pytest.raises(UserError, match=r"rows_per_batch is 250.*= 16.*=240 or 256"):
-        check_batch(settings("--config.data.rows_per_batch=250"), mesh)
-    with pytest.raises(UserError, match=r"rows_per_batch is 8.*rows_per_batch=16"):
-        check_batch(settings("--config.data.rows_per_batch=8"), mesh)
+    with pytest.raises(UserError, match=r"250 .* 16 .*rows_per_batch.* 240 and 256"):
+        check_batch(asked("--config.data.rows_per_batch=250"), mesh)
+    with pytest.raises(UserError, match=r" 8 .*rows_per_batch.* 16"):
+        check_batch(asked("--config.data.rows_per_batch=8"), mesh)
 
 
 def test_search_ranks_by_arithmetic_and_leaves_out_what_cannot_fit(monkeypatch):
     small = ["--config=configs/stage3.py:mini", "--config.data.rows_per_batch=64"]
-    question = ask(
+    request = plan_request(
         stage_settings(resolve(parse_config(small))[0]),
         text_length=None, mean_text=40.0, pairs_per_row=None, pairs=None,
     )  # fmt: skip
     monkeypatch.setattr("ltu_jax.planning.search.REMATS", ("none", "full"))
     monkeypatch.setattr("ltu_jax.planning.search.ACCUMULATIONS", (1,))
-    found = candidates(question, find_slice("v5e-16"))
+    found = candidates(request, find_slice("v5e-16"))
     ranks = [one.seconds_per_pair for one in found]
     assert ranks == sorted(ranks)
     assert "--config.mesh.data=16 --config.mesh.fsdp=1" in found[0].flags()
     assert "remat=none" in found[0].flags()
     # Other layouts have about as many pairs a step, and rows for every chip.
-    assert {one.question.settings.data.layout for one in found} == {"grouped", "single"}
+    assert {one.request.settings.data.layout for one in found} == {"grouped", "single"}
     for one in found:
-        assert one.question.rows % 16 == 0
-        assert abs(one.question.pairs_per_step / question.pairs_per_step - 1) < 0.2
+        assert one.request.rows % 16 == 0
+        assert abs(one.request.pairs_per_step / request.pairs_per_step - 1) < 0.2
     chip = find_slice("v5e-16").chip
     tiny = dataclasses.replace(
         find_slice("v5e-16"), chip=dataclasses.replace(chip, hbm_bytes=10**6)
     )
-    assert candidates(question, tiny) == []
+    assert candidates(request, tiny) == []
 
 
 def run(capsys, *arguments):
@@ -223,7 +225,7 @@ def test_a_larger_language_model(capsys):
         (["--slice", "v5e-16", "--gpu", "h200"], "give either --slice"),
         (["--slice", "v5e-17"], "there is no v5e-17"),
         (["--gpu", "h200", "--search"], "--search needs the TPU compiler"),
-        (["--gpu", "h200", "--gpus", "3"], r"32, which does not divide over data x fsdp = 3"),
+        (["--gpu", "h200", "--gpus", "3"], r"32 rows .* data x fsdp = 3"),
         (["--gpu", "h200", "--gpus", "4", "--config.mesh.fsdp=3"], "mesh .*3.* 4 are present"),
         (["--gpu", "h200", "--stage", "stage1"], "'stage1' is not in this config"),
         (["--gpu", "h200", "--nonsense"], "nonsense"),
