@@ -31,6 +31,7 @@ from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.weights import name_tables
 from ltu_jax.weights.files import shards, torch_file
 from ltu_jax.weights.formats import hf_llama, official_ltu_as
+from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.tensors import Tensor
 
 FULL_DEPTH = 32
@@ -80,7 +81,7 @@ def make_sources(folder: Path, *, layers: int) -> dict[str, Path]:
         else tensor
         for path, tensor in params.items()
     }
-    plain = {path: t for path, t in params.items() if not official_ltu_as.is_adapter(path)}
+    plain = {path: t for path, t in params.items() if not is_adapter(path)}
     hf = folder / "hf"
     hf.mkdir(parents=True)
     placed, _ = shards.write_shards(

@@ -19,7 +19,7 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.training import losses, metrics, optimizer, state, step
-from ltu_jax.weights.formats.official_ltu_as import is_adapter
+from ltu_jax.weights.lineage import is_adapter
 
 SIZES = ("tiny", "cpu", "7b")
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}

@@ -32,7 +32,8 @@ from ltu_jax.convert import export_weights
 from ltu_jax.core import errors
 from ltu_jax.evaluation.metrics.words import word_error_counts
 from ltu_jax.fetch import fetch_weights
-from ltu_jax.generation.transcribe import OPENAI, load_transcriber
+from ltu_jax.generation.loading import load_transcriber
+from ltu_jax.generation.transcribe import OPENAI
 
 TOLERANCE = 0.01  # of the word error rate, absolute
 MODELS = ("tiny.en", "base")

@@ -22,10 +22,10 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.weights import exporters, makers, store, usable
 from ltu_jax.weights import verify as verification
-from ltu_jax.weights.complete import Complete, open_complete
 from ltu_jax.weights.files import shards
 from ltu_jax.weights.identify import describe
 from ltu_jax.weights.importers import FORMATS, ImportOptions, open_source
+from ltu_jax.weights.open import open_model
 from ltu_jax.weights.parity import certificate
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.tensors import DTYPES, Tensors, cast, describe_casts
@@ -412,10 +412,10 @@ def export_weights(
         )
     out, given = Path(out), exporters.ExportOptions(**options)
     exporters.claim(target, out, inputs=[Path(checkpoint), given.llama, given.whisper])
-    held = open_complete(checkpoint)
+    held = open_model(checkpoint)
     config, shapes = model_shapes(held.kind, held.config)
     store.check_against(shapes, held.params, what=str(checkpoint))
-    held = Complete(**(vars(held) | {"config": config}))
+    held = dataclasses.replace(held, config=config)
     written = exporters.write(target, held, out, given)
     _table(
         ("written", str(out)),
@@ -426,22 +426,8 @@ def export_weights(
     if target != "orbax" and out.is_dir():  # a checkpoint has its own
         verification.write_sums(out)
     if verify:
-        _certify(_as_weights(held, Path(checkpoint)), out / certificate.FILE, _exported(out))
+        _certify(held, out / certificate.FILE, _exported(out))
     return out
-
-
-def _as_weights(held: Complete, path: Path) -> store.Weights:
-    """A model that was opened for export, as the certificate wants it."""
-    return store.Weights(
-        kind=held.kind,
-        config=held.config,
-        params=store.LazyParams(held.params),
-        path=path,
-        sha256=held.sha256,
-        tokenizer_dir=held.tokenizer_dir,
-        source=held.source,
-        facts=held.facts,
-    )
 
 
 def _exported(out: Path) -> Tensors:

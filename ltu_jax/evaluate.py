@@ -43,9 +43,9 @@ from ltu_jax.evaluation.run.clips import unreadable_clips
 from ltu_jax.evaluation.run.results import MODEL, score
 from ltu_jax.evaluation.run.samples import GREEDY, SAMPLING
 from ltu_jax.evaluation.scoring.interface import Tools
-from ltu_jax.generation.opening import encoder_dtype
 from ltu_jax.generation.transcription import RULES
 from ltu_jax.weights import store
+from ltu_jax.weights.open import encoder_dtype
 
 _DECODINGS = (GREEDY, SAMPLING)
 _BASES = ("whisper", "transcriber", "llama")

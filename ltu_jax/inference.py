@@ -27,7 +27,7 @@ from ltu_jax.generation import generate as generation
 from ltu_jax.generation.arguments import AudioSource
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.limits import Prompts
-from ltu_jax.generation.opening import Listener, open_model
+from ltu_jax.generation.loading import Listener, load_model
 from ltu_jax.generation.request import Answer, EncodedClip, InputMode, Request, per_request
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.generation.transcribe import Transcriber, Transcript
@@ -409,10 +409,10 @@ def load(
     """
     given = {"whisper": whisper, "llama": llama, "transcriber": transcriber}
     folders = {n: None if one is None else arguments.folder(n, one) for n, one in given.items()}
-    opened = open_model(
+    loaded = load_model(
         arguments.folder("path", path), **folders, dtype=dtype, transcription=transcription
     )
-    return Model(**vars(opened))
+    return Model(**vars(loaded))
 
 
 @partial(jax.jit, static_argnames="function")

@@ -19,7 +19,7 @@ from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.training.state import TrainState
 from ltu_jax.weights import store
-from ltu_jax.weights.bases import base_entry
+from ltu_jax.weights.open import base_entry
 
 RATE = 16_000
 WIDTH = 16

@@ -166,7 +166,7 @@ def build_pairs(out: Path, *, seed: int, size: str) -> dict[str, Any]:
 def whisper_transcriber(weights: Path, *, batch: int) -> Callable[[list[Path]], list[str]]:
     """A function from audio files to Whisper's texts, from a converted Whisper weights folder."""
     # Imported here: the steps audio and pairs run without JAX.
-    from ltu_jax.generation.transcribe import load_transcriber
+    from ltu_jax.generation.loading import load_transcriber
     from ltu_jax.generation.transcription import QUIET
     from ltu_jax.preprocessing.audio import load_audio
 

@@ -36,10 +36,8 @@ from ltu_jax.generation.whisper_rules import (
     cut,
     masks,
 )
-from ltu_jax.models.build import WhisperFns, whisper
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.build import WhisperFns
 from ltu_jax.preprocessing.whisper_vocabulary import LANGUAGES, Vocabulary
-from ltu_jax.weights import store
 
 # First try of a window: room for fluent speech of its length. What needs more is decoded again
 # with Whisper's full room; that is rare, and mostly a text that repeats itself.
@@ -60,7 +58,7 @@ class _Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Transcriber:
-    """A Whisper model ready to transcribe; made by `load_transcriber` or from its parts."""
+    """A Whisper model ready to transcribe; made by `loading.load_transcriber` or from its parts."""
 
     fns: WhisperFns
     params: Mapping[str, Array]
@@ -295,19 +293,6 @@ class Transcriber:
     @property
     def _functions(self) -> whisper_decode.Functions:
         return whisper_decode.Functions(self.fns.init_cache, self.fns.decode)
-
-
-def load_transcriber(path: str | Path) -> Transcriber:
-    """A transcriber from a Whisper weights directory, in float32.
-
-    Raises:
-        UserError: not Whisper weights, damaged, or without tokenizer.json.
-    """
-    weights = store.load_weights(path, kind="whisper", dtype=np.float32)
-    fns = whisper(WhisperConfig.from_dict(weights.config))
-    store.check_against(fns.shapes, weights.params, what=str(path))
-    params = {name: jnp.asarray(weights.params[name]) for name in fns.shapes}
-    return Transcriber.of(fns, params, tokenizer=load_whisper_tokenizer(path))
 
 
 def load_whisper_tokenizer(path: str | Path) -> Any:

@@ -16,7 +16,7 @@ from ltu_jax.core.values import whole
 from ltu_jax.generation import arguments, limits
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.generate import BATCH_BUCKETS
-from ltu_jax.generation.opening import Listener
+from ltu_jax.generation.loading import Listener
 from ltu_jax.generation.request import EncodedClip, InputMode
 from ltu_jax.generation.transcribe import Transcriber, Transcript
 from ltu_jax.generation.transcription import TranscribeOptions

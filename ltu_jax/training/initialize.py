@@ -18,8 +18,8 @@ from ltu_jax.training.options import place_llama
 from ltu_jax.training.program import is_adapter, resident_dtype
 from ltu_jax.training.stage import Stage
 from ltu_jax.training.stage_config import StageSettings
-from ltu_jax.weights.bases import place
 from ltu_jax.weights.formats.whisper_at import LABELS, read_labels
+from ltu_jax.weights.placement import place
 from ltu_jax.weights.store import is_weights_dir, load_weights, read_header
 
 # What each stage must find where it starts from (prefixes of parameter paths).

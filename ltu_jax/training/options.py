@@ -15,8 +15,7 @@ from ltu_jax.core.trees import Params, label
 from ltu_jax.models.attention import require_platform
 from ltu_jax.models.int8 import SCALE
 from ltu_jax.training.stage_config import StageSettings
-from ltu_jax.weights.bases import place
-from ltu_jax.weights.int8 import quantised
+from ltu_jax.weights.placement import place, quantised
 from ltu_jax.weights.store import check_against
 from ltu_jax.weights.tensors import Tensors
 

@@ -10,7 +10,7 @@ from ltu_jax.training.program import compile_step, is_adapter, split_parameters,
 from ltu_jax.training.stage import Stage
 from ltu_jax.training.state import TrainState, create_state
 from ltu_jax.training.step import StepFn
-from ltu_jax.weights.bases import place
+from ltu_jax.weights.placement import place
 from ltu_jax.weights.tensors import as_tensors
 
 

@@ -26,7 +26,7 @@ from ltu_jax.training.resilience import guards
 from ltu_jax.training.stage_config import StageSettings
 from ltu_jax.training.state import TrainState, abstract_state, split_trainable, state_shardings
 from ltu_jax.training.step import StepFn, make_train_step
-from ltu_jax.weights.formats import official_ltu_as
+from ltu_jax.weights import lineage
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 WHISPER = "whisper."
@@ -110,7 +110,7 @@ def model_functions(settings: StageSettings, *, labels: int, mesh: Mesh) -> Mode
 
 def is_adapter(path: str) -> bool:
     """Whether a parameter belongs to the adapter, which every checkpoint holds."""
-    return official_ltu_as.is_adapter(path) and not path.startswith(WHISPER)
+    return lineage.is_adapter(path) and not path.startswith(WHISPER)
 
 
 def resident_dtype(path: str, leaf: Any, settings: StageSettings) -> Any:

@@ -19,8 +19,8 @@ from ltu_jax.preprocessing.tokenizer import Tokenizer, load_tokenizer, require_r
 from ltu_jax.training import losses, metrics
 from ltu_jax.training.program import data_config, model_functions
 from ltu_jax.training.stage_config import StageSettings, missing_weights
-from ltu_jax.weights.bases import open_weights
 from ltu_jax.weights.fingerprint import Fingerprint, of_encoder
+from ltu_jax.weights.open import open_weights
 from ltu_jax.weights.store import Weights
 
 

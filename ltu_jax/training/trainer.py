@@ -46,8 +46,8 @@ from ltu_jax.training.stage import (
 )
 from ltu_jax.training.stage_config import ADDED, StageSettings
 from ltu_jax.training.state import abstract_state, state_shardings
-from ltu_jax.weights.bases import base_entry
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
+from ltu_jax.weights.open import base_entry
 
 
 def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcome | None:

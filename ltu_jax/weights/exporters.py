@@ -12,8 +12,7 @@ from ltu_jax.checkpoint import FOLDER
 from ltu_jax.core import outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_dir, atomic_file, write_json
-from ltu_jax.weights import complete, export_record, lineage, makers, name_tables
-from ltu_jax.weights.complete import Complete
+from ltu_jax.weights import export_record, lineage, makers, name_tables
 from ltu_jax.weights.export_record import ExportRecord
 from ltu_jax.weights.facts import GENERATION_FILE
 from ltu_jax.weights.files import shards, torch_file
@@ -23,9 +22,11 @@ from ltu_jax.weights.formats import (
     official_constants,
     official_ltu_as,
     openai_whisper,
+    orbax,
     peft_adapter,
 )
 from ltu_jax.weights.formats.lora_merge import merged
+from ltu_jax.weights.store import Weights
 from ltu_jax.weights.tensors import DTYPES, Tensors, cast, describe_casts
 
 PT = {"format": "pt"}  # what transformers wants to read in a safetensors header
@@ -64,7 +65,7 @@ class Written:
 class Target:
     """How a format is written: what it is in words, the kinds and the options it takes."""
 
-    write: Callable[[Complete, Path, ExportOptions], Written]
+    write: Callable[[Weights, Path, ExportOptions], Written]
     what: str
     kinds: tuple[str, ...]
     takes: tuple[str, ...] = ("dtype",)
@@ -85,7 +86,7 @@ def _common_dtype(tensors: Tensors) -> str:
     return max(sizes, key=sizes.__getitem__)
 
 
-def _copy_tokenizer(held: Complete, folder: Path) -> tuple[str, ...]:
+def _copy_tokenizer(held: Weights, folder: Path) -> tuple[str, ...]:
     if held.tokenizer_dir is None:
         return ("no tokenizer: there is none beside the weights",)
     for name, path in hf_llama.tokenizer_files(held.tokenizer_dir).items():
@@ -93,7 +94,7 @@ def _copy_tokenizer(held: Complete, folder: Path) -> tuple[str, ...]:
     return ()
 
 
-def _record(held: Complete, name: str, *, without_base: bool = False) -> ExportRecord:
+def _record(held: Weights, name: str, *, without_base: bool = False) -> ExportRecord:
     """What this export says about itself."""
     return ExportRecord(
         format=name,
@@ -101,19 +102,19 @@ def _record(held: Complete, name: str, *, without_base: bool = False) -> ExportR
         config=json.loads(json.dumps(held.config)),
         sha256=held.sha256,
         source=json.loads(json.dumps(held.source)),
-        base=lineage.base_print(held.params) if without_base else None,
+        base=lineage.base_print(held.tensors) if without_base else None,
         facts=held.facts,
     )
 
 
-def _to_official(held: Complete, out: Path, options: ExportOptions) -> Written:
+def _to_official(held: Weights, out: Path, options: ExportOptions) -> Written:
     """The official state dict: a file by suffix, or a directory with config and tokenizer."""
     if out.suffix and out.suffix not in (".safetensors", *TORCH_SUFFIXES):
         raise UserError(f"--out {out}: give .safetensors, .bin or a directory without a suffix")
     tensors, notes = _rounded(
         official_ltu_as.to_official(
             held.config,
-            held.params,
+            held.tensors,
             adapter_only=options.adapter_only,
             spelling=options.lora_names or "default",
         ),
@@ -154,12 +155,12 @@ def _write_file(file: Path, tensors: Tensors, told: ExportRecord, *, desc: str) 
         torch_file.write_torch(file, tensors, extra={export_record.FILE: told.text()}, desc=desc)
 
 
-def _to_hf(held: Complete, out: Path, options: ExportOptions) -> Written:
+def _to_hf(held: Weights, out: Path, options: ExportOptions) -> Written:
     """A directory for `transformers`: Whisper, a plain LLaMA, or LTU-AS with its LoRA merged."""
     if held.kind == "whisper":
-        tensors = hf_whisper.to_hf(held.config, held.params)
+        tensors = hf_whisper.to_hf(held.config, held.tensors)
     else:
-        tensors = name_tables.export(hf_llama.HF_RULES, merged(held.config, held.params))
+        tensors = name_tables.export(hf_llama.HF_RULES, merged(held.config, held.tensors))
     tensors, notes = _rounded(tensors, options)
     with atomic_dir(out, makers.exported("hf", folder=True)) as folder:
         placed, _ = shards.write_shards(
@@ -191,7 +192,7 @@ def _to_hf(held: Complete, out: Path, options: ExportOptions) -> Written:
 
 
 def _llama_settings(
-    held: Complete,
+    held: Weights,
     config: Mapping[str, Any],
     folder: Path,
     tensors: Tensors,
@@ -214,7 +215,7 @@ def _llama_settings(
     return settings
 
 
-def _dtype_word(held: Complete, tensors: Tensors, options: ExportOptions) -> str:
+def _dtype_word(held: Weights, tensors: Tensors, options: ExportOptions) -> str:
     """What config.json calls the dtype, in which transformers loads: as the source had it.
 
     As stored where --dtype was given, where LoRA was merged into kernels that are no longer the
@@ -238,11 +239,11 @@ def _token_ids(folder: Path | None) -> dict[str, int | None]:
     return {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
 
 
-def _to_openai(held: Complete, out: Path, options: ExportOptions) -> Written:
+def _to_openai(held: Weights, out: Path, options: ExportOptions) -> Written:
     """OpenAI's `.pt`: {"dims", "model_state_dict"}."""
     if out.suffix not in TORCH_SUFFIXES:
         raise UserError(f"--out {out}: give a file name that ends in .pt")
-    dims, tensors = openai_whisper.to_openai(held.config, held.params)
+    dims, tensors = openai_whisper.to_openai(held.config, held.tensors)
     tensors, notes = _rounded(tensors, options)
     if held.tokenizer_dir is not None:
         notes += (f"a .pt has no tokenizer: bring it back with --tokenizer {held.tokenizer_dir}",)
@@ -257,16 +258,17 @@ def _to_openai(held: Complete, out: Path, options: ExportOptions) -> Written:
     return Written(tensors=len(tensors), notes=notes)
 
 
-def _to_peft(held: Complete, out: Path, options: ExportOptions) -> Written:
+def _to_peft(held: Weights, out: Path, options: ExportOptions) -> Written:
     """A PEFT adapter directory, and beside it the audio weights and our config."""
-    name = options.base_name or held.base_name
+    imported = held.source.get("base") if held.source.get("format") == "peft" else None
+    name = options.base_name or held.base_name or imported
     if name is None:
         raise UserError(
             "--to peft needs --base-name: the Hugging Face directory or hub name of the plain "
             "language model, for adapter_config.json"
         )
     dtype = None if options.dtype is None else DTYPES[options.dtype]
-    adapter = {path: t for path, t in held.params.items() if official_ltu_as.is_adapter(path)}
+    adapter = {path: t for path, t in held.tensors.items() if lineage.is_adapter(path)}
     lost = describe_casts(adapter, dtype)
     made = peft_adapter.to_peft(held.config, cast(adapter, dtype), base_name=name)
     with atomic_dir(out, makers.exported("peft", folder=True)) as folder:
@@ -275,13 +277,13 @@ def _to_peft(held: Complete, out: Path, options: ExportOptions) -> Written:
     return Written(tensors=count, notes=((lost,) if lost else ()) + (f"base: {name}",))
 
 
-def _to_orbax(held: Complete, out: Path, options: ExportOptions) -> Written:
+def _to_orbax(held: Weights, out: Path, options: ExportOptions) -> Written:
     """A run folder with one checkpoint, to start training from and to answer with."""
     for name in ("llama", "whisper"):
         if getattr(options, name) is None:
             raise UserError(f"--to orbax needs --{name}: the base weights that a checkpoint names")
-    complete.to_run(held, base=options.llama, whisper=options.whisper, out=out)
-    count = sum(official_ltu_as.is_adapter(path) for path in held.params)
+    orbax.to_run(held, base=options.llama, whisper=options.whisper, out=out)
+    count = sum(lineage.is_adapter(path) for path in held.tensors)
     return Written(tensors=count, notes=(f"start from it: --config.init_from={out}",))
 
 
@@ -332,7 +334,7 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def write(name: str, held: Complete, out: Path, options: ExportOptions) -> Written:
+def write(name: str, held: Weights, out: Path, options: ExportOptions) -> Written:
     """Export a model to the format `name`.
 
     Raises:
@@ -348,7 +350,7 @@ def write(name: str, held: Complete, out: Path, options: ExportOptions) -> Writt
             flag = f"--{field.replace('_', '-')}"
             raise UserError(f"{flag} has no meaning with --to {name}; leave it out")
     written = target.write(held, out, options)
-    notes = written.notes + lineage.remarks(held.source, held.params)
+    notes = written.notes + lineage.remarks(held.source, held.tensors)
     return Written(tensors=written.tensors, notes=notes)
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.weights import complete
 from ltu_jax.weights.files import shards
 from ltu_jax.weights.formats import (
     ct2_whisper,
@@ -14,6 +13,7 @@ from ltu_jax.weights.formats import (
     hf_whisper,
     official_ltu_as,
     openai_whisper,
+    orbax,
     peft_adapter,
     whisper_at,
 )
@@ -127,7 +127,7 @@ FORMATS: dict[str, Format] = {
     ),
     "orbax": Format(
         kind="ltu-as",
-        open=lambda paths, o: complete.from_run(paths[0]),
+        open=lambda paths, o: orbax.from_run(paths[0]),
         what="a training run or checkpoint of ours, joined with its base",
     ),
 }

@@ -13,6 +13,11 @@ _ROWS = 64  # of the embedding
 _KERNELS = ("self_attn.q_proj", "mlp.down_proj")
 
 
+def is_adapter(path: str) -> bool:
+    """Return whether a parameter of LTU-AS lies outside the base LLaMA."""
+    return not path.startswith("llama.") or path.endswith((".lora_a", ".lora_b"))
+
+
 def base_print(params: Tensors) -> dict[str, Any]:
     """Dtype and a hash of some numbers of a base: norms, first tokens, kernels of three layers.
 

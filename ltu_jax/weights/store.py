@@ -74,12 +74,16 @@ class LazyParams(Mapping[str, np.ndarray]):
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """An opened weights directory.
+    """An opened model: its config, its parameters, and where they come from.
 
-    `config` is the dict for `WhisperConfig.from_dict` / `LlamaConfig.from_dict` /
-    `LTUASConfig.from_dict`. `sha256` names kind, config and numbers together: two directories
-    with equal `sha256` compute the same. `tokenizer_dir` is None when no tokenizer came along.
-    `facts` are those of `FACTS` that are known.
+    kind: one of `KINDS`; `config` is the dict for the `from_dict` of its config class.
+    params: every parameter, read when asked; of a checkpoint those of its base too.
+    path: the weights directory or the checkpoint.
+    sha256: names kind, config and numbers together: models with equal `sha256` compute the same.
+    tokenizer_dir: None when no tokenizer came along.
+    facts: those of `FACTS` that are known.
+    checkpoint: the metadata of a checkpoint; None of a weights directory.
+    base_name: what a person would call the language model below the adapter, where that is known.
     """
 
     kind: str
@@ -90,6 +94,13 @@ class Weights:
     tokenizer_dir: Path | None
     source: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Mapping[str, Any] | None = None
+    base_name: str | None = None
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Every parameter as a lazy tensor, to be read in pieces."""
+        return self.params.tensors
 
     @property
     def max_position_embeddings(self) -> int | None:
@@ -265,7 +276,7 @@ def load_weights(
     if verify:
         big = sum((path / name).stat().st_size for name in hashes) > 2 << 30
         for name in tqdm(hashes, desc=f"checking {path.name}", disable=not big):
-            shards.check_sha256(path / name, expected=hashes[name])
+            shards.check_sha256(path / name, expected=hashes[name], known=True)
     tensors: dict[str, Tensor] = {}
     for name in hashes:
         if name.startswith("params") and name.endswith(".safetensors"):

@@ -6,9 +6,9 @@ import pytest
 
 import ltu_jax
 from ltu_jax.generation.data_parallel import DataParallel
+from ltu_jax.generation.loading import load_transcriber
 from ltu_jax.generation.request import Request
 from ltu_jax.generation.sampling import SamplingConfig
-from ltu_jax.generation.transcribe import load_transcriber
 
 QUESTIONS = ("What is this?", "Who speaks?", "Is it loud?", "What can be inferred from the audio?")
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from ltu_jax.generation import whisper_decode
+from ltu_jax.generation.loading import load_transcriber
 from ltu_jax.generation.transcribe import (
     OPENAI,
     Transcriber,
     _Job,
-    load_transcriber,
     load_whisper_tokenizer,
 )
 from ltu_jax.generation.whisper_clip import WhisperInput, begin

@@ -10,7 +10,7 @@ import pytest
 from test_ltu_as_model import CONFIG, FULL, features, noisy, plain, tokens
 
 from ltu_jax.models import build, int8
-from ltu_jax.weights.int8 import quantised
+from ltu_jax.weights.placement import quantised
 from ltu_jax.weights.tensors import array_tensor
 
 pytestmark = pytest.mark.optimised

@@ -20,7 +20,7 @@ from ltu_jax.training.stage import assemble, open_bases
 from ltu_jax.training.stage_config import stage_settings
 from ltu_jax.training.state import TrainState
 from ltu_jax.training.trainer import find_saved
-from ltu_jax.weights.bases import base_entry
+from ltu_jax.weights.open import base_entry
 from ltu_jax.weights.store import load_weights, save_weights
 from tests.support.tiny_stage import LLAMA, ROOT, WHISPER, arguments, make_place
 

@@ -22,7 +22,7 @@ from ltu_jax.training.optimizer import OptimizerConfig, make_optimizer
 from ltu_jax.training.resilience.guards import GuardConfig
 from ltu_jax.training.state import create_state, split_trainable, state_shardings
 from ltu_jax.training.step import make_train_step
-from ltu_jax.weights.bases import place
+from ltu_jax.weights.placement import place
 from ltu_jax.weights.tensors import as_tensors
 from tests.support.official_names import from_official
 

@@ -11,7 +11,7 @@ import pytest
 from ltu_jax import checkpoint
 from ltu_jax.checkpoint import CheckpointError
 from ltu_jax.training.state import state_shardings
-from ltu_jax.weights.formats.official_ltu_as import is_adapter
+from ltu_jax.weights.lineage import is_adapter
 from tests.support.golden_model import STAGE1, STAGE3, make_trainer, optimizer_config
 
 METADATA = {"kind": "ltu-as-checkpoint", "stage": "stage3", "model": {}, "config": {"seed": 0}}

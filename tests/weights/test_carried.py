@@ -13,9 +13,10 @@ from ltu_jax import checkpoint
 from ltu_jax.convert import export_weights, import_weights, info, parser, run
 from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.weights import bases, export_record
+from ltu_jax.weights import export_record
 from ltu_jax.weights.formats import hf_llama
-from ltu_jax.weights.formats.official_ltu_as import is_adapter
+from ltu_jax.weights.lineage import is_adapter
+from ltu_jax.weights.open import base_entry
 from ltu_jax.weights.store import load_weights, save_weights
 
 LLAMA3 = {
@@ -262,7 +263,7 @@ def _run(folder, *, base_dtype, stored=np.float32):
     base = {p: a.astype(stored) for p, a in params.items() if not is_adapter(p)}
     tiny.save(folder / "base", "llama", config.llama, base)
     step = folder / "run" / "checkpoints" / "3"
-    entry = bases.base_entry(load_weights(folder / "base"), relative_to=step)
+    entry = base_entry(load_weights(folder / "base"), relative_to=step)
     checkpoint.save_adapter(
         folder / "run",
         adapter={path: array for path, array in params.items() if is_adapter(path)},

@@ -20,6 +20,7 @@ from ltu_jax.weights.files import torch_file
 from ltu_jax.weights.files.safetensors_file import read_safetensors
 from ltu_jax.weights.fingerprint import KEY
 from ltu_jax.weights.formats import hf_llama, hf_whisper, official_ltu_as, whisper_at
+from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.parity import certificate, golden, memory, modules, reference
 from ltu_jax.weights.store import LazyParams, Weights, load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError, array_tensor
@@ -132,7 +133,7 @@ def test_ltu_as(tmp_path, targets):
     }  # fmt: skip
     if not targets:
         return
-    plain = {p: t for p, t in weights.params.tensors.items() if not official_ltu_as.is_adapter(p)}
+    plain = {p: t for p, t in weights.params.tensors.items() if not is_adapter(p)}
     unmerged = tables.export(hf_llama.HF_RULES, plain)
     wrong = certificate.certify(weights, exported=unmerged)
     assert failed(wrong) == ["logits, LoRA merged"]

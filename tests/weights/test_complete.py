@@ -15,8 +15,9 @@ from ltu_jax.convert import export_weights, import_weights, verify_folder
 from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.weights import bases, complete
-from ltu_jax.weights.formats.official_ltu_as import is_adapter
+from ltu_jax.weights.formats import orbax
+from ltu_jax.weights.lineage import is_adapter
+from ltu_jax.weights.open import base_entry, open_base, open_model, open_weights
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.verify import verify
 
@@ -59,7 +60,7 @@ def test_out_and_in_again_is_bit_identical(folder, tmp_path):
     import_weights("orbax", weights=[folder / "run"], out=tmp_path / "again")
     before, after = load_weights(folder / "whole"), load_weights(tmp_path / "again", kind="ltu-as")
     assert after.sha256 == before.sha256
-    assert after.source["format"] == "orbax" and after.source["stage"] == complete.CONVERTED
+    assert after.source["format"] == "orbax" and after.source["stage"] == orbax.CONVERTED
     with pytest.raises(UserError, match="is a weights directory already"):
         import_weights("orbax", weights=[folder / "whole"], out=tmp_path / "x")
 
@@ -98,20 +99,18 @@ def test_another_base_or_whisper_is_refused(folder, tmp_path):
     changed["llama.layers.mlp.up_proj.kernel"] = changed["llama.layers.mlp.up_proj.kernel"] + 1e-7
     config = load_weights(folder / "base").config
     save_weights(tmp_path / "other", kind="llama", config=config, params=changed, source={})
-    held = complete.open_complete(folder / "whole")
+    held = open_model(folder / "whole")
     with pytest.raises(UserError, match=r"not the base of this model: llama.layers.mlp.up_proj"):
-        complete.to_run(
-            held, base=tmp_path / "other", whisper=folder / "whisper", out=tmp_path / "r"
-        )
+        orbax.to_run(held, base=tmp_path / "other", whisper=folder / "whisper", out=tmp_path / "r")
     wide = dataclasses.replace(WHISPER, n_audio_layer=3)
     params = {p: np.zeros(leaf.shape) for p, leaf in build.whisper(wide).shapes.items()}
     save_weights(
         tmp_path / "w3", kind="whisper", config=dataclasses.asdict(wide), params=params, source={}
     )
     with pytest.raises(UserError, match="Whisper of 3 layers and width 16; .* for 2 layers"):
-        complete.to_run(held, base=folder / "base", whisper=tmp_path / "w3", out=tmp_path / "r")
+        orbax.to_run(held, base=folder / "base", whisper=tmp_path / "w3", out=tmp_path / "r")
     with pytest.raises(UserError, match="holds a run already"):
-        complete.to_run(held, base=folder / "base", whisper=folder / "whisper", out=folder / "run")
+        orbax.to_run(held, base=folder / "base", whisper=folder / "whisper", out=folder / "run")
     assert not (tmp_path / "r").exists()
 
 
@@ -125,26 +124,26 @@ def test_a_hugging_face_directory_is_a_base_as_it_lies(tmp_path, shard):
     model = transformers.LlamaForCausalLM(config)
     model.save_pretrained(tmp_path / "hf", max_shard_size=shard)
     assert (tmp_path / "hf" / "model.safetensors.index.json").is_file() == (shard == "20KB")
-    straight = bases.open_weights(tmp_path / "hf", kind="llama")
+    straight = open_weights(tmp_path / "hf", kind="llama")
     import_weights("hf-llama", weights=[tmp_path / "hf"], out=tmp_path / "ours")
     converted = load_weights(tmp_path / "ours")
     assert straight.config == converted.config
     assert list(straight.params) == list(converted.params)
     for path, array in converted.params.items():
         np.testing.assert_array_equal(straight.params[path], array)
-    entry = bases.base_entry(straight, relative_to=tmp_path / "run")
-    assert bases.open_base(entry, relative_to=tmp_path / "run", what="x").sha256 == straight.sha256
+    entry = base_entry(straight, relative_to=tmp_path / "run")
+    assert open_base(entry, relative_to=tmp_path / "run", what="x").sha256 == straight.sha256
     file = next((tmp_path / "hf").glob("model*.safetensors"))
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
     with pytest.raises(UserError, match="is not the language model that"):
-        bases.open_base(entry, relative_to=tmp_path / "run", what="language model")
+        open_base(entry, relative_to=tmp_path / "run", what="language model")
     with pytest.raises(UserError, match="holds 'llama' weights, expected 'whisper'"):
-        bases.open_weights(tmp_path / "hf", kind="whisper")
+        open_weights(tmp_path / "hf", kind="whisper")
     (tmp_path / "hf" / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     with pytest.raises(UserError, match="Hugging Face directory of model_type 'gpt2'"):
-        bases.open_weights(tmp_path / "hf")
+        open_weights(tmp_path / "hf")
 
 
 def test_verify_knows_every_folder_that_convert_makes(folder, tmp_path, capsys):

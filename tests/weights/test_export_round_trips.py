@@ -19,7 +19,7 @@ from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.weights import export_record
 from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.formats.lora_merge import merged
-from ltu_jax.weights.formats.official_ltu_as import is_adapter
+from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError, as_tensors

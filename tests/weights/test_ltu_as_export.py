@@ -12,6 +12,7 @@ from ltu_jax.convert import export_weights
 from ltu_jax.models import build
 from ltu_jax.weights.formats import hf_llama, official_ltu_as
 from ltu_jax.weights.formats.lora_merge import merged
+from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError, as_tensors
 
@@ -70,12 +71,12 @@ def test_merged_model_gives_our_logits(random_model, tmp_path):
 def test_a_training_checkpoint_is_exported_with_its_base(tmp_path):
     from ltu_jax import checkpoint
     from ltu_jax.training.state import TrainState
-    from ltu_jax.weights.bases import base_entry
+    from ltu_jax.weights.open import base_entry
 
     config = tiny.ltu_as_config(tiny.llama_config())
     params = tiny.random_params(build.ltu_as(config))
-    adapter = {path: array for path, array in params.items() if official_ltu_as.is_adapter(path)}
-    base = {path: array for path, array in params.items() if not official_ltu_as.is_adapter(path)}
+    adapter = {path: array for path, array in params.items() if is_adapter(path)}
+    base = {path: array for path, array in params.items() if not is_adapter(path)}
     save_weights(
         tmp_path / "base", kind="llama", config=tiny.as_dict(config.llama), params=base, source={}
     )

@@ -14,6 +14,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.weights.formats import hf_rope, official_ltu_as
+from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError
 
@@ -170,7 +171,7 @@ def test_the_number_of_audio_layers_may_be_unknown(official, tmp_path):
 
 def _base(imported, tmp_path, **files):
     weights = load_weights(imported)
-    base = {p: a for p, a in weights.params.items() if not official_ltu_as.is_adapter(p)}
+    base = {p: a for p, a in weights.params.items() if not is_adapter(p)}
     save_weights(
         tmp_path / "base", kind="llama", config=weights.config["llama"], params=base, source={},
         files=files,

@@ -8,6 +8,7 @@ import pytest
 import tiny_models as tiny
 
 from ltu_jax.weights.formats import official_ltu_as, peft_adapter
+from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.shapes import model_shapes
 
 ROOT = "base_model.model."
@@ -83,7 +84,7 @@ def test_every_spelling_is_read_as_the_official_one(truth, prefix, default):
 def test_parameter_counts(truth):
     counts = truth["counts"]
     config, shapes = _model()
-    adapter = {path: shape for path, shape in shapes.items() if official_ltu_as.is_adapter(path)}
+    adapter = {path: shape for path, shape in shapes.items() if is_adapter(path)}
     lora = {path: shape for path, shape in adapter.items() if ".lora_" in path}
     projection = {path: shape for path, shape in shapes.items() if path.startswith("audio_proj.")}
     assert _count(lora) == counts["lora"] == 4_194_304
@@ -132,7 +133,7 @@ def test_13b_by_the_same_rule(truth):
 @pytest.mark.parametrize("rank", [8, None])
 def test_import_at_true_size_reads_no_number(size, rank):
     config, shapes = _model(size, rank=rank)
-    base = {path: shape for path, shape in shapes.items() if not official_ltu_as.is_adapter(path)}
+    base = {path: shape for path, shape in shapes.items() if not is_adapter(path)}
     tensors = tiny.hollow(_official((config, shapes), adapter_only=True))
     found = official_ltu_as.over_base(
         tensors, llama_config=config["llama"], held=tiny.hollow(base), lora=config["lora"],

@@ -12,7 +12,8 @@ import torch
 
 from ltu_jax.convert import import_weights
 from ltu_jax.core.errors import UserError
-from ltu_jax.generation.transcribe import OPENAI, load_transcriber
+from ltu_jax.generation.loading import load_transcriber
+from ltu_jax.generation.transcribe import OPENAI
 from ltu_jax.preprocessing.whisper_vocabulary import Vocabulary
 from ltu_jax.weights.identify.describe import describe
 from ltu_jax.weights.verify import verify

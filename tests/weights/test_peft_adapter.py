@@ -22,6 +22,7 @@ from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.weights.files import shards
 from ltu_jax.weights.formats import hf_llama, official_ltu_as, peft_adapter, peft_config
 from ltu_jax.weights.formats.lora_merge import merged
+from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights
 from ltu_jax.weights.tensors import WeightsError, as_tensors
@@ -114,9 +115,7 @@ def test_out_and_in_is_bit_identical(base, tmp_path, targets, over):
     config, params = _write(base, tmp_path / "adapter", TARGETS[targets])
     folder = {"hugging face": base, "as it is named": None}.get(over, tmp_path / "ours")
     if over == "ours":
-        plain = {
-            path: array for path, array in params.items() if not official_ltu_as.is_adapter(path)
-        }
+        plain = {path: array for path, array in params.items() if not is_adapter(path)}
         tiny.save(folder, "llama", config.llama, plain)
     found = peft_adapter.from_peft(tmp_path / "adapter", base=folder)
     again, read = tiny.opened(found, "ltu-as")

@@ -9,8 +9,9 @@ import pytest
 from jax.sharding import Mesh
 from safetensors.numpy import save_file
 
-from ltu_jax.weights import bases, tensors
+from ltu_jax.weights import tensors
 from ltu_jax.weights.files.safetensors_file import read_safetensors
+from ltu_jax.weights.placement import place
 from ltu_jax.weights.tensors import Tensor, array_tensor, cast, describe_casts
 
 
@@ -77,14 +78,14 @@ def test_parts_go_straight_to_their_devices(stored):
     watched = Tensor(shape=(7, 5, 4), dtype=tensor.dtype, read=refuse, rows=rows)
     mesh = Mesh(np.array(jax.devices()[:4]).reshape(1, 2, 2), ("data", "fsdp", "tensor"))
     with pytest.raises(ValueError, match="5"):  # 5 does not divide over 2 devices: said, not padded
-        bases.place({"llama.layers.mlp.up_proj.kernel": watched}, mesh=mesh, dtypes={
+        place({"llama.layers.mlp.up_proj.kernel": watched}, mesh=mesh, dtypes={
             "llama.layers.mlp.up_proj.kernel": np.float32})  # fmt: skip
     even = array[:, :4]
     watched = Tensor(
         shape=even.shape, dtype=even.dtype, read=refuse, rows=lambda a, b: rows(a, b)[:, :4]
     )
     path = "llama.layers.mlp.up_proj.kernel"
-    placed = bases.place({path: watched}, mesh=mesh, dtypes={path: np.float32})[path]
+    placed = place({path: watched}, mesh=mesh, dtypes={path: np.float32})[path]
     np.testing.assert_array_equal(np.asarray(placed), even)
     assert {shard.data.shape for shard in placed.addressable_shards} == {(7, 2, 2)}
     assert max(stop - start for start, stop in read) <= 2

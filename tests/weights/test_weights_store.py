@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ltu_jax.weights.bases import base_entry, open_base
+from ltu_jax.weights.open import base_entry, open_base
 from ltu_jax.weights.store import check_against, is_weights_dir, load_weights, save_weights
 from ltu_jax.weights.tensors import Tensor, WeightsError
 

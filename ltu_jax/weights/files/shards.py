@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltu_jax.core.files import inside, read_json, sha256_file, write_json
+from ltu_jax.weights.files import known_hashes
 from ltu_jax.weights.files.safetensors_file import (
     progress_bar,
     read_safetensors,
@@ -20,13 +21,18 @@ PAIRS = tuple((name, f"{name}.index.json") for name in ("model.safetensors", "py
 _TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 
-def check_sha256(path: str | Path, *, expected: str) -> None:
+def check_sha256(path: str | Path, *, expected: str, known: bool = False) -> None:
     """Compare a file with its pinned hash.
+
+    Args:
+        path: the file.
+        expected: hex SHA-256.
+        known: believe a hash that is known and valid (`known_hashes`) instead of reading the file.
 
     Raises:
         WeightsError: the hashes differ.
     """
-    found = sha256_file(path)
+    found = known_hashes.sha256(path) if known else sha256_file(path)
     if found != expected.lower():
         raise damaged(Path(path), f"its sha256 is {found}, expected {expected.lower()}")
 

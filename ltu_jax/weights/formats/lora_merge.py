@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.weights.formats.official_ltu_as import is_adapter
+from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.tensors import Tensor, Tensors
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ltu_jax.core.files import read_json
 from ltu_jax.weights import facts, store
 from ltu_jax.weights.formats import hf_llama
-from ltu_jax.weights.shapes import model_shapes
+from ltu_jax.weights.open import is_hf_llama, open_weights
 from ltu_jax.weights.tensors import Tensor, WeightsError
 
 
@@ -64,13 +64,9 @@ def weights(base: Path, *, what: str) -> tuple[dict[str, Any], dict[str, Tensor]
     Raises:
         WeightsError: neither of them, or one that is damaged or incomplete.
     """
-    if store.is_weights_dir(base):
-        opened = store.load_weights(base, kind="llama")
-        return opened.config, opened.params.tensors
-    if base.is_dir() and "model_type" in read_json(base / "config.json"):
-        found = hf_llama.from_hf(base)
-        config, shapes = model_shapes("llama", found.config)
-        return config, found.params(shapes, what=str(base))
+    if store.is_weights_dir(base) or is_hf_llama(base):
+        opened = open_weights(base, kind="llama")
+        return opened.config, opened.tensors
     raise WeightsError(
         f"{what} holds only the trained part (TLTR, projection, LoRA), so --llama must be a "
         f"directory with the base LLaMA's weights, and {base} is not one; give a Hugging Face "

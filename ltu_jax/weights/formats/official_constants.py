@@ -19,6 +19,8 @@ OFFICIAL_RANK, OFFICIAL_TARGETS = 8, ("q_proj", "v_proj")
 OFFICIAL_HEADS = {"time_heads": 1, "layer_heads": 8}
 AUDIO_TOKENS = 25  # of a 10 s window; fixed in the official model
 _OFFICIAL_THETA = 10_000.0
+# Width of a Whisper encoder -> its layers: the state dict does not tell how many layers TLTR sees.
+WHISPER_DEPTH = {384: 4, 512: 6, 768: 12, 1024: 24, 1280: 32}
 
 Facts = Mapping[str, Any]  # those keys of an LTUASConfig dict that are known
 

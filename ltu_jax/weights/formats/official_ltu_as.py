@@ -38,8 +38,6 @@ from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, array_tensor
 
 ROOT = "base_model.model."
 FILE = "ltu_as.safetensors"  # the state dict in a directory that we export
-# Width of a Whisper encoder -> its layers: the state dict does not tell how many layers TLTR sees.
-WHISPER_DEPTH = {384: 4, 512: 6, 768: 12, 1024: 24, 1280: 32}
 # How LoRA is spelt: as in the model and the official trainer's files, or as peft saves adapters.
 Spelling = Literal["default", "peft"]
 
@@ -59,11 +57,6 @@ def _rules() -> tuple[NameRule, ...]:
 
 RULES = _rules()
 _NONE: tuple[dict[str, Any], dict[str, Any], dict[str, Path]] = ({}, {}, {})
-
-
-def is_adapter(path: str) -> bool:
-    """Whether a parameter of LTU-AS is not part of the base LLaMA."""
-    return not path.startswith("llama.") or path.endswith((".lora_a", ".lora_b"))
 
 
 def canonical(name: str) -> str:
@@ -254,7 +247,7 @@ def over_base(
         raise WeightsError(
             f"{what}: TLTR is {d_model} wide, its config says d_model {tltr['d_model']}"
         )
-    audio_layers = known.get("audio_layers", WHISPER_DEPTH.get(d_model))
+    audio_layers = known.get("audio_layers", official_constants.WHISPER_DEPTH.get(d_model))
     if audio_layers is None:
         notes += (f"width {d_model} is of no Whisper: any number of audio layers is taken",)
     if not files:
@@ -356,7 +349,7 @@ def to_official(
     `adapter_only` leaves what the official trainer saves: the names with `lora` or `audio`.
     """
     if adapter_only:
-        result = export(RULES, {path: t for path, t in params.items() if is_adapter(path)})
+        result = export(RULES, {path: t for path, t in params.items() if lineage.is_adapter(path)})
     else:
         result = export(RULES, params)
         if config["llama"]["tie_word_embeddings"]:

@@ -17,7 +17,7 @@ from ltu_jax.core.text_files import open_text
 from ltu_jax.weights.diagnosis import architecture
 from ltu_jax.weights.files import shards
 from ltu_jax.weights.formats import name_prefixes
-from ltu_jax.weights.formats.official_ltu_as import OFFICIAL_HEADS, WHISPER_DEPTH
+from ltu_jax.weights.formats.official_constants import OFFICIAL_HEADS, WHISPER_DEPTH
 from ltu_jax.weights.name_tables import Import, NameRule, attention_block, dense, norm
 from ltu_jax.weights.tensors import Tensor, WeightsError
 

@@ -19,6 +19,7 @@ from ltu_jax.weights import fingerprint, name_tables
 from ltu_jax.weights.formats import hf_llama, hf_whisper, official_ltu_as
 from ltu_jax.weights.formats.lora_merge import merged
 from ltu_jax.weights.formats.whisper_tokens import ENGLISH_VOCAB, special_tokens
+from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.parity import golden, reference
 from ltu_jax.weights.store import Weights
 from ltu_jax.weights.tensors import Tensors
@@ -197,7 +198,7 @@ def _ltu_as(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[
     embeds = np.concatenate(
         [heard["audio_proj"].astype(np.float32), _embedded(tensors, ids)], axis=1
     )
-    base = {p: t for p, t in tensors.items() if not official_ltu_as.is_adapter(p)}
+    base = {p: t for p, t in tensors.items() if not is_adapter(p)}
     plain, lora = weights.config["llama"], weights.config["lora"]
     pairs = reference.llama_model(
         plain,

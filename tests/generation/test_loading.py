@@ -22,8 +22,8 @@ from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.preprocessing.audio import model_log_mel
 from ltu_jax.training.state import TrainState
 from ltu_jax.weights import fingerprint as fp
-from ltu_jax.weights.bases import base_entry
-from ltu_jax.weights.formats.official_ltu_as import is_adapter
+from ltu_jax.weights.lineage import is_adapter
+from ltu_jax.weights.open import base_entry
 from ltu_jax.weights.store import load_weights, save_weights
 
 WHISPER = WhisperConfig(
@@ -110,7 +110,7 @@ def silently(place, **given):
 
 def test_the_same_whisper_is_not_measured(place, trained_with, monkeypatch):
     trained_with("float32")
-    monkeypatch.setattr("ltu_jax.generation.opening.of_encoder", None)
+    monkeypatch.setattr("ltu_jax.weights.open.of_encoder", None)
     assert silently(place).listener is not None
     assert silently(place, whisper=place / "whisper").listener is not None
 

@@ -1,0 +1,164 @@
+"""Load a model for answering: functions, parameters, tokenizer and the Whispers, by its path."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from ltu_jax.core.errors import UserError, spell
+from ltu_jax.core.trees import Params
+from ltu_jax.generation.transcribe import Transcriber, load_whisper_tokenizer
+from ltu_jax.generation.transcription import TranscribeOptions, rule
+from ltu_jax.models import build
+from ltu_jax.models.build import LTUASFns, WhisperFns
+from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.preprocessing.tokenizer import Tokenizer, load_tokenizer, require_rows
+from ltu_jax.weights.open import (
+    WHISPER_DTYPE,
+    encoder_dtype,
+    open_listener,
+    open_model,
+    open_transcriber,
+)
+from ltu_jax.weights.store import Weights, check_against, load_weights
+
+
+@functools.lru_cache(maxsize=4)
+def _ltu_as_fns(config: LTUASConfig, dtype: str) -> LTUASFns:
+    """Return the same functions for the same sizes, so that a second model compiles nothing."""
+    return build.ltu_as(config, dtype=jnp.dtype(dtype))
+
+
+_whisper_fns = functools.lru_cache(maxsize=4)(build.whisper)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """Whisper as the feature extractor: the one that hears."""
+
+    fns: WhisperFns
+    params: Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model in memory; what the path has none of is None.
+
+    `transcriber` is the Whisper that writes, with the `rule` it writes by; `positions` says how
+    long audio, prompt and answer together may be (None where the weights do not say).
+    """
+
+    path: Path
+    fns: LTUASFns
+    params: Params
+    tokenizer: Tokenizer | None
+    listener: Listener | None
+    transcriber: Transcriber | None
+    rule: TranscribeOptions
+    positions: int | None
+
+
+def load_model(
+    path: str | Path,
+    *,
+    whisper: str | Path | None,
+    llama: str | Path | None,
+    dtype: str,
+    transcriber: str | Path | None = None,
+    transcription: str | None = None,
+) -> LoadedModel:
+    """Load a model for answering.
+
+    Args:
+        path: weights directory of kind "ltu-as", run, or checkpoint.
+        whisper: Whisper weights directory in place of the one that the checkpoint names; a
+            weights directory names none.
+        llama: base weights in place of those that the checkpoint names (same hash), or where a
+            weights directory without tokenizer finds one.
+        dtype: of the language model and TLTR: parameters and products. Whisper hears in the
+            precision that the model was trained with (`encoder_dtype`) and writes in float32.
+        transcriber: the Whisper that writes, of any size, in place of the one that the checkpoint
+            names, else of the one that hears.
+        transcription: a name of `transcription.RULES`; None is the rule of the training data.
+
+    Raises:
+        UserError: nothing loadable there, base weights missing or changed, sizes that differ.
+    """
+    if not isinstance(dtype, str) or dtype not in ("float32", "bfloat16"):
+        raise UserError(f"{spell('dtype')} {dtype!r}: choose float32 or bfloat16")
+    if transcription is not None:
+        rule(transcription)  # known before anything is read
+    model = open_model(path, llama=llama)
+    if model.kind != "ltu-as":
+        raise UserError(
+            f"{model.path} holds {model.kind!r} weights; answering needs a complete 'ltu-as' "
+            "directory or a checkpoint of stage 1 to 3"
+        )
+    config = LTUASConfig.from_dict(model.config)
+    hears = open_listener(model, whisper)
+    writes = open_transcriber(model, transcriber)
+    fns = _ltu_as_fns(config, dtype)
+    check_against(fns.shapes, model.params, what=str(model.path))
+    hearing = encoder_dtype(model.checkpoint)
+    listener = None if hears is None else _listener(hears, dtype=hearing)
+    if writes is None and hears is not None:
+        writer = _transcriber(hears, params=listener.params)
+    else:
+        writer = None if writes is None else _transcriber(writes)
+    return LoadedModel(
+        path=model.path,
+        fns=fns,
+        params=_arrays(model, fns.shapes, dtype=dtype),
+        tokenizer=_tokenizer(model.tokenizer_dir, rows=config.llama.vocab_size),
+        listener=listener,
+        transcriber=writer,
+        rule=rule(transcription or (model.checkpoint or {}).get("transcription")),
+        positions=model.max_position_embeddings,
+    )
+
+
+def _tokenizer(folder: Path | None, *, rows: int) -> Tokenizer | None:
+    if folder is None:
+        return None
+    tokenizer = load_tokenizer(folder)
+    require_rows(tokenizer, rows=rows, what=str(folder))
+    return tokenizer
+
+
+def _arrays(weights: Weights, shapes: Any, *, dtype: str) -> Params:
+    return {name: jnp.asarray(weights.params[name], jnp.dtype(dtype)) for name in shapes}
+
+
+def _listener(weights: Weights, *, dtype: str) -> Listener:
+    """Make a Whisper that hears: parameters in float32, features in `dtype`."""
+    fns = _whisper_fns(WhisperConfig.from_dict(weights.config), dtype=dtype)
+    check_against(fns.shapes, weights.params, what=str(weights.path))
+    return Listener(fns=fns, params=_arrays(weights, fns.shapes, dtype="float32"))
+
+
+def _transcriber(weights: Weights, *, params: Params | None = None) -> Transcriber | None:
+    """Make a Whisper that writes, in float32, of `params` where they are in memory already.
+
+    None without its tokenizer.
+    """
+    if weights.tokenizer_dir is None:
+        return None
+    fns = _whisper_fns(WhisperConfig.from_dict(weights.config), dtype=WHISPER_DTYPE)
+    if params is None:
+        check_against(fns.shapes, weights.params, what=str(weights.path))
+        params = _arrays(weights, fns.shapes, dtype="float32")
+    return Transcriber.of(fns, params, tokenizer=load_whisper_tokenizer(weights.tokenizer_dir))
+
+
+def load_transcriber(path: str | Path) -> Transcriber:
+    """Load a transcriber from a Whisper weights directory, in float32.
+
+    Raises:
+        UserError: not Whisper weights, damaged, or without tokenizer.json.
+    """
+    weights = load_weights(path, kind="whisper")
+    load_whisper_tokenizer(path)  # its error says what to do without one
+    return _transcriber(weights)

@@ -1,0 +1,331 @@
+"""Open a model by its path: a weights directory, a Hugging Face LLaMA, a run, or a checkpoint.
+
+A checkpoint holds the trained parameters and names its base weights by path and hash; `open_model`
+joins them. Headers are read and files hashed; numbers are read when they are asked for.
+"""
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ltu_jax import checkpoint
+from ltu_jax.core.errors import UserError, spell
+from ltu_jax.core.trees import merge
+from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.weights import lineage, store
+from ltu_jax.weights.files import known_hashes, shards
+from ltu_jax.weights.files.config_json import read_settings
+from ltu_jax.weights.fingerprint import (
+    KEY,
+    FeatureWarning,
+    Fingerprint,
+    Likeness,
+    compare,
+    of_encoder,
+)
+from ltu_jax.weights.formats import hf_llama
+from ltu_jax.weights.formats.whisper_at import LABELS, read_labels
+from ltu_jax.weights.shapes import model_shapes
+from ltu_jax.weights.store import LazyParams, Weights, load_weights
+from ltu_jax.weights.tensors import WeightsError, as_tensors
+
+# Of an encoder about which nothing says otherwise, and of the decoder that transcribes.
+WHISPER_DTYPE = "float32"
+_BIG = 2 << 30  # bytes; hashing more than this shows a bar
+
+
+# --- base weights ---------------------------------------------------------------------------------
+
+
+def open_weights(
+    path: str | os.PathLike, *, kind: str | None = None, dtype: Any = None, verify: bool = True
+) -> Weights:
+    """Open a weights directory, or a LLaMA-family Hugging Face directory as it lies.
+
+    Args:
+        path: the directory.
+        kind: refuse any other kind.
+        dtype: cast every parameter when it is read; None keeps the stored dtype.
+        verify: compare the files of a weights directory with their hashes; those of a Hugging Face
+            directory are always hashed, because their hash is its name.
+
+    Raises:
+        WeightsError: missing, of another kind, incomplete or changed.
+    """
+    path = Path(path)
+    if not is_hf_llama(path):
+        return load_weights(path, kind=kind, dtype=dtype, verify=verify)
+    if kind not in (None, "llama"):
+        raise WeightsError(f"{path} holds 'llama' weights, expected {kind!r}")
+    found = hf_llama.from_hf(path)
+    config, shapes = model_shapes("llama", found.config)
+    params = found.params(shapes, what=str(path))
+    has_tokenizer = any(name.startswith("tokenizer.") for name in found.files)
+    return Weights(
+        kind="llama",
+        config=config,
+        params=LazyParams(params, dtype=dtype),
+        path=path,
+        sha256=store.identity("llama", config, _hashes(shards.checkpoint_files(path).files)),
+        tokenizer_dir=path if has_tokenizer else None,
+        source=dict(found.source),
+        facts=dict(found.facts),
+    )
+
+
+def is_hf_llama(path: Path) -> bool:
+    """Return whether a folder is a Hugging Face directory of a LLaMA-family model."""
+    settings = read_settings(path / "config.json") if (path / "config.json").is_file() else {}
+    return "ltu_jax" not in settings and settings.get("model_type") in hf_llama.MODEL_TYPES
+
+
+def _hashes(files: tuple[Path, ...]) -> dict[str, str]:
+    big = sum(file.stat().st_size for file in files) > _BIG
+    bar = tqdm(files, desc="hashing", disable=not big)
+    return {file.name: known_hashes.sha256(file) for file in bar}
+
+
+def base_entry(weights: Weights, *, relative_to: str | os.PathLike) -> dict[str, Any]:
+    """Return how a checkpoint names a base that it does not copy: paths, sha256 and source."""
+    absolute = weights.path.resolve()
+    return {
+        "path": os.path.relpath(absolute, Path(relative_to).resolve()),
+        "absolute_path": str(absolute),
+        "sha256": weights.sha256,
+        "source": dict(weights.source),
+    }
+
+
+def open_base(entry: Mapping[str, Any], *, relative_to: str | os.PathLike, what: str) -> Weights:
+    """Open the base weights that a checkpoint names with `base_entry`.
+
+    Args:
+        entry: {"path", "sha256"} and perhaps "absolute_path" and "source".
+        relative_to: the checkpoint folder that a relative path starts from.
+        what: how the error calls the base, e.g. "language model".
+
+    Raises:
+        WeightsError: it is nowhere (the message says how to get it), or it is not the one that was
+            trained on.
+    """
+    tried = [Path(relative_to) / entry["path"], Path(entry.get("absolute_path", entry["path"]))]
+    path = next((path for path in tried if (path / "config.json").is_file()), None)
+    if path is None:
+        places = " and ".join(str(place.resolve()) for place in dict.fromkeys(tried))
+        raise WeightsError(
+            f"the {what} of {relative_to} is missing: looked for a weights directory at {places}; "
+            f"put it back or make it again{_recipe(entry.get('source') or {})}"
+        )
+    weights = open_weights(path)
+    if weights.sha256 != entry["sha256"]:
+        raise WeightsError(
+            f"{path} is not the {what} that {relative_to} was trained on: its sha256 is "
+            f"{weights.sha256}, the checkpoint names {entry['sha256']}"
+        )
+    return weights
+
+
+def _recipe(source: Mapping[str, Any]) -> str:
+    """Return the command that makes a base again, as far as its source is known."""
+    if not isinstance(source.get("format"), str):
+        return " with `python -m ltu_jax.convert --from ... --out DIR`"
+    name = source.get("name") or source.get("file") or "PATH"
+    return f": `python -m ltu_jax.convert --from {source['format']} --weights {name} --out DIR`"
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def open_model(path: str | os.PathLike, *, llama: str | os.PathLike | None = None) -> Weights:
+    """Open a weights directory, a run, or a checkpoint joined with its base language model.
+
+    Args:
+        path: the weights directory, the run (its newest checkpoint counts) or the checkpoint.
+        llama: base weights in place of those that the checkpoint names, of the same hash; where a
+            weights directory has no tokenizer, the folder that has one.
+
+    Raises:
+        UserError: none of them, a tagger's checkpoint, or a base that is missing or changed.
+    """
+    path = Path(path)
+    if path.is_dir() and store.is_weights_dir(path):
+        weights = load_weights(path)
+        if llama is not None and weights.tokenizer_dir is None:
+            return dataclasses.replace(weights, tokenizer_dir=Path(llama))
+        return weights
+    metadata, adapter = checkpoint.load_adapter(path)
+    folder = checkpoint.resolve(path)
+    if metadata["kind"] != "ltu-as-checkpoint":
+        raise UserError(
+            f"{folder} is a {metadata['kind']}, which gives tags and has no language model; give a "
+            "checkpoint of stage 1 to 3"
+        )
+    entry = metadata["base"]["llama"]
+    if llama is not None:
+        entry = {"path": str(Path(llama).resolve()), "sha256": entry["sha256"]}
+    base = open_base(entry, relative_to=folder, what="language model")
+    return Weights(
+        kind="ltu-as",
+        config=metadata["model"],
+        params=LazyParams(merge(base.params.tensors, as_tensors(adapter))),
+        path=folder,
+        sha256=checkpoint.identity(metadata),
+        tokenizer_dir=base.tokenizer_dir,
+        source={
+            "format": "orbax",
+            "name": folder.parent.parent.name,
+            "stage": metadata["stage"],
+            "step": metadata["step"],
+            lineage.OVER: lineage.trained_over(metadata, base.params.tensors),
+        },
+        facts=base.facts,
+        checkpoint=metadata,
+        base_name=str(base.path) if base.source.get("format") == "hf-llama" else None,
+    )
+
+
+def open_adapter(path: str | os.PathLike) -> Weights:
+    """Open what training can start from: the parameters outside the base, in float32.
+
+    Args:
+        path: a run, a checkpoint, or a weights directory of kind "ltu-as" or "tltr".
+
+    Raises:
+        UserError: none of them, damaged, or weights of another kind.
+    """
+    path = Path(path)
+    if path.is_dir() and store.is_weights_dir(path):
+        kind = store.read_header(path)["kind"]
+        if kind not in ("ltu-as", "tltr"):
+            raise UserError(
+                f"{path} holds {kind!r} weights, which have no TLTR; a stage starts from a run, or "
+                "from 'tltr' or 'ltu-as' weights (python -m ltu_jax.convert --from whisper-at)"
+            )
+        weights = load_weights(path, kind=kind, dtype=np.float32)
+        adapter = {name: t for name, t in weights.tensors.items() if lineage.is_adapter(name)}
+        return dataclasses.replace(weights, params=LazyParams(adapter))
+    metadata, adapter = checkpoint.load_adapter(path)
+    return Weights(
+        kind="tltr" if metadata["kind"] == "tagger-checkpoint" else "ltu-as",
+        config=metadata["model"],
+        params=LazyParams(as_tensors(adapter)),
+        path=path,
+        sha256=checkpoint.identity(metadata),
+        tokenizer_dir=None,
+        source={"format": "orbax"},
+        checkpoint=metadata,
+    )
+
+
+def label_names(weights: Weights) -> tuple[str, ...] | None:
+    """Return the labels of a tagger, in the order of its outputs; None where none are named."""
+    if weights.checkpoint is not None:
+        return tuple(weights.checkpoint.get("labels", ())) or None
+    if weights.kind == "tltr" and (weights.path / LABELS).is_file():
+        return read_labels(weights.path / LABELS, count=weights.config["labels"])
+    return None
+
+
+# --- the Whispers of a model ----------------------------------------------------------------------
+
+
+def require_width(whisper: Weights, config: LTUASConfig) -> None:
+    """Require a Whisper of the width and depth that a model was built for.
+
+    Raises:
+        UserError: it has another size; the message names both.
+    """
+    found = (whisper.config["n_audio_layer"], whisper.config["n_audio_state"])
+    # Official weights of a width that no Whisper has do not tell the number of layers.
+    wanted = (config.audio_layers or found[0], config.tltr.d_model)
+    if found != wanted:
+        raise UserError(
+            f"{whisper.path} is a Whisper of {found[0]} layers and width {found[1]}; this model "
+            f"was built for {wanted[0]} layers and width {wanted[1]}: give that one"
+        )
+
+
+def encoder_dtype(metadata: Mapping[str, Any] | None) -> str:
+    """Return the precision of the features that a checkpoint was trained on, and answers with."""
+    if metadata is None:
+        return WHISPER_DTYPE
+    trained = Fingerprint.from_json(metadata.get(KEY))
+    if trained is not None:
+        return trained.dtype
+    compute = metadata.get("config", {}).get("compute", {})
+    return compute.get("encoder_dtype", WHISPER_DTYPE)
+
+
+def open_listener(model: Weights, given: str | os.PathLike | None) -> Weights | None:
+    """Open the Whisper that hears for a model; None where it names none and none is given.
+
+    Args:
+        model: as `open_model` returns it.
+        given: another file of the same encoder. Checkpoints know what their encoder made of a
+            fixed clip; older ones do not, and want the file.
+
+    Raises:
+        UserError: missing, of another size, or another encoder.
+    """
+    metadata = model.checkpoint
+    if given is not None:
+        weights = load_weights(given, kind="whisper")
+    elif metadata is not None:
+        entry = metadata["base"]["whisper"]
+        weights = open_base(entry, relative_to=model.path, what="Whisper")
+    else:
+        return None
+    if metadata is not None and given is not None:
+        _require_same_encoder(weights, model.path, metadata)
+    require_width(weights, LTUASConfig.from_dict(model.config))
+    return weights
+
+
+def _require_same_encoder(weights: Weights, folder: Path, metadata: Mapping[str, Any]) -> None:
+    entry = metadata["base"]["whisper"]
+    if weights.sha256 == entry["sha256"]:
+        return
+    trained, apart = Fingerprint.from_json(metadata.get(KEY)), ""
+    if trained is not None:
+        found = compare(trained, of_encoder(weights, dtype=trained.dtype))
+        if found.verdict == Likeness.SAME:
+            return
+        if found.verdict == Likeness.PRECISION:
+            there = f"those that {folder} was trained on ({trained.dtype})"
+            line = found.warning(there=there, here=f"those of {weights.path}")
+            warnings.warn(line, FeatureWarning, stacklevel=5)
+            return
+        apart = f", and on a fixed clip the two encoders differ by {found.distance:.1e}"
+    raise UserError(
+        f"{weights.path} is not the Whisper that {folder} was trained on: its sha256 is "
+        f"{weights.sha256}, the checkpoint names {entry['sha256']}{apart}"
+    )
+
+
+def open_transcriber(model: Weights, given: str | os.PathLike | None) -> Weights | None:
+    """Open the Whisper that writes: the given one, or that of the training data.
+
+    Returns:
+        None where the one that hears also writes.
+
+    Raises:
+        UserError: missing or changed, or a given one that has no tokenizer.
+    """
+    if given is not None:
+        weights = load_weights(given, kind="whisper")
+        if weights.tokenizer_dir is None:
+            raise UserError(
+                f"{spell('transcriber', given)} has no tokenizer.json, so it cannot write; "
+                "convert it again from a source that has one"
+            )
+        return weights
+    entry = (model.checkpoint or {"base": {}})["base"].get("transcriber")
+    if entry is None:
+        return None
+    return open_base(entry, relative_to=model.path, what="transcribing Whisper")

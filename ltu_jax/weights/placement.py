@@ -1,0 +1,73 @@
+"""Lay stored numbers on a mesh, each device given its own part, without a whole model in memory."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ltu_jax.core.sharding import param_shardings
+from ltu_jax.core.trees import Params
+from ltu_jax.models.int8 import quantise_on_host
+from ltu_jax.weights.tensors import Tensor, Tensors
+
+
+def place(tensors: Tensors, *, mesh: Mesh, dtypes: Mapping[str, Any]) -> Params:
+    """Lay tensors on `mesh`, each in `dtypes[path]`, every device given only its own part.
+
+    The parts are read from the file when the device is filled, a block at a time.
+    """
+    shardings = param_shardings(mesh, tensors)
+    return {
+        path: jax.make_array_from_callback(
+            tensor.shape, shardings[path], _Regions(tensor, np.dtype(dtypes[path]))
+        )
+        for path, tensor in tensors.items()
+    }
+
+
+class _Regions:
+    """A tensor's parts by index; the last one is kept, for devices that hold the same part."""
+
+    def __init__(self, tensor: Tensor, dtype: np.dtype):
+        self._tensor, self._dtype = tensor, dtype
+        self._held: tuple[str, np.ndarray] | None = None
+
+    def __call__(self, index: tuple[slice, ...]) -> np.ndarray:
+        name = str(index)
+        if self._held is None or self._held[0] != name:
+            self._held = None  # before the next one is read
+            self._held = (name, self._tensor.region(index, self._dtype))
+        return self._held[1]
+
+
+def quantised(kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 values [L, in, out] and float32 scales [L, out] of stacked kernels [L, in, out].
+
+    Scales belong to a whole column, so a device that holds a part of one still gets the values
+    that the whole would have. Values and scales are read apart: the file is read twice.
+    """
+
+    def reader(which: int) -> Callable[[int, int], np.ndarray]:
+        def rows(start: int, stop: int) -> np.ndarray:
+            return np.stack([quantise_on_host(kernel.layer(i))[which] for i in range(start, stop)])
+
+        return rows
+
+    values, scales = reader(0), reader(1)
+    layers, _, size_out = kernel.shape
+    return (
+        Tensor(
+            shape=kernel.shape,
+            dtype=np.dtype(np.int8),
+            read=lambda: values(0, layers),
+            rows=values,
+        ),
+        Tensor(
+            shape=(layers, size_out),
+            dtype=np.dtype(np.float32),
+            read=lambda: scales(0, layers),
+            rows=scales,
+        ),
+    )
