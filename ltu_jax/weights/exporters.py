@@ -25,7 +25,7 @@ from ltu_jax.weights.formats import (
     orbax,
     peft_adapter,
 )
-from ltu_jax.weights.formats.lora_merge import merged
+from ltu_jax.weights.formats.official_ltu_as import merge_lora
 from ltu_jax.weights.store import Weights
 from ltu_jax.weights.tensors import DTYPES, Tensors, cast, describe_casts
 
@@ -160,7 +160,7 @@ def _to_hf(held: Weights, out: Path, options: ExportOptions) -> Written:
     if held.kind == "whisper":
         tensors = hf_whisper.to_hf(held.config, held.tensors)
     else:
-        tensors = name_tables.export(hf_llama.HF_RULES, merged(held.config, held.tensors))
+        tensors = name_tables.export(hf_llama.HF_RULES, merge_lora(held.config, held.tensors))
     tensors, notes = _rounded(tensors, options)
     with atomic_dir(out, makers.exported("hf", folder=True)) as folder:
         placed, _ = shards.write_shards(

@@ -126,7 +126,6 @@ def save_weights(
     files: Iterable[str | os.PathLike] | Mapping[str, str | bytes | os.PathLike] = (),
     facts: Mapping[str, Any] | None = None,
     check: Callable[[Path], None] = lambda folder: None,
-    max_shard_bytes: int = shards.SHARD_BYTES,
     desc: str | None = None,
 ) -> str:
     """Write a weights directory; the folder appears only when it is complete.
@@ -140,7 +139,6 @@ def save_weights(
         files: tokenizer files to copy, or {name in DIR: text, bytes or path}.
         facts: those of `FACTS` that are known.
         check: called with the finished folder before it takes its name; what it raises stops that.
-        max_shard_bytes: of one file of numbers.
         desc: label of the progress bar; None shows none.
 
     Returns:
@@ -166,7 +164,7 @@ def save_weights(
             tensors,
             stem="params",
             metadata={"format": "ltu_jax"},
-            max_bytes=max_shard_bytes,
+            max_bytes=shards.SHARD_BYTES,
             desc=desc,
         )
         for name, content in files.items():

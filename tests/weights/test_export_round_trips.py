@@ -18,7 +18,7 @@ from ltu_jax.models import build
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.weights import export_record
 from ltu_jax.weights.formats import hf_llama
-from ltu_jax.weights.formats.lora_merge import merged
+from ltu_jax.weights.formats.official_ltu_as import merge_lora
 from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights, save_weights
@@ -125,7 +125,7 @@ def test_merged_models_are_plain_llamas(tmp_path, seed):
     config, params = _ltu_as(tmp_path, seed)
     export_weights("hf", checkpoint=tmp_path / "whole", out=tmp_path / "hf")
     found = load_file(tmp_path / "hf" / "model.safetensors")
-    plain = merged(tiny.as_dict(config), as_tensors(params))
+    plain = merge_lora(tiny.as_dict(config), as_tensors(params))
     tiny.identical(found, tiny.numbers(export(hf_llama.HF_RULES, plain)))
     import_weights("hf-llama", weights=[tmp_path / "hf"], out=tmp_path / "again")
     again = load_weights(tmp_path / "again")

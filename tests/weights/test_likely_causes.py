@@ -8,7 +8,7 @@ import tiny_models as tiny
 
 from ltu_jax.models import build
 from ltu_jax.weights.diagnosis import complain, likely_cause
-from ltu_jax.weights.formats import hf_llama, official_ltu_as
+from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.name_tables import foreign_shapes
 from ltu_jax.weights.shapes import model_shapes
 
@@ -18,9 +18,7 @@ ROOT = "base_model.model."
 @functools.cache
 def _official(size="llama-7b", adapter_only=False, **changes):
     config = tiny.as_dict(tiny.released_config(size, **changes))
-    return official_ltu_as.official_shapes(
-        *model_shapes("ltu-as", config), adapter_only=adapter_only
-    )
+    return tiny.official_shapes(*model_shapes("ltu-as", config), adapter_only=adapter_only)
 
 
 @functools.cache

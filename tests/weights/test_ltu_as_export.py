@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from ltu_jax.convert import export_weights
 from ltu_jax.models import build
 from ltu_jax.weights.formats import hf_llama, official_ltu_as
-from ltu_jax.weights.formats.lora_merge import merged
+from ltu_jax.weights.formats.official_ltu_as import merge_lora
 from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError, as_tensors
@@ -61,7 +61,7 @@ def test_merged_model_gives_our_logits(random_model, tmp_path):
     np.testing.assert_allclose(ours, truth, atol=1e-4)
     if config.lora:  # the adapters are not negligible here
         plain = {p: a for p, a in params.items() if ".lora_" not in p}
-        found = merged(tiny.as_dict(config), as_tensors(params))
+        found = merge_lora(tiny.as_dict(config), as_tensors(params))
         assert found.keys() == {p for p in plain if p.startswith("llama.")}
         name = f"llama.layers.{hf_llama.projection(config.lora.targets[0])}.kernel"
         assert np.abs(found[name].read() - params[name]).max() > 0.1

@@ -31,7 +31,7 @@ def _model(*arguments, **changes):
 def _official(model, **options):
     """Names and shapes that an export writes; the two functions that tell them must agree."""
     config, shapes = model
-    found = official_ltu_as.official_shapes(config, shapes, **options)
+    found = tiny.official_shapes(config, shapes, **options)
     written = official_ltu_as.to_official(config, tiny.hollow(shapes), **options)
     assert {name: tensor.shape for name, tensor in written.items()} == found
     return found

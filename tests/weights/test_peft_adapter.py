@@ -21,7 +21,7 @@ from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.weights.files import shards
 from ltu_jax.weights.formats import hf_llama, official_ltu_as, peft_adapter, peft_config
-from ltu_jax.weights.formats.lora_merge import merged
+from ltu_jax.weights.formats.official_ltu_as import merge_lora
 from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights
@@ -370,7 +370,7 @@ def test_through_the_command_line(base, tmp_path, named):
 
 def test_merged_loads_without_peft_and_equals_peft_merged(base, tmp_path):
     config, params = _write(base, tmp_path / "adapter", TARGETS["all"])
-    plain = export(hf_llama.HF_RULES, merged(tiny.as_dict(config), as_tensors(params)))
+    plain = export(hf_llama.HF_RULES, merge_lora(tiny.as_dict(config), as_tensors(params)))
     (tmp_path / "hf").mkdir()
     shards.write_shards(tmp_path / "hf", plain, stem="model", metadata={"format": "pt"})
     settings = hf_llama.hf_config(tiny.as_dict(config.llama), dtype="float32", tokens={})

@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from ltu_jax.weights.files import shards
 from ltu_jax.weights.open import base_entry, open_base
 from ltu_jax.weights.store import check_against, is_weights_dir, load_weights, save_weights
 from ltu_jax.weights.tensors import Tensor, WeightsError
@@ -23,8 +24,9 @@ def _save(path, **changes):
 
 
 @pytest.mark.parametrize("max_bytes", [8, 1 << 30])
-def test_what_is_saved_is_loaded(tmp_path, max_bytes):
-    identity = _save(tmp_path / "w", files={"tokenizer.json": "{}"}, max_shard_bytes=max_bytes)
+def test_what_is_saved_is_loaded(tmp_path, max_bytes, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_BYTES", max_bytes)
+    identity = _save(tmp_path / "w", files={"tokenizer.json": "{}"})
     weights = load_weights(tmp_path / "w", kind="llama")
     assert weights.sha256 == identity
     assert weights.config == {"a": [1, 2]}

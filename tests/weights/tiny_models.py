@@ -13,6 +13,7 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.weights import store
+from ltu_jax.weights.formats import official_ltu_as
 from ltu_jax.weights.name_tables import Import
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.tensors import Tensor
@@ -133,3 +134,9 @@ def logits(config: LlamaConfig, params, ids) -> np.ndarray:
     forward = jax.jit(build.llama(config).forward)
     out = forward(dict(params), ids, segment_ids=np.ones_like(ids), positions=positions)
     return np.asarray(out)
+
+
+def official_shapes(config, shapes, **options):
+    """Official names and shapes of a model of `config` (LTUASConfig dict) and flat `shapes`."""
+    official = official_ltu_as.to_official(config, hollow(shapes), **options)
+    return {name: tensor.shape for name, tensor in official.items()}

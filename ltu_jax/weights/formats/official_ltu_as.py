@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.weights import diagnosis, export_record, lineage
 from ltu_jax.weights.files import shards
@@ -27,11 +29,9 @@ from ltu_jax.weights.name_tables import (
     LINEAR,
     Import,
     NameRule,
-    Shapes,
     attention_block,
     dense,
     export,
-    foreign_shapes,
     rule,
 )
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError, array_tensor
@@ -308,33 +308,8 @@ def _inv_freq_names(config: Mapping[str, Any]) -> list[str]:
     return [f"{ROOT}model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(layers)]
 
 
-def _saved(name: str, *, adapter_only: bool) -> bool:
-    """What the official trainer saves: names with 'lora' or 'audio'."""
-    return not adapter_only or "lora" in name or "audio" in name
-
-
 def _spelt(name: str, spelling: Spelling) -> str:
     return name if spelling == "default" else re.sub(r"(\.lora_[AB])\.default\.", r"\1.", name)
-
-
-def official_shapes(
-    config: Mapping[str, Any],
-    shapes: Shapes,
-    *,
-    adapter_only: bool = False,
-    spelling: Spelling = "default",
-) -> dict[str, tuple[int, ...]]:
-    """Official names and shapes of a model of `config` (LTUASConfig dict) and flat `shapes`."""
-    result = foreign_shapes(RULES, shapes)
-    for name in _inv_freq_names(config):
-        result[name] = (config["llama"]["head_dim"] // 2,)
-    if config["llama"]["tie_word_embeddings"]:
-        result[f"{ROOT}lm_head.weight"] = result[f"{ROOT}model.embed_tokens.weight"]
-    return {
-        _spelt(name, spelling): shape
-        for name, shape in result.items()
-        if _saved(name, adapter_only=adapter_only)
-    }
 
 
 def to_official(
@@ -359,3 +334,36 @@ def to_official(
         )
         result |= dict.fromkeys(_inv_freq_names(config), array_tensor(inv_freq))
     return {_spelt(name, spelling): tensor for name, tensor in result.items()}
+
+
+def merge_lora(config: Mapping[str, Any], params: Tensors) -> dict[str, Tensor]:
+    """Return the plain LLaMA inside LTU-AS parameters, LoRA added to its kernels when read.
+
+    W + A B * alpha / rank, computed in float32, layer by layer, and rounded to the dtype of W.
+    """
+    lora = config.get("lora")
+    scale = lora["alpha"] / lora["rank"] if lora else 0.0
+    result = {path: tensor for path, tensor in params.items() if not lineage.is_adapter(path)}
+    for path, kernel in result.items():
+        stem = path.removesuffix(".kernel")
+        if f"{stem}.lora_a" in params:
+            result[path] = _with_lora(
+                kernel, a=params[f"{stem}.lora_a"], b=params[f"{stem}.lora_b"], scale=scale
+            )
+    return result
+
+
+def _with_lora(kernel: Tensor, *, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    def rows(start: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - start, *kernel.shape[1:]), kernel.dtype)
+        for layer in range(start, stop):
+            low, high = a.layer(layer).astype(np.float32), b.layer(layer).astype(np.float32)
+            out[layer - start] = kernel.layer(layer).astype(np.float32) + low @ high * scale
+        return out
+
+    return Tensor(
+        shape=kernel.shape,
+        dtype=kernel.dtype,
+        read=lambda: rows(0, kernel.shape[0]),
+        rows=rows,
+    )

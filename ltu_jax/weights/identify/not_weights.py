@@ -1,14 +1,13 @@
 """Files that people take for weights and that are none."""
 
 import re
-import struct
 from pathlib import Path
 
 from ltu_jax.weights.identify.identified import HEAD_BYTES, Identified, only_problem
 
 _AUDIO = (
     (b"fLaC", "FLAC"), (b"OggS", "Ogg"), (b"ID3", "MP3"), (b"\xff\xfb", "MP3"),
-    (b"\xff\xf3", "MP3"), (b"FORM", "AIFF"), (b".snd", "AU"),
+    (b"\xff\xf3", "MP3"),
 )  # fmt: skip
 
 
@@ -60,13 +59,11 @@ def other(path: Path, head: bytes) -> Identified | None:
         return only_problem(
             f"{audio} audio",
             f"{path.name} is a sound, not weights; ask about it with "
-            f"`python -m ltu_jax.ask --audio {path.name} ...`",
+            f"`python -m ltu_jax.ask --checkpoint DIR {path.name} ...`",
         )
-    if head.startswith(b"\x89HDF\r\n"):
-        return only_problem("HDF5 file (Keras)", "Keras weights are not read")
     if path.suffix == ".msgpack":
         return only_problem("Flax msgpack", "Flax weights are not read; take the safetensors file")
-    if ".tfrecord" in path.name and _is_tfrecord(head):
+    if ".tfrecord" in path.name:
         return only_problem(
             "TFRecord data",
             "training data, not weights; `python -m data_pipelines.write_records` makes such files",
@@ -96,20 +93,6 @@ def _as_text(head: bytes) -> str | None:
     odd = sum(not (char.isprintable() or char in "\t\r\n\f\ufeff") for char in text)
     ignored = len(head) - len(text.encode())
     return text if not odd and ignored <= 3 else None
-
-
-def _is_tfrecord(head: bytes) -> bool:
-    """Whether the masked CRC-32C of the first record's length is the one that follows it."""
-    if len(head) < 12:
-        return False
-    crc = 0xFFFFFFFF
-    for byte in head[:8]:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    crc ^= 0xFFFFFFFF
-    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-    return masked == struct.unpack_from("<I", head, 8)[0]
 
 
 def unknown(path: Path, head: bytes) -> Identified:

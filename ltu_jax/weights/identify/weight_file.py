@@ -159,7 +159,7 @@ def _archive(path: Path, head: bytes) -> Identified | None:
             f"ZIP archive of {len(names)} files",
             f"unpack it and give what is in it ({_first(names)})",
         )
-    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf")):
+    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")):
         return only_problem("compressed archive", f"unpack {path.name} and give what is in it")
     if head[257:262] == b"ustar":
         try:

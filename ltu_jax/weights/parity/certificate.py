@@ -1,6 +1,6 @@
 """The parity certificate: our numbers beside those of another implementation, module by module.
 
-    certificate = verify(DIR, dtype="float32")     writes DIR/parity.json
+    certificate = certify(load_weights(DIR), dtype="float32")
     print(table(certificate)); certificate["verdict"] is "passed" or "failed"
 
 What is compared with what:
@@ -18,7 +18,6 @@ bfloat16 costs on this device.
 import dataclasses
 import datetime
 import importlib.metadata
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -28,42 +27,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from ltu_jax.core.files import write_json
+from ltu_jax.core.memory import available
 from ltu_jax.weights import fingerprint, makers
-from ltu_jax.weights.parity import memory, modules, reference
-from ltu_jax.weights.store import Weights, load_weights
-from ltu_jax.weights.tensors import Tensors, WeightsError
+from ltu_jax.weights.parity import modules, reference
+from ltu_jax.weights.store import Weights
+from ltu_jax.weights.tensors import DTYPES, Tensors, WeightsError
 
 FORMAT = 1
 FILE = makers.CERTIFICATE
 PASSED, FAILED = "passed", "failed"
-
-
-def verify(
-    path: str | os.PathLike,
-    *,
-    dtype: str = "float32",
-    out: str | os.PathLike | None = None,
-    exported: Tensors | None = None,
-) -> dict[str, Any]:
-    """Certify a weights directory and write the certificate, passed or failed.
-
-    Args:
-        path: the directory.
-        dtype: "float32", "bfloat16" or "float16": of our parameters and products.
-        out: the certificate's file; None is `parity.json` in the directory.
-        exported: see `certify`.
-
-    Returns:
-        The certificate.
-
-    Raises:
-        WeightsError: as `certify`.
-    """
-    weights = load_weights(path)
-    found = certify(weights, dtype=dtype, exported=exported)
-    write_json(Path(path) / FILE if out is None else out, found)
-    return found
+_FREE = 1 << 30  # bytes of libraries, activations and compiled code
 
 
 def certify(
@@ -86,7 +59,7 @@ def certify(
         raise WeightsError(f"a certificate in {dtype!r} is unknown; known are {known}")
     if weights.kind != "tltr":
         reference.libraries()  # before minutes of work
-    memory.require(weights, dtype=dtype)
+    _require_memory(weights, dtype=dtype)
     # a GPU or TPU multiplies float32 in less than float32 unless it is told otherwise
     precision = "highest" if dtype == "float32" else None
     with jax.default_matmul_precision(precision):
@@ -111,6 +84,43 @@ def certify(
         "modules": [_entry(row) for row in rows],
         fingerprint.KEY: heard,
     }
+
+
+def memory_needed(weights: Weights, *, dtype: str) -> int:
+    """Return the bytes of host memory that `certify` takes.
+
+    Ours come first and are gone before the reference starts: all parameters in `dtype` (on a CPU;
+    a GPU or TPU holds them itself) and one of them as it is read. Of a LLaMA the reference holds
+    one layer and a vocabulary in float32, twice while it is copied; Whisper whole.
+    """
+    shapes = weights.params.shapes
+    sizes = {path: tensor.nbytes // tensor.dtype.itemsize
+             for path, tensor in weights.params.tensors.items()}  # fmt: skip
+    ours = sum(sizes.values()) * DTYPES[dtype].itemsize if jax.default_backend() == "cpu" else 0
+    ours += 4 * max(sizes.values())
+    if weights.kind == "whisper":
+        theirs = 4 * sum(sizes.values())
+    else:
+        layers = {path for path in sizes if path.startswith("llama.layers.")}
+        layer = sum(sizes[path] // shapes[path][0] for path in layers)
+        rest = max((sizes[path] for path in sizes if path not in layers), default=0)
+        theirs = 2 * 4 * (layer + rest)
+    return max(ours, theirs) + _FREE
+
+
+def _require_memory(weights: Weights, *, dtype: str) -> None:
+    """Refuse before the work starts what the memory does not hold.
+
+    Raises:
+        WeightsError: less memory than `memory_needed`.
+    """
+    wanted, found = memory_needed(weights, dtype=dtype), available()
+    if wanted > found:
+        raise WeightsError(
+            f"verifying {weights.path} in {dtype} needs about {wanted / 1e9:.1f} GB of memory and "
+            f"{found / 1e9:.1f} GB are free; verify on a larger machine"
+            + (" or in bfloat16" if dtype == "float32" else "")
+        )
 
 
 def _entry(row: modules.ModuleError) -> dict[str, Any]:

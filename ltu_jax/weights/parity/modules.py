@@ -17,7 +17,7 @@ from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.preprocessing import audio
 from ltu_jax.weights import fingerprint, name_tables
 from ltu_jax.weights.formats import hf_llama, hf_whisper, official_ltu_as
-from ltu_jax.weights.formats.lora_merge import merged
+from ltu_jax.weights.formats.official_ltu_as import merge_lora
 from ltu_jax.weights.formats.whisper_tokens import ENGLISH_VOCAB, special_tokens
 from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.parity import golden, reference
@@ -210,7 +210,9 @@ def _ltu_as(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[
     for name, wanted in pairs:
         yield _row(name, ours[name], wanted, against=_TRANSFORMERS, dtype=dtype)
     if lora is not None or exported is not None:
-        folded = exported or name_tables.export(hf_llama.HF_RULES, merged(weights.config, tensors))
+        folded = exported or name_tables.export(
+            hf_llama.HF_RULES, merge_lora(weights.config, tensors)
+        )
         wanted = dict(reference.llama_model(plain, folded, embeds=embeds))["logits"]
         name = "logits, LoRA merged"
         yield _row(name, ours["logits"], wanted, against=_TRANSFORMERS, dtype=dtype)
