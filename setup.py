@@ -31,7 +31,10 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["ltu_jax*", "configs*", "data_pipelines*"]),
     # tests/test_wheel.py finds what is missing here.
-    package_data={"ltu_jax": ["**/*.json", "**/*.safetensors", "**/*.j2", "**/*.css"]},
+    package_data={
+        "ltu_jax": ["**/*.json", "**/*.safetensors", "**/*.j2", "**/*.css"],
+        "data_pipelines": ["**/*.j2", "**/*.css"],
+    },
     install_requires=[
         "jax>=0.10.2,<0.11",
         "flax>=0.12.8,<0.13",
@@ -61,6 +64,7 @@ setup(
         "snowballstemmer",
         "whisper-normalizer",
         "matplotlib",
+        "jinja2",
         "tqdm",
     ],
     extras_require={

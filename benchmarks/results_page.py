@@ -496,9 +496,9 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def _draw(result: dict[str, Any]) -> None:
     """Draw docs/images/evaluation_*.png from a run in all modes."""
-    from ltu_jax.evaluation.report import plots, tables
+    from ltu_jax.evaluation.report import plots
 
-    tables.plot(result, IMAGES / "evaluation_mini.png")
+    plots.bars(result, IMAGES / "evaluation_mini.png")
     plots.grounding(result, IMAGES / "evaluation_grounding.png")
 
 

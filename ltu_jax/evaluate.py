@@ -36,11 +36,11 @@ from ltu_jax.evaluation.clients.judge import open_judge
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS
 from ltu_jax.evaluation.datasets.dataset import Dataset, need_partners, read_dataset
 from ltu_jax.evaluation.datasets.item import InputMode
-from ltu_jax.evaluation.report import html_report, tables
+from ltu_jax.evaluation.report import formatting, html_report, tables
 from ltu_jax.evaluation.run import baselines, compare, run_dir, training_overlap
 from ltu_jax.evaluation.run import runner as running
 from ltu_jax.evaluation.run.clips import unreadable_clips
-from ltu_jax.evaluation.run.results import MODEL, score
+from ltu_jax.evaluation.run.results import score
 from ltu_jax.evaluation.run.samples import GREEDY, SAMPLING
 from ltu_jax.evaluation.scoring.interface import Tools
 from ltu_jax.generation.transcription import RULES
@@ -51,7 +51,7 @@ _DECODINGS = (GREEDY, SAMPLING)
 _BASES = ("whisper", "transcriber", "llama")
 _EMBEDDER = Path("assets/weights/all-minilm-l6-v2")
 _CACHE = Path("assets/evaluation_cache.sqlite")
-_OURS = (MODEL, baselines.CHANCE, baselines.MAJORITY, baselines.WHISPER)
+_OURS = (formatting.MODEL, baselines.CHANCE, baselines.MAJORITY, baselines.WHISPER)
 _Name = TypeVar("_Name", bound=str)
 
 

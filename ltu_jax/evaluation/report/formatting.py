@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.evaluation.scoring.interface import RULES
 
 MODEL = "model"  # the system of a figure that is not a baseline
-RULES = ("paper", "strict")
+UNPARSED = "(unparsed)"  # the column of a confusion matrix for answers that name no class
 # What each rule is defined with comes first; the other only where that was not run.
 _DECODINGS = {"paper": ("sampling", "greedy", None), "strict": ("greedy", "sampling", None)}
 # Okabe-Ito: told apart with any colour vision and in grey print.

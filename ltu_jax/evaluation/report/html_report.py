@@ -1,78 +1,43 @@
-"""One page for any number of runs, beside the published scores: report.html, complete in itself.
+"""report.html: one page for any number of runs, beside the published scores, complete in itself.
 
-Nothing is fetched and no script runs. All text from data and models is escaped.
+Nothing is fetched and no script runs. The templates (`templates/`) lay out what is chosen here.
 """
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, read_json
+from ltu_jax.core.html import png_source, render
+from ltu_jax.core.jsonl import read_jsonl
 from ltu_jax.core.outputs import Maker, text_with
-from ltu_jax.evaluation.report import formatting, html_run, published_scores
-from ltu_jax.evaluation.report.html_run import ReportedRun
-from ltu_jax.evaluation.report.markup import NONE, grid, pair, text, two_line_head, words
+from ltu_jax.evaluation.report import formatting, plots, published_scores, sample_answers
 
-_STYLE = """
-html { font-size: 15px; }
-body { font: 1rem/1.45 system-ui, "DejaVu Sans", sans-serif; color: #1a1a1a; background: #fff;
-  margin: 2rem auto; max-width: 84rem; padding: 0 1rem; }
-h1 { font-size: 1.6rem; }
-h2 { font-size: 1.3rem; border-top: 2px solid #0072b2; padding-top: .6rem; margin-top: 2.6rem; }
-h3 { font-size: 1.15rem; margin: 1.8rem 0 .3rem; color: #004a75; }
-h4 { font-size: .95rem; margin: 1.2rem 0 .2rem; }
-p.note, small { color: #555; }
-p.note { font-size: .87rem; margin: .3rem 0; }
-p.missing { border-left: 4px solid #e69f00; padding-left: .6rem; font-size: .87rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; margin: .5rem 0; }
-th, td { padding: .22rem .45rem; border-bottom: 1px solid #ddd; text-align: right;
-  vertical-align: top; font-variant-numeric: tabular-nums; }
-th { background: #f2f6fa; vertical-align: bottom; }
-td.text, th.text { text-align: left; }
-td.system { text-align: left; min-width: 9rem; overflow-wrap: anywhere; }
-td.said { text-align: left; white-space: pre-wrap; overflow-wrap: anywhere;
-  unicode-bidi: isolate; min-width: 7rem; }
-td.said small { white-space: pre-wrap; }
-td small { display: block; white-space: nowrap; font-size: .76rem; }
-tr.first td { border-top: 2px solid #b8c4ce; }
-tr.ours td { background: #fff8e6; }
-tr.baseline td { color: #555; font-style: italic; }
-img { display: block; max-width: 100%; max-height: 36rem; }
-.pair { display: flex; flex-wrap: wrap; gap: 1rem; }
-.pair img { width: 48%; min-width: 18rem; object-fit: contain; }
-.large img { max-height: none; max-width: min(100%, 60rem); }
-summary { cursor: pointer; font-size: .9rem; margin: .8rem 0 .3rem; }
-pre { font-size: .78rem; white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f6f6;
-  padding: .6rem; }
-@page { size: A4 landscape; margin: 12mm; }
-@media print {
-  html { font-size: 10px; }
-  body { margin: 0; padding: 0; max-width: none; }
-  h3, h4, p.note { break-after: avoid; }
-  tr, img { break-inside: avoid; }
-  thead { display: table-header-group; }
-  .scroll { overflow: visible; }
-  th, td { padding: 1px 3px; }
-  img { max-height: 11cm; } .large img { max-height: 17cm; }
-}
-"""
-_KEYS = ("benchmark", "split", "source", "system", "modes", "config", "rows")
-# Not even a hole in the escaping would load or run anything.
 MAKER = Maker(
     name="`python -m ltu_jax.evaluate`",
     folder=False,
     before=text_with("<!DOCTYPE html>", "<title>Evaluation report</title>"),
 )
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_KEYS = ("benchmark", "split", "source", "system", "modes", "config", "rows")
+_LONGEST = 400  # characters of an answer that are shown
+_OPEN_CLASSES = 12  # a longer table of classes starts closed
+_SIDE_BY_SIDE = 20  # classes up to which a matrix can be read at half the width
+_COUNTS = ("differ", "n", "missing", "unparsed", "refused")
+
+# The paper and the strict figure of a cell.
+_Pair = list[Mapping[str, Any] | None]
 
 
 def write(folders: Sequence[Path], out: Path) -> None:
     """Write the report of the runs in `folders` to `out`.
 
-    Each folder holds a metrics.json; samples.jsonl and the pictures that `report` and `plots` draw
-    are shown where they are there.
+    Each folder holds a metrics.json; samples.jsonl and the pictures of `plots` are shown where they
+    are there.
 
     Raises:
         UserError: no folder, one without metrics.json, or a samples.jsonl that is broken.
@@ -83,39 +48,29 @@ def write(folders: Sequence[Path], out: Path) -> None:
     for folder in folders:
         if not (folder / "metrics.json").is_file():
             raise UserError(f"{folder} has no metrics.json: give folders that `evaluate` wrote")
-        runs.append(ReportedRun(folder=folder, metrics=_metrics(folder / "metrics.json")))
-    contents = "".join(
-        f'<li><a href="#run{place}">{text(run.title)}: {text(run.metrics["system"])}</a></li>'
-        for place, run in enumerate(runs)
-    )
-    body = [
-        "<h1>Evaluation report</h1>",
-        "<p>Every figure in two readings. <b>paper</b>: the published rules exactly, with "
-        "sampled answers. <b>strict</b>: nothing dropped, substituted or guessed, so an answer "
-        "that is missing or names no class is wrong; greedy answers. Where a run has only the "
-        "other kind of answers, its figures are of those. Figures are multiplied by 100, "
-        "except years (MAE). In brackets: 95 % bootstrap interval over clips or speakers. "
-        "±: standard deviation over draws. <b>differ</b>: items that the two readings score "
-        "apart on the same answer.</p>",
-        f"<ul>{contents}</ul>",
-        _poster(runs),
-        _side_by_side(runs),
-        *(html_run.section(run, f"run{place}") for place, run in enumerate(runs)),
-    ]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Evaluation report</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</body></html>\n"
+        runs.append(ReportedRun(folder=folder, metrics=_read_metrics(folder / "metrics.json")))
+    page = render(
+        __package__,
+        "report.html.j2",
+        f=formatting,
+        runs=runs,
+        published=published_scores,
+        poster_titles=[(column.title, "") for column in published_scores.COLUMNS],
+        poster_lines=_poster_lines(runs),
+        side_by_side=_side_by_side(runs),
+        figure_lines=_figure_lines,
+        weakest_first=_weakest_first,
+        counts=_COUNTS,
+        longest=_LONGEST,
+        open_classes=_OPEN_CLASSES,
+        grounding_png=plots.GROUNDING,
     )
     with atomic_file(out, MAKER) as temporary:
         # The name of a folder may be no text in any encoding.
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def _metrics(path: Path) -> dict[str, Any]:
+def _read_metrics(path: Path) -> dict[str, Any]:
     metrics = read_json(path)
     if not isinstance(metrics, dict) or (lacking := [key for key in _KEYS if key not in metrics]):
         what = ", ".join(lacking) if isinstance(metrics, dict) else "all that it should hold"
@@ -123,80 +78,114 @@ def _metrics(path: Path) -> dict[str, Any]:
     return metrics
 
 
-def _poster(runs: Sequence[ReportedRun]) -> str:
-    """The published table, and beneath it what the runs reach on the same benchmarks."""
-    lines = [
-        f'<tr><td class="system">{text(name)}</td>'
-        f"{''.join(f'<td>{text(score)}</td><td></td>' for score in scores)}</tr>"
-        for name, scores in published_scores.PUBLISHED.items()
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportedRun:
+    """A folder that `evaluate` wrote and its metrics.json, as the templates show them."""
+
+    folder: Path
+    metrics: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """The benchmark and its split: what makes figures comparable."""
+        return f"{self.metrics['benchmark']}, {self.metrics['split']} split"
+
+    @property
+    def config(self) -> str:
+        """The run's config.json as text."""
+        return json.dumps(self.metrics["config"], indent=2, sort_keys=True, ensure_ascii=False)
+
+    @property
+    def throughput(self) -> str:
+        """A sentence on how fast the answers came; "" where that is not known."""
+        speed = self.metrics.get("throughput")
+        if not speed or not speed.get("answers_per_second"):
+            return ""
+        text = f"{speed['answers']:,} answers in {speed['seconds']:.0f} s: "
+        text += f"{speed['answers_per_second']:.1f} answers"
+        if speed.get("audio_seconds_per_second"):
+            text += f" and {speed['audio_seconds_per_second']:.1f} s of audio"
+        return f"{text} a second."
+
+    @functools.cached_property
+    def answers(self) -> dict[str, list[sample_answers.SampleAnswer]]:
+        """Example answers of each row."""
+        samples = self.folder / "samples.jsonl"
+        return sample_answers.choose(samples, self.metrics) if samples.is_file() else {}
+
+    def picture(self, name: str) -> str:
+        """A PNG of the folder as the source of an image; "" where there is none."""
+        return png_source(self.folder / name)
+
+    def confusion(self, name: str, row: Mapping[str, Any]) -> dict[str, str]:
+        """Image sources of the confusion matrices of a row, by rule."""
+        paths = {
+            rule: plots.confusion_path(self.folder, name, rule) for rule in row.get("confusion", {})
+        }
+        return {rule: png_source(path) for rule, path in paths.items() if path.is_file()}
+
+    def small_matrices(self, row: Mapping[str, Any]) -> bool:
+        """Whether the confusion matrices of a row can be read at half the width."""
+        return all(len(table) <= _SIDE_BY_SIDE for table in row["confusion"].values())
+
+    def questions(self, row: str) -> str:
+        """Return a hash of what a row asked and expected.
+
+        Figures of two runs may share a line where these agree. A folder without items.jsonl has the
+        hash of all its data, which config.json keeps, and the number of items.
+        """
+        path = self.folder / "items.jsonl"
+        if not path.is_file():
+            known = self.metrics["config"].get("identity", {}).get("manifest")
+            return f"{known} {formatting.rows(self.metrics).get(row, {}).get('n')}"
+        items = [item for _, item in read_jsonl(path) if item.get("row") == row]
+        texts = sorted(json.dumps(item, sort_keys=True) for item in items)
+        return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def _pair(row: Mapping[str, Any] | None, *, metric: str, mode: str) -> _Pair:
+    """Return the model's paper and strict figure in a row."""
+    if row is None:
+        return [None, None]
+    return [
+        formatting.find_figure(row, metric=metric, rule=rule, mode=mode)
+        for rule in formatting.RULES
     ]
-    ours: list[str] = []
+
+
+def _poster_lines(runs: Sequence[ReportedRun]) -> list[tuple[str, str, list[_Pair]]]:
+    """Return (system, mode, cells) of what the runs reach on the benchmarks of the poster."""
+    lines = []
     for system in formatting.distinct(run.metrics["system"] for run in runs):
         left = [run for run in runs if run.metrics["system"] == system]
         while left:  # two runs of one benchmark get lines of their own
             line = {run.title: run for run in reversed(left)}.values()
             left = [run for run in left if all(run is not own for own in line)]
-            ours += _poster_lines(system, list(line))
-    return (
-        "<h2>Beside the published scores</h2>"
-        f'<p class="note">Published: {text(published_scores.SOURCE)}, under the paper rules. '
-        f"{'' if ours else 'None of these runs is of one of these benchmarks.'}</p>"
-        + grid(
-            two_line_head(["system"], (text(one.title) for one in published_scores.COLUMNS)),
-            [*lines, *ours],
-        )
-    )
+            lines += [(system, mode, cells) for mode, cells in _modes_of(list(line))]
+    return lines
 
 
-def _poster_lines(system: str, runs: Sequence[ReportedRun]) -> list[str]:
-    """A line for each mode in which these runs, of different benchmarks, have any figure."""
+def _modes_of(runs: Sequence[ReportedRun]) -> list[tuple[str, list[_Pair]]]:
+    """Return (mode, cells) for each mode in which runs of different benchmarks have a figure."""
     lines = []
     for mode in published_scores.MODES:
         cells = []
         for column in published_scores.COLUMNS:
             rows = [published_scores.measured(run.metrics, column) for run in runs]
             row = next((row for row in rows if row is not None), None)
-            cells.append(pair(row, metric=column.metric, mode=mode))
-        if any(cell != NONE * 2 for cell in cells):
-            name = f'<td class="system">{text(system)}<small>{mode}</small></td>'
-            lines.append(f'<tr class="ours">{name}{"".join(cells)}</tr>')
+            cells.append(_pair(row, metric=column.metric, mode=mode))
+        if any(one is not None and one["value"] is not None for cell in cells for one in cell):
+            lines.append((mode, cells))
     return lines
 
 
-def _alike(runs: Sequence[ReportedRun], row: str) -> list[list[ReportedRun]]:
-    """The runs that have a row, by what it asked and expected there."""
-    groups: dict[str, list[ReportedRun]] = {}
-    for run in runs:
-        if row in formatting.rows(run.metrics):
-            groups.setdefault(run.questions(row), []).append(run)
-    return list(groups.values())
-
-
-def _told_apart(row: str, groups: Sequence[Sequence[ReportedRun]]) -> str:
-    """Why a row has several lines."""
-    told = "; ".join(
-        f"{', '.join(str(run.folder) for run in members)}: "
-        f"{formatting.rows(members[0].metrics)[row]['n']} items"
-        for members in groups
-    )
-    return (
-        f'<p class="missing">{text(row)}: these runs asked other items or expect other answers, so '
-        f"they share no line ({text(told)}). `evaluate compare` takes the items of both.</p>"
-    )
-
-
-def _side_by_side(runs: Sequence[ReportedRun]) -> str:
-    """A table for each benchmark that several runs have, in each run's first mode."""
-    parts = []
+def _side_by_side(runs: Sequence[ReportedRun]) -> list[dict[str, Any]]:
+    """Return a table for each benchmark that several runs have, in each run's first mode."""
+    tables = []
     for title in formatting.distinct(run.title for run in runs):
         own = [run for run in runs if run.title == title]
         if len(own) < 2:
             continue
-        titles = (
-            f"{text(run.metrics['system'])}<br><small>{text(run.folder)}, "
-            f"{text(run.metrics['modes'][0])}</small>"
-            for run in own
-        )
         entries = formatting.distinct(
             (name, metric)
             for run in own
@@ -207,17 +196,70 @@ def _side_by_side(runs: Sequence[ReportedRun]) -> str:
         for name, metric in entries:
             groups = _alike(own, name)
             if len(groups) > 1:
-                apart[name] = groups
-            for members in groups:
-                cells = "".join(
-                    pair(
-                        formatting.rows(run.metrics).get(name) if run in members else None,
-                        metric=metric,
-                        mode=run.metrics["modes"][0],
-                    )
-                    for run in own
+                apart[name] = "; ".join(
+                    f"{', '.join(str(run.folder) for run in members)}: "
+                    f"{formatting.rows(members[0].metrics)[name]['n']} items"
+                    for members in groups
                 )
-                lines.append(f"<tr>{words(name, metric)}{cells}</tr>")
-        parts += [f"<h3>{text(title)}</h3>", grid(two_line_head(["row", "metric"], titles), lines)]
-        parts += [_told_apart(name, groups) for name, groups in apart.items()]
-    return f"<h2>Runs side by side</h2>{''.join(parts)}" if parts else ""
+            for members in groups:
+                rows = [formatting.rows(run.metrics) if run in members else {} for run in own]
+                cells = [
+                    _pair(row.get(name), metric=metric, mode=run.metrics["modes"][0])
+                    for row, run in zip(rows, own, strict=True)
+                ]
+                lines.append((name, metric, cells))
+        heads = [(run.metrics["system"], f"{run.folder}, {run.metrics['modes'][0]}") for run in own]
+        tables.append({"title": title, "runs": heads, "lines": lines, "apart": apart.items()})
+    return tables
+
+
+def _alike(runs: Sequence[ReportedRun], row: str) -> list[list[ReportedRun]]:
+    """Return the runs that have a row, grouped by what it asked and expected there."""
+    groups: dict[str, list[ReportedRun]] = {}
+    for run in runs:
+        if row in formatting.rows(run.metrics):
+            groups.setdefault(run.questions(row), []).append(run)
+    return list(groups.values())
+
+
+def _figure_lines(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a line for each metric, system, kind of answers and mode, the model's first."""
+    lines = []
+    for metric in formatting.metric_names(row):
+        of_metric = [one for one in row["figures"] if one["metric"] == metric]
+        found: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
+        for one in of_metric:
+            if one["value"] is not None:
+                key = (one["system"], one["decoding"], one["mode"])
+                found.setdefault(key, {})[one["rule"]] = one
+        arrow = "↑" if formatting.higher_is_better(row, metric) else "↓"
+        names = {one["rule"]: one["name"] for one in of_metric if one["system"] == formatting.MODEL}
+        tools = {rule: name for rule, name in names.items() if name != metric}
+        decodings = formatting.distinct(decoding for _, decoding, _ in found)
+        entries = sorted(
+            found.items(),
+            key=lambda entry: (entry[0][0] != formatting.MODEL, decodings.index(entry[0][1])),
+        )
+        for place, ((system, decoding, mode), of_rule) in enumerate(entries):
+            first, baseline = place == 0, system != formatting.MODEL
+            draws = max(one["draws"] or 1 for one in of_rule.values())
+            figures = [of_rule.get(rule) for rule in formatting.RULES]
+            lines.append(
+                {
+                    "kind": " ".join(["first"] * first + ["baseline"] * baseline),
+                    "metric": f"{metric} {arrow}" if first else "",
+                    "tools": tools if first else {},
+                    "system": system,
+                    "answers": "\u00a0×\u00a0".join([decoding or "", *[str(draws)] * (draws > 1)]),
+                    "mode": mode or "",
+                    "figures": figures,
+                    "counts": [formatting.of_both_rules(*figures, key) for key in _COUNTS],
+                }
+            )
+    return lines
+
+
+def _weakest_first(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the share right of each class of a row, the weakest first."""
+    classes = row.get("per_class") or {}
+    return dict(sorted(classes.items(), key=lambda one: (one[1]["strict"] or 0, one[0])))

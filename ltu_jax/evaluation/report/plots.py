@@ -1,4 +1,4 @@
-"""Pictures of a run beside its bars: confusion matrices, and what each input mode adds."""
+"""Pictures of a run: bars of its figures, confusion matrices, what each input mode adds."""
 
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,12 @@ import numpy as np
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.report import formatting
 
-UNPARSED = "(unparsed)"
 GROUNDING = "grounding.png"
 _MOST_LABELS = 60  # more cannot be read on one axis
 _MOST_COUNTS = 20  # classes up to which the counts fit into their cells
 _LONGEST_LABEL = 28
+_WIDEST = 10  # groups of bars in one line of a picture; what has more goes on beneath
+_BASELINE_LINES = ("dashed", "dotted", "dashdot", (0, (3, 1, 1, 1, 1, 1)))
 
 
 def confusion_path(folder: Path, row: str, rule: str) -> Path:
@@ -63,8 +64,8 @@ def confusion(table: Mapping[str, Mapping[str, int]], path: Path, *, title: str)
         raise UserError(f"{title}: no answers, so there is no confusion matrix for {path}")
     true = sorted(table)
     guessed = {name for row in table.values() for name in row}
-    columns = true + sorted(guessed - {*true, UNPARSED})
-    columns += [UNPARSED] if UNPARSED in guessed else []
+    columns = true + sorted(guessed - {*true, formatting.UNPARSED})
+    columns += [formatting.UNPARSED] if formatting.UNPARSED in guessed else []
     counts = np.array([[table[name].get(guess, 0) for guess in columns] for name in true])
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
@@ -105,7 +106,7 @@ def _labels(place, names: Sequence[str], **style) -> None:
     step = -(-len(names) // _MOST_LABELS)
     kept = list(range(0, len(names), step))
     last = len(names) - 1
-    if names[last] == UNPARSED and last not in kept:
+    if names[last] == formatting.UNPARSED and last not in kept:
         kept[-1] = last  # its neighbour's label would lie on it
     short = [
         names[at] if len(names[at]) <= _LONGEST_LABEL else names[at][: _LONGEST_LABEL - 1] + "…"
@@ -190,3 +191,136 @@ def _differences(axis, own: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]
     axis.grid(axis="x", color="#dddddd", lw=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def bars(metrics: Mapping[str, Any], path: Path) -> None:
+    """Grouped bars of the strict figures with 95 % intervals, as a PNG at `path`.
+
+    A diamond marks the paper figure of the same row and mode, lines the baselines. What has another
+    direction, another unit or another range stands in a panel of its own, and a panel of many rows
+    goes on beneath itself.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = formatting.panels(metrics)
+    if not panels:
+        raise UserError(
+            f"{metrics['benchmark']}: no figure was computed, so there is nothing to draw in {path}"
+        )
+    lines = _arranged(panels)
+    width = max(2.6 + 1.5 * max(sum(len(own) for _, own in line) for line in lines), 6)
+    figure = Figure(figsize=(width, 0.9 + 3.9 * len(lines)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = []
+    for part, line in zip(
+        np.atleast_1d(figure.subfigures(len(lines), 1)).ravel(), lines, strict=True
+    ):
+        # A short line's panels get no wider bars than those of a full one.
+        bars = [len(own) for _, own in line]
+        free = max(sum(len(own) for _, own in each) for each in lines) - sum(bars)
+        grid = part.add_gridspec(
+            1, len(line) + (free > 0), width_ratios=[*bars, *[free] * (free > 0)]
+        )
+        for place, (title, own) in enumerate(line):
+            axis = part.add_subplot(grid[0, place])
+            _panel(axis, metrics, own)
+            axis.set_title(formatting.wrapped(title, inches=max(1.5 * len(own), 2.6)), fontsize=9)
+            axes.append(axis)
+    drawn: dict[str, Any] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        drawn |= dict(zip(labels, handles, strict=True))
+    order = [name for name in (*metrics["modes"], "paper") if name in drawn]
+    order += [name for name in drawn if name not in order]
+    legend = figure.legend(
+        [drawn[name] for name in order],
+        order,
+        loc="outside lower center",
+        ncols=int(width // 2),
+        frameon=False,
+        fontsize=8,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a "$" in a system's name starts no formula
+    title = f"{metrics['benchmark']}, {metrics['split']} split: {metrics['system']}"
+    figure.suptitle(formatting.wrapped(title, inches=width), fontsize=10, parse_math=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _arranged(
+    panels: Mapping[str, Sequence[tuple[str, str]]],
+) -> list[list[tuple[str, Sequence[tuple[str, str]]]]]:
+    """Panels in lines of at most `_WIDEST` groups of bars, those of more cut into several."""
+    lines: list[list[tuple[str, Sequence[tuple[str, str]]]]] = []
+    left = 0
+    for title, own in panels.items():
+        for start in range(0, len(own), _WIDEST):
+            part = own[start : start + _WIDEST]
+            if len(part) > left:
+                lines.append([])
+                left = _WIDEST
+            lines[-1].append((title, part))
+            left -= len(part)
+    return lines
+
+
+def _panel(axis, metrics: Mapping[str, Any], own: Sequence[tuple[str, str]]) -> None:
+    """Bars, marks and lines of the rows and metrics `own` on one axis."""
+    rows, modes = formatting.rows(metrics), metrics["modes"]
+    baselines = formatting.distinct(
+        system
+        for row in rows.values()
+        for system in formatting.systems(row)
+        if system != formatting.MODEL
+    )
+    width = 0.8 / len(modes)
+    names = []
+    for at, (name, metric) in enumerate(own):
+        row = rows[name]
+        for place, mode in enumerate(modes):
+            centre = at + (place - (len(modes) - 1) / 2) * width
+            strict, paper = (
+                formatting.find_figure(row, metric=metric, rule=rule, mode=mode)
+                for rule in ("strict", "paper")
+            )
+            if strict is not None and strict["value"] is not None:
+                _bar(
+                    axis, centre, strict, width=width, colour=formatting.COLOURS[place], label=mode
+                )
+            if paper is not None and paper["value"] is not None:
+                value = formatting.scaled(paper["value"], metric)
+                axis.plot(
+                    *(centre, value), "D", ms=4, mfc="white", mec="black", mew=0.8, label="paper"
+                )
+        for system in formatting.systems(row):
+            level = formatting.find_figure(
+                row, metric=metric, rule="strict", mode=None, system=system
+            )
+            if level is not None and level["value"] is not None:
+                style = _BASELINE_LINES[baselines.index(system) % len(_BASELINE_LINES)]
+                ends = (at - 0.45, at + 0.45)
+                value = formatting.scaled(level["value"], metric)
+                axis.hlines(value, *ends, colors="black", linestyles=style, lw=1, label=system)
+        names.append(f"{name.replace('_', ' ')}\n{metric}\nn={row['n']}")
+    axis.set_xticks(range(len(own)), names, fontsize=8, parse_math=False)
+    axis.set_xlim(-0.6, len(own) - 0.4)
+    axis.set_ylim(bottom=0)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _bar(axis, centre: float, figure: formatting.Figure, *, width: float, colour: str, label: str):
+    value, low, high = (
+        formatting.scaled(figure[key], figure["metric"]) for key in ("value", "low", "high")
+    )
+    axis.bar(
+        centre,
+        value,
+        width=width,
+        color=colour,
+        label=label,
+        # A percentile interval of few samples can lie beside the value; a bar's cannot.
+        yerr=[[max(value - low, 0)], [max(high - value, 0)]],
+        error_kw={"elinewidth": 0.9, "capsize": 2},
+    )

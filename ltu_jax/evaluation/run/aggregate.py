@@ -16,13 +16,13 @@ from ltu_jax.evaluation.metrics.bootstrap import (
 )
 from ltu_jax.evaluation.metrics.closed import macro_f1
 from ltu_jax.evaluation.metrics.significance import Difference, paired_bootstrap, paired_samples
-from ltu_jax.evaluation.run.grade import PAPER, STRICT, Graded, number
-from ltu_jax.evaluation.scoring.interface import Metric, Status
+from ltu_jax.evaluation.report.formatting import UNPARSED
+from ltu_jax.evaluation.run.grade import Graded, number
+from ltu_jax.evaluation.scoring.interface import PAPER, STRICT, Metric, Status
 from ltu_jax.evaluation.scoring.task_metrics import differs
 
 # Tasks whose answers are one of a few classes, for which a confusion matrix says something.
 _CLASSES = (Task.CLASSIFICATION, Task.GENDER, Task.CLASS_AND_WORDS)
-UNPARSED = "(unparsed)"
 
 
 def counts_of(graded: Graded) -> np.ndarray:

@@ -9,6 +9,8 @@ from ltu_jax.evaluation.datasets.benchmarks import BenchmarkRow
 from ltu_jax.evaluation.datasets.item import InputMode, Item
 from ltu_jax.evaluation.run.samples import SampleKey
 from ltu_jax.evaluation.scoring.interface import (
+    PAPER,
+    RULES,
     Answered,
     AnswerScore,
     Metric,
@@ -16,9 +18,6 @@ from ltu_jax.evaluation.scoring.interface import (
     ScoringRule,
     Tools,
 )
-
-PAPER, STRICT = "paper", "strict"
-RULES = (PAPER, STRICT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,12 +16,10 @@ from ltu_jax.evaluation.datasets.item import InputMode, Item
 from ltu_jax.evaluation.report import formatting, html_report, plots, tables
 from ltu_jax.evaluation.run import baselines
 from ltu_jax.evaluation.run.aggregate import blank, breakdown, difference, figure
-from ltu_jax.evaluation.run.grade import RULES, STRICT, Graded, by_draw, grade_row, scores_of
+from ltu_jax.evaluation.run.grade import Graded, by_draw, grade_row, scores_of
 from ltu_jax.evaluation.run.run_dir import CONFIG, EvaluationRun, tool_names
 from ltu_jax.evaluation.run.samples import GREEDY, SAMPLING
-from ltu_jax.evaluation.scoring.interface import Tools
-
-MODEL = "model"
+from ltu_jax.evaluation.scoring.interface import RULES, STRICT, Tools
 
 
 def grade_run(run: EvaluationRun, tools: Tools) -> dict[tuple[str, InputMode, str], list[Graded]]:
@@ -66,7 +64,7 @@ def score(run: EvaluationRun, tools: Tools, *, throughput: Mapping[str, Any]) ->
     (run.folder / "results.txt").write_text(tables.table(metrics) + "\n", encoding="utf-8")
     picture = run.folder / "results.png"
     if formatting.panels(metrics):
-        tables.plot(metrics, picture)
+        plots.bars(metrics, picture)
     else:  # every figure says why it was not computed
         picture.unlink(missing_ok=True)
     plots.write(metrics, run.folder)
@@ -108,7 +106,11 @@ def _row(
     figures, grounding = [], []
     for mode, decoding in itertools.product(run.modes, run.config["decodings"]):
         figures += _figures(
-            grades[name, mode, decoding], clusters, system=MODEL, mode=mode, decoding=decoding
+            grades[name, mode, decoding],
+            clusters,
+            system=formatting.MODEL,
+            mode=mode,
+            decoding=decoding,
         )
     for system, outputs in _systems(run, items, row).items():
         graded = grade_row(

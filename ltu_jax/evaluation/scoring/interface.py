@@ -12,6 +12,9 @@ from ltu_jax.core.axes import Float
 from ltu_jax.evaluation.datasets.item import Item
 from ltu_jax.evaluation.metrics.bootstrap import SampleStatistic, Statistic
 
+PAPER, STRICT = "paper", "strict"
+RULES = (PAPER, STRICT)
+
 
 class NotComputedError(Exception):
     """A figure cannot be computed here; the message says why and how to get what is missing."""

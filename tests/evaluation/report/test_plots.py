@@ -10,7 +10,7 @@ import synthetic_metrics as synthetic
 from PIL import Image
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.report import plots, tables
+from ltu_jax.evaluation.report import plots
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_bars_of_many_rows_go_on_in_lines_of_ten(rows, drawn, tmp_path):
     made = synthetic.esc50()
     row = made["rows"]["esc50"]
     made["rows"] = {f"row {place}": copy.deepcopy(row) for place in range(rows)}
-    tables.plot(made, tmp_path / "results.png")
+    plots.bars(made, tmp_path / "results.png")
     axes = drawn[0].axes
     told = [label for axis in axes for label in _labels(axis, "x")]
     assert [label.split("\n")[0] for label in told] == [f"row {place}" for place in range(rows)]
@@ -132,7 +132,7 @@ def test_bars_of_many_rows_go_on_in_lines_of_ten(rows, drawn, tmp_path):
 
 
 def test_cider_has_an_axis_of_its_own(drawn, tmp_path):
-    tables.plot(synthetic.audiocaps(), tmp_path / "results.png")
+    plots.bars(synthetic.audiocaps(), tmp_path / "results.png")
     metrics = [{label.split("\n")[1] for label in _labels(axis, "x")} for axis in drawn[0].axes]
     assert {"CIDEr-D"} in metrics
     assert not any("CIDEr-D" in own and "METEOR" in own for own in metrics)

@@ -7,7 +7,7 @@ import synthetic_metrics as synthetic
 from PIL import Image
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.report import tables
+from ltu_jax.evaluation.report import plots, tables
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_comparison_of_nothing_says_so():
 @pytest.mark.parametrize("make", [synthetic.esc50, synthetic.voxceleb2, synthetic.audiocaps])
 def test_plot_is_a_png(make, tmp_path):
     path = tmp_path / "deep" / "results.png"
-    tables.plot(make(), path)
+    plots.bars(make(), path)
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert min(image.size) > 400
@@ -188,4 +188,4 @@ def test_nothing_to_draw_is_refused(tmp_path):
     figures = made["rows"]["audiocaps"]["figures"]
     figures[:] = [figure for figure in figures if figure["metric"] == "SPICE"]
     with pytest.raises(UserError, match="nothing to draw"):
-        tables.plot(made, tmp_path / "results.png")
+        plots.bars(made, tmp_path / "results.png")
