@@ -75,6 +75,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "test": [
+            "babycat==0.0.15",  # a second decoder of AAC
             "jiwer",
             "peft",
             "pycocoevalcap==1.2",

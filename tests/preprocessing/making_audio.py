@@ -28,7 +28,14 @@ def by_libsndfile(samples: np.ndarray, rate: int, form: str, **options) -> bytes
 
 
 def by_ffmpeg(
-    samples: np.ndarray, rate: int, codec: str, form: str, *, video: bool = False, **options: str
+    samples: np.ndarray,
+    rate: int,
+    codec: str,
+    form: str,
+    *,
+    video: bool = False,
+    bit_rate: int = 128_000,
+    **options: str,
 ) -> bytes:
     """A file of the container `form`; `options` are the container's."""
     file = io.BytesIO()
@@ -38,7 +45,7 @@ def by_ffmpeg(
             picture.pix_fmt = "yuv420p"
         stream = container.add_stream(codec, rate=rate, layout=LAYOUTS[samples.shape[1]])
         if codec != "libopus":
-            stream.codec_context.bit_rate = 128_000
+            stream.codec_context.bit_rate = bit_rate
         stream.codec_context.options = {"strict": "experimental"}
         known = {one.name for one in stream.codec_context.codec.audio_formats}
         kind = next(kind for kind in _KINDS if kind in known)
