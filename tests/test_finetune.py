@@ -21,7 +21,8 @@ from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.weights.store import save_weights
-from tests.support.tiny_stage import LLAMA, TOKENIZER, WHISPER
+from tests.support.records_corpus import TOKENIZER
+from tests.support.tiny_stage import LLAMA, WHISPER
 
 ROOT = Path(__file__).resolve().parent.parent
 

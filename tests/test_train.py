@@ -22,18 +22,12 @@ from ltu_jax.training import saving, trainer
 from ltu_jax.weights import store
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
 from ltu_jax.weights.store import save_weights
+from tests.support import tiny_stage
+from tests.support.tiny_stage import LLAMA
 
 ROOT = Path(__file__).resolve().parent.parent
 
-WHISPER = dict(
-    n_mels=80, n_audio_ctx=1500, n_audio_state=16, n_audio_head=2, n_audio_layer=2, n_vocab=64,
-    n_text_ctx=448, n_text_state=16, n_text_head=2, n_text_layer=1,
-)  # fmt: skip
-LLAMA = dict(
-    vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-    num_attention_heads=4, num_key_value_heads=2, head_dim=8, rms_norm_eps=1e-6,
-    rope_theta=10000.0, rope_scaling=None, tie_word_embeddings=True, attention_bias=False,
-)  # fmt: skip
+WHISPER = {**tiny_stage.WHISPER, "n_audio_layer": 2}
 
 CONFIG = f"""
 from ml_collections import ConfigDict
@@ -70,33 +64,17 @@ def get_config(preset=""):
 
 
 @pytest.fixture(scope="module")
-def place(golden, tmp_path_factory) -> Path:
+def place(tmp_path_factory) -> Path:
     """Toy weights, records and a config file in one folder."""
-
-    from data_pipelines.records.write import write_records
-    from tests.support import records_corpus
-
-    folder = tmp_path_factory.mktemp("place")
-    rng = jax.random.key(0)
+    folder = tiny_stage.make_place(tmp_path_factory.mktemp("place"))
     whisper = build.whisper(WhisperConfig(**WHISPER))
     save_weights(
-        folder / "whisper",
+        folder / "whisper-2",
         kind="whisper",
         config=WHISPER,
-        params={path: np.asarray(leaf) for path, leaf in whisper.init(rng).items()},
+        params={path: np.asarray(leaf) for path, leaf in whisper.init(jax.random.key(0)).items()},
         source={},
     )
-    llama = build.llama(LlamaConfig(**LLAMA))
-    save_weights(
-        folder / "llama",
-        kind="llama",
-        config=LLAMA,
-        params={path: np.asarray(leaf) for path, leaf in llama.init(rng).items()},
-        source={},
-        files={"tokenizer.model": golden / "text_cases" / "spm320.model"},
-    )
-    clips = records_corpus.make_clips(folder / "audio")
-    write_records(clips, folder / "records", tag_labels=records_corpus.LABELS, shards=1)
     (folder / "tiny.py").write_text(CONFIG)
     return folder
 
@@ -113,7 +91,7 @@ def arguments(place: Path, run_dir: Path, *more: str) -> list[str]:
         f"--config.run_dir={run_dir}",
         f"--config.records={place / 'records'}",
         f"--config.weights.llama={place / 'llama'}",
-        f"--config.weights.whisper={place / 'whisper'}",
+        f"--config.weights.whisper={place / 'whisper-2'}",
         *more,
     ]
 
@@ -124,7 +102,7 @@ def stage_arguments(place: Path, stage: str, run_dir: Path, *more: str) -> list[
         f"--config={place / 'tiny.py'}:{stage}",
         f"--config.run_dir={run_dir}",
         f"--config.data.records={place / 'records'}",
-        f"--config.weights.whisper={place / 'whisper'}",
+        f"--config.weights.whisper={place / 'whisper-2'}",
         *llama,
         *more,
     ]
@@ -167,9 +145,9 @@ def test_a_checkpoint_says_what_it_is(trained, place):
     folder, metadata = checkpoint.read_metadata(trained / "stage3")
     assert metadata["kind"] == "ltu-as-checkpoint"
     assert metadata["model"]["llama"] == LLAMA and metadata["whisper_config"] == WHISPER
-    for name in ("llama", "whisper"):
+    for name, where in (("llama", "llama"), ("whisper", "whisper-2")):
         base = metadata["base"][name]
-        assert (folder / base["path"]).resolve() == (place / name).resolve()
+        assert (folder / base["path"]).resolve() == (place / where).resolve()
         assert len(base["sha256"]) == 64
     assert metadata["config"]["optimizer"]["learning_rate"] == 1e-3
     assert len(metadata["feature_fingerprint"]) == 64

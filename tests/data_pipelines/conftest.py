@@ -17,16 +17,9 @@ def clips(tmp_path_factory) -> list[AnnotatedClip]:
 
 
 @pytest.fixture(scope="session")
-def records_dir(clips, tokenizer, tmp_path_factory) -> Path:
+def records_dir() -> Path:
     """Their records, two shards a split, with the tokens of every pair. Read only."""
-    from data_pipelines.input.token_counts import token_lengths
-    from data_pipelines.records.write import write_records
-
-    out = tmp_path_factory.mktemp("written") / "records"
-    write_records(clips, out, tag_labels=records_corpus.LABELS, shards=2)
-    for split in ("train", "val"):
-        token_lengths(out, split=split, tokenizer=tokenizer, show=False)
-    return out
+    return records_corpus.records_dir()
 
 
 @pytest.fixture
@@ -36,6 +29,6 @@ def records_copy(records_dir, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(golden):
+def tokenizer():
     """The 320-piece vocabulary of the golden text cases."""
-    return load_tokenizer(golden / "text_cases" / "spm320.model")
+    return load_tokenizer(records_corpus.TOKENIZER)

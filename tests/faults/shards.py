@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.input.token_counts import token_lengths
 from data_pipelines.records import record_files
 from data_pipelines.records.bad_records import BadRecordLog
-from data_pipelines.records.write import write_records
 from ltu_jax.preprocessing.text import load_tokenizer
 from tests.faults.count import Count
-from tests.faults.runs import ROOT, Lab
+from tests.faults.runs import Lab
 from tests.support import damages, records_corpus
 
 
@@ -65,15 +63,8 @@ def damage_records(lab: Lab, *, trials: int, seed: int = 0) -> Count:
 
     count, rng = Count(), random.Random(seed)
     folder = lab.make_folder("shards")
-    tokenizer = load_tokenizer(ROOT / "tests" / "golden" / "text_cases" / "spm320.model")
-    whole_dir = folder / "whole"
-    write_records(
-        records_corpus.make_clips(folder / "audio"),
-        whole_dir,
-        tag_labels=records_corpus.LABELS,
-        shards=2,
-    )
-    token_lengths(whole_dir, split="train", tokenizer=tokenizer, show=False)
+    tokenizer = load_tokenizer(records_corpus.TOKENIZER)
+    whole_dir = records_corpus.records_dir()
     clips = [entry.clip_id for entry in record_files.RecordStore(whole_dir, split="train").entries]
     while count.tried < trials:
         kind = _KINDS[count.tried % len(_KINDS)]

@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from data_pipelines.input.token_counts import token_lengths
 from data_pipelines.records import record_files
 from data_pipelines.records.schema import AnnotatedClip, QAPair
+from data_pipelines.records.write import write_records
+from ltu_jax.preprocessing.text import load_tokenizer
+from tests.support import shared
 
 LABELS = ("noise", "speech", "tone")
+TOKENIZER = Path(__file__).resolve().parents[1] / "golden" / "text_cases" / "spm320.model"
 
 
 def samples(number: int, *, seconds: float) -> np.ndarray:
@@ -61,6 +66,18 @@ def make_clips(folder: Path) -> list[AnnotatedClip]:
         make_clip(folder, 100 + number, pairs=2, split="val", seconds=10.5) for number in range(2)
     ]
     return train + val
+
+
+def records_dir() -> Path:
+    """Return records of the clips, two shards a split, with the tokens of pairs. Read only."""
+    return shared.built_once("records", _write_records) / "records"
+
+
+def _write_records(folder: Path) -> None:
+    out, tokenizer = folder / "records", load_tokenizer(TOKENIZER)
+    write_records(make_clips(folder / "audio"), out, tag_labels=LABELS, shards=2)
+    for split in ("train", "val"):
+        token_lengths(out, split=split, tokenizer=tokenizer, show=False)
 
 
 def tamper(directory: Path, clip_id: str, change: Callable[[Any], None]) -> None:

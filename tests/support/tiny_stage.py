@@ -22,7 +22,6 @@ from tests.support import records_corpus, shared
 from tests.support.zygote import Zygote
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-TOKENIZER = ROOT / "tests" / "golden" / "text_cases" / "spm320.model"
 
 WHISPER = dict(
     n_mels=80, n_audio_ctx=1500, n_audio_state=16, n_audio_head=2, n_audio_layer=1, n_vocab=64,
@@ -79,7 +78,7 @@ def _build(folder: Path) -> None:
     llama = build.llama(LlamaConfig(**LLAMA)).init(key)
     for kind, config, params, files in (
         ("whisper", WHISPER, whisper, {}),
-        ("llama", LLAMA, llama, {"tokenizer.model": TOKENIZER}),
+        ("llama", LLAMA, llama, {"tokenizer.model": records_corpus.TOKENIZER}),
     ):
         arrays = {path: np.asarray(leaf) for path, leaf in params.items()}
         save_weights(folder / kind, kind=kind, config=config, params=arrays, source={}, files=files)

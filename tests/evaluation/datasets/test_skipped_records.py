@@ -12,6 +12,8 @@ from ltu_jax.evaluation.datasets.readers import clotho, fsd50k, mosei, own_quest
 from ltu_jax.evaluation.datasets.readers.tables import UnusableRecords
 from ltu_jax.evaluation.run import training_overlap
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 def question(number: int, **change: str) -> dict[str, object]:
     """A record of MMAU's test-mini."""

@@ -14,6 +14,8 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.evaluation.run import answers
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 ROWS = {"sound", "spoken_text", "spoken_text_vs_whisper", "gender", "joint_questions"}
 FILES = (
     *("config.json", "items.jsonl", "clips.jsonl", "samples.jsonl", "metrics.json"),

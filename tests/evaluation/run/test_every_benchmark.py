@@ -199,6 +199,7 @@ class Bench:
         return list(map(json.loads, (self.out / "samples.jsonl").read_text().split("\n")[:-1]))
 
 
+@pytest.mark.usefixtures("few_resamples")
 @pytest.mark.parametrize("bench", BENCHMARKS, indirect=True)
 def test_from_the_published_layout_to_the_report(bench, capsys):
     assert bench.evaluate("--check") == 0

@@ -3,11 +3,14 @@
 import json
 
 import numpy as np
+import pytest
 
 import ltu_jax
 from data_pipelines.records.whisper_features import fingerprint
 from ltu_jax import evaluate
 from ltu_jax.weights.store import load_weights
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 def test_samples_are_the_answers_of_the_model_one_by_one(corpus, tiny_weights, tmp_path):
