@@ -17,6 +17,8 @@ from tests.support.zygote import Zygote
 FILE = Path(__file__).resolve().parent.parent / "durations.json"
 # Files whose tests are dealt out one by one, because one file would keep one worker to the end.
 SPLIT = ("tests/faults/test_guarantees.py",)
+# Files that are dealt out as part of another: libtpu allows one process per machine.
+TOGETHER = {"tests/planning/test_precision.py": "tests/planning/test_aot.py"}
 _UNKNOWN = 5.0  # seconds of a file that has no record yet
 
 
@@ -28,9 +30,9 @@ def cpu_seconds() -> float:
 
 
 def unit_of(nodeid: str) -> str:
-    """Return what is run by one worker: the file of a test, or the test."""
+    """Return what is run by one worker: the file of a test, the test, or several files."""
     file = nodeid.partition("::")[0]
-    return nodeid if file in SPLIT else file
+    return nodeid if file in SPLIT else TOGETHER.get(file, file)
 
 
 def read() -> dict[str, dict[str, float]]:
@@ -110,7 +112,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slowest_first(items)
 
 
-@pytest.hookimpl(optionalhook=True)
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
     """Deal out whole files, but the tests of some one by one, in the order they were collected."""
     if config.getvalue("dist") != "loadfile":

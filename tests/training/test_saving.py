@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import types
 from pathlib import Path
@@ -23,6 +22,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.training import saving
 from ltu_jax.training.saving import Saver, check_room, checkpoint_bytes
 from ltu_jax.training.state import TrainState
+from tests.support.tiny_stage import processes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 METADATA = {"kind": "ltu-as-checkpoint"}
@@ -145,14 +145,8 @@ def test_an_error_of_training_lets_the_save_in_flight_end(gate, tmp_path, capfd)
 
 
 def fill(run_dir, *more: str) -> dict:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
     script = str(ROOT / "tests" / "training" / "full_disk.py")
-    done = subprocess.run(
-        [sys.executable, script, str(run_dir), *more],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    (done,) = processes([script, str(run_dir), *more], devices=1)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 

@@ -1,8 +1,5 @@
 """A run that stands still ends itself with the stacks of its threads; others are left alone."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,36 +8,25 @@ from ltu_jax.training.resilience import watchdog
 from ltu_jax.training.resilience.goodput import PARTS, Clock
 from ltu_jax.training.resilience.watchdog import STALLED, Watchdog
 from tests.support.golden_model import guard_config
+from tests.support.tiny_stage import processes
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 
 
-def start(folder, *arguments):
-    own = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "stalls.py"), str(folder), *arguments],
-        env={**os.environ, **own},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def run(folder, *arguments):
+    (ended,) = processes([str(HERE / "stalls.py"), str(folder), *arguments], devices=1)
+    return ended
 
 
 def test_a_stuck_iterator_is_found_and_a_running_one_is_not(tmp_path):
-    stuck, running = start(tmp_path / "stuck", "stuck"), start(tmp_path / "running")
-    try:
-        _, told = stuck.communicate(timeout=300)
-        said, error = running.communicate(timeout=300)
-    finally:
-        for process in (stuck, running):
-            process.kill()
-    assert stuck.returncode == STALLED, told
-    assert "error: stage3: no sign of life for 3." in told and "in part 'data'" in told
+    stuck, running = run(tmp_path / "stuck", "stuck"), run(tmp_path / "running")
+    assert stuck.returncode == STALLED, stuck.stderr
+    assert "error: stage3: no sign of life for 3." in stuck.stderr
+    assert "in part 'data'" in stuck.stderr
     report = (tmp_path / "stuck" / "stall-0.txt").read_text()
-    for text in (told, report):  # every thread, the main one where it waits
+    for text in (stuck.stderr, report):  # every thread, the main one where it waits
         assert "in never_comes" in text and "in run_loop" in text and "in _watch" in text
-    assert (running.returncode, said) == (0, "done 40\n"), error
+    assert (running.returncode, running.stdout) == (0, "done 40\n"), running.stderr
     assert not (tmp_path / "running" / "stall-0.txt").exists()
 
 
