@@ -7,7 +7,6 @@ wall clock: a CPU that is shared shows in their difference.
 
 import dataclasses
 import datetime
-import importlib.metadata
 import os
 import platform
 import re
@@ -20,10 +19,11 @@ from typing import Any
 
 import jax
 
+from ltu_jax.core import provenance
 from ltu_jax.core.files import write_json
 
 RESULTS = Path("benchmarks/results")
-_PACKAGES = ("jax", "jaxlib", "flax", "torch", "transformers", "peft", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "qwix", "torch", "transformers", "peft", "numpy")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,14 +86,6 @@ def show(line: str) -> None:
     print(f"  {line} (load {os.getloadavg()[0]:.1f})", file=sys.stderr, flush=True)
 
 
-def processor() -> str:
-    """The CPU's name and how many of its cores this process may use."""
-    cores = f"{len(os.sched_getaffinity(0))} cores"
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
-    return f"{found[1] if found else platform.machine()}, {cores}"
-
-
 def device() -> str:
     """JAX's first device as part of a file name: "cpu", "nvidia-h200"."""
     return re.sub(r"[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower()).strip("-")
@@ -106,7 +98,7 @@ def machine() -> str:
     """
     if device() != "cpu":
         return device()
-    maker = re.search(r"intel|amd|apple|arm|neoverse", processor().lower())
+    maker = re.search(r"intel|amd|apple|arm|neoverse", provenance.processor().lower())
     return f"cpu-{maker[0] if maker else platform.machine()}"
 
 
@@ -123,17 +115,11 @@ def on_gpu() -> bool:
 
 def header() -> dict[str, Any]:
     """Hardware, versions, date, load, and whether this is a GPU run."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
     gpu = "this is the run on a GPU" if on_gpu() else "not run: no GPU on this machine"
     return {
         "date": datetime.date.today().isoformat(),
-        "hardware": {"device": jax.devices()[0].device_kind, "processor": processor()},
-        "versions": versions,
+        "hardware": {"device": jax.devices()[0].device_kind, "processor": provenance.processor()},
+        "versions": {"python": platform.python_version()} | provenance.versions(_PACKAGES),
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "gpu": gpu,
     }

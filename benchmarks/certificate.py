@@ -8,12 +8,11 @@ fingerprints of the dtypes are compared with each other, as training and answeri
 """
 
 import argparse
-import datetime
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.alternate import device, processor
+from benchmarks import alternate
 from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
 from ltu_jax.weights.fingerprint import KEY, Fingerprint, compare
@@ -48,13 +47,15 @@ def measure(folders: list[Path], dtypes: list[str]) -> dict[str, Any]:
     ]  # fmt: skip
     common = {key: made[0][key] for key in _COMMON}
     certificates = [{k: v for k, v in found.items() if k not in _COMMON} for found in made]
-    return common | {
-        "hardware": processor(),
-        "date": datetime.date.today().isoformat(),
-        "tolerances": TOLERANCES,
-        "certificates": certificates,
-        "fingerprints": pairs,
-    }
+    return (
+        alternate.header()
+        | common
+        | {
+            "tolerances": TOLERANCES,
+            "certificates": certificates,
+            "fingerprints": pairs,
+        }
+    )
 
 
 def main() -> None:
@@ -76,7 +77,7 @@ def main() -> None:
             f"`python -m ltu_jax.fetch {' '.join(absent)}`, or give others with --weights"
         )
     found = measure(given.weights, given.dtypes)
-    file = given.out / f"certificate_{device()}.json"
+    file = given.out / f"certificate_{alternate.device()}.json"
     write_json(file, found)
     print(f"\n{file}")
     verdicts = {one["verdict"] for one in found["certificates"]}

@@ -12,22 +12,17 @@ save again.
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import alternate, model_sizes
 from ltu_jax.core.files import write_json
 from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.weights import name_tables
 from ltu_jax.weights.files import shards, torch_file
 from ltu_jax.weights.formats import hf_llama, official_ltu_as
@@ -45,14 +40,10 @@ START = "import ltu_jax.convert, jax; jax.devices()"
 
 
 def config(layers: int) -> LTUASConfig:
-    """LTU-AS 7B as published, with fewer layers."""
-    language = dataclasses.asdict(build.LLAMA_SIZES["llama-7b"]) | {"num_hidden_layers": layers}
-    return LTUASConfig(
-        tltr=TLTRConfig(d_model=1280, time_heads=1, layer_heads=8),
-        llama=LlamaConfig.from_dict(language),
-        lora=LoRAConfig(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "v_proj")),
-        audio_layers=32,
-        audio_tokens=25,
+    """Return LTU-AS 7B as published, with fewer layers."""
+    whole = model_sizes.ltu_as("7b")
+    return dataclasses.replace(
+        whole, llama=dataclasses.replace(whole.llama, num_hidden_layers=layers)
     )
 
 
@@ -238,14 +229,13 @@ def main() -> None:
     print("(the figures at 32 layers are projections from the two depths, not measurements)")
     write_json(
         asked.json,
-        {
+        alternate.header()
+        | {
             "what": "synthetic checkpoints, true 7B tensor shapes, float16; 32 layers projected",
             "rows": rows,
             "summary": summary,
             "largest_tensor_bytes": int(largest),
             "start_bytes": start,
-            "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
-            "date": date.today().isoformat(),
         },
     )
     print(f"written to {asked.json}")

@@ -13,9 +13,7 @@ of the 95 % interval of the mean of paired differences (fixed before anything wa
 """
 
 import argparse
-import datetime
 import functools
-import importlib.metadata
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.certificate import processor
+from benchmarks import alternate
 from ltu_jax import checkpoint
 from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
@@ -144,10 +142,8 @@ def main() -> None:
     verdict = passed(runs, "bfloat16")
     write_json(
         given.out,
-        {
-            "date": datetime.date.today().isoformat(),
-            "hardware": processor(),
-            "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")},
+        alternate.header()
+        | {
             "what": "low precision emulated by XLA on a CPU, float32 sums",
             "limit_percent": LIMIT,
             "passed": verdict,

@@ -25,6 +25,7 @@ import torch
 import transformers
 
 from benchmarks import alternate, torch_reference
+from benchmarks.model_sizes import TINY_LLAMA
 from ltu_jax.core import errors
 from ltu_jax.generation.generate import generate
 from ltu_jax.models import build
@@ -39,10 +40,6 @@ from ltu_jax.weights.tensors import as_tensors
 NEVER = -1  # an id that no model writes: end-of-sequence is off
 RANDOM = "random:"
 REAL = Path("assets/weights/smollm2-135m")
-TINY = dict(
-    vocab_size=97, hidden_size=48, intermediate_size=80, num_hidden_layers=3,
-    num_attention_heads=3, num_key_value_heads=1, head_dim=16,
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,9 +65,7 @@ def open_language(where: str, *, dtype: str) -> Language:
         config = LlamaConfig.from_dict(weights.config)
         return Language(name=Path(where).name, config=config, params=params)
     size = where.removeprefix(RANDOM)
-    sizes = build.LLAMA_SIZES | {
-        "tiny": dataclasses.replace(build.LLAMA_SIZES["smollm2-135m"], **TINY)
-    }
+    sizes = build.LLAMA_SIZES | {"tiny": TINY_LLAMA}
     if size not in sizes:
         raise errors.UserError(f"--weights {where}: sizes are {', '.join(sizes)}")
     fns = build.llama(sizes[size])

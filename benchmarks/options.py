@@ -9,8 +9,6 @@ the step; products are counted in the program, scans times their length.
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.certificate import processor
+from benchmarks import alternate
 from configs import common
 from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
@@ -234,15 +232,10 @@ def main() -> None:
         raise errors.UserError(f"--rounds is {given.rounds}; use at least 1")
     found = measure(given.only, rounds=given.rounds)
     print(table(found))
-    versions = {
-        name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "qwix")
-    }
     write_json(
         given.out,
-        {
-            "date": datetime.date.today().isoformat(),
-            "hardware": processor(),
-            "versions": versions,
+        alternate.header()
+        | {
             "rows": ROWS,
             "tokens_per_row": MODEL.audio_tokens + PAIRS * PAIR_TOKENS,
             "rounds": given.rounds,

@@ -27,7 +27,8 @@ import numpy as np
 
 from benchmarks import alternate, input_pipeline
 from benchmarks.batches import CUTOFF, Work
-from benchmarks.train_contenders import SIZES, Ours, Setup, draw_work, random_params, setup
+from benchmarks.model_sizes import SIZES
+from benchmarks.train_contenders import Ours, Setup, draw_work, random_params, setup
 from configs import common
 from data_pipelines.input import rows
 from data_pipelines.input.data_config import DataConfig

@@ -12,10 +12,9 @@ fortieth of `data_pipelines/modelled.py`, by which plans are made too.
 
 import argparse
 import dataclasses
-import platform
-from datetime import date
 from pathlib import Path
 
+from benchmarks import alternate
 from data_pipelines.input.data_config import DataConfig
 from data_pipelines.input.pipeline import InputPipeline
 from data_pipelines.input.row_report import RowReport
@@ -121,10 +120,8 @@ def main() -> None:
             "tasks": flags.tasks,
             "cutoff": flags.cutoff,
             "tokenizer": None if flags.modelled else flags.tokenizer.name,
-            "date": date.today().isoformat(),
-            "python": platform.python_version(),
         }
-        write_json(flags.json, {**about, "layouts": found})
+        write_json(flags.json, alternate.header() | about | {"layouts": found})
 
 
 if __name__ == "__main__":

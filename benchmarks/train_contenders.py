@@ -10,18 +10,15 @@ import numpy as np
 
 from benchmarks import alternate
 from benchmarks.batches import CUTOFF, Work, make_work, with_true_positions
+from benchmarks.model_sizes import ltu_as
 from configs.common import PROJECTION_TLTR_LORA
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, batch_sharding, make_mesh, param_shardings
 from ltu_jax.models import build
-from ltu_jax.models.build import LLAMA_SIZES
-from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.training import losses, metrics, optimizer, state, step
 from ltu_jax.weights.lineage import is_adapter
 
-SIZES = ("tiny", "cpu", "7b")
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 LEARNING_RATE, CLIP_NORM = 2e-4, 1.0
 
@@ -39,29 +36,9 @@ class Setup:
 
 
 def setup(size: str, *, pairs_per_batch: int | None, pairs_per_clip: int, batches: int) -> Setup:
-    """The model of a size: "tiny" for tests, "cpu" the mini preset's, "7b" the paper's."""
-    width, layers = {"tiny": (32, 2), "cpu": (384, 4), "7b": (1280, 32)}[size]
-    language = LLAMA_SIZES["llama-7b" if size == "7b" else "smollm2-135m"]
-    if size == "tiny":
-        language = dataclasses.replace(
-            language,
-            vocab_size=97,
-            hidden_size=48,
-            intermediate_size=80,
-            num_hidden_layers=3,
-            num_attention_heads=3,
-            num_key_value_heads=1,
-            head_dim=16,
-        )
-    config = LTUASConfig(
-        tltr=TLTRConfig(d_model=width, time_heads=1, layer_heads=8),
-        llama=language,
-        lora=LoRAConfig(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "v_proj")),
-        audio_layers=layers,
-        audio_tokens=25,
-    )
+    """Return the setup of one of `model_sizes.SIZES`."""
     return Setup(
-        config=config,
+        config=ltu_as(size),
         dtype="bfloat16" if alternate.on_gpu() else "float32",
         torch_checkpointing=size == "7b",
         batches=batches,

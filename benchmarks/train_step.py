@@ -33,10 +33,10 @@ import torch
 
 from benchmarks import alternate, torch_reference
 from benchmarks.batches import Work
+from benchmarks.model_sizes import SIZES
 from benchmarks.train_contenders import (
     CLIP_NORM,
     LEARNING_RATE,
-    SIZES,
     TOLERANCE,
     Ours,
     Setup,
