@@ -50,7 +50,7 @@ class Timing:
         return statistics.median(self.cpu_seconds)
 
     def to_json(self) -> dict[str, Any]:
-        """Medians and all rounds."""
+        """Return medians and all rounds."""
         return {
             "median_seconds": round(self.median, 5),
             "median_cpu_seconds": round(self.cpu_median, 5),
@@ -82,17 +82,17 @@ def alternate(contenders: Sequence[Contender], *, rounds: int) -> dict[str, Timi
 
 
 def show(line: str) -> None:
-    """A line of progress, apart from the table."""
+    """Print a line of progress, apart from the table."""
     print(f"  {line} (load {os.getloadavg()[0]:.1f})", file=sys.stderr, flush=True)
 
 
 def device() -> str:
-    """JAX's first device as part of a file name: "cpu", "nvidia-h200"."""
+    """Name JAX's first device as part of a file name: "cpu", "nvidia-h200"."""
     return re.sub(r"[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower()).strip("-")
 
 
 def machine() -> str:
-    """`device`, and of a CPU its maker, as part of a file name: "cpu-amd", "nvidia-h200".
+    """Name `device`, and of a CPU its maker, for a file: "cpu-amd", "nvidia-h200".
 
     Ratios differ between makers (PyTorch's products go to Intel's MKL), so each has its file.
     """
@@ -103,18 +103,18 @@ def machine() -> str:
 
 
 def beside_fastest(timings: Mapping[str, Timing], *, names: Sequence[str]) -> dict[str, float]:
-    """Speed of each contender as a multiple of the fastest of `names` that was timed."""
+    """Return the speed of each contender as a multiple of the fastest of `names`."""
     best = min(timings[name].median for name in names if name in timings)
     return {name: best / timing.median for name, timing in timings.items()}
 
 
 def on_gpu() -> bool:
-    """Whether JAX computes on a GPU."""
+    """Tell whether JAX computes on a GPU."""
     return jax.devices()[0].platform == "gpu"
 
 
 def header() -> dict[str, Any]:
-    """Hardware, versions, date, load, and whether this is a GPU run."""
+    """Return hardware, versions, date, load, and whether this is a GPU run."""
     gpu = "this is the run on a GPU" if on_gpu() else "not run: no GPU on this machine"
     return {
         "date": datetime.date.today().isoformat(),
@@ -126,7 +126,7 @@ def header() -> dict[str, Any]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of equal keys as aligned columns, numbers to the right."""
+    """Lay out rows of equal keys as aligned columns, numbers to the right."""
     columns = list(rows[0])
     cells = [[_cell(row[column]) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))]

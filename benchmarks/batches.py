@@ -90,7 +90,7 @@ def make_work(
 
 
 def reference(pairs: Sequence[Pair], features: np.ndarray) -> Batch:
-    """The official collator's batch: one pair a row, pads on the left, positions count them."""
+    """Lay out the official collator's batch: a pair a row, left pads, positions count them."""
     longest = _rounded(max(len(pair.ids) for pair in pairs))
     batch = _empty(len(pairs), longest, audio_tokens=features.shape[2])
     for row, pair in enumerate(pairs):
@@ -103,7 +103,7 @@ def reference(pairs: Sequence[Pair], features: np.ndarray) -> Batch:
 
 
 def grouped(rows: Sequence[Sequence[Pair]], features: np.ndarray) -> Batch:
-    """Rows of [audio][pair 1][pair 2]...: the pairs of a row ask about one clip."""
+    """Lay out rows of [audio][pair 1][pair 2]...: the pairs of a row ask about one clip."""
     longest = _rounded(max(sum(len(pair.ids) for pair in row) for row in rows))
     audio_tokens = features.shape[2]
     batch = _empty(len(rows), longest, audio_tokens=audio_tokens)
@@ -122,7 +122,7 @@ def grouped(rows: Sequence[Sequence[Pair]], features: np.ndarray) -> Batch:
 
 
 def with_true_positions(batch: Batch) -> Batch:
-    """A reference batch as grouped rows see it: positions skip pads, nothing predicts BOS."""
+    """Lay out a reference batch as grouped rows see it: positions skip pads, BOS is no target."""
     audio_tokens = batch["features"].shape[2]
     real = np.pad(batch["segment_ids"], ((0, 0), (audio_tokens, 0)), constant_values=1)
     first = np.argmax(batch["segment_ids"], axis=1)

@@ -26,7 +26,7 @@ _COMMON = ("device", "host", "versions", "date", "format")
 
 
 def measure(folders: list[Path], dtypes: list[str]) -> dict[str, Any]:
-    """One certificate for each folder and dtype, and how their fingerprints compare."""
+    """Make a certificate for each folder and dtype, and compare their fingerprints."""
     made = []
     for folder in folders:
         weights = load_weights(folder)

@@ -48,7 +48,7 @@ def config(layers: int) -> LTUASConfig:
 
 
 def random_tensor(shape: tuple[int, ...], *, seed: int) -> Tensor:
-    """Random float16 numbers, made when they are read."""
+    """Return a tensor of random float16 numbers, made when it is read."""
 
     def read() -> np.ndarray:
         made = np.random.default_rng(seed).integers(0, 1 << 16, shape, np.uint16)
@@ -58,7 +58,7 @@ def random_tensor(shape: tuple[int, ...], *, seed: int) -> Tensor:
 
 
 def make_sources(folder: Path, *, layers: int) -> dict[str, Path]:
-    """A Hugging Face directory and an official `.bin` with all tensors, both synthetic."""
+    """Write a Hugging Face directory and an official `.bin` with all tensors, both synthetic."""
     whole = config(layers)
     shapes = {path: leaf.shape for path, leaf in build.ltu_as(whole).shapes.items()}
     params = {path: random_tensor(s, seed=i) for i, (path, s) in enumerate(shapes.items())}
@@ -88,7 +88,7 @@ def make_sources(folder: Path, *, layers: int) -> dict[str, Path]:
 
 
 def _same_rows(shape: tuple[int, ...]):
-    """Rows of a stacked tensor: every layer has numbers of its own."""
+    """Return a reader of a stacked tensor's rows; every layer has numbers of its own."""
 
     def rows(start: int, stop: int) -> np.ndarray:
         made = [random_tensor(shape[1:], seed=i).read() for i in range(start, stop)]
@@ -98,7 +98,7 @@ def _same_rows(shape: tuple[int, ...]):
 
 
 def measure(command: list[str]) -> tuple[int, float]:
-    """Peak resident bytes and seconds of a command in a process of its own."""
+    """Return peak resident bytes and seconds of a command in a process of its own."""
     # the peak of all children so far would hide a smaller later one: a child of a child each time
     code = (
         "import resource, subprocess, sys, time, json; t = time.perf_counter();"
@@ -116,7 +116,7 @@ def measure(command: list[str]) -> tuple[int, float]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of the files in a folder."""
+    """Return the bytes of a file, or of the files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
 

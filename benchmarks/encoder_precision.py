@@ -36,7 +36,7 @@ EXACT, OTHERS = "float32", ("bfloat16", "float16")
 
 
 def measure(run: Path, *, batches: int) -> dict[str, Any]:
-    """Errors of features and differences of the loss of one run."""
+    """Measure the errors of features and the differences of the loss of one run."""
     saved, metadata = checkpoint.read_metadata(run)
     config = metadata["config"]
     settings = stage_settings(config | {"data": config["data"] | {"features": "on_the_fly"}})
@@ -86,7 +86,7 @@ def measure(run: Path, *, batches: int) -> dict[str, Any]:
 
 
 def _by_layer(found: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """Root mean square of the error over that of the features, of each layer [.. W A D]."""
+    """Return the RMS of the error over that of the features, for each layer [.. W A D]."""
     axes = tuple(axis for axis in range(found.ndim) if axis != found.ndim - 3)
     return np.sqrt(((found - exact) ** 2).mean(axes) / (exact**2).mean(axes))
 
@@ -100,7 +100,7 @@ def _summary(by_layer: np.ndarray) -> dict[str, Any]:
 
 
 def _paired(differences: np.ndarray, *, scale: float) -> dict[str, float]:
-    """Mean of paired differences and its 95 % interval (normal), in per cent of `scale`."""
+    """Return the mean of paired differences and its 95 % interval, in per cent of `scale`."""
     mean, scale = float(differences.mean()), float(scale)
     half = 1.96 * differences.std(ddof=1) / len(differences) ** 0.5
     low, high = (100 * float(value) / scale for value in (mean - half, mean + half))
@@ -108,7 +108,7 @@ def _paired(differences: np.ndarray, *, scale: float) -> dict[str, float]:
 
 
 def passed(runs: Mapping[str, Mapping[str, Any]], dtype: str) -> bool:
-    """Whether a precision keeps to the limit in every run."""
+    """Tell whether a precision keeps to the limit in every run."""
     ends = [run["loss_percent"][dtype][end] for run in runs.values() for end in ("low", "high")]
     return bool(max(map(abs, ends)) <= LIMIT)
 

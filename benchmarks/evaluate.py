@@ -26,7 +26,7 @@ from ltu_jax.inference import Model
 
 
 def ask(dataset: Dataset, model: Model, *, batch_size: int, out: Path) -> Any:
-    """One whole evaluation in an empty folder: clips read, items answered."""
+    """Run a whole evaluation in an empty folder: read clips, answer items."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     needed = {item.clip_id for item in dataset.items}

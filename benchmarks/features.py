@@ -36,7 +36,7 @@ WEIGHTS = Path("assets/weights")
 
 
 def open_encoder(name: str) -> tuple[WhisperConfig, dict[str, np.ndarray], str]:
-    """Config, encoder parameters and their origin: stored weights where there are some."""
+    """Return config, parameters and origin of an encoder: stored weights, else random ones."""
     folder = WEIGHTS / f"whisper-{name}"
     if (folder / "config.json").is_file():
         weights = load_weights(folder)
@@ -84,7 +84,7 @@ class Theirs:
         self._encoder = encoder.to(self._device, self._dtype)
 
     def run(self, log_mel: np.ndarray) -> np.ndarray:
-        """Features [B, W, A, D] of log-mel [B, F, M]."""
+        """Return the features [B, W, A, D] of log-mel [B, F, M]."""
         heard = torch.from_numpy(np.ascontiguousarray(log_mel.swapaxes(1, 2)))
         kept: list[torch.Tensor] = []
 
@@ -110,7 +110,7 @@ class Ours:
         self._features = jax.jit(fns.features)
 
     def run(self, log_mel: np.ndarray) -> np.ndarray:
-        """Features [B, W, A, D] of log-mel [B, F, M]."""
+        """Return the features [B, W, A, D] of log-mel [B, F, M]."""
         return np.asarray(self._features(self._params, log_mel), np.float32)
 
 

@@ -22,7 +22,7 @@ class FixedStage:
     frozen: Params
 
     def rows(self, *, split: str) -> InputPipeline:
-        """Rows of one pair each, in the order of the records."""
+        """Open rows of one pair each, in the order of the records."""
         return open_pipeline(
             self.stage.settings,
             self.stage.bases,
@@ -50,7 +50,7 @@ def open_fixed(arguments: Sequence[str]) -> FixedStage:
 def batches_with_clips(
     pipeline: InputPipeline,
 ) -> Iterator[tuple[dict[str, np.ndarray], list[str]]]:
-    """One epoch of batches, targets located, with the clip of each row; the last is cut short."""
+    """Yield an epoch of batches, targets located, with the clip of each row."""
     rows = pipeline.config.rows_per_batch
     for step, batch in enumerate(located(pipeline, steps=pipeline.steps_per_epoch)):
         places = range(step * rows, min((step + 1) * rows, pipeline.rows_per_epoch))

@@ -52,7 +52,7 @@ class Language:
 
 
 def open_language(where: str, *, dtype: str) -> Language:
-    """Weights from a folder, or drawn for "random:SIZE" with a size of `LLAMA_SIZES` or "tiny".
+    """Read weights from a folder, or draw them for "random:SIZE" of `LLAMA_SIZES` or "tiny".
 
     Raises:
         UserError: a size that is not known, or a folder that is no language model.
@@ -97,7 +97,7 @@ class Ours:
         self._params = jax.device_put(language.params) | audio
 
     def run(self, prompts: np.ndarray, new_tokens: int) -> np.ndarray:
-        """New ids [B, new_tokens]."""
+        """Return new ids [B, new_tokens]."""
         made = generate(
             self._fns,
             self._params,
@@ -134,7 +134,7 @@ class Theirs:
         self._model = model.eval().to(self._device)
 
     def run(self, prompts: np.ndarray, new_tokens: int) -> np.ndarray:
-        """New ids [B, new_tokens]."""
+        """Return new ids [B, new_tokens]."""
         ids = torch.from_numpy(prompts.astype(np.int64)).to(self._device)
         with torch.inference_mode():
             found = self._model.generate(

@@ -58,7 +58,7 @@ def projection(opened: FixedStage) -> Any:
 def gradients(
     opened: FixedStage, *, split: str, clips: int, pairs: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Projected gradients float32 [clips, pairs, BUCKETS] and target counts [clips, pairs].
+    """Return projected gradients float32 [clips, pairs, BUCKETS] and target counts.
 
     The clips are the first, in a fixed random order, that have so many pairs; of a clip that has
     more, the pairs are drawn.
@@ -94,7 +94,7 @@ def gradients(
 def squared_distances(
     gram: np.ndarray, counts: np.ndarray, *, pairs_per_clip: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Squared distance of the gradients of `DRAWS` batches from that of all pairs, float64 [DRAWS].
+    """Return squared distances of `DRAWS` batches' gradients from that of all pairs, float64.
 
     Args:
         gram: inner products of the summed gradients of all pairs [N, N], N = clips x pairs.

@@ -49,7 +49,7 @@ def command(arguments: list[str]) -> None:
 
 
 def held_out_loss(shared: list[str], checkpoint: Path) -> float:
-    """Mean loss over the target tokens of all held-out pairs."""
+    """Return the mean loss over the target tokens of all held-out pairs."""
     opened = open_fixed(
         [
             "--config=configs/stage3.py:mini",
@@ -110,7 +110,7 @@ def measure(given: argparse.Namespace, *, layout: str, seed: int) -> dict[str, A
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation over seeds."""
+    """Return mean and standard deviation over seeds."""
     return f"{np.mean(values):.3f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.3f}"
 
 

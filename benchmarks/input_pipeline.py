@@ -67,7 +67,7 @@ def require_tokenizer() -> None:
 
 
 def make_clip(folder: Path, number: int) -> AnnotatedClip:
-    """A clip of random tones in noise, and questions of random words."""
+    """Make a clip of random tones in noise, and questions of random words."""
     rng = np.random.default_rng(number)
     time = np.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE
     tones = sum(np.sin(2 * np.pi * f * time) for f in rng.uniform(80, 4000, 4))
@@ -98,7 +98,7 @@ def make_clip(folder: Path, number: int) -> AnnotatedClip:
 
 
 def make_records(scratch: Path, *, clips: int) -> Path:
-    """Records of `clips` clips, with features where Whisper's weights are there; kept if there."""
+    """Write records of `clips` clips, with features if Whisper's weights are there."""
     out, audio = scratch / f"records-{clips}", scratch / f"audio-{clips}"
     if not (out / record_files.MANIFEST).is_file():
         audio.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def make_records(scratch: Path, *, clips: int) -> Path:
 
 
 def open_pipeline(records: Path, setting: Setting, *, most_pairs: int, rows: int) -> InputPipeline:
-    """The pipeline of a stage over these records."""
+    """Open the pipeline of a stage over these records."""
     config = DataConfig(
         records=str(records),
         split="train",
@@ -130,7 +130,7 @@ def open_pipeline(records: Path, setting: Setting, *, most_pairs: int, rows: int
 def measure(
     records: Path, *, threads: list[int], layouts: list[str], rows: int, rounds: int
 ) -> dict[str, Any]:
-    """Time every setting over one epoch; the rows of the table."""
+    """Time every setting over one epoch; return the rows of the table."""
     manifest = read_json(records / record_files.MANIFEST)
     split = manifest["splits"]["train"]
     clips, pairs = split["clips"], split["pairs"]

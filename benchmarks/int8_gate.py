@@ -54,7 +54,7 @@ RESAMPLES = 10_000
 
 
 def windows(tokenizer: Any) -> np.ndarray:
-    """Windows of Python's language reference, int32 [WINDOWS, WINDOW], spread over all of it."""
+    """Cut windows of Python's language reference, int32 [WINDOWS, WINDOW], from all of it."""
     topics = pydoc_data.topics.topics
     ids = tokenizer.encode("\n\n".join(topics[name] for name in sorted(topics)))
     starts = np.linspace(0, len(ids) - WINDOW, WINDOWS).astype(int)
@@ -62,7 +62,7 @@ def windows(tokenizer: Any) -> np.ndarray:
 
 
 def text_batches(tokenizer: Any) -> Iterator[tuple[dict[str, np.ndarray], list[str]]]:
-    """Batches of text alone: each token but the first is a target; a window is its own cluster."""
+    """Yield batches of text alone: each token but the first is a target, a window a cluster."""
     everything = windows(tokenizer)
     for first in range(0, len(everything), TEXT_ROWS):
         ids = everything[first : first + TEXT_ROWS]
@@ -104,7 +104,7 @@ def predictor(opened: FixedStage, *, lora: bool) -> Any:
 
 @jax.jit
 def sums(logps: Mapping[str, Any], targets: Any) -> dict[str, Any]:
-    """By row: targets, and for each kind summed losses and divergences from the reference."""
+    """Return by row targets, and for each kind summed losses and divergences."""
     valid = targets != losses.IGNORED
     chosen = jnp.where(valid, targets, 0)[..., None]
     found = {"targets": valid.sum(-1)}
@@ -118,7 +118,7 @@ def sums(logps: Mapping[str, Any], targets: Any) -> dict[str, Any]:
 
 
 def measure(predictors: Mapping[str, Any], batches: Any, *, what: str) -> dict[str, np.ndarray]:
-    """`sums` added up over the rows of each cluster, in the order of first sight."""
+    """Add up `sums` over the rows of each cluster, in the order of first sight."""
     rows: list[dict[str, float]] = []
     clusters: list[str] = []
     for number, (batch, names) in enumerate(batches):
@@ -136,14 +136,14 @@ def measure(predictors: Mapping[str, Any], batches: Any, *, what: str) -> dict[s
 
 
 def interval(statistic: Any, *, clusters: int) -> list[float]:
-    """95 % percentile bootstrap of `statistic(counts [R, N]) -> [R]` over N clusters."""
+    """Return the 95 % percentile bootstrap of `statistic(counts [R, N]) -> [R]` over N clusters."""
     rng = np.random.default_rng(0)
     drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=RESAMPLES)
     return np.percentile(statistic(drawn.astype(float)), [2.5, 97.5]).tolist()
 
 
 def compared(found: Mapping[str, np.ndarray], kind: str) -> dict[str, Any]:
-    """How far `kind` is from the reference: d in per cent and KL, each with its interval."""
+    """Compare `kind` with the reference: d in per cent and KL, each with its interval."""
     before, after = found[f"loss {REFERENCE}"], found[f"loss {kind}"]
 
     def difference(counts: np.ndarray) -> np.ndarray:
@@ -163,7 +163,7 @@ def compared(found: Mapping[str, np.ndarray], kind: str) -> dict[str, Any]:
 
 
 def judge(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The verdict of the criterion over the rows of int8, one for each kind of input."""
+    """Return the verdict over the rows of int8, one for each kind of input."""
     verdicts = []
     for row in rows.values():
         low, high = row["loss_percent_interval"]

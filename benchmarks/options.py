@@ -102,7 +102,7 @@ OPTIONS = {
 
 
 def batch_of(option: Option) -> dict[str, np.ndarray]:
-    """Random grouped rows: `PAIRS` pairs about a clip, positions restarting behind its audio."""
+    """Draw grouped rows: `PAIRS` pairs about a clip, positions restarting behind its audio."""
     rng = np.random.default_rng(0)
     tokens, audio = PAIRS * PAIR_TOKENS, MODEL.audio_tokens
     ids = rng.integers(3, MODEL.llama.vocab_size, (ROWS, tokens)).astype(np.int32)
@@ -205,7 +205,7 @@ def measure(names: list[str], *, rounds: int) -> dict[str, Any]:
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The results as text, times and memory also relative to the first row."""
+    """Lay out the results as text, times and memory also relative to the first row."""
     first = next(iter(found.values()))
     lines = [f"{'option':<34}{'s/step':>8}{'x':>7}{'temp MB':>10}{'args MB':>9}{'GFLOP':>8}"]
     for name, row in found.items():

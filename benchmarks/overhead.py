@@ -55,7 +55,7 @@ class Stopwatch:
         self.calls = 0
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, its time added up here."""
+        """Return the same function with its time added up here."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
             begin = time.perf_counter()
@@ -78,7 +78,7 @@ class Stopwatch:
 
 
 def without_guard(plan: Setup, params: Any, work: Work) -> Ours:
-    """Our step without the select that takes a bad step back, compiled."""
+    """Compile our step without the select that takes a bad step back."""
     with mock.patch.object(guards, "take_back", lambda good, after, before: after):
         ours = Ours(plan, params)
         ours.run(work.grouped)
@@ -111,7 +111,7 @@ def guard(plan: Setup, work: Work, *, rounds: int) -> tuple[dict[str, Any], Ours
 
 
 def samples(records: Path, *, plan: Setup, steps: int) -> tuple[float, int]:
-    """Seconds that the checks of samples take in one step, and how many checks these are."""
+    """Return the seconds and the number of the checks of samples in one step."""
     config = DataConfig(
         records=str(records),
         split="train",
@@ -137,7 +137,7 @@ def samples(records: Path, *, plan: Setup, steps: int) -> tuple[float, int]:
 
 
 def manifest(ours: Ours, folder: Path) -> tuple[float, float]:
-    """Seconds of a checkpoint's hashes, lists and flushes, and of the whole save."""
+    """Return the seconds of a checkpoint's hashes, lists and flushes, and of the whole save."""
     adapter = ours.state.trainable
 
     def save() -> None:
@@ -151,7 +151,7 @@ def manifest(ours: Ours, folder: Path) -> tuple[float, float]:
 
 
 def comparison(ours: Ours) -> float:
-    """Seconds of the checksum of all trained parameters on their device."""
+    """Return the seconds of the checksum of all trained parameters on their device."""
     sums = jax.jit(lambda params: {path: replicas.checksum(leaf) for path, leaf in params.items()})
     jax.block_until_ready(sums(ours.state.trainable))
     seconds = []
@@ -163,7 +163,7 @@ def comparison(ours: Ours) -> float:
 
 
 def bookkeeping(folder: Path) -> float:
-    """Seconds that the watchdog costs the loop in one step."""
+    """Return the seconds that the watchdog costs the loop in one step."""
     config = guards.GuardConfig(**common.base("stage3", preset="").guards.to_dict())
     dog = Watchdog(
         Clock(), config=config, median=lambda: 1.0, report=folder / "stall.txt", title="overhead"
@@ -176,7 +176,7 @@ def bookkeeping(folder: Path) -> float:
 
 
 def measure(plan: Setup, work: Work, *, records: Path, rounds: int, steps: int) -> dict[str, Any]:
-    """All shares of a step, in per cent."""
+    """Measure all shares of a step, in per cent."""
     config = common.base("stage3", preset="")
     found, ours = guard(plan, work, rounds=rounds)
     step = found["step_seconds"]

@@ -43,7 +43,7 @@ def main(names: list[str]) -> int:
 
 
 def arguments(name: str) -> tuple[str, ...]:
-    """What `python -m ltu_jax.plan` is given for a committed plan."""
+    """Return the arguments of `python -m ltu_jax.plan` for a committed plan."""
     tpu, *options = PLANS[name]
     return STAGE3, "--slice", tpu, *options
 

@@ -58,7 +58,7 @@ class Recording:
 
 
 def recordings(assets: Path) -> list[Recording]:
-    """All utterances, in a fixed order; the package is fetched to ASSETS/packages if need be.
+    """Read all utterances in a fixed order; fetch the package to ASSETS/packages if need be.
 
     Raises:
         UserError: the package cannot be had, or a line of its transcripts is not understood.
@@ -83,7 +83,7 @@ def recordings(assets: Path) -> list[Recording]:
 
 
 def _transcribed(transcripts: Path) -> list[Recording]:
-    """The recordings that a transcript file lists, beside which they lie as NAME.wav."""
+    """Read the recordings of a transcript file, beside which they lie as NAME.wav."""
     found = []
     for number, line in enumerate(transcripts.read_text().splitlines(), start=1):
         match = _LINE.fullmatch(line.strip())
@@ -106,5 +106,5 @@ def _transcribed(transcripts: Path) -> list[Recording]:
 
 
 def _from_pcm(pcm: np.ndarray) -> np.ndarray:
-    """Float32 samples of 16-bit ones."""
+    """Convert 16-bit samples to float32."""
     return pcm.astype(np.float32) / 32768

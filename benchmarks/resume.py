@@ -63,7 +63,7 @@ SETTINGS = (
 
 
 def kind_of(folder: Path, number: int, *, clip_id: str) -> AnnotatedClip:
-    """One of the few different clips under another id."""
+    """Return one of the few different clips under another id."""
     folder.mkdir(exist_ok=True)
     return dataclasses.replace(make_clip(folder, number), clip_id=clip_id)
 
@@ -198,7 +198,7 @@ def leave_a_checkpoint(arguments: list[str], *, step: int) -> None:
 
 
 def go_on(arguments: list[str], run_dir: Path) -> dict[str, float]:
-    """Seconds of `python -m ltu_jax.train` by part, until its next step has ended."""
+    """Run `python -m ltu_jax.train` until its next step has ended; return its seconds by part."""
     before, begin = len(read_rows(run_dir / "log.jsonl")), time.monotonic()
     command = [sys.executable, "-m", "ltu_jax.train", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -47,7 +47,7 @@ for _cap, _clips, _room, _rows in (
 
 
 def cost(report: RowReport, *, clips: int) -> float:
-    """TFLOP per pair, empty places and padding included."""
+    """Return TFLOP per pair, empty places and padding included."""
     text = report.pairs * report.tokens_per_pair / (1 - report.padding)
     heard = report.rows * clips
     positions = text + heard * AUDIO_TOKENS

@@ -110,7 +110,7 @@ class LTUAS(nn.Module):
         attention_mask: torch.Tensor,
         positions: torch.Tensor,
     ) -> torch.Tensor:
-        """Logits [B, T, V] of the text positions.
+        """Return logits [B, T, V] of the text positions.
 
         Args:
             input_ids: int64 [B, T], pads on the left.
@@ -131,12 +131,12 @@ class LTUAS(nn.Module):
         return causal.lm_head(hidden[:, self.audio_tokens :])
 
     def trainables(self) -> list[nn.Parameter]:
-        """What stages 2 and 3 train: TLTR, projection, LoRA."""
+        """Return the parameters that stages 2 and 3 train: TLTR, projection, LoRA."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
 
 def build(config: LTUASConfig, params: Mapping[str, np.ndarray], *, base_dtype: Any) -> LTUAS:
-    """The model with the weights of ours; the frozen base in `base_dtype`, the rest float32."""
+    """Build the model with our weights; the frozen base in `base_dtype`, the rest float32."""
     with torch.device("meta"):
         model = LTUAS(config)
     given = official_ltu_as.to_official(dataclasses.asdict(config), as_tensors(params))
@@ -166,7 +166,7 @@ def _official(name: str) -> str:
 
 
 def loss_of(model: LTUAS, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Mean cross-entropy of the next token over targets that are not -100, float32."""
+    """Return the mean cross-entropy of the next token over targets that are not -100, float32."""
     logits = model(
         batch["input_ids"],
         batch["features"],
@@ -178,7 +178,7 @@ def loss_of(model: LTUAS, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 
 def to_torch(batch: Mapping[str, np.ndarray], *, device: str) -> dict[str, torch.Tensor]:
-    """A batch of ours in layout "reference" as the tensors of the official collator."""
+    """Convert a batch of layout "reference" to the tensors of the official collator."""
     tensors = {
         name: torch.from_numpy(np.asarray(batch[name], np.int64)).to(device)
         for name in ("input_ids", "labels", "positions")
@@ -210,7 +210,7 @@ class Trainer:
         )
 
     def run(self, batches: Sequence[Mapping[str, np.ndarray]]) -> float:
-        """One optimiser step for each batch; the last loss."""
+        """Make one optimiser step for each batch; return the last loss."""
         self.model.train()
         loss = torch.zeros(())
         for batch in batches:
@@ -223,7 +223,7 @@ class Trainer:
         return float(loss)
 
     def loss(self, batch: Mapping[str, np.ndarray]) -> float:
-        """The loss without dropout and gradient."""
+        """Return the loss without dropout and gradient."""
         self.model.eval()
         with torch.no_grad(), torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
             return float(loss_of(self.model, to_torch(batch, device=self.device)))

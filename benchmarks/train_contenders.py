@@ -48,7 +48,7 @@ def setup(size: str, *, pairs_per_batch: int | None, pairs_per_clip: int, batche
 
 
 def random_params(setup: Setup, *, seed: int) -> dict[str, np.ndarray]:
-    """Random weights of ours, with LoRA branches that are not zero; the base in the run's dtype."""
+    """Draw our weights, with LoRA branches that are not zero; the base in the run's dtype."""
     fns = build.ltu_as(setup.config, dtype=setup.dtype)
     base = jnp.dtype(setup.dtype)
 
@@ -67,7 +67,7 @@ def random_params(setup: Setup, *, seed: int) -> dict[str, np.ndarray]:
 
 
 def draw_work(setup: Setup, *, seed: int) -> Work:
-    """Random batches of the setup's sizes for its model."""
+    """Draw batches of the setup's sizes for its model."""
     config = setup.config
     return make_work(
         vocab=config.llama.vocab_size,
@@ -129,7 +129,7 @@ class Ours:
         return jax.device_put(losses.with_targets(batch, dense=False), self._sharding)
 
     def run(self, batches: Sequence[Mapping[str, np.ndarray]]) -> float:
-        """One optimiser step for each batch; the last loss."""
+        """Make one optimiser step for each batch; return the last loss."""
         last: Mapping[str, Any] = {}
         for batch in batches:
             placed = self._place(batch)
@@ -138,7 +138,7 @@ class Ours:
         return float(last["loss"])
 
     def loss(self, batch: Mapping[str, np.ndarray]) -> float:
-        """The loss without dropout and gradient."""
+        """Return the loss without dropout and gradient."""
         placed = self._place(batch)
         return float(self._evaluate(self.state.trainable, self._frozen, placed)["loss"])
 
@@ -146,7 +146,7 @@ class Ours:
 def check_losses(
     ours: Ours, theirs: Any, work: Work, *, tolerance: float
 ) -> dict[str, list[float]]:
-    """Losses of both on the first batch of every layout: [PyTorch, ltu_jax].
+    """Return the losses of both on the first batch of every layout: [PyTorch, ltu_jax].
 
     A grouped batch is compared with PyTorch's mean over the same pairs, one a row.
 
@@ -169,13 +169,13 @@ def check_losses(
 
 
 def _mean_loss(model: Any, batches: Sequence[Mapping[str, np.ndarray]]) -> float:
-    """The mean over all targets of several batches."""
+    """Return the mean over all targets of several batches."""
     counts = [int((batch["labels"] != losses.IGNORED).sum()) for batch in batches]
     return float(np.average([model.loss(batch) for batch in batches], weights=counts))
 
 
 def model_flops(setup: Setup, work: Work) -> float:
-    """FLOPs that the pairs need when each clip is heard once: real tokens, no padding."""
+    """Return the FLOPs of the pairs when each clip is heard once: real tokens, no padding."""
     config, clips = setup.config, sum(len(batch["input_ids"]) for batch in work.grouped)
     shapes = build.ltu_as(config, dtype=setup.dtype).shapes
 

@@ -63,7 +63,7 @@ PYTORCH = tuple(name for name in ROWS if name.startswith("PyTorch"))
 
 
 def make_torch(plan: Setup, params: Mapping[str, Any], *, onednn: bool) -> torch_reference.Trainer:
-    """PyTorch's trainer on the device that JAX uses."""
+    """Make PyTorch's trainer on the device that JAX uses."""
     on_gpu = alternate.on_gpu()
     base = torch.bfloat16 if plan.dtype == "bfloat16" else torch.float32
     model = torch_reference.build(plan.config, params, base_dtype=base)
@@ -80,7 +80,7 @@ def make_torch(plan: Setup, params: Mapping[str, Any], *, onednn: bool) -> torch
 
 
 def make_models(plan: Setup, params: Mapping[str, Any], kinds: set[str]) -> dict[str, Any]:
-    """The asked models of `ROWS`, each with weights and optimiser of its own."""
+    """Make the wanted models of `ROWS`, each with weights and optimiser of its own."""
     makers = {
         "jax": lambda: Ours(plan, params),
         "torch": lambda: make_torch(plan, params, onednn=False),
@@ -90,7 +90,7 @@ def make_models(plan: Setup, params: Mapping[str, Any], kinds: set[str]) -> dict
 
 
 def peak_of(name: str, plan: Setup, work: Work) -> int:
-    """Peak bytes of this process, or on a GPU of the allocator, after a round of one contender."""
+    """Return the peak bytes of this process, or of the GPU's allocator, after one round."""
     kind, layout = ROWS[name]
     model = make_models(plan, random_params(plan, seed=0), {kind})[kind]
     model.run(getattr(work, layout))
@@ -102,7 +102,7 @@ def peak_of(name: str, plan: Setup, work: Work) -> int:
 
 
 def peaks(names: list[str], arguments: list[str]) -> dict[str, int]:
-    """`peak_of` in a process of its own for each contender."""
+    """Return `peak_of` for each contender, in a process of its own."""
     found = {}
     for name in names:
         alternate.show(f"peak memory of {name}")

@@ -60,7 +60,7 @@ class Theirs:
         self._model = model.eval()
 
     def run(self, clips: Sequence[np.ndarray], *, setting: str, batch: int) -> list[str]:
-        """Greedy texts of clips of at most 30 s."""
+        """Return greedy texts of clips of at most 30 s."""
         texts: list[str] = []
         for first in range(0, len(clips), batch):
             heard = self._processor(
@@ -84,7 +84,7 @@ class Ours:
         self._transcriber = load_transcriber(weights)
 
     def run(self, clips: Sequence[np.ndarray], *, setting: str, batch: int) -> list[str]:
-        """Texts of clips."""
+        """Return texts of clips."""
         heard = self._transcriber.transcribe(clips, batch_size=batch, options=SETTINGS[setting])
         return [transcript.text for transcript in heard]
 
@@ -98,7 +98,7 @@ class Compared:
     ours: tuple[str, ...]
 
     def rates(self) -> tuple[float, float]:
-        """Word error rates over all recordings, `transformers` and ours."""
+        """Return word error rates over all recordings, `transformers` and ours."""
         theirs, ours = (self._counts(texts) for texts in (self.theirs, self.ours))
         return theirs[0] / theirs[1], ours[0] / ours[1]
 
@@ -108,7 +108,7 @@ class Compared:
         return sum(errors for errors, _ in counts), sum(words for _, words in counts)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row an utterance: word error rates, the reference, and what was heard."""
+        """Return a row for each utterance: word error rates, the reference, both texts."""
         rows = []
         for one, theirs, ours in zip(self.spoken, self.theirs, self.ours, strict=True):
             (wrong, words), (mine, _) = (
