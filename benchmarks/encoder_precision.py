@@ -25,9 +25,10 @@ import numpy as np
 from benchmarks import alternate
 from ltu_jax import checkpoint
 from ltu_jax.core import errors
+from ltu_jax.core.distributed import batch_share
 from ltu_jax.core.files import write_json
 from ltu_jax.models import build
-from ltu_jax.training.prepare import prepare
+from ltu_jax.training.initialize import prepare
 from ltu_jax.training.stage import assemble, located, open_bases, open_pipeline
 from ltu_jax.training.stage_config import stage_settings
 
@@ -55,7 +56,7 @@ def measure(run: Path, *, batches: int) -> dict[str, Any]:
     }
     loss = jax.jit(lambda *given: stage.loss_fn(*given, None)[0])
     split = settings.data.validation_split
-    held_out = open_pipeline(settings, stage.bases, mesh=stage.mesh, split=split)
+    held_out = open_pipeline(settings, stage.bases, share=batch_share(stage.mesh), split=split)
     batches = min(batches, held_out.steps_per_epoch)
     errors_of: dict[str, list[np.ndarray]] = {dtype: [] for dtype in OTHERS}
     losses: dict[str, list[float]] = {dtype: [] for dtype in features}

@@ -7,8 +7,9 @@ import numpy as np
 
 from data_pipelines.input.pipeline import InputPipeline
 from ltu_jax import train
+from ltu_jax.core.distributed import batch_share
 from ltu_jax.core.trees import Params
-from ltu_jax.training.prepare import prepare
+from ltu_jax.training.initialize import prepare
 from ltu_jax.training.stage import Stage, assemble, located, open_bases, open_pipeline
 from ltu_jax.training.stage_config import stage_settings
 
@@ -26,7 +27,7 @@ class FixedStage:
         return open_pipeline(
             self.stage.settings,
             self.stage.bases,
-            mesh=self.stage.mesh,
+            share=batch_share(self.stage.mesh),
             split=split,
             shuffle=False,
             group_by_length=0,

@@ -38,7 +38,7 @@ from ltu_jax import checkpoint
 from ltu_jax.checkpoint import writer
 from ltu_jax.core import errors
 from ltu_jax.preprocessing.text import load_tokenizer
-from ltu_jax.training.resilience import guards, replicas
+from ltu_jax.training.resilience import consistency, guards
 from ltu_jax.training.resilience.goodput import Clock
 from ltu_jax.training.resilience.watchdog import Watchdog
 
@@ -152,7 +152,9 @@ def manifest(ours: Ours, folder: Path) -> tuple[float, float]:
 
 def comparison(ours: Ours) -> float:
     """Return the seconds of the checksum of all trained parameters on their device."""
-    sums = jax.jit(lambda params: {path: replicas.checksum(leaf) for path, leaf in params.items()})
+    sums = jax.jit(
+        lambda params: {path: consistency.checksum(leaf) for path, leaf in params.items()}
+    )
     jax.block_until_ready(sums(ours.state.trainable))
     seconds = []
     for _ in range(5):

@@ -16,7 +16,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, batch_sharding, make_mesh, param_shardings
 from ltu_jax.models import build
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.training import losses, metrics, optimizer, state, step
+from ltu_jax.training import flops, losses, optimizer, state, step
 from ltu_jax.weights.lineage import is_adapter
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
@@ -186,7 +186,7 @@ def model_flops(setup: Setup, work: Work) -> float:
             if path.startswith(start) and path.endswith(ends)
         )
 
-    size = metrics.ModelSize(
+    size = flops.ModelSize(
         llm_layers=scalars("llama.layers.", ".kernel"),
         llm_depth=config.llama.num_hidden_layers,
         attention_width=config.llama.num_attention_heads * config.llama.head_dim,
@@ -205,11 +205,11 @@ def model_flops(setup: Setup, work: Work) -> float:
         encoder_depth=0,
         encoder_width=0,
     )
-    pairs = metrics.StepWork(
+    pairs = flops.StepWork(
         clips=clips,
         pairs=work.pairs,
         audio_tokens=clips * config.audio_tokens,
         text_tokens=work.text_tokens,
         targets=work.text_tokens - work.pairs,
     )
-    return metrics.model_flops(size, pairs)
+    return flops.model_flops(size, pairs)

@@ -47,7 +47,7 @@ from benchmarks.train_contenders import (
     setup,
 )
 from ltu_jax.core import errors
-from ltu_jax.training.metrics import peak_flops
+from ltu_jax.training.flops import peak_flops
 
 # name -> (model, layout of its batches)
 ROWS = {

@@ -24,7 +24,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -43,12 +43,11 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.sharding import AXES
 from ltu_jax.training.logs import plot_losses, read_rows
-from ltu_jax.training.loop import Outcome
 from ltu_jax.training.replay import replay_file
 from ltu_jax.training.resilience.consistency import agree_at_launch
 from ltu_jax.training.run_folder import claim_run
 from ltu_jax.training.stage_config import STAGES, StageSettings, stage_settings
-from ltu_jax.training.trainer import run_stage
+from ltu_jax.training.trainer import Outcome, train_stage
 
 USAGE = "python -m ltu_jax.train --config=configs/stage3.py[:mini|:released] [--config.key=value]"
 CURRICULUM = "curriculum"
@@ -107,8 +106,12 @@ def resolve(config: ConfigDict) -> list[dict[str, Any]]:
     return [plain[name] for name in STAGES if not (name == "tagging" and given)]
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], **given: Any) -> int:
     """Run the stages, replay a batch, or print help; returns 0, or RESUME after a signal.
+
+    Args:
+        argv: the command line.
+        given: `devices` and `batches` of `trainer.train_stage`, where they are not the usual ones.
 
     Raises:
         UserError: wrong input, a disk that is full or read-only.
@@ -116,9 +119,9 @@ def main(argv: Sequence[str]) -> int:
     if argv and argv[0].partition("=")[0] == REPLAY:
         return _replay(argv)
     if set(HELP) & set(argv):
-        given = [word for word in argv if word not in HELP]
-        config = parse_config(given) if given else stage3.get_config()
-        which = given[0] if given else "--config=configs/stage3.py"
+        words = [word for word in argv if word not in HELP]
+        config = parse_config(words) if words else stage3.get_config()
+        which = words[0] if words else "--config=configs/stage3.py"
         print(f"{__doc__.strip()}\n\nKeys, their values in {which}:\n\n{listing(config)}")
         return 0
     config = parse_config(argv)
@@ -127,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
     distributed.initialize()
     try:
         with _sigterm_as_sigint():
-            return _train(config, settings, stages)
+            return _train(config, settings, stages, given)
     except UserError as error:
         distributed.leave(error)
     except OSError as error:
@@ -178,14 +181,17 @@ def _replay(argv: Sequence[str]) -> int:
 
 
 def _train(
-    config: ConfigDict, settings: Sequence[StageSettings], stages: Sequence[dict[str, Any]]
+    config: ConfigDict,
+    settings: Sequence[StageSettings],
+    stages: Sequence[dict[str, Any]],
+    given: Mapping[str, Any],
 ) -> int:
     agree_at_launch(stages)
     if distributed.is_main():
         for stage in settings:
             claim_run(stage)
     for stage, resolved in zip(settings, stages, strict=True):
-        outcome = run_stage(stage, resolved=resolved)
+        outcome = train_stage(stage, resolved=resolved, **given)
         if outcome is None:
             _say(f"{stage.stage}: already complete in {stage.run_dir}")
             if distributed.is_main():

@@ -18,7 +18,8 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.training import saving, trainer
+from ltu_jax.training import saving
+from ltu_jax.training.stage import host_batches
 from ltu_jax.weights import store
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
 from ltu_jax.weights.store import save_weights
@@ -174,22 +175,19 @@ def test_a_finished_curriculum_is_left_alone(trained, place, capsys):
     assert (trained / "stage3" / "log.jsonl").read_text() == before
 
 
-def test_a_stopped_stage_resumes_with_identical_losses(trained, place, monkeypatch, tmp_path):
+def test_a_stopped_stage_resumes_with_identical_losses(trained, place, tmp_path):
     run_dir = tmp_path / "stage3"
     again = stage_arguments(place, "stage3", run_dir, f"--config.init_from={trained / 'stage2'}")
-    real = trainer.host_batches
 
     def interrupted(stage, *, start_step):
-        for step, batch in enumerate(real(stage, start_step=start_step), start=start_step):
+        for step, batch in enumerate(host_batches(stage, start_step=start_step), start=start_step):
             if step == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    monkeypatch.setattr(trainer, "host_batches", interrupted)
-    assert train.main(again) == train.RESUME == 75
+    assert train.main(again, batches=interrupted) == train.RESUME == 75
     assert checkpoint.steps_in(run_dir) == [2]
     assert not (run_dir / "summary.json").exists()
-    monkeypatch.setattr(trainer, "host_batches", real)
     assert train.main(again) == 0
     assert logged(run_dir) == logged(trained / "stage3")
 
@@ -206,16 +204,20 @@ def test_a_kill_between_the_last_checkpoint_and_the_summary(trained, place, tmp_
 
 
 @pytest.mark.parametrize("becomes", [KeyboardInterrupt, ImportError])
-def test_a_signal_before_training_asks_to_be_resumed(becomes, place, monkeypatch, tmp_path, capsys):
-    def interrupted(settings):
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        except KeyboardInterrupt:
-            raise becomes from None  # as the import of a C extension does
+def test_a_signal_before_training_asks_to_be_resumed(becomes, place, tmp_path, capsys):
+    class Interrupted(list):
+        """Devices that are asked for when the signal comes."""
 
-    monkeypatch.setattr(trainer, "open_bases", interrupted)
+        def __iter__(self):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except KeyboardInterrupt:
+                raise becomes from None  # as the import of a C extension does
+            return super().__iter__()
+
     before = signal.getsignal(signal.SIGTERM)
-    assert train.main(stage_arguments(place, "tagging", tmp_path / "run")) == train.RESUME
+    command = stage_arguments(place, "tagging", tmp_path / "run")
+    assert train.main(command, devices=Interrupted(jax.devices())) == train.RESUME
     assert "stopped by a signal before anything was to be saved" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) == before and not (tmp_path / "run").exists()
 

@@ -15,7 +15,7 @@ from ltu_jax.planning.plan_report import Compilation, Memory, Plan, Timing, Work
 from ltu_jax.planning.request import TAGS, PlanRequest
 from ltu_jax.planning.slices import Gpu, Slice
 from ltu_jax.planning.traced import ResidentBytes
-from ltu_jax.training.metrics import mfu, model_flops
+from ltu_jax.training.flops import mfu, model_flops
 from ltu_jax.training.program import Program, make_program
 
 # What a well-shaped product reaches of a GPU's peak when nothing is known but arithmetic.

@@ -9,7 +9,7 @@ from data_pipelines.input.data_config import DataConfig, RowLayout
 from data_pipelines.input.row_report import RowReport
 from ltu_jax.core.errors import UserError
 from ltu_jax.planning import open_asqa_counts, open_asqa_model
-from ltu_jax.training.metrics import StepWork
+from ltu_jax.training.flops import StepWork
 from ltu_jax.training.program import data_config, longest_text
 from ltu_jax.training.stage_config import StageSettings
 

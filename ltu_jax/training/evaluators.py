@@ -1,9 +1,9 @@
-"""What a stage looks at besides its loss: validation, sample answers, clips to listen to."""
+"""Evaluate a stage while it trains: validation, sample answers, clips to listen to."""
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -11,29 +11,38 @@ import numpy as np
 from data_pipelines.input.pipeline import InputPipeline
 from data_pipelines.input.rows import Example
 from data_pipelines.records.schema import RecordError
-from ltu_jax.core.distributed import host_batch_to_global
+from ltu_jax.core.distributed import batch_share, host_batch_to_global
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import batch_sharding, param_shardings, replicated
 from ltu_jax.core.trees import Params, merge
+from ltu_jax.generation.generate import generate, left_pad
 from ltu_jax.preprocessing import audio
 from ltu_jax.training import losses
 from ltu_jax.training.logs import RunLog
-from ltu_jax.training.metrics import mean_average_precision
 from ltu_jax.training.stage import Stage, located, open_pipeline
 from ltu_jax.training.state import TrainState
 from ltu_jax.training.step import make_eval_step
 
 
+class Evaluator(Protocol):
+    """Something that the loop runs every `every` steps (0 = never) and at the end of a stage."""
+
+    every: int
+
+    def __call__(self, state: TrainState) -> Mapping[str, float]:
+        """Evaluate a state, and return scalars for the log."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """The held-out rows that a stage looks at; None for what it does not do."""
+    """The held-out rows that a stage is evaluated on; None for what it does not do."""
 
     validation: InputPipeline | None
     samples: InputPipeline | None
 
 
 def open_held_out(stage: Stage) -> HeldOut:
-    """Open what validation and sample answers read, before anything is written.
+    """Open the rows of validation and sample answers, before anything is written.
 
     There are no samples where log.samples is 0, in tagging, or where several processes train
     (answers would need all of them to generate in step).
@@ -43,10 +52,10 @@ def open_held_out(stage: Stage) -> HeldOut:
     """
     settings = stage.settings
     validated = settings.log.validate_batches > 0
-    asked = settings.log.samples > 0 and settings.stage != "tagging" and jax.process_count() == 1
+    sampled = settings.log.samples > 0 and settings.stage != "tagging" and jax.process_count() == 1
     split, there = settings.data.validation_split, stage.pipeline.store.manifest["splits"]
-    if (validated or asked) and split not in there:
-        switches = {"validate_batches": validated, "samples": asked}
+    if (validated or sampled) and split not in there:
+        switches = {"validate_batches": validated, "samples": sampled}
         off = " ".join(f"--config.log.{name}=0" for name, wanted in switches.items() if wanted)
         raise UserError(
             f"config.data.validation_split is {split!r}, but {settings.data.records} has no such "
@@ -56,101 +65,157 @@ def open_held_out(stage: Stage) -> HeldOut:
     return HeldOut(
         validation=_held_out(stage) if validated else None,
         samples=_held_out(stage, layout="single", train_on="answer", lengths=(), rows_per_batch=1)
-        if asked
+        if sampled
         else None,
     )
 
 
-def validation(
-    stage: Stage, pipeline: InputPipeline | None, *, frozen: Params
-) -> Callable[[TrainState], dict] | None:
-    """The validation of a stage: loss over held-out batches, for tagging mean average precision.
-
-    None when there is no pipeline.
-    """
-    settings = stage.settings
-    if pipeline is None:
-        return None
-    batches = min(settings.log.validate_batches, pipeline.steps_per_epoch)
-    if settings.stage == "tagging":
-        return _tagging_validation(stage, pipeline, frozen=frozen, batches=batches)
-    compiled: list[Callable] = []
-
-    def validate(state: TrainState) -> dict[str, float]:
-        if not compiled:
-            by_path = param_shardings(stage.mesh, state.trainable)
-            shardings = (by_path, param_shardings(stage.mesh, frozen))
-            compiled.append(make_eval_step(stage.loss_fn, mesh=stage.mesh, shardings=shardings))
-        found = []
-        for batch in located(pipeline, steps=batches):
-            batch = host_batch_to_global(batch, stage.mesh)
-            found.append(compiled[0](state.trainable, frozen, batch))
-        names = found[0].keys()
-        return {f"val_{n}": float(np.mean([float(m[n]) for m in found])) for n in names}
-
-    return validate
+def make_evaluators(
+    stage: Stage, held_out: HeldOut, *, frozen: Params, log: RunLog | None
+) -> list[Evaluator]:
+    """Make the evaluators of a stage, in the order in which they run."""
+    evaluators: list[Evaluator] = []
+    if held_out.validation is not None:
+        kind = TaggingValidation if stage.settings.stage == "tagging" else Validation
+        evaluators.append(kind(stage, held_out.validation, frozen=frozen))
+    if held_out.samples is not None:
+        evaluators.append(SampleAnswers(stage, held_out.samples, frozen=frozen, log=log))
+    return evaluators
 
 
-def samples(
-    stage: Stage, pipeline: InputPipeline | None, *, frozen: Params, log: RunLog | None
-) -> Callable[[TrainState], None] | None:
+class Validation:
+    """The mean training loss and metrics over held-out batches."""
+
+    def __init__(self, stage: Stage, pipeline: InputPipeline, *, frozen: Params) -> None:
+        settings = stage.settings
+        self.every = settings.log.validate_every
+        self._stage, self._pipeline, self._frozen = stage, pipeline, frozen
+        self._batches = min(settings.log.validate_batches, pipeline.steps_per_epoch)
+        self._step: Callable | None = None
+
+    def __call__(self, state: TrainState) -> dict[str, float]:
+        """Return "val_loss" and the other metrics of the loss, each as "val_<name>"."""
+        mesh, frozen = self._stage.mesh, self._frozen
+        if self._step is None:
+            shardings = (param_shardings(mesh, state.trainable), param_shardings(mesh, frozen))
+            self._step = make_eval_step(self._stage.loss_fn, mesh=mesh, shardings=shardings)
+        rows = [
+            self._step(state.trainable, frozen, host_batch_to_global(batch, mesh))
+            for batch in located(self._pipeline, steps=self._batches)
+        ]
+        return {f"val_{n}": float(np.mean([float(row[n]) for row in rows])) for n in rows[0]}
+
+
+class TaggingValidation:
+    """Mean average precision and loss of a tagger over held-out clips."""
+
+    def __init__(self, stage: Stage, pipeline: InputPipeline, *, frozen: Params) -> None:
+        settings = stage.settings
+        self.every = settings.log.validate_every
+        self._pipeline, self._frozen, self._mesh = pipeline, frozen, stage.mesh
+        self._batches = min(settings.log.validate_batches, pipeline.steps_per_epoch)
+
+        def scores(trainable: Params, frozen: Params, batch: dict[str, Any]) -> tuple[Any, Any]:
+            params = merge(trainable, losses.without(frozen, "whisper."))
+            return stage.fns.logits(params, stage.features(frozen, batch)), batch["targets"]
+
+        whole = replicated(stage.mesh)
+        self._scores = jax.jit(
+            scores,
+            in_shardings=(None, None, batch_sharding(stage.mesh)),
+            out_shardings=(whole, whole),
+        )
+
+    def __call__(self, state: TrainState) -> dict[str, float]:
+        """Return "val_map" and "val_loss"."""
+        scores, truth = [], []
+        for batch in itertools.islice(self._pipeline.batches(), self._batches):
+            placed = host_batch_to_global(batch, self._mesh)
+            logits, targets = self._scores(state.trainable, self._frozen, placed)
+            scores.append(np.asarray(logits))
+            truth.append(np.asarray(targets))
+        # The stream of rows goes on into the next epoch; each clip counts once.
+        logits = np.concatenate(scores)[: self._pipeline.rows_per_epoch]
+        targets = np.concatenate(truth)[: self._pipeline.rows_per_epoch]
+        mean, _ = mean_average_precision(logits, targets)
+        return {"val_map": mean, "val_loss": float(losses.binary_cross_entropy(logits, targets))}
+
+
+class SampleAnswers:
     """Answers to the first held-out questions, as text in the log and in TensorBoard.
 
-    The clips they are about are put into TensorBoard the first time. A row whose record is damaged
-    is left out, with the reason in the log. None when there is no pipeline.
+    The clips that they are about are put into TensorBoard the first time. A row whose record is
+    damaged is left out, with the reason in the log.
     """
-    settings = stage.settings
-    if pipeline is None:
-        return None
-    # Rows of a clip are neighbours: a stride shows different clips.
-    stride = max(1, pipeline.rows_per_epoch // settings.log.samples)
-    places = [index * stride for index in range(settings.log.samples)]
-    heard: set[str] = set()
 
-    def show(state: TrainState) -> None:
-        from ltu_jax.generation.generate import generate, left_pad
+    def __init__(
+        self, stage: Stage, pipeline: InputPipeline, *, frozen: Params, log: RunLog | None
+    ) -> None:
+        settings = stage.settings
+        self.every = settings.log.samples_every
+        self._stage, self._pipeline, self._frozen, self._log = stage, pipeline, frozen, log
+        # Rows of a clip are neighbours: a stride shows different clips.
+        stride = max(1, pipeline.rows_per_epoch // settings.log.samples)
+        self._places = [index * stride for index in range(settings.log.samples)]
+        self._played: set[str] = set()
+        self._features = jax.jit(stage.features)
 
-        rows, lost = _readable(pipeline, places)
-        if log is not None and lost:
-            log.row(int(state.step), {"samples_lost": lost})
-        if not rows:
-            return
-        made = list(rows.values())
-        prompts, answers = zip(*map(_question_and_answer, made), strict=True)
-        ids, mask = left_pad(prompts)
-        name = "features" if "features" in made[0] else "log_mel"
-        batch = {name: np.stack([row[name] for row in made])}
+    def __call__(self, state: TrainState) -> dict[str, float]:
+        """Log the answers; there are no scalars."""
+        rows, lost = _readable(self._pipeline, self._places)
+        if self._log is not None and lost:
+            self._log.row(int(state.step), {"samples_lost": lost})
+        if rows:
+            self._write(int(state.step), self._answer(state, rows))
+        return {}
+
+    def _answer(self, state: TrainState, rows: Mapping[int, Example]) -> list[dict[str, str]]:
+        stage, examples = self._stage, list(rows.values())
         tokenizer = stage.bases.tokenizer
+        prompts, answers = zip(*map(_question_and_answer, examples), strict=True)
+        ids, mask = left_pad(prompts)
+        name = "features" if "features" in examples[0] else "log_mel"
+        batch = {name: np.stack([example[name] for example in examples])}
         generated = generate(
             stage.fns,
-            merge(state.trainable, losses.without(frozen, "whisper.")),
+            merge(state.trainable, losses.without(self._frozen, "whisper.")),
             input_ids=ids,
             attention_mask=mask,
-            audio_features=jax.jit(stage.features)(frozen, batch),
-            max_new_tokens=settings.log.sample_tokens,
+            audio_features=self._features(self._frozen, batch),
+            max_new_tokens=stage.settings.log.sample_tokens,
             eos_id=tokenizer.eos_id,
             sampling=None,
         )
-        step, lines, shown = int(state.step), [], []
+        samples = []
         for index, place in enumerate(rows):
-            ((clip, _),) = pipeline.contents(place)
-            texts = {
-                "clip": clip,
-                "prompt": tokenizer.decode(prompts[index]),
-                "expected": tokenizer.decode(answers[index]),
-                "answer": tokenizer.decode(generated.row(index)),
-            }
-            shown.append(texts)
-            lines.append("\n\n".join(f"**{key}**: {value}" for key, value in texts.items()))
-            if log is not None and clip not in heard and len(heard) < settings.log.audio_clips:
-                heard.add(clip)
-                wave = _samples_of(pipeline, clip)
-                log.audio(step, f"clips/{clip}", wave, rate=audio.SAMPLE_RATE)
-        if log is not None:
-            log.row(step, {"samples": shown})
-            log.text(step, "answers", "\n\n---\n\n".join(lines))
+            ((clip, _),) = self._pipeline.contents(place)
+            samples.append(
+                {
+                    "clip": clip,
+                    "prompt": tokenizer.decode(prompts[index]),
+                    "expected": tokenizer.decode(answers[index]),
+                    "answer": tokenizer.decode(generated.row(index)),
+                }
+            )
+        return samples
 
-    return show
+    def _write(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
+        if self._log is None:
+            return
+        for clip in (sample["clip"] for sample in samples):
+            if (
+                clip not in self._played
+                and len(self._played) < self._stage.settings.log.audio_clips
+            ):
+                self._played.add(clip)
+                wave = _samples_of(self._pipeline, clip)
+                self._log.audio(step, f"clips/{clip}", wave, rate=audio.SAMPLE_RATE)
+        self._log.row(step, {"samples": samples})
+        texts = (
+            "\n\n".join(f"**{key}**: {value}" for key, value in sample.items())
+            for sample in samples
+        )
+        self._log.text(step, "answers", "\n\n---\n\n".join(texts))
 
 
 def _held_out(stage: Stage, **changes: Any) -> InputPipeline:
@@ -158,41 +223,9 @@ def _held_out(stage: Stage, **changes: Any) -> InputPipeline:
     return open_pipeline(
         stage.settings,
         stage.bases,
-        mesh=stage.mesh,
+        share=batch_share(stage.mesh),
         **{"split": split, "shuffle": False, "group_by_length": 0, **changes},
     )
-
-
-def _tagging_validation(
-    stage: Stage, pipeline: InputPipeline, *, frozen: Params, batches: int
-) -> Callable[[TrainState], dict[str, float]]:
-    def scores(trainable: Params, frozen: Params, batch: dict[str, Any]) -> tuple[Any, Any]:
-        params = merge(trainable, losses.without(frozen, "whisper."))
-        return stage.fns.logits(params, stage.features(frozen, batch)), batch["targets"]
-
-    whole = replicated(stage.mesh)
-    compiled = jax.jit(
-        scores,
-        in_shardings=(None, None, batch_sharding(stage.mesh)),
-        out_shardings=(whole, whole),
-    )
-
-    def validate(state: TrainState) -> dict[str, float]:
-        found, truth = [], []
-        for batch in itertools.islice(pipeline.batches(), batches):
-            logits, targets = compiled(
-                state.trainable, frozen, host_batch_to_global(batch, stage.mesh)
-            )
-            found.append(np.asarray(logits))
-            truth.append(np.asarray(targets))
-        # The stream of rows goes on into the next epoch; each clip counts once.
-        logits = np.concatenate(found)[: pipeline.rows_per_epoch]
-        targets = np.concatenate(truth)[: pipeline.rows_per_epoch]
-        mean, _ = mean_average_precision(logits, targets)
-        loss = float(losses.binary_cross_entropy(logits, targets))
-        return {"val_map": mean, "val_loss": loss}
-
-    return validate
 
 
 def _question_and_answer(row: dict[str, np.ndarray]) -> tuple[list[int], list[int]]:
@@ -203,7 +236,7 @@ def _question_and_answer(row: dict[str, np.ndarray]) -> tuple[list[int], list[in
 def _readable(
     pipeline: InputPipeline, places: Sequence[int]
 ) -> tuple[dict[int, Example], list[str]]:
-    """The rows at these places, and why those that are not there could not be read."""
+    """Read the rows at these places; returns them, and why the others could not be read."""
     rows, lost = {}, []
     for place in places:
         try:
@@ -215,3 +248,33 @@ def _readable(
 
 def _samples_of(pipeline: InputPipeline, clip: str) -> np.ndarray:
     return audio.load_audio(pipeline.store.read(pipeline.store.find(clip)).audio).samples
+
+
+def mean_average_precision(
+    scores: np.ndarray, targets: np.ndarray
+) -> tuple[float, dict[int, float]]:
+    """Return the mean over the labels that occur of average precision, and that of each label.
+
+    Args:
+        scores: float [N, labels], larger is more likely.
+        targets: 0/1 [N, labels].
+
+    Average precision is the sum over ranks of (recall step x precision) without interpolation, ties
+    sharing one rank, as in scikit-learn and in the AudioSet literature.
+
+    Raises:
+        UserError: no label occurs at all.
+    """
+    scores, targets = np.asarray(scores, np.float64), np.asarray(targets) > 0
+    each = {}
+    for index in np.flatnonzero(targets.any(axis=0)):
+        order = np.argsort(-scores[:, index], kind="stable")
+        ranked, hits = scores[order, index], targets[order, index]
+        last_of_tie = np.append(np.diff(ranked) != 0, True)
+        true = np.cumsum(hits)[last_of_tie]
+        precision = true / (np.flatnonzero(last_of_tie) + 1)
+        recall_step = np.diff(true, prepend=0) / hits.sum()
+        each[int(index)] = float(np.sum(recall_step * precision))
+    if not each:
+        raise UserError("mean average precision: no clip of this split has any label")
+    return float(np.mean(list(each.values()))), each

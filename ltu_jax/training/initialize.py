@@ -1,26 +1,38 @@
-"""What a stage starts from: base weights on the mesh, and an adapter from the stage before."""
+"""Put the parameters of a stage on its devices: base weights, and an adapter to go on from."""
 
 import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from ltu_jax import checkpoint
 from ltu_jax.core.axes import Array
-from ltu_jax.core.distributed import is_main
+from ltu_jax.core.distributed import is_main, together
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.trees import Params
-from ltu_jax.training.options import place_llama
-from ltu_jax.training.program import is_adapter, resident_dtype
+from ltu_jax.models.int8 import SCALE
+from ltu_jax.training.program import (
+    base_dtypes,
+    compile_step,
+    is_adapter,
+    resident_dtype,
+    split_parameters,
+    stage_optimizer,
+)
 from ltu_jax.training.stage import Stage
 from ltu_jax.training.stage_config import StageSettings
+from ltu_jax.training.state import TrainState, create_state, state_shardings
+from ltu_jax.training.step import StepFn
 from ltu_jax.weights.formats.whisper_at import LABELS, read_labels
-from ltu_jax.weights.placement import place
-from ltu_jax.weights.store import is_weights_dir, load_weights, read_header
+from ltu_jax.weights.placement import place, quantised
+from ltu_jax.weights.store import check_against, is_weights_dir, load_weights, read_header
+from ltu_jax.weights.tensors import Tensors, as_tensors
 
 # What each stage must find where it starts from (prefixes of parameter paths).
 INHERITED = {"stage1": ("tltr.",), "stage2": ("tltr.", "audio_proj."), "stage3": ("",)}
@@ -206,3 +218,92 @@ def place_bases(stage: Stage) -> Params:
         dtypes = {path: resident_dtype(path, leaf, settings) for path, leaf in encoder.items()}
         placed |= place(encoder, mesh=stage.mesh, dtypes=dtypes)
     return placed
+
+
+def place_llama(
+    tensors: Tensors, shapes: Mapping[str, Any], *, settings: StageSettings, mesh: Mesh, what: str
+) -> Params:
+    """The frozen language model on `mesh` in `compute.base_dtype`.
+
+    Args:
+        tensors: the weights by path, at any precision.
+        shapes: what the model asks for; with int8 every quantised kernel has its scales there.
+        settings: the stage.
+        mesh: where to.
+        what: how an error calls the weights.
+
+    Raises:
+        UserError: weights of another model.
+    """
+    scales = [path for path in shapes if path.endswith(SCALE)]
+    check_against({p: leaf for p, leaf in shapes.items() if p not in scales}, tensors, what=what)
+    placed = {path: leaf for path, leaf in tensors.items() if path in shapes}
+    for scale in scales:
+        kernel = scale.removesuffix(SCALE)
+        placed[kernel], placed[scale] = quantised(tensors[kernel])
+    return place(placed, mesh=mesh, dtypes=base_dtypes(shapes, settings))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A stage ready to step; `frozen_adapter` is the part of `frozen` that a checkpoint holds.
+
+    `key` is folded with the step, so a resumed run draws the same dropout.
+    """
+
+    state: TrainState
+    frozen: Params
+    frozen_adapter: Params
+    step_fn: StepFn
+    mesh: Mesh
+    key: Array
+
+
+def prepare(stage: Stage, *, saved: Path | None, start: Params | None = None) -> Prepared:
+    """Place a stage's parameters and compile its step.
+
+    Args:
+        stage: the stage.
+        saved: checkpoint to go on from: all of its adapter is taken, also what the stage does not
+            train; `restored` then fills in the optimiser's state. None to start.
+        start: the adapter to start with, where it was made before; None to make it now.
+
+    Raises:
+        AgreedError: a start that is refused.
+    """
+    settings, mesh = stage.settings, stage.mesh
+    with together(f"{settings.stage} cannot {'go on' if saved else 'start'}"):
+        if saved:
+            adapter = saved_adapter(stage, saved)
+        else:
+            adapter = starting_adapter(stage) if start is None else start
+    params = {**adapter, **place_bases(stage)}
+    trainable, frozen = split_parameters(params, settings)
+    tx = stage_optimizer(settings, paths=trainable, steps=stage.steps)
+    state = create_state(trainable, tx, mesh=mesh)
+    frozen_adapter = {path: leaf for path, leaf in frozen.items() if is_adapter(path)}
+    # Left on the host they would travel to the devices in every step.
+    frozen_adapter = place(
+        as_tensors(frozen_adapter), mesh=mesh, dtypes=dict.fromkeys(frozen_adapter, "float32")
+    )
+    frozen |= frozen_adapter
+    step_fn = compile_step(settings, stage.loss_fn, tx, state=state, frozen=frozen, mesh=mesh)
+    return Prepared(
+        state=state,
+        frozen=frozen,
+        frozen_adapter=frozen_adapter,
+        step_fn=step_fn,
+        mesh=mesh,
+        key=jax.random.key(settings.seed),
+    )
+
+
+def restored(prepared: Prepared, folder: Path) -> Prepared:
+    """Fill in the state of a verified checkpoint, optimiser and step included."""
+    state, _ = checkpoint.restore(
+        folder,
+        like=prepared.state,
+        shardings=state_shardings(prepared.state, mesh=prepared.mesh),
+        verify=False,
+    )
+    return dataclasses.replace(prepared, state=state)

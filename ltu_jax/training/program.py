@@ -4,23 +4,28 @@
 Nothing here reads weights or data.
 """
 
+import contextlib
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from data_pipelines.input.data_config import DataConfig, RowLayout
+from data_pipelines.records.whisper_features import FRAMES
+from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.sharding import audio_layout, param_shardings
-from ltu_jax.core.trees import Params
+from ltu_jax.core.trees import Params, label
 from ltu_jax.models import build
+from ltu_jax.models.attention import require_platform
 from ltu_jax.models.int8 import SCALE
-from ltu_jax.training import losses, metrics, options
+from ltu_jax.training import flops, losses
 from ltu_jax.training.optimizer import make_optimizer
 from ltu_jax.training.resilience import guards
 from ltu_jax.training.stage_config import StageSettings
@@ -30,7 +35,6 @@ from ltu_jax.weights import lineage
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 WHISPER = "whisper."
-WINDOW_FRAMES = 1000  # log-mel frames of a clip, 10 ms each
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,7 @@ class Program:
     frozen: Shapes
     batch: Shapes
     key: jax.ShapeDtypeStruct
-    size: metrics.ModelSize
+    size: flops.ModelSize
 
     def lower(self) -> jax.stages.Lowered:
         """Trace the step and partition it for the devices of its mesh."""
@@ -92,11 +96,11 @@ def model_functions(settings: StageSettings, *, labels: int, mesh: Mesh) -> Mode
         fns = build.ltu_as(
             settings.model.ltu_as(),
             lay_audio=layout.gather,
-            **options.model_options(settings, mesh=mesh),
+            **model_options(settings, mesh=mesh),
         )
-        options.check_trainable(settings, fns.shapes)
+        check_trainable(settings, fns.shapes)
         loss_fn = losses.language_loss(
-            fns.hidden, unembed=fns.unembed, features=features, **options.loss_options(settings)
+            fns.hidden, unembed=fns.unembed, features=features, chunk=settings.compute.loss_chunk
         )
     encoder_shapes = {
         f"{WHISPER}{path}": leaf
@@ -134,7 +138,7 @@ def split_parameters(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part all parameters of a step into (trainable, frozen); the encoder is always frozen."""
     rest = losses.without(dict(params), WHISPER)
-    with options.table("trainable"):
+    with table("trainable"):
         trainable, frozen = split_trainable(rest, settings.trainable)
     return trainable, frozen | {
         path: leaf for path, leaf in params.items() if path.startswith(WHISPER)
@@ -149,7 +153,7 @@ def stage_optimizer(
     Raises:
         UserError: a schedule that does not fit `steps`, or a table that does not fit `paths`.
     """
-    with options.table("optimizer.group_multipliers"):
+    with table("optimizer.group_multipliers"):
         tx = make_optimizer(settings.optimizer, paths=paths, steps=steps)
     if settings.guards.spike_sigma:
         tx = guards.looking_back(tx, window=settings.guards.spike_window)
@@ -196,7 +200,7 @@ def make_program(
     kept = {path: resident_dtype(path, leaf, settings) for path, leaf in shapes.items()}
     if settings.stage != "tagging":
         llama = {path: leaf for path, leaf in model.fns.shapes.items() if not is_adapter(path)}
-        kept |= options.base_dtypes(llama, settings)
+        kept |= base_dtypes(llama, settings)
     resident = {path: jax.ShapeDtypeStruct(leaf.shape, kept[path]) for path, leaf in shapes.items()}
     trainable, frozen = split_parameters(resident, settings)
     tx = stage_optimizer(settings, paths=trainable, steps=steps)
@@ -208,7 +212,7 @@ def make_program(
         frozen=frozen,
         batch=batch_shapes(settings, text_length=text_length, labels=labels),
         key=jax.eval_shape(functools.partial(jax.random.key, 0)),
-        size=model_size(settings, model.fns.shapes),
+        size=flops.model_size(settings, model.fns.shapes),
     )
 
 
@@ -233,7 +237,7 @@ def batch_shapes(
 
     audio = settings.model.audio_tokens
     if settings.data.features == "on_the_fly":
-        heard = {"log_mel": floats(*several, WINDOW_FRAMES, whisper.n_mels)}
+        heard = {"log_mel": floats(*several, FRAMES, whisper.n_mels)}
     else:
         heard = {"features": floats(*several, whisper.n_audio_layer, audio, whisper.n_audio_state)}
     if settings.stage == "tagging":
@@ -288,38 +292,65 @@ def data_config(settings: StageSettings, **changes: Any) -> DataConfig:
     return DataConfig(**values)
 
 
-def model_size(settings: StageSettings, shapes: Mapping[str, Any]) -> metrics.ModelSize:
-    """Matrix sizes of a stage's model, read from its shapes."""
-    whisper, llama = settings.model.whisper, settings.model.llama
+@contextlib.contextmanager
+def table(key: str) -> Iterator[None]:
+    """Name the config key of a table of rules that does not fit the stage's parameters."""
+    try:
+        yield
+    except UserError:
+        raise  # it is about something else, and says about what
+    except (ValueError, re.error) as error:
+        raise UserError(
+            f"config.{key}: {error}; the first pattern that matches a whole path counts, each path "
+            "needs one, and each pattern a path"
+        ) from error
 
-    def scalars(prefix: str, needle: str) -> int:
-        return sum(
-            math.prod(leaf.shape)
-            for path, leaf in shapes.items()
-            if path.startswith(prefix) and needle in path and not path.endswith(SCALE)
+
+def model_options(settings: StageSettings, *, mesh: Mesh) -> dict[str, Any]:
+    """Keywords of `models.build.ltu_as`.
+
+    Raises:
+        UserError: an attention backend that is not made for the devices of `mesh`.
+    """
+    compute = settings.compute
+    require_platform(compute.attention, mesh)
+    return {
+        "dtype": jnp.dtype(compute.dtype),
+        "remat": compute.remat,
+        "attention": compute.attention,
+        "longest_pair": settings.data.cutoff,
+        "mesh": mesh,
+        "int8_base": compute.base_dtype == "int8",
+    }
+
+
+def check_trainable(settings: StageSettings, shapes: Mapping[str, Any]) -> None:
+    """Require that nothing is trained which int8 has no gradient for.
+
+    Raises:
+        UserError: names the kernels, or what does not fit in the table.
+    """
+    scales = [path for path in shapes if path.endswith(SCALE)]
+    with table("trainable"):
+        trained = label(settings.trainable, shapes)
+    wrong = [
+        path for scale in scales for path in (scale.removesuffix(SCALE), scale) if trained[path]
+    ]
+    if wrong:
+        raise UserError(
+            f"compute.base_dtype is 'int8' but {settings.stage} trains {shorten(wrong)}; an int8 "
+            "kernel has no gradient: use 'bfloat16' or 'float32', or freeze it in config.trainable"
         )
 
-    on_the_fly = settings.data.features == "on_the_fly"
-    state, tagging = whisper.n_audio_state, settings.stage == "tagging"
-    trained = [flag for pattern, flag in settings.trainable if pattern.startswith("tltr")]
-    stem = 3 * 2 * WINDOW_FRAMES * state * whisper.n_mels
-    stem += 3 * 2 * (WINDOW_FRAMES // 2) * state * state
-    return metrics.ModelSize(
-        llm_layers=scalars("llama.layers.", ".kernel"),
-        llm_depth=0 if llama is None else llama.num_hidden_layers,
-        attention_width=0 if llama is None else llama.num_attention_heads * llama.head_dim,
-        vocab_head=0 if llama is None else llama.vocab_size * llama.hidden_size,
-        lora=scalars("llama.layers.", ".lora_"),
-        tltr_block=scalars("tltr.time_tr.", "kernel"),
-        tltr_width=settings.model.tltr.d_model,
-        tltr_trained=trained == [True],
-        tltr_pooled=tagging,
-        audio_proj=scalars("audio_proj.", "kernel"),
-        label_head=scalars("label_head.", "kernel"),
-        whisper_layers=whisper.n_audio_layer,
-        encoder=12 * state**2 * whisper.n_audio_layer if on_the_fly else 0,
-        encoder_stem=stem if on_the_fly else 0,
-        encoder_frames=WINDOW_FRAMES // 2,
-        encoder_depth=whisper.n_audio_layer,
-        encoder_width=state,
-    )
+
+def base_dtypes(shapes: Mapping[str, Any], settings: StageSettings) -> dict[str, np.dtype]:
+    """What each parameter of the frozen language model is kept in, by path."""
+    compute = settings.compute
+    if compute.base_dtype != "int8":
+        return dict.fromkeys(shapes, jnp.dtype(compute.base_dtype))
+    whole = jnp.dtype(compute.dtype)  # embeddings and norms
+    scales = {path for path in shapes if path.endswith(SCALE)}
+    return {
+        path: leaf.dtype if path in scales or path + SCALE in scales else whole
+        for path, leaf in shapes.items()
+    }

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,12 +12,11 @@ from ltu_jax.core.distributed import batch_share, host_batch_to_global, together
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
 from ltu_jax.training import losses
-from ltu_jax.training.prepare import prepare
+from ltu_jax.training.initialize import prepare, restored
 from ltu_jax.training.program import batch_shapes
 from ltu_jax.training.resilience import bad_batches
 from ltu_jax.training.stage import assemble, open_bases
 from ltu_jax.training.stage_config import StageSettings, completed, stage_settings
-from ltu_jax.training.state import state_shardings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,20 +59,13 @@ def replay_file(path: Path) -> Replayed:
         stage = assemble(settings, open_bases(settings))
         _check_shapes(batch, settings, labels=len(stage.pipeline.labels), path=path)
         newest, metadata = checkpoint.read_metadata(run_dir)
-    prepared = prepare(stage, saved=newest)
-    state, _ = checkpoint.restore(
-        newest,
-        like=prepared.state,
-        shardings=state_shardings(prepared.state, mesh=stage.mesh),
-        verify=False,
-    )
-    state = dataclasses.replace(state, step=jnp.full_like(state.step, bad.step))
+    prepared = restored(prepare(stage, saved=newest), newest)
+    state = dataclasses.replace(prepared.state, step=jnp.full_like(prepared.state.step, bad.step))
     share = batch_share(stage.mesh)
     rows = len(next(iter(batch.values()))) // share.count
     mine = slice(share.index * rows, (share.index + 1) * rows)
     placed = host_batch_to_global({name: leaf[mine] for name, leaf in batch.items()}, stage.mesh)
-    key = jax.random.key(settings.seed)
-    _, metrics = prepared.step_fn(state, prepared.frozen, placed, key)
+    _, metrics = prepared.step_fn(state, prepared.frozen, placed, prepared.key)
     return Replayed(
         bad=bad,
         checkpoint_step=int(metadata["step"]),

@@ -1,13 +1,34 @@
-"""Which folders training may write into: new ones, its own runs, and what has none of its files."""
+"""Decide whether training may write into a run folder, and what it goes on from there.
 
+It writes into new folders, its own runs, and folders that hold none of its files. Each checkpoint
+names base weights, tokenizer, records and their order by hashes of content, so that a folder
+replaced under the same path is noticed before a step is taken over it. Nothing is read for it that
+a start does not read anyway: base weights are verified when they are opened, and a manifest holds
+the hash of every shard.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from data_pipelines.records.record_files import TAG_LABELS
 from ltu_jax import checkpoint
 from ltu_jax.core import outputs
-from ltu_jax.training.stage_config import StageSettings
+from ltu_jax.core.distributed import from_main, is_main, together
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import sha256_file
+from ltu_jax.core.lock import RunLock
+from ltu_jax.training.stage import Stage, leaves
+from ltu_jax.training.stage_config import ADDED, StageSettings
+from ltu_jax.weights.fingerprint import KEY, Fingerprint
 
 _LOG = "log.jsonl"
-_NAMES = (
+_FILES = (
     checkpoint.FOLDER,
     _LOG,
     "summary.json",
@@ -28,7 +49,7 @@ def claim_run(settings: StageSettings) -> None:
     outputs.join(
         settings.run_dir,
         _MAKER,
-        names=_NAMES,
+        names=_FILES,
         inputs=[path for path in reads if path],
         option="config.run_dir",
     )
@@ -50,3 +71,206 @@ def _sealed(folder: Path) -> bool:
 
 
 _MAKER = outputs.Maker(name="`python -m ltu_jax.train`", before=_run_before)
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path, *, what: str) -> Iterator[checkpoint.Turn]:
+    """Hold the lock of a run folder, for all processes of this run by the main one.
+
+    Raises:
+        LockedError: another run holds it.
+    """
+    lock = RunLock(run_dir, what=what)
+    with contextlib.ExitStack() as held:
+        with together(f"{what} cannot start"):
+            if is_main():
+                held.enter_context(lock.hold())
+        name = from_main(lock.token)[:8]
+        if is_main():
+            yield checkpoint.Turn(check=lock.check, poll=lock.poll, name=name)
+        else:
+            yield checkpoint.Turn(name=name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Saved:
+    """Where a run goes on from, None and {} where it begins; `changed` are inputs accepted."""
+
+    step: int | None
+    folder: Path | None
+    metadata: Mapping[str, Any]
+    changed: Mapping[str, Any]
+
+    def clip_fingerprint(self, stage: Stage) -> Fingerprint | None:
+        """Return what the encoder made of the fixed clip, if it was this encoder, in this dtype."""
+        if self.metadata.get("feature_fingerprint") != stage.bases.fingerprint:
+            return None
+        return Fingerprint.from_json(self.metadata.get(KEY))
+
+
+def find_saved(
+    stage: Stage, *, resolved: Mapping[str, Any], inputs: Mapping[str, Mapping[str, str]]
+) -> Saved:
+    """The newest good checkpoint of a stage's run folder, if it is one of this config and inputs.
+
+    Raises:
+        UserError: it is of another config, of other inputs, or of more steps than the run has.
+    """
+    settings = stage.settings
+    run_dir = Path(settings.run_dir)
+    newest = checkpoint.newest_good(run_dir)
+    if newest is None:
+        return Saved(step=None, folder=None, metadata={}, changed={})
+    folder = run_dir / checkpoint.FOLDER / str(newest)
+    with together(f"{settings.stage} cannot go on"):
+        _, metadata = checkpoint.read_metadata(folder, verify=False)
+        refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
+        changed = compare_inputs(
+            metadata,
+            inputs,
+            saved=folder,
+            allow=settings.checkpoint.allow_other_inputs,
+        )
+        if newest > stage.steps:
+            raise UserError(
+                f"{folder} is of step {newest}, but the run has {stage.steps} steps now "
+                f"({'config.steps' if settings.steps else 'config.data.epochs of these records'}); "
+                "ask for more steps, or choose another --config.run_dir (--config.init_from takes "
+                "over what was learned)"
+            )
+    return Saved(step=newest, folder=folder, metadata=metadata, changed=changed)
+
+
+def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run_dir: Path) -> None:
+    """Require that a run goes on with the config it began with, logging and layout apart.
+
+    Raises:
+        UserError: names the keys that differ, with both values.
+    """
+    free = ("run_dir", "mesh.", "log.", "checkpoint.", "compute.compilation_cache", "weights.",
+            "data.workers", "data.records", "data.max_bad_share", "init_from",
+            # how the same numbers are computed, up to rounding
+            "compute.remat", "compute.attention", "compute.loss_chunk",
+            # what is watched, not what is computed
+            "guards.skips_in_a_row", "guards.bad_batches", "guards.compare_every",
+            "guards.stall_")  # fmt: skip
+    after = leaves(now)
+    before = {**{key: value for key, value in ADDED.items() if key in after}, **leaves(saved)}
+    for found in (before, after):  # one name is as good as a list of one
+        if isinstance(found.get("data.tasks"), str):
+            found["data.tasks"] = [found["data.tasks"]]
+    differing = [
+        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not key.startswith(free)
+    ]
+    if differing:
+        raise UserError(
+            f"{run_dir} holds a run of another config ({'; '.join(differing[:5])}); choose another "
+            "--config.run_dir, or delete that folder to begin again"
+        )
+
+
+INPUTS = "inputs"  # the key of a checkpoint's metadata
+ALLOW = "checkpoint.allow_other_inputs"
+_NAMES = {
+    "llama": "the language model (config.weights.llama)",
+    "whisper": "the Whisper (config.weights.whisper)",
+    "tokenizer": "the tokenizer (in config.weights.llama)",
+    "records": "the records (config.data.records)",
+    "order": "the order of the data (rows and their pairs)",
+}
+_HEX = 12  # digits shown of a hash
+
+
+def inputs_of(stage: Stage) -> dict[str, dict[str, str]]:
+    """`{name: {"sha256": ..., "where": ...}}` of everything that a stage's steps follow from."""
+    settings, bases = stage.settings, stage.bases
+    found = {"whisper": _entry(bases.whisper.sha256, bases.whisper.path)}
+    if bases.llama is not None:
+        found["llama"] = _entry(bases.llama.sha256, bases.llama.path)
+        folder = Path(bases.llama.tokenizer_dir)
+        files = {file.name: sha256_file(file) for file in sorted(folder.glob("tokenizer.*"))}
+        found["tokenizer"] = _entry(_digest(files), folder)
+    records = Path(settings.data.records)
+    found["records"] = _entry(_records_digest(stage), records)
+    found["order"] = _entry(stage.pipeline.order_fingerprint(), records)
+    return found
+
+
+def _records_digest(stage: Stage) -> str:
+    """Of the training split: every shard by the hash in the manifest, features, labels."""
+    store, records = stage.pipeline.store, Path(stage.settings.data.records)
+    shards = store.manifest["splits"][store.split]["shards"]
+    told: dict[str, Any] = {
+        "shards": [[shard["file"], shard["sha256"]] for shard in shards],
+        "features": (store.manifest["features"] or {}).get("fingerprint"),
+    }
+    if stage.pipeline.labels:
+        told["labels"] = sha256_file(records / TAG_LABELS)
+    return _digest(told)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _entry(sha256: str, where: Path) -> dict[str, str]:
+    return {"sha256": sha256, "where": str(where.resolve())}
+
+
+def compare_inputs(
+    metadata: Mapping[str, Any], now: Mapping[str, Mapping[str, str]], *, saved: Path, allow: bool
+) -> dict[str, dict[str, str]]:
+    """Require that a checkpoint is gone on from with what it was made with.
+
+    Args:
+        metadata: of the checkpoint. One of an earlier version names base weights only; stderr says
+            what then cannot be checked.
+        now: `inputs_of` the stage.
+        saved: the checkpoint's folder.
+        allow: accept what differs; stderr says what it is.
+
+    Returns:
+        What differs, `{name: {"before": ..., "now": ...}}`, for the log.
+
+    Raises:
+        UserError: something differs and `allow` is False; names all of it with both hashes.
+    """
+    before = {name: dict(entry) for name, entry in (metadata.get(INPUTS) or {}).items()}
+    for name, entry in metadata.get("base", {}).items():
+        where = str(entry.get("absolute_path") or entry.get("path"))
+        before.setdefault(name, {"sha256": entry["sha256"], "where": where})
+    unknown = [_NAMES[name] for name in now if name not in before]
+    if unknown:
+        _say(
+            f"{saved} was written by an earlier version, which did not note all that it was made "
+            f"with; not checked: {', '.join(unknown)}"
+        )
+    changed = {
+        name: {"before": _shown(before[name]), "now": _shown(entry)}
+        for name, entry in now.items()
+        if name in before and before[name]["sha256"] != entry["sha256"]
+    }
+    if not changed:
+        return {}
+    told = "; ".join(
+        f"{_NAMES[name]}: {values['before']} -> {values['now']}" for name, values in changed.items()
+    )
+    if not allow:
+        raise UserError(
+            f"{saved} was made with other inputs than this start has: {told}. Put back what was "
+            "there, or begin anew in another --config.run_dir (--config.init_from takes over what "
+            f"was learned), or go on with the new ones: --config.{ALLOW}=True"
+        )
+    _say(f"{saved} goes on with other inputs (config.{ALLOW}): {told}")
+    return changed
+
+
+def _shown(entry: Mapping[str, str]) -> str:
+    return f"{entry['sha256'][:_HEX]} ({entry['where']})"
+
+
+def _say(text: str) -> None:
+    if is_main():
+        print(text, file=sys.stderr, flush=True)

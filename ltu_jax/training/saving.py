@@ -1,4 +1,4 @@
-"""Saving while training goes on, and what must be there before it begins.
+"""Save checkpoints while training goes on, and check before that there is room for them.
 
 With one process a checkpoint is copied to host memory and written by a thread; at most one is in
 flight. Several processes write theirs together and wait for it, because what they exchange while
@@ -6,6 +6,7 @@ writing must not cross what a step exchanges.
 """
 
 import contextlib
+import dataclasses
 import math
 import os
 import shutil
@@ -23,7 +24,12 @@ import numpy as np
 from ltu_jax import checkpoint
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import Params
-from ltu_jax.training.state import TrainState
+from ltu_jax.training.program import is_adapter, split_parameters, stage_optimizer
+from ltu_jax.training.run_folder import INPUTS
+from ltu_jax.training.stage import Stage
+from ltu_jax.training.state import TrainState, abstract_state
+from ltu_jax.weights.fingerprint import KEY, Fingerprint
+from ltu_jax.weights.open import base_entry
 
 # Beside its arrays a checkpoint has a few files, the longest of them the lists of paths.
 _OTHER_BYTES = 4 << 20
@@ -224,3 +230,57 @@ def check_room(run_dir: Path, *, size: int, keep: int, saves: int) -> None:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
+
+
+def check_room_for(stage: Stage, *, newest: int) -> None:
+    """Require room for the checkpoints that a stage has still to write; see `check_room`."""
+    settings, shapes = stage.settings, stage.fns.shapes
+    trainable, _ = split_parameters(shapes, settings)
+    tx = stage_optimizer(settings, paths=trainable, steps=stage.steps)
+    every = settings.checkpoint.every
+    check_room(
+        Path(settings.run_dir),
+        size=checkpoint_bytes(
+            {path: leaf for path, leaf in shapes.items() if is_adapter(path)},
+            abstract_state(trainable, tx),
+        ),
+        keep=settings.checkpoint.keep,
+        saves=len(range(newest + every, stage.steps, every)) + 1 if every else 1,
+    )
+
+
+def describe(
+    stage: Stage,
+    *,
+    resolved: Mapping[str, Any],
+    inputs: Mapping[str, Mapping[str, str]],
+    mfu_peak: str,
+    clip_fingerprint: Fingerprint,
+) -> dict[str, Any]:
+    """Return the metadata with which a checkpoint explains itself (see `checkpoint/format.py`)."""
+    settings, bases = stage.settings, stage.bases
+    tagging = settings.stage == "tagging"
+    model = {
+        "tltr": dataclasses.asdict(settings.model.tltr),
+        "audio_layers": settings.model.whisper.n_audio_layer,
+        "audio_tokens": settings.model.audio_tokens,
+    }
+    base = {"whisper": bases.whisper} | ({} if tagging else {"llama": bases.llama})
+    if bases.transcriber is not None:
+        base["transcriber"] = bases.transcriber
+    # Relative, so that a folder with runs and weights may move; absolute for all other cases.
+    inside = Path(settings.run_dir).resolve() / checkpoint.FOLDER / "step"
+    return {
+        "kind": checkpoint.KINDS[1] if tagging else checkpoint.KINDS[0],
+        "stage": settings.stage,
+        "model": model if tagging else dataclasses.asdict(settings.model.ltu_as()),
+        "whisper_config": dataclasses.asdict(settings.model.whisper),
+        "labels": list(stage.pipeline.labels),
+        "transcription": settings.weights.transcription,
+        "base": {name: base_entry(weights, relative_to=inside) for name, weights in base.items()},
+        INPUTS: dict(inputs),
+        "config": resolved,
+        "feature_fingerprint": bases.fingerprint,
+        KEY: clip_fingerprint.to_json(),
+        "mfu_peak": mfu_peak,
+    }

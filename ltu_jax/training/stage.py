@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,11 +12,11 @@ from jax.sharding import Mesh
 from data_pipelines.input.pipeline import InputPipeline
 from data_pipelines.records.bad_records import BadRecordLog
 from data_pipelines.records.whisper_features import fingerprint
-from ltu_jax.core.distributed import batch_share
+from ltu_jax.core.distributed import Share, batch_share
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import check_rows, make_mesh
 from ltu_jax.preprocessing.tokenizer import Tokenizer, load_tokenizer, require_rows
-from ltu_jax.training import losses, metrics
+from ltu_jax.training import losses
 from ltu_jax.training.program import data_config, model_functions
 from ltu_jax.training.stage_config import StageSettings, missing_weights
 from ltu_jax.weights.fingerprint import Fingerprint, of_encoder
@@ -108,13 +108,15 @@ def _enough_positions(settings: StageSettings, llama: Weights) -> None:
         )
 
 
-def assemble(settings: StageSettings, bases: Bases) -> Stage:
-    """Model functions, loss and data of a stage."""
-    mesh = make_mesh(settings.mesh)
+def assemble(
+    settings: StageSettings, bases: Bases, *, devices: Sequence[jax.Device] | None = None
+) -> Stage:
+    """Put together model functions, loss and data of a stage on `devices`, None for all."""
+    mesh = make_mesh(settings.mesh, devices)
     check_rows(
         settings.data.rows_per_batch, mesh=mesh, accumulation=settings.optimizer.accumulation
     )
-    pipeline = open_pipeline(settings, bases, mesh=mesh)
+    pipeline = open_pipeline(settings, bases, share=batch_share(mesh))
     model = model_functions(settings, labels=len(pipeline.labels), mesh=mesh)
     rows = settings.data.epochs * pipeline.rows_per_epoch
     steps = settings.steps or max(1, math.ceil(rows / settings.data.rows_per_batch))
@@ -131,10 +133,17 @@ def assemble(settings: StageSettings, bases: Bases) -> Stage:
 
 
 def open_pipeline(
-    settings: StageSettings, bases: Bases, *, mesh: Mesh, tokenizer: Any = None, **changes: Any
+    settings: StageSettings,
+    bases: Bases,
+    *,
+    share: Share,
+    tokenizer: Any = None,
+    **changes: Any,
 ) -> InputPipeline:
-    """The training rows of a stage; `changes` replace fields of the `DataConfig` (validation)."""
-    share = batch_share(mesh)
+    """Open the training rows of a stage that are `share` of each global batch.
+
+    `changes` replace fields of the `DataConfig` (validation).
+    """
     return InputPipeline(
         data_config(settings, feature_fingerprint=bases.fingerprint, **changes),
         tokenizer=tokenizer or bases.tokenizer,
@@ -146,7 +155,7 @@ def open_pipeline(
 
 
 def host_batches(stage: Stage, *, start_step: int) -> Iterator[dict[str, np.ndarray]]:
-    """This host's training batches from `start_step` on, targets located.
+    """Yield this host's training batches from `start_step` on, targets located.
 
     Micro-batches of `optimizer.accumulation` are averaged, so weights that sum to a mean over all
     rows of a step are as many times larger.
@@ -161,35 +170,12 @@ def host_batches(stage: Stage, *, start_step: int) -> Iterator[dict[str, np.ndar
 def located(
     pipeline: InputPipeline, *, start_step: int = 0, steps: int | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches as the loss wants them, of the same shapes on every host."""
+    """Yield batches as the loss takes them, of the same shapes on every host."""
     batches = pipeline.batches(start_step=start_step, steps=steps)
     for step, batch in enumerate(batches, start=start_step):
         if "labels" in batch:
             batch = losses.with_targets(batch, dense=False, most=pipeline.most_targets(step))
         yield batch
-
-
-def count_work(
-    batch: Mapping[str, np.ndarray], *, audio_tokens: int, parts: int
-) -> metrics.StepWork:
-    """What a host batch asks of the model, times the number of parts of the global batch."""
-    clips = len(next(iter(batch.values())))
-    text = pairs = 0
-    if "segment_ids" in batch:
-        segments = batch["segment_ids"]
-        text = int((segments > 0).sum())
-        pairs = int(segments.max(axis=1).sum())  # the pairs of a row are numbered from 1
-    if "clip_ids" in batch:  # so are its clips, from 0; places that a row leaves empty do not count
-        clips = int((batch["clip_ids"].max(axis=1) + 1).sum())
-    wanted = batch.get(losses.TARGETS)
-    targets = 0 if wanted is None else int((wanted != losses.IGNORED).sum())
-    return metrics.StepWork(
-        clips=clips * parts,
-        pairs=pairs * parts,
-        audio_tokens=clips * audio_tokens * parts,
-        text_tokens=text * parts,
-        targets=targets * parts,
-    )
 
 
 def _same_config(weights: Weights, expected: Mapping[str, Any], *, key: str) -> None:

@@ -1,56 +1,62 @@
-"""From the settings of a stage to a trained checkpoint.
+"""Train one stage: from its config to a trained checkpoint, read from top to bottom.
 
 Tagging and the three language stages take this one road. They differ in the loss, in which
-parameters are trained, and in what they start from.
+parameters are trained, and in what they start from. `train_stage` makes everything that the loop in
+`train` needs; SIGINT and SIGTERM end the loop after the step in flight, with a checkpoint.
 """
 
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 from ltu_jax import checkpoint
-from ltu_jax.core.distributed import batch_share, from_main, is_main, together
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.distributed import (
+    Votes,
+    batch_share,
+    host_batch_to_global,
+    is_main,
+    together,
+)
 from ltu_jax.core.files import write_json
-from ltu_jax.core.lock import RunLock
-from ltu_jax.core.trees import Params
-from ltu_jax.training import evaluators, metrics
-from ltu_jax.training.initialize import starting_adapter
-from ltu_jax.training.inputs import INPUTS, compare_inputs, inputs_of
+from ltu_jax.training import flops
+from ltu_jax.training.evaluators import Evaluator, make_evaluators, open_held_out
+from ltu_jax.training.initialize import Prepared, prepare, restored, starting_adapter
 from ltu_jax.training.logs import RunLog
-from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
 from ltu_jax.training.optimizer import learning_rate
-from ltu_jax.training.options import keep_compiled
-from ltu_jax.training.prepare import Prepared, prepare
-from ltu_jax.training.program import is_adapter, model_size, split_parameters, stage_optimizer
+from ltu_jax.training.program import split_parameters, stage_optimizer
+from ltu_jax.training.recorder import Schedule, StepRecorder, is_due
 from ltu_jax.training.resilience.consistency import (
     agree_at_the_end,
     agree_on_files,
     agree_while_training,
     rows_of,
 )
-from ltu_jax.training.resilience.goodput import Clock
-from ltu_jax.training.saving import Saver, check_room, checkpoint_bytes
-from ltu_jax.training.stage import (
-    Stage,
-    assemble,
-    count_work,
-    host_batches,
-    leaves,
-    open_bases,
-)
-from ltu_jax.training.stage_config import ADDED, StageSettings
-from ltu_jax.training.state import abstract_state, state_shardings
-from ltu_jax.weights.fingerprint import KEY, Fingerprint
-from ltu_jax.weights.open import base_entry
+from ltu_jax.training.resilience.goodput import Clock, Meter, goodput
+from ltu_jax.training.resilience.guards import Skips
+from ltu_jax.training.resilience.watchdog import Watchdog
+from ltu_jax.training.run_folder import find_saved, inputs_of, locked
+from ltu_jax.training.saving import Saver, check_room_for, describe
+from ltu_jax.training.stage import Stage, assemble, host_batches, open_bases
+from ltu_jax.training.stage_config import StageSettings
+from ltu_jax.training.state import TrainState, skipped_steps
 
 
-def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcome | None:
+def train_stage(
+    settings: StageSettings,
+    *,
+    resolved: Mapping[str, Any],
+    devices: Sequence[jax.Device] | None = None,
+    batches: Callable[..., Iterator[dict[str, np.ndarray]]] = host_batches,
+) -> "Outcome | None":
     """Train one stage to its end, resuming if its run folder has a checkpoint.
 
     Nothing is written before config, weights, records and start are known to be usable.
@@ -58,6 +64,8 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     Args:
         settings: the stage.
         resolved: the same as a JSON-able dict, kept in the checkpoint.
+        devices: what to train on; None for all.
+        batches: `batches(stage, start_step=)` yields this host's batches.
 
     Returns:
         How it went; None when the run folder already held the last step.
@@ -69,72 +77,55 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     """
     clock = Clock(part="start")
     keep_compiled(settings.compute.compilation_cache)
-    run_dir, start = Path(settings.run_dir), None
-    with together(f"{settings.stage} cannot start"):
-        bases = open_bases(settings)
-        stage = assemble(settings, bases)
+    run_dir, cannot_start = Path(settings.run_dir), f"{settings.stage} cannot start"
+    # Base weights, model, loss and data.
+    with together(cannot_start):
+        stage = assemble(settings, open_bases(settings), devices=devices)
         check_optimizer(stage)
-        held_out = evaluators.open_held_out(stage)
+        held_out = open_held_out(stage)
         inputs = inputs_of(stage)
     agree_on_files(stage)
-    with together(f"{settings.stage} cannot start"):
-        if not checkpoint.steps_in(run_dir):
-            start = starting_adapter(stage)
+    with together(cannot_start):
+        adapter = None if checkpoint.steps_in(run_dir) else starting_adapter(stage)
     with locked(run_dir, what=settings.stage) as turn:
-        found = find_saved(stage, resolved=resolved, inputs=inputs)
-        if found.step == stage.steps:
+        # A checkpoint to go on from, and room for those to come.
+        saved = find_saved(stage, resolved=resolved, inputs=inputs)
+        if saved.step == stage.steps:
             return None
-        with together(f"{settings.stage} cannot start"):
+        with together(cannot_start):
             if is_main():
-                check_room_for(stage, newest=found.step or 0)
-        clip_fingerprint = None
-        if found.metadata.get("feature_fingerprint") == bases.fingerprint:  # same weights, dtype
-            clip_fingerprint = Fingerprint.from_json(found.metadata.get(KEY))
-        if clip_fingerprint is None:
-            clip_fingerprint = bases.clip_fingerprint()  # before the big weights take the memory
-        prepared = prepare(stage, saved=found.folder, start=start)
-        if found.folder is not None:
+                check_room_for(stage, newest=saved.step or 0)
+        # Computed before the big weights take the memory.
+        clip_fingerprint = saved.clip_fingerprint(stage) or stage.bases.clip_fingerprint()
+        # Parameters on the devices, and the compiled step.
+        start = prepare(stage, saved=saved.folder, start=adapter)
+        if saved.folder is not None:
             with clock.within("restore"):
-                state, _ = checkpoint.restore(
-                    found.folder,
-                    like=prepared.state,
-                    shardings=state_shardings(prepared.state, mesh=stage.mesh),
-                    verify=False,
-                )
-            prepared = dataclasses.replace(prepared, state=state)
-        log = open_log(stage, prepared, resolved=resolved, changed=found.changed)
-        peak, peak_source = metrics.peak_flops(override=settings.log.peak_flops)
-        described = describe(
+                start = restored(start, saved.folder)
+        # What watches the run, and what writes it down.
+        log = open_log(stage, start, resolved=resolved, changed=saved.changed)
+        peak, peak_source = flops.peak_flops(override=settings.log.peak_flops)
+        recorder = make_recorder(stage, start, log=log, clock=clock, peak=peak)
+        metadata = describe(
             stage,
             resolved=resolved,
             inputs=inputs,
-            run_dir=run_dir,
             mfu_peak=peak_source,
             clip_fingerprint=clip_fingerprint,
         )
-        saver = Saver(
-            run_dir,
-            frozen=prepared.frozen_adapter,
-            metadata=described,
-            keep=settings.checkpoint.keep,
-            turn=turn,
-        )
-        with saver:
-            outcome = run_loop(
-                prepared.state,
-                step_fn=prepared.step_fn,
-                frozen=prepared.frozen,
-                batches=host_batches(stage, start_step=int(prepared.state.step)),
-                mesh=stage.mesh,
-                key=jax.random.key(settings.seed),
+        keep = settings.checkpoint.keep
+        with Saver(
+            run_dir, frozen=start.frozen_adapter, metadata=metadata, keep=keep, turn=turn
+        ) as saver:
+            outcome = train(
+                start,
+                batches=batches(stage, start_step=int(start.state.step)),
                 schedule=schedule_of(stage),
-                hooks=hooks_of(stage, saver, held_out=held_out, frozen=prepared.frozen, log=log),
-                guards=settings.guards,
-                run_dir=run_dir,
-                log=log,
-                peak_flops=peak,
-                title=settings.stage,
-                clock=clock,
+                recorder=recorder,
+                saver=saver,
+                evaluators=make_evaluators(stage, held_out, frozen=start.frozen, log=log),
+                compare=agree_while_training(stage),
+                watchdog=make_watchdog(stage, recorder),
             )
         if log is not None:
             log.close()
@@ -142,75 +133,221 @@ def run_stage(settings: StageSettings, *, resolved: Mapping[str, Any]) -> Outcom
     return dataclasses.replace(outcome, signal=outcome.signal or saver.signal)
 
 
-@contextlib.contextmanager
-def locked(run_dir: Path, *, what: str) -> Iterator[checkpoint.Turn]:
-    """Hold the lock of a run folder, for all processes of this run by the main one.
+class CheckpointSaver(Protocol):
+    """What the loop asks of `saving.Saver`, whose saves may go on while it trains."""
 
-    Raises:
-        LockedError: another run holds it.
-    """
-    lock = RunLock(run_dir, what=what)
-    with contextlib.ExitStack() as held:
-        with together(f"{what} cannot start"):
-            if is_main():
-                held.enter_context(lock.hold())
-        name = from_main(lock.token)[:8]
-        if is_main():
-            yield checkpoint.Turn(check=lock.check, poll=lock.poll, name=name)
-        else:
-            yield checkpoint.Turn(name=name)
+    def save(self, state: TrainState) -> Path:
+        """Begin to write a checkpoint; returns the folder that it will have."""
+
+    def poll(self) -> None:
+        """Raise what went wrong with a save that has ended; never wait."""
+
+    def finish(self) -> None:
+        """Wait until all that was begun is written, or raise why it is not."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Saved:
-    """Where a run goes on from, None and {} where it begins; `changed` are inputs accepted."""
+class Outcome:
+    """How a run of the loop ended; rates leave out steps that compiled a new shape.
 
-    step: int | None
-    folder: Path | None
-    metadata: Mapping[str, Any]
-    changed: Mapping[str, Any]
+    Losses are of steps that were not skipped, nan if there were none; `skipped` counts over the
+    whole run. `parts` are seconds by `goodput.PARTS` and sum to the wall time of the clock.
+    """
+
+    state: TrainState
+    checkpoint: Path
+    signal: int
+    steps: int
+    skipped: int
+    seconds: float
+    parts: dict[str, float]
+    first_loss: float
+    last_loss: float
+    validation: dict[str, float]
+    tokens_per_second: float
+    pairs_per_second: float
+    steps_per_second: float
+    mfu: float
+
+    @property
+    def goodput(self) -> float:
+        """The share of useful time."""
+        return goodput(self.parts)
 
 
-def find_saved(
-    stage: Stage, *, resolved: Mapping[str, Any], inputs: Mapping[str, Mapping[str, str]]
-) -> Saved:
-    """The newest good checkpoint of a stage's run folder, if it is one of this config and inputs.
+def train(
+    start: Prepared,
+    *,
+    batches: Iterator[dict[str, np.ndarray]],
+    schedule: Schedule,
+    recorder: StepRecorder,
+    saver: CheckpointSaver,
+    evaluators: Sequence[Evaluator],
+    compare: Callable[[TrainState], None],
+    watchdog: Watchdog,
+) -> Outcome:
+    """Train from `start` to `schedule.steps` and leave a checkpoint, also when a signal comes.
+
+    Args:
+        start: step function, frozen parameters and the state, whose buffers the first step takes.
+        batches: host batches of this process, the first one for step `start.state.step`.
+        schedule: the length of the run and its intervals.
+        recorder: reads the metrics of each step while the next one runs.
+        saver: writes the checkpoints.
+        evaluators: run in their order, each at its own interval and at the end.
+        compare: raises if processes or devices went apart.
+        watchdog: ends a process that stands still.
 
     Raises:
-        UserError: it is of another config, of other inputs, or of more steps than the run has.
+        AgreedError: too many skipped steps in a row, not one good step to the end, or processes
+            that differ; the last checkpoint is left untouched.
     """
+    state, clock, began = start.state, recorder.clock, time.monotonic()
+    first_step, votes, compiled = int(state.step), Votes(), set()
+    validation: dict[str, float] = {}
+    with stop_signals() as received, recorder, watchdog, clock.within("step"):
+        with clock.within("compare"):
+            compare(state)
+        for step in range(first_step, schedule.steps):
+            clock.turn("data")
+            host = next(batches)
+            recorder.data_arrived()
+            shapes = tuple(sorted((name, leaf.shape) for name, leaf in host.items()))
+            batch = host_batch_to_global(host, start.mesh)
+            with clock.within("step" if shapes in compiled else "compile"):
+                # This is training.
+                state, metrics = start.step_fn(state, start.frozen, batch, start.key)
+            compiled.add(shapes)
+            saver.poll()
+            recorder.dispatched(step, metrics=metrics, host=host, shapes=shapes)
+            watchdog.beat()
+            stop, done = votes.cast(bool(received)), step + 1
+            last = done == schedule.steps or stop
+            saving = last or is_due(schedule.save_every, done)
+            comparing = saving or is_due(schedule.compare_every, done)
+            evaluating = [e for e in evaluators if (last or is_due(e.every, done)) and not stop]
+            if comparing or evaluating:
+                recorder.read()
+                if last and not stop:
+                    recorder.require_one_good()
+                if comparing:
+                    with clock.within("compare"):
+                        compare(state)
+                if saving:
+                    recorder.leave_recent(done)
+                    with clock.within("save"):
+                        folder = saver.save(state)
+                for evaluator in evaluating:
+                    with clock.within("validate"):
+                        values = evaluator(state)
+                    recorder.row(done, values)
+                    validation |= values
+                recorder.meter.restart()
+            if stop:
+                break
+        with clock.within("save"):
+            saver.finish()
+    return Outcome(
+        state=state,
+        checkpoint=folder,
+        signal=received[0] if received else 0,
+        steps=int(state.step) - first_step,
+        skipped=recorder.skipped,
+        seconds=time.monotonic() - began,
+        parts=clock.seconds(),
+        first_loss=recorder.losses[0] if recorder.losses else math.nan,
+        last_loss=float(np.mean(recorder.losses[-20:])) if recorder.losses else math.nan,
+        validation=validation,
+        **recorder.meter.summary(),
+    )
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one kills as usual."""
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        del frame
+        received.append(number)
+        signal.signal(number, before[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.getsignal(number)
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def make_recorder(
+    stage: Stage, start: Prepared, *, log: RunLog | None, clock: Clock, peak: float
+) -> StepRecorder:
+    """Make the account of a stage's run, with rates against `peak` FLOP/s."""
     settings = stage.settings
-    run_dir = Path(settings.run_dir)
-    newest = checkpoint.newest_good(run_dir)
-    if newest is None:
-        return Saved(step=None, folder=None, metadata={}, changed={})
-    folder = run_dir / checkpoint.FOLDER / str(newest)
-    with together(f"{settings.stage} cannot go on"):
-        _, metadata = checkpoint.read_metadata(folder, verify=False)
-        refuse_other_config(metadata["config"], resolved, run_dir=run_dir)
-        changed = compare_inputs(
-            metadata,
-            inputs,
-            saved=folder,
-            allow=settings.checkpoint.allow_other_inputs,
-        )
-        if newest > stage.steps:
-            raise UserError(
-                f"{folder} is of step {newest}, but the run has {stage.steps} steps now "
-                f"({'config.steps' if settings.steps else 'config.data.epochs of these records'}); "
-                "ask for more steps, or choose another --config.run_dir (--config.init_from takes "
-                "over what was learned)"
-            )
-    return Saved(step=newest, folder=folder, metadata=metadata, changed=changed)
+    rate = jax.jit(learning_rate(settings.optimizer, steps=stage.steps))
+    return StepRecorder(
+        schedule_of(stage),
+        first_step=int(start.state.step),
+        title=settings.stage,
+        log=log,
+        clock=clock,
+        meter=Meter(
+            peak_flops=peak,
+            work=functools.partial(
+                flops.count_work,
+                audio_tokens=settings.model.audio_tokens,
+                parts=batch_share(stage.mesh).count,
+            ),
+            flops=functools.partial(
+                flops.model_flops, flops.model_size(settings, stage.fns.shapes)
+            ),
+        ),
+        skips=Skips(
+            settings.guards,
+            total=skipped_steps(start.state),
+            rows=rows_of(stage),
+            run_dir=Path(settings.run_dir),
+            mesh=stage.mesh,
+            title=settings.stage,
+        ),
+        learning_rate=lambda step: float(rate(step)),
+    )
+
+
+def make_watchdog(stage: Stage, recorder: StepRecorder) -> Watchdog:
+    """Make what ends this process when the run of a stage stands still."""
+    settings = stage.settings
+    return Watchdog(
+        recorder.clock,
+        config=settings.guards,
+        median=recorder.meter.median,
+        report=Path(settings.run_dir) / f"stall-{jax.process_index()}.txt",
+        title=settings.stage,
+    )
+
+
+def schedule_of(stage: Stage) -> Schedule:
+    """Return the length of a stage's run and its intervals."""
+    settings = stage.settings
+    return Schedule(
+        steps=stage.steps,
+        log_every=settings.log.every,
+        save_every=settings.checkpoint.every,
+        compare_every=settings.guards.compare_every,
+    )
 
 
 def open_log(
-    stage: Stage, prepared: Prepared, *, resolved: Mapping[str, Any], changed: Mapping[str, Any]
+    stage: Stage, start: Prepared, *, resolved: Mapping[str, Any], changed: Mapping[str, Any]
 ) -> RunLog | None:
-    """Begin or go on with the log of a run, on the main process: what it trains on, and on what."""
+    """Begin or go on with the log of a run, on the main process, by what is trained on."""
     if not is_main():
         return None
-    settings, step = stage.settings, int(prepared.state.step)
+    settings, step = stage.settings, int(start.state.step)
     run_dir = Path(settings.run_dir)
     log = RunLog(run_dir, tensorboard=settings.log.tensorboard)
     write_json(run_dir / "config.json", resolved)
@@ -225,133 +362,13 @@ def open_log(
     return log
 
 
-def schedule_of(stage: Stage) -> Schedule:
-    """When the loop of a stage does what."""
-    settings = stage.settings
-    return Schedule(
-        steps=stage.steps,
-        log_every=settings.log.every,
-        save_every=settings.checkpoint.every,
-        validate_every=settings.log.validate_every,
-        samples_every=settings.log.samples_every,
-    )
-
-
-def hooks_of(
-    stage: Stage,
-    saver: Saver,
-    *,
-    held_out: evaluators.HeldOut,
-    frozen: Params,
-    log: RunLog | None,
-) -> Hooks:
-    """What the loop of a stage calls besides the step."""
-    settings = stage.settings
-    rate = jax.jit(learning_rate(settings.optimizer, steps=stage.steps))
-    return Hooks(
-        save=saver.save,
-        poll=saver.poll,
-        finish_saves=saver.finish,
-        validate=evaluators.validation(stage, held_out.validation, frozen=frozen),
-        samples=evaluators.samples(stage, held_out.samples, frozen=frozen, log=log),
-        work=functools.partial(
-            count_work,
-            audio_tokens=settings.model.audio_tokens,
-            parts=batch_share(stage.mesh).count,
-        ),
-        flops=functools.partial(metrics.model_flops, model_size(settings, stage.fns.shapes)),
-        rate=lambda step: float(rate(step)),
-        agree=agree_while_training(stage),
-        rows=rows_of(stage),
-    )
-
-
 def check_optimizer(stage: Stage) -> None:
     """Require tables and schedule that fit the stage's parameters and steps."""
     trainable, _ = split_parameters(stage.fns.shapes, stage.settings)
     stage_optimizer(stage.settings, paths=trainable, steps=stage.steps)
 
 
-def check_room_for(stage: Stage, *, newest: int) -> None:
-    """Require room for the checkpoints that a stage has still to write; see `check_room`."""
-    settings, shapes = stage.settings, stage.fns.shapes
-    trainable, _ = split_parameters(shapes, settings)
-    tx = stage_optimizer(settings, paths=trainable, steps=stage.steps)
-    every = settings.checkpoint.every
-    check_room(
-        Path(settings.run_dir),
-        size=checkpoint_bytes(
-            {path: leaf for path, leaf in shapes.items() if is_adapter(path)},
-            abstract_state(trainable, tx),
-        ),
-        keep=settings.checkpoint.keep,
-        saves=len(range(newest + every, stage.steps, every)) + 1 if every else 1,
-    )
-
-
-def describe(
-    stage: Stage,
-    *,
-    resolved: Mapping[str, Any],
-    inputs: Mapping[str, Mapping[str, str]],
-    run_dir: Path,
-    mfu_peak: str,
-    clip_fingerprint: Fingerprint,
-) -> dict[str, Any]:
-    """Metadata with which a checkpoint explains itself (see `checkpoint/format.py`)."""
-    settings, bases = stage.settings, stage.bases
-    tagging = settings.stage == "tagging"
-    model = {
-        "tltr": dataclasses.asdict(settings.model.tltr),
-        "audio_layers": settings.model.whisper.n_audio_layer,
-        "audio_tokens": settings.model.audio_tokens,
-    }
-    base = {"whisper": bases.whisper} | ({} if tagging else {"llama": bases.llama})
-    if bases.transcriber is not None:
-        base["transcriber"] = bases.transcriber
-    # Relative, so that a folder with runs and weights may move; absolute for all other cases.
-    inside = run_dir.resolve() / checkpoint.FOLDER / "step"
-    return {
-        "kind": checkpoint.KINDS[1] if tagging else checkpoint.KINDS[0],
-        "stage": settings.stage,
-        "model": model if tagging else dataclasses.asdict(settings.model.ltu_as()),
-        "whisper_config": dataclasses.asdict(settings.model.whisper),
-        "labels": list(stage.pipeline.labels),
-        "transcription": settings.weights.transcription,
-        "base": {name: base_entry(weights, relative_to=inside) for name, weights in base.items()},
-        INPUTS: dict(inputs),
-        "config": resolved,
-        "feature_fingerprint": bases.fingerprint,
-        KEY: clip_fingerprint.to_json(),
-        "mfu_peak": mfu_peak,
-    }
-
-
-def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run_dir: Path) -> None:
-    """Require that a run goes on with the config it began with, logging and layout apart.
-
-    Raises:
-        UserError: names the keys that differ, with both values.
-    """
-    free = ("run_dir", "mesh.", "log.", "checkpoint.", "compute.compilation_cache", "weights.",
-            "data.workers", "data.records", "data.max_bad_share", "init_from",
-            # how the same numbers are computed, up to rounding
-            "compute.remat", "compute.attention", "compute.loss_chunk",
-            # what is watched, not what is computed
-            "guards.skips_in_a_row", "guards.bad_batches", "guards.compare_every",
-            "guards.stall_")  # fmt: skip
-    after = leaves(now)
-    before = {**{key: value for key, value in ADDED.items() if key in after}, **leaves(saved)}
-    for found in (before, after):  # one name is as good as a list of one
-        if isinstance(found.get("data.tasks"), str):
-            found["data.tasks"] = [found["data.tasks"]]
-    differing = [
-        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not key.startswith(free)
-    ]
-    if differing:
-        raise UserError(
-            f"{run_dir} holds a run of another config ({'; '.join(differing[:5])}); choose another "
-            "--config.run_dir, or delete that folder to begin again"
-        )
+def keep_compiled(folder: str) -> None:
+    """Keep compiled programs in `folder` between runs; "" leaves JAX as it is configured."""
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", folder)

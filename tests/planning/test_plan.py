@@ -22,9 +22,8 @@ from ltu_jax.planning.request import plan_request
 from ltu_jax.planning.search import candidates
 from ltu_jax.planning.slices import find_gpu, find_slice
 from ltu_jax.train import parse_config, resolve
+from ltu_jax.training.flops import count_work, mfu
 from ltu_jax.training.losses import IGNORED, TARGETS
-from ltu_jax.training.metrics import mfu
-from ltu_jax.training.stage import count_work
 from ltu_jax.training.stage_config import stage_settings
 
 STAGE3 = "--config=configs/stage3.py"

@@ -37,7 +37,7 @@ def test_every_kind_goes_from_one_host_to_its_largest():
 
 
 def test_peaks_are_those_of_the_trainer():
-    from ltu_jax.training.metrics import PEAK_FLOPS
+    from ltu_jax.training.flops import PEAK_FLOPS
 
     for kind, chip in CHIPS.items():
         short = "v6" if kind == "v6e" else kind

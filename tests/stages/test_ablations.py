@@ -9,9 +9,7 @@ import pytest
 
 from ltu_jax import checkpoint, train
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.sharding import make_mesh
-from ltu_jax.training import stage as parts
-from ltu_jax.training.trainer import refuse_other_config
+from ltu_jax.training.run_folder import refuse_other_config
 from tests.support.tiny_stage import CONFIG, ROOT, arguments, make_place
 
 pytestmark = pytest.mark.slow
@@ -30,10 +28,9 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def at_the_root_on_one_device(monkeypatch):
+def at_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.setattr(parts, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
 
 
 def command(place: Path, name: str, run_dir: Path, *more: str) -> list[str]:
@@ -51,7 +48,7 @@ def logged(run_dir: Path, key: str) -> list:
 @pytest.mark.parametrize("name", DATASETS)
 def test_an_ablation_is_trained_on_its_datasets(place, name, capsys):
     run_dir, dataset = place / name, DATASETS[name]
-    assert train.main(command(place, name, run_dir)) == 0
+    assert train.main(command(place, name, run_dir), devices=jax.devices()[:1]) == 0
     (other,) = set(DATASETS.values()) - {dataset}
     (counts,) = logged(run_dir, "datasets")
     clips, pairs = (4, 11) if name == "audio_only" else (3, 7)
@@ -81,6 +78,6 @@ def test_a_run_is_not_continued_on_other_datasets(place, tmp_path):
 def test_an_unknown_dataset_stops_the_command_before_training(place, tmp_path):
     wrong = command(place, "audio_only", tmp_path, "--config.data.datasets=('audio','music')")
     with pytest.raises(UserError) as error:
-        train.main(wrong)
+        train.main(wrong, devices=jax.devices()[:1])
     assert "data.datasets: 'music' is no group and no dataset there" in str(error.value)
     assert "\n" not in str(error.value) and not (tmp_path / "checkpoints").exists()

@@ -2,14 +2,12 @@
 
 import dataclasses
 
-import jax
 import pytest
 
 from ltu_jax.core.distributed import Share
-from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.train import parse_config, resolve
 from ltu_jax.training import losses, program
-from ltu_jax.training import stage as parts
+from ltu_jax.training.stage import located, open_bases, open_pipeline
 from ltu_jax.training.stage_config import stage_settings
 from tests.support.tiny_stage import ROOT, arguments, make_place
 
@@ -31,23 +29,21 @@ def settings_of(place, *flags):
     return stage_settings(resolve(parse_config(given))[0])
 
 
-def batches(settings, monkeypatch, *, hosts, steps=2):
+def batches(settings, *, hosts, steps=2):
     """For each step: the padded text length, and the batch of every host."""
-    bases = parts.open_bases(settings)
-    mesh = make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
+    bases = open_bases(settings)
     streams = []
     for host in range(hosts):
         share = Share(index=host, count=hosts)
-        monkeypatch.setattr(parts, "batch_share", lambda mesh, share=share: share)
-        pipeline = parts.open_pipeline(settings, bases, mesh=mesh)
-        streams.append(parts.located(pipeline, steps=steps))
+        pipeline = open_pipeline(settings, bases, share=share)
+        streams.append(located(pipeline, steps=steps))
     for step, of_hosts in enumerate(zip(*streams, strict=True)):
         length = 0 if settings.stage == "tagging" else pipeline.text_length(step)
         yield length, len(pipeline.labels), of_hosts
 
 
-def assert_planned(settings, monkeypatch, *, hosts):
-    for length, labels, of_hosts in batches(settings, monkeypatch, hosts=hosts):
+def assert_planned(settings, *, hosts):
+    for length, labels, of_hosts in batches(settings, hosts=hosts):
         planned = program.batch_shapes(settings, text_length=length, labels=labels)
         for batch in of_hosts:
             found = {n: ((hosts * len(x), *x.shape[1:]), x.dtype) for n, x in batch.items()}
@@ -64,22 +60,22 @@ def assert_planned(settings, monkeypatch, *, hosts):
         ("--config.data.layout=reference", "--config.data.group_by_length=0"),
     ],
 )
-def test_planned_shapes_are_those_of_the_input_pipeline(place, monkeypatch, flags, hosts):
-    assert_planned(settings_of(place, *flags), monkeypatch, hosts=hosts)
+def test_planned_shapes_are_those_of_the_input_pipeline(place, flags, hosts):
+    assert_planned(settings_of(place, *flags), hosts=hosts)
 
 
-def test_so_they_are_in_tagging(place, monkeypatch):
+def test_so_they_are_in_tagging(place):
     found = settings_of(place)
     model = dataclasses.replace(found.model, llama=None, lora=None)
     data = dataclasses.replace(found.data, layout="tags")
     found = dataclasses.replace(found, stage="tagging", model=model, data=data)
-    assert_planned(found, monkeypatch, hosts=2)
+    assert_planned(found, hosts=2)
 
 
-def test_targets_of_answers_alone_need_no_more_places(place, monkeypatch):
+def test_targets_of_answers_alone_need_no_more_places(place):
     flags = ("--config.data.layout=single", "--config.data.train_on=answer")
     settings = settings_of(place, *flags)
-    for length, _, of_hosts in batches(settings, monkeypatch, hosts=2):
+    for length, _, of_hosts in batches(settings, hosts=2):
         planned = program.batch_shapes(settings, text_length=length, labels=0)
         places = {batch[losses.TARGETS].shape[1] for batch in of_hosts}
         assert len(places) == 1 and places.pop() <= planned[losses.TARGETS].shape[1]

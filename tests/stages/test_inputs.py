@@ -15,7 +15,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.whisper import WhisperConfig
-from ltu_jax.training.inputs import INPUTS, inputs_of
+from ltu_jax.training.run_folder import INPUTS, inputs_of
 from ltu_jax.training.stage import assemble, open_bases
 from ltu_jax.training.stage_config import stage_settings
 from ltu_jax.training.state import TrainState

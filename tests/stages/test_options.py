@@ -14,7 +14,7 @@ from configs import stage3
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.models import build
-from ltu_jax.training import losses, options
+from ltu_jax.training import initialize, losses, program, trainer
 from ltu_jax.training.program import is_adapter
 from ltu_jax.training.stage_config import stage_settings
 from ltu_jax.weights.tensors import as_tensors
@@ -36,7 +36,7 @@ def settings_of(llama=LLAMA, **compute):
 
 def made(settings, mesh):
     """Shapes of the frozen language model, and random weights for it."""
-    given = options.model_options(settings, mesh=mesh)
+    given = program.model_options(settings, mesh=mesh)
     shapes = build.ltu_as(settings.model.ltu_as(), **given).shapes
     rng = np.random.default_rng(0)
     plain = build.ltu_as(settings.model.ltu_as()).shapes
@@ -53,7 +53,7 @@ def test_the_base_lies_on_a_mesh_as_configured(base):
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), jax.devices())
     settings = settings_of(base_dtype=base, dtype="bfloat16")
     shapes, weights = made(settings, mesh)
-    placed = options.place_llama(
+    placed = initialize.place_llama(
         as_tensors(weights), shapes, settings=settings, mesh=mesh, what="weights"
     )
     assert placed.keys() == shapes.keys()
@@ -81,18 +81,18 @@ def test_weights_of_another_model_are_named():
     shapes, weights = made(settings, mesh)
     del weights["llama.norm.scale"]
     with pytest.raises(UserError, match="llama.norm.scale"):
-        options.place_llama(as_tensors(weights), shapes, settings=settings, mesh=mesh, what="W")
+        initialize.place_llama(as_tensors(weights), shapes, settings=settings, mesh=mesh, what="W")
 
 
 def test_int8_is_not_trained():
     mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
     settings = settings_of(base_dtype="int8")
     shapes = build.ltu_as(settings.model.ltu_as(), int8_base=True).shapes
-    options.check_trainable(settings, shapes)
+    program.check_trainable(settings, shapes)
     wrong = dataclasses.replace(settings, trainable=((r".+", True),))
     with pytest.raises(UserError, match="base_dtype is 'int8' but stage3 trains llama.layers.mlp"):
-        options.check_trainable(wrong, shapes)
-    assert options.model_options(settings, mesh=mesh)["int8_base"]
+        program.check_trainable(wrong, shapes)
+    assert program.model_options(settings, mesh=mesh)["int8_base"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_wrong_values_are_named(compute, message):
 def test_a_backend_for_other_devices_is_refused():
     mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
     with pytest.raises(UserError, match="'splash', which needs tpu devices; these are cpu"):
-        options.model_options(settings_of(attention="splash"), mesh=mesh)
+        program.model_options(settings_of(attention="splash"), mesh=mesh)
 
 
 def test_int8_loss_is_within_one_percent_on_the_golden_batch(golden):
@@ -135,7 +135,7 @@ def test_int8_loss_is_within_one_percent_on_the_golden_batch(golden):
     small = build.ltu_as(tiny.fns.config, int8_base=True)
     base = {path: leaf for path, leaf in small.shapes.items() if not is_adapter(path)}
     weights = {path: leaf for path, leaf in tiny.params.items() if not is_adapter(path)}
-    placed = options.place_llama(
+    placed = initialize.place_llama(
         as_tensors(weights), base, settings=settings, mesh=mesh, what="tiny"
     )
     adapter = {path: leaf for path, leaf in tiny.params.items() if is_adapter(path)}
@@ -150,9 +150,9 @@ def test_compiled_programs_are_kept_between_runs(tmp_path):
     before = {name: getattr(jax.config, name) for name in names}
     try:
         jax.config.update(names[1], 0)  # the default, a second, leaves toy programs out
-        options.keep_compiled("")
+        trainer.keep_compiled("")
         assert jax.config.jax_compilation_cache_dir == before[names[0]]
-        options.keep_compiled(str(tmp_path))
+        trainer.keep_compiled(str(tmp_path))
         compilation_cache.reset_cache()
         jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((7, 5))).block_until_ready()
         assert any("-cache" in path.name for path in tmp_path.iterdir())

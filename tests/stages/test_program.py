@@ -15,8 +15,7 @@ from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.planning.traced import gradient_flops, jaxpr_flops, saved_bytes
 from ltu_jax.training import losses, program
-from ltu_jax.training.metrics import StepWork, model_flops
-from ltu_jax.training.stage import count_work
+from ltu_jax.training.flops import StepWork, count_work, model_flops
 from ltu_jax.training.stage_config import stage_settings
 
 ROWS, TEXT, AUDIO = 2, 24, 25

@@ -8,8 +8,9 @@ import pytest
 
 from ltu_jax import train
 from ltu_jax.core.errors import UserError
-from ltu_jax.training import losses, trainer
+from ltu_jax.training import losses
 from ltu_jax.training.resilience import bad_batches
+from ltu_jax.training.stage import host_batches
 from tests.support.tiny_stage import ROOT, arguments, make_place
 
 pytestmark = pytest.mark.slow
@@ -20,10 +21,9 @@ STEP = 3  # the last one
 def run(tmp_path_factory):
     """A run whose last step was skipped: another one's targets made its loss jump."""
     place = make_place(tmp_path_factory.mktemp("replay"))
-    real = trainer.host_batches
 
     def spoilt(stage, *, start_step):
-        for step, batch in enumerate(real(stage, start_step=start_step), start=start_step):
+        for step, batch in enumerate(host_batches(stage, start_step=start_step), start=start_step):
             if step == STEP:
                 wanted = batch[losses.TARGETS]
                 batch = {**batch, losses.TARGETS: np.where(wanted > 0, 319, wanted)}
@@ -31,10 +31,10 @@ def run(tmp_path_factory):
 
     patch = pytest.MonkeyPatch()
     patch.chdir(ROOT)
-    patch.setattr(trainer, "host_batches", spoilt)
     mesh = ["--config.mesh.data=2", "--config.log.validate_batches=0"]
     spikes = ["--config.guards.spike_sigma=1.5", "--config.guards.spike_window=3"]
-    assert train.main(arguments(place, place / "run", *mesh, *spikes)) == 0
+    command = arguments(place, place / "run", *mesh, *spikes)
+    assert train.main(command, batches=spoilt) == 0
     yield place / "run"
     patch.undo()
 

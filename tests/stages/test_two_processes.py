@@ -1,5 +1,6 @@
 """`python -m ltu_jax.train` as two processes of one program: the same run as one process."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -10,8 +11,6 @@ import pytest
 
 from ltu_jax import checkpoint, train
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.sharding import make_mesh
-from ltu_jax.training import stage as parts
 from tests.support.tiny_stage import ROOT, arguments, make_place, processes
 
 pytestmark = pytest.mark.slow
@@ -31,13 +30,8 @@ def at_the_root(monkeypatch):
 
 def train_here(place: Path, run_dir: Path) -> Path:
     """The run in this process, on the first four of its devices."""
-    four = pytest.MonkeyPatch()
-    four.chdir(ROOT)
-    four.setattr(parts, "make_mesh", lambda config: make_mesh(config, jax.devices()[:4]))
-    try:
-        assert train.main(arguments(place, run_dir)) == 0
-    finally:
-        four.undo()
+    with contextlib.chdir(ROOT):
+        assert train.main(arguments(place, run_dir), devices=jax.devices()[:4]) == 0
     return run_dir
 
 

@@ -10,12 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.sharding import MeshConfig, make_mesh
+from ltu_jax.training import trainer
+from ltu_jax.training.flops import StepWork
+from ltu_jax.training.initialize import Prepared
 from ltu_jax.training.logs import RunLog
-from ltu_jax.training.loop import Hooks, Outcome, Schedule, run_loop
-from ltu_jax.training.metrics import StepWork
 from ltu_jax.training.optimizer import make_optimizer
-from ltu_jax.training.resilience.guards import GuardConfig, looking_back
-from ltu_jax.training.state import TrainState, create_state, state_shardings
+from ltu_jax.training.recorder import Schedule, StepRecorder
+from ltu_jax.training.resilience.goodput import Clock, Meter
+from ltu_jax.training.resilience.guards import GuardConfig, Skips, looking_back
+from ltu_jax.training.resilience.watchdog import Watchdog
+from ltu_jax.training.state import TrainState, create_state, skipped_steps, state_shardings
 from ltu_jax.training.step import make_train_step
 from tests.support.golden_model import guard_config, optimizer_config
 
@@ -91,6 +95,83 @@ def batches(
         yield batch_of(seed=number, spoil=np.nan if number in bad else None)
 
 
+@dataclasses.dataclass
+class Hooks:
+    """What the loop calls besides the step, for tests to replace."""
+
+    save: Callable[[TrainState], Path]
+    validate: Callable[[TrainState], dict] | None = None
+    validate_every: int = 0
+    compare: Callable[[TrainState], None] = lambda state: None
+
+    def poll(self) -> None:
+        """Nothing is in flight."""
+
+    finish = poll
+
+
+class Evaluator:
+    """A function as an evaluator."""
+
+    def __init__(self, function: Callable[[TrainState], dict], *, every: int) -> None:
+        self._function, self.every = function, every
+
+    def __call__(self, state: TrainState) -> dict:
+        return self._function(state)
+
+
+def run_loop(
+    prepared: Prepared,
+    batches: Iterator,
+    run_dir: Path,
+    *,
+    schedule: Schedule,
+    hooks: Hooks,
+    log: RunLog,
+    guards: GuardConfig,
+    work: StepWork,
+    clock: Clock | None = None,
+    learning_rate: Callable[[int], float] = float,
+    title: str = "stage3",
+) -> trainer.Outcome:
+    """The product's loop over `batches`, each of which counts as `work`."""
+    meter = Meter(peak_flops=1e12, work=lambda batch: work, flops=lambda work: 1e9)
+    recorder = StepRecorder(
+        schedule,
+        first_step=int(prepared.state.step),
+        title=title,
+        log=log,
+        clock=clock or Clock(),
+        meter=meter,
+        skips=Skips(
+            guards,
+            total=skipped_steps(prepared.state),
+            rows=lambda step: [f"clip-{step}a pairs 0", f"clip-{step}b pairs 1 2"],
+            run_dir=run_dir,
+            mesh=prepared.mesh,
+            title=title,
+        ),
+        learning_rate=learning_rate,
+    )
+    validate = hooks.validate
+    return trainer.train(
+        prepared,
+        batches=batches,
+        schedule=schedule,
+        recorder=recorder,
+        saver=hooks,
+        evaluators=[Evaluator(validate, every=hooks.validate_every)] if validate else [],
+        compare=hooks.compare,
+        watchdog=Watchdog(
+            recorder.clock,
+            config=guards,
+            median=meter.median,
+            report=run_dir / "stall-0.txt",
+            title=title,
+        ),
+    )
+
+
 def train(
     toy: Toy,
     run_dir: Path,
@@ -101,10 +182,10 @@ def train(
     start: TrainState | None = None,
     log_every: int = 1,
     through: Callable[[Iterator], Iterator] = iter,
-    clock: Any = None,
+    clock: Clock | None = None,
     hooks: dict[str, Callable] | None = None,
     **guards: Any,
-) -> tuple[Outcome, dict[int, TrainState]]:
+) -> tuple[trainer.Outcome, dict[int, TrainState]]:
     """The loop over `batches`; returns how it went and what it saved, every second step.
 
     `through` may wrap the batches and `hooks` replaces some; `guards` are fields of the config.
@@ -116,33 +197,26 @@ def train(
         saved[int(state.step)] = copied(state)
         return run_dir / str(int(state.step))
 
-    called = {
-        "save": save,
-        "validate": None,
-        "samples": None,
-        "work": lambda batch: StepWork(clips=3, pairs=5, audio_tokens=9, text_tokens=9, targets=9),
-        "flops": lambda work: 1e9,
-        "rate": float,
-        "rows": lambda step: [f"clip-{step}a pairs 0", f"clip-{step}b pairs 1 2"],
-    }
-    log = RunLog(run_dir, tensorboard=False)
+    config, log = guard_config(**guards), RunLog(run_dir, tensorboard=False)
     try:
         outcome = run_loop(
-            state,
-            step_fn=toy.step,
-            frozen={},
-            batches=through(batches(int(state.step), steps=steps, bad=bad, killed=killed)),
-            mesh=toy.mesh,
-            key=jax.random.key(0),
-            schedule=Schedule(
-                steps=steps, log_every=log_every, save_every=2, validate_every=0, samples_every=0
+            Prepared(
+                state=state,
+                frozen={},
+                frozen_adapter={},
+                step_fn=toy.step,
+                mesh=toy.mesh,
+                key=jax.random.key(0),
             ),
-            hooks=Hooks(**{**called, **(hooks or {})}),
-            guards=guard_config(**guards),
-            run_dir=run_dir,
+            through(batches(int(state.step), steps=steps, bad=bad, killed=killed)),
+            run_dir,
+            schedule=Schedule(
+                steps=steps, log_every=log_every, save_every=2, compare_every=config.compare_every
+            ),
+            hooks=Hooks(**{"save": save, **(hooks or {})}),
             log=log,
-            peak_flops=1e12,
-            title="stage3",
+            guards=config,
+            work=StepWork(clips=3, pairs=5, audio_tokens=9, text_tokens=9, targets=9),
             clock=clock,
         )
     finally:

@@ -61,7 +61,7 @@ def timed(toy, run_dir, *, in_flight, bad=()):
         clock=clock,
         hooks={
             "save": lambda state: time.takes(SAVE, run_dir),
-            "agree": lambda state: time.takes(COMPARE),
+            "compare": lambda state: time.takes(COMPARE),
             "validate": lambda state: time.takes(VALIDATE, {}),
         },
     )

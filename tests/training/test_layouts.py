@@ -18,7 +18,7 @@ from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.preprocessing.text import load_tokenizer
 from ltu_jax.training import losses
-from ltu_jax.training.stage import count_work
+from ltu_jax.training.flops import count_work
 from ltu_jax.training.state import split_trainable
 from tests.support.golden_model import STAGE3
 

@@ -10,10 +10,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ltu_jax.training import losses
+from ltu_jax.training.flops import StepWork
+from ltu_jax.training.initialize import Prepared
 from ltu_jax.training.logs import RunLog, plot_losses, read_rows
-from ltu_jax.training.loop import Hooks, Schedule, run_loop
-from ltu_jax.training.metrics import StepWork
+from ltu_jax.training.recorder import Schedule
 from tests.support.golden_model import STAGE3, guard_config, make_trainer, optimizer_config
+from tests.support.toy_step import Hooks, run_loop
 
 
 def loop(tiny, run_dir, *, steps=6, interrupt=None, validate=None, save_every=0):
@@ -33,32 +35,24 @@ def loop(tiny, run_dir, *, steps=6, interrupt=None, validate=None, save_every=0)
         saved.append(int(state.step))
         return run_dir / str(int(state.step))
 
-    hooks = Hooks(
-        save=save,
-        validate=validate,
-        samples=None,
-        work=lambda batch: StepWork(
-            clips=3, pairs=5, audio_tokens=75, text_tokens=200, targets=190
-        ),
-        flops=lambda work: 1e9,
-        rate=lambda step: step / 10,
-    )
     log = RunLog(run_dir, tensorboard=True)
     outcome = run_loop(
-        trainer.state,
-        step_fn=trainer.step,
-        frozen=trainer.frozen,
-        batches=batches(),
-        mesh=trainer.mesh,
-        key=jax.random.key(0),
-        schedule=Schedule(
-            steps=steps, log_every=2, save_every=save_every, validate_every=3, samples_every=0
+        Prepared(
+            state=trainer.state,
+            frozen=trainer.frozen,
+            frozen_adapter={},
+            step_fn=trainer.step,
+            mesh=trainer.mesh,
+            key=jax.random.key(0),
         ),
-        hooks=hooks,
-        guards=guard_config(),
-        run_dir=run_dir,
+        batches(),
+        run_dir,
+        schedule=Schedule(steps=steps, log_every=2, save_every=save_every, compare_every=0),
+        hooks=Hooks(save=save, validate=validate, validate_every=3),
         log=log,
-        peak_flops=1e12,
+        guards=guard_config(),
+        work=StepWork(clips=3, pairs=5, audio_tokens=75, text_tokens=200, targets=190),
+        learning_rate=lambda step: step / 10,
         title="test",
     )
     log.audio(steps, "clips/one", np.zeros(160, np.float32), rate=16000)

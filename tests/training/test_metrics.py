@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.training.metrics import ModelSize, StepWork, mean_average_precision, model_flops
+from ltu_jax.training.evaluators import mean_average_precision
+from ltu_jax.training.flops import ModelSize, StepWork, model_flops
 
 
 def size_7b(**changes):

@@ -7,7 +7,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ltu_jax.core.distributed import AgreedError
 from ltu_jax.core.sharding import MeshConfig, make_mesh
-from ltu_jax.training.resilience.replicas import check_replicas, checksum
+from ltu_jax.training.resilience.consistency import check_replicas, checksum
 
 
 @pytest.fixture(scope="module")

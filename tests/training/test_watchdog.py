@@ -25,7 +25,7 @@ def test_a_stuck_iterator_is_found_and_a_running_one_is_not(tmp_path):
     assert "in part 'data'" in stuck.stderr
     report = (tmp_path / "stuck" / "stall-0.txt").read_text()
     for text in (stuck.stderr, report):  # every thread, the main one where it waits
-        assert "in never_comes" in text and "in run_loop" in text and "in _watch" in text
+        assert "in never_comes" in text and "trainer.py" in text and "in _watch" in text
     assert (running.returncode, running.stdout) == (0, "done 40\n"), running.stderr
     assert not (tmp_path / "running" / "stall-0.txt").exists()
 

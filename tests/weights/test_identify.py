@@ -307,7 +307,7 @@ def test_runs_and_checkpoints(tmp_path):
     _seal(step, metadata)
     assert "base weights (llama) are not at /nowhere" in _problem(_told(step))
     metadata |= {"kind": "tagger-checkpoint", "base": {}}
-    (step / "metadata.json").write_text(json.dumps(metadata))
+    _seal(step, metadata)
     assert "tagger" in _told(step).format and _told(step).next is None
     (step / "metadata.json").unlink()
     assert "20 is damaged: its file metadata.json is missing" in _problem(_told(tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: useful steps, and everything that is not.
+"""Measure where the time of a run goes: useful steps, and everything that is not.
 
 One clock is always in exactly one part, so the parts sum to the wall time. "step" is useful time;
 goodput is its share. Time on the host that the devices do not wait for is no loss: while a step is
@@ -7,11 +7,11 @@ in flight, waiting for data counts as "step".
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from ltu_jax.training.metrics import StepWork, mfu
+from ltu_jax.training.flops import StepWork, mfu
 
 # "other" is what no caller named, "skipped" steps that were taken back (see `guards.py`).
 PARTS = (
@@ -31,7 +31,7 @@ class Clock:
         self.part, self.turns = part, 0
 
     def turn(self, part: str) -> float:
-        """Let time go to `part` from now on; returns the seconds of the part that ends here."""
+        """Let time go to `part` from now on, and return the seconds of the part that ends here."""
         if part not in PARTS:
             raise ValueError(f"no part {part!r}; the parts are {', '.join(PARTS)}")
         now = self._now()
@@ -56,14 +56,14 @@ class Clock:
         self._seconds[target] += seconds
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of each part until now."""
+        """Return the seconds of each part until now."""
         found = dict(self._seconds)
         found[self.part] += self._now() - self._since
         return found
 
 
 def goodput(seconds: dict[str, float]) -> float:
-    """The share of useful time."""
+    """Return the share of useful time."""
     whole = sum(seconds.values())
     return seconds["step"] / whole if whole else 0.0
 
@@ -71,8 +71,15 @@ def goodput(seconds: dict[str, float]) -> float:
 class Meter:
     """Step times, without the steps that compiled a new shape or followed an interruption."""
 
-    def __init__(self, *, peak_flops: float, flops: Callable[[StepWork], float]) -> None:
-        self._peak, self._flops = peak_flops, flops
+    def __init__(
+        self,
+        *,
+        peak_flops: float,
+        work: Callable[[Mapping[str, np.ndarray]], StepWork],
+        flops: Callable[[StepWork], float],
+    ) -> None:
+        """Measure against `peak_flops`; `work` counts a host batch, `flops` what its step costs."""
+        self._peak, self._work, self._flops = peak_flops, work, flops
         self._seen: set[tuple] = set()
         self._rows: list[tuple[float, int, int, float]] = []
         self._last = time.monotonic()
@@ -81,26 +88,26 @@ class Meter:
         """Begin the time of the next step here."""
         self._last = time.monotonic()
 
-    def add(self, work: StepWork, shapes: tuple) -> None:
-        """A step is done."""
-        now = time.monotonic()
+    def add(self, host: Mapping[str, np.ndarray], shapes: tuple) -> None:
+        """Count the step of this host batch, which is done."""
+        now, work = time.monotonic(), self._work(host)
         if shapes in self._seen:
             self._rows.append((now - self._last, work.tokens, work.pairs, self._flops(work)))
         self._seen.add(shapes)
         self._last = now
 
     def pace(self) -> float:
-        """Mean seconds of the last steps."""
+        """Return the mean seconds of the last steps."""
         recent = [seconds for seconds, *_ in self._rows[-_WINDOW:]]
         return float(np.mean(recent)) if recent else 0.0
 
     def median(self) -> float:
-        """Median seconds of the last steps."""
+        """Return the median seconds of the last steps."""
         recent = [seconds for seconds, *_ in self._rows[-_WINDOW:]]
         return float(np.median(recent)) if recent else 0.0
 
     def rates(self, rows: int = _WINDOW) -> dict[str, float]:
-        """Rates over the last `rows` steps; 0 for all, nothing where there are none."""
+        """Return rates over the last `rows` steps (0 for all), {} where there are none."""
         chosen = self._rows[-rows:] if rows else self._rows
         if not chosen:
             return {}
@@ -113,7 +120,7 @@ class Meter:
         }
 
     def summary(self) -> dict[str, float]:
-        """Rates over all steps, 0 where there are none."""
+        """Return rates over all steps, 0 where there are none."""
         names = ("steps_per_second", "tokens_per_second", "pairs_per_second", "mfu")
         zeros = dict.fromkeys(names, 0.0)
         return {**zeros, **self.rates(rows=0)}

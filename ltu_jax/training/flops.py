@@ -1,13 +1,19 @@
-"""What a step costs and how well it runs: model FLOPs, MFU, rates, mean average precision."""
+"""Count what a training step costs: model FLOPs of a batch, MFU, and the peak of the devices."""
 
 import dataclasses
+import math
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltu_jax.core.errors import UserError
+from data_pipelines.records.whisper_features import FRAMES
+from ltu_jax.models.int8 import SCALE
+from ltu_jax.training import losses
+from ltu_jax.training.stage_config import StageSettings
 
 # Dense bf16 peak of one device in FLOP/s, by a part of jax's device_kind (makers' data sheets).
 PEAK_FLOPS = (
@@ -165,31 +171,59 @@ def _measured_matmul(size: int = 1536, repeats: int = 6) -> float:
     return 2.0 * size**3 / best
 
 
-def mean_average_precision(
-    scores: np.ndarray, targets: np.ndarray
-) -> tuple[float, dict[int, float]]:
-    """Macro mean of per-label average precision over the labels that occur, and each of them.
+def count_work(batch: Mapping[str, np.ndarray], *, audio_tokens: int, parts: int) -> StepWork:
+    """What a host batch asks of the model, times the number of parts of the global batch."""
+    clips = len(next(iter(batch.values())))
+    text = pairs = 0
+    if "segment_ids" in batch:
+        segments = batch["segment_ids"]
+        text = int((segments > 0).sum())
+        pairs = int(segments.max(axis=1).sum())  # the pairs of a row are numbered from 1
+    if "clip_ids" in batch:  # so are its clips, from 0; places that a row leaves empty do not count
+        clips = int((batch["clip_ids"].max(axis=1) + 1).sum())
+    wanted = batch.get(losses.TARGETS)
+    targets = 0 if wanted is None else int((wanted != losses.IGNORED).sum())
+    return StepWork(
+        clips=clips * parts,
+        pairs=pairs * parts,
+        audio_tokens=clips * audio_tokens * parts,
+        text_tokens=text * parts,
+        targets=targets * parts,
+    )
 
-    Args:
-        scores: float [N, labels], larger is more likely.
-        targets: 0/1 [N, labels].
 
-    Average precision is the sum over ranks of (recall step x precision) without interpolation, ties
-    sharing one rank, as in scikit-learn and in the AudioSet literature.
+def model_size(settings: StageSettings, shapes: Mapping[str, Any]) -> ModelSize:
+    """Matrix sizes of a stage's model, read from its shapes."""
+    whisper, llama = settings.model.whisper, settings.model.llama
 
-    Raises:
-        UserError: no label occurs at all.
-    """
-    scores, targets = np.asarray(scores, np.float64), np.asarray(targets) > 0
-    each = {}
-    for index in np.flatnonzero(targets.any(axis=0)):
-        order = np.argsort(-scores[:, index], kind="stable")
-        ranked, hits = scores[order, index], targets[order, index]
-        last_of_tie = np.append(np.diff(ranked) != 0, True)
-        true = np.cumsum(hits)[last_of_tie]
-        precision = true / (np.flatnonzero(last_of_tie) + 1)
-        recall_step = np.diff(true, prepend=0) / hits.sum()
-        each[int(index)] = float(np.sum(recall_step * precision))
-    if not each:
-        raise UserError("mean average precision: no clip of this split has any label")
-    return float(np.mean(list(each.values()))), each
+    def scalars(prefix: str, needle: str) -> int:
+        return sum(
+            math.prod(leaf.shape)
+            for path, leaf in shapes.items()
+            if path.startswith(prefix) and needle in path and not path.endswith(SCALE)
+        )
+
+    on_the_fly = settings.data.features == "on_the_fly"
+    state, tagging = whisper.n_audio_state, settings.stage == "tagging"
+    trained = [flag for pattern, flag in settings.trainable if pattern.startswith("tltr")]
+    stem = 3 * 2 * FRAMES * state * whisper.n_mels
+    stem += 3 * 2 * (FRAMES // 2) * state * state
+    return ModelSize(
+        llm_layers=scalars("llama.layers.", ".kernel"),
+        llm_depth=0 if llama is None else llama.num_hidden_layers,
+        attention_width=0 if llama is None else llama.num_attention_heads * llama.head_dim,
+        vocab_head=0 if llama is None else llama.vocab_size * llama.hidden_size,
+        lora=scalars("llama.layers.", ".lora_"),
+        tltr_block=scalars("tltr.time_tr.", "kernel"),
+        tltr_width=settings.model.tltr.d_model,
+        tltr_trained=trained == [True],
+        tltr_pooled=tagging,
+        audio_proj=scalars("audio_proj.", "kernel"),
+        label_head=scalars("label_head.", "kernel"),
+        whisper_layers=whisper.n_audio_layer,
+        encoder=12 * state**2 * whisper.n_audio_layer if on_the_fly else 0,
+        encoder_stem=stem if on_the_fly else 0,
+        encoder_frames=FRAMES // 2,
+        encoder_depth=whisper.n_audio_layer,
+        encoder_width=state,
+    )
