@@ -86,7 +86,7 @@ class Trial:
         self._run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", self._folder, ROOT])
         wheel = next(self._folder.glob("ltu_jax-*.whl"))
         limits = ("--constraint", ROOT / "constraints.txt")
-        self._run([*pip, "install", "--quiet", *limits, wheel])
+        self._run([*pip, "install", "--quiet", "--no-compile", *limits, wheel])
         self._run([*pip, "install", "--quiet", "--no-deps", "--force-reinstall", wheel])
 
     def prepare(self) -> list[str]:
@@ -117,9 +117,9 @@ class Trial:
 
 def use(trial: Trial) -> None:
     """Run the commands of a user."""
-    for command in ("ask", "convert", "evaluate", "train", "plan", "fetch", "demo"):
-        trial.module(f"ltu_jax.{command}", "--help")
     sizes = trial.prepare()
+    for command in ("ask", "evaluate", "train", "demo"):
+        trial.module(f"ltu_jax.{command}", "--help")
     stage3 = "--config=configs/stage3.py"
     trial.module("ltu_jax.plan", stage3, "--gpu", "h200", "--gpus", "8")
     missing = trial.module("ltu_jax.train", f"{stage3}:mini", status=2)
