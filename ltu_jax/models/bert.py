@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.core.config import Config, ConfigError, require_divisible, require_positive
 from ltu_jax.core.trees import Params
 from ltu_jax.models.bridge import Shapes, bridge
-from ltu_jax.models.config import Config, ConfigError, require_divisible, require_positive
 from ltu_jax.models.layers import Linear, attend, gelu, normal_002
 from ltu_jax.models.norms import LayerNorm
 from ltu_jax.models.stacks import scan_layers, stack

@@ -14,9 +14,9 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.core.config import Config, ConfigError, require_divisible, require_positive
 from ltu_jax.core.sharding import keep_rows_apart
 from ltu_jax.models.attention import Attend
-from ltu_jax.models.config import Config, ConfigError, require_divisible, require_positive
 from ltu_jax.models.kv_cache import KVCache, write_layer
 from ltu_jax.models.layers import attend, normal_002
 from ltu_jax.models.lora import LoRAConfig, LoRALinear, Masks, draw_masks, projection

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from ltu_jax.core.axes import Array, Float, Int
-from ltu_jax.models.config import Config, ConfigError
+from ltu_jax.core.config import Config, ConfigError
 from ltu_jax.models.layers import Init, Linear, fan_in_uniform, product
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.core.config import Config, ConfigError
 from ltu_jax.core.errors import UserError
 from ltu_jax.models.attention import Backend, backend
-from ltu_jax.models.config import Config, ConfigError
 from ltu_jax.models.kv_cache import KVCache
 from ltu_jax.models.layers import Linear, fan_in_uniform
 from ltu_jax.models.llama import Llama, LlamaConfig

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Float, Int
-from ltu_jax.models.config import Config, ConfigError, require_positive
+from ltu_jax.core.config import Config, ConfigError, require_positive
 
 Rope = tuple[Float[Array, "B T H"], Float[Array, "B T H"]]
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ltu_jax.core.axes import Array, Float
-from ltu_jax.models.config import Config, ConfigError, require_divisible, require_positive
+from ltu_jax.core.config import Config, ConfigError, require_divisible, require_positive
 from ltu_jax.models.layers import Linear, WhisperBlock, fan_in_uniform
 from ltu_jax.models.norms import LAYER_NORM_EPS, LayerNorm
 from ltu_jax.models.stacks import rematerialised

@@ -15,8 +15,8 @@ from flax import nnx
 from jax import lax
 
 from ltu_jax.core.axes import Array, Float, Int
+from ltu_jax.core.config import Config, require_divisible, require_positive
 from ltu_jax.core.errors import UserError
-from ltu_jax.models.config import Config, require_divisible, require_positive
 from ltu_jax.models.kv_cache import WhisperCache, causal_slots, write_layer
 from ltu_jax.models.layers import (
     WhisperAttention,

@@ -11,23 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.records.whisper_features import FRAMES
+from ltu_jax.core.hardware import find_peak
 from ltu_jax.models.int8 import SCALE
 from ltu_jax.training import losses
 from ltu_jax.training.stage_config import StageSettings
-
-# Dense bf16 peak of one device in FLOP/s, by a part of jax's device_kind (makers' data sheets).
-PEAK_FLOPS = (
-    ("v5 lite", 197e12),
-    ("v5e", 197e12),
-    ("v5p", 459e12),
-    ("v5", 459e12),
-    ("v6", 918e12),
-    ("v4", 275e12),
-    ("H200", 989e12),
-    ("H100", 989e12),
-    ("A100", 312e12),
-    ("A6000", 154.8e12),
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,18 +129,18 @@ def _tltr(size: ModelSize, work: StepWork) -> float:
 
 
 def peak_flops(*, override: float = 0.0) -> tuple[float, str]:
-    """Peak FLOP/s of all devices together and where the number comes from.
+    """Return the peak FLOP/s of all devices together, and where the number comes from.
 
-    Devices that are not in `PEAK_FLOPS` (CPUs above all) are measured with a float32 matrix
+    Devices that `core.hardware` does not know (CPUs above all) are measured with a float32 matrix
     product: then MFU is relative to what this machine's matrix product reaches.
     """
     devices = jax.devices()
     if override:
         return override * len(devices), "config"
     kind = devices[0].device_kind
-    for part, peak in PEAK_FLOPS:
-        if part.lower() in kind.lower():
-            return peak * len(devices), f"{kind} data sheet, bf16"
+    peak = find_peak(kind)
+    if peak is not None:
+        return peak * len(devices), f"{kind} data sheet, bf16"
     return _measured_matmul() * (len(devices) if devices[0].platform != "cpu" else 1), (
         f"measured float32 matrix product on {kind}"
     )

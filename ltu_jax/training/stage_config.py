@@ -7,12 +7,11 @@ The command line hands over a plain nested dict; an unknown, missing or misplace
 import dataclasses
 import math
 import operator
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ltu_jax.core.config import read
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig
 from ltu_jax.generation.transcription import RULES
@@ -210,7 +209,7 @@ def stage_settings(config: Mapping[str, Any]) -> StageSettings:
         UserError: an unknown or missing key or a value of the wrong type; the message has its full
             name and the keys that exist.
     """
-    return build(StageSettings, config, where="config")
+    return read(StageSettings, config, where="config")
 
 
 # Keys that runs of before they existed do not name, with the value those runs had.
@@ -250,51 +249,3 @@ def missing_weights(settings: StageSettings) -> str | None:
     if not lines:
         return None
     return f"{settings.stage} cannot start:\n  " + "\n  ".join(lines)
-
-
-def build(cls: type, values: Any, *, where: str) -> Any:
-    """Make dataclass `cls` from a mapping, nested ones included, every key accounted for."""
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where} is {values!r}; give its keys")
-    fields = [field.name for field in dataclasses.fields(cls)]
-    unknown = sorted(set(values) - set(fields))
-    missing = sorted(set(fields) - set(values))
-    if unknown or missing:
-        parts = [f"unknown keys {', '.join(unknown)}"] if unknown else []
-        parts += [f"missing keys {', '.join(missing)}"] if missing else []
-        raise UserError(f"{where} has {' and '.join(parts)}; its keys are {', '.join(fields)}")
-    hints = typing.get_type_hints(cls)
-    converted = {
-        name: _convert(hints[name], values[name], where=f"{where}.{name}") for name in fields
-    }
-    return cls(**converted)
-
-
-def _convert(hint: Any, value: Any, *, where: str) -> Any:
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
-        if value is None and len(arms) < len(typing.get_args(hint)):
-            return None
-        (hint,) = arms
-    if hasattr(hint, "from_dict") and isinstance(value, Mapping):
-        return hint.from_dict(value)
-    if dataclasses.is_dataclass(hint):
-        return build(hint, value, where=where)
-    if typing.get_origin(hint) is tuple:
-        inner = typing.get_args(hint)
-        if isinstance(value, str) and inner == (str, Ellipsis):
-            value = (value,)  # one name is as good as a list of one
-        if not isinstance(value, list | tuple):
-            raise UserError(f"{where} is {value!r}; give a tuple")
-        each = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
-        if len(each) != len(value):
-            raise UserError(f"{where} is {value!r}; give {len(each)} values")
-        return tuple(
-            _convert(part, item, where=f"{where}[{index}]")
-            for index, (part, item) in enumerate(zip(each, value, strict=True))
-        )
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise UserError(f"{where} is {value!r}; give a value of type {hint.__name__}")
-    return value

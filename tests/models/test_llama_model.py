@@ -183,9 +183,9 @@ def test_published_sizes_have_the_published_parameter_counts(size):
 def test_config_is_strict():
     good = dataclasses.asdict(build.LLAMA_SIZES["llama-7b"])
     assert LlamaConfig.from_dict(good) == build.LLAMA_SIZES["llama-7b"]
-    with pytest.raises(UserError, match=r"unknown keys \['rope_base'\]; the known keys are"):
+    with pytest.raises(UserError, match="unknown keys rope_base;"):
         LlamaConfig.from_dict({**good, "rope_base": 1e4})
-    with pytest.raises(UserError, match=r"missing keys \['rope_theta'\]"):
+    with pytest.raises(UserError, match="missing keys rope_theta"):
         LlamaConfig.from_dict({k: v for k, v in good.items() if k != "rope_theta"})
     with pytest.raises(UserError, match="hidden_size is '4096'"):
         LlamaConfig.from_dict({**good, "hidden_size": "4096"})

@@ -3,7 +3,8 @@
 import pytest
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.planning.slices import CHIPS, SLICES, find_gpu, find_slice
+from ltu_jax.core.hardware import CHIPS, find_peak
+from ltu_jax.planning.slices import SLICES, find_gpu, find_slice
 
 
 @pytest.mark.parametrize(
@@ -36,12 +37,23 @@ def test_every_kind_goes_from_one_host_to_its_largest():
         assert max(sizes) == largest and find_slice(f"{kind}-{min(sizes)}").hosts == 1
 
 
-def test_peaks_are_those_of_the_trainer():
-    from ltu_jax.training.flops import PEAK_FLOPS
-
-    for kind, chip in CHIPS.items():
-        short = "v6" if kind == "v6e" else kind
-        assert dict(PEAK_FLOPS)[short] == chip.peak_flops
+@pytest.mark.parametrize(
+    ("device_kind", "peak"),
+    [
+        ("TPU v4", 275e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5e", 197e12),
+        ("TPU v5p", 459e12),
+        ("TPU v5", 459e12),
+        ("TPU v6 lite", 918e12),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA RTX A6000", 154.8e12),
+        ("cpu", None),
+    ],
+)
+def test_a_device_has_the_peak_of_its_data_sheet(device_kind, peak):
+    assert find_peak(device_kind) == peak
 
 
 def test_the_clock_is_that_of_the_matrix_units():

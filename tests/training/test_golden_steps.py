@@ -13,9 +13,9 @@ import pytest
 from conditioning import adam, allowed, check_steps, decisive
 
 from configs import stage1, stage2, stage3
+from ltu_jax.core.config import read
 from ltu_jax.training import losses
 from ltu_jax.training.optimizer import OptimizerConfig, learning_rate
-from ltu_jax.training.stage_config import build
 from ltu_jax.training.state import split_trainable
 from tests.support.golden_model import STAGE1, STAGE3, make_trainer, optimizer_config
 from tests.support.official_names import from_official
@@ -190,7 +190,7 @@ def test_released_schedules_are_those_of_the_official_logs(golden):
              "stage3_all_mix_v2": stage3}  # fmt: skip
     for run in runs:
         released = files[run["stage"]].get_config("released").optimizer.to_dict()
-        config = build(OptimizerConfig, released, where="optimizer")
+        config = read(OptimizerConfig, released, where="optimizer")
         assert (config.learning_rate, config.warmup_steps) == (run["base_lr"], run["warmup_steps"])
         rate = learning_rate(config, steps=run["max_steps"])
         for row in run["logged"]:

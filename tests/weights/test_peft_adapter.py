@@ -298,7 +298,7 @@ def test_a_damaged_settings_file_is_named(base, tmp_path):
     for value, message in (
         ({"ltu_jax_peft": 2}, "ltu_as.json is not of format 1"),
         (good | {"config": None}, "ltu_as.json has no config"),
-        (good | {"config": good["config"] | {"depth": 3}}, "LTUASConfig: unknown keys ..depth"),
+        (good | {"config": good["config"] | {"depth": 3}}, "LTUASConfig has unknown keys depth"),
     ):
         file.write_text(json.dumps(value))
         with pytest.raises(UserError, match=message):

@@ -10,8 +10,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
+from ltu_jax.core.config import ConfigError
 from ltu_jax.models import build
-from ltu_jax.models.config import ConfigError
 from ltu_jax.models.tltr import TaggerConfig, TLTRConfig
 from ltu_jax.weights.formats.whisper_at import RULES, from_whisper_at, read_labels
 from ltu_jax.weights.name_tables import export, foreign_shapes
