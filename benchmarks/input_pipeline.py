@@ -22,6 +22,7 @@ from data_pipelines.input.data_config import DataConfig
 from data_pipelines.input.pipeline import InputPipeline
 from data_pipelines.records import record_files
 from data_pipelines.records.schema import AnnotatedClip, QAPair
+from data_pipelines.records.whisper_features import FeatureExtractor
 from data_pipelines.records.write import write_records
 from ltu_jax.core import errors
 from ltu_jax.core.files import read_json
@@ -102,8 +103,9 @@ def make_records(scratch: Path, *, clips: int) -> Path:
     out, audio = scratch / f"records-{clips}", scratch / f"audio-{clips}"
     if not (out / record_files.MANIFEST).is_file():
         audio.mkdir(parents=True, exist_ok=True)
-        whisper = WHISPER if (WHISPER / "config.json").is_file() else None
-        write_records([make_clip(audio, n) for n in range(clips)], out, whisper_dir=whisper)
+        there = (WHISPER / "config.json").is_file()
+        extractor = FeatureExtractor(WHISPER) if there else None
+        write_records([make_clip(audio, n) for n in range(clips)], out, extractor=extractor)
     return out
 
 

@@ -21,9 +21,11 @@ from pathlib import Path
 
 from data_pipelines.manifests import clip_manifests
 from data_pipelines.records import record_files
-from data_pipelines.records.quarantine import MAX_SHARE, Quarantined
+from data_pipelines.records.beam_builder import BeamRunner
+from data_pipelines.records.quarantine import MAX_SHARE, Quarantine, Quarantined
 from data_pipelines.records.schema import SPLITS, AnnotatedClip
 from data_pipelines.records.summary import table
+from data_pipelines.records.whisper_features import FeatureExtractor
 from data_pipelines.records.write import write_records
 from ltu_jax.core import errors, outputs
 from ltu_jax.weights.fingerprint import SAME
@@ -66,18 +68,18 @@ def command(arguments: Sequence[str] | None = None) -> int:
     read = [flags.corpus, flags.json, flags.audio_root, flags.features]
     outputs.claim(flags.out, record_files.MAKER, inputs=read)
     given = _read(flags)
+    extractor = None
+    if flags.features is not None:
+        extractor = FeatureExtractor(flags.features, dtype=flags.encoder_dtype)
     manifest = write_records(
         given.clips,
         flags.out,
         tag_labels=given.tag_labels,
-        whisper_dir=flags.features,
-        encoder_dtype=flags.encoder_dtype,
-        runner=flags.runner,
-        beam_flags=flags.beam_flags,
+        extractor=extractor,
+        runner=BeamRunner(name=flags.runner, flags=tuple(flags.beam_flags)),
         shards=flags.shards,
         force=flags.force,
-        quarantined=given.quarantined,
-        max_quarantined=flags.max_quarantined,
+        quarantine=Quarantine(given.quarantined, max_share=flags.max_quarantined),
         licences=given.licences,
     )
     print(table(manifest))

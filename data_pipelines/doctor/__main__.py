@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from configs import common
 from data_pipelines.doctor import checks, page
 from data_pipelines.doctor.examination import Orders, examine
 from ltu_jax.core import errors, outputs
@@ -31,7 +32,7 @@ PAGE = outputs.Maker(
 NUMBERS = outputs.Maker(
     name=_NAME, folder=False, before=outputs.json_with("data", "kind", "heard", "ok", "checks")
 )
-CUTOFF = 108  # as configs/common.py has it
+CUTOFF = common.base("stage1", preset="").data.cutoff
 
 
 def command(arguments: Sequence[str] | None = None) -> int:

@@ -16,9 +16,10 @@ from data_pipelines.doctor.checks import Findings, verdicts
 from data_pipelines.doctor.data_readers import Case, Problem
 from data_pipelines.doctor.text_checks import Texts
 from data_pipelines.records.schema import UNKNOWN_LICENCE
+from ltu_jax.preprocessing.audio import CLIP_FRAMES, HOP, SAMPLE_RATE
 from ltu_jax.preprocessing.text import Tokenizer
 
-WINDOW = 10.0  # seconds that the model hears
+WINDOW = CLIP_FRAMES * HOP / SAMPLE_RATE  # seconds that the model hears
 _SHORT, _SILENT, _CLIPPED, _DROPOUT = 0.3, -70.0, 0.001, 0.02
 _SECONDS = (0, 0.3, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 30, 60, 10_800)
 _LEVELS = (-120, -70, -60, -55, -50, -45, -40, -35, -30, -25, -20, -15, -10, -5, 0, 20)

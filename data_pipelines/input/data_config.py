@@ -1,4 +1,4 @@
-"""What the input pipeline reads and how it lays it out: the `data` part of a training config.
+"""Settings of the input pipeline: which records, how rows are laid out, how batches are padded.
 
 Text layouts, with A audio tokens in front of T text positions:
 
@@ -15,6 +15,7 @@ import dataclasses
 from enum import StrEnum
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.preprocessing.audio import CLIP_FRAMES
 from ltu_jax.preprocessing.text import TrainOn
 
 
@@ -28,7 +29,7 @@ class RowLayout(StrEnum):
 
 
 class FeatureSource(StrEnum):
-    """Whether batches hold "log_mel", for the encoder in the step, or stored "features"."""
+    """Where features come from: "log_mel" for the encoder in the step, or stored "features"."""
 
     ON_THE_FLY = "on_the_fly"
     STORED = "stored"
@@ -42,13 +43,13 @@ _LEAST = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """What to read and how; enum fields take their strings, tuple fields any sequence.
+class PipelineSettings:
+    """The keys of `config.data` that the input pipeline reads.
 
     Attributes:
         records: records directory.
         split: "train", "val" or "test".
-        layout: see `Layout`.
+        layout: see `RowLayout`.
         cutoff: most text tokens of a pair, BOS included.
         pairs_per_clip: most pairs of a clip in a row (1 unless grouped).
         clips_per_row: most clips in a row (1 unless grouped); each has its place in every batch,
@@ -58,54 +59,65 @@ class DataConfig:
             padded as far as its own longest row asks for, and with a loss mean of their own
             ("row_weights" of a batch); 0 for all rows of the batch together.
         train_on: "all" tokens or the "answer" only.
-        features: see `Features`.
-        seed: of the order.
-        audio_tokens: A.
-        n_mels: mel bins of the Whisper encoder.
+        features: see `FeatureSource`.
         tasks: which pairs; see `mixtures.check_tasks`.
         datasets: which clips; see `mixtures.datasets`.
-        frames: log-mel frames of the window, 10 ms each.
         row_tokens: room of a grouped row in text tokens; 0 for all that the two caps allow.
         lengths: allowed padded text lengths, ascending; the smallest that fits is used. () for
             `row_tokens` where it is given to grouped rows, else for multiples of `pad_multiple`,
             the official rule.
-        pad_multiple: see `lengths`.
         group_by_length: rows of like length are batched together within windows of this many
             batches; 0 for never. Without effect where all batches have one length.
-        shuffle: False keeps the order of the records.
-        feature_fingerprint: refuse stored features that were made by another encoder.
         max_bad_share: share of the split's records that may be bad; one more stops.
         workers: threads that make rows.
+    """
+
+    records: str
+    split: str
+    layout: str
+    cutoff: int
+    pairs_per_clip: int
+    clips_per_row: int
+    rows_per_batch: int
+    train_on: str
+    features: str
+    tasks: tuple[str, ...] = ("all",)
+    datasets: tuple[str, ...] = ("all",)
+    row_tokens: int = 0
+    micro_rows: int = 0
+    lengths: tuple[int, ...] = ()
+    group_by_length: int = 0
+    max_bad_share: float = 0.0001
+    workers: int = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig(PipelineSettings):
+    """Everything an input pipeline is told; tuple fields take any sequence.
+
+    `layout`, `train_on` and `features` become `RowLayout`, `TrainOn` and `FeatureSource`.
+
+    Attributes:
+        seed: of the order.
+        audio_tokens: A.
+        n_mels: mel bins of the Whisper encoder.
+        frames: log-mel frames of the window, 10 ms each.
+        pad_multiple: see `lengths`.
+        shuffle: False keeps the order of the records.
+        feature_fingerprint: refuse stored features that were made by another encoder.
         prefetch: batches made ahead.
 
     Raises:
         UserError: a value out of range, or one that contradicts another.
     """
 
-    records: str
-    split: str
-    layout: RowLayout
-    cutoff: int
-    pairs_per_clip: int
-    clips_per_row: int
-    rows_per_batch: int
-    train_on: TrainOn
-    features: FeatureSource
     seed: int
     audio_tokens: int
     n_mels: int
-    tasks: tuple[str, ...] = ("all",)
-    datasets: tuple[str, ...] = ("all",)
-    frames: int = 1000
-    row_tokens: int = 0
-    micro_rows: int = 0
-    lengths: tuple[int, ...] = ()
+    frames: int = CLIP_FRAMES
     pad_multiple: int = 8
-    group_by_length: int = 0
     shuffle: bool = True
     feature_fingerprint: str | None = None
-    max_bad_share: float = 0.0001
-    workers: int = 4
     prefetch: int = 2
 
     def __post_init__(self):

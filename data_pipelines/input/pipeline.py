@@ -7,10 +7,10 @@ reads only the records of its part of each global batch, and resuming at a step 
 tokens of every pair are known beforehand (`token_counts`), so hosts agree on shapes without
 talking.
 
-A record that cannot be used costs itself only. What it would have filled stays empty: its pairs'
-places are padding without a target, its clip's place is one that nothing attends to, and all else
-in the batch is bit for bit what it would have been, on this host and on the others. (A row of
-layout "tags" is all label: the row at the next position stands in for it.) Bad records are counted.
+A record that cannot be used costs itself only. The places of its pairs become padding without a
+target, and nothing attends to the place of its clip. The rest of the batch keeps every bit, on this
+host and on the others. In layout "tags" the row at the next position takes its place. Bad records
+are counted.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,10 +21,9 @@ import numpy as np
 
 from data_pipelines.input import mixtures
 from data_pipelines.input.data_config import DataConfig, FeatureSource, RowLayout
-from data_pipelines.input.row_maker import Lost, RowMaker
-from data_pipelines.input.row_order import RowOrder
+from data_pipelines.input.row_order import OrderRule, RowOrder
 from data_pipelines.input.row_report import RowReport, row_report
-from data_pipelines.input.rows import Example
+from data_pipelines.input.rows import Example, LostRecords, RowMaker
 from data_pipelines.input.token_counts import folder, token_lengths
 from data_pipelines.records import whisper_features
 from data_pipelines.records.bad_records import BadRecord, BadRecordCounter, BadRecordLog
@@ -36,11 +35,11 @@ from ltu_jax.core.files import read_json
 from ltu_jax.preprocessing.text import IGNORE, Tokenizer, TrainOn
 from ltu_jax.weights.fingerprint import Fingerprint
 
-_WHOLE, _BLANKED, _FAILED = range(3)  # how a row came out
+_WHOLE, _BLANKED, _FAILED = range(3)  # states of a row that was made
 
 
 class InputPipeline:
-    """Rows and batches of one split; see the module's docstring."""
+    """The rows and batches of one split of a records directory."""
 
     def __init__(
         self,
@@ -115,11 +114,11 @@ class InputPipeline:
         return -(-self.rows_per_epoch // self.config.rows_per_batch)
 
     def order_fingerprint(self) -> str:
-        """Hex SHA-256 of all that decides what stands in which row, the same on every host."""
+        """Return the hex SHA-256 of all that decides which pairs a row has, equal on all hosts."""
         return self._order.fingerprint()
 
     def report(self) -> RowReport | None:
-        """What the rows of an epoch hold and waste; None for layout "tags"."""
+        """Count what the rows of an epoch hold and waste; None for layout "tags"."""
         if self.config.layout == RowLayout.TAGS:
             return None
         return row_report(self._order, self.config, whole=self._whole)
@@ -146,19 +145,19 @@ class InputPipeline:
             )
 
     def _choose(self, *, show: bool) -> RowOrder:
-        """Rows of all pairs that the filters take; in layout "tags" a clip is one pair."""
+        """Order all pairs that the filters take; in layout "tags" a clip is one pair."""
         config = self.config
         tagged = config.layout == RowLayout.TAGS
         # Of all splits: a name is not unknown because the validation split has no such clip.
         splits = self.store.manifest["splits"].values()
-        there = {name for split in splits for name in split["datasets"]}
+        all_datasets = {name for split in splits for name in split["datasets"]}
         if not tagged:
-            asked_for = {name for split in splits for name in split["tasks"]}
-            mixtures.check_tasks(config.tasks, there=asked_for, where=config.records)
+            tasks = {name for split in splits for name in split["tasks"]}
+            mixtures.check_tasks(config.tasks, there=tasks, where=config.records)
         records, pairs, numbers = mixtures.choose(
             self.store.entries,
             tasks=None if tagged else config.tasks,
-            datasets=mixtures.datasets(config.datasets, there=there, where=config.records),
+            datasets=mixtures.datasets(config.datasets, there=all_datasets, where=config.records),
             where=f"split {config.split!r} of {config.records}",
         )
         self.selection = mixtures.count(self.store.entries, records, tagged=tagged)
@@ -171,23 +170,17 @@ class InputPipeline:
             self._prompts, self._whole = counted[numbers].astype(np.int64).T
         self._tokens = np.minimum(self._whole, config.cutoff)
         return RowOrder(
+            OrderRule.from_config(config),
             records=records,
             pairs=pairs,
             tokens=self._tokens,
-            pairs_per_clip=config.pairs_per_clip,
-            clips_per_row=config.clips_per_row,
-            row_tokens=config.room,
-            rows_per_batch=config.rows_per_batch,
-            seed=config.seed,
-            shuffle=config.shuffle,
-            group_batches=0 if config.one_length else config.group_by_length,
             keep_in=None if tagged else folder(config.records, tokenizer=self._tokenizer),
         )
 
     # --- one row ----------------------------------------------------------------------------------
 
     def contents(self, position: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """(clip, numbers of its pairs) for each clip of the row at `position` of the stream."""
+        """Return (clip, numbers of its pairs) for each clip of the row at `position`."""
         return tuple(
             (self.store.entries[number].clip_id, pairs)
             for number, pairs in self._order.row(position)
@@ -229,35 +222,35 @@ class InputPipeline:
     # --- shapes that all hosts agree on -----------------------------------------------------------
 
     def text_length(self, step: int) -> int:
-        """T of the global batch of `step`."""
+        """Return T of the global batch of `step`."""
         rows_of_step = self._global_rows(step)
         return self.config.padded(max(int(self._tokens[row].sum()) for row in rows_of_step))
 
     def most_targets(self, step: int) -> int:
-        """The largest number of targets of any row of the global batch of `step`."""
+        """Return the largest number of targets of any row of the global batch of `step`."""
         return int(self._targets(step).max())
 
     def _targets(self, step: int) -> np.ndarray:
-        """Targets of each row of the global batch, all records being sound, int [rows]."""
+        """Count the targets of each row of the global batch, all records being sound."""
         rows, tokens = self._global_rows(step), self._tokens
         if self.config.train_on == TrainOn.ANSWER:
-            wanted = tokens - np.minimum(self._prompts, tokens)
-            return np.asarray([wanted[row].sum() for row in rows])
+            answers = tokens - np.minimum(self._prompts, tokens)
+            return np.asarray([answers[row].sum() for row in rows])
         if self.config.layout != RowLayout.REFERENCE:  # no BOS
             return np.asarray([(tokens[row] - 1).sum() for row in rows])
         # BOS, if a pad position predicts it
-        found = np.asarray([tokens[row].sum() for row in rows])
-        return found - (found == self._widths(step))
+        counts = np.asarray([tokens[row].sum() for row in rows])
+        return counts - (counts == self._widths(step))
 
     def _widths(self, step: int) -> np.ndarray:
-        """The padded length of each row of the global batch in its micro-batch, int [rows]."""
+        """Return the padded length of each row of the global batch in its micro-batch."""
         lengths = np.asarray([self._tokens[row].sum() for row in self._global_rows(step)])
         together = self.config.micro_rows or len(lengths)
         longest = lengths.reshape(-1, together).max(axis=1)
         return np.repeat([self.config.padded(int(length)) for length in longest], together)
 
     def row_weights(self, step: int) -> np.ndarray:
-        """What a target of each row of the global batch weighs, float32 [rows].
+        """Return the weight of a target of each row of the global batch, float32 [rows].
 
         With them a sum over all targets is the mean over micro-batches of the means over their
         targets, however the rows lie on devices (facts 14). Targets of a record that cannot be
@@ -280,7 +273,7 @@ class InputPipeline:
             columns, lost = self._rows.fixed(position)
             self._note_all(lost, step=step)
             made.append(columns)
-        return self._finish(step, *map(np.stack, zip(*made, strict=True)))
+        return self._batch_of(step, *map(np.stack, zip(*made, strict=True)))
 
     def batches(self, *, start_step: int = 0, steps: int | None = None) -> Iterator[Example]:
         """Yield this host's part of global batches `start_step`, `start_step + 1`, ...
@@ -304,8 +297,8 @@ class InputPipeline:
         tf = import_tensorflow()
         if self._bad_log is not None:
             self.bad.recall(self._bad_log.before(start_step, split=self.config.split))
-        # Rows are made ahead and side by side; what they lost is told by the consumer, in order.
-        told: dict[int, Lost] = {}
+        # Rows are made ahead and side by side; the consumer notes what they lost, in order.
+        lost_rows: dict[int, LostRecords] = {}
         failures: dict[int, RecordError] = {}
 
         def make(position: np.ndarray) -> list[np.ndarray]:
@@ -315,7 +308,7 @@ class InputPipeline:
                 failures[int(position)] = error
                 return [*blank, np.int32(_FAILED)]
             if lost:
-                told[int(position)] = lost
+                lost_rows[int(position)] = lost
             return [*columns, np.int32(_BLANKED if lost else _WHOLE)]
 
         blank = self._rows.blank()
@@ -349,10 +342,10 @@ class InputPipeline:
             for position in np.asarray(self._positions(step))[came != _WHOLE].tolist():
                 if position in failures:
                     raise failures[position]
-                self._note_all(told.pop(position), step=step)
-            yield self._finish(step, *columns)
+                self._note_all(lost_rows.pop(position), step=step)
+            yield self._batch_of(step, *columns)
 
-    def _note_all(self, lost: Lost, *, step: int) -> None:
+    def _note_all(self, lost: LostRecords, *, step: int) -> None:
         for number, reason in lost:
             self._note(number, reason, step=step)
 
@@ -360,19 +353,19 @@ class InputPipeline:
         first = step * self.config.rows_per_batch + self._first_row
         return range(first, first + self._host_rows)
 
-    def _finish(self, step: int, heard: np.ndarray, *columns: np.ndarray) -> Example:
+    def _batch_of(self, step: int, audio: np.ndarray, *columns: np.ndarray) -> Example:
         """Cut the padding to the length of the step and put the audio's positions in front."""
         config = self.config
-        example = {self._rows.heard: heard}
+        example = {self._rows.audio_column: audio}
         if config.layout == RowLayout.TAGS:
             return {**example, "targets": columns[0]}
         width, reference = self.text_length(step), config.layout == RowLayout.REFERENCE
-        kept = slice(-width, None) if reference else slice(width)
+        places = slice(-width, None) if reference else slice(width)
         for name, text in zip(self._rows.columns, columns, strict=True):
-            example[name] = np.ascontiguousarray(text[:, kept])
+            example[name] = np.ascontiguousarray(text[:, places])
         if config.layout != RowLayout.GROUPED:  # padding counts, as in the official code
             after = config.audio_tokens + np.arange(width, dtype=np.int32)
-            example["positions"] = np.broadcast_to(after, (len(heard), width))
+            example["positions"] = np.broadcast_to(after, (len(audio), width))
         if config.micro_rows:
             mine = slice(self._first_row, self._first_row + self._host_rows)
             ahead = width - self._widths(step)[mine, None]  # places that its micro-batch has not
@@ -382,22 +375,6 @@ class InputPipeline:
             example["labels"] = np.where(outside, IGNORE, example["labels"])
             example["row_weights"] = self.row_weights(step)[mine]
         ahead = np.tile(np.arange(config.audio_tokens, dtype=np.int32), config.clips_per_row)
-        ahead = np.broadcast_to(ahead, (len(heard), len(ahead)))
+        ahead = np.broadcast_to(ahead, (len(audio), len(ahead)))
         example["positions"] = np.concatenate([ahead, example["positions"]], axis=1)
         return example
-
-
-def batches(
-    config: DataConfig,
-    *,
-    tokenizer: Tokenizer | None = None,
-    start_step: int = 0,
-    steps: int | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Example]:
-    """Open `config` and yield its batches; see `InputPipeline`."""
-    pipeline = InputPipeline(
-        config, tokenizer=tokenizer, process_index=process_index, process_count=process_count
-    )
-    return pipeline.batches(start_step=start_step, steps=steps)

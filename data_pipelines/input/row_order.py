@@ -11,9 +11,11 @@ import functools
 import hashlib
 import threading
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
+from data_pipelines.input.data_config import DataConfig
 from data_pipelines.input.row_packing import VERSION, kept_packing, pack
 
 _WORTH_KEEPING = 200_000  # pairs
@@ -48,22 +50,53 @@ def sorted_within(clips: np.ndarray, keys: np.ndarray) -> np.ndarray:
     return order
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OrderRule:
+    """How pairs become rows and rows become batches; its values name an order's fingerprint.
+
+    Attributes:
+        pairs_per_clip: most pairs of a clip in one row.
+        clips_per_row: most clips in one row.
+        row_tokens: most text tokens in one row.
+        rows_per_batch: rows of one global batch.
+        seed: first part of every random stream.
+        shuffle: False keeps the order of the records, for validation.
+        group_batches: rows of similar length are put together within windows of this many batches
+            (the official trainer's group_by_length uses 50); 0 for never.
+    """
+
+    pairs_per_clip: int
+    clips_per_row: int
+    row_tokens: int
+    rows_per_batch: int
+    seed: int
+    shuffle: bool
+    group_batches: int
+
+    @classmethod
+    def from_config(cls, config: DataConfig) -> Self:
+        """Return the rule of a pipeline's settings."""
+        return cls(
+            pairs_per_clip=config.pairs_per_clip,
+            clips_per_row=config.clips_per_row,
+            row_tokens=config.room,
+            rows_per_batch=config.rows_per_batch,
+            seed=config.seed,
+            shuffle=config.shuffle,
+            group_batches=0 if config.one_length else config.group_by_length,
+        )
+
+
 class RowOrder:
     """Which records and which of their pairs stand at a position of the stream."""
 
     def __init__(
         self,
+        rule: OrderRule,
         *,
         records: np.ndarray,
         pairs: np.ndarray,
         tokens: np.ndarray,
-        pairs_per_clip: int,
-        clips_per_row: int,
-        row_tokens: int,
-        rows_per_batch: int,
-        seed: int,
-        shuffle: bool,
-        group_batches: int,
         keep_in: Path | None = None,
     ):
         """Prepare the order.
@@ -73,32 +106,24 @@ class RowOrder:
         because N must be the same in every epoch; the order of the rows changes all the same.
 
         Args:
+            rule: see there.
             records: int [P], the record of each pair, ascending.
             pairs: int [P], the number of the pair within its record.
-            tokens: int [P], text tokens of the pair, each at most `row_tokens`.
-            pairs_per_clip: most pairs of a clip in one row.
-            clips_per_row: most clips in one row.
-            row_tokens: most text tokens in one row.
-            rows_per_batch: rows of one global batch.
-            seed: first part of every random stream.
-            shuffle: False keeps the order of the records, for validation.
-            group_batches: rows of similar length are put together within windows of this many
-                batches (the official trainer's group_by_length uses 50); 0 for never.
+            tokens: int [P], text tokens of the pair, each at most `rule.row_tokens`.
             keep_in: folder where the packing of many pairs, a minute's work, is kept.
         """
+        self._rule, self._keep_in = rule, keep_in
         self._records, self._pairs, self._tokens = records, pairs, tokens
-        self._cap, self._clips, self._room = pairs_per_clip, clips_per_row, row_tokens
-        self._batch, self._seed, self._shuffle = rows_per_batch, seed, shuffle
-        self._window, self._keep_in = group_batches, keep_in
         # Pairs of one record are neighbours.
         first = np.flatnonzero(np.r_[True, records[1:] != records[:-1]])
         counts = np.diff(np.r_[first, len(records)])
         rank = np.arange(len(records)) - np.repeat(first, counts)
         counts = np.repeat(counts, counts)
         # The fewest parts that keep the cap, as equal as can be: 9 pairs by 4 are 3 + 3 + 3.
-        part = rank * -(-counts // pairs_per_clip) // counts
+        part = rank * -(-counts // rule.pairs_per_clip) // counts
         self._parts = np.flatnonzero((rank == 0) | np.r_[True, part[1:] != part[:-1]])
-        self._packed = clips_per_row > 1 or pairs_per_clip * int(tokens.max()) > row_tokens
+        longest = rule.pairs_per_clip * int(tokens.max())
+        self._packed = rule.clips_per_row > 1 or longest > rule.row_tokens
         self._composed = functools.lru_cache(maxsize=2)(self._compose)
         self._made = functools.lru_cache(maxsize=2)(self._make)  # a batch may touch two epochs
         # Reader threads wait for one epoch instead of each making its own.
@@ -128,9 +153,7 @@ class RowOrder:
 
     def fingerprint(self) -> str:
         """Hex SHA-256 of everything that the order follows from."""
-        numbers = (self._cap, self._clips, self._room, self._batch, self._seed, self._shuffle,
-                   self._window)  # fmt: skip
-        digest = hashlib.sha256(repr(numbers).encode())
+        digest = hashlib.sha256(repr(dataclasses.astuple(self._rule)).encode())
         for values in (self._records, self._pairs, self._tokens):
             digest.update(np.ascontiguousarray(values, np.int64))
         return digest.hexdigest()
@@ -153,15 +176,15 @@ class RowOrder:
             return self._made(number)
 
     def _rng(self, epoch: int, stream: int) -> np.random.Generator:
-        return np.random.default_rng([self._seed, epoch, stream])
+        return np.random.default_rng([self._rule.seed, epoch, stream])
 
     def _make(self, epoch: int) -> _Epoch:
         """The contents of rows, and their order in this epoch."""
         pairs, begin = self._composed(0 if self._packed else epoch)
         rows = np.arange(len(begin))
-        if self._shuffle:
+        if self._rule.shuffle:
             rows = self._rng(epoch, _ROWS).permutation(rows)
-        if self._window:
+        if self._rule.group_batches:
             sizes = np.add.reduceat(self._tokens[pairs], begin)
             rows = self._grouped(rows, sizes=sizes, epoch=epoch)
         return _Epoch(pairs=pairs, begin=begin, end=np.r_[begin[1:], len(pairs)], rows=rows)
@@ -178,7 +201,7 @@ class RowOrder:
     def _by_clip(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Pairs in the order in which clips and their pairs come, and the clip of each pair."""
         pairs, clips = np.arange(len(self._records)), self._records
-        if self._shuffle:
+        if self._rule.shuffle:
             rng = self._rng(epoch, _PAIRS)
             keys = rng.random(len(pairs))
             if self._packed:  # the order of clips decides which of them share a row
@@ -192,24 +215,26 @@ class RowOrder:
         order, begin = pack(
             self._tokens[pairs],
             clips[pairs],
-            room=self._room,
-            most_pairs=self._cap,
-            most_clips=self._clips,
+            room=self._rule.row_tokens,
+            most_pairs=self._rule.pairs_per_clip,
+            most_clips=self._rule.clips_per_row,
         )
         return pairs[order], begin
 
     def _grouped(self, rows: np.ndarray, *, sizes: np.ndarray, epoch: int) -> np.ndarray:
         """Sort rows by length within each window, then shuffle the window's batches."""
         rng = self._rng(epoch, _GROUPS)
-        lead = -epoch * len(rows) % self._batch  # these complete the previous epoch's last batch
-        parts = [rows[:lead]]
-        for start in range(lead, len(rows), self._window * self._batch):
-            window = rows[start : start + self._window * self._batch]
+        lead = (
+            -epoch * len(rows) % self._rule.rows_per_batch
+        )  # these complete the previous epoch's last batch
+        ordered = [rows[:lead]]
+        for start in range(lead, len(rows), self._rule.group_batches * self._rule.rows_per_batch):
+            window = rows[start : start + self._rule.group_batches * self._rule.rows_per_batch]
             window = window[np.argsort(sizes[window], kind="stable")]
-            whole = len(window) // self._batch * self._batch
-            batches = window[:whole].reshape(-1, self._batch)
-            parts += [
-                rng.permutation(batches).reshape(-1) if self._shuffle else batches.reshape(-1)
+            whole = len(window) // self._rule.rows_per_batch * self._rule.rows_per_batch
+            batches = window[:whole].reshape(-1, self._rule.rows_per_batch)
+            ordered += [
+                rng.permutation(batches).reshape(-1) if self._rule.shuffle else batches.reshape(-1)
             ]
-            parts += [window[whole:]]
-        return np.concatenate(parts)
+            ordered += [window[whole:]]
+        return np.concatenate(ordered)

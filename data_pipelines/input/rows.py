@@ -1,11 +1,15 @@
-"""One training row in plain Python: what is heard, and its text laid out."""
+"""One training row in plain Python: the audio of its clips, and the text of their pairs laid out.
+
+What a record that cannot be used would have filled stays empty; see `pipeline`.
+"""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from data_pipelines.input.data_config import DataConfig, FeatureSource, RowLayout
-from data_pipelines.records.record_files import TAG_LABELS
+from data_pipelines.input.row_order import RowOrder
+from data_pipelines.records.record_files import TAG_LABELS, RecordStore
 from data_pipelines.records.schema import QAPair, RecordError
 from data_pipelines.records.tf_example import REWRITE, StoredClip
 from ltu_jax.core.axes import Float
@@ -13,15 +17,146 @@ from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.text import IGNORE, Tokenizer, tokenize_pair
 
 Example = dict[str, np.ndarray]
+LostRecords = list[tuple[int, str]]  # numbers of records that a row lost, with the reason
+
 _SECONDS_TOLERANCE = 0.02  # the writer states the seconds it decoded, in float32
+_EVERY_ROW = ("input_ids", "labels", "segment_ids", "positions")
 # Columns of a row's text and what a padded place holds (None: the tokenizer's pad id).
 COLUMNS = {"input_ids": None, "labels": IGNORE, "segment_ids": 0, "positions": 0, "clip_ids": 0}
 
 
-def heard(
+class RowMaker:
+    """The reader of one pipeline's rows: makes the row at a position of the endless stream."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        *,
+        store: RecordStore,
+        order: RowOrder,
+        tokenizer: Tokenizer | None,
+        prompts: np.ndarray,
+        tokens: np.ndarray,
+        label_index: Mapping[str, int],
+    ):
+        """Take the parts of a pipeline.
+
+        Args:
+            config: of the pipeline.
+            store: the records.
+            order: which of them are in which row.
+            tokenizer: None for layout "tags".
+            prompts: int [P], tokens of the prompt of each pair of the order.
+            tokens: int [P], text tokens of the pair, cut.
+            label_index: places of the labels of layout "tags".
+        """
+        self._config, self._store, self._order = config, store, order
+        self._tokenizer, self._prompts, self._tokens = tokenizer, prompts, tokens
+        self._label_index = label_index
+        self.columns = _EVERY_ROW + (("clip_ids",) if config.clips_per_row > 1 else ())
+        self.audio_column = "features" if config.features == FeatureSource.STORED else "log_mel"
+        self._shape = (config.frames, config.n_mels)
+        if config.features == FeatureSource.STORED:
+            self._shape = store.features_shape
+
+    def make(self, position: int) -> tuple[Example, LostRecords]:
+        """Make the row at `position`, unusable records leaving empty places; return those."""
+        if self._config.layout == RowLayout.TAGS:
+            return self._tag_row(position)
+        clips, parts, lost = [], [], []
+        members = iter(self._order.members(position))
+        for clip, (number, chosen) in enumerate(self._order.row(position)):
+            places = [next(members) for _ in chosen]
+            try:
+                sound, columns = self._clip(
+                    number, chosen, places, first_segment=len(parts) + 1, clip=clip
+                )
+            except RecordError as error:
+                lost.append((number, str(error)))
+                sound = np.zeros(self._shape, np.float32)  # as where a row has no such clip
+                columns = [
+                    blank_columns(int(self._tokens[place]), pad_id=self._tokenizer.pad_id)
+                    for place in places
+                ]
+            clips.append(sound)
+            parts += columns
+        text = {column: np.concatenate([part[column] for part in parts]) for column in self.columns}
+        if self._config.clips_per_row == 1:
+            return {self.audio_column: clips[0], **text}, lost
+        silence = [np.zeros_like(clips[0])] * (self._config.clips_per_row - len(clips))
+        return {self.audio_column: np.stack(clips + silence), **text}, lost
+
+    def _clip(
+        self,
+        number: int,
+        chosen: tuple[int, ...],
+        places: list[int],
+        *,
+        first_segment: int,
+        clip: int,
+    ) -> tuple[np.ndarray, list[Example]]:
+        """Return the audio input of a record, and the columns of some of its pairs."""
+        record, where = self._store.read(number), self._store.where(number)
+        columns = [
+            pair_columns(
+                self._tokenizer,
+                record.pairs[pair],
+                spoken_text=record.spoken_text,
+                config=self._config,
+                segment=segment,
+                clip=clip,
+                prompt_tokens=int(self._prompts[place]),
+                planned_tokens=int(self._tokens[place]),
+                where=where,
+            )
+            for segment, (pair, place) in enumerate(
+                zip(chosen, places, strict=True), start=first_segment
+            )
+        ]
+        return audio_input(record, self._config, shape=self._shape, where=where), columns
+
+    def _tag_row(self, position: int) -> tuple[Example, LostRecords]:
+        lost: LostRecords = []
+        for stand_in in range(position, position + self._order.rows_per_epoch):
+            ((number, _),) = self._order.row(stand_in)
+            where = self._store.where(number)
+            try:
+                record = self._store.read(number)
+                marked = tag_targets(record, self._label_index, where=where)
+                sound = audio_input(record, self._config, shape=self._shape, where=where)
+            except RecordError as error:
+                lost.append((number, str(error)))
+                continue
+            return {self.audio_column: sound, "targets": marked}, lost
+        raise RecordError(f"no tagged clip of {self._config.records} can be used: {lost[0][1]}")
+
+    def fixed(self, position: int) -> tuple[list[np.ndarray], LostRecords]:
+        """Make a row as arrays of fixed shapes: its audio, and text padded to the longest."""
+        example, lost = self.make(position)
+        if self._config.layout == RowLayout.TAGS:
+            return list(example.values()), lost
+        text = padded(
+            example,
+            length=self._config.longest,
+            pad_id=self._tokenizer.pad_id,
+            left=self._config.layout == RowLayout.REFERENCE,
+            names=self.columns,
+        )
+        return [example[self.audio_column], *text], lost
+
+    def blank(self) -> list[np.ndarray]:
+        """Return zeros in the shape of a row."""
+        several = (self._config.clips_per_row,) if self._config.clips_per_row > 1 else ()
+        sound = np.zeros((*several, *self._shape), np.float32)
+        if self._config.layout == RowLayout.TAGS:
+            return [sound, np.zeros(len(self._label_index), np.float32)]
+        return [sound, *(np.zeros(self._config.longest, np.int32) for _ in self.columns)]
+
+
+def audio_input(
     record: StoredClip, config: DataConfig, *, shape: tuple[int, ...], where: str
 ) -> Float[np.ndarray, "..."]:
-    """The log-mel [frames, M] or the stored features [W, A, D] of a clip, float32.
+    """Return the log-mel [frames, M] or the stored features [W, A, D] of a clip, float32.
 
     Args:
         shape: what the batch has a place for.
@@ -56,14 +191,14 @@ def _log_mel(record: StoredClip, config: DataConfig, *, where: str) -> Float[np.
             f"{where}: field 'seconds' is {record.seconds:g}, but the audio lasts "
             f"{decoded.seconds:g} s; {REWRITE}"
         )
-    heard = audio.model_log_mel(decoded.samples, n_mels=config.n_mels, frames=config.frames)
-    return heard.log_mel
+    window = audio.model_log_mel(decoded.samples, n_mels=config.n_mels, frames=config.frames)
+    return window.log_mel
 
 
-def targets(
+def tag_targets(
     record: StoredClip, label_index: Mapping[str, int], *, where: str
 ) -> Float[np.ndarray, "N"]:
-    """The clip's labels as 0 and 1; raises `RecordError` for one that has no place."""
+    """Return the clip's labels as 0 and 1; raises `RecordError` for one that has no place."""
     marked = np.zeros(len(label_index), np.float32)
     for tag in record.tags:
         if tag not in label_index:
@@ -82,20 +217,20 @@ def pair_columns(
     config: DataConfig,
     segment: int,
     clip: int,
-    asked: int,
-    expected: int,
+    prompt_tokens: int,
+    planned_tokens: int,
     where: str,
 ) -> Example:
-    """The text columns of one pair, int32 [its tokens].
+    """Lay out the text of one pair as columns, int32 [its tokens].
 
     Args:
         segment: number of the pair in its row, from 1.
         clip: number of its clip in the row, from 0.
-        asked: tokens of its prompt.
-        expected: tokens that the row was planned with.
+        prompt_tokens: tokens of its prompt.
+        planned_tokens: tokens that the row was planned with.
 
     Raises:
-        RecordError: as `check_tokens`.
+        RecordError: as `_check_tokens`.
     """
     tokens = tokenize_pair(
         tokenizer,
@@ -107,13 +242,13 @@ def pair_columns(
     )
     ids = np.asarray(tokens.input_ids, np.int32)
     labels = np.asarray(tokens.labels, np.int32)
-    check_tokens(
+    _check_tokens(
         ids,
         pair,
         tokenizer=tokenizer,
         cutoff=config.cutoff,
-        asked=asked,
-        expected=expected,
+        prompt_tokens=prompt_tokens,
+        planned_tokens=planned_tokens,
         where=where,
     )
     if config.layout != RowLayout.REFERENCE:
@@ -127,22 +262,22 @@ def pair_columns(
     }
 
 
-def check_tokens(
+def _check_tokens(
     ids: np.ndarray,
     pair: QAPair,
     *,
     tokenizer: Tokenizer,
     cutoff: int,
-    asked: int,
-    expected: int,
+    prompt_tokens: int,
+    planned_tokens: int,
     where: str,
 ) -> None:
-    """Require of the tokens of a pair, int32 [N], what a step may be given.
+    """Require that the tokens of a pair, int32 [N], may be trained on.
 
     Args:
         cutoff: most tokens of a pair.
-        asked: tokens of its prompt.
-        expected: tokens that its row was planned with.
+        prompt_tokens: tokens of its prompt.
+        planned_tokens: tokens that its row was planned with.
 
     Raises:
         RecordError: a token outside the vocabulary, another number of tokens, or an answer that is
@@ -153,12 +288,12 @@ def check_tokens(
             f"{where}, pair {pair.pair_id!r}: token {ids.max()} is outside the "
             f"vocabulary of {tokenizer.vocab_size}; use the tokenizer of this model"
         )
-    if len(ids) != expected:
+    if len(ids) != planned_tokens:
         raise RecordError(
-            f"{where}, pair {pair.pair_id!r}: {len(ids)} tokens, but {expected} were counted; the "
-            "records changed since: delete the folder 'tokens' beside them"
+            f"{where}, pair {pair.pair_id!r}: {len(ids)} tokens, {planned_tokens} were counted; "
+            "the records changed since: delete the folder 'tokens' beside them"
         )
-    answer = ids[asked:]
+    answer = ids[prompt_tokens:]
     if len(ids) < cutoff and (answer == tokenizer.eos_id).all():  # cut ones are counted
         raise RecordError(
             f"{where}, pair {pair.pair_id!r}: field 'output' is {pair.output!r}, which is no token "
@@ -167,7 +302,7 @@ def check_tokens(
 
 
 def blank_columns(length: int, *, pad_id: int) -> Example:
-    """The text columns of `length` places that hold nothing: padding, seen by none, no target."""
+    """Return the columns of `length` empty places: padding, seen by none, without a target."""
     return {
         name: np.full(length, pad_id if value is None else value, np.int32)
         for name, value in COLUMNS.items()
@@ -177,7 +312,7 @@ def blank_columns(length: int, *, pad_id: int) -> Example:
 def padded(
     example: Example, *, length: int, pad_id: int, left: bool, names: Sequence[str]
 ) -> list[np.ndarray]:
-    """The text columns `names` of a row, each padded to `length` on the left or right."""
+    """Pad the text columns `names` of a row to `length`, on the left or right."""
     missing = length - len(example["input_ids"])
     widths = (missing, 0) if left else (0, missing)
     fill = {**COLUMNS, "input_ids": pad_id}

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from data_pipelines.records import record_files
 from data_pipelines.records.schema import AnnotatedClip, QAPair, RecordError, audio_bytes, validate
 from data_pipelines.records.tf_example import import_tensorflow
-from data_pipelines.records.whisper_features import FRAMES, FeatureExtractor
+from data_pipelines.records.whisper_features import FeatureExtractor
 from ltu_jax.core.errors import UserError
 from ltu_jax.preprocessing import audio
 
@@ -40,6 +40,25 @@ finally:
 # Beam's "DirectRunner" may first try to download and start another runner (Prism); this is the
 # in-process one itself.
 _IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BeamRunner:
+    """Where Beam runs a pipeline: a runner's name ("DirectRunner": this process) and its flags."""
+
+    name: str = "DirectRunner"
+    flags: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """What Beam is told to run on."""
+        return _IN_PROCESS if self.name == "DirectRunner" else self.name
+
+    @property
+    def options(self) -> PipelineOptions:
+        """The flags as Beam takes them."""
+        return PipelineOptions(list(self.flags))
+
 
 progress: tqdm | None = None  # set by a writer in this process; workers elsewhere have none
 
@@ -137,7 +156,7 @@ class _AddFeatures(beam.DoFn):
         n_mels = self._extractor.n_mels
         windows = [
             audio.model_log_mel(
-                audio.load_audio(example["audio"]).samples, n_mels=n_mels, frames=FRAMES
+                audio.load_audio(example["audio"]).samples, n_mels=n_mels, frames=audio.CLIP_FRAMES
             ).log_mel
             for _, example in batch
         ]
@@ -228,8 +247,7 @@ def build(
     staging: Path,
     splits: Sequence[str],
     extractor: FeatureExtractor | None,
-    runner: str,
-    flags: Sequence[str],
+    runner: BeamRunner,
     shards: int,
 ) -> dict[str, str]:
     """Run the tfds builder into `folder`.
@@ -241,8 +259,8 @@ def build(
         UserError: none of a split can be used.
     """
     config = tfds.download.DownloadConfig(
-        beam_runner=_runner(runner),
-        beam_options=PipelineOptions(list(flags)),
+        beam_runner=runner.target,
+        beam_options=runner.options,
         num_shards=shards,
         try_download_gcs=False,
     )
@@ -270,22 +288,16 @@ def build(
     return reasons
 
 
-def index(
-    folder: Path, *, runner: str, flags: Sequence[str], features: Mapping[str, Any] | None
-) -> None:
+def index(folder: Path, *, runner: BeamRunner, features: Mapping[str, Any] | None) -> None:
     """Read back every shard, where the runner is, and write its index with checksums."""
     out = folder / record_files.INDEX
     out.mkdir()
     shards = sorted((folder / record_files.BUILDER / record_files.VERSION).glob("*.tfrecord-*"))
     shape = None if features is None else tuple(features["shape"])
-    with beam.Pipeline(runner=_runner(runner), options=PipelineOptions(list(flags))) as pipeline:
+    with beam.Pipeline(runner=runner.target, options=runner.options) as pipeline:
         _ = (
             pipeline
             | beam.Create(shards)
             | beam.Reshuffle()
             | beam.Map(record_files.write_index, out=out, features_shape=shape)
         )
-
-
-def _runner(name: str) -> str:
-    return _IN_PROCESS if name == "DirectRunner" else name

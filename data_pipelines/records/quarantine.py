@@ -6,7 +6,7 @@ OUT/quarantine.jsonl    {"clip_id", "audio", "dataset", "split", "pairs", "reaso
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from data_pipelines.records.schema import AnnotatedClip
@@ -28,7 +28,7 @@ class Quarantined:
 
 
 def entry(clip: AnnotatedClip, *, reason: str) -> Quarantined:
-    """The entry of a clip whose audio is a path."""
+    """Return the entry of a clip whose audio is a path."""
     return Quarantined(
         clip_id=clip.clip_id,
         audio=str(clip.audio),
@@ -39,38 +39,41 @@ def entry(clip: AnnotatedClip, *, reason: str) -> Quarantined:
     )
 
 
-def without_missing(
-    clips: Sequence[AnnotatedClip],
-) -> tuple[list[AnnotatedClip], list[Quarantined]]:
-    """The clips whose audio file is there, and entries of the others."""
-    there, gone = [], []
-    for clip in clips:
-        if os.access(clip.audio, os.R_OK):
-            there.append(clip)
-        else:
-            why = f"clip {clip.clip_id!r}: field 'audio': cannot read {clip.audio}"
-            gone.append(entry(clip, reason=why))
-    return there, gone
+class Quarantine:
+    """The clips left out of a records directory, and the share of all clips that may be."""
 
+    def __init__(self, entries: Iterable[Quarantined] = (), *, max_share: float = MAX_SHARE):
+        """Begin with `entries`, which a reader of the clips could not use."""
+        self.entries, self.max_share = list(entries), max_share
 
-def check(left_out: Sequence[Quarantined], *, written: int, most: float) -> None:
-    """Refuse more than the share `most` of the clips; a wrong folder must not pass as bad audio.
+    def without_missing(self, clips: Sequence[AnnotatedClip]) -> list[AnnotatedClip]:
+        """Return the clips whose audio file can be read; the others are left out."""
+        readable = []
+        for clip in clips:
+            if os.access(clip.audio, os.R_OK):
+                readable.append(clip)
+            else:
+                why = f"clip {clip.clip_id!r}: field 'audio': cannot read {clip.audio}"
+                self.entries.append(entry(clip, reason=why))
+        return readable
 
-    Raises:
-        UserError: names the first clip, the number and what to do.
-    """
-    total = written + len(left_out)
-    if not left_out or (written and len(left_out) <= most * total):
-        return
-    more = f" (and {len(left_out) - 1} more clips)" if len(left_out) > 1 else ""
-    raise UserError(
-        f"{left_out[0].reason}{more}; {len(left_out)} of {total} clips cannot be read and at most "
-        f"{most:.2%} may be left out: repair or remove them, or raise --max-quarantined; nothing "
-        "was written"
-    )
+    def check(self, *, written: int) -> None:
+        """Refuse more than `max_share`; a wrong folder must not pass as bad audio.
 
+        Raises:
+            UserError: names the first clip, the number and what to do.
+        """
+        total = written + len(self.entries)
+        if not self.entries or (written and len(self.entries) <= self.max_share * total):
+            return
+        more = f" (and {len(self.entries) - 1} more clips)" if len(self.entries) > 1 else ""
+        raise UserError(
+            f"{self.entries[0].reason}{more}; {len(self.entries)} of {total} clips cannot be read "
+            f"and at most {self.max_share:.2%} may be left out: repair or remove them, or raise "
+            "--max-quarantined; nothing was written"
+        )
 
-def write(path: Path, left_out: Sequence[Quarantined]) -> None:
-    """Write the report, empty when nothing was left out."""
-    lines = [json.dumps(dataclasses.asdict(found)) + "\n" for found in left_out]
-    path.write_text("".join(lines), encoding="utf-8")
+    def write(self, path: Path) -> None:
+        """Write the report, empty when nothing was left out."""
+        lines = [json.dumps(dataclasses.asdict(one)) + "\n" for one in self.entries]
+        path.write_text("".join(lines), encoding="utf-8")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.records import record_files
-from data_pipelines.records.whisper_features import FRAMES
 from ltu_jax.preprocessing import audio
 
 
@@ -24,7 +23,7 @@ def summarise(
     folder: Path, *, splits: Sequence[str], source: str, features: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The manifest: shards with their checksums, and counts by split, dataset and task."""
-    window = FRAMES * audio.HOP / audio.SAMPLE_RATE
+    window = audio.CLIP_FRAMES * audio.HOP / audio.SAMPLE_RATE
     summary: dict[str, Any] = {}
     for split in splits:
         shards, clips = [], []

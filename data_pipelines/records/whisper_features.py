@@ -18,7 +18,9 @@ import numpy as np
 
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError
+from ltu_jax.models.whisper import POOL
 from ltu_jax.preprocessing import audio
+from ltu_jax.preprocessing.audio import CLIP_FRAMES
 from ltu_jax.weights.fingerprint import (
     KEY,
     Comparison,
@@ -30,8 +32,6 @@ from ltu_jax.weights.fingerprint import (
     of_features,
 )
 
-FRAMES = 1000  # log-mel frames of the window: 10 s
-POOLED = 20  # encoder steps averaged into one audio token
 _VERSION = 1  # of the computation; a change of its numbers changes every fingerprint
 
 
@@ -41,8 +41,8 @@ def fingerprint(*, whisper_sha256: str, dtype: str) -> str:
         "version": _VERSION,
         "whisper": whisper_sha256,
         "dtype": dtype,
-        "frames": FRAMES,
-        "pooled": POOLED,
+        "frames": CLIP_FRAMES,
+        "pooled": POOL,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -122,7 +122,7 @@ def _compiled(weights_dir: Path, dtype: str, sha256: str) -> Callable[[Any], Any
 class FeatureExtractor:
     """Batched Whisper features; the weights are opened at first use, by the Beam worker itself."""
 
-    def __init__(self, weights_dir: str | Path, *, batch_size: int, dtype: str = "float32"):
+    def __init__(self, weights_dir: str | Path, *, batch_size: int = 8, dtype: str = "float32"):
         """Name the encoder.
 
         Args:
@@ -158,7 +158,7 @@ class FeatureExtractor:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(W, A, D) of one clip's features."""
-        return self._config.n_audio_layer, FRAMES // 2 // POOLED, self._config.n_audio_state
+        return self._config.n_audio_layer, CLIP_FRAMES // 2 // POOL, self._config.n_audio_state
 
     def describe(self) -> Mapping[str, Any]:
         """What a records manifest says about its features."""
@@ -172,7 +172,7 @@ class FeatureExtractor:
 
     def clip_fingerprint(self) -> Fingerprint:
         """What this extractor makes of the fixed clip."""
-        heard = audio.model_log_mel(clip(), n_mels=self.n_mels, frames=FRAMES)
+        heard = audio.model_log_mel(clip(), n_mels=self.n_mels, frames=CLIP_FRAMES)
         return of_features(self([heard.log_mel])[0], dtype=self.dtype)
 
     def __call__(

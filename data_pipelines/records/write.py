@@ -10,8 +10,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines.records import beam_builder, quarantine, record_files
-from data_pipelines.records.quarantine import MAX_SHARE, Quarantined
+from data_pipelines.records import beam_builder, record_files
+from data_pipelines.records.beam_builder import BeamRunner
+from data_pipelines.records.quarantine import Quarantine, entry
 from data_pipelines.records.schema import AnnotatedClip, RecordError, validate
 from data_pipelines.records.summary import summarise
 from data_pipelines.records.whisper_features import FeatureExtractor
@@ -20,7 +21,6 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_dir, write_json
 from ltu_jax.weights.fingerprint import KEY
 
-_FEATURE_BATCH = 8
 _SHARD_BYTES = 256 << 20
 _FEWEST_SHARDS = 4
 
@@ -30,14 +30,11 @@ def write_records(
     out: str | Path,
     *,
     tag_labels: Sequence[str] | None = None,
-    whisper_dir: str | Path | None = None,
-    encoder_dtype: str = "float32",
-    runner: str = "DirectRunner",
-    beam_flags: Sequence[str] = (),
+    extractor: FeatureExtractor | None = None,
+    runner: BeamRunner | None = None,
     shards: int | None = None,
     force: bool = False,
-    quarantined: Sequence[Quarantined] = (),
-    max_quarantined: float = MAX_SHARE,
+    quarantine: Quarantine | None = None,
     licences: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Any]:
     """Write `clips` (audio as paths) as a records directory, unless `out` holds the same already.
@@ -46,14 +43,11 @@ def write_records(
         clips: of any splits, each id once.
         out: directory to make; on storage that all workers share when the runner is not local.
         tag_labels: label list of the tagging stage; every tag of a clip must be in it.
-        whisper_dir: weights directory of the encoder whose features are stored too.
-        encoder_dtype: of its products; that of the training that will read them.
-        runner: Beam's; "DirectRunner" runs in this process.
-        beam_flags: options of the runner.
+        extractor: computes the features that are stored too.
+        runner: of Beam; None for this process.
         shards: per split; None for one per 256 MiB, at least 4.
         force: write even if `out` is valid.
-        quarantined: clips that the reader of `clips` had to leave out, for the report.
-        max_quarantined: share of all clips that may be left out because of their audio.
+        quarantine: clips that the reader of `clips` had to leave out, and how many may be.
         licences: clips by dataset and licence, for the manifest.
 
     Returns:
@@ -63,63 +57,75 @@ def write_records(
         UserError: a clip breaks the specification, has an unknown tag, or the audio of too many is
             unreadable.
     """
-    if not clips and not quarantined:
+    runner, quarantine = runner or BeamRunner(), quarantine or Quarantine()
+    if not clips and not quarantine.entries:
         raise UserError("there are no clips to write; check the corpus")
     out = Path(out)
     folders = {Path(clip.audio).parent for clip in clips}
-    outputs.claim(out, record_files.MAKER, inputs=[whisper_dir, *sorted(folders)])
-    extractor, features = None, None
-    if whisper_dir is not None:
-        extractor = FeatureExtractor(whisper_dir, batch_size=_FEATURE_BATCH, dtype=encoder_dtype)
-        features = dict(extractor.describe())
+    weights = None if extractor is None else extractor.weights_dir
+    outputs.claim(out, record_files.MAKER, inputs=[weights, *sorted(folders)])
+    features = None if extractor is None else dict(extractor.describe())
     _check_clips(clips, tag_labels=tag_labels)
+    reasons = [entry.reason for entry in quarantine.entries]
     source = source_fingerprint(
         clips,
         tag_labels=tag_labels,
         features=features,
-        also=(max_quarantined, licences, [entry.reason for entry in quarantined]),
+        also=(quarantine.max_share, licences, reasons),
     )
-    clips, missing = quarantine.without_missing(clips)
-    left_out = [*quarantined, *missing]
-    quarantine.check(left_out, written=len(clips), most=max_quarantined)
-    if not force and (kept := _kept(out, source=source)) is not None:
-        return kept
+    clips = quarantine.without_missing(clips)
+    quarantine.check(written=len(clips))
+    if not force and (existing := _existing(out, source=source)) is not None:
+        return existing
     if extractor is not None:
         # not part of the source's name: another device may round its last digits otherwise
         features[KEY] = extractor.clip_fingerprint().to_json()
-    if shards is None:
-        total = sum(Path(clip.audio).stat().st_size for clip in clips)
-        shards = max(_FEWEST_SHARDS, -(-total // _SHARD_BYTES))
     with atomic_dir(out, record_files.MAKER) as folder:
-        staging = folder / ".staging"
-        splits = beam_builder.stage(clips, staging)
-        with _progress(len(clips)):
-            unusable = beam_builder.build(
-                folder,
-                staging=staging,
-                splits=splits,
-                extractor=extractor,
-                runner=runner,
-                flags=beam_flags,
-                shards=shards,
-            )
-        shutil.rmtree(staging)
-        by_id = {clip.clip_id: clip for clip in clips}
-        left_out += [
-            quarantine.entry(by_id[name], reason=why) for name, why in sorted(unusable.items())
-        ]
-        quarantine.check(left_out, written=len(clips) - len(unusable), most=max_quarantined)
-        quarantine.write(folder / record_files.QUARANTINE, left_out)
-        beam_builder.index(folder, runner=runner, flags=beam_flags, features=features)
+        splits, written = _write_shards(
+            clips, folder, extractor=extractor, runner=runner, shards=shards, quarantine=quarantine
+        )
+        beam_builder.index(folder, runner=runner, features=features)
         manifest = summarise(folder, splits=splits, source=source, features=features)
-        manifest |= {"quarantined": len(left_out), "licences": licences}
+        manifest |= {"quarantined": len(quarantine.entries), "licences": licences}
         if tag_labels is not None:
             write_json(folder / record_files.TAG_LABELS, list(tag_labels))
         write_json(folder / record_files.MANIFEST, manifest)
-        written = sum(split["clips"] for split in manifest["splits"].values())
-        wanted = len(clips) - len(unusable)
-        assert written == wanted, f"{written} of {wanted} clips came out of the pipeline"
+        counted = sum(split["clips"] for split in manifest["splits"].values())
+        assert counted == written, f"{counted} of {written} clips came out of the pipeline"
     return manifest
+
+
+def _write_shards(
+    clips: Sequence[AnnotatedClip],
+    folder: Path,
+    *,
+    extractor: FeatureExtractor | None,
+    runner: BeamRunner,
+    shards: int | None,
+    quarantine: Quarantine,
+) -> tuple[list[str], int]:
+    """Run the pipeline and report what it left out; return splits and the clips written."""
+    if shards is None:
+        total = sum(Path(clip.audio).stat().st_size for clip in clips)
+        shards = max(_FEWEST_SHARDS, -(-total // _SHARD_BYTES))
+    staging = folder / ".staging"
+    splits = beam_builder.stage(clips, staging)
+    with _progress(len(clips)):
+        unusable = beam_builder.build(
+            folder,
+            staging=staging,
+            splits=splits,
+            extractor=extractor,
+            runner=runner,
+            shards=shards,
+        )
+    shutil.rmtree(staging)
+    by_id = {clip.clip_id: clip for clip in clips}
+    quarantine.entries += [entry(by_id[name], reason=why) for name, why in sorted(unusable.items())]
+    written = len(clips) - len(unusable)
+    quarantine.check(written=written)
+    quarantine.write(folder / record_files.QUARANTINE)
+    return splits, written
 
 
 class _progress:
@@ -143,7 +149,7 @@ def source_fingerprint(
     features: Mapping[str, Any] | None,
     also: Sequence[Any],
 ) -> str:
-    """Hex SHA-256 over all fields of all clips, size and time of their audio, and the settings."""
+    """Return the hex SHA-256 over all fields of all clips, their audio files and the settings."""
     digest = hashlib.sha256(json.dumps([tag_labels, features, also], sort_keys=True).encode())
     for clip in clips:
         try:
@@ -173,8 +179,8 @@ def _check_clips(clips: Sequence[AnnotatedClip], *, tag_labels: Sequence[str] | 
             )
 
 
-def _kept(out: Path, *, source: str) -> dict[str, Any] | None:
-    """The manifest of `out` when it was made from the same source and is whole."""
+def _existing(out: Path, *, source: str) -> dict[str, Any] | None:
+    """Return the manifest of `out` when it was made from the same source and is whole."""
     if not (out / record_files.MANIFEST).is_file():
         return None
     try:

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipelines.input import mixtures
 from data_pipelines.input.data_config import DataConfig
-from data_pipelines.input.row_order import RowOrder
+from data_pipelines.input.row_order import OrderRule, RowOrder
 from data_pipelines.input.row_report import RowReport, row_report
 from ltu_jax.core.axes import Int
 from ltu_jax.planning import open_asqa_counts
@@ -87,16 +87,10 @@ def rows(
 ) -> RowReport:
     """How the rows of a config hold given pairs: the order and packing of training itself."""
     order = RowOrder(
+        OrderRule.from_config(config),
         records=clips,
         pairs=np.arange(len(clips)),
         tokens=np.minimum(whole, config.cutoff),
-        pairs_per_clip=config.pairs_per_clip,
-        clips_per_row=config.clips_per_row,
-        row_tokens=config.room,
-        rows_per_batch=config.rows_per_batch,
-        seed=config.seed,
-        shuffle=True,
-        group_batches=0 if config.one_length else config.group_by_length,
     )
     return row_report(order, config, whole=whole)
 

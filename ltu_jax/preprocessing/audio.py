@@ -24,6 +24,7 @@ from ltu_jax.preprocessing.names import find_audio
 
 SAMPLE_RATE = 16_000
 HOP = 160  # samples from one log-mel frame to the next: 10 ms
+CLIP_FRAMES = 1000  # log-mel frames that LTU-AS takes of a clip: 10 s
 _WINDOW = 400  # samples of one Fourier window: 25 ms
 _TRANSCRIBE_PADDING = 30 * SAMPLE_RATE
 _FRAMES_AT_ONCE = 4096  # log-mel of a long clip is made in blocks of this, to bound memory
@@ -318,15 +319,19 @@ class Windowed:
     seconds_dropped: float
 
 
-def window(log_mel: Float[np.ndarray, "F M"], *, frames: int = 1000) -> Float[np.ndarray, "_ M"]:
+def window(
+    log_mel: Float[np.ndarray, "F M"], *, frames: int = CLIP_FRAMES
+) -> Float[np.ndarray, "_ M"]:
     """Return the first `frames` frames, with 0.0 (silence is -1.5) after a shorter clip."""
     out = np.zeros((frames, log_mel.shape[1]), np.float32)
     out[: len(log_mel)] = log_mel[:frames]
     return out
 
 
-def model_log_mel(samples: Float[np.ndarray, "C"], *, n_mels: int, frames: int = 1000) -> Windowed:
-    """Return LTU-AS's input: log-mel of the whole clip, cut or filled to `frames` (1000 = 10 s)."""
+def model_log_mel(
+    samples: Float[np.ndarray, "C"], *, n_mels: int, frames: int = CLIP_FRAMES
+) -> Windowed:
+    """Return LTU-AS's input: log-mel of the whole clip, cut or filled to `frames`."""
     seconds = len(samples) / SAMPLE_RATE
     heard = frames * HOP / SAMPLE_RATE
     return Windowed(

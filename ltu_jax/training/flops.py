@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.records.whisper_features import FRAMES
 from ltu_jax.core.hardware import find_peak
 from ltu_jax.models.int8 import SCALE
+from ltu_jax.preprocessing.audio import CLIP_FRAMES
 from ltu_jax.training import losses
 from ltu_jax.training.stage_config import StageSettings
 
@@ -193,8 +193,8 @@ def model_size(settings: StageSettings, shapes: Mapping[str, Any]) -> ModelSize:
     on_the_fly = settings.data.features == "on_the_fly"
     state, tagging = whisper.n_audio_state, settings.stage == "tagging"
     trained = [flag for pattern, flag in settings.trainable if pattern.startswith("tltr")]
-    stem = 3 * 2 * FRAMES * state * whisper.n_mels
-    stem += 3 * 2 * (FRAMES // 2) * state * state
+    stem = 3 * 2 * CLIP_FRAMES * state * whisper.n_mels
+    stem += 3 * 2 * (CLIP_FRAMES // 2) * state * state
     return ModelSize(
         llm_layers=scalars("llama.layers.", ".kernel"),
         llm_depth=0 if llama is None else llama.num_hidden_layers,
@@ -210,7 +210,7 @@ def model_size(settings: StageSettings, shapes: Mapping[str, Any]) -> ModelSize:
         whisper_layers=whisper.n_audio_layer,
         encoder=12 * state**2 * whisper.n_audio_layer if on_the_fly else 0,
         encoder_stem=stem if on_the_fly else 0,
-        encoder_frames=FRAMES // 2,
+        encoder_frames=CLIP_FRAMES // 2,
         encoder_depth=whisper.n_audio_layer,
         encoder_width=state,
     )

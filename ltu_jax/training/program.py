@@ -17,14 +17,14 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from data_pipelines.input.data_config import DataConfig, RowLayout
-from data_pipelines.records.whisper_features import FRAMES
+from data_pipelines.input.data_config import DataConfig, PipelineSettings, RowLayout
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.sharding import audio_layout, param_shardings
 from ltu_jax.core.trees import Params, label
 from ltu_jax.models import build
 from ltu_jax.models.attention import require_platform
 from ltu_jax.models.int8 import SCALE
+from ltu_jax.preprocessing.audio import CLIP_FRAMES
 from ltu_jax.training import flops, losses
 from ltu_jax.training.optimizer import make_optimizer
 from ltu_jax.training.resilience import guards
@@ -237,7 +237,7 @@ def batch_shapes(
 
     audio = settings.model.audio_tokens
     if settings.data.features == "on_the_fly":
-        heard = {"log_mel": floats(*several, FRAMES, whisper.n_mels)}
+        heard = {"log_mel": floats(*several, CLIP_FRAMES, whisper.n_mels)}
     else:
         heard = {"features": floats(*several, whisper.n_audio_layer, audio, whisper.n_audio_state)}
     if settings.stage == "tagging":
@@ -260,35 +260,20 @@ def longest_text(settings: StageSettings) -> int:
 
 
 def data_config(settings: StageSettings, **changes: Any) -> DataConfig:
-    """What the input pipeline is told; `changes` replace fields of it."""
-    data = settings.data
-    values = dict(
-        records=data.records,
-        split=data.split,
-        layout=data.layout,
-        cutoff=data.cutoff,
-        row_tokens=data.row_tokens,
-        rows_per_batch=data.rows_per_batch,
-        train_on=data.train_on,
-        features=data.features,
-        seed=settings.seed,
-        audio_tokens=settings.model.audio_tokens,
-        n_mels=settings.model.whisper.n_mels,
-        tasks=data.tasks,
-        datasets=data.datasets,
-        max_bad_share=data.max_bad_share,
-        lengths=data.lengths,
-        group_by_length=data.group_by_length,
-        workers=data.workers,
-    )
-    values |= changes
-    # These say how much may share a row, and in the other layouts nothing does.
-    several = values["layout"] == RowLayout.GROUPED
-    values.setdefault(
-        "micro_rows", data.micro_rows if values["layout"] == RowLayout.REFERENCE else 0
-    )
-    values["pairs_per_clip"] = data.pairs_per_clip if several else 1
-    values["clips_per_row"] = data.clips_per_row if several else 1
+    """Return the settings of the input pipeline; `changes` replace fields of it."""
+    keys = {field.name for field in dataclasses.fields(PipelineSettings)}
+    values = {
+        **{key: getattr(settings.data, key) for key in keys},
+        "seed": settings.seed,
+        "audio_tokens": settings.model.audio_tokens,
+        "n_mels": settings.model.whisper.n_mels,
+        **changes,
+    }
+    # Keys of one layout say nothing in the others.
+    if values["layout"] != RowLayout.GROUPED:
+        values |= {"pairs_per_clip": 1, "clips_per_row": 1}
+    if values["layout"] != RowLayout.REFERENCE and "micro_rows" not in changes:
+        values["micro_rows"] = 0
     return DataConfig(**values)
 
 

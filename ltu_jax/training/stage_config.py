@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.input.data_config import PipelineSettings
 from ltu_jax.core.config import read
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig
@@ -72,28 +73,11 @@ class WeightSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataSettings:
+class DataSettings(PipelineSettings):
     """Which pairs, how they are laid out, and how many passes; see `configs/common.py`."""
 
-    records: str
-    split: str
     validation_split: str
     epochs: float
-    tasks: tuple[str, ...]
-    datasets: tuple[str, ...]
-    max_bad_share: float
-    layout: str
-    cutoff: int
-    pairs_per_clip: int
-    clips_per_row: int
-    row_tokens: int
-    rows_per_batch: int
-    micro_rows: int
-    train_on: str
-    features: str
-    lengths: tuple[int, ...]
-    group_by_length: int
-    workers: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ def whisper_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def with_features(clips, whisper_dir, tmp_path_factory):
     out = tmp_path_factory.mktemp("featured") / "records"
-    write_records(clips, out, whisper_dir=whisper_dir, shards=2)
+    write_records(clips, out, extractor=FeatureExtractor(whisper_dir), shards=2)
     return out
 
 
@@ -141,4 +141,4 @@ def test_the_extractor_works_in_batches_of_one_shape(whisper_dir):
 
 def test_an_encoder_that_is_not_there_is_named(clips, tmp_path):
     with pytest.raises(UserError, match="no-whisper does not exist"):
-        write_records(clips, tmp_path / "out", whisper_dir=tmp_path / "no-whisper")
+        write_records(clips, tmp_path / "out", extractor=FeatureExtractor(tmp_path / "no-whisper"))

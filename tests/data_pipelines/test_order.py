@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from data_pipelines.input import row_order
-from data_pipelines.input.row_order import RowOrder, sorted_within
+from data_pipelines.input.row_order import OrderRule, RowOrder, sorted_within
 from data_pipelines.input.row_packing import pack
+
+
+def _row_order(*, records, pairs, tokens, keep_in=None, **rule):
+    return RowOrder(OrderRule(**rule), records=records, pairs=pairs, tokens=tokens, keep_in=keep_in)
 
 
 def _order(*, records, pairs_per_clip, rows_per_batch, group_batches, seed=0, **changes):
@@ -27,7 +31,7 @@ def _order(*, records, pairs_per_clip, rows_per_batch, group_batches, seed=0, **
         shuffle=True,
         group_batches=group_batches,
     )
-    order = RowOrder(**values | changes)
+    order = _row_order(**values | changes)
     return order, counts, {(o, p): s for o, p, s in zip(owner, place, sizes, strict=True)}
 
 
@@ -162,7 +166,7 @@ def test_without_shuffling_packed_rows_begin_with_their_clips_in_order():
 @pytest.mark.parametrize("cap", [1, 2, 3, 4, 20])
 def test_a_clip_is_cut_into_the_fewest_and_most_equal_parts(cap):
     for count in range(1, 20):
-        order = RowOrder(
+        order = _row_order(
             records=np.zeros(count, int),
             pairs=np.arange(count),
             tokens=np.full(count, 5),
@@ -248,9 +252,9 @@ def test_a_packing_that_is_kept_is_the_packing_that_is_made(tmp_path, monkeypatc
         tokens=rng.integers(1, 60, 200), pairs_per_clip=3, clips_per_row=2, row_tokens=150,
         rows_per_batch=4, seed=1, shuffle=True, group_batches=0,
     )  # fmt: skip
-    made = RowOrder(**options)
+    made = _row_order(**options)
     wanted = [made.row(position) for position in range(3 * made.rows_per_epoch)]
-    first, again = (RowOrder(**options, keep_in=tmp_path / "rows") for _ in range(2))
+    first, again = (_row_order(**options, keep_in=tmp_path / "rows") for _ in range(2))
     assert [first.row(position) for position in range(len(wanted))] == wanted
     (path,) = (tmp_path / "rows").iterdir()
     monkeypatch.setattr(row_order, "pack", None)  # would fail
@@ -258,8 +262,8 @@ def test_a_packing_that_is_kept_is_the_packing_that_is_made(tmp_path, monkeypatc
     monkeypatch.undo()
     monkeypatch.setattr(row_order, "_WORTH_KEEPING", 10)
     path.write_bytes(path.read_bytes()[:-40])  # damaged: made again
-    third = RowOrder(**options, keep_in=tmp_path / "rows")
+    third = _row_order(**options, keep_in=tmp_path / "rows")
     assert [third.row(position) for position in range(len(wanted))] == wanted
     # Another seed is another packing.
-    assert RowOrder(**options | {"seed": 2}, keep_in=tmp_path / "rows").rows_per_epoch
+    assert _row_order(**options | {"seed": 2}, keep_in=tmp_path / "rows").rows_per_epoch
     assert len(list((tmp_path / "rows").iterdir())) == 2

@@ -10,7 +10,8 @@ import soundfile
 import soxr
 
 from data_pipelines.records import record_files
-from data_pipelines.records.beam_builder import from_line, to_flac, to_line
+from data_pipelines.records.beam_builder import BeamRunner, from_line, to_flac, to_line
+from data_pipelines.records.quarantine import Quarantine
 from data_pipelines.records.record_files import RecordStore
 from data_pipelines.records.schema import RecordError
 from data_pipelines.records.summary import table
@@ -113,7 +114,7 @@ def test_valid_output_is_kept_and_any_other_is_written_again(clips, tmp_path):
 
 def test_another_beam_runner_writes_the_same_records(clips, records_dir, tmp_path):
     runner = "apache_beam.runners.direct.direct_runner.BundleBasedDirectRunner"
-    _write(clips, tmp_path / "out", runner=runner)
+    _write(clips, tmp_path / "out", runner=BeamRunner(name=runner))
     ours, theirs = (
         {e.clip_id: (e.shard, e.length) for e in RecordStore(place, split="train").entries}
         for place in (tmp_path / "out", records_dir)
@@ -148,7 +149,7 @@ def test_unreadable_audio_is_left_out_and_reported(clips, tmp_path, capsys):
     ]
     others = [clips[0], *clips[3:]]
     out = tmp_path / "out"
-    manifest = _write([*bad, *others], out, max_quarantined=0.25)
+    manifest = _write([*bad, *others], out, quarantine=Quarantine(max_share=0.25))
     assert manifest["quarantined"] == 2 and "2 clips left out" in table(manifest)
     cut, gone = sorted(
         map(json.loads, (out / "quarantine.jsonl").open()), key=lambda line: line["clip_id"]
@@ -165,10 +166,10 @@ def test_unreadable_audio_is_left_out_and_reported(clips, tmp_path, capsys):
     assert all(found[clip.clip_id].audio == clip.audio.read_bytes() for clip in others)
     # Kept while nothing changes, written again once the audio is repaired.
     written = (out / record_files.MANIFEST).stat().st_mtime_ns
-    _write([*bad, *others], out, max_quarantined=0.25)
+    _write([*bad, *others], out, quarantine=Quarantine(max_share=0.25))
     assert (out / record_files.MANIFEST).stat().st_mtime_ns == written
     path.write_bytes(clips[1].audio.read_bytes())
-    assert _write([*bad, *others], out, max_quarantined=0.25)["quarantined"] == 1
+    assert _write([*bad, *others], out, quarantine=Quarantine(max_share=0.25))["quarantined"] == 1
     with pytest.raises(UserError, match="1 of 9 clips cannot be read and at most 1.00% may be"):
         _write([*bad, *others], tmp_path / "other")
 

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from data_pipelines.input.data_config import DataConfig
-from data_pipelines.input.rows import heard, pair_columns
+from data_pipelines.input.rows import audio_input, pair_columns
 from data_pipelines.input.token_counts import pair_tokens
 from data_pipelines.manifests import clip_manifests, official_rows
 from data_pipelines.records import tf_example
@@ -136,7 +136,8 @@ def _rows(root: Path) -> Attempt:
                 try:
                     columns = pair_columns(
                         tokenizer, pair, spoken_text=clip.spoken_text, config=CONFIG, segment=1,
-                        clip=0, asked=prompt, expected=min(whole, CONFIG.cutoff), where=path.name,
+                        clip=0, prompt_tokens=prompt, planned_tokens=min(whole, CONFIG.cutoff),
+                        where=path.name,
                     )  # fmt: skip
                 except RecordError as error:
                     assert path.name in str(error) and "is no token" in str(error)
@@ -237,7 +238,7 @@ def _files(root: Path) -> Attempt:
             clip_id="x", audio=flac, sample_rate=RATE, seconds=seconds, spoken_text="",
             dataset="d", split="train", synthetic=False, tags=(), pairs=(),
         )  # fmt: skip
-        values = heard(record, CONFIG, shape=(1000, 80), where=name)
+        values = audio_input(record, CONFIG, shape=(1000, 80), where=name)
         assert values.dtype == np.float32 and np.isfinite(values).all()
         return True
 
@@ -302,7 +303,7 @@ def _records(root: Path) -> Attempt:
         content = (_mutated if number % 2 else _changed_field)(rng, whole)
         try:
             record = tf_example.parse(content, where=name)
-            values = heard(record, CONFIG, shape=(1000, 80), where=name)
+            values = audio_input(record, CONFIG, shape=(1000, 80), where=name)
         except RecordError as error:
             assert str(error).startswith(f"{name}"), error
             return False

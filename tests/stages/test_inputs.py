@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.records.record_files import MANIFEST
+from data_pipelines.records.whisper_features import FeatureExtractor
 from data_pipelines.records.write import write_records
 from ltu_jax import checkpoint, train
 from ltu_jax.core.errors import UserError
@@ -112,7 +113,9 @@ def fewer(whole, tmp_path_factory) -> Path:
     clips = trained[:1] + [clip for clip in clips if clip.split != "train"]
     labels = records_corpus.LABELS
     whisper = whole / "whisper"
-    write_records(clips, folder / "made", tag_labels=labels, whisper_dir=whisper, shards=1)
+    write_records(
+        clips, folder / "made", tag_labels=labels, extractor=FeatureExtractor(whisper), shards=1
+    )
     return folder / "made"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from data_pipelines.records.whisper_features import FeatureExtractor
 from data_pipelines.records.write import write_records
 from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
@@ -87,7 +88,7 @@ def _build(folder: Path) -> None:
         clips,
         folder / "records",
         tag_labels=records_corpus.LABELS,
-        whisper_dir=folder / "whisper",
+        extractor=FeatureExtractor(folder / "whisper"),
         shards=1,
     )
     (folder / "tiny.py").write_text(CONFIG)
