@@ -1,5 +1,6 @@
 """A small corpus on disk and a listener that hears perfectly, to check the controls against."""
 
+import base64
 import dataclasses
 import json
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from matplotlib.figure import Figure
 
 from ltu_jax.evaluation.metrics import bootstrap, significance
 
@@ -83,6 +85,17 @@ def few_resamples(monkeypatch):
         significance.paired_samples,
     ):
         monkeypatch.setitem(function.__kwdefaults__, "resamples", 200)
+
+
+_PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures of one pixel: to draw them takes longer than all else that is tested."""
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **__: Path(path).write_bytes(_PIXEL))
 
 
 @pytest.fixture

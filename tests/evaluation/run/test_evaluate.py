@@ -14,7 +14,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.evaluation.run import answers
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
+pytestmark = pytest.mark.usefixtures("few_resamples", "undrawn")
 
 ROWS = {"sound", "spoken_text", "spoken_text_vs_whisper", "gender", "joint_questions"}
 FILES = (

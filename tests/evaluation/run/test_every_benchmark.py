@@ -122,6 +122,8 @@ def name_of(item: Item) -> str:
 def bench(request, tmp_path, listener, monkeypatch):
     """The miniature of a benchmark and a command that evaluates it with the witness."""
     name, tones = request.param, Tones()
+    if name != "mini":  # which has pictures of every kind
+        request.getfixturevalue("undrawn")
     data = tmp_path / "data"
     data.mkdir()
     if name == "mini":
