@@ -7,7 +7,7 @@
 No audio is read and nothing is trained: tokens are counted and rows are planned. "TF/pair" is the
 matrix FLOPs of LTU-AS 7B with the encoder on the fly, for padding and empty places too; "gain" is
 relative to the best single-pair rows. `--modelled` stands for Open-ASQA where it is not at hand: a
-fortieth of `data_pipelines/modelled.py`, by which plans are made too.
+fortieth of `ltu_jax/planning/open_asqa_model.py`, by which plans are made too.
 """
 
 import argparse

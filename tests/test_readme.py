@@ -44,3 +44,12 @@ def test_every_cited_fact_is_on_its_page():
 def test_links_lead_to_files(page: Path):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_files_of_ours_that_pages_and_docstrings_name_are_there():
+    folders = "ltu_jax|data_pipelines|configs|tests|docs|benchmarks|tpu_scripts"
+    for path in [*PAGES, *SOURCES]:
+        if path.name == "CHANGELOG.md":
+            continue  # it names what has moved
+        for name in re.findall(rf"\b(?:{folders})/[\w./-]*\w\.(?:py|md|sh)\b", path.read_text()):
+            assert "NAME" in name or (ROOT / name).exists(), (path, name)
