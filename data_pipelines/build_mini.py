@@ -31,7 +31,7 @@ from ltu_jax.core.files import write_json
 
 
 def print_summary(manifest: dict[str, Any]) -> None:
-    """A table of clips and pairs per split and kind, and of test items per row."""
+    """Print a table of clips and pairs per split and kind, and of test items per row."""
     print(f"\n{'split':8}{'kind':16}{'clips':>8}{'pairs':>8}{'minutes':>9}")
     for split, kinds in manifest["counts"].items():
         for kind, count in kinds.items():
@@ -49,7 +49,7 @@ def print_summary(manifest: dict[str, Any]) -> None:
 
 
 def run(argv: list[str] | None = None) -> None:
-    """Command line; see the module's docstring."""
+    """Run the command line; see the module's docstring."""
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.build_mini",
         description=__doc__,

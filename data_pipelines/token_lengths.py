@@ -24,7 +24,7 @@ from ltu_jax.preprocessing.text import load_tokenizer
 
 
 def command(arguments: list[str] | None = None) -> int:
-    """The command line; see the module's docstring."""
+    """Run the command line; see the module's docstring."""
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.token_lengths",
         description=__doc__,

@@ -32,7 +32,7 @@ from ltu_jax.weights.fingerprint import SAME
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
-    """The command line; see the module's docstring."""
+    """Run the command line; see the module's docstring."""
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.write_records",
         description=__doc__,

@@ -67,7 +67,7 @@ class Folders:
 
 
 def steps(folders: Folders) -> tuple[Step, ...]:
-    """The demo's steps in order."""
+    """List the demo's steps in order."""
     whisper = folders.assets / "weights" / "whisper-tiny.en"
     llama = folders.assets / "weights" / "smollm2-135m"
     embedder = folders.assets / "weights" / "all-minilm-l6-v2"
@@ -173,7 +173,7 @@ def run(step: Step, log: Path) -> float:
 
 
 def held_out_clip(corpus: Path) -> Path:
-    """The first test clip with speech over a sound, whose transcript is not empty."""
+    """Find the first test clip with speech over a sound, whose transcript is not empty."""
     with open(corpus / "clips.jsonl") as lines:
         for line in lines:
             clip = json.loads(line)

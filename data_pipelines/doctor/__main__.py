@@ -36,7 +36,7 @@ CUTOFF = common.base("stage1", preset="").data.cutoff
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
-    """The command line; see the module's docstring."""
+    """Run the command line; see the module's docstring."""
     flags = _flags(arguments)
     for name, least in (("cutoff", 2), ("every", 1), ("workers", 1)):
         if getattr(flags, name) < least:

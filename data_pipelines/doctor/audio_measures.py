@@ -69,7 +69,7 @@ def _as_16_bits(samples: np.ndarray) -> np.ndarray:
 
 
 def _clipped(source: bytes | Path, decoded: audio.Audio) -> float:
-    """Looked for in the samples of the file: resampling rounds the flat tops."""
+    """Measure the clipped share in the file's own samples: resampling rounds the flat tops."""
     if (decoded.source_rate, decoded.source_channels) == (audio.SAMPLE_RATE, 1):
         parts = [decoded.samples[:, None]]
     else:
@@ -84,12 +84,12 @@ def _clipped(source: bytes | Path, decoded: audio.Audio) -> float:
 
 
 def _longest_gap(samples: np.ndarray) -> int:
-    """The longest run of zeros that is neither the beginning nor the end of the clip."""
+    """Measure the longest run of zeros between sounds, in samples."""
     sounding = np.flatnonzero(samples)
     return int(np.diff(sounding).max(initial=1)) - 1
 
 
 def _runs(flags: np.ndarray, *, least: int) -> np.ndarray:
-    """Lengths of the runs of at least `least` true values."""
+    """Return the lengths of the runs of at least `least` true values."""
     lengths = np.diff(np.flatnonzero(np.diff(np.r_[False, flags, False])))[::2]
     return lengths[lengths >= least]

@@ -64,7 +64,7 @@ class Findings:
 def verdicts(
     findings: Findings, *, totals: Mapping[str, int], limits: Mapping[str, float]
 ) -> list[dict]:
-    """Every check with its count, share, limit and whether that is within the limit."""
+    """List every check with its count, share and limit, and whether it is within the limit."""
     rows = []
     for name, check in CHECKS.items():
         found, limit = findings.counts[name], limits.get(name, check.limit)
@@ -87,7 +87,7 @@ def verdicts(
 
 
 def read_limits(given: list[str]) -> dict[str, float]:
-    """`NAME=SHARE` of the command line; `UserError` for an unknown name or no share."""
+    """Read `NAME=SHARE` of the command line; `UserError` for an unknown name or no share."""
     limits = {}
     for text in given:
         name, _, share = text.partition("=")

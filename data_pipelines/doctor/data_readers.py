@@ -47,7 +47,7 @@ class Problem:
 
 
 def kind_of(path: Path, *, audio_root: Path | None) -> str:
-    """What lies at `path`: "corpus", "records" or "manifest"; `UserError` where it is neither."""
+    """Return the kind of data at `path`: "corpus", "records" or "manifest"; raises `UserError`."""
     if path.is_file():
         return "manifest"
     if audio_root is not None:
@@ -63,7 +63,7 @@ def kind_of(path: Path, *, audio_root: Path | None) -> str:
 
 
 def cases(path: Path, *, audio_root: Path | None) -> Iterator[Case | Problem]:
-    """Everything at `path`; raises `UserError` when it is no data at all."""
+    """Stream everything at `path`; raises `UserError` when it is no data at all."""
     kind = kind_of(path, audio_root=audio_root)
     if kind == "manifest":
         return _of_manifest(path, root=path.parent if audio_root is None else audio_root)
@@ -71,7 +71,7 @@ def cases(path: Path, *, audio_root: Path | None) -> Iterator[Case | Problem]:
 
 
 def label_names(path: Path) -> tuple[str, ...] | None:
-    """Labels of the tagging stage, where the data has a list of them."""
+    """Read the labels of the tagging stage, where the data has a list of them."""
     return clip_manifests.tag_labels(path) if (path / record_files.TAG_LABELS).is_file() else None
 
 
@@ -202,7 +202,7 @@ def _of_records(path: Path) -> Iterator[Case | Problem]:
 
 
 def _files(path: Path, shards: list[str]) -> Iterator[Problem]:
-    """Files that the manifest does not know, and the list of clips left out at writing."""
+    """List files that the manifest does not know, and the clips left out at writing."""
     known = {*shards, "dataset_info.json", "features.json"}
     folder = record_files.shard_path(path, "")
     for file in sorted(folder.iterdir() if folder.is_dir() else ()):

@@ -80,7 +80,7 @@ _Examined = tuple[Case | Problem, AudioMeasures | Problem | None]
 
 
 def _listened(stream: Iterable[Case | Problem], *, every: int, workers: int) -> Iterator[_Examined]:
-    """Each item with what was heard of it, in order; a few are decoded ahead."""
+    """Yield each item with the measures of its audio, in order; a few are decoded ahead."""
 
     def hear(
         item: tuple[int, Case | Problem],
@@ -161,7 +161,7 @@ class _Examination:
         places.setdefault(case.split, case.where)
 
     def result(self) -> dict[str, Any]:
-        """What was found: counts, coverage, histograms, and every check with its verdict."""
+        """Return the findings: counts, coverage, histograms, and every check with its verdict."""
         self._texts.finish()
         for places in self._contents.values():
             for split, where in places.items():
@@ -209,7 +209,7 @@ def _histogram(values: list[float], edges: Iterable[float]) -> dict[str, list]:
 
 
 def _lengths(lengths: Counter[int]) -> dict[str, list]:
-    """A histogram of whole numbers in bins of equal width."""
+    """Count whole numbers in bins of equal width."""
     width = max(1, -(-max(lengths, default=1) // _LENGTH_BINS))
     counts = [0] * _LENGTH_BINS
     for length, number in lengths.items():

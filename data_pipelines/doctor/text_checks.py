@@ -24,7 +24,7 @@ _UNANSWERABLE = re.compile(
 
 
 def is_unanswerable(answer: str) -> bool:
-    """Whether an answer says that the question cannot be answered from the audio."""
+    """Return whether an answer says that the question cannot be answered from the audio."""
     return _UNANSWERABLE.search(answer.replace("\u2019", "'")) is not None
 
 
@@ -106,7 +106,7 @@ class Texts:
                 self._findings.add(check, where=where, what=text)
 
     def tokens(self) -> dict[str, Any] | None:
-        """What the cut-off does to the pairs; None without a tokenizer."""
+        """Count what the cut-off takes of the pairs; None without a tokenizer."""
         if self._tokenizer is None:
             return None
         return {
@@ -118,5 +118,5 @@ class Texts:
 
 
 def _plain(text: str) -> str:
-    """Lower case, without punctuation, words one space apart."""
+    """Return `text` in lower case, without punctuation, words one space apart."""
     return " ".join(re.findall(r"\w+", text.lower()))

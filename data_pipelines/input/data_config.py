@@ -188,7 +188,7 @@ class DataConfig(PipelineSettings):
         return self.lengths[-1] if self.lengths else self.padded(self.room)
 
     def padded(self, length: int) -> int:
-        """The padded length of a batch whose longest row has `length` tokens."""
+        """Return the padded length of a batch whose longest row has `length` tokens."""
         if self.lengths:
             return next(allowed for allowed in self.lengths if allowed >= length)
         if self.one_length:

@@ -106,19 +106,19 @@ def check_tasks(names: Sequence[str], *, there: Collection[str], where: str) -> 
 
 
 def takes_task(names: Sequence[str], *, task: str, closed_ended: bool) -> bool:
-    """Whether a pair is chosen by `names`: lists of `TASKS`, or shell patterns of task names."""
+    """Return whether `names`, lists of `TASKS` or patterns of task names, take a pair."""
     kind = CLOSED if closed_ended else OPEN
     patterns = [pattern for name in names for pattern in TASKS.get(name, (name,))]
     return kind in patterns or _matches(task, [p for p in patterns if p not in (CLOSED, OPEN)])
 
 
 def group(dataset: str) -> str | None:
-    """The group of `GROUPS` that a dataset belongs to, in upper or lower case."""
+    """Return the group of `GROUPS` that a dataset belongs to, in upper or lower case."""
     return next((name for name, wanted in GROUPS.items() if _matches(dataset, wanted)), None)
 
 
 def datasets(names: Sequence[str], *, there: Collection[str], where: str) -> frozenset[str]:
-    """The datasets that `data.datasets` asks for.
+    """Choose the datasets that `data.datasets` names.
 
     Args:
         names: "all", groups, and names of datasets or shell patterns of them in upper or lower
@@ -156,7 +156,7 @@ def datasets(names: Sequence[str], *, there: Collection[str], where: str) -> fro
 def choose(
     entries: RecordIndex, *, tasks: Sequence[str] | None, datasets: Collection[str], where: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The pairs that are trained on.
+    """Choose the pairs that are trained on.
 
     Args:
         entries: records, as their index has them.

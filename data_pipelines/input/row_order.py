@@ -35,7 +35,7 @@ class _Epoch:
 
 
 def sorted_within(clips: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """`np.lexsort((keys, clips))`, several times as fast where there are millions.
+    """Sort as `np.lexsort((keys, clips))`, several times as fast where there are millions.
 
     Args:
         clips: int [P], 0 or more.
@@ -135,7 +135,7 @@ class RowOrder:
         return len(self._epoch(0).rows) if self._packed else len(self._parts)
 
     def row(self, position: int) -> Contents:
-        """(record, its pairs) for each clip of the row at `position` of the endless stream."""
+        """Return (record, its pairs) for each clip of the row at `position` of the stream."""
         chosen = self.members(position)
         records = self._records[chosen]
         starts = np.flatnonzero(np.r_[True, records[1:] != records[:-1]])
@@ -145,26 +145,26 @@ class RowOrder:
         )
 
     def members(self, position: int) -> np.ndarray:
-        """Indices 0..P-1 of the pairs of the row at `position`, in their order in the row."""
+        """Return the indices 0..P-1 of the pairs of the row at `position`, in row order."""
         number, place = divmod(position, self.rows_per_epoch)
         epoch = self._epoch(number)
         row = epoch.rows[place]
         return epoch.pairs[epoch.begin[row] : epoch.end[row]]
 
     def fingerprint(self) -> str:
-        """Hex SHA-256 of everything that the order follows from."""
+        """Return the hex SHA-256 of everything that the order follows from."""
         digest = hashlib.sha256(repr(dataclasses.astuple(self._rule)).encode())
         for values in (self._records, self._pairs, self._tokens):
             digest.update(np.ascontiguousarray(values, np.int64))
         return digest.hexdigest()
 
     def totals(self, values: np.ndarray, *, epoch: int) -> np.ndarray:
-        """The sum of `values` [P] over the pairs of each row of an epoch [N], in row order."""
+        """Sum `values` [P] over the pairs of each row of an epoch [N], in row order."""
         made = self._epoch(epoch)
         return np.add.reduceat(values[made.pairs], made.begin)[made.rows]
 
     def clip_counts(self, *, epoch: int) -> np.ndarray:
-        """The number of clips of each row of an epoch [N], in row order."""
+        """Count the clips of each row of an epoch [N], in row order."""
         made = self._epoch(epoch)
         records = self._records[made.pairs]
         begins = np.r_[True, records[1:] != records[:-1]]
@@ -179,7 +179,7 @@ class RowOrder:
         return np.random.default_rng([self._rule.seed, epoch, stream])
 
     def _make(self, epoch: int) -> _Epoch:
-        """The contents of rows, and their order in this epoch."""
+        """Make the rows of an epoch and their order."""
         pairs, begin = self._composed(0 if self._packed else epoch)
         rows = np.arange(len(begin))
         if self._rule.shuffle:
@@ -190,7 +190,7 @@ class RowOrder:
         return _Epoch(pairs=pairs, begin=begin, end=np.r_[begin[1:], len(pairs)], rows=rows)
 
     def _compose(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs row by row and where each row begins; pairs of a clip are neighbours."""
+        """Put pairs into rows; return them row by row, and where each row begins."""
         if not self._packed:
             return self._by_clip(epoch)[0], self._parts
         if self._keep_in is None or len(self._pairs) < _WORTH_KEEPING:
@@ -199,7 +199,7 @@ class RowOrder:
         return kept_packing(self._keep_in / name, make=lambda: self._pack(epoch))
 
     def _by_clip(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs in the order in which clips and their pairs come, and the clip of each pair."""
+        """Return all pairs in the order of clips and within them, and the clip of each pair."""
         pairs, clips = np.arange(len(self._records)), self._records
         if self._rule.shuffle:
             rng = self._rng(epoch, _PAIRS)

@@ -60,7 +60,7 @@ def pack(
 def kept_packing(
     path: Path, *, make: Callable[[], tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What `make` gives, from `path` if it was kept there; else kept there for the next time."""
+    """Read a packing from `path`; where there is none, make it and keep it there."""
     try:
         with np.load(path) as data:  # the zip checks the CRC of each member
             return data["pairs"].astype(np.int64), data["begin"].astype(np.int64)
@@ -102,7 +102,7 @@ class _Pool:
             self._filled |= 1 << size
 
     def take(self, clip: int, free: int) -> tuple[list[int], int]:
-        """Pairs of a clip that fit, which leave the pool, and the room that is left."""
+        """Take the pairs of a clip that fit out of the pool; return them and the room left."""
         chosen, rest = [], []
         for pair in self.left[clip]:
             if len(chosen) < self._cap and self._tokens[pair] <= free:
@@ -115,7 +115,7 @@ class _Pool:
         return chosen, free
 
     def filler(self, free: int, *, slots: int) -> int | None:
-        """A clip for the room that is left.
+        """Choose a clip for the room that is left.
 
         One that just fits; else a short one, of the share of the room that each of the clips still
         to come has; else a long one, of which a piece fills the room. Short clips must be used up
@@ -133,7 +133,7 @@ class _Pool:
         return self._whole[size].pop() if size else None
 
     def _below(self, free: int) -> int:
-        """The largest size up to `free` of which there is a whole clip; 0 for none."""
+        """Find the largest size up to `free` of which there is a whole clip; 0 for none."""
         fitting = self._filled & ((1 << free + 1) - 1)
         while fitting:
             size = fitting.bit_length() - 1

@@ -31,7 +31,7 @@ _WITHOUT_CUTOFF = 1 << 30
 def pair_tokens(
     tokenizer: Tokenizer, *, instruction: str, spoken_text: str, output: str
 ) -> tuple[int, int]:
-    """Tokens of the prompt with BOS, and of the whole uncut pair with BOS and EOS.
+    """Count the tokens of the prompt with BOS, and of the whole uncut pair with BOS and EOS.
 
     A pair cut at c has min(whole, c) tokens, min(prompt, c) of them from the prompt.
     """
@@ -49,7 +49,7 @@ def pair_tokens(
 def token_lengths(
     directory: str | Path, *, split: str, tokenizer: Tokenizer, show: bool
 ) -> Int[np.ndarray, "P 2"]:
-    """(prompt, whole) tokens of every pair of a split, in the order of its records.
+    """Count the (prompt, whole) tokens of every pair of a split, in the order of its records.
 
     What has not been counted yet is counted now, and kept where the folder can be written. Pairs
     of a damaged record have `UNREADABLE` counts, which are not kept.
@@ -67,7 +67,7 @@ def token_lengths(
 
 
 def folder(directory: str | Path, *, tokenizer: Tokenizer) -> Path:
-    """Where what is counted with a tokenizer is kept."""
+    """Return the folder of what is counted with a tokenizer."""
     return Path(directory) / FOLDER / tokenizer.identity[:16]
 
 

@@ -31,7 +31,7 @@ def read_clips(
     synthetic: bool = False,
     quarantine: Callable[[Quarantined], None] | None = None,
 ) -> Iterator[schema.AnnotatedClip]:
-    """The clips of a manifest, in order of first appearance, each with all its pairs.
+    """Read the clips of a manifest, in order of first appearance, each with all its pairs.
 
     Rows of one audio_id and dataset are grouped in memory (text only). Open-ASQA has audio in two
     datasets (82k clips of AudioSet are audio and joint data): it makes a clip in each, whose id is
@@ -66,7 +66,7 @@ def read_clips(
 
 
 def resolve_audio(audio_id: str, *, root: Path, where: str) -> Path:
-    """The file an audio_id stands for, in either normal form, with or without its ending.
+    """Find the file of an audio_id, in either normal form, with or without its ending.
 
     Raises `AudioGone` naming the places that were looked at, or the files that could be meant.
     """
@@ -85,7 +85,7 @@ def resolve_audio(audio_id: str, *, root: Path, where: str) -> Path:
 
 
 def corpus_audio(corpus: Path, name: str) -> Path:
-    """The file of a clip of a corpus folder; where it would be when it is missing.
+    """Find the file of a clip of a corpus folder; if missing, return its expected place.
 
     Raises:
         UserError: a name that leads out of the folder; a RecordError where two files fit it.
@@ -98,7 +98,7 @@ def corpus_audio(corpus: Path, name: str) -> Path:
 
 
 def read_corpus(corpus: Path, *, split: str) -> Iterator[schema.AnnotatedClip]:
-    """The clips of one split, with their pairs, of a folder built by `build_mini`."""
+    """Read the clips of one split, with their pairs, of a folder built by `build_mini`."""
     corpus = Path(corpus)
     if split not in schema.SPLITS:
         raise schema.RecordError(f"split is {split!r}: use one of {', '.join(schema.SPLITS)}")
@@ -130,12 +130,12 @@ def read_corpus(corpus: Path, *, split: str) -> Iterator[schema.AnnotatedClip]:
 
 
 def tag_labels(corpus: Path) -> tuple[str, ...]:
-    """The label names of the tagging stage, in the order of the target vector."""
+    """Read the label names of the tagging stage, in the order of the target vector."""
     return tuple(read_json(Path(corpus) / "tag_labels.json"))
 
 
 def licences(corpus: Path) -> dict[str, dict[str, int]]:
-    """Clips of a corpus by dataset and licence; "unknown" where `clips.jsonl` names none."""
+    """Count the clips of a corpus by dataset and licence ("unknown" where none is named)."""
     found: dict[str, dict[str, int]] = {}
     for _, clip in jsonl(Path(corpus) / "clips.jsonl"):
         of_dataset = found.setdefault(clip["dataset"], {})
@@ -225,7 +225,7 @@ def _clip(
 
 
 def pair(row: OfficialRow, index: int) -> schema.QAPair:
-    """The pair of an official row, `index` its number within the clip."""
+    """Make the pair of an official row, `index` its number within the clip."""
     values = row.values
     return schema.QAPair(
         pair_id=f"{index:03d}",

@@ -50,7 +50,7 @@ def read_rows(path: Path) -> Iterator[OfficialRow]:
 
 
 def rows_or_errors(path: Path) -> Iterator[OfficialRow | RecordError]:
-    """The rows of a manifest, those that cannot be used as the error that says why.
+    """Read the rows of a manifest; in place of an unusable row stands its error.
 
     Broken JSON ends a list; of a ``.jsonl`` file it costs its line. Raises `RecordError` for a
     missing file.
@@ -73,7 +73,7 @@ def rows_or_errors(path: Path) -> Iterator[OfficialRow | RecordError]:
 
 
 def jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, value) of a JSON Lines file; raises `RecordError` for a broken line."""
+    """Read (line number, value) of a JSON Lines file; raises `RecordError` for a broken line."""
     for number, value in _lines_or_errors(path):
         if isinstance(value, RecordError):
             raise value
@@ -117,7 +117,7 @@ def _check(row: OfficialRow) -> None:
 
 
 def _parsed(text: str, *, where: str) -> Any:
-    """A JSON value, or the error that says why there is none."""
+    """Parse a JSON value; return the error where there is none."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -178,7 +178,7 @@ def _json_list(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _decode(buffer: str, file: TextIO, *, decoder: json.JSONDecoder, where: str) -> tuple[Any, str]:
-    """The first value of the buffer and the rest; reads on while the value is cut by its end."""
+    """Decode the first value of the buffer, reading on while it is cut; return it and the rest."""
     while True:
         try:
             value, stop = decoder.raw_decode(buffer)
@@ -194,7 +194,7 @@ def _decode(buffer: str, file: TextIO, *, decoder: json.JSONDecoder, where: str)
 
 
 def _fill(buffer: str, file: TextIO) -> str:
-    """The buffer without leading spaces, read on until something else is in it or the file ends."""
+    """Strip leading spaces, reading on until something else is in the buffer or the file ends."""
     buffer = buffer.lstrip()
     while not buffer and (piece := file.read(_CHUNK)):
         buffer = piece.lstrip()

@@ -23,7 +23,7 @@ NAMES = ("clips.jsonl", "open_asqa_*.json", "*_items.jsonl", "tag_labels.json", 
 
 
 def _built_before(path: Path) -> tuple[str, ...] | None:
-    """A corpus, or what an interrupted build left of one."""
+    """Recognise a corpus, or what an interrupted build left of one."""
     manifest = outputs.json_with("ltu_jax_corpus")(path / "manifest.json")
     rows = outputs.text_with('"entry": {', '"format": ')(path / SYNTHESIS)
     return None if manifest is None and rows is None else ()
@@ -164,7 +164,7 @@ def build_pairs(out: Path, *, seed: int, size: str) -> dict[str, Any]:
 
 
 def whisper_transcriber(weights: Path, *, batch: int) -> Callable[[list[Path]], list[str]]:
-    """A function from audio files to Whisper's texts, from a converted Whisper weights folder."""
+    """Return a function from audio files to the texts of the Whisper in a weights folder."""
     # Imported here: the steps audio and pairs run without JAX.
     from ltu_jax.generation.loading import load_transcriber
     from ltu_jax.generation.transcription import QUIET
@@ -181,9 +181,7 @@ def whisper_transcriber(weights: Path, *, batch: int) -> Callable[[list[Path]], 
 
 
 def is_valid(out: Path, *, seed: int, size: str) -> bool:
-    """Whether `out` holds a complete corpus of this seed and size whose files are all as the
-    manifest says.
-    """
+    """Return whether `out` holds a complete, undamaged corpus of this seed and size."""
     path = Path(out) / "manifest.json"
     if not path.is_file():
         return False
@@ -214,7 +212,7 @@ def _require(out: Path, name: str, *, step: str) -> list[dict[str, Any]]:
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All complete rows; a last line cut by an interruption is dropped, it will be made again."""
+    """Read all complete rows; a last line cut by an interruption is made again."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")

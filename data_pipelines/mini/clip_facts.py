@@ -41,8 +41,8 @@ class Facts:
 
 
 def style_thresholds(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
-    """For every axis, the values that bound its guard band, from synthesis records of training
-    speech clips.
+    """Return, for every axis, the values that bound its guard band, from synthesis records of
+    training speech clips.
     """
     styles = [r["style"] for r in records if r["style"] and r["entry"]["kind"] == "speech"]
     result = {}
@@ -56,8 +56,8 @@ def style_thresholds(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[fl
 def style_classes(
     style: Mapping[str, float] | None, *, kind: str, thresholds: Mapping[str, tuple[float, float]]
 ) -> dict[str, str]:
-    """The clear style classes of a clip; the level of a mixed clip is not the speaker's, so it has
-    no volume.
+    """Return the clear style classes of a clip; the level of a mixed clip is not the speaker's, so
+    it has no volume.
     """
     classes = {}
     for axis, (measure, below, above) in STYLE_AXES.items():
@@ -74,7 +74,7 @@ def style_classes(
 def facts(
     record: Mapping[str, Any], *, transcript: str, thresholds: Mapping[str, tuple[float, float]]
 ) -> Facts:
-    """The facts of one synthesis record and its transcript."""
+    """Return the facts of one synthesis record and its transcript."""
     entry = PlannedClip(**record["entry"])
     group = SOUNDS[entry.sound].group if entry.sound else ("animal" if entry.recording else "")
     return Facts(
@@ -90,7 +90,7 @@ def facts(
 
 
 def tags(facts: Facts) -> tuple[str, ...]:
-    """The labels the tagging stage learns for this clip."""
+    """Return the labels the tagging stage learns for this clip."""
     found = [facts.sound, facts.music]
     if facts.group == "animal":
         found.append("animal")

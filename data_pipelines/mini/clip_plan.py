@@ -67,8 +67,8 @@ class PlannedClip:
 
 
 def make_plan(size: Size, *, seed: int) -> tuple[PlannedClip, ...]:
-    """All clips of a corpus of this size; every class, voice, tempo and level in nearly equal
-    numbers.
+    """Plan all clips of a corpus of this size; every class, voice, tempo and level in nearly
+    equal numbers.
     """
     counts = {split: getattr(size, split) for split in ("train", "val", "test")}
     spoken = ("speech", "espeak", "joint", "unseen_voice")
@@ -148,12 +148,12 @@ def _real(split: str, crops: int, *, seed: int) -> list[PlannedClip]:
 
 
 def clip_seed(clip_id: str, *, seed: int) -> int:
-    """The synthesis seed of a clip; ids carry the split's name, so no two splits share a seed."""
+    """Return the synthesis seed of a clip; ids name the split, so no two splits share one."""
     return zlib.crc32(f"{seed}/{clip_id}".encode())
 
 
 def _balanced(rng: random.Random, values: tuple[str, ...], count: int) -> list[str]:
-    """`count` values, each as often as the others (give or take one), in random order."""
+    """Return `count` values, each as often as the others (give or take one), in random order."""
     result: list[str] = []
     while len(result) < count:
         result += rng.sample(values, len(values))

@@ -117,7 +117,7 @@ def fill(template: str, facts: Facts, **more: str) -> str:
 
 
 def closed_pairs(facts: Facts) -> tuple[QAPair, ...]:
-    """All closed-ended pairs that the facts of a clip allow."""
+    """Write all closed-ended pairs that the facts of a clip allow."""
     pairs: list[QAPair] = []
 
     def ask(task: str, wordings: tuple[tuple[str, str], ...], **more: str) -> None:

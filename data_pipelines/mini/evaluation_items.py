@@ -29,9 +29,9 @@ _GENDERS = ("male", "female")
 
 
 def test_items(facts: Facts, *, split: str, truth_text: str) -> list[dict[str, Any]]:
-    """The evaluation items of one clip: ``{item_id, clip_id, split, row, task, question, answer,
-    label, choices}``, for spoken text also ``truth_text`` (the script) and ``whisper_text`` (the
-    Input block).
+    """Make the evaluation items of one clip: ``{item_id, clip_id, split, row, task, question,
+    answer, label, choices}``, for spoken text also ``truth_text`` (the script) and ``whisper_text``
+    (the Input block).
     """
     items: list[dict[str, Any]] = []
 

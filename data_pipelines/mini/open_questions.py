@@ -54,7 +54,7 @@ SCENES = {
 
 
 def open_pairs(facts: Facts) -> tuple[QAPair, ...]:
-    """Two descriptions and, where a scene follows from what is heard, one inference."""
+    """Write two descriptions and, where a scene follows from what is heard, one inference."""
     if facts.kind == "joint":
         answers = _JOINT if facts.spoken_text else _JOINT_WITHOUT_TEXT
     elif facts.gender:

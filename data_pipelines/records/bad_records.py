@@ -60,7 +60,7 @@ class BadRecordLog:
             file.write(json.dumps(dataclasses.asdict(bad)) + "\n")
 
     def before(self, step: int, *, split: str) -> list[BadRecord]:
-        """What training up to `step` has met: a run that goes on counts as if it never stopped."""
+        """List the records met before `step`: a run that goes on counts as if it never stopped."""
         return [bad for bad in self._read() if bad.split == split and bad.step < step]
 
     def _read(self) -> list[BadRecord]:
@@ -89,7 +89,7 @@ class BadRecordCounter:
         where: str,
         report: Callable[[BadRecord], None] | None,
     ):
-        """Nothing met yet.
+        """Begin with no record met.
 
         Args:
             records: number of records of the split.

@@ -92,7 +92,7 @@ def to_flac(encoded: bytes, *, where: str) -> tuple[bytes, float]:
 
 
 def to_example(clip: AnnotatedClip) -> dict[str, Any]:
-    """The tfds example of one clip; raises `RecordError` naming clip and field."""
+    """Make the tfds example of one clip; raises `RecordError` naming clip and field."""
     validate(clip)
     where = f"clip {clip.clip_id!r}"
     if isinstance(clip.audio, Path):
@@ -102,12 +102,12 @@ def to_example(clip: AnnotatedClip) -> dict[str, Any]:
 
 
 def to_line(clip: AnnotatedClip) -> str:
-    """A clip whose audio is a path, as one line of JSON."""
+    """Write a clip whose audio is a path as one line of JSON."""
     return json.dumps(_fields(clip) | {"audio": str(Path(clip.audio).resolve())})
 
 
 def from_line(line: str) -> AnnotatedClip:
-    """The inverse of `to_line`."""
+    """Read what `to_line` writes."""
     fields = json.loads(line)
     fields["audio"] = Path(fields["audio"])
     fields["tags"] = tuple(fields["tags"])

@@ -80,7 +80,7 @@ def frames(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def index_shard(path: Path, *, features_shape: tuple[int, ...] | None) -> list[dict[str, Any]]:
-    """The index lines of one shard: a header with size and SHA-256, then one line per record."""
+    """Make the index lines of a shard: a header with size and SHA-256, then one per record."""
     lines = []
     for number, (offset, payload) in enumerate(frames(path)):
         record = parse(payload, where=f"{path}, record {number}", features_shape=features_shape)
@@ -125,7 +125,7 @@ def write_index(path: Path, *, out: Path, features_shape: tuple[int, ...] | None
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any]:
-    """manifest.json of a records directory; `UserError` when there is none of this format."""
+    """Read manifest.json of a records directory; raises `UserError` when it has not this format."""
     path = Path(directory) / MANIFEST
     if not path.is_file():
         raise UserError(
@@ -190,7 +190,7 @@ def verify(directory: str | Path) -> dict[str, Any]:
 
 
 def shard_problem(directory: str | Path, shard: Mapping[str, Any]) -> str | None:
-    """What differs between a shard and its entry in the manifest; None when nothing does."""
+    """Describe how a shard differs from its entry in the manifest; None when it does not."""
     path = shard_path(directory, shard["file"])
     size = path.stat().st_size if path.is_file() else None
     if size != shard["bytes"]:
@@ -201,12 +201,12 @@ def shard_problem(directory: str | Path, shard: Mapping[str, Any]) -> str | None
 
 
 def index_path(directory: str | Path, shard: str) -> Path:
-    """Where the index of a shard lies."""
+    """Return the path of a shard's index."""
     return Path(directory) / INDEX / f"{shard}.jsonl"
 
 
 def index_lines(directory: str | Path, shard: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The lines of a shard's index, one per record.
+    """Read the lines of a shard's index, one per record.
 
     Raises:
         UserError: it is gone, damaged, or not as long as the manifest says.
@@ -228,7 +228,7 @@ def index_lines(directory: str | Path, shard: Mapping[str, Any]) -> list[dict[st
 
 
 def shard_path(directory: str | Path, name: str) -> Path:
-    """Where a shard lies in a records directory."""
+    """Return the path of a shard in a records directory."""
     return Path(directory) / BUILDER / VERSION / name
 
 
@@ -236,7 +236,7 @@ def shard_path(directory: str | Path, name: str) -> Path:
 
 
 def read_index(directory: str | Path, shard: Mapping[str, Any]) -> RecordIndex:
-    """The entries of a shard; raises as `index_lines` does."""
+    """Read the index of a shard; raises as `index_lines` does."""
     kept = index_path(directory, shard["file"]).with_suffix(".npz")
     source = shard.get("index_crc32")
     columns = None if source is None else record_index.load(kept, source=source)
@@ -250,7 +250,7 @@ def read_index(directory: str | Path, shard: Mapping[str, Any]) -> RecordIndex:
 
 
 def where(directory: str | Path, entry: IndexEntry) -> str:
-    """How messages call a record: file, place in the file, clip."""
+    """Name a record for messages: file, place in the file, clip."""
     path = shard_path(directory, entry.shard)
     return f"{path}, record {entry.number} (clip {entry.clip_id!r})"
 
@@ -302,7 +302,7 @@ class RecordStore:
         return len(self.entries)
 
     def where(self, number: int) -> str:
-        """How messages call a record: file, place in the file, clip."""
+        """Name a record for messages: file, place in the file, clip."""
         return where(self.directory, self.entries[number])
 
     def read(self, number: int) -> StoredClip:
@@ -311,7 +311,7 @@ class RecordStore:
         return read_entry(self.directory, entry, features_shape=self.features_shape)
 
     def cut_off(self) -> dict[int, str]:
-        """Records that lie behind the end of their file, known without reading: number -> error."""
+        """Find records behind the end of their file, without reading them: number -> error."""
         sizes = []
         for name in self.entries.shard_names:
             path = shard_path(self.directory, name)
@@ -326,7 +326,7 @@ class RecordStore:
         }
 
     def find(self, clip_id: str) -> int | None:
-        """The number of the record of a clip; None where there is none."""
+        """Find the number of the record of a clip; None where there is none."""
         wanted, ends = clip_id.encode(), self.entries.clip_ends
         begins = np.r_[0, ends[:-1]]
         place = self.entries.clip_ids.find(wanted)

@@ -117,7 +117,7 @@ class RecordIndex(Sequence):
 
 
 def of_entries(entries: Sequence[IndexEntry]) -> RecordIndex:
-    """Columns of entries; names are put into tables in the order of their first use."""
+    """Make an index of entries; names go into tables in the order of their first use."""
     tables = [_Table() for _ in range(4)]
     shards, datasets, tags, tasks = tables
     ids = [entry.clip_id.encode() for entry in entries]
@@ -141,7 +141,7 @@ def of_entries(entries: Sequence[IndexEntry]) -> RecordIndex:
 
 
 def join(parts: Sequence[RecordIndex]) -> RecordIndex:
-    """The columns of several shards, one after another."""
+    """Join the indexes of several shards, one after another."""
     if len(parts) == 1:
         return parts[0]
     tables = {name: _Table() for name in _NAMES}
@@ -173,7 +173,7 @@ def save(path: Path, columns: RecordIndex, *, source: int) -> None:
 
 
 def load(path: Path, *, source: int) -> RecordIndex | None:
-    """What `save` wrote about the JSON lines of this CRC-32; None where there is no such file."""
+    """Load the index of the JSON lines with this CRC-32; None where there is no such file."""
     if not path.is_file():
         return None
     try:
@@ -189,7 +189,7 @@ def load(path: Path, *, source: int) -> RecordIndex | None:
 
 
 def of_lines(lines: Sequence[Mapping[str, Any]], *, shard: str) -> RecordIndex:
-    """Columns of the parsed JSON lines of a shard's index."""
+    """Make an index of the parsed JSON lines of a shard."""
     return of_entries(
         [
             IndexEntry(
@@ -205,7 +205,7 @@ def of_lines(lines: Sequence[Mapping[str, Any]], *, shard: str) -> RecordIndex:
 
 
 def keep(path: Path, columns: RecordIndex, *, source: int) -> None:
-    """`save` where the folder can be written."""
+    """Save where the folder can be written."""
     with contextlib.suppress(OSError):
         save(path, columns, source=source)
 

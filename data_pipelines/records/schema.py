@@ -64,7 +64,7 @@ class AnnotatedClip:
 
 
 def audio_bytes(clip: AnnotatedClip) -> bytes:
-    """The encoded audio file of `clip`; raises `RecordError` when its path cannot be read."""
+    """Read the encoded audio file of `clip`; raises `RecordError` when it cannot be read."""
     if isinstance(clip.audio, bytes):
         return clip.audio
     try:
@@ -77,7 +77,7 @@ def audio_bytes(clip: AnnotatedClip) -> bytes:
 
 
 def is_closed_ended(task: str) -> bool:
-    """Whether an official task name is closed-ended: all that are not marked as open-ended."""
+    """Return whether a task name is closed-ended: not marked as open-ended."""
     return not task.startswith(OPEN_ENDED_PREFIX)
 
 
@@ -157,7 +157,7 @@ def check_unicode(text: str, *, field: str, where: str) -> None:
 
 
 def official(clip: AnnotatedClip, pair: QAPair, *, audio_id: str) -> dict[str, str]:
-    """The official Open-ASQA record of one pair, keys in the official order."""
+    """Make the official Open-ASQA record of one pair, keys in the official order."""
     values = (pair.instruction, clip.spoken_text, audio_id, clip.dataset, pair.task, pair.output)
     return dict(zip(OFFICIAL_FIELDS, values, strict=True))
 

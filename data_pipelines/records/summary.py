@@ -22,7 +22,7 @@ def _indexes(folder: Path, split: str) -> Iterator[tuple[dict[str, Any], list[di
 def summarise(
     folder: Path, *, splits: Sequence[str], source: str, features: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The manifest: shards with their checksums, and counts by split, dataset and task."""
+    """Make the manifest: shards with their checksums, and counts by split, dataset and task."""
     window = audio.CLIP_FRAMES * audio.HOP / audio.SAMPLE_RATE
     summary: dict[str, Any] = {}
     for split in splits:
@@ -55,7 +55,7 @@ def summarise(
 
 
 def table(manifest: Mapping[str, Any]) -> str:
-    """The counts of a manifest as a table for the terminal."""
+    """Write the counts of a manifest as a table for the terminal."""
     rows = [
         ("split", "clips", "pairs", "closed", "synthetic", "seconds", "shards", "MB", "beyond 10 s")
     ]

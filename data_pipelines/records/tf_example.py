@@ -17,7 +17,7 @@ REWRITE = "write the records again with `python -m data_pipelines.write_records 
 
 
 def import_tensorflow() -> Any:
-    """TensorFlow with every accelerator hidden from it: those belong to JAX."""
+    """Import TensorFlow with every accelerator hidden from it: those belong to JAX."""
     try:
         with _quiet():
             import tensorflow as tf

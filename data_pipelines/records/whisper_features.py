@@ -103,7 +103,7 @@ def _say(found: Comparison, *, stored: Mapping[str, Any], records: str) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _compiled(weights_dir: Path, dtype: str, sha256: str) -> Callable[[Any], Any]:
-    """log_mel [N, F, M] -> features, jitted; Beam copies an extractor for each of its stages."""
+    """Compile log_mel [N, F, M] -> features; Beam copies an extractor for each of its stages."""
     import jax
 
     from ltu_jax.models import build
@@ -161,7 +161,7 @@ class FeatureExtractor:
         return self._config.n_audio_layer, CLIP_FRAMES // 2 // POOL, self._config.n_audio_state
 
     def describe(self) -> Mapping[str, Any]:
-        """What a records manifest says about its features."""
+        """Return the entry of a records manifest about its features."""
         return {
             "fingerprint": fingerprint(whisper_sha256=self._weights.sha256, dtype=self.dtype),
             "whisper": self.weights_dir.name,
@@ -171,14 +171,14 @@ class FeatureExtractor:
         }
 
     def clip_fingerprint(self) -> Fingerprint:
-        """What this extractor makes of the fixed clip."""
+        """Compute the features of the fixed clip and return their fingerprint."""
         heard = audio.model_log_mel(clip(), n_mels=self.n_mels, frames=CLIP_FRAMES)
         return of_features(self([heard.log_mel])[0], dtype=self.dtype)
 
     def __call__(
         self, log_mels: Sequence[Float[np.ndarray, "F M"]]
     ) -> Float[np.ndarray, "N W A D"]:
-        """Features float32 [N, W, A, D] of N windows [1000, M]; `UserError` when not finite."""
+        """Compute features float32 [N, W, A, D] of N windows; `UserError` when not finite."""
         log_mels = np.stack(log_mels).astype(np.float32)
         out = np.empty((len(log_mels), *self.shape), np.float32)
         compute = _compiled(self.weights_dir, self.dtype, self._weights.sha256)

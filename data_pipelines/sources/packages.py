@@ -245,15 +245,15 @@ _MAKER = outputs.Maker(
 
 
 def package(name: str) -> Package:
-    """The pinned package called `name`; raises `PackageError` listing the known names."""
+    """Return the pinned package called `name`; raises `PackageError` listing the known names."""
     if name not in PACKAGES:
         raise PackageError(f"unknown package {name!r}; the pinned ones are: {', '.join(PACKAGES)}")
     return PACKAGES[name]
 
 
 def root(name: str, *, cache: Path) -> Path:
-    """The unpacked folder of `name`; raises `PackageError` saying how to fetch it when it is not
-    there.
+    """Return the unpacked folder of `name`; raises `PackageError` saying how to fetch it when it is
+    not there.
     """
     folder = Path(cache) / package(name).folder
     if not (folder / _DONE).is_file():
@@ -319,7 +319,7 @@ def _fetch_one(pinned: Package, *, cache: Path, download: Callable[[Package, Pat
 
 
 def _kept_archive(pinned: Package, cache: Path) -> Path | None:
-    """A verified archive put into the cache by hand or by a run that stopped while unpacking."""
+    """Find a verified archive in the cache, put there by hand or by a run that stopped."""
     for name in pinned.sha256:
         if (cache / name).is_file():
             _verify(pinned, cache / name)
@@ -370,7 +370,7 @@ def _pip_download(pinned: Package, folder: Path) -> None:
 
 
 def run(argv: list[str] | None = None) -> None:
-    """Command line; see the module's docstring."""
+    """Run the command line; see the module's docstring."""
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.sources.packages", description=__doc__.split("\n")[0]
     )

@@ -45,7 +45,7 @@ class Compiled:
 
 
 def library() -> Path | None:
-    """Where the TPU compiler is: in `TPU_LIBRARY_PATH`, in the environment, or nowhere.
+    """Find the TPU compiler: in `TPU_LIBRARY_PATH`, in the environment, or nowhere.
 
     The folder `libtpu` of the environment is where `make test` puts it. A package libtpu, as TPU
     machines have it, is not installed elsewhere: JAX then looks for TPUs in every program.
@@ -65,7 +65,7 @@ def _folder() -> Path:
 
 
 def devices_of(tpu: Slice) -> list[jax.Device]:
-    """The devices of a slice, for compiling only.
+    """Describe the devices of a slice, for compiling only.
 
     Raises:
         UserError: libtpu is absent, or does not know the slice.
@@ -104,7 +104,7 @@ def devices_of(tpu: Slice) -> list[jax.Device]:
 
 
 def libtpu_version() -> str:
-    """Version of the TPU compiler that is used, "unknown" where nothing tells it."""
+    """Return the version of the TPU compiler that is used, "unknown" where nothing tells it."""
     found = library()
     if found is None:
         return "not installed"
@@ -114,7 +114,7 @@ def libtpu_version() -> str:
 
 @contextlib.contextmanager
 def compiler() -> Iterator[None]:
-    """Be the only planner on this machine: a second process that loads libtpu is aborted."""
+    """Be the only planner on this machine: libtpu aborts a second process that loads it."""
     found = library()
     if found is None or not found.is_file():  # `devices_of` says so
         yield
@@ -180,7 +180,7 @@ def compile_program(program: Program, *, hbm_bytes: int) -> Compiled:
 
 
 def _needed_bytes(message: str) -> float | None:
-    """Bytes that an out-of-memory message of the TPU compiler says a program needs."""
+    """Read the bytes that a program needs from an out-of-memory message of the TPU compiler."""
     used = _USED.search(message) or _NEEDED.search(message)
     return float(used.group(1)) * _UNITS[used.group(2).upper()] if used else None
 

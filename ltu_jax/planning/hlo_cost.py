@@ -157,7 +157,7 @@ def _is_kernel(one: Instruction) -> bool:
 
 
 def _result_bytes(one: Instruction) -> float:
-    """Bytes of a collective's result; a "-start" also lists its operand and control words."""
+    """Count the bytes of a collective's result; a "-start" lists its operand and more, too."""
     if not one.opcode.endswith("-start") or not one.shape.startswith("("):
         return shape_bytes(one.shape)
     sizes = [math.prod(dims) * shape_bytes(f"{kind}[]") for kind, dims in arrays(one.shape)]
@@ -167,7 +167,7 @@ def _result_bytes(one: Instruction) -> float:
 
 
 def _link_bytes(one: Instruction, inside: Computation) -> float:
-    """Bytes that a chip sends for a collective over many chips.
+    """Count the bytes that a chip sends for a collective over many chips.
 
     A ring moves all but a chip's share of the larger of operand and result; an all-reduce is a
     scatter and a gather, and moves it twice.

@@ -22,7 +22,7 @@ class Frame:
 
 
 def trip_count(loop: Instruction, frame: Frame, computations: dict[str, Computation]) -> int | None:
-    """How often the body of a `while` runs; None where the counter cannot be followed."""
+    """Count the rounds of a `while`; None where the counter cannot be followed."""
     stated = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest)
     if stated:
         return int(stated.group(1))
@@ -48,7 +48,7 @@ def trip_count(loop: Instruction, frame: Frame, computations: dict[str, Computat
 def _comparison(
     condition: Computation, computations: dict[str, Computation]
 ) -> tuple[str, str, str] | None:
-    """(direction, left, right) of the condition's root, seen through one fusion."""
+    """Read (direction, left, right) of the condition's root, seen through one fusion."""
     root = condition.root
     while root.opcode in _PASSED:
         root = condition.instructions[root.operands[0]]
@@ -87,7 +87,7 @@ def _count(first: int, bound: int, step: int, direction: str) -> int | None:
 
 
 def _element(name: str, computation: Computation) -> int | None:
-    """Which element of the loop's tuple a value is."""
+    """Return the index of a value in the loop's tuple."""
     one = computation.instructions[name]
     while one.opcode in _PASSED:
         source = computation.instructions[one.operands[0]]
@@ -98,7 +98,7 @@ def _element(name: str, computation: Computation) -> int | None:
 
 
 def _constant(name: str, frame: Frame | None, computations: dict[str, Computation]) -> int | None:
-    """Value of a scalar that is a constant, perhaps handed into loops from outside."""
+    """Read the value of a constant scalar, perhaps handed into loops from outside."""
     if frame is None:
         return None
     one = frame.computation.instructions[name]
@@ -119,7 +119,7 @@ def _constant(name: str, frame: Frame | None, computations: dict[str, Computatio
 def _entry_value(
     loop: Instruction, index: int, frame: Frame | None, computations: dict[str, Computation]
 ) -> int | None:
-    """Value of an element of the loop's tuple before its first round."""
+    """Read the value of an element of the loop's tuple before its first round."""
     if frame is None:
         return None
     one = frame.computation.instructions[loop.operands[0]]
@@ -137,7 +137,7 @@ def _step(
     frame: Frame,
     computations: dict[str, Computation],
 ) -> int | None:
-    """What one round adds to an element of the loop's tuple."""
+    """Return the amount that one round adds to an element of the loop's tuple."""
     if body.root.opcode != "tuple":
         return None
     one = body.instructions[body.root.operands[index]]

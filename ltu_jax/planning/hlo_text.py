@@ -31,12 +31,12 @@ class Instruction:
     rest: str
 
     def attribute(self, key: str) -> str | None:
-        """Value of `key=value` after the operands, without a leading %; None if absent."""
+        """Read the value of `key=value` after the operands, without a leading %; None if absent."""
         found = re.search(rf"\b{key}=%?([^,\s]+)", self.rest)
         return found.group(1) if found else None
 
     def cycles(self) -> int:
-        """The compiler's estimated cycles, 0 where it gives none."""
+        """Read the compiler's estimated cycles, 0 where it gives none."""
         found = re.search(r'"estimated_cycles":"(\d+)"', self.rest)
         return int(found.group(1)) if found else 0
 
@@ -56,7 +56,7 @@ class Computation:
 
 
 def parse(text: str) -> dict[str, Computation]:
-    """Computations of a module by name."""
+    """Read the computations of a module, by name."""
     found: dict[str, Computation] = {}
     header, lines = None, []
     for line in text.splitlines():
@@ -99,7 +99,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _shape_end(line: str, start: int) -> int:
-    """Where the shape ends: a tuple at its closing parenthesis, an array at the next space."""
+    """Find the end of a shape: of a tuple its closing parenthesis, of an array the next space."""
     if line[start] == "(":
         return _closing(line, start) + 1
     return line.index(" ", start)
@@ -118,7 +118,7 @@ def _closing(line: str, opening: int) -> int:
 
 
 def arrays(shape: str) -> list[tuple[str, tuple[int, ...]]]:
-    """Every array of a shape text as (element type, dimensions), layouts left out."""
+    """List the arrays of a shape text as (element type, dimensions), layouts left out."""
     return [
         (kind, tuple(int(size) for size in sizes.split(",") if size))
         for kind, sizes in _ARRAY.findall(re.sub(r"\{[^}]*\}", "", shape))
@@ -126,7 +126,7 @@ def arrays(shape: str) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def shape_bytes(shape: str) -> float:
-    """Bytes of a shape text; a tuple counts all its parts."""
+    """Count the bytes of a shape text; a tuple counts all its parts."""
     return sum(math.prod(sizes) * _element_bytes(kind) for kind, sizes in arrays(shape))
 
 

@@ -82,7 +82,7 @@ COUNTED = (
 
 
 def pairs(*, tasks: Sequence[str], datasets: Sequence[str]) -> int:
-    """Pairs of Open-ASQA that a training takes in one epoch.
+    """Count the pairs of Open-ASQA that a training takes in one epoch.
 
     Args:
         tasks: as `data.tasks` has them.

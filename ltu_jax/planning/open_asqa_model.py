@@ -42,7 +42,7 @@ _SHAPE, _SHORTEST = 9.0, 30  # of the gamma distribution of lengths; tokens of a
 def corpus(
     *, tasks: Sequence[str], datasets: Sequence[str], mean: float, cutoff: int, share: float
 ) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"]]:
-    """The clip and the uncut tokens of each pair of a small Open-ASQA.
+    """Draw the clip and the uncut tokens of each pair of a small Open-ASQA.
 
     Args:
         tasks: as `data.tasks` has them.
@@ -85,7 +85,7 @@ def corpus(
 def rows(
     config: DataConfig, clips: Int[np.ndarray, " P"], whole: Int[np.ndarray, " P"]
 ) -> RowReport:
-    """How the rows of a config hold given pairs: the order and packing of training itself."""
+    """Lay given pairs into the rows of a config, by the order and packing of training."""
     order = RowOrder(
         OrderRule.from_config(config),
         records=clips,
@@ -100,12 +100,12 @@ def _takes(tasks: Sequence[str], task: str) -> bool:
 
 
 def _rounded(mean: float, clips: int, rng: np.random.Generator) -> np.ndarray:
-    """Whole numbers with this mean, each the one below or above it."""
+    """Draw whole numbers with this mean, each the one below or above it."""
     return (int(mean) + (rng.random(clips) < mean % 1)).astype(int)
 
 
 def _lengths(count: int, *, mean: float, cutoff: int, rng: np.random.Generator) -> np.ndarray:
-    """Uncut lengths whose mean after the cut is `mean`, as nearly as whole tokens allow."""
+    """Draw uncut lengths whose mean after the cut is `mean`, as nearly as whole tokens allow."""
     drawn = rng.gamma(_SHAPE, 1 / _SHAPE, count)
 
     def uncut(scale: float) -> np.ndarray:

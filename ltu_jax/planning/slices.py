@@ -75,7 +75,7 @@ SLICES = _slices()
 
 
 def find_slice(name: str) -> Slice:
-    """The slice called `name`.
+    """Find the slice called `name`.
 
     Raises:
         UserError: there is none; the message has the sizes of that kind, or all kinds.
@@ -97,7 +97,7 @@ def find_slice(name: str) -> Slice:
 
 
 def find_gpu(name: str) -> Gpu:
-    """The GPU called `name`.
+    """Find the GPU called `name`.
 
     Raises:
         UserError: there is none; the message has all names.

@@ -50,7 +50,7 @@ RECORDINGS = {
 
 
 def crop(animal: str, *, rng: Generator, seconds: float, cache: Path) -> np.ndarray:
-    """A random stretch (looped when too short), active RMS 1, float32 [C] at 16 kHz."""
+    """Cut a random stretch (looped when too short), active RMS 1, float32 [C] at 16 kHz."""
     samples = _load(animal, Path(cache))
     wanted = round(seconds * SAMPLE_RATE)
     while len(samples) < wanted:

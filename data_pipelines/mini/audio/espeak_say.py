@@ -14,7 +14,7 @@ _RATE, _PITCH = 1, 3  # espeak_PARAMETER
 
 
 def speak(library: str, data: str, voice: str, rate: int, pitch: int, text: str) -> bytes:
-    """Little-endian int16 samples of `text`; `rate` in words per minute, `pitch` 0-99."""
+    """Speak `text` as little-endian int16 samples; `rate` in words per minute, `pitch` 0-99."""
     espeak = ctypes.CDLL(library)
     if espeak.espeak_Initialize(_RETRIEVAL, 0, data.encode(), 0) < 0:
         raise SystemExit(f"espeak-ng cannot read its data at {data}")

@@ -31,7 +31,7 @@ class Note:
 
 
 def midi_bytes(notes: list[Note], *, programs: dict[int, int], seconds: float) -> bytes:
-    """A MIDI file (format 0) with `programs[channel]` as instruments, lasting `seconds`."""
+    """Write a MIDI file (format 0) with `programs[channel]` as instruments, lasting `seconds`."""
     events: list[tuple[int, int, bytes]] = []  # (tick, order within a tick, message)
     for channel, program in programs.items():
         events.append((0, 0, bytes([0xC0 | channel, program])))

@@ -53,7 +53,7 @@ class _Score:
         )
 
     def melody(self, channel: int, *, steps: tuple[float, ...], octave: int, velocity: int) -> None:
-        """A random walk on the scale with note lengths drawn from `steps` (beats)."""
+        """Draw a random walk on the scale with note lengths drawn from `steps` (beats)."""
         at, degree = 0.0, int(self.rng.integers(0, 7))
         while at < self.beats:
             length = float(self.rng.choice(steps))
@@ -63,7 +63,7 @@ class _Score:
 
 
 def piano(rng: Generator, seconds: float) -> _Piece:
-    """A melody over broken chords, one grand piano."""
+    """Compose a melody over broken chords, one grand piano."""
     score = _Score(rng, bpm=(70, 130), seconds=seconds)
     score.melody(0, steps=(0.5, 0.5, 1.0), octave=1, velocity=88)
     for half in range(2 * score.beats):
@@ -73,7 +73,7 @@ def piano(rng: Generator, seconds: float) -> _Piece:
 
 
 def strings(rng: Generator, seconds: float) -> _Piece:
-    """Slow sustained chords of a string ensemble with a violin line and a cello bass."""
+    """Compose slow sustained chords of a string ensemble with a violin line and a cello bass."""
     score = _Score(rng, bpm=(55, 85), seconds=seconds)
     for beat in range(0, score.beats, 2):
         tones = score.chord(beat // 2)
@@ -85,7 +85,7 @@ def strings(rng: Generator, seconds: float) -> _Piece:
 
 
 def rock(rng: Generator, seconds: float) -> _Piece:
-    """Distorted power chords in eighth notes, electric bass, and a backbeat."""
+    """Compose distorted power chords in eighth notes, electric bass, and a backbeat."""
     score = _Score(rng, bpm=(105, 165), seconds=seconds)
     for half in range(2 * score.beats):
         root = score.chord(half // 8)[0] - 24
@@ -101,7 +101,7 @@ def rock(rng: Generator, seconds: float) -> _Piece:
 
 
 def jazz(rng: Generator, seconds: float) -> _Piece:
-    """Walking double bass, swung ride cymbal, seventh chords and a saxophone or guitar solo."""
+    """Compose walking double bass, swung ride cymbal, seventh chords and a solo over them."""
     score = _Score(rng, bpm=(110, 180), seconds=seconds)
     for beat in range(score.beats):
         tones = score.chord(beat // 4, size=4)
@@ -123,7 +123,7 @@ def jazz(rng: Generator, seconds: float) -> _Piece:
 
 
 def electronic(rng: Generator, seconds: float) -> _Piece:
-    """Four-on-the-floor kick, offbeat hats, synthesiser bass and a sixteenth-note saw arpeggio."""
+    """Compose four-on-the-floor kick, offbeat hats, synthesiser bass and a saw arpeggio."""
     score = _Score(rng, bpm=(118, 142), seconds=seconds)
     pattern = rng.permutation([0, 1, 2, 3, 1, 2, 0, 2])
     for sixteenth in range(4 * score.beats):
@@ -139,7 +139,7 @@ def electronic(rng: Generator, seconds: float) -> _Piece:
 
 
 def organ(rng: Generator, seconds: float) -> _Piece:
-    """A chorale in full chords on a church organ with pedal."""
+    """Compose a chorale in full chords on a church organ with pedal."""
     score = _Score(rng, bpm=(55, 90), seconds=seconds)
     for beat in range(score.beats):
         tones = score.chord(beat)
@@ -161,7 +161,7 @@ MUSIC: dict[str, Callable[[Generator, float], _Piece]] = {
 
 
 def piece(label: str, *, rng: Generator, seconds: float, cache: Path) -> np.ndarray:
-    """A random piece of the kind `label`: float32 [C] mono at 16 kHz, `seconds` long."""
+    """Compose a random piece of the kind `label`: float32 [C] mono at 16 kHz, `seconds` long."""
     notes, programs = MUSIC[label](rng, seconds)
     notes = [note for note in notes if note.start < seconds]
     return midi.render(notes, programs=programs, seconds=seconds, cache=cache)

@@ -96,7 +96,7 @@ def _finish(samples: np.ndarray, dbfs: float | None) -> np.ndarray:
 
 
 def audio_path(entry: clip_plan.PlannedClip) -> str:
-    """Where a clip lies in the corpus folder."""
+    """Return the path of a clip below the corpus folder."""
     return f"audio/{entry.split}/{entry.clip_id}.flac"
 
 

@@ -50,7 +50,7 @@ _TEMPLATES = (
 
 
 def sentence(rng: random.Random) -> str:
-    """One sentence, capitalised and punctuated, drawn from `rng`."""
+    """Draw one sentence, capitalised and punctuated."""
     words = {name: rng.choice(values) for name, values in _LISTS.items()}
     words["food2"] = rng.choice([food for food in _LISTS["food"] if food != words["food"]])
     text = rng.choice(_TEMPLATES).format(**words)
@@ -58,8 +58,8 @@ def sentence(rng: random.Random) -> str:
 
 
 def split_sentences(counts: dict[str, int], *, seed: int) -> dict[str, tuple[str, ...]]:
-    """`counts[split]` different sentences for every split; no sentence occurs twice, in or across
-    splits.
+    """Return `counts[split]` different sentences for every split; no sentence occurs twice, in or
+    across splits.
     """
     rng = random.Random(f"sentences-{seed}")
     seen: set[str] = set()

@@ -29,7 +29,7 @@ Synth = Callable[[Generator, int], np.ndarray]
 
 
 def dog(rng: Generator, n: int) -> np.ndarray:
-    """Short barks: a fast arch of pitch through mouth resonances, with breath noise."""
+    """Synthesise short barks: a fast arch of pitch through mouth resonances, with breath noise."""
     base = rng.uniform(170, 600)
     mouth = rng.uniform(700, 1500)
 
@@ -47,7 +47,7 @@ def dog(rng: Generator, n: int) -> np.ndarray:
 
 
 def cat(rng: Generator, n: int) -> np.ndarray:
-    """Meows: a long harmonic tone that rises and falls while the mouth opens and closes."""
+    """Synthesise meows: long harmonic tones that rise and fall while the mouth opens and closes."""
     base = rng.uniform(380, 720)
 
     def meow(m: int) -> np.ndarray:
@@ -62,7 +62,7 @@ def cat(rng: Generator, n: int) -> np.ndarray:
 
 
 def cow(rng: Generator, n: int) -> np.ndarray:
-    """Moos: a long low buzz through a dark throat."""
+    """Synthesise moos: a long low buzz through a dark throat."""
     base = rng.uniform(85, 160)
 
     def moo(m: int) -> np.ndarray:
@@ -75,7 +75,7 @@ def cow(rng: Generator, n: int) -> np.ndarray:
 
 
 def rooster(rng: Generator, n: int) -> np.ndarray:
-    """Cock-a-doodle-doo: three short loud notes and a long falling one, bright and harsh."""
+    """Synthesise cock-a-doodle-doo: three short loud notes and a long falling one, harsh."""
     base = rng.uniform(480, 800)
 
     def crow(m: int) -> np.ndarray:
@@ -93,7 +93,7 @@ def rooster(rng: Generator, n: int) -> np.ndarray:
 
 
 def frog(rng: Generator, n: int) -> np.ndarray:
-    """Croaks: slow pulse trains ringing in a throat sac."""
+    """Synthesise croaks: slow pulse trains ringing in a throat sac."""
     pulses = rng.uniform(28, 65)
     ring = rng.uniform(500, 1500)
 
@@ -108,7 +108,7 @@ def frog(rng: Generator, n: int) -> np.ndarray:
 
 
 def owl(rng: Generator, n: int) -> np.ndarray:
-    """Hoots: soft, almost pure low tones in a long-short-short-long rhythm."""
+    """Synthesise hoots: soft, almost pure low tones in a long-short-short-long rhythm."""
     base = rng.uniform(300, 520)
     tremor = rng.uniform(0.0, 0.02)
     rhythm = iter(rng.permutation([0.7, 0.25, 0.25, 0.8]).tolist() * 8)
@@ -123,7 +123,7 @@ def owl(rng: Generator, n: int) -> np.ndarray:
 
 
 def bird(rng: Generator, n: int) -> np.ndarray:
-    """Chirps: very fast high frequency sweeps in little groups."""
+    """Synthesise chirps: very fast high frequency sweeps in little groups."""
     center = rng.uniform(2600, 5200)
     shape = rng.uniform(0.75, 1.35, size=3)
 
@@ -136,7 +136,7 @@ def bird(rng: Generator, n: int) -> np.ndarray:
 
 
 def telephone(rng: Generator, n: int) -> np.ndarray:
-    """A telephone: a hammer strikes two small bells about 20 times a second; ring and pause."""
+    """Synthesise a telephone: a hammer on two small bells, 20 times a second; ring and pause."""
     low = rng.uniform(900, 1600)
     rate = rng.uniform(15, 26)
 
@@ -151,7 +151,7 @@ def telephone(rng: Generator, n: int) -> np.ndarray:
 
 
 def helicopter(rng: Generator, n: int) -> np.ndarray:
-    """Rotor blades: low noise beaten ten to twenty times a second over a turbine."""
+    """Synthesise rotor blades: low noise beaten ten to twenty times a second over a turbine."""
     rate = rng.uniform(10, 19)
     phase = rate * np.arange(n) / SAMPLE_RATE + rng.uniform()
     beat = np.exp(-rng.uniform(4, 8) * (phase % 1.0))
@@ -161,7 +161,7 @@ def helicopter(rng: Generator, n: int) -> np.ndarray:
 
 
 def applause(rng: Generator, n: int) -> np.ndarray:
-    """Many hands: dense random claps, each a short band of noise."""
+    """Synthesise many hands: dense random claps, each a short band of noise."""
     out = np.zeros(n + 800)
     claps = [
         band_noise(rng, 800, c, 1.9 * c) * decay(800, attack=0.001, rate=rng.uniform(90, 200))
@@ -174,7 +174,7 @@ def applause(rng: Generator, n: int) -> np.ndarray:
 
 
 def gunshots(rng: Generator, n: int) -> np.ndarray:
-    """Shots: a crack of white noise, then a dark rolling tail."""
+    """Synthesise shots: a crack of white noise, then a dark rolling tail."""
     tail_rate = rng.uniform(5, 11)
 
     def shot(m: int) -> np.ndarray:
@@ -189,7 +189,7 @@ def gunshots(rng: Generator, n: int) -> np.ndarray:
 
 
 def waves(rng: Generator, n: int) -> np.ndarray:
-    """Surf: bright noise swelling and falling every few seconds over a steady low wash."""
+    """Synthesise surf: bright noise that swells every few seconds over a steady low wash."""
     t = np.arange(n) / SAMPLE_RATE
     swell = 0.5 - 0.5 * np.cos(2 * np.pi * (t * rng.uniform(0.22, 0.5) + rng.uniform()))
     wash = band_noise(rng, n, 80, rng.uniform(500, 1000))
@@ -198,7 +198,7 @@ def waves(rng: Generator, n: int) -> np.ndarray:
 
 
 def siren(rng: Generator, n: int) -> np.ndarray:
-    """An emergency siren: a wail, a yelp or two alternating tones."""
+    """Synthesise an emergency siren: a wail, a yelp or two alternating tones."""
     low, high = rng.uniform(450, 750), rng.uniform(1100, 1600)
     t = np.arange(n) / SAMPLE_RATE
     kind = rng.integers(3)
@@ -211,7 +211,7 @@ def siren(rng: Generator, n: int) -> np.ndarray:
 
 
 def clock(rng: Generator, n: int) -> np.ndarray:
-    """Tick-tock: tiny clicks with two alternating colours at a strict pace."""
+    """Synthesise tick-tock: tiny clicks with two alternating colours at a strict pace."""
     color = rng.uniform(1800, 4200)
     period = rng.uniform(0.22, 0.5)
     out = np.zeros(n + 1600)
@@ -224,7 +224,7 @@ def clock(rng: Generator, n: int) -> np.ndarray:
 
 
 def church_bell(rng: Generator, n: int) -> np.ndarray:
-    """A big bell: inharmonic partials that ring for seconds, struck again and again."""
+    """Synthesise a big bell: inharmonic partials that ring for seconds, struck again and again."""
     strike = rng.uniform(220, 520)
     out = np.zeros(n + 4 * SAMPLE_RATE)
     partials = (0.5, 1.0, 1.19, 1.5, 2.0, 2.52, 3.0, 4.1)
@@ -235,7 +235,7 @@ def church_bell(rng: Generator, n: int) -> np.ndarray:
 
 
 def car_horn(rng: Generator, n: int) -> np.ndarray:
-    """Honks: two steady buzzing tones a third apart, hard on and off."""
+    """Synthesise honks: two steady buzzing tones a third apart, hard on and off."""
     low = rng.uniform(320, 480)
     ratio = rng.choice([1.19, 1.25, 1.33])
 
@@ -290,8 +290,8 @@ SOUNDS = {sound.label: sound for sound in _CLASSES}
 
 
 def event(label: str, *, rng: Generator, seconds: float, sampled: bool, cache: Path) -> np.ndarray:
-    """A clip of the class `label`, RMS 1, float32 [C] at 16 kHz; `sampled` asks for the General
-    MIDI effect.
+    """Synthesise a clip of the class `label`, RMS 1, float32 [C] at 16 kHz; `sampled` asks for the
+    General MIDI effect.
     """
     sound, n = SOUNDS[label], round(seconds * SAMPLE_RATE)
     if sampled and sound.program is not None:
@@ -326,8 +326,8 @@ def _repeat(
     gap: tuple[float, float],
     rest: float = 0.0,
 ) -> np.ndarray:
-    """Events of `length` seconds with `gap` seconds between; after each, with probability `rest`, a
-    longer pause.
+    """Repeat events of `length` seconds with `gap` seconds between; after each, with probability
+    `rest`, a longer pause.
     """
     out = np.zeros(n)
     at = int(rng.uniform(0, 0.12) * SAMPLE_RATE)

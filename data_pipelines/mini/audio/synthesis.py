@@ -8,13 +8,13 @@ SAMPLE_RATE = 16_000
 
 
 def path(start: float, middle: float, end: float, *, m: int) -> np.ndarray:
-    """A smooth curve of `m` points through three values at 0, 0.45 and 1."""
+    """Return a smooth curve of `m` points through three values at 0, 0.45 and 1."""
     return np.interp(np.linspace(0, 1, m), [0.0, 0.45, 1.0], [start, middle, end])
 
 
 def hump(m: int, center: float) -> np.ndarray:
-    """A rise from 0 to 1 at the share `center` of `m` points, and back to 0, with zero slope at all
-    three.
+    """Return a rise from 0 to 1 at the share `center` of `m` points, and back to 0, with zero slope
+    at all three.
     """
     x = np.linspace(0, 1, m)
     y = np.where(x < center, x / center, (1 - x) / (1 - center))
@@ -22,14 +22,14 @@ def hump(m: int, center: float) -> np.ndarray:
 
 
 def decay(m: int, *, attack: float, rate: float) -> np.ndarray:
-    """A linear rise of `attack` seconds, then an exponential fall of `rate` per second."""
+    """Return a linear rise of `attack` seconds, then an exponential fall of `rate` per second."""
     t = np.arange(m) / SAMPLE_RATE
     return np.minimum(1.0, t / attack) * np.exp(-rate * np.maximum(0.0, t - attack))
 
 
 def harmonics(f0: np.ndarray, *, count: int, slope: float) -> np.ndarray:
-    """`count` harmonics of the frequency curve `f0` in Hz, amplitude k**-slope, silent above 7.5
-    kHz.
+    """Return `count` harmonics of the frequency curve `f0` in Hz, amplitude k**-slope, silent above
+    7.5 kHz.
     """
     phase = 2 * np.pi * np.cumsum(f0) / SAMPLE_RATE
     out = np.zeros(len(f0))
@@ -39,13 +39,13 @@ def harmonics(f0: np.ndarray, *, count: int, slope: float) -> np.ndarray:
 
 
 def band_noise(rng: Generator, n: int, low: float, high: float) -> np.ndarray:
-    """White noise between `low` and `high` Hz."""
+    """Draw white noise between `low` and `high` Hz."""
     sos = signal.butter(2, [low, min(high, 7600)], btype="band", fs=SAMPLE_RATE, output="sos")
     return signal.sosfilt(sos, rng.standard_normal(n))
 
 
 def resonate(samples: np.ndarray, centers: tuple[float, ...], *, width: float) -> np.ndarray:
-    """The sum of resonances at `centers` Hz, each `width` Hz wide, and a little dry signal."""
+    """Add resonances at `centers` Hz, each `width` Hz wide, and a little of the dry signal."""
     out = 0.1 * samples
     for index, center in enumerate(centers):
         b, a = signal.iirpeak(min(center, 7000), min(center, 7000) / width, fs=SAMPLE_RATE)
@@ -54,7 +54,7 @@ def resonate(samples: np.ndarray, centers: tuple[float, ...], *, width: float) -
 
 
 def bell(n: int, frequency: float, partials: tuple[float, ...], *, rate: float) -> np.ndarray:
-    """Partials of `frequency` that die at `rate` per second, the higher the faster."""
+    """Return partials of `frequency` that die at `rate` per second, the higher the faster."""
     t = np.arange(n) / SAMPLE_RATE
     out = np.zeros(n)
     for index, partial in enumerate(partials):
@@ -89,7 +89,7 @@ def tilt(rng: Generator, samples: np.ndarray) -> np.ndarray:
 
 
 def pink_noise(rng: Generator, n: int) -> np.ndarray:
-    """Noise that falls 3 dB per octave, RMS 1."""
+    """Draw noise that falls 3 dB per octave, RMS 1."""
     spectrum = np.fft.rfft(rng.standard_normal(n))
     spectrum /= np.sqrt(np.maximum(np.fft.rfftfreq(n, 1 / SAMPLE_RATE), 30.0))
     noise = np.fft.irfft(spectrum, n)
@@ -97,12 +97,12 @@ def pink_noise(rng: Generator, n: int) -> np.ndarray:
 
 
 def rms(samples: np.ndarray) -> float:
-    """Root mean square."""
+    """Return the root mean square."""
     return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
 
 
 def active_rms(samples: np.ndarray) -> float:
-    """Root mean square over the 50 ms frames within 25 dB of the loudest one."""
+    """Return the root mean square over the 50 ms frames within 25 dB of the loudest one."""
     n = len(samples) // 800 * 800
     power = np.mean(np.square(samples[:n], dtype=np.float64).reshape(-1, 800), axis=1)
     return float(np.sqrt(power[power >= power.max() * 10**-2.5].mean()))
@@ -123,6 +123,6 @@ def with_noise_floor(rng: Generator, samples: np.ndarray, *, snr_db: float) -> n
 
 
 def mix(speech: np.ndarray, background: np.ndarray, *, snr_db: float) -> np.ndarray:
-    """Speech over a background of the same length, their active levels `snr_db` decibels apart."""
+    """Mix speech and a background of one length, active levels `snr_db` decibels apart."""
     gain = active_rms(speech) / (active_rms(background) + 1e-9) * 10 ** (-snr_db / 20)
     return speech + gain * background

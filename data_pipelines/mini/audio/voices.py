@@ -72,8 +72,8 @@ TEST_ONLY = tuple(v.name for v in _ALL if v.test_only)
 
 
 def speak(text: str, *, voice: str, tempo: float, cache: Path) -> np.ndarray:
-    """`text` read by `voice` at `tempo` (1 = the voice's own pace): float32 [C] at 16 kHz, peak
-    below 1.
+    """Speak `text` by `voice` at `tempo` (1 = the voice's own pace): float32 [C] at 16 kHz,
+    peak below 1.
     """
     chosen = VOICES[voice]
     cache = Path(cache)
@@ -115,8 +115,8 @@ def _joe(cache: Path):
 
 
 def _joe_samples(text: str, pace: float, cache: Path) -> tuple[np.ndarray, int]:
-    """VITS: ids ``^ _ p _ p _ ... $`` of the phonemes; both noises off, which makes the samples
-    repeatable.
+    """Run VITS on the ids ``^ _ p _ p _ ... $`` of the phonemes; both noises off, which makes the
+    samples repeatable.
     """
     session, table, rate = _joe(cache)
     ids = [*table["^"], *table["_"]]
@@ -152,7 +152,7 @@ def _espeak_library(folder: Path) -> Path:
 
 
 def phonemes(text: str, *, cache: Path) -> str:
-    """IPA of an American English text, clause by clause, from espeak-ng."""
+    """Return the IPA of an American English text, clause by clause, from espeak-ng."""
     espeak = _phonemizer(Path(cache))
     rest = ctypes.c_char_p(text.encode())
     clauses = []
