@@ -21,8 +21,7 @@ import numpy as np
 
 from benchmarks import alternate, model_sizes
 from ltu_jax.core.files import write_json
-from ltu_jax.models import build
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.weights import name_tables
 from ltu_jax.weights.files import shards, torch_file
 from ltu_jax.weights.formats import hf_llama, official_ltu_as
@@ -60,7 +59,7 @@ def random_tensor(shape: tuple[int, ...], *, seed: int) -> Tensor:
 def make_sources(folder: Path, *, layers: int) -> dict[str, Path]:
     """Write a Hugging Face directory and an official `.bin` with all tensors, both synthetic."""
     whole = config(layers)
-    shapes = {path: leaf.shape for path, leaf in build.ltu_as(whole).shapes.items()}
+    shapes = {path: leaf.shape for path, leaf in LTUAS.functional(whole).shapes.items()}
     params = {path: random_tensor(s, seed=i) for i, (path, s) in enumerate(shapes.items())}
     params = {
         path: dataclasses.replace(
@@ -205,7 +204,7 @@ def main() -> None:
     rows = [row for layers in sorted(asked.layers) for row in run(asked.scratch, layers=layers)]
     first, last = min(asked.layers), max(asked.layers)
     largest = (
-        max(leaf.size for path, leaf in build.ltu_as(config(1)).shapes.items()) * DTYPE.itemsize
+        max(leaf.size for path, leaf in LTUAS.functional(config(1)).shapes.items()) * DTYPE.itemsize
     )
     peaks = {(row["conversion"], row["layers"]): row["peak_bytes"] for row in rows}
     names = list(dict.fromkeys(row["conversion"] for row in rows))

@@ -27,7 +27,7 @@ from ltu_jax import checkpoint
 from ltu_jax.core import errors
 from ltu_jax.core.distributed import batch_share
 from ltu_jax.core.files import write_json
-from ltu_jax.models import build
+from ltu_jax.models.whisper import Encoder, Whisper
 from ltu_jax.training.initialize import prepare
 from ltu_jax.training.stage import assemble, located, open_bases, open_pipeline
 from ltu_jax.training.stage_config import stage_settings
@@ -50,7 +50,9 @@ def measure(run: Path, *, batches: int) -> dict[str, Any]:
     }
     features = {
         dtype: jax.jit(
-            functools.partial(build.whisper(settings.model.whisper, dtype=dtype).features, encoder)
+            functools.partial(
+                Whisper(settings.model.whisper, dtype=dtype).encoder.pure(Encoder.features), encoder
+            )
         )
         for dtype in (EXACT, *OTHERS)
     }

@@ -23,8 +23,8 @@ import transformers
 
 from benchmarks import alternate, torch_reference
 from ltu_jax.core import errors
-from ltu_jax.models import build
-from ltu_jax.models.whisper import POOL, WhisperConfig
+from ltu_jax.models.sizes import WHISPER_SIZES
+from ltu_jax.models.whisper import POOL, Encoder, Whisper, WhisperConfig
 from ltu_jax.weights import name_tables
 from ltu_jax.weights.formats import hf_whisper
 from ltu_jax.weights.store import load_weights
@@ -43,8 +43,8 @@ def open_encoder(name: str) -> tuple[WhisperConfig, dict[str, np.ndarray], str]:
         config, origin = WhisperConfig.from_dict(weights.config), "real"
         params = {p: np.asarray(leaf, np.float32) for p, leaf in weights.params.items()}
     else:
-        config, origin = build.WHISPER_SIZES[name], "random"
-        params = jax.device_get(jax.jit(build.whisper(config).init)(jax.random.key(0)))
+        config, origin = WHISPER_SIZES[name], "random"
+        params = jax.device_get(jax.jit(Whisper(config).init)(jax.random.key(0)))
     return config, {p: a for p, a in params.items() if p.startswith("encoder.")}, origin
 
 
@@ -105,9 +105,9 @@ class Ours:
     """The encoder as the train step and the records use it."""
 
     def __init__(self, config: WhisperConfig, params: dict[str, np.ndarray], *, dtype: str):
-        fns = build.whisper(config, dtype=dtype)
+        encoder = Whisper(config, dtype=dtype).encoder
         self._params = jax.device_put({p: jnp.asarray(a, dtype) for p, a in params.items()})
-        self._features = jax.jit(fns.features)
+        self._features = jax.jit(encoder.pure(Encoder.features))
 
     def run(self, log_mel: np.ndarray) -> np.ndarray:
         """Return the features [B, W, A, D] of log-mel [B, F, M]."""
@@ -175,9 +175,9 @@ def main() -> None:
     parser.add_argument(
         "--models",
         nargs="+",
-        choices=build.WHISPER_SIZES,
+        choices=WHISPER_SIZES,
         metavar="SIZE",
-        help=f"of {', '.join(build.WHISPER_SIZES)}; weights from {WEIGHTS}/whisper-SIZE where they "
+        help=f"of {', '.join(WHISPER_SIZES)}; weights from {WEIGHTS}/whisper-SIZE where they "
         "are, else random (default: large-v1 on a GPU, else tiny.en and base)",
     )
     parser.add_argument("--seconds", type=int, nargs="+", default=[10, 30], help="default 10 30")

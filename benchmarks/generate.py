@@ -28,9 +28,9 @@ from benchmarks import alternate, torch_reference
 from benchmarks.model_sizes import TINY_LLAMA
 from ltu_jax.core import errors
 from ltu_jax.generation.generate import generate
-from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.llama import Llama, LlamaConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.sizes import LLAMA_SIZES
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.weights import name_tables
 from ltu_jax.weights.formats import hf_llama
@@ -65,13 +65,13 @@ def open_language(where: str, *, dtype: str) -> Language:
         config = LlamaConfig.from_dict(weights.config)
         return Language(name=Path(where).name, config=config, params=params)
     size = where.removeprefix(RANDOM)
-    sizes = build.LLAMA_SIZES | {"tiny": TINY_LLAMA}
+    sizes = LLAMA_SIZES | {"tiny": TINY_LLAMA}
     if size not in sizes:
         raise errors.UserError(f"--weights {where}: sizes are {', '.join(sizes)}")
-    fns = build.llama(sizes[size])
+    model = Llama.functional(sizes[size])
 
     def make(key: Any) -> dict[str, Any]:
-        return {path: leaf.astype(dtype) for path, leaf in fns.init(key).items()}
+        return {path: leaf.astype(dtype) for path, leaf in model.init(key).items()}
 
     params = jax.device_get(jax.jit(make)(jax.random.key(0)))
     return Language(name=where, config=sizes[size], params=params)
@@ -88,10 +88,10 @@ class Ours:
             audio_layers=1,
             audio_tokens=1,
         )
-        self._fns = build.ltu_as(config, dtype=dtype)
+        self._model = LTUAS.functional(config, dtype=dtype)
         audio = {
             path: jnp.zeros(leaf.shape, leaf.dtype)
-            for path, leaf in self._fns.shapes.items()
+            for path, leaf in self._model.shapes.items()
             if not path.startswith("llama.")
         }
         self._params = jax.device_put(language.params) | audio
@@ -99,7 +99,7 @@ class Ours:
     def run(self, prompts: np.ndarray, new_tokens: int) -> np.ndarray:
         """Return new ids [B, new_tokens]."""
         made = generate(
-            self._fns,
+            self._model,
             self._params,
             input_ids=prompts,
             attention_mask=np.ones_like(prompts),

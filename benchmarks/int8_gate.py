@@ -39,6 +39,7 @@ from benchmarks.fixed_stage import FixedStage, batches_with_clips, open_fixed
 from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
 from ltu_jax.core.trees import merge
+from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.training import losses
 
 LOSS_LIMIT = 1.0  # per cent
@@ -78,7 +79,7 @@ def text_batches(tokenizer: Any) -> Iterator[tuple[dict[str, np.ndarray], list[s
 
 def predictor(opened: FixedStage, *, lora: bool) -> Any:
     """Compile `batch -> log-probabilities float32 [B, P, V]` at the target positions."""
-    fns = opened.stage.fns
+    model = opened.stage.fns
     params = merge(opened.trainable, losses.without(opened.frozen, "whisper."))
     if not lora:
         params = {
@@ -89,15 +90,10 @@ def predictor(opened: FixedStage, *, lora: bool) -> Any:
     @jax.jit
     def predict(params: Any, frozen: Any, batch: Mapping[str, Any]) -> Any:
         heard = {"features", "log_mel"} & set(batch)
-        states = fns.hidden(
-            params,
-            batch["input_ids"],
-            opened.stage.features(frozen, batch) if heard else None,
-            segment_ids=batch["segment_ids"],
-            positions=batch["positions"],
-        )
-        picked = jnp.take_along_axis(states, batch[losses.POSITIONS][..., None], axis=1)
-        return jax.nn.log_softmax(fns.unembed(params, picked).astype(jnp.float32))
+        text, bound = TextBatch.of(batch), model.bind(params)
+        states = bound.hidden(text, opened.stage.features(frozen, batch) if heard else None)
+        picked = jnp.take_along_axis(states, text.target_positions[..., None], axis=1)
+        return jax.nn.log_softmax(bound.unembed(picked).astype(jnp.float32))
 
     return lambda batch: predict(params, opened.frozen, batch)
 

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from ltu_jax.models.build import LLAMA_SIZES
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.sizes import LLAMA_SIZES
 from ltu_jax.models.tltr import TLTRConfig
 
 SIZES = ("tiny", "cpu", "7b")

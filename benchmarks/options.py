@@ -24,10 +24,9 @@ from configs import common
 from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
 from ltu_jax.core.sharding import MeshConfig, make_mesh, param_shardings
-from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.planning.traced import jaxpr_flops
 from ltu_jax.training import losses
@@ -134,14 +133,14 @@ class Contender:
 def contender(option: Option) -> Contender:
     """Compile the step of one option."""
     mesh = make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
-    fns = build.ltu_as(
+    model = LTUAS.functional(
         MODEL,
         remat=option.remat,
         attention=option.attention,
         longest_pair=PAIR_TOKENS,
         int8_base=option.base == "int8",
     )
-    params = jax.jit(fns.init)(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     trainable, frozen = split_trainable(params, common.PROJECTION_TLTR_LORA)
     if option.base == "bfloat16":
         frozen = {path: leaf.astype("bfloat16") for path, leaf in frozen.items()}
@@ -149,8 +148,7 @@ def contender(option: Option) -> Contender:
     tx = make_optimizer(OPTIMIZER, paths=trainable, steps=1000)
     state = create_state(trainable, tx, mesh=mesh)
     loss_fn = losses.language_loss(
-        fns.hidden,
-        unembed=fns.unembed,
+        model,
         features=lambda frozen, batch: batch["features"],
         chunk=option.chunk,
     )

@@ -14,8 +14,7 @@ from benchmarks.model_sizes import ltu_as
 from configs.common import PROJECTION_TLTR_LORA
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, batch_sharding, make_mesh, param_shardings
-from ltu_jax.models import build
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.training import flops, losses, optimizer, state, step
 from ltu_jax.weights.lineage import is_adapter
 
@@ -49,11 +48,11 @@ def setup(size: str, *, pairs_per_batch: int | None, pairs_per_clip: int, batche
 
 def random_params(setup: Setup, *, seed: int) -> dict[str, np.ndarray]:
     """Draw our weights, with LoRA branches that are not zero; the base in the run's dtype."""
-    fns = build.ltu_as(setup.config, dtype=setup.dtype)
+    model = LTUAS.functional(setup.config, dtype=setup.dtype)
     base = jnp.dtype(setup.dtype)
 
     def make(key: Any) -> dict[str, Any]:
-        params = fns.init(key)
+        params = model.init(key)
         return {
             path: leaf.astype(jnp.float32 if is_adapter(path) else base)
             for path, leaf in params.items()
@@ -88,16 +87,14 @@ class Ours:
         self._sharding = batch_sharding(mesh)
         # As full-size stages are configured. To compute the cheap parts again is faster than to
         # keep them, on a CPU too.
-        self.fns = build.ltu_as(
+        model = LTUAS.functional(
             setup.config,
             dtype=setup.dtype,
             remat="lora",
             attention="blocks",
             longest_pair=CUTOFF,
         )
-        loss_fn = losses.language_loss(
-            self.fns.hidden, unembed=self.fns.unembed, features=lambda _, batch: batch["features"]
-        )
+        loss_fn = losses.language_loss(model, features=lambda _, batch: batch["features"])
         trainable, frozen = state.split_trainable(params, PROJECTION_TLTR_LORA)
         settings = optimizer.OptimizerConfig(
             learning_rate=LEARNING_RATE,
@@ -177,7 +174,7 @@ def _mean_loss(model: Any, batches: Sequence[Mapping[str, np.ndarray]]) -> float
 def model_flops(setup: Setup, work: Work) -> float:
     """Return the FLOPs of the pairs when each clip is heard once: real tokens, no padding."""
     config, clips = setup.config, sum(len(batch["input_ids"]) for batch in work.grouped)
-    shapes = build.ltu_as(config, dtype=setup.dtype).shapes
+    shapes = LTUAS.functional(config, dtype=setup.dtype).shapes
 
     def scalars(start: str, *ends: str) -> int:
         return sum(

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_flags import config_flags, tuple_parser
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.models.build import LLAMA_SIZES, WHISPER_SIZES
+from ltu_jax.models.sizes import LLAMA_SIZES, WHISPER_SIZES
 
 PRESETS = ("", "mini", "released")
 

@@ -33,8 +33,9 @@ from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.generation.transcribe import Transcriber, Transcript
 from ltu_jax.generation.transcription import QUIET, TranscribeOptions
 from ltu_jax.generation.whispers import Whispers, give
-from ltu_jax.models.build import LTUASFns
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.functional import Functional
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.models.whisper import POOL
 from ltu_jax.preprocessing.text import Tokenizer
 
@@ -56,7 +57,7 @@ class Model:
     """
 
     path: Path
-    fns: LTUASFns
+    network: Functional[LTUAS]
     params: Params
     tokenizer: Tokenizer | None
     listener: Listener | None
@@ -68,7 +69,7 @@ class Model:
     @property
     def config(self) -> LTUASConfig:
         """Sizes of the language model, the TLTR and the audio features."""
-        return self.fns.config
+        return self.network.config
 
     @property
     def window_seconds(self) -> float:
@@ -173,7 +174,7 @@ class Model:
         tokens: list[int] = []
         shown = ""
         for token in generation.stream(
-            self.fns,
+            self.network,
             self.params,
             input_ids=ids,
             attention_mask=mask,
@@ -232,7 +233,7 @@ class Model:
             if requests[group[0]].audio_features is not None:
                 features = np.stack([np.asarray(requests[i].audio_features) for i in group])
             made = generation.generate(
-                self.fns,
+                self.network,
                 self.params,
                 input_ids=ids,
                 attention_mask=mask,
@@ -324,14 +325,14 @@ class Model:
             )
         else:
             positions = generation.text_positions(mask, audio_tokens=audio_tokens)
-        return _forward(
-            self.params,
-            jnp.asarray(input_ids, jnp.int32),
-            None if audio_features is None else jnp.asarray(audio_features, jnp.float32),
-            mask.astype(jnp.int32),
-            positions,
-            function=self.fns.forward,
+        text = TextBatch(
+            input_ids=jnp.asarray(input_ids, jnp.int32),
+            segment_ids=mask.astype(jnp.int32),
+            positions=positions,
         )
+        if audio_features is not None:
+            audio_features = jnp.asarray(audio_features, jnp.float32)
+        return _logits(self.params, text, audio_features, network=self.network)
 
     # --- parts ------------------------------------------------------------------------------------
 
@@ -360,7 +361,7 @@ class Model:
     @cached_property
     def _limits(self) -> limits.Limits:
         return limits.of_model(
-            self.fns,
+            self.config.llama,
             self.params,
             positions=self.positions,
             apart_from=generation.LONG_ANSWER,
@@ -415,6 +416,6 @@ def load(
     return Model(**vars(loaded))
 
 
-@partial(jax.jit, static_argnames="function")
-def _forward(params, input_ids, audio_features, segment_ids, positions, *, function):
-    return function(params, input_ids, audio_features, segment_ids=segment_ids, positions=positions)
+@partial(jax.jit, static_argnames="network")
+def _logits(params, text, audio_features, *, network):
+    return network.bind(params)(text, audio_features)

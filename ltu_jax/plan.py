@@ -19,7 +19,7 @@ import jax
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
-from ltu_jax.models.build import LLAMA_SIZES
+from ltu_jax.models.sizes import LLAMA_SIZES
 from ltu_jax.planning.estimate import plan_gpu, plan_slice
 from ltu_jax.planning.plan_report import Plan, plan_report
 from ltu_jax.planning.request import PlanRequest, plan_request

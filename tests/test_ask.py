@@ -12,11 +12,11 @@ import ltu_jax
 from ltu_jax import ask, checkpoint
 from ltu_jax.convert import import_weights
 from ltu_jax.core.trees import merge
-from ltu_jax.models import build
+from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.training.state import TrainState
 from ltu_jax.weights import store
 from ltu_jax.weights.open import base_entry
@@ -71,7 +71,7 @@ def bases(golden, tmp_path_factory):
         n_text_head=2,
         n_text_layer=1,
     )
-    random = jax.jit(build.whisper(whisper).init)(jax.random.key(1))
+    random = jax.jit(Whisper(whisper).init)(jax.random.key(1))
     store.save_weights(
         folder / "whisper",
         kind="whisper",
@@ -88,12 +88,12 @@ def run_dir(bases):
     llama = store.load_weights(bases / "llama", kind="llama")
     config = LTUASConfig(
         tltr=TLTRConfig(d_model=WIDTH, time_heads=1, layer_heads=4),
-        llama=build.LlamaConfig.from_dict(llama.config),
+        llama=LlamaConfig.from_dict(llama.config),
         lora=LoRAConfig(rank=2, alpha=4, dropout=0.05, targets=("q_proj", "v_proj")),
         audio_layers=2,
         audio_tokens=25,
     )
-    params = jax.jit(build.ltu_as(config).init)(jax.random.key(2))
+    params = jax.jit(LTUAS.functional(config).init)(jax.random.key(2))
     adapter = {path: leaf for path, leaf in params.items() if path not in llama.params}
     assert len(merge(adapter, dict(llama.params))) == len(params)
     folder = bases / "run"

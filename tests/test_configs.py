@@ -16,7 +16,8 @@ from configs.ablations import audio_only, only, speech_only
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh, param_specs
 from ltu_jax.core.trees import count, label
-from ltu_jax.models import build
+from ltu_jax.models.ltu_as import LTUAS
+from ltu_jax.models.tltr import Tagger, TaggerConfig
 from ltu_jax.train import parse_config, resolve
 from ltu_jax.training.optimizer import OptimizerConfig, make_optimizer
 from ltu_jax.training.stage import leaves
@@ -36,8 +37,12 @@ def settings_of(stage: str, preset: str) -> tuple[StageSettings, dict]:
 
 def shapes_of(settings: StageSettings) -> dict:
     if settings.stage == "tagging":
-        return build.tagger(settings.model.tltr, AUDIOSET_LABELS).shapes
-    return build.ltu_as(settings.model.ltu_as()).shapes
+        return Tagger.functional(
+            TaggerConfig(
+                tltr=settings.model.tltr, labels=AUDIOSET_LABELS, d_input=None, audio_layers=None
+            )
+        ).shapes
+    return LTUAS.functional(settings.model.ltu_as()).shapes
 
 
 def described(stage: str, preset: str) -> str:

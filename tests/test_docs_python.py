@@ -13,7 +13,7 @@ from ltu_jax.evaluation.datasets.item import Task
 from ltu_jax.evaluation.datasets.readers import own_questions
 from ltu_jax.generation import limits
 from ltu_jax.generation.sampling import SamplingConfig
-from ltu_jax.models import build
+from ltu_jax.models.whisper import Whisper
 from ltu_jax.weights.store import save_weights
 from tests.support import tiny_ltu_as
 
@@ -31,7 +31,7 @@ def place(tmp_path, golden, whisper_tiny_dir, monkeypatch):
     (tmp_path / "runs" / "demo").mkdir(parents=True)
     made["ltu-as"].rename(tmp_path / "runs" / "demo" / "stage3")
     config = dataclasses.replace(tiny_ltu_as.whisper_config(), n_vocab=51864, n_text_ctx=64)
-    shapes, generator = build.whisper(config).shapes, np.random.default_rng(0)
+    shapes, generator = Whisper(config).shapes, np.random.default_rng(0)
     save_weights(
         tmp_path / "weights" / "whisper-small",
         kind="whisper",

@@ -59,21 +59,21 @@ def _imported(name: str, kind: str, out: Path):
 def _check_logits(held, source: Path, **options) -> transformers.PreTrainedModel:
     import jax
 
-    from ltu_jax.models import build
-    from ltu_jax.models.llama import LlamaConfig
+    from ltu_jax.models.llama import Llama, LlamaConfig
+    from ltu_jax.models.text_batch import TextBatch
 
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         source, dtype=torch.float32, **options
     ).eval()
     with torch.no_grad():
         truth = theirs(torch.from_numpy(IDS)).logits.numpy()
-    forward = jax.jit(build.llama(LlamaConfig.from_dict(held.config)).forward)
-    ours = forward(
-        dict(held.params),
-        IDS,
+    forward = jax.jit(Llama.functional(LlamaConfig.from_dict(held.config)).pure(Llama.__call__))
+    text = TextBatch(
+        input_ids=IDS,
         segment_ids=np.ones_like(IDS),
         positions=np.broadcast_to(np.arange(IDS.shape[1]), IDS.shape),
     )
+    ours = forward(dict(held.params), text)
     np.testing.assert_allclose(ours, truth, atol=1e-4)
     return theirs
 

@@ -14,12 +14,11 @@ import soundfile
 from data_pipelines import write_records
 from ltu_jax import ask, checkpoint, convert, evaluate, train
 from ltu_jax.core.errors import UserError
-from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig
+from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.weights.store import save_weights
 from tests.support.records_corpus import TOKENIZER
 from tests.support.tiny_stage import LLAMA, WHISPER
@@ -87,10 +86,10 @@ def place(tmp_path_factory) -> Path:
         audio_tokens=25,
     )
     for where, kind, values, fns in (
-        ("assets/weights/whisper-tiny.en", "whisper", WHISPER, build.whisper(WhisperConfig(
+        ("assets/weights/whisper-tiny.en", "whisper", WHISPER, Whisper(WhisperConfig(
             **WHISPER))),
-        ("assets/weights/smollm2-135m", "llama", LLAMA, build.llama(LlamaConfig(**LLAMA))),
-        ("runs/demo/stage3", "ltu-as", dataclasses.asdict(config), build.ltu_as(config)),
+        ("assets/weights/smollm2-135m", "llama", LLAMA, Llama.functional(LlamaConfig(**LLAMA))),
+        ("runs/demo/stage3", "ltu-as", dataclasses.asdict(config), LTUAS.functional(config)),
     ):  # fmt: skip
         params = {path: np.asarray(leaf) for path, leaf in fns.init(jax.random.key(0)).items()}
         files = {} if kind == "whisper" else {"tokenizer.model": TOKENIZER}

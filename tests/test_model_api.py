@@ -11,8 +11,7 @@ from ltu_jax.convert import import_weights
 from ltu_jax.generation.generate import generate, stream
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.inference import EncodedClip, InputMode, PositionLayout, Request
-from ltu_jax.models import build
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.weights import store
 
 WHISPER = WhisperConfig(
@@ -59,8 +58,10 @@ def whisper_dir(tmp_path_factory):
     import dataclasses
 
     folder = tmp_path_factory.mktemp("whisper") / "weights"
-    fns = build.whisper(WHISPER)
-    params = {path: np.asarray(leaf) for path, leaf in jax.jit(fns.init)(jax.random.key(0)).items()}
+    whisper = Whisper(WHISPER)
+    params = {
+        path: np.asarray(leaf) for path, leaf in jax.jit(whisper.init)(jax.random.key(0)).items()
+    }
     config = dataclasses.asdict(WHISPER)
     store.save_weights(folder, kind="whisper", config=config, params=params, source={})
     return folder
@@ -170,7 +171,7 @@ def call(generated, arrays, name):
 @pytest.mark.parametrize("name", GENERATED)
 def test_ids_and_scores_are_the_official_ones(model, generated, arrays, name):
     arguments = call(generated, arrays, name)
-    got = generate(model.fns, model.params, **arguments, with_scores=True)
+    got = generate(model.network, model.params, **arguments, with_scores=True)
     assert got.row(0) == generated[name]["new_tokens"][0]
     want = arrays["generate"][f"{name}.scores"]
     scores = got.scores[:, : want.shape[1]]
@@ -183,9 +184,11 @@ def test_ids_and_scores_are_the_official_ones(model, generated, arrays, name):
 @pytest.mark.parametrize("name", ["greedy", "text_only", "eos_stop"])
 def test_without_processors_greedy_needs_no_config(model, generated, arrays, name):
     arguments = call(generated, arrays, name) | {"sampling": None}
-    got = generate(model.fns, model.params, **arguments)
+    got = generate(model.network, model.params, **arguments)
     assert got.row(0) == generated[name]["new_tokens"][0]
-    assert list(stream(model.fns, model.params, **arguments)) == generated[name]["new_tokens"][0]
+    assert (
+        list(stream(model.network, model.params, **arguments)) == generated[name]["new_tokens"][0]
+    )
 
 
 def test_left_padded_batch_repeats_the_single_answers(model, generated, arrays):
@@ -201,7 +204,7 @@ def test_left_padded_batch_repeats_the_single_answers(model, generated, arrays):
         "audio_features": np.concatenate([first["audio_features"], second["audio_features"]]),
     }
     together["attention_mask"][0] = 1
-    got = generate(model.fns, model.params, **together)
+    got = generate(model.network, model.params, **together)
     assert got.row(0) == generated["greedy_rp"]["new_tokens"][0]
     assert got.row(1) == generated["greedy2_rp"]["new_tokens"][0]
 
@@ -268,14 +271,13 @@ def test_sampling_is_reproducible_and_one_seed_serves_a_batch(hearing, clip):
 
 
 def test_features_are_those_of_whisper_on_the_model_window(hearing, clip):
-    import jax.numpy as jnp
 
     from ltu_jax.preprocessing.audio import model_log_mel
 
     features = hearing.audio_features(clip)
     assert features.shape == (6, 25, 48) and features.dtype == np.float32
     mel = model_log_mel(clip, n_mels=80).log_mel
-    want = hearing.listener.fns.features(hearing.listener.params, jnp.asarray(mel[None]))[0]
+    want = hearing.listener.whisper.encoder.bind(hearing.listener.params).features(mel[None])[0]
     np.testing.assert_allclose(features, want, rtol=0, atol=1e-5)
     many = hearing.audio_features_batch([clip, clip[:RATE], clip], batch_size=2)
     np.testing.assert_allclose(many[0], features, rtol=0, atol=1e-5)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -43,14 +44,10 @@ def tiny(golden, tmp_path_factory):
 def idle(tiny):
     """A model in which nothing may run: what is refused must be refused before."""
     model = ltu_jax.load(tiny["ltu-as"], whisper=tiny["whisper"])
-    listener = dataclasses.replace(model.listener, fns=_Broken(model.listener.fns))
-    fns = dataclasses.replace(model.fns, prefill=None, forward=None)
-    return dataclasses.replace(model, listener=listener, fns=fns)
-
-
-class _Broken:
-    def __init__(self, fns):
-        self.config, self.features = fns.config, None
+    whisper = SimpleNamespace(config=model.listener.whisper.config, encoder=None)
+    listener = dataclasses.replace(model.listener, whisper=whisper)
+    network = SimpleNamespace(config=model.network.config)
+    return dataclasses.replace(model, listener=listener, network=network)
 
 
 def request(**changes):
@@ -303,8 +300,8 @@ def test_a_terminal_of_another_encoding_shows_every_answer(encoding):
 def test_one_whisper_hears_and_another_writes(tiny, whisper_tiny_dir):
     """The one that writes may be of any size, and by default follows the data's own rule."""
     model = ltu_jax.load(tiny["ltu-as"], whisper=tiny["whisper"], transcriber=whisper_tiny_dir)
-    assert model.listener.fns.config.n_audio_state == tiny_ltu_as.WIDTH
-    assert model.transcriber.fns.config.n_audio_state == 384 and model.rule == QUIET
+    assert model.listener.whisper.config.n_audio_state == tiny_ltu_as.WIDTH
+    assert model.transcriber.whisper.config.n_audio_state == 384 and model.rule == QUIET
     (heard,) = model.transcribe([np.zeros(160_000, np.float32)], batch_size=1)
     assert heard.no_speech_prob > 0.9 and heard.spoken_text == ""
     officially = dataclasses.replace(OPENAI, temperatures=(0.0,))

@@ -15,9 +15,8 @@ import ltu_jax
 from ltu_jax import checkpoint, train
 from ltu_jax.convert import export_weights
 from ltu_jax.core.errors import UserError
-from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.llama import Llama, LlamaConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.training import saving
 from ltu_jax.training.stage import host_batches
 from ltu_jax.weights import store
@@ -68,7 +67,7 @@ def get_config(preset=""):
 def place(tmp_path_factory) -> Path:
     """Toy weights, records and a config file in one folder."""
     folder = tiny_stage.make_place(tmp_path_factory.mktemp("place"))
-    whisper = build.whisper(WhisperConfig(**WHISPER))
+    whisper = Whisper(WhisperConfig(**WHISPER))
     save_weights(
         folder / "whisper-2",
         kind="whisper",
@@ -284,7 +283,7 @@ def test_a_checkpoint_of_another_size(trained, place, tmp_path):
         "--config.model.llama.hidden_size=16",
         f"--config.weights.llama={place / 'narrow'}",
     ]
-    llama = build.llama(LlamaConfig(**{**LLAMA, "hidden_size": 16}))
+    llama = Llama.functional(LlamaConfig(**{**LLAMA, "hidden_size": 16}))
     save_weights(
         place / "narrow",
         kind="llama",

@@ -21,7 +21,6 @@ TOKENIZER = ROOT / "tests" / "golden" / "text_cases" / "spm320.model"
 PLACE = """
 import dataclasses, json, pathlib, sys
 import jax, numpy as np, soundfile
-from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
@@ -38,9 +37,9 @@ model = LTUASConfig(tltr=TLTRConfig(d_model=16, time_heads=1, layer_heads=8), ll
     lora=LoRAConfig(rank=8, alpha=16.0, dropout=0.0, targets=("q_proj", "v_proj")),
     audio_layers=1, audio_tokens=25)
 for folder, kind, config, made in (
-    ("weights/whisper", "whisper", whisper, build.whisper(whisper)),
-    ("weights/llama", "llama", llama, build.llama(llama)),
-    ("weights/ltu-as", "ltu-as", model, build.ltu_as(model)),
+    ("weights/whisper", "whisper", whisper, Whisper(whisper)),
+    ("weights/llama", "llama", llama, Llama.functional(llama)),
+    ("weights/ltu-as", "ltu-as", model, LTUAS.functional(model)),
 ):
     params = {path: np.asarray(leaf) for path, leaf in made.init(jax.random.key(0)).items()}
     files = {} if kind == "whisper" else {"tokenizer.model": pathlib.Path(sys.argv[1])}

@@ -1,7 +1,7 @@
 """Whisper features stored in records: the numbers that the training step computes, made once.
 
-The same function of the same module (`build.whisper(...).features`) on the same log-mel window. Two
-names of the encoder travel with them, so that those of another one are refused instead of used: an
+The same method (`models.whisper.Encoder.features`) on the same log-mel window. Two names of the
+encoder travel with them, so that those of another one are refused instead of used: an
 exact one (`fingerprint`: weights file, precision, window), and what it makes of a fixed clip
 (`weights/fingerprint.py`), by which another file of the same encoder is known.
 """
@@ -106,17 +106,17 @@ def _compiled(weights_dir: Path, dtype: str, sha256: str) -> Callable[[Any], Any
     """Compile log_mel [N, F, M] -> features; Beam copies an extractor for each of its stages."""
     import jax
 
-    from ltu_jax.models import build
-    from ltu_jax.models.whisper import WhisperConfig
+    from ltu_jax.models.whisper import Encoder, Whisper, WhisperConfig
     from ltu_jax.weights.store import check_against, load_weights
 
     weights = load_weights(weights_dir, kind="whisper", dtype=np.float32)
     assert weights.sha256 == sha256, f"{weights_dir} changed while it was used"
-    fns = build.whisper(WhisperConfig.from_dict(weights.config), dtype=dtype)
-    check_against(fns.shapes, weights.params, what=str(weights_dir))
+    whisper = Whisper(WhisperConfig.from_dict(weights.config), dtype=dtype)
+    check_against(whisper.shapes, weights.params, what=str(weights_dir))
     # The encoder alone: the decoder's parameters would only take memory.
-    params = {path: weights.params[path] for path in fns.shapes if path.startswith("encoder.")}
-    return functools.partial(jax.jit(fns.features), jax.device_put(params))
+    encoder = whisper.encoder
+    params = {path: weights.params[path] for path in encoder.shapes}
+    return functools.partial(jax.jit(encoder.pure(Encoder.features)), jax.device_put(params))
 
 
 class FeatureExtractor:

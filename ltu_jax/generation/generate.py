@@ -7,10 +7,10 @@ mask is `[ones(A), text mask]` and positions are `cumsum(mask) - 1` (facts 19 an
 the released code is misaligned for padded batches; this one gives each row its own answer).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,9 @@ from ltu_jax.core.trees import Params
 from ltu_jax.generation import sampling as sampling_lib
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.sampling import RowSettings, SamplingConfig
+from ltu_jax.models.functional import Functional
+from ltu_jax.models.ltu_as import LTUAS
+from ltu_jax.models.text_batch import TextBatch
 
 PROMPT_BUCKETS = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 512)
 ANSWER_BUCKETS = (8, 16, 32, 64, 128, 256, 512)
@@ -29,15 +32,6 @@ PAD_ID = 0
 # New tokens from which a CPU takes the layers apart: 30 layers compile some seconds longer, then a
 # token takes 0.6 of the time.
 LONG_ANSWER = 64
-
-
-class DecoderFns(Protocol):
-    """What decoding needs of a model bundle (`ltu_jax.models.build.ltu_as`)."""
-
-    prefill: Callable[..., Any]
-    extend: Callable[..., Any]
-    init_cache: Callable[..., Any]
-    layers: Callable[..., Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +51,6 @@ class Generated:
     def row(self, index: int) -> list[int]:
         """The new ids of one row, the end-of-sequence id included if it came."""
         return self.tokens[index, : self.lengths[index]].tolist()
-
-
-class _Steps(NamedTuple):
-    """The model functions, hashable so that they can key a compiled program."""
-
-    prefill: Callable[..., Any]
-    extend: Callable[..., Any]
-    init_cache: Callable[..., Any]
-    layers: Callable[..., Any]
 
 
 class _Prompt(NamedTuple):
@@ -125,7 +110,7 @@ def text_positions(mask: Int[Array, "B T"], *, audio_tokens: int) -> Int[Array, 
 
 
 def generate(
-    fns: DecoderFns,
+    model: Functional[LTUAS],
     params: Params,
     *,
     input_ids: np.ndarray,
@@ -140,7 +125,7 @@ def generate(
     """Answer a left-padded batch in one compiled loop that stops when every row has ended.
 
     Args:
-        fns: the model's `prefill`, `extend`, `init_cache` and `layers`.
+        model: the model apart from its parameters.
         params: flat parameters.
         input_ids: int [B, T]; pads on the left.
         attention_mask: [B, T], non-zero at real tokens (audio tokens are always attended).
@@ -171,7 +156,7 @@ def generate(
     tokens, lengths, ended, scores = _loop(
         params,
         prompt,
-        steps=_steps(fns),
+        model=model,
         size=size,
         with_scores=with_scores,
         apart=_apart(size),
@@ -186,7 +171,7 @@ def generate(
 
 
 def stream(
-    fns: DecoderFns,
+    model: Functional[LTUAS],
     params: Params,
     *,
     input_ids: np.ndarray,
@@ -207,14 +192,14 @@ def stream(
     prompt = _prompt(
         input_ids, attention_mask, audio_features, limits, eos_id, sampling, DataParallel()
     )
-    steps, size = _steps(fns), bucket(max_new_tokens, ANSWER_BUCKETS)
-    state = _jit_start(params, prompt, steps=steps, size=size)
+    size = bucket(max_new_tokens, ANSWER_BUCKETS)
+    state = _jit_start(params, prompt, model=model, size=size)
     yield int(state.token[0])
     layers = None
     while not bool(state.done[0]):
         if layers is None and _apart(size):
-            layers = _jit_layers(params, steps=steps)
-        state = _jit_step(params, prompt, state, layers, steps=steps)
+            layers = _jit_layers(params, model=model)
+        state = _jit_step(params, prompt, state, layers, model=model)
         yield int(state.token[0])
 
 
@@ -223,20 +208,18 @@ def _apart(size: int) -> bool:
     return size >= LONG_ANSWER and jax.default_backend() == "cpu"
 
 
-def _start(params: Params, prompt: _Prompt, *, steps: _Steps, size: int) -> _State:
+def _start(params: Params, prompt: _Prompt, *, model: Functional[LTUAS], size: int) -> _State:
     """Read the prompt into a new cache and choose the first token of every row."""
     features = prompt.audio_features
     audio_tokens = 0 if features is None else features.shape[2]
     rows, length = prompt.input_ids.shape
     positions = text_positions(prompt.mask, audio_tokens=audio_tokens)
-    logits, cache = steps.prefill(
-        params,
-        prompt.input_ids,
-        features,
-        segment_ids=prompt.mask.astype(jnp.int32),
-        positions=positions,
-        cache=steps.init_cache(rows, audio_tokens + length + size),
+    text = TextBatch(
+        input_ids=prompt.input_ids, segment_ids=prompt.mask.astype(jnp.int32), positions=positions
     )
+    bound = model.bind(params)
+    cache = bound.init_cache(rows, audio_tokens + length + size)
+    logits, cache = bound.prefill(text, features, cache=cache)
     seen = None
     if prompt.settings is not None:
         seen = sampling_lib.seen_tokens(
@@ -255,10 +238,11 @@ def _start(params: Params, prompt: _Prompt, *, steps: _Steps, size: int) -> _Sta
     return _take(prompt, state, logits)
 
 
-def _step(params: Params, prompt: _Prompt, state: _State, layers: Any, *, steps: _Steps) -> _State:
+def _step(
+    params: Params, prompt: _Prompt, state: _State, layers: Any, *, model: Functional[LTUAS]
+) -> _State:
     """Feed the newest token back and choose the next one: the one step of both roads."""
-    logits, cache = steps.extend(
-        params,
+    logits, cache = model.bind(params).extend(
         state.token[:, None],
         positions=state.next_position[:, None],
         cache=state.cache,
@@ -292,14 +276,22 @@ def _take(prompt: _Prompt, state: _State, logits: Array) -> _State:
     )
 
 
-@partial(jax.jit, static_argnames=("steps", "size", "with_scores", "apart"))
+@partial(jax.jit, static_argnames=("model", "size", "with_scores", "apart"))
 def _loop(
-    params: Params, prompt: _Prompt, *, steps: _Steps, size: int, with_scores: bool, apart: bool
+    params: Params,
+    prompt: _Prompt,
+    *,
+    model: Functional[LTUAS],
+    size: int,
+    with_scores: bool,
+    apart: bool,
 ):
     """Tokens [B, size], lengths [B], ended [B] and, if wanted, scores [B, size, V]."""
     # made before the loop, so that its steps find them ready
-    layers = jax.lax.optimization_barrier(steps.layers(params)) if apart else None
-    first = _start(params, prompt, steps=steps, size=size)
+    layers = None
+    if apart:
+        layers = jax.lax.optimization_barrier(model.bind(params).separate_layers())
+    first = _start(params, prompt, model=model, size=size)
     rows, vocab = first.scores.shape
     tokens = jnp.full((rows, size), PAD_ID, jnp.int32).at[:, 0].set(first.token)
     scores = jnp.zeros((rows, size if with_scores else 0, vocab), jnp.float32)
@@ -313,7 +305,7 @@ def _loop(
     def body(carry):
         state, tokens, lengths, scores = carry
         lengths = lengths + ~state.done
-        state = _step(params, prompt, state, layers, steps=steps)
+        state = _step(params, prompt, state, layers, model=model)
         place = state.count - 1
         tokens = tokens.at[:, place].set(state.token)
         if with_scores:
@@ -326,15 +318,11 @@ def _loop(
     return tokens, lengths, state.ended, scores
 
 
-_jit_start = jax.jit(_start, static_argnames=("steps", "size"))
-_jit_step = jax.jit(_step, static_argnames=("steps",))
-_jit_layers = jax.jit(lambda params, *, steps: steps.layers(params), static_argnames=("steps",))
-
-
-def _steps(fns: DecoderFns) -> _Steps:
-    return _Steps(
-        prefill=fns.prefill, extend=fns.extend, init_cache=fns.init_cache, layers=fns.layers
-    )
+_jit_start = jax.jit(_start, static_argnames=("model", "size"))
+_jit_step = jax.jit(_step, static_argnames=("model",))
+_jit_layers = jax.jit(
+    lambda params, *, model: model.bind(params).separate_layers(), static_argnames=("model",)
+)
 
 
 def _check(input_ids: Any, attention_mask: Any, audio_features: Any | None) -> int:

@@ -186,13 +186,18 @@ def check_encoder(config: WhisperConfig, *, rows: int) -> None:
 
 
 def of_model(
-    fns: Any, params: Mapping[str, Any], *, positions: int | None, apart_from: int, cpu: bool
+    llama: LlamaConfig,
+    params: Mapping[str, Any],
+    *,
+    positions: int | None,
+    apart_from: int,
+    cpu: bool,
 ) -> Limits:
     """The limits of a loaded model; on a CPU long answers take its layers' weights twice."""
     layers = sum(leaf.nbytes for path, leaf in params.items() if path.startswith("llama.layers."))
     dtype = next(iter(params.values())).dtype
     return Limits(
-        llama=fns.config.llama,
+        llama=llama,
         positions=positions,
         itemsize=np.dtype(dtype).itemsize,
         apart=layers if cpu else 0,

@@ -11,10 +11,9 @@ from ltu_jax.core.errors import UserError, spell
 from ltu_jax.core.trees import Params
 from ltu_jax.generation.transcribe import Transcriber, load_whisper_tokenizer
 from ltu_jax.generation.transcription import TranscribeOptions, rule
-from ltu_jax.models import build
-from ltu_jax.models.build import LTUASFns, WhisperFns
-from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.functional import Functional
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.preprocessing.tokenizer import Tokenizer, load_tokenizer, require_rows
 from ltu_jax.weights.open import (
     WHISPER_DTYPE,
@@ -27,19 +26,19 @@ from ltu_jax.weights.store import Weights, check_against, load_weights
 
 
 @functools.lru_cache(maxsize=4)
-def _ltu_as_fns(config: LTUASConfig, dtype: str) -> LTUASFns:
-    """Return the same functions for the same sizes, so that a second model compiles nothing."""
-    return build.ltu_as(config, dtype=jnp.dtype(dtype))
+def _network(config: LTUASConfig, dtype: str) -> Functional[LTUAS]:
+    """Return the same object for the same sizes, so that a second model compiles nothing."""
+    return LTUAS.functional(config, dtype=jnp.dtype(dtype))
 
 
-_whisper_fns = functools.lru_cache(maxsize=4)(build.whisper)
+_whisper = functools.lru_cache(maxsize=4)(Whisper)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listener:
     """Whisper as the feature extractor: the one that hears."""
 
-    fns: WhisperFns
+    whisper: Whisper
     params: Params
 
 
@@ -52,7 +51,7 @@ class LoadedModel:
     """
 
     path: Path
-    fns: LTUASFns
+    network: Functional[LTUAS]
     params: Params
     tokenizer: Tokenizer | None
     listener: Listener | None
@@ -100,8 +99,8 @@ def load_model(
     config = LTUASConfig.from_dict(model.config)
     hears = open_listener(model, whisper)
     writes = open_transcriber(model, transcriber)
-    fns = _ltu_as_fns(config, dtype)
-    check_against(fns.shapes, model.params, what=str(model.path))
+    network = _network(config, dtype)
+    check_against(network.shapes, model.params, what=str(model.path))
     hearing = encoder_dtype(model.checkpoint)
     listener = None if hears is None else _listener(hears, dtype=hearing)
     if writes is None and hears is not None:
@@ -110,8 +109,8 @@ def load_model(
         writer = None if writes is None else _transcriber(writes)
     return LoadedModel(
         path=model.path,
-        fns=fns,
-        params=_arrays(model, fns.shapes, dtype=dtype),
+        network=network,
+        params=_arrays(model, network.shapes, dtype=dtype),
         tokenizer=_tokenizer(model.tokenizer_dir, rows=config.llama.vocab_size),
         listener=listener,
         transcriber=writer,
@@ -134,9 +133,9 @@ def _arrays(weights: Weights, shapes: Any, *, dtype: str) -> Params:
 
 def _listener(weights: Weights, *, dtype: str) -> Listener:
     """Make a Whisper that hears: parameters in float32, features in `dtype`."""
-    fns = _whisper_fns(WhisperConfig.from_dict(weights.config), dtype=dtype)
-    check_against(fns.shapes, weights.params, what=str(weights.path))
-    return Listener(fns=fns, params=_arrays(weights, fns.shapes, dtype="float32"))
+    whisper = _whisper(WhisperConfig.from_dict(weights.config), dtype=dtype)
+    check_against(whisper.shapes, weights.params, what=str(weights.path))
+    return Listener(whisper=whisper, params=_arrays(weights, whisper.shapes, dtype="float32"))
 
 
 def _transcriber(weights: Weights, *, params: Params | None = None) -> Transcriber | None:
@@ -146,11 +145,11 @@ def _transcriber(weights: Weights, *, params: Params | None = None) -> Transcrib
     """
     if weights.tokenizer_dir is None:
         return None
-    fns = _whisper_fns(WhisperConfig.from_dict(weights.config), dtype=WHISPER_DTYPE)
+    whisper = _whisper(WhisperConfig.from_dict(weights.config), dtype=WHISPER_DTYPE)
     if params is None:
-        check_against(fns.shapes, weights.params, what=str(weights.path))
-        params = _arrays(weights, fns.shapes, dtype="float32")
-    return Transcriber.of(fns, params, tokenizer=load_whisper_tokenizer(weights.tokenizer_dir))
+        check_against(whisper.shapes, weights.params, what=str(weights.path))
+        params = _arrays(weights, whisper.shapes, dtype="float32")
+    return Transcriber.of(whisper, params, tokenizer=load_whisper_tokenizer(weights.tokenizer_dir))
 
 
 def load_transcriber(path: str | Path) -> Transcriber:

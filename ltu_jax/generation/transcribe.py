@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Float
@@ -36,7 +35,7 @@ from ltu_jax.generation.whisper_rules import (
     cut,
     masks,
 )
-from ltu_jax.models.build import WhisperFns
+from ltu_jax.models.whisper import Whisper
 from ltu_jax.preprocessing.whisper_vocabulary import LANGUAGES, Vocabulary
 
 # First try of a window: room for fluent speech of its length. What needs more is decoded again
@@ -60,7 +59,7 @@ class _Job:
 class Transcriber:
     """A Whisper model ready to transcribe; made by `loading.load_transcriber` or from its parts."""
 
-    fns: WhisperFns
+    whisper: Whisper
     params: Mapping[str, Array]
     vocabulary: Vocabulary
     masks: Masks
@@ -74,15 +73,15 @@ class Transcriber:
         )
 
     @classmethod
-    def of(cls, fns: WhisperFns, params: Mapping[str, Any], *, tokenizer: Any) -> "Transcriber":
-        """From functions, parameters and a `tokenizers.Tokenizer` of the same Whisper."""
-        vocabulary = Vocabulary.of_names(tokenizer.token_to_id, rows=fns.config.n_vocab)
+    def of(cls, whisper: Whisper, params: Mapping[str, Any], *, tokenizer: Any) -> "Transcriber":
+        """Make one of a Whisper, its parameters and its `tokenizers.Tokenizer`."""
+        vocabulary = Vocabulary.of_names(tokenizer.token_to_id, rows=whisper.config.n_vocab)
 
         def encode(part: str) -> list[int]:
             return tokenizer.encode(part, add_special_tokens=False).ids
 
         return cls(
-            fns=fns,
+            whisper=whisper,
             params=params,
             vocabulary=vocabulary,
             masks=masks(vocabulary, encode=encode),
@@ -156,7 +155,7 @@ class Transcriber:
         empty = []
         while len(jobs) < batch_size and (item := next(source, None)) is not None:
             index, samples = item
-            clip = begin(samples, n_mels=self.fns.config.n_mels, index=index)
+            clip = begin(samples, n_mels=self.whisper.config.n_mels, index=index)
             if clip.size > 0:
                 jobs.append(_Job(index=index, clip=clip))
             else:
@@ -169,7 +168,7 @@ class Transcriber:
         log_mel = np.stack([job.clip.window() for job in jobs])
         log_mel = np.concatenate([log_mel, np.repeat(log_mel[:1], rows - len(jobs), axis=0)])
         log_mel = self.data_parallel.rows(log_mel)
-        encoded = whisper_decode.encode(self.params, log_mel, function=self.fns.encode)
+        encoded = whisper_decode.encode(self.params, log_mel, encoder=self.whisper.encoder)
         for row, job in enumerate(jobs):
             job.encoded = encoded[row]
             if not self.vocabulary.multilingual:
@@ -178,7 +177,7 @@ class Transcriber:
                 job.clip.language = options.language
         if any(job.clip.language is None for job in jobs):
             heard = whisper_decode.detect_language(
-                self.params, encoded, fns=self._functions, vocabulary=self.vocabulary
+                self.params, encoded, decoder=self.whisper.decoder, vocabulary=self.vocabulary
             )
             for language, job in zip(np.asarray(heard).tolist(), jobs, strict=False):
                 job.clip.language = job.clip.language or LANGUAGES[language]
@@ -190,7 +189,11 @@ class Transcriber:
         before = clip.tokens[clip.prompt_from :]
         if not (options.condition_on_previous_text and before):
             return task
-        return [self.vocabulary.previous, *before[-(self.fns.config.n_text_ctx // 2 - 1) :], *task]
+        return [
+            self.vocabulary.previous,
+            *before[-(self.whisper.config.n_text_ctx // 2 - 1) :],
+            *task,
+        ]
 
     def _decode(
         self, jobs: list[_Job], options: TranscribeOptions
@@ -198,22 +201,26 @@ class Transcriber:
         task = len(
             self.vocabulary.prompt(language=jobs[0].clip.language, timestamps=options.timestamps)
         )
-        room = self.fns.config.n_text_ctx // 2
+        room = self.whisper.config.n_text_ctx // 2
         if not any(job.full_room for job in jobs):
             seconds = max(job.clip.size for job in jobs) * SECONDS_PER_FRAME
             room = min(room, bucket(int(_TOKENS_PER_SECOND * seconds) + _SPARE_TOKENS, (32, 64)))
         return whisper_decode.decode(
             self.params,
-            [job.encoded for job in jobs],
-            fns=self._functions,
+            [
+                whisper_decode.Row(
+                    encoded=job.encoded,
+                    prompt=job.prompt,
+                    temperature=options.temperatures[job.attempt],
+                    seeds=(options.seed, job.clip.seek, job.attempt),
+                )
+                for job in jobs
+            ],
+            decoder=self.whisper.decoder,
             vocabulary=self.vocabulary,
             masks=self.masks,
-            prompts=[job.prompt for job in jobs],
             task_length=task,
-            temperatures=[options.temperatures[job.attempt] for job in jobs],
-            seeds=[(options.seed, job.clip.seek, job.attempt) for job in jobs],
             room=room,
-            context=self.fns.config.n_text_ctx,
             timestamps=options.timestamps,
             # No text is likelier than 1: from a limit of 0 on, silence alone decides, and such a
             # window need not be decoded.
@@ -290,10 +297,6 @@ class Transcriber:
             avg_logprob=mean("avg_logprob"),
         )
 
-    @property
-    def _functions(self) -> whisper_decode.Functions:
-        return whisper_decode.Functions(self.fns.init_cache, self.fns.decode)
-
 
 def load_whisper_tokenizer(path: str | Path) -> Any:
     """The `tokenizers.Tokenizer` of a Whisper weights directory.
@@ -313,18 +316,3 @@ def load_whisper_tokenizer(path: str | Path) -> Any:
     # Some files add a space before every text; the suppressed signs exist with and without one.
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     return tokenizer
-
-
-def transcribe(
-    fns: WhisperFns,
-    params: Mapping[str, Any],
-    tokenizer: Any,
-    clips: Iterable[Float[np.ndarray, "C"]],
-    *,
-    batch_size: int,
-    options: TranscribeOptions = OPENAI,
-) -> list[Transcript]:
-    """Transcribe with loose parts; see `Transcriber.of` and `Transcriber.transcribe`."""
-    params = {name: jnp.asarray(params[name]) for name in fns.shapes}
-    transcriber = Transcriber.of(fns, params, tokenizer=tokenizer)
-    return transcriber.transcribe(clips, batch_size=batch_size, options=options)

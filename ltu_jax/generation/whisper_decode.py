@@ -4,7 +4,7 @@ Prompts may differ in length: they stand at the left, and a row takes its own pr
 as it has one and a chosen token afterwards. That needs no padding, and one program serves all.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,20 +16,28 @@ from ltu_jax.core.axes import Array, Bool, Float, Int
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.generate import BATCH_BUCKETS, bucket
 from ltu_jax.generation.whisper_rules import Masks, Said, restrict
+from ltu_jax.models.functional import Functional
+from ltu_jax.models.whisper import Decoder, Encoder
 from ltu_jax.preprocessing.whisper_vocabulary import Vocabulary
 
 PROMPT_BUCKETS = (1, 4, 32, 64, 128, 228)
 
-encode = jax.jit(
-    lambda params, log_mel, function: function(params, log_mel), static_argnames="function"
-)
+
+@partial(jax.jit, static_argnames="encoder")
+def encode(
+    params: Mapping[str, Array], log_mel: Float[Array, "B F M"], *, encoder: Functional[Encoder]
+) -> Float[Array, "B T D"]:
+    """Return the encoded windows."""
+    return encoder.bind(params).encode(log_mel)
 
 
-class Functions(NamedTuple):
-    """Whisper's decoder, hashable so that it can key a compiled program."""
+class Row(NamedTuple):
+    """A window to decode."""
 
-    init_cache: Callable[..., Any]
-    decode: Callable[..., Any]
+    encoded: Float[Array, "A D"]
+    prompt: Sequence[int]  # ids before the answer, ending in the task prompt
+    temperature: float
+    seeds: tuple[int, int, int]  # numbers that name the draw, whatever the batch
 
 
 class RowResult(NamedTuple):
@@ -42,6 +50,7 @@ class RowResult(NamedTuple):
 
 
 class _Rows(NamedTuple):
+    encoded: Float[Array, "B A D"]
     prompts: Int[Array, "B T"]
     prompt_lengths: Int[Array, "B"]
     start_at: Int[Array, "B"]  # index of <|startoftranscript|>, where no-speech is read
@@ -62,35 +71,32 @@ class _State(NamedTuple):
     ended: Bool[Array, "B"]
 
 
-@partial(jax.jit, static_argnames=("fns", "vocabulary"))
+@partial(jax.jit, static_argnames=("decoder", "vocabulary"))
 def detect_language(
     params: Mapping[str, Array],
     encoded: Float[Array, "B A D"],
     *,
-    fns: Functions,
+    decoder: Functional[Decoder],
     vocabulary: Vocabulary,
 ) -> Int[Array, "B"]:
-    """Index in `LANGUAGES` of the likeliest language token after <|startoftranscript|>."""
-    cache = fns.init_cache(params, encoded, length=1)
+    """Return the index in `LANGUAGES` of the likeliest token after <|startoftranscript|>."""
+    bound = decoder.bind(params)
+    cache = bound.init_cache(encoded, length=1)
     start = jnp.full((encoded.shape[0], 1), vocabulary.start, jnp.int32)
-    logits, _ = fns.decode(params, start, cache)
+    logits, _ = bound.decode(start, cache)
     languages = vocabulary.languages
     return jnp.argmax(logits[:, 0, languages.start : languages.stop], axis=-1)
 
 
 def decode(
     params: Mapping[str, Array],
-    encoded: Sequence[Float[Array, "A D"]],
+    rows: Sequence[Row],
     *,
-    fns: Functions,
+    decoder: Functional[Decoder],
     vocabulary: Vocabulary,
     masks: Masks,
-    prompts: Sequence[Sequence[int]],
     task_length: int,
-    temperatures: Sequence[float],
-    seeds: Sequence[tuple[int, int, int]],
     room: int,
-    context: int,
     timestamps: bool,
     silent_above: float,
     data_parallel: DataParallel | None = None,
@@ -99,53 +105,50 @@ def decode(
 
     Args:
         params: decoder parameters.
-        encoded: one encoded window a row.
-        fns: the decoder.
+        rows: the windows.
+        decoder: Whisper's decoder.
         vocabulary: special ids.
         masks: suppressed tokens.
-        prompts: ids before the answer, ending in the task prompt.
         task_length: length of the task prompt, which begins with <|startoftranscript|>.
-        temperatures: one a row.
-        seeds: numbers that name the draw of each row, whatever its batch.
-        room: tokens at most in this call.
-        context: positions of the decoder; half of them is Whisper's own limit.
+        room: tokens at most in this call; Whisper's own limit is half its decoder's positions.
         timestamps: whether the timestamp rules hold.
         silent_above: a row with a higher no-speech probability ends at once, without a token.
         data_parallel: the devices that rows are laid over; None for one.
     """
-    count, data_parallel = len(prompts), data_parallel or DataParallel()
-    rows = data_parallel.padded(count, BATCH_BUCKETS)
-    width = bucket(max(map(len, prompts)), PROMPT_BUCKETS)
-    lengths = np.array([len(prompt) for prompt in prompts])
+    count, data_parallel = len(rows), data_parallel or DataParallel()
+    spare = data_parallel.padded(count, BATCH_BUCKETS) - count
+    context = decoder.config.n_text_ctx
+    lengths = np.array([len(row.prompt) for row in rows])
+    width = bucket(int(lengths.max()), PROMPT_BUCKETS)
     whole = np.minimum(context // 2, context + 1 - lengths)
     limits = np.minimum(room, whole)
 
     def fill(values: Any, dtype: Any) -> np.ndarray:
         values = np.asarray(values, dtype)
-        return np.concatenate([values, np.repeat(values[:1], rows - count, axis=0)])
+        return np.concatenate([values, np.repeat(values[:1], spare, axis=0)])
 
-    padded = [[*prompt, *[vocabulary.end] * (width - len(prompt))] for prompt in prompts]
-    given = _Rows(
+    padded = [[*row.prompt, *[vocabulary.end] * (width - len(row.prompt))] for row in rows]
+    batch = _Rows(
+        encoded=jnp.stack([*(row.encoded for row in rows), *[rows[0].encoded] * spare]),
         prompts=fill(padded, np.int32),
         prompt_lengths=fill(lengths, np.int32),
         start_at=fill(lengths - task_length, np.int32),
-        limits=np.concatenate([limits, np.zeros(rows - count)]).astype(np.int32),
-        temperatures=fill(temperatures, np.float32),
-        keys=_keys(fill(seeds, np.uint32)),
+        limits=np.concatenate([limits, np.zeros(spare)]).astype(np.int32),
+        temperatures=fill([row.temperature for row in rows], np.float32),
+        keys=_keys(fill([row.seeds for row in rows], np.uint32)),
     )
     out, counts, sums, no_speech, ended = jax.device_get(
         _decode(
             params,
-            data_parallel.rows(jnp.stack([*encoded, *[encoded[0]] * (rows - count)])),
-            data_parallel.rows(given),
+            data_parallel.rows(batch),
             masks,
             jnp.float32(silent_above),
-            fns=fns,
+            decoder=decoder,
             vocabulary=vocabulary,
             room=room,
             slots=min(context, width + room),
             timestamps=timestamps,
-            draw=any(temperatures),
+            draw=any(row.temperature for row in rows),
         )
     )
     return [
@@ -159,15 +162,14 @@ def decode(
     ]
 
 
-@partial(jax.jit, static_argnames=("fns", "vocabulary", "room", "slots", "timestamps", "draw"))
+@partial(jax.jit, static_argnames=("decoder", "vocabulary", "room", "slots", "timestamps", "draw"))
 def _decode(
     params: Mapping[str, Array],
-    encoded: Float[Array, "B A D"],
     rows: _Rows,
     masks: Masks,
     silent_above: Float[Array, ""],
     *,
-    fns: Functions,
+    decoder: Functional[Decoder],
     vocabulary: Vocabulary,
     room: int,
     slots: int,
@@ -176,9 +178,10 @@ def _decode(
 ):
     batch, width = rows.prompts.shape
     none = jnp.zeros(batch, jnp.int32)
+    bound = decoder.bind(params)
     state = _State(
         index=jnp.int32(0),
-        cache=fns.init_cache(params, encoded, length=slots),
+        cache=bound.init_cache(rows.encoded, length=slots),
         token=rows.prompts[:, 0],
         out=jnp.full((batch, room), vocabulary.end, jnp.int32),
         said=Said(count=none, last=none, before=none, newest_timestamp=none - 1),
@@ -189,7 +192,7 @@ def _decode(
     )
 
     def step(state: _State) -> _State:
-        logits, cache = fns.decode(params, state.token[:, None], state.cache)
+        logits, cache = bound.decode(state.token[:, None], state.cache)
         # rows behind the tokens, which a padded table has, are nothing that can be said
         logits, said = logits[:, 0, : vocabulary.size], state.said
         silence = jnp.exp(logits[:, vocabulary.no_speech] - jax.nn.logsumexp(logits, axis=-1))

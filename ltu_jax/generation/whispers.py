@@ -20,8 +20,9 @@ from ltu_jax.generation.loading import Listener
 from ltu_jax.generation.request import EncodedClip, InputMode
 from ltu_jax.generation.transcribe import Transcriber, Transcript
 from ltu_jax.generation.transcription import TranscribeOptions
+from ltu_jax.models.functional import Functional
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.models.whisper import POOL
+from ltu_jax.models.whisper import POOL, Encoder
 from ltu_jax.preprocessing import audio as audio_lib
 
 
@@ -78,7 +79,7 @@ class Whispers:
     def features(self, clips: Any, *, batch_size: Any) -> Float[np.ndarray, "B W A D"]:
         """Features of many clips; see `Model.audio_features_batch`."""
         batch_size, clips = whole("batch_size", batch_size), arguments.clips(clips)
-        config = self.need_listener().fns.config
+        config = self.need_listener().whisper.config
         decoded = (arguments.clip(name, clip) for name, clip in clips)
         windows = [self._log_mel(clip.samples).log_mel for clip in decoded]
         if not windows:
@@ -99,7 +100,7 @@ class Whispers:
         batch_size, given = whole("batch_size", batch_size), arguments.clips(clips)
         known = min(batch_size, len(clips)) if isinstance(clips, Sequence) else batch_size
         rows = self.data_parallel.on_one(max(known, 1), BATCH_BUCKETS)
-        limits.check_encoder(transcriber.fns.config, rows=rows)
+        limits.check_encoder(transcriber.whisper.config, rows=rows)
         samples = (arguments.clip(name, clip).samples for name, clip in given)
         return transcriber.transcribe(
             samples, batch_size=batch_size, options=self.rule if options is None else options
@@ -132,7 +133,7 @@ class Whispers:
     def _log_mel(self, samples: np.ndarray) -> audio_lib.Windowed:
         return audio_lib.model_log_mel(
             samples,
-            n_mels=self.need_listener().fns.config.n_mels,
+            n_mels=self.need_listener().whisper.config.n_mels,
             frames=self.config.audio_tokens * POOL * 2,
         )
 
@@ -140,9 +141,9 @@ class Whispers:
         listener = self.need_listener()
         even = len(log_mel) % self.data_parallel.count == 0  # a single clip stays on one device
         rows = self.data_parallel.rows(jnp.asarray(log_mel)) if even else jnp.asarray(log_mel)
-        return _features(listener.params, rows, function=listener.fns.features)
+        return _features(listener.params, rows, encoder=listener.whisper.encoder)
 
 
-@partial(jax.jit, static_argnames="function")
-def _features(params, log_mel, *, function):
-    return function(params, log_mel)
+@partial(jax.jit, static_argnames="encoder")
+def _features(params, log_mel, *, encoder: Functional[Encoder]):
+    return encoder.bind(params).features(log_mel)

@@ -5,19 +5,17 @@ one segment, post-norm blocks, the exact (erf) GELU. Everything is float32, prod
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
 from ltu_jax.core.config import Config, ConfigError, require_divisible, require_positive
-from ltu_jax.core.trees import Params
-from ltu_jax.models.bridge import Shapes, bridge
+from ltu_jax.models.functional import Functional
 from ltu_jax.models.layers import Linear, attend, gelu, normal_002
 from ltu_jax.models.norms import LayerNorm
+from ltu_jax.models.precision import in_own_precision
 from ltu_jax.models.stacks import scan_layers, stack
 
 
@@ -70,9 +68,10 @@ class BertBlock(nnx.Module):
 
 
 class Bert(nnx.Module):
-    """Token ids to states."""
+    """Token ids to states, in float32 on every device."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
+        self.dtype = jnp.dtype(jnp.float32)  # in fewer bits near ties would flip
         size = config.hidden_size
 
         def table(rows: int) -> nnx.Param:
@@ -86,10 +85,16 @@ class Bert(nnx.Module):
             lambda rngs: BertBlock(config, rngs=rngs), layers=config.num_hidden_layers, rngs=rngs
         )
 
+    @classmethod
+    def functional(cls, config: BertConfig) -> Functional[Self]:
+        """Return the encoder apart from its parameters."""
+        return Functional(lambda rngs: cls(config, rngs=rngs), config=config)
+
+    @in_own_precision
     def __call__(
         self, ids: Int[Array, "B T"], *, real: Bool[Array, "B T"]
     ) -> Float[Array, "B T D"]:
-        """Last states; tokens that are not `real` are seen by none.
+        """Return the last states; tokens that are not `real` are seen by none.
 
         Raises:
             ConfigError: more tokens than there are positions.
@@ -102,36 +107,9 @@ class Bert(nnx.Module):
         x, _ = scan_layers(self.blocks, lambda block, x, _: (block(x, visible=visible), None), x)
         return x
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BertFns:
-    """BERT as pure functions over the flat parameters named in `shapes`.
-
-    states(params, ids[B,T], real[B,T]) -> [B,T,D]; sentences of the same -> [B,D], of length 1.
-    """
-
-    config: BertConfig
-    shapes: Shapes
-    init: Callable[[Array], Params]
-    states: Callable[[Params, Array, Array], Float[Array, "B T D"]]
-    sentences: Callable[[Params, Array, Array], Float[Array, "B D"]]
-
-
-def bert(config: BertConfig) -> BertFns:
-    """BERT's functions, in float32 on every device."""
-    module = bridge(lambda rngs: Bert(config, rngs=rngs))
-
-    def states(params: Params, ids: Array, real: Array) -> Float[Array, "B T D"]:
-        # Accelerators multiply float32 in fewer bits unless told: near ties would flip.
-        with jax.default_matmul_precision("highest"):
-            return module.bind(params)(ids, real=real)
-
-    def sentences(params: Params, ids: Array, real: Array) -> Float[Array, "B D"]:
-        return _pooled(states(params, ids, real), real)
-
-    return BertFns(
-        config=config, shapes=module.shapes, init=module.init, states=states, sentences=sentences
-    )
+    def sentences(self, ids: Int[Array, "B T"], *, real: Bool[Array, "B T"]) -> Float[Array, "B D"]:
+        """Return one vector of length 1 a row."""
+        return _pooled(self(ids, real=real), real)
 
 
 def _pooled(states: Float[Array, "B T D"], real: Bool[Array, "B T"]) -> Float[Array, "B D"]:

@@ -6,7 +6,7 @@ on q, k and v (Qwen2), and the epsilon of the norms: all of it is config, none o
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,15 @@ from ltu_jax.core.axes import Array, Bool, Float, Int
 from ltu_jax.core.config import Config, ConfigError, require_divisible, require_positive
 from ltu_jax.core.sharding import keep_rows_apart
 from ltu_jax.models.attention import Attend
+from ltu_jax.models.functional import Functional
 from ltu_jax.models.kv_cache import KVCache, write_layer
 from ltu_jax.models.layers import attend, normal_002
 from ltu_jax.models.lora import LoRAConfig, LoRALinear, Masks, draw_masks, projection
 from ltu_jax.models.norms import RMSNorm, mean_square
+from ltu_jax.models.precision import in_own_precision
 from ltu_jax.models.rope import Rope, RopeScaling, rope_tables, rotate
-from ltu_jax.models.stacks import each_layer, scan_layers, stack
+from ltu_jax.models.stacks import check_remat, each_layer, scan_layers, stack
+from ltu_jax.models.text_batch import TextBatch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -212,6 +215,40 @@ class Llama(nnx.Module):
             self.lm_head = None
         else:
             self.lm_head = Head(config.hidden_size, config.vocab_size, rngs=rngs)
+
+    @classmethod
+    def functional(
+        cls, config: LlamaConfig, *, dtype: Any = jnp.float32, remat: str = "none"
+    ) -> Functional[Self]:
+        """Return a language model alone, apart from its parameters `llama.*`, as in LTU-AS.
+
+        Args:
+            config: sizes.
+            dtype: compute dtype of the products; float32 ones are float32 on every device.
+            remat: "none", "full" or a policy name, for the backward pass of each layer.
+        """
+        check_remat(remat)
+        return Functional(
+            lambda rngs: cls(config, lora=None, dtype=dtype, remat=remat, rngs=rngs),
+            config=config,
+            prefix="llama.",
+        )
+
+    @in_own_precision
+    def __call__(self, text: TextBatch) -> Float[Array, "B T V"]:
+        """Return float32 logits of text without audio."""
+        visible = text.visible(audio_tokens=0)
+        x = self.run(self.embed(text.input_ids), positions=text.positions, visible=visible)
+        return self.unembed(self.norm(x))
+
+    @in_own_precision
+    def intermediates(self, text: TextBatch) -> dict[str, Array]:
+        """Return "layers" [L, B, T, E], "final_norm" [B, T, E] and "logits" of the same."""
+        visible = text.visible(audio_tokens=0)
+        x = self.embed(text.input_ids)
+        layers, _, _ = self.trace(x, positions=text.positions, visible=visible)
+        last = self.norm(layers[-1])
+        return {"layers": layers, "final_norm": last, "logits": self.unembed(last)}
 
     def _rope(self, positions: Int[Array, "B T"]) -> Rope:
         config = self.config

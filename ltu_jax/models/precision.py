@@ -7,38 +7,30 @@ float32.
 """
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-Fns = TypeVar("Fns")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def products_of(dtype: Any) -> contextlib.AbstractContextManager:
-    """Trace products of a compute dtype; backward passes of custom gradients need it too."""
+    """Return a context that traces products of a compute dtype; custom gradients need it again."""
     if jnp.dtype(dtype) == jnp.float32:
         return jax.default_matmul_precision("highest")
     return contextlib.nullcontext()
 
 
-def keep_promise(fns: Fns, dtype: Any) -> Fns:
-    """A dataclass of functions, each of which traces its products as `dtype` promises."""
-    changed = {
-        field.name: _within(value, dtype)
-        for field in dataclasses.fields(fns)
-        if callable(value := getattr(fns, field.name))
-    }
-    return dataclasses.replace(fns, **changed)
+def in_own_precision(method: Callable[P, R]) -> Callable[P, R]:
+    """Trace the products of a module's method as the module's `dtype` promises."""
 
+    @functools.wraps(method)
+    def traced(self: Any, *args: Any, **kwargs: Any) -> R:
+        with products_of(self.dtype):
+            return method(self, *args, **kwargs)
 
-def _within(function: Callable, dtype: Any) -> Callable:
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with products_of(dtype):
-            return function(*args, **kwargs)
-
-    return run
+    return traced

@@ -67,6 +67,11 @@ def rematerialised(fn: Callable, *, remat: str, looped: bool) -> Callable:
     return jax.checkpoint(fn, prevent_cse=not looped, policy=policy)
 
 
+def check_remat(remat: str) -> None:
+    """Raise `UserError` for an unknown policy: at once, not inside a trace."""
+    rematerialised(lambda: None, remat=remat, looped=True)
+
+
 def stack(make: Callable[[nnx.Rngs], nnx.Module], *, layers: int, rngs: nnx.Rngs) -> nnx.Module:
     """`layers` equal modules as one whose parameters have a leading layer axis."""
 

@@ -7,16 +7,18 @@ width of the Whisper encoder, the low one projects each layer's features to 512 
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import jax.numpy as jnp
 from flax import nnx
 
 from ltu_jax.core.axes import Array, Float
 from ltu_jax.core.config import Config, ConfigError, require_divisible, require_positive
+from ltu_jax.models.functional import Functional
 from ltu_jax.models.layers import Linear, WhisperBlock, fan_in_uniform
 from ltu_jax.models.norms import LAYER_NORM_EPS, LayerNorm
-from ltu_jax.models.stacks import rematerialised
+from ltu_jax.models.precision import in_own_precision
+from ltu_jax.models.stacks import check_remat, rematerialised
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,13 +109,32 @@ class Tagger(nnx.Module):
     """TLTR with a label head, as Whisper-AT trains it on frozen encoder features."""
 
     def __init__(self, config: TaggerConfig, *, dtype: Any, remat: str, rngs: nnx.Rngs):
+        self.dtype = jnp.dtype(dtype)
         size = config.tltr.d_model
         low = config.d_input is not None
         self.down = NormedLinear(config.width, size, dtype=dtype, rngs=rngs) if low else None
         self.tltr = TLTR(config.tltr, dtype=dtype, remat=remat, rngs=rngs)
         self.label_head = NormedLinear(size, config.labels, dtype=dtype, rngs=rngs)
 
+    @classmethod
+    def functional(
+        cls, config: TaggerConfig, *, dtype: Any = jnp.float32, remat: str = "none"
+    ) -> Functional[Self]:
+        """Return the tagger apart from its parameters.
+
+        Args:
+            config: sizes.
+            dtype: compute dtype of the products; float32 ones are float32 on every device.
+            remat: "none", "full" or a policy name, for the backward pass of each block.
+        """
+        check_remat(remat)
+        return Functional(
+            lambda rngs: cls(config, dtype=dtype, remat=remat, rngs=rngs), config=config
+        )
+
+    @in_own_precision
     def __call__(self, features: Float[Array, "B W A D"]) -> Float[Array, "B V"]:
+        """Return float32 logits of the labels, before the sigmoid."""
         if self.down is not None:
             features = self.down(features)
         return self.label_head(self.tltr.pooled_first(features))

@@ -17,6 +17,8 @@ from jax import lax
 from ltu_jax.core.axes import Array, Float, Int
 from ltu_jax.core.config import Config, require_divisible, require_positive
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.trees import Params, merge
+from ltu_jax.models.functional import Functional, Shapes
 from ltu_jax.models.kv_cache import WhisperCache, causal_slots, write_layer
 from ltu_jax.models.layers import (
     WhisperAttention,
@@ -27,7 +29,8 @@ from ltu_jax.models.layers import (
     normal_002,
 )
 from ltu_jax.models.norms import LAYER_NORM_EPS, LayerNorm
-from ltu_jax.models.stacks import scan_layers, stack
+from ltu_jax.models.precision import in_own_precision
+from ltu_jax.models.stacks import check_remat, scan_layers, stack
 
 POOL = 20  # encoder steps per audio token: 0.4 s, the pooling of LTU-AS and Whisper-AT
 
@@ -88,7 +91,7 @@ class Encoder(nnx.Module):
 
     def __init__(self, config: WhisperConfig, *, dtype: Any, remat: str, rngs: nnx.Rngs):
         size = config.n_audio_state
-        self.n_mels, self.remat = config.n_mels, remat
+        self.n_mels, self.dtype, self.remat = config.n_mels, jnp.dtype(dtype), remat
         self.conv1 = Conv(config.n_mels, size, stride=1, dtype=dtype, rngs=rngs)
         self.conv2 = Conv(size, size, stride=2, dtype=dtype, rngs=rngs)
         self.positions = nnx.Param(jnp.asarray(sinusoids(config.n_audio_ctx, size)))
@@ -112,6 +115,7 @@ class Encoder(nnx.Module):
         x = gelu(self.conv2(x))
         return x.astype(jnp.float32) + positions[: frames // 2].astype(jnp.float32)
 
+    @in_own_precision
     def encode(self, log_mel: Float[Array, "B F M"]) -> Float[Array, "B T D"]:
         """Last state after the final LayerNorm: what the decoder attends to."""
         x, _ = scan_layers(
@@ -122,12 +126,14 @@ class Encoder(nnx.Module):
         )
         return self.ln_post(x)
 
+    @in_own_precision
     def states(self, log_mel: Float[Array, "B F M"]) -> Float[Array, "B W T D"]:
         """Input of the first block and output of every block (W = layers + 1), no final norm."""
         x = self.embed(log_mel)
         _, outputs = scan_layers(self.blocks, lambda block, x, _: _twice(block(x)), x)
         return jnp.concatenate([x[None], outputs]).swapaxes(0, 1)
 
+    @in_own_precision
     def features(self, log_mel: Float[Array, "B *G F M"]) -> Float[Array, "B *G W A D"]:
         """Output of every block, mean over 20 steps: the input of TLTR (facts, behaviour 25).
 
@@ -189,6 +195,7 @@ class Decoder(nnx.Module):
         )
         self.ln = LayerNorm(size, eps=LAYER_NORM_EPS)
 
+    @in_own_precision
     def init_cache(self, encoded: Float[Array, "B A D"], *, length: int) -> WhisperCache:
         """Room for `length` tokens a row; the cross-attention keys and values, computed once."""
         config = self.config
@@ -210,6 +217,7 @@ class Decoder(nnx.Module):
             length=jnp.int32(0),
         )
 
+    @in_own_precision
     def decode(
         self, tokens: Int[Array, "B T"], cache: WhisperCache
     ) -> tuple[Float[Array, "B T V"], WhisperCache]:
@@ -244,3 +252,39 @@ class Decoder(nnx.Module):
         table = table.astype(self.dtype)
         logits = jnp.einsum("BTD,VD->BTV", x, table, preferred_element_type=jnp.float32)
         return logits, dataclasses.replace(cache, keys=keys, values=values, length=start + new)
+
+
+class Whisper:
+    """Encoder and decoder apart from their parameters; each reads only those of its prefix.
+
+    Attributes:
+        config: sizes.
+        encoder: over `encoder.*`.
+        decoder: over `decoder.*`.
+        shapes: path -> shape and dtype of every parameter of both.
+    """
+
+    def __init__(self, config: WhisperConfig, *, dtype: Any = jnp.float32, remat: str = "none"):
+        """Build both.
+
+        Args:
+            config: sizes.
+            dtype: compute dtype of the products; float32 ones are float32 on every device.
+            remat: "none", "full" or a policy name, for gradients through `Encoder.encode`.
+        """
+        check_remat(remat)
+        self.config = config
+        self.encoder: Functional[Encoder] = Functional(
+            lambda rngs: Encoder(config, dtype=dtype, remat=remat, rngs=rngs),
+            config=config,
+            prefix="encoder.",
+        )
+        self.decoder: Functional[Decoder] = Functional(
+            lambda rngs: Decoder(config, dtype=dtype, rngs=rngs), config=config, prefix="decoder."
+        )
+        self.shapes: Shapes = merge(self.encoder.shapes, self.decoder.shapes)
+
+    def init(self, key: Array) -> Params:
+        """Return random parameters of both."""
+        first, second = jax.random.split(key)
+        return merge(self.encoder.init(first), self.decoder.init(second))

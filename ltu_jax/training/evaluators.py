@@ -117,7 +117,7 @@ class TaggingValidation:
 
         def scores(trainable: Params, frozen: Params, batch: dict[str, Any]) -> tuple[Any, Any]:
             params = merge(trainable, losses.without(frozen, "whisper."))
-            return stage.fns.logits(params, stage.features(frozen, batch)), batch["targets"]
+            return stage.fns.bind(params)(stage.features(frozen, batch)), batch["targets"]
 
         whole = replicated(stage.mesh)
         self._scores = jax.jit(

@@ -14,6 +14,10 @@ import numpy as np
 
 from ltu_jax.core.axes import Array, Float, Int
 from ltu_jax.core.trees import Params, merge
+from ltu_jax.models.functional import Functional
+from ltu_jax.models.ltu_as import LTUAS
+from ltu_jax.models.text_batch import TextBatch
+from ltu_jax.models.tltr import Tagger
 from ltu_jax.training.chunked import chunked_sums
 
 IGNORED = -100
@@ -97,46 +101,31 @@ def count_targets(batch: Mapping[str, Array]) -> Int[Array, ""]:
     return jnp.sum(batch[TARGETS] != IGNORED)
 
 
-def language_loss(
-    hidden: Callable[..., Float[Array, "B T E"]],
-    *,
-    unembed: Callable[[Params, Array], Float[Array, "B P V"]],
-    features: Features,
-    chunk: int = 0,
-) -> Callable:
-    """Loss of the language stages, for `make_train_step`.
+def language_loss(model: Functional[LTUAS], *, features: Features, chunk: int = 0) -> Callable:
+    """Return the loss of the language stages, for `make_train_step`.
 
     The mean over all targets of a batch; where it has "row_weights" [B], the sum of all targets'
     losses times those of their rows.
 
     Args:
-        hidden: `hidden(params, input_ids, audio_features, *, segment_ids, positions,
-            dropout_key)` -> final-norm states of the text positions; also `clip_ids` where a
-            batch has them.
-        unembed: vocabulary head.
+        model: the model apart from its parameters.
         features: `features(frozen, batch)` -> audio features; nothing in it is differentiated.
         chunk: target positions of a row whose logits exist at a time; 0 for all of them.
     """
 
+    unembed = model.pure(LTUAS.unembed)
+
     def loss_fn(trainable: Params, frozen: Params, batch: Mapping[str, Array], key: Array | None):
         audio = jax.lax.stop_gradient(features(frozen, batch))
         params = merge(trainable, without(frozen, "whisper."))
-        several = {"clip_ids": batch["clip_ids"]} if "clip_ids" in batch else {}
-        states = hidden(
-            params,
-            batch["input_ids"],
-            audio,
-            segment_ids=batch["segment_ids"],
-            positions=batch["positions"],
-            dropout_key=key,
-            **several,
-        )
-        picked = jnp.take_along_axis(states, batch[POSITIONS][..., None], axis=1)
-        targets = batch[TARGETS]
+        text = TextBatch.of(batch)
+        states = model.bind(params).hidden(text, audio, dropout_key=key)
+        picked = jnp.take_along_axis(states, text.target_positions[..., None], axis=1)
+        targets = text.target_ids
         count = jnp.maximum(jnp.sum(targets != IGNORED), 1).astype(jnp.float32)
         whole, sums = count, summed_cross_entropy
-        if WEIGHTS in batch:
-            whole, sums = 1.0, functools.partial(weighted_cross_entropy, weights=batch[WEIGHTS])
+        if text.row_weights is not None:
+            whole, sums = 1.0, functools.partial(weighted_cross_entropy, weights=text.row_weights)
         if chunk == 0 or chunk >= targets.shape[1]:
             loss, hits = sums(unembed(params, picked), targets)
             return loss / whole, {"token_accuracy": hits / count}
@@ -156,15 +145,14 @@ def language_loss(
     return loss_fn
 
 
-def tagging_loss(
-    logits: Callable[[Params, Array], Float[Array, "B N"]], *, features: Features
-) -> Callable:
-    """Mean binary cross-entropy over rows and labels (Whisper-AT's), for `make_train_step`."""
+def tagging_loss(model: Functional[Tagger], *, features: Features) -> Callable:
+    """Return mean binary cross-entropy over rows and labels (Whisper-AT's)."""
 
     def loss_fn(trainable: Params, frozen: Params, batch: Mapping[str, Array], key: Array | None):
         del key
         audio = jax.lax.stop_gradient(features(frozen, batch))
-        scores = logits(merge(trainable, without(frozen, "whisper.")), audio).astype(jnp.float32)
+        tagger = model.bind(merge(trainable, without(frozen, "whisper.")))
+        scores = tagger(audio).astype(jnp.float32)
         return binary_cross_entropy(scores, batch["targets"]), {}
 
     return loss_fn

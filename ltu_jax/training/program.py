@@ -21,9 +21,12 @@ from data_pipelines.input.data_config import DataConfig, PipelineSettings, RowLa
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.sharding import audio_layout, param_shardings
 from ltu_jax.core.trees import Params, label
-from ltu_jax.models import build
 from ltu_jax.models.attention import require_platform
+from ltu_jax.models.functional import Functional
 from ltu_jax.models.int8 import SCALE
+from ltu_jax.models.ltu_as import LTUAS
+from ltu_jax.models.tltr import Tagger, TaggerConfig
+from ltu_jax.models.whisper import Whisper
 from ltu_jax.preprocessing.audio import CLIP_FRAMES
 from ltu_jax.training import flops, losses
 from ltu_jax.training.optimizer import make_optimizer
@@ -41,7 +44,7 @@ WHISPER = "whisper."
 class ModelFunctions:
     """Pure functions of a stage; `encoder_shapes` are those of the Whisper encoder."""
 
-    fns: Any
+    fns: Functional[LTUAS] | Functional[Tagger]
     features: losses.Features
     loss_fn: Callable
     encoder_shapes: Shapes
@@ -76,37 +79,34 @@ def model_functions(settings: StageSettings, *, labels: int, mesh: Mesh) -> Mode
         UserError: options that these devices or this stage do not have.
     """
     layout = audio_layout(mesh)
-    encoder = build.whisper(settings.model.whisper, dtype=settings.compute.encoder_dtype)
+    whisper = Whisper(settings.model.whisper, dtype=settings.compute.encoder_dtype)
 
     def features(frozen: Params, batch: Mapping[str, Any]) -> Any:
         if "features" in batch:
             return layout.spread(batch["features"])
         heard = layout.spread(batch["log_mel"])
-        return layout.spread(encoder.features(losses.under(frozen, WHISPER), heard))
+        encoder = whisper.encoder.bind(losses.under(frozen, WHISPER))
+        return layout.spread(encoder.features(heard))
 
     if settings.stage == "tagging":
-        fns: Any = build.tagger(
-            settings.model.tltr,
-            labels,
+        config = TaggerConfig(
+            tltr=settings.model.tltr, labels=labels, d_input=None, audio_layers=None
+        )
+        fns = Tagger.functional(
+            config,
             dtype=jnp.dtype(settings.compute.dtype),
             remat=settings.compute.remat,
         )
-        loss_fn = losses.tagging_loss(fns.logits, features=features)
+        loss_fn = losses.tagging_loss(fns, features=features)
     else:
-        fns = build.ltu_as(
+        fns = LTUAS.functional(
             settings.model.ltu_as(),
             lay_audio=layout.gather,
             **model_options(settings, mesh=mesh),
         )
         check_trainable(settings, fns.shapes)
-        loss_fn = losses.language_loss(
-            fns.hidden, unembed=fns.unembed, features=features, chunk=settings.compute.loss_chunk
-        )
-    encoder_shapes = {
-        f"{WHISPER}{path}": leaf
-        for path, leaf in encoder.shapes.items()
-        if path.startswith("encoder.")
-    }
+        loss_fn = losses.language_loss(fns, features=features, chunk=settings.compute.loss_chunk)
+    encoder_shapes = {f"{WHISPER}{path}": leaf for path, leaf in whisper.encoder.shapes.items()}
     return ModelFunctions(
         fns=fns, features=features, loss_fn=loss_fn, encoder_shapes=encoder_shapes
     )
@@ -292,7 +292,7 @@ def table(key: str) -> Iterator[None]:
 
 
 def model_options(settings: StageSettings, *, mesh: Mesh) -> dict[str, Any]:
-    """Keywords of `models.build.ltu_as`.
+    """Return the keywords of `LTUAS.functional`.
 
     Raises:
         UserError: an attention backend that is not made for the devices of `mesh`.

@@ -15,8 +15,7 @@ import jax
 import numpy as np
 
 from ltu_jax.core.axes import Float
-from ltu_jax.models import build
-from ltu_jax.models.whisper import POOL, WhisperConfig
+from ltu_jax.models.whisper import POOL, Encoder, Whisper, WhisperConfig
 from ltu_jax.preprocessing import audio
 from ltu_jax.weights.store import Weights
 from ltu_jax.weights.tensors import WeightsError
@@ -194,13 +193,9 @@ def of_encoder(weights: Weights, *, dtype: str) -> Fingerprint:
                 f"{weights.path} hears {config.n_audio_ctx} encoder steps; an audio token needs "
                 f"{POOL}, so it has no features to fingerprint"
             )
-        fns = build.whisper(config, dtype=dtype)
-        params = {
-            path: np.asarray(weights.params[path], np.float32)
-            for path in fns.shapes
-            if path.startswith("encoder.")
-        }
+        encoder = Whisper(config, dtype=dtype).encoder
+        params = {path: np.asarray(weights.params[path], np.float32) for path in encoder.shapes}
         log_mel = audio.model_log_mel(clip(), n_mels=config.n_mels, frames=frames).log_mel
-        features = jax.jit(fns.features)(params, log_mel[None])[0]
+        features = jax.jit(encoder.pure(Encoder.features))(params, log_mel[None])[0]
         _KNOWN[key] = of_features(np.asarray(features, np.float32), dtype=str(dtype))
     return _KNOWN[key]

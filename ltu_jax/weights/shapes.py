@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.models.tltr import TaggerConfig
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.llama import Llama, LlamaConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.tltr import Tagger, TaggerConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 
 
 def model_shapes(
@@ -28,7 +27,10 @@ _CONFIGS = {
 
 
 def _shapes(config: Any) -> Mapping[str, Any]:
-    if isinstance(config, TaggerConfig):
-        return build.tagger(config.tltr, config.labels, d_input=config.d_input).shapes
-    makers = {WhisperConfig: build.whisper, LlamaConfig: build.llama, LTUASConfig: build.ltu_as}
+    makers = {
+        WhisperConfig: Whisper,
+        LlamaConfig: Llama.functional,
+        LTUASConfig: LTUAS.functional,
+        TaggerConfig: Tagger.functional,
+    }
     return makers[type(config)](config).shapes

@@ -11,33 +11,34 @@ import jax
 import pytest
 
 from ltu_jax.core.sharding import PARAM_RULES, MeshConfig, make_mesh, param_specs
-from ltu_jax.models import build
 from ltu_jax.models.lora import LoRAConfig
-from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.models.tltr import TLTRConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.sizes import LLAMA_SIZES, WHISPER_SIZES
+from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
+from ltu_jax.models.whisper import Whisper
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "sharding_specs"
 LARGE, TINY = (
     TLTRConfig(d_model=1280, time_heads=1, layer_heads=8),
     TLTRConfig(d_model=384, time_heads=1, layer_heads=8),
 )
-AUDIOSET_LABELS = 527
+TAGGER = TaggerConfig(tltr=LARGE, labels=527, d_input=None, audio_layers=None)
 
 
 def whisper(size: str) -> dict:
-    shapes = build.whisper(build.WHISPER_SIZES[size]).shapes
+    shapes = Whisper(WHISPER_SIZES[size]).shapes
     return {f"whisper.{path}": leaf for path, leaf in shapes.items()}
 
 
 def language(llama: str, *, tltr: TLTRConfig, encoder: str, int8_base: bool = False) -> dict:
     config = LTUASConfig(
         tltr=tltr,
-        llama=build.LLAMA_SIZES[llama],
+        llama=LLAMA_SIZES[llama],
         lora=LoRAConfig(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "v_proj")),
-        audio_layers=build.WHISPER_SIZES[encoder].n_audio_layer,
+        audio_layers=WHISPER_SIZES[encoder].n_audio_layer,
         audio_tokens=25,
     )
-    return build.ltu_as(config, int8_base=int8_base).shapes | whisper(encoder)
+    return LTUAS.functional(config, int8_base=int8_base).shapes | whisper(encoder)
 
 
 PRESETS = {
@@ -45,7 +46,7 @@ PRESETS = {
     "7b_int8": lambda: language("llama-7b", tltr=LARGE, encoder="large-v1", int8_base=True),
     "13b": lambda: language("llama-13b", tltr=LARGE, encoder="large-v1"),
     "mini": lambda: language("smollm2-135m", tltr=TINY, encoder="tiny.en"),
-    "tagging": lambda: build.tagger(LARGE, AUDIOSET_LABELS).shapes | whisper("large-v1"),
+    "tagging": lambda: Tagger.functional(TAGGER).shapes | whisper("large-v1"),
 }
 # 135M has 3 key/value heads of 64; its widths divide by 2 all the same.
 MESH = MeshConfig(data=2, fsdp=2, tensor=2)

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.training import losses
 from ltu_jax.training.state import split_trainable
@@ -41,7 +40,7 @@ def _features(frozen, batch):
 
 @pytest.fixture(scope="module", params=["xla", "blocks"])
 def loss_and_gradients(request):
-    fns = build.ltu_as(MODEL, attention=request.param, longest_pair=120)
+    fns = LTUAS.functional(MODEL, attention=request.param, longest_pair=120)
     rng = np.random.default_rng(0)
     params = {
         name: jnp.asarray(
@@ -50,7 +49,7 @@ def loss_and_gradients(request):
         for name, leaf in sorted(fns.shapes.items())
     }
     trainable, frozen = split_trainable(params, TRAINED)
-    loss_fn = losses.language_loss(fns.hidden, unembed=fns.unembed, features=_features)
+    loss_fn = losses.language_loss(fns, features=_features)
     step = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
 
     def run(batch):

@@ -14,8 +14,7 @@ from data_pipelines.records import record_files
 from data_pipelines.records.whisper_features import FeatureExtractor, fingerprint
 from data_pipelines.records.write import write_records
 from ltu_jax.core.errors import UserError
-from ltu_jax.models import build
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.whisper import Encoder, Whisper, WhisperConfig
 from ltu_jax.preprocessing import audio
 from ltu_jax.weights.fingerprint import KEY, FeatureWarning, Fingerprint, compare, of_encoder
 from ltu_jax.weights.store import load_weights, save_weights
@@ -29,7 +28,7 @@ CONFIG = WhisperConfig(
 @pytest.fixture(scope="module")
 def whisper_dir(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "whisper-random"
-    params = build.whisper(CONFIG).init(jax.random.key(0))
+    params = Whisper(CONFIG).init(jax.random.key(0))
     save_weights(
         path,
         kind="whisper",
@@ -59,7 +58,7 @@ def _pipeline(directory, **changes):
 def test_stored_features_are_those_of_the_step(
     with_features, records_dir, clips, whisper_dir, tokenizer
 ):
-    fns = build.whisper(CONFIG)
+    features = Whisper(CONFIG).encoder.pure(Encoder.features)
     params = dict(load_weights(whisper_dir).params)
     stored = InputPipeline(DataConfig(**_pipeline(with_features)), tokenizer=tokenizer)
     heard = InputPipeline(
@@ -71,11 +70,11 @@ def test_stored_features_are_those_of_the_step(
         other = heard.batch(step)
         # The same step on log-mel instead: same rows, same text, same numbers.
         np.testing.assert_array_equal(batch["input_ids"], other["input_ids"])
-        computed = jax.jit(fns.features)(params, other["log_mel"])
+        computed = jax.jit(features)(params, other["log_mel"])
         np.testing.assert_allclose(batch["features"], computed, rtol=0, atol=5e-5)
         clip, _ = stored.contents(4 * step)[0]
         samples, _ = soundfile.read(by_id[clip].audio, dtype="float32")
-        direct = fns.features(params, audio.model_log_mel(samples, n_mels=80).log_mel[None])
+        direct = features(params, audio.model_log_mel(samples, n_mels=80).log_mel[None])
         np.testing.assert_allclose(batch["features"][0], direct[0], rtol=0, atol=5e-5)
         for name, values in stored.batch(step).items():
             np.testing.assert_array_equal(batch[name], values)
@@ -131,9 +130,9 @@ def test_other_files_and_precisions_of_the_encoder(with_features, whisper_dir, t
 def test_the_extractor_works_in_batches_of_one_shape(whisper_dir):
     windows = list(np.random.default_rng(0).normal(size=(5, 1000, 80)).astype(np.float32))
     extractor = FeatureExtractor(whisper_dir, batch_size=2)
-    fns, params = build.whisper(CONFIG), dict(load_weights(whisper_dir).params)
+    encoder = Whisper(CONFIG).encoder.bind(dict(load_weights(whisper_dir).params))
     found = extractor(windows)
-    np.testing.assert_allclose(found, fns.features(params, np.stack(windows)), rtol=0, atol=5e-5)
+    np.testing.assert_allclose(found, encoder.features(np.stack(windows)), rtol=0, atol=5e-5)
     windows[3] = np.full_like(windows[3], np.nan)
     with pytest.raises(UserError, match="features of clip 3 of the batch are not finite"):
         extractor(windows)

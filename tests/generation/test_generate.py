@@ -8,10 +8,10 @@ import pytest
 from ltu_jax.generation import generate as generate_lib
 from ltu_jax.generation import sampling
 from ltu_jax.generation.generate import generate, left_pad, stream
-from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.models.tltr import TLTRConfig
 
 VOCAB, AUDIO, EOS = 97, 5, 2
@@ -41,7 +41,7 @@ DRAW = dict(temperature=1.0, top_p=0.9, top_k=20, repetition_penalty=1.2)
 
 @pytest.fixture(scope="module")
 def model():
-    fns = build.ltu_as(CONFIG)
+    fns = LTUAS.functional(CONFIG)
     params = jax.jit(fns.init)(jax.random.key(0))
     # The default initialisation answers with one constant token; spread the logits out.
     params = {path: 8 * leaf if "lm_head" in path else 3 * leaf for path, leaf in params.items()}
@@ -62,18 +62,16 @@ def naive(model, ids, features, *, steps, settings=None):
     """
     fns, params = model
     audio = 0 if features is None else AUDIO
-    forward = jax.jit(fns.forward)
+    forward = jax.jit(fns.pure(LTUAS.__call__))
     new, scores = [], []
     for _ in range(steps):
         text = ids + new
-        padded = jnp.asarray([text + [0] * (24 - len(text))], jnp.int32)
-        logits = forward(
-            params,
-            padded,
-            features,
+        padded = TextBatch(
+            input_ids=jnp.asarray([text + [0] * (24 - len(text))], jnp.int32),
             segment_ids=jnp.asarray([[1] * len(text) + [0] * (24 - len(text))]),
             positions=jnp.arange(audio + 24)[None],
-        )[:, len(text) - 1]
+        )
+        logits = forward(params, padded, features)[:, len(text) - 1]
         if settings is not None:
             text = jnp.asarray([text])
             seen = sampling.seen_tokens(text, attention_mask=jnp.ones_like(text), vocab=VOCAB)
@@ -157,18 +155,18 @@ def test_layers_apart_are_the_same_layers(model, prompts):
     fns, params = model
     _, features = prompts
     ids = jnp.asarray([[1, 9, 4], [1, 5, 8]], jnp.int32)
-    _, cache = jax.jit(fns.prefill)(
-        params,
-        ids,
-        features[:2],
+    text = TextBatch(
+        input_ids=ids,
         segment_ids=jnp.ones_like(ids),
         positions=jnp.tile(jnp.arange(AUDIO + 3), (2, 1)),
-        cache=fns.init_cache(2, AUDIO + 8),
     )
+    cache = fns.bind(params).init_cache(2, AUDIO + 8)
+    _, cache = jax.jit(fns.pure(LTUAS.prefill))(params, text, features[:2], cache=cache)
     new, now = jnp.asarray([[7], [3]], jnp.int32), jnp.full((2, 1), AUDIO + 3)
-    extend = jax.jit(fns.extend)
+    extend = jax.jit(fns.pure(LTUAS.extend))
     scanned, first = extend(params, new, positions=now, cache=cache)
-    apart, second = extend(params, new, positions=now, cache=cache, layers=fns.layers(params))
+    layers = fns.bind(params).separate_layers()
+    apart, second = extend(params, new, positions=now, cache=cache, layers=layers)
     np.testing.assert_allclose(apart, scanned, rtol=1e-5, atol=1e-5)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), first, second)
 

@@ -14,11 +14,10 @@ from ltu_jax.checkpoint.integrity import SEAL
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
 from ltu_jax.generation.transcription import RULES
-from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.whisper import Encoder, Whisper, WhisperConfig
 from ltu_jax.preprocessing.audio import model_log_mel
 from ltu_jax.training.state import TrainState
 from ltu_jax.weights import fingerprint as fp
@@ -45,7 +44,7 @@ CONFIG = LTUASConfig(
 
 def saved_whisper(folder, *, seed, dtype=np.float32):
     """Random weights that float16 holds exactly."""
-    made = build.whisper(WHISPER).init(jax.random.key(seed))
+    made = Whisper(WHISPER).init(jax.random.key(seed))
     params = {path: np.asarray(leaf).astype(np.float16).astype(dtype) for path, leaf in
               made.items()}  # fmt: skip
     save_weights(
@@ -61,7 +60,7 @@ def place(tmp_path_factory):
     whisper = saved_whisper(folder / "whisper", seed=0)
     saved_whisper(folder / "half", seed=0, dtype=np.float16)
     saved_whisper(folder / "other", seed=1)
-    params = build.ltu_as(CONFIG).init(jax.random.key(2))
+    params = LTUAS.functional(CONFIG).init(jax.random.key(2))
     base = {path: np.asarray(leaf) for path, leaf in params.items() if not is_adapter(path)}
     llama = dataclasses.asdict(CONFIG.llama)
     save_weights(folder / "llama", kind="llama", config=llama, params=base, source={})
@@ -134,7 +133,11 @@ def test_features_have_the_precision_of_training(place, trained_with, dtype, giv
     params = dict(load_weights(place / given).params)
     encoder = {path: leaf for path, leaf in params.items() if path.startswith("encoder.")}
     each = {
-        name: np.asarray(jax.jit(build.whisper(WHISPER, dtype=name).features)(encoder, log_mel)[0])
+        name: np.asarray(
+            jax.jit(Whisper(WHISPER, dtype=name).encoder.pure(Encoder.features))(encoder, log_mel)[
+                0
+            ]
+        )
         for name in ("float32", "bfloat16")
     }
     np.testing.assert_allclose(found, each.pop(dtype), rtol=1e-6, atol=1e-6)
@@ -166,8 +169,8 @@ def test_a_checkpoint_names_the_whisper_that_writes_and_its_rule(place, whisper_
         file.write_text(json.dumps(metadata))
         file.with_name(SEAL).write_text(f"{sha256_file(file)}  {file.name}\n")
         model = silently(place)
-        assert model.transcriber.fns.config.n_audio_state == 384
-        assert model.listener.fns.config.n_audio_state == CONFIG.tltr.d_model
+        assert model.transcriber.whisper.config.n_audio_state == 384
+        assert model.listener.whisper.config.n_audio_state == CONFIG.tltr.d_model
         assert model.rule == RULES["openai"]
         assert silently(place, transcription="quiet").rule == RULES["quiet"]
     finally:

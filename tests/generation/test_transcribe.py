@@ -18,7 +18,8 @@ from ltu_jax.generation.transcribe import (
 )
 from ltu_jax.generation.whisper_clip import WhisperInput, begin
 from ltu_jax.generation.whisper_decode import RowResult
-from ltu_jax.models import build
+from ltu_jax.models.sizes import WHISPER_SIZES
+from ltu_jax.models.whisper import Whisper
 from ltu_jax.preprocessing.audio import transcribe_log_mel
 from ltu_jax.preprocessing.whisper_vocabulary import LANGUAGES
 
@@ -99,7 +100,7 @@ def torch_whisper(transcriber):
     from ltu_jax.weights.formats.hf_whisper import HF_RULES
     from ltu_jax.weights.tensors import as_tensors
 
-    sizes, end = transcriber.fns.config, transcriber.vocabulary.end
+    sizes, end = transcriber.whisper.config, transcriber.vocabulary.end
     config = WhisperConfig(
         vocab_size=sizes.n_vocab,
         num_mel_bins=sizes.n_mels,
@@ -189,20 +190,16 @@ def test_greedy_ids_are_those_of_transformers(transcriber, torch_whisper, speech
 def greedy(transcriber, log_mel, prompt, *, timestamps, silent_above):
     """The first window decoded at temperature 0."""
     encoded = whisper_decode.encode(
-        transcriber.params, log_mel[None], function=transcriber.fns.encode
+        transcriber.params, log_mel[None], encoder=transcriber.whisper.encoder
     )
     (result,) = whisper_decode.decode(
         transcriber.params,
-        [encoded[0]],
-        fns=transcriber._functions,
+        [whisper_decode.Row(encoded[0], prompt, temperature=0.0, seeds=(0, 0, 0))],
+        decoder=transcriber.whisper.decoder,
         vocabulary=transcriber.vocabulary,
         masks=transcriber.masks,
-        prompts=[prompt],
         task_length=len(prompt),
-        temperatures=[0.0],
-        seeds=[(0, 0, 0)],
         room=64,
-        context=448,
         timestamps=timestamps,
         silent_above=silent_above,
     )
@@ -294,7 +291,7 @@ def test_a_text_cut_inside_a_sentence_goes_on_there(transcriber, job):
 @pytest.fixture(scope="module")
 def multilingual(whisper_base_dir):
     config = dataclasses.replace(
-        build.WHISPER_SIZES["tiny"],
+        WHISPER_SIZES["tiny"],
         n_audio_state=16,
         n_text_state=16,
         n_audio_head=2,
@@ -302,7 +299,7 @@ def multilingual(whisper_base_dir):
         n_audio_layer=1,
         n_text_layer=1,
     )
-    fns = build.whisper(config)
+    fns = Whisper(config)
     params = jax.jit(fns.init)(jax.random.key(0))
     tokenizer = load_whisper_tokenizer(whisper_base_dir)
     return Transcriber.of(fns, params, tokenizer=tokenizer)
@@ -312,12 +309,13 @@ def test_the_language_is_the_likeliest_language_token(multilingual, speech):
     # Without timestamps a clip is one window, whatever the random weights say.
     options = dataclasses.replace(OPENAI, temperatures=(0.0,), timestamps=False)
     clip = begin(speech, n_mels=80, index=0)
-    fns, params = multilingual.fns, multilingual.params
+    whisper, params = multilingual.whisper, multilingual.params
 
     @jax.jit
     def first_logits(log_mel):
-        cache = fns.init_cache(params, fns.encode(params, log_mel), length=1)
-        return fns.decode(params, jnp.full((1, 1), 50258), cache)[0][0, 0]
+        decoder = whisper.decoder.bind(params)
+        cache = decoder.init_cache(whisper.encoder.bind(params).encode(log_mel), length=1)
+        return decoder.decode(jnp.full((1, 1), 50258), cache)[0][0, 0]
 
     logits = first_logits(jnp.asarray(clip.window()[None]))
     want = LANGUAGES[int(logits[50259:50358].argmax())]

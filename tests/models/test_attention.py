@@ -8,12 +8,12 @@ from test_ltu_as_model import AUDIO, CONFIG, features, noisy, tokens
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh
-from ltu_jax.models import build
 from ltu_jax.models.attention import BACKENDS, backend, require_platform
 from ltu_jax.models.block_attention import block_size
 from ltu_jax.models.layers import gelu
-from ltu_jax.models.ltu_as import visibility
+from ltu_jax.models.ltu_as import LTUAS
 from ltu_jax.models.rope import rotate
+from ltu_jax.models.text_batch import TextBatch
 
 HEADS, KV_HEADS, SIZE = 4, 2, 8
 
@@ -29,9 +29,17 @@ def grouped(rng, rows, text):
     return segments
 
 
+def visible_to_pairs(segments, *, audio_tokens, clip_ids=None, clips=1):
+    """Who sees whom in rows of these pairs."""
+    text = TextBatch(
+        input_ids=None, segment_ids=jnp.asarray(segments), positions=None, clip_ids=clip_ids
+    )
+    return np.asarray(text.visible(audio_tokens=audio_tokens, clips=clips))
+
+
 def case(seed, *, audio, text=30, rows=3):
     rng = np.random.default_rng(seed)
-    visible = np.asarray(visibility(jnp.asarray(grouped(rng, rows, text)), audio_tokens=audio))
+    visible = visible_to_pairs(grouped(rng, rows, text), audio_tokens=audio)
     length = audio + text
     q = rng.standard_normal((rows, length, HEADS, SIZE), dtype=np.float32)
     k, v = rng.standard_normal((2, rows, KV_HEADS, length, SIZE), dtype=np.float32)
@@ -102,7 +110,7 @@ def test_blocks_leave_out_only_what_nobody_sees(text, audio, clips, longest):
     rng = np.random.default_rng(text + audio)
     segments, clip_ids = pairs_of(rng, 3, text, longest=longest, clips=clips)
     several = dict(clip_ids=jnp.asarray(clip_ids), clips=clips) if clips > 1 else {}
-    visible = np.asarray(visibility(jnp.asarray(segments), audio_tokens=audio, **several))
+    visible = visible_to_pairs(segments, audio_tokens=audio, **several)
     # Text first, as the model lays its rows.
     visible = np.roll(visible, -audio, axis=(1, 2))
     length = text + audio
@@ -144,14 +152,14 @@ def test_splash_on_a_mesh(sizes):
 
 @pytest.mark.parametrize("name", ["dot_product", "splash", "blocks"])
 def test_the_model_is_the_same_with_every_backend(name):
-    plain = build.ltu_as(CONFIG)
-    other = build.ltu_as(CONFIG, attention=name, longest_pair=20)
+    plain = LTUAS.functional(CONFIG)
+    other = LTUAS.functional(CONFIG, attention=name, longest_pair=20)
     params, ids, audio = noisy(plain.shapes), tokens(2, 20), features(2)
     segments = grouped(np.random.default_rng(1), 2, 20)
     positions = np.broadcast_to(np.arange(20 + AUDIO, dtype=np.int32), (2, 20 + AUDIO))
-    call = dict(segment_ids=segments, positions=positions)
-    want = np.asarray(jax.jit(plain.hidden)(params, ids, audio, **call))
-    found = np.asarray(jax.jit(other.hidden)(params, ids, audio, **call))
+    text = TextBatch(input_ids=ids, segment_ids=segments, positions=positions)
+    want = np.asarray(jax.jit(plain.pure(LTUAS.hidden))(params, text, audio))
+    found = np.asarray(jax.jit(other.pure(LTUAS.hidden))(params, text, audio))
     np.testing.assert_allclose(found, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
@@ -163,7 +171,7 @@ def test_backends_say_where_they_work():
         with pytest.raises(UserError, match=f"'{name}', which needs {device} devices; these are"):
             require_platform(name, mesh)
     with pytest.raises(UserError, match="'flash' is unknown; use one of blocks, xla, dot_product"):
-        build.ltu_as(CONFIG, attention="flash")
+        LTUAS.functional(CONFIG, attention="flash")
     assert set(BACKENDS) == {"blocks", "xla", "dot_product", "cudnn", "splash"}
 
 

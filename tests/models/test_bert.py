@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.models.bert import BertConfig, bert
+from ltu_jax.models.bert import Bert, BertConfig
 from ltu_jax.weights.formats.hf_bert import from_hf
 
 pytestmark = pytest.mark.optimised
@@ -26,6 +26,7 @@ SIZES = dict(
     layer_norm_eps=1e-5,
 )
 CONFIG = BertConfig(**SIZES)
+MODEL = Bert.functional(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def folder(theirs, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def params(folder):
-    shapes = {name: leaf.shape for name, leaf in bert(CONFIG).shapes.items()}
+    shapes = {name: leaf.shape for name, leaf in MODEL.shapes.items()}
     found = from_hf(folder).params(shapes, what="tiny")
     return {name: tensor.read() for name, tensor in found.items()}
 
@@ -64,16 +65,16 @@ def test_states_are_those_of_transformers(theirs, params, batch):
     ids, real = batch
     with torch.no_grad():
         wanted = theirs(torch.tensor(ids), attention_mask=torch.tensor(real)).last_hidden_state
-    states = np.asarray(jax.jit(bert(CONFIG).states)(params, ids, real))
+    states = np.asarray(jax.jit(MODEL.pure(Bert.__call__))(params, ids, real=real))
     np.testing.assert_allclose(states[real], wanted.numpy()[real], rtol=1e-5, atol=1e-5)
 
 
 def test_a_sentence_is_the_mean_of_its_real_tokens_at_length_one(params, batch):
     ids, real = batch
-    states = np.asarray(bert(CONFIG).states(params, ids, real), np.float64)
+    states = np.asarray(MODEL.bind(params)(ids, real=real), np.float64)
     means = np.stack([row[mask].mean(0) for row, mask in zip(states, real, strict=True)])
     wanted = means / np.linalg.norm(means, axis=1, keepdims=True)
-    np.testing.assert_allclose(bert(CONFIG).sentences(params, ids, real), wanted, atol=1e-6)
+    np.testing.assert_allclose(MODEL.bind(params).sentences(ids, real=real), wanted, atol=1e-6)
 
 
 def test_a_pytorch_pickle_gives_the_same_parameters(theirs, folder, params, tmp_path):
@@ -101,13 +102,17 @@ def test_another_model_is_refused(folder, tmp_path, change, message):
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(UserError, match=message):
         imported = from_hf(tmp_path)
-        shapes = {n: leaf.shape for n, leaf in bert(BertConfig(**imported.config)).shapes.items()}
+        shapes = {
+            n: leaf.shape
+            for n, leaf in Bert.functional(BertConfig(**imported.config)).shapes.items()
+        }
         imported.params(shapes, what=str(tmp_path))
 
 
 def test_every_product_is_float32_whatever_the_default_precision(params, batch):
     with jax.default_matmul_precision("bfloat16"):  # as on a TPU
-        text = str(jax.make_jaxpr(bert(CONFIG).sentences)(params, *batch))
+        sentences = jax.make_jaxpr(MODEL.pure(Bert.sentences))
+        text = str(sentences(params, batch[0], real=batch[1]))
     products = text.count("dot_general[")
     assert products and text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products
 
@@ -115,16 +120,16 @@ def test_every_product_is_float32_whatever_the_default_precision(params, batch):
 def test_more_tokens_than_positions_are_refused(params):
     ids = np.zeros((1, 20), np.int32)
     with pytest.raises(UserError, match="20 tokens; this BERT has 19 positions"):
-        bert(CONFIG).states(params, ids, ids == 0)
+        MODEL.bind(params)(ids, real=ids == 0)
 
 
 def test_every_config_field_matters(params, batch):
     ids, real = batch
-    before = np.asarray(bert(CONFIG).sentences(params, ids, real))
+    before = np.asarray(MODEL.bind(params).sentences(ids, real=real))
     special = dict(hidden_size=28, num_attention_heads=2, layer_norm_eps=0.1)
     for field in dataclasses.fields(BertConfig):
         value = special.get(field.name, getattr(CONFIG, field.name) + 1)
-        changed = bert(dataclasses.replace(CONFIG, **{field.name: value}))
-        if changed.shapes == bert(CONFIG).shapes:
-            after = np.asarray(changed.sentences(params, ids, real))
+        changed = Bert.functional(dataclasses.replace(CONFIG, **{field.name: value}))
+        if changed.shapes == MODEL.shapes:
+            after = np.asarray(changed.bind(params).sentences(ids, real=real))
             assert np.abs(after - before).max() > 1e-3, f"{field.name} changes nothing"

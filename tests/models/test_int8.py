@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_ltu_as_model import CONFIG, FULL, features, noisy, plain, tokens
 
-from ltu_jax.models import build, int8
+from ltu_jax.models import int8
+from ltu_jax.models.ltu_as import LTUAS
 from ltu_jax.weights.placement import quantised
 from ltu_jax.weights.tensors import array_tensor
 
@@ -69,8 +70,8 @@ def test_stored_kernels_are_quantised_in_parts(kernel, stored):
 
 
 def test_the_model_is_that_of_the_dequantised_base():
-    small = build.ltu_as(CONFIG, int8_base=True)
-    params = noisy(build.ltu_as(CONFIG).shapes)
+    small = LTUAS.functional(CONFIG, int8_base=True)
+    params = noisy(LTUAS.functional(CONFIG).shapes)
     rounded, held = dict(params), dict(params)
     for path in small.shapes:
         if path.endswith(int8.SCALE):
@@ -86,12 +87,13 @@ def test_the_model_is_that_of_the_dequantised_base():
 
     def slopes(fns, params):
         def loss(trained):
-            return jnp.mean(jnp.square(fns.hidden({**params, **trained}, ids, audio, **plain(ids))))
+            model = fns.bind({**params, **trained})
+            return jnp.mean(jnp.square(model.hidden(plain(ids), audio)))
 
         return jax.jit(jax.value_and_grad(loss))({path: params[path] for path in lora})
 
     loss, grads = slopes(small, held)
-    loss_0, grads_0 = slopes(build.ltu_as(CONFIG), rounded)
+    loss_0, grads_0 = slopes(LTUAS.functional(CONFIG), rounded)
     np.testing.assert_allclose(loss, loss_0, rtol=1e-5)
     for path in lora:
         expected = np.asarray(grads_0[path])
@@ -102,7 +104,7 @@ def test_the_model_is_that_of_the_dequantised_base():
 
 def test_which_parameters_are_int8_at_7b():
     one = dataclasses.replace(FULL, llama=dataclasses.replace(FULL.llama, num_hidden_layers=1))
-    shapes = build.ltu_as(one, int8_base=True).shapes
+    shapes = LTUAS.functional(one, int8_base=True).shapes
     found = {path for path, leaf in shapes.items() if leaf.dtype == jnp.int8}
     names = [f"self_attn.{x}_proj" for x in "qkvo"]
     names += [f"mlp.{x}_proj" for x in ("gate", "up", "down")]

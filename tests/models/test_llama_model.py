@@ -10,10 +10,11 @@ import torch
 import transformers
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig
+from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.norms import RMSNorm, mean_square
 from ltu_jax.models.rope import RopeScaling
+from ltu_jax.models.sizes import LLAMA_SIZES
+from ltu_jax.models.text_batch import TextBatch
 from tests.support.official_names import arrays, from_official
 
 pytestmark = pytest.mark.optimised
@@ -109,7 +110,7 @@ def make(case):
     if config.tie_word_embeddings:
         del state["lm_head.weight"]
     params = from_official(state)
-    fns = build.llama(config)
+    fns = Llama.functional(config)
     assert {n: v.shape for n, v in params.items()} == {n: s.shape for n, s in fns.shapes.items()}
     return model, fns, params
 
@@ -121,7 +122,8 @@ def test_logits_equal_transformers(case):
     with torch.no_grad():
         want = model(torch.from_numpy(ids).long()).logits.numpy()
     positions = np.broadcast_to(np.arange(70, dtype=np.int32), ids.shape)
-    got = jax.jit(fns.forward)(params, ids, segment_ids=np.ones_like(ids), positions=positions)
+    text = TextBatch(input_ids=ids, segment_ids=np.ones_like(ids), positions=positions)
+    got = jax.jit(fns.pure(Llama.__call__))(params, text)
     assert got.dtype == jnp.float32
     assert np.abs(want).max() > 1.0
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)
@@ -139,50 +141,51 @@ def test_left_padded_rows_equal_transformers():
             attention_mask=torch.from_numpy(mask),
             position_ids=torch.from_numpy(positions).long(),
         ).logits.numpy()
-    got = jax.jit(fns.forward)(params, ids, segment_ids=mask, positions=positions)
+    text = TextBatch(input_ids=ids, segment_ids=mask, positions=positions)
+    got = jax.jit(fns.pure(Llama.__call__))(params, text)
     np.testing.assert_allclose(np.asarray(got)[mask > 0], want[mask > 0], rtol=1e-5, atol=1e-4)
 
 
 def test_parameters_of_another_model_are_refused_with_their_names():
     _, fns, params = make("llama1")
     ids = jnp.zeros((1, 2), jnp.int32)
-    call = dict(segment_ids=ids + 1, positions=ids)
     without = {name: leaf for name, leaf in params.items() if name != "llama.norm.scale"}
     with pytest.raises(UserError, match=r"1 missing \(llama.norm.scale\), 0 surplus"):
-        fns.forward(without, ids, **call)
+        fns.bind(without)
     with pytest.raises(UserError, match=r"0 missing \(\), 1 surplus \(llama.extra\)"):
-        fns.forward({**params, "llama.extra": ids}, ids, **call)
+        fns.bind({**params, "llama.extra": ids})
     wrong = {**params, "llama.norm.scale": jnp.ones(47)}
     with pytest.raises(UserError, match=r"llama.norm.scale has shape \(47,\).*needs \(48,\)"):
-        fns.forward(wrong, ids, **call)
+        fns.bind(wrong)
 
 
 def test_bfloat16_computes_close_to_float32_and_keeps_float32_logits():
     _, fns, params = make("llama1")
-    half = build.llama(fns.config, dtype=jnp.bfloat16)
+    half = Llama.functional(fns.config, dtype=jnp.bfloat16)
     ids = np.random.default_rng(2).integers(0, 101, (1, 30)).astype(np.int32)
-    call = dict(segment_ids=np.ones_like(ids), positions=np.arange(30, dtype=np.int32)[None])
-    want = np.asarray(jax.jit(fns.forward)(params, ids, **call))
-    got = jax.jit(half.forward)(params, ids, **call)
+    positions = np.arange(30, dtype=np.int32)[None]
+    text = TextBatch(input_ids=ids, segment_ids=np.ones_like(ids), positions=positions)
+    want = np.asarray(jax.jit(fns.pure(Llama.__call__))(params, text))
+    got = jax.jit(half.pure(Llama.__call__))(params, text)
     assert got.dtype == jnp.float32
     error = np.abs(np.asarray(got) - want)
     assert 1e-4 < error.max() < 0.1 * np.abs(want).max()
 
 
-@pytest.mark.parametrize("size", build.LLAMA_SIZES)
+@pytest.mark.parametrize("size", LLAMA_SIZES)
 def test_published_sizes_have_the_published_parameter_counts(size):
     published = {
         "llama-7b": 6_738_415_616,
         "llama-13b": 13_015_864_320,
         "smollm2-135m": 134_515_008,
     }
-    shapes = build.llama(build.LLAMA_SIZES[size]).shapes
+    shapes = Llama.functional(LLAMA_SIZES[size]).shapes
     assert sum(int(np.prod(s.shape, dtype=np.int64)) for s in shapes.values()) == published[size]
 
 
 def test_config_is_strict():
-    good = dataclasses.asdict(build.LLAMA_SIZES["llama-7b"])
-    assert LlamaConfig.from_dict(good) == build.LLAMA_SIZES["llama-7b"]
+    good = dataclasses.asdict(LLAMA_SIZES["llama-7b"])
+    assert LlamaConfig.from_dict(good) == LLAMA_SIZES["llama-7b"]
     with pytest.raises(UserError, match="unknown keys rope_base;"):
         LlamaConfig.from_dict({**good, "rope_base": 1e4})
     with pytest.raises(UserError, match="missing keys rope_theta"):

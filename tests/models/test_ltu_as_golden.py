@@ -10,10 +10,10 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from ltu_jax.core.trees import count
-from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
-from ltu_jax.models.ltu_as import AudioProjection, LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, AudioProjection, LTUASConfig
+from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.models.tltr import TLTRConfig
 from tests.support.official_names import from_official
 
@@ -71,17 +71,21 @@ def params(tiny):
 
 @pytest.fixture(scope="module")
 def fns(config):
-    return build.ltu_as(config)
+    return LTUAS.functional(config)
 
 
 def inputs(data, prefix="in.", *, audio=True):
-    """Arguments of `forward` for a golden batch: left pads are segment 0, positions count them."""
+    """Text and features of a golden batch: left pads are segment 0, positions count them."""
     ids, mask = data[prefix + "input_ids"], data[prefix + "attention_mask"][:, 25:]
     length = ids.shape[1] + (25 if audio else 0)
     features = jnp.asarray(data[prefix + "audio_input"]) if audio else None
     positions = np.broadcast_to(np.arange(length, dtype=np.int32), (len(ids), length))
-    keywords = {"segment_ids": jnp.asarray(mask, jnp.int32), "positions": jnp.asarray(positions)}
-    return (jnp.asarray(ids, jnp.int32), features), keywords
+    text = TextBatch(
+        input_ids=jnp.asarray(ids, jnp.int32),
+        segment_ids=jnp.asarray(mask, jnp.int32),
+        positions=jnp.asarray(positions),
+    )
+    return text, features
 
 
 def mean_loss(logits, labels):
@@ -109,8 +113,8 @@ def test_weights_have_our_names_and_the_official_count(fns, params, info):
 
 def test_forward_and_every_intermediate(fns, params, tiny, info):
     data = np.load(tiny / "forward.npz")
-    args, keywords = inputs(data)
-    mid = jax.jit(fns.intermediates)(params, *args, **keywords)
+    text, features = inputs(data)
+    mid = jax.jit(fns.pure(LTUAS.intermediates))(params, text, features)
     close("time_tr", mid["time_tr"].reshape(18, 25, 48), data["mid.tltr.time_tr_out"], 5e-6)
     close("tltr", mid["tltr"], data["mid.tltr_out"], 5e-6)
     close("audio_ln", mid["audio_ln"], data["mid.audio_ln"], 2e-5)
@@ -119,7 +123,7 @@ def test_forward_and_every_intermediate(fns, params, tiny, info):
         want = data[f"mid.decoder_layer{layer}_out"]
         close(f"layer {layer}", mid["layers"][layer], want, 5e-5)
     close("final_norm", mid["final_norm"], data["mid.final_norm_full_seq"], 5e-5)
-    logits = jax.jit(fns.forward)(params, *args, **keywords)
+    logits = jax.jit(fns.pure(LTUAS.__call__))(params, text, features)
     close("logits", logits, data["out.logits"], 5e-5)
     assert logits.dtype == jnp.float32
     loss = mean_loss(logits, data["in.labels"])
@@ -129,8 +133,8 @@ def test_forward_and_every_intermediate(fns, params, tiny, info):
 
 def test_text_only_forward(fns, params, tiny):
     data = np.load(tiny / "forward.npz")
-    args, keywords = inputs(data, audio=False)
-    logits = jax.jit(fns.forward)(params, *args, **keywords)
+    text, features = inputs(data, audio=False)
+    logits = jax.jit(fns.pure(LTUAS.__call__))(params, text, features)
     real = data["in.attention_mask"][:, 25:] > 0
     close("logits", logits[real], data["text_only.logits"][real], 5e-5)
     # The loss counts the last pad of a row, whose attention is uniform: it must not be NaN.
@@ -140,12 +144,12 @@ def test_text_only_forward(fns, params, tiny):
 @pytest.mark.parametrize("case", ["nopad", "smallaudio"])
 def test_extra_batches(fns, params, tiny, case):
     data = np.load(tiny / "forward_extra.npz")
-    args, keywords = inputs(data, f"{case}.in.")
-    mid = jax.jit(fns.intermediates)(params, *args, **keywords)
+    text, features = inputs(data, f"{case}.in.")
+    mid = jax.jit(fns.pure(LTUAS.intermediates))(params, text, features)
     close("tltr", mid["tltr"], data[f"{case}.mid.tltr_out"], 5e-6)
     close("audio_embeds", mid["audio_embeds"], data[f"{case}.mid.audio_embeds"], 2e-5)
-    close("embed_audio", fns.embed_audio(params, args[1]), mid["audio_embeds"], 1e-5)
-    logits = jax.jit(fns.forward)(params, *args, **keywords)
+    close("embed_audio", fns.bind(params).embed_audio(features), mid["audio_embeds"], 1e-5)
+    logits = jax.jit(fns.pure(LTUAS.__call__))(params, text, features)
     close("logits", logits, data[f"{case}.out.logits"], 5e-5)
     close("loss", mean_loss(logits, data[f"{case}.in.labels"]), data[f"{case}.out.loss"], 1e-5)
 
@@ -163,13 +167,12 @@ def trainable_names(info, stage):
 
 
 def gradients(fns, params, names, data, rows=slice(None)):
-    (ids, features), keywords = inputs(data)
-    keywords = {name: value[rows] for name, value in keywords.items()}
+    text, features = jax.tree.map(lambda leaf: leaf[rows], inputs(data))
     labels = data["in.labels"][rows]
 
     def loss(trainable):
         merged = {**params, **trainable}
-        return mean_loss(fns.forward(merged, ids[rows], features[rows], **keywords), labels)
+        return mean_loss(fns.bind(merged)(text, features), labels)
 
     trainable = {name: jnp.asarray(params[name]) for name in names}
     return jax.jit(jax.value_and_grad(loss))(trainable)
@@ -185,7 +188,7 @@ def test_gradients_of_stage_3(fns, params, tiny, info):
 @pytest.mark.parametrize("remat", ["full", "dots_with_no_batch_dims_saveable"])
 def test_gradients_do_not_depend_on_remat(config, params, tiny, info, remat):
     data = np.load(tiny / "forward.npz")
-    fns = build.ltu_as(config, remat=remat)
+    fns = LTUAS.functional(config, remat=remat)
     _, grads = gradients(fns, params, trainable_names(info, "stage3"), data)
     assert_gradients(grads, from_official(dict(np.load(tiny / "grads_stage3_all.npz"))))
 
@@ -200,10 +203,10 @@ def test_gradients_accumulated_over_two_micro_batches(fns, params, tiny, info):
 
 def test_stage_1_has_no_lora_and_its_gradients(config, params, tiny, info):
     data, want = np.load(tiny / "forward.npz"), np.load(tiny / "stage1_proj.npz")
-    fns = build.ltu_as(config, with_lora=False)
+    fns = LTUAS.functional(config, with_lora=False)
     bare = {name: value for name, value in params.items() if "lora" not in name}
-    args, keywords = inputs(data)
-    logits = jax.jit(fns.forward)(bare, *args, **keywords)
+    text, features = inputs(data)
+    logits = jax.jit(fns.pure(LTUAS.__call__))(bare, text, features)
     close("logits", logits, want["logits"], 5e-5)
     loss, grads = gradients(fns, bare, trainable_names(info, "stage1"), data)
     close("loss", loss, info["loss_stage1"], 1e-5)

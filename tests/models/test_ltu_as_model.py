@@ -11,13 +11,14 @@ import pytest
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.trees import count
-from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import PROJECTIONS, LoRAConfig, draw_masks, dropped
-from ltu_jax.models.ltu_as import LTUASConfig, visibility
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.rope import RopeScaling
-from ltu_jax.models.tltr import TLTRConfig
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.sizes import LLAMA_SIZES, WHISPER_SIZES
+from ltu_jax.models.text_batch import TextBatch
+from ltu_jax.models.tltr import TaggerConfig, TLTRConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from tests.support.official_names import from_official
 
 AUDIO = 5
@@ -48,7 +49,7 @@ CONFIG = LTUASConfig(
 )
 FULL = LTUASConfig(
     tltr=TLTRConfig(d_model=1280, time_heads=1, layer_heads=8),
-    llama=build.LLAMA_SIZES["llama-7b"],
+    llama=LLAMA_SIZES["llama-7b"],
     lora=LoRAConfig(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "v_proj")),
     audio_layers=32,
     audio_tokens=25,
@@ -68,12 +69,12 @@ def noisy(shapes, seed=0):
 
 @pytest.fixture(scope="module")
 def fns():
-    return build.ltu_as(CONFIG)
+    return LTUAS.functional(CONFIG)
 
 
 @pytest.fixture(scope="module")
 def forward(fns):
-    return jax.jit(fns.forward)
+    return jax.jit(fns.pure(LTUAS.__call__))
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +92,10 @@ def tokens(*shape, seed=2):
 
 
 def plain(ids):
-    """Keywords of one unpadded pair per row."""
+    """A batch of one unpadded pair per row."""
     length = ids.shape[1] + AUDIO
     positions = np.broadcast_to(np.arange(length, dtype=np.int32), (len(ids), length))
-    return dict(segment_ids=np.ones_like(ids), positions=positions)
+    return TextBatch(input_ids=ids, segment_ids=np.ones_like(ids), positions=positions)
 
 
 def close(got, want, atol=1e-5):
@@ -104,27 +105,25 @@ def close(got, want, atol=1e-5):
 @pytest.mark.parametrize("with_audio", [True, False])
 def test_prefill_and_extend_equal_the_full_forward(fns, forward, params, with_audio):
     ids, audio = tokens(2, 14), features(2)
-    call = plain(ids)
+    text = plain(ids)
     if not with_audio:
-        audio, call["positions"] = None, call["positions"][:, :14]
-    want = forward(params, ids, audio, **call)
-    skip, start = call["positions"].shape[1] - 14, 9
-    cache = fns.init_cache(2, 30)
-    logits, cache = jax.jit(fns.prefill)(
-        params,
-        ids[:, :start],
-        audio,
-        segment_ids=call["segment_ids"][:, :start],
-        positions=call["positions"][:, : skip + start],
-        cache=cache,
+        audio, text = None, dataclasses.replace(text, positions=text.positions[:, :14])
+    want = forward(params, text, audio)
+    skip, start = text.positions.shape[1] - 14, 9
+    cache = fns.bind(params).init_cache(2, 30)
+    prompt = TextBatch(
+        input_ids=ids[:, :start],
+        segment_ids=text.segment_ids[:, :start],
+        positions=text.positions[:, : skip + start],
     )
+    logits, cache = jax.jit(fns.pure(LTUAS.prefill))(params, prompt, audio, cache=cache)
     close(logits, want[:, start - 1])
-    extend = jax.jit(fns.extend)
+    extend = jax.jit(fns.pure(LTUAS.extend))
     for t in (9, 10, 11):  # token by token, then several at once
-        now = call["positions"][:, skip + t : skip + t + 1]
+        now = text.positions[:, skip + t : skip + t + 1]
         logits, cache = extend(params, ids[:, t : t + 1], positions=now, cache=cache)
         close(logits, want[:, t])
-    rest = call["positions"][:, skip + 12 :]
+    rest = text.positions[:, skip + 12 :]
     logits, cache = extend(params, ids[:, 12:], positions=rest, cache=cache)
     close(logits, want[:, -1])
     assert int(cache.length) == skip + 14
@@ -142,11 +141,10 @@ def test_left_padded_batch_equals_rows_one_by_one(fns, forward, params):
         ids[i, width - n :] = row[0, :n]
         segments[i, width - n :] = 1
         positions[i, AUDIO + width - n :] = AUDIO + np.arange(n)
-    prefill, extend = jax.jit(fns.prefill), jax.jit(fns.extend)
-    cache = fns.init_cache(3, 20)
-    first, cache = prefill(
-        params, ids, audio, segment_ids=segments, positions=positions, cache=cache
-    )
+    prefill, extend = (jax.jit(fns.pure(m)) for m in (LTUAS.prefill, LTUAS.extend))
+    cache = fns.bind(params).init_cache(3, 20)
+    text = TextBatch(input_ids=ids, segment_ids=segments, positions=positions)
+    first, cache = prefill(params, text, audio, cache=cache)
     steps = [first]
     for t in range(2):
         new = np.stack([row[0, n + t : n + t + 1] for row, n in zip(rows, lengths, strict=True)])
@@ -154,7 +152,7 @@ def test_left_padded_batch_equals_rows_one_by_one(fns, forward, params):
         logits, cache = extend(params, new, positions=now, cache=cache)
         steps.append(logits)
     for i, (row, n) in enumerate(zip(rows, lengths, strict=True)):
-        want = np.asarray(forward(params, row, audio[i : i + 1], **plain(row)))[0]
+        want = np.asarray(forward(params, plain(row), audio[i : i + 1]))[0]
         for t, logits in enumerate(steps):
             close(logits[i], want[n - 1 + t])
 
@@ -167,30 +165,29 @@ def test_grouped_pairs_equal_rows_of_their_own(fns, forward, params):
     segments = np.repeat([1, 2, 3, 0], [*lengths, 3])[None].astype(np.int32)
     starts = [AUDIO + np.arange(n) for n in lengths]
     positions = np.concatenate([np.arange(AUDIO), *starts, np.zeros(3)])[None].astype(np.int32)
-    grouped = forward(params, ids, audio, segment_ids=segments, positions=positions)
+    text = TextBatch(input_ids=ids, segment_ids=segments, positions=positions)
+    grouped = forward(params, text, audio)
     assert np.isfinite(grouped).all()
     start = 0
     for pair in pairs:
-        alone = forward(params, pair, audio, **plain(pair))
+        alone = forward(params, plain(pair), audio)
         close(grouped[:, start : start + pair.shape[1]], alone)
         start += pair.shape[1]
     # Decoding may go on from a grouped row: only the last pair and the audio are visible then.
-    cache = fns.init_cache(1, 40)
+    cache = fns.bind(params).init_cache(1, 40)
     upto = sum(lengths)
-    logits, cache = jax.jit(fns.prefill)(
-        params,
-        ids[:, :upto],
-        audio,
+    prompt = TextBatch(
+        input_ids=ids[:, :upto],
         segment_ids=segments[:, :upto],
         positions=positions[:, : AUDIO + upto],
-        cache=cache,
     )
+    logits, cache = jax.jit(fns.pure(LTUAS.prefill))(params, prompt, audio, cache=cache)
     close(logits, grouped[:, upto - 1])
     new = tokens(1, 1, seed=5)
     now = np.array([[AUDIO + lengths[-1]]], np.int32)
-    logits, _ = jax.jit(fns.extend)(params, new, positions=now, cache=cache)
+    logits, _ = jax.jit(fns.pure(LTUAS.extend))(params, new, positions=now, cache=cache)
     longer = np.concatenate([pairs[-1], new], axis=1)
-    close(logits, forward(params, longer, audio, **plain(longer))[:, -1])
+    close(logits, forward(params, plain(longer), audio)[:, -1])
 
 
 def test_several_clips_in_a_row_equal_rows_of_their_own(fns, forward, params):
@@ -205,19 +202,20 @@ def test_several_clips_in_a_row_equal_rows_of_their_own(fns, forward, params):
     ahead = np.tile(np.arange(AUDIO), 3)
     starts = [AUDIO + np.arange(n) for n in lengths]
     positions = np.concatenate([ahead, *starts, np.zeros(3)])[None].astype(np.int32)
-    call = dict(segment_ids=segments, positions=positions, clip_ids=clips)
-    together = forward(params, ids, audio[None], **call)
+    text = TextBatch(input_ids=ids, segment_ids=segments, positions=positions, clip_ids=clips)
+    together = forward(params, text, audio[None])
     assert np.isfinite(together).all()
     start = 0
     for pair, owner in zip(pairs, owners, strict=True):
-        alone = forward(params, pair, audio[owner : owner + 1], **plain(pair))
+        alone = forward(params, plain(pair), audio[owner : owner + 1])
         close(together[:, start : start + pair.shape[1]], alone)
         start += pair.shape[1]
     # The clip that nothing asks about, and what the others hear, change nothing.
     other = audio.copy()
     other[1] = 100.0
-    np.testing.assert_array_equal(forward(params, ids, other[None], **call), together)
-    close(fns.embed_audio(params, audio[None])[0], fns.embed_audio(params, audio).reshape(-1, 32))
+    np.testing.assert_array_equal(forward(params, text, other[None]), together)
+    model = fns.bind(params)
+    close(model.embed_audio(audio[None])[0], model.embed_audio(audio).reshape(-1, 32))
 
 
 def test_visibility_is_what_it_says():
@@ -228,12 +226,13 @@ def test_visibility_is_what_it_says():
         owner = np.sort(rng.integers(0, clips, 4))
         segments = np.repeat([1, 2, 3, 4, 0], [2, 1, 3, 2, 1])
         texts = np.append(np.repeat(owner, [2, 1, 3, 2]), 0)
-        seen = visibility(
-            jnp.asarray(segments)[None],
-            audio_tokens=clips * each,
+        text = TextBatch(
+            input_ids=None,
+            segment_ids=jnp.asarray(segments)[None],
+            positions=None,
             clip_ids=jnp.asarray(texts)[None],
-            clips=clips,
         )
+        seen = text.visible(audio_tokens=clips * each, clips=clips)
         clip = [*np.repeat(np.arange(clips), each), *texts]
         pair = [*[-1] * (clips * each), *segments]
         for query in range(clips * each + time):
@@ -241,31 +240,31 @@ def test_visibility_is_what_it_says():
                 heard = pair[key] == -1 and clip[key] == clip[query]
                 read = pair[key] > 0 and pair[key] == pair[query]
                 assert seen[0, query, key] == (key <= query and (heard or read))
-    one = visibility(jnp.asarray(segments)[None], audio_tokens=each)
-    zero = jnp.zeros((1, time), jnp.int32)
-    same = visibility(jnp.asarray(segments)[None], audio_tokens=each, clip_ids=zero, clips=1)
-    np.testing.assert_array_equal(one, same)
+    one = dataclasses.replace(text, clip_ids=None)
+    same = dataclasses.replace(text, clip_ids=jnp.zeros((1, time), jnp.int32))
+    np.testing.assert_array_equal(one.visible(audio_tokens=each), same.visible(audio_tokens=each))
 
 
 def test_parts_make_the_whole(fns, forward, params):
     ids, audio = tokens(2, 6), features(2)
-    states = jax.jit(fns.hidden)(params, ids, audio, **plain(ids))
-    whole = forward(params, ids, audio, **plain(ids))
-    close(fns.unembed(params, states), whole)
-    close(fns.unembed(params, states[0, 3]), whole[0, 3])  # any leading shape
-    close(fns.embed_text(params, ids), params["llama.embed_tokens.embedding"][ids])
-    mid = jax.jit(fns.intermediates)(params, ids, audio, **plain(ids))
-    close(jax.jit(fns.embed_audio)(params, audio), mid["audio_embeds"])
+    model, text = fns.bind(params), plain(ids)
+    states = jax.jit(fns.pure(LTUAS.hidden))(params, text, audio)
+    whole = forward(params, text, audio)
+    close(model.unembed(states), whole)
+    close(model.unembed(states[0, 3]), whole[0, 3])  # any leading shape
+    close(model.embed_text(ids), params["llama.embed_tokens.embedding"][ids])
+    mid = jax.jit(fns.pure(LTUAS.intermediates))(params, text, audio)
+    close(jax.jit(fns.pure(LTUAS.embed_audio))(params, audio), mid["audio_embeds"])
     close(states, mid["final_norm"][:, AUDIO:])
 
 
 def test_lora_on_every_projection_is_the_low_rank_product():
     lora = dataclasses.replace(CONFIG.lora, targets=PROJECTIONS, dropout=0.0)
-    fns = build.ltu_as(dataclasses.replace(CONFIG, lora=lora))
+    fns = LTUAS.functional(dataclasses.replace(CONFIG, lora=lora))
     params = noisy(fns.shapes)
     assert sum(name.endswith("lora_a") for name in params) == 7
     ids, audio = tokens(2, 6), features(2)
-    got = jax.jit(fns.forward)(params, ids, audio, **plain(ids))
+    got = jax.jit(fns.pure(LTUAS.__call__))(params, plain(ids), audio)
     merged = {}
     for name, leaf in params.items():
         if name.endswith("_proj.kernel"):
@@ -273,24 +272,24 @@ def test_lora_on_every_projection_is_the_low_rank_product():
             leaf = leaf if a is None else leaf + a @ b * (8.0 / 4)
         if "lora" not in name:
             merged[name] = leaf
-    bare = build.ltu_as(CONFIG, with_lora=False)
+    bare = LTUAS.functional(CONFIG, with_lora=False)
     assert merged.keys() == bare.shapes.keys()
-    close(got, jax.jit(bare.forward)(merged, ids, audio, **plain(ids)), atol=1e-4)
+    close(got, jax.jit(bare.pure(LTUAS.__call__))(merged, plain(ids), audio), atol=1e-4)
 
 
 def test_dropout_is_on_the_adapter_only_and_keeps_its_mean(fns, params):
     ids, audio = tokens(2, 6), features(2)
-    run = jax.jit(fns.hidden)
-    still = run(params, ids, audio, **plain(ids))
-    one = run(params, ids, audio, **plain(ids), dropout_key=jax.random.key(1))
-    again = run(params, ids, audio, **plain(ids), dropout_key=jax.random.key(1))
-    other = run(params, ids, audio, **plain(ids), dropout_key=jax.random.key(2))
+    run, text = jax.jit(fns.pure(LTUAS.hidden)), plain(ids)
+    still = run(params, text, audio)
+    one = run(params, text, audio, dropout_key=jax.random.key(1))
+    again = run(params, text, audio, dropout_key=jax.random.key(1))
+    other = run(params, text, audio, dropout_key=jax.random.key(2))
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - still).max() > 1e-3 and np.abs(one - other).max() > 1e-3
     zero = {n: jnp.zeros_like(v) if n.endswith("lora_b") else v for n, v in params.items()}
     close(
-        run(zero, ids, audio, **plain(ids), dropout_key=jax.random.key(1)),
-        run(zero, ids, audio, **plain(ids)),
+        run(zero, text, audio, dropout_key=jax.random.key(1)),
+        run(zero, text, audio),
     )
     # With one layer and one target the output is linear in the dropped input, up to the norm.
     from flax import nnx
@@ -365,11 +364,12 @@ def perturbations(config, prefix=""):
 
 def outcome(config):
     """Logits with dropout on, or the message of the refusal."""
-    fns = build.ltu_as(config)
+    fns = LTUAS.functional(config)
     ids, audio = tokens(1, 20), features(1)
-    call = plain(ids) | {"dropout_key": jax.random.key(3)}
+    forward = jax.jit(fns.pure(LTUAS.__call__))
     try:
-        return np.asarray(jax.jit(fns.forward)(noisy(fns.shapes), ids, audio, **call))
+        logits = forward(noisy(fns.shapes), plain(ids), audio, dropout_key=jax.random.key(3))
+        return np.asarray(logits)
     except UserError as error:
         return str(error)
 
@@ -381,7 +381,7 @@ def unchanged():
 
 @pytest.mark.parametrize("path, changed", list(perturbations(CONFIG)), ids=lambda x: str(x)[:50])
 def test_every_config_field_matters(fns, unchanged, path, changed):
-    if build.ltu_as(changed).shapes != fns.shapes:
+    if LTUAS.functional(changed).shapes != fns.shapes:
         return  # the parameters themselves change
     result = outcome(changed)
     if path in ("audio_layers", "audio_tokens"):  # they say which inputs fit, and nothing else
@@ -405,19 +405,20 @@ WHISPER = WhisperConfig(
 
 
 def whisper_outcome(config):
-    fns = build.whisper(config)
+    fns = Whisper(config)
     mel = np.random.default_rng(0).standard_normal((1, 20, 6), dtype=np.float32)
 
     def logits(params):
-        cache = fns.init_cache(params, fns.encode(params, mel), length=4)
-        return fns.decode(params, tokens(1, 4) % 17, cache)[0]
+        decoder = fns.decoder.bind(params)
+        cache = decoder.init_cache(fns.encoder.bind(params).encode(mel), length=4)
+        return decoder.decode(tokens(1, 4) % 17, cache)[0]
 
     return np.asarray(jax.jit(logits)(noisy(fns.shapes)))
 
 
 # Of which parameters a field is a size, and what becomes of their dimensions.
 WIDTHS = {16: 32, 64: 128}
-WHISPER_SIZES = {
+WHISPER_FIELDS = {
     "n_mels": (r"encoder\.conv1\.kernel", {6: 7}),
     "n_audio_ctx": (r"encoder\.positions", {10: 11}),
     "n_audio_state": (r".+", WIDTHS),  # the decoder reads the encoder's states
@@ -432,23 +433,23 @@ WHISPER_HEADS = ("n_audio_head", "n_text_head")  # no size: they change what is 
 
 def test_every_whisper_config_field_is_checked():
     fields = {field.name for field in dataclasses.fields(WhisperConfig)}
-    assert fields == {*WHISPER_SIZES, *WHISPER_HEADS}
+    assert fields == {*WHISPER_FIELDS, *WHISPER_HEADS}
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(WhisperConfig)])
 def test_every_whisper_config_field_matters(field):
-    before = {path: leaf.shape for path, leaf in build.whisper(WHISPER).shapes.items()}
+    before = {path: leaf.shape for path, leaf in Whisper(WHISPER).shapes.items()}
     if field in WHISPER_HEADS:
         config = dataclasses.replace(WHISPER, **{field: 4})
-        after = {path: leaf.shape for path, leaf in build.whisper(config).shapes.items()}
+        after = {path: leaf.shape for path, leaf in Whisper(config).shapes.items()}
         assert after == before
         assert np.abs(whisper_outcome(config) - whisper_outcome(WHISPER)).max() > 1e-3
         return
-    pattern, sizes = WHISPER_SIZES[field]
+    pattern, sizes = WHISPER_FIELDS[field]
     step = 16 if sizes is WIDTHS else 1
     names = ("n_audio_state", "n_text_state") if sizes is WIDTHS else (field,)
     config = dataclasses.replace(WHISPER, **{n: getattr(WHISPER, n) + step for n in names})
-    after = {path: leaf.shape for path, leaf in build.whisper(config).shapes.items()}
+    after = {path: leaf.shape for path, leaf in Whisper(config).shapes.items()}
     expected = {
         path: tuple(sizes.get(size, size) for size in shape)
         if re.fullmatch(pattern, path)
@@ -474,7 +475,7 @@ def official_shapes(names):
 
 def test_full_size_shapes_and_trainable_counts(names_7b):
     counts = names_7b["counts"]
-    shapes = build.ltu_as(FULL).shapes
+    shapes = LTUAS.functional(FULL).shapes
     adapter = {n: s for n, s in shapes.items() if not n.startswith("llama.") or "lora" in n}
     assert count(shapes) == counts["all"] == 6_787_209_216
     assert count(adapter) == counts["trainable_stage2_3"] == 48_793_600
@@ -483,7 +484,7 @@ def test_full_size_shapes_and_trainable_counts(names_7b):
         assert count(inside) == counts[part]
     assert count({n: s for n, s in shapes.items() if "lora" in n}) == counts["lora"]
 
-    stage1 = build.ltu_as(FULL, with_lora=False).shapes
+    stage1 = LTUAS.functional(FULL, with_lora=False).shapes
     projection = {n: s for n, s in stage1.items() if n.startswith("audio_proj.")}
     assert count(stage1) == 6_783_014_912
     assert count(projection) == counts["trainable_stage1"] == 5_246_976
@@ -498,14 +499,14 @@ def test_full_size_names_are_the_official_ones(names_7b):
     }
     ours = {name: leaf.shape for name, leaf in from_official(official_shapes(names)).items()}
     one = dataclasses.replace(FULL, llama=dataclasses.replace(FULL.llama, num_hidden_layers=1))
-    assert ours == {name: s.shape for name, s in build.ltu_as(one).shapes.items()}
+    assert ours == {name: s.shape for name, s in LTUAS.functional(one).shapes.items()}
 
 
 def test_whisper_large_v1_has_the_official_encoder(golden):
     info = json.loads((golden / "whisper_large_names.json").read_text())
     config = WhisperConfig.from_dict(info["dims"])
-    assert config == build.WHISPER_SIZES["large-v1"]
-    shapes = build.whisper(config).shapes
+    assert config == WHISPER_SIZES["large-v1"]
+    shapes = Whisper(config).shapes
     encoder = {n: s for n, s in shapes.items() if n.startswith("encoder.")}
     assert count(encoder) == info["n_params_without_positional"] + 1500 * 1280
     official = sum(int(np.prod(s)) for s in info["state_dict"].values())
@@ -526,37 +527,40 @@ def test_whisper_large_v1_has_the_official_encoder(golden):
 )
 def test_whisper_sizes_have_the_published_counts(size, millions):
     # OpenAI's table counts in millions, and rounds 37.8 up to 39 (it counts the fixed positions).
-    got = count(build.whisper(build.WHISPER_SIZES[size]).shapes) / 1e6
+    got = count(Whisper(WHISPER_SIZES[size]).shapes) / 1e6
     assert abs(got - millions) / millions < 0.04
 
 
 def test_wrong_shapes_are_named(fns, params):
     ids, audio = tokens(2, 6), features(2)
-    call = plain(ids)
+    text, model = plain(ids), fns.bind(params)
+
+    def changed(**fields):
+        return dataclasses.replace(text, **fields)
+
     with pytest.raises(
         UserError, match=r"positions has shape \(2, 6\).*5 audio tokens need \(2, 11\)"
     ):
-        fns.forward(params, ids, audio, **{**call, "positions": call["positions"][:, :6]})
+        model(changed(positions=text.positions[:, :6]), audio)
     with pytest.raises(UserError, match="segment_ids has shape"):
-        fns.forward(params, ids, audio, **{**call, "segment_ids": call["segment_ids"][:, :5]})
+        model(changed(segment_ids=text.segment_ids[:, :5]), audio)
     with pytest.raises(UserError, match=r"shape \(3, 5, 20\).*takes \(3, 5, 24\)"):
-        fns.forward(params, ids, audio[..., :20], **call)
+        model(text, audio[..., :20])
     with pytest.raises(UserError, match="1 clips of features for 2 rows"):
-        fns.forward(params, ids, audio[:1], **call)
+        model(text, audio[:1])
     with pytest.raises(UserError, match=r"go together; given are \(2, 2, 3, 5, 24\) and None"):
-        fns.forward(params, ids, np.stack([audio, audio]), **call)
+        model(text, np.stack([audio, audio]))
     with pytest.raises(UserError, match=r"given are \(2, 3, 5, 24\) and \(2, 6\)"):
-        fns.forward(params, ids, audio, **call, clip_ids=np.zeros_like(ids))
+        model(changed(clip_ids=np.zeros_like(ids)), audio)
     with pytest.raises(UserError, match=r"positions has shape .*10 audio tokens need \(2, 16\)"):
-        several = np.stack([audio, audio])
-        fns.forward(params, ids, several, **call, clip_ids=np.zeros_like(ids))
+        model(changed(clip_ids=np.zeros_like(ids)), np.stack([audio, audio]))
     with pytest.raises(UserError, match="2 rows x 10 slots for 2 rows x 11 positions"):
-        fns.prefill(params, ids, audio, **call, cache=fns.init_cache(2, 10))
+        model.prefill(text, audio, cache=model.init_cache(2, 10))
 
 
 def test_bad_options_are_named():
     with pytest.raises(UserError, match="remat policy 'most' is unknown; choose one of none, full"):
-        build.ltu_as(CONFIG, remat="most")
+        LTUAS.functional(CONFIG, remat="most")
     with pytest.raises(UserError, match="targets"):
         dataclasses.replace(CONFIG.lora, targets=("query",))
     with pytest.raises(UserError, match="rank is 0"):
@@ -564,7 +568,7 @@ def test_bad_options_are_named():
     with pytest.raises(UserError, match="audio_tokens is 0"):
         dataclasses.replace(CONFIG, audio_tokens=0)
     with pytest.raises(UserError, match="a tagger with 0 labels"):
-        build.tagger(CONFIG.tltr, 0)
+        TaggerConfig(tltr=CONFIG.tltr, labels=0, d_input=None, audio_layers=None)
     round_trip = json.loads(json.dumps(dataclasses.asdict(CONFIG)))
     assert LTUASConfig.from_dict(round_trip) == CONFIG
 

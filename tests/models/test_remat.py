@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_ltu_as_model import CONFIG, FULL, features, noisy, plain, tokens
 
-from ltu_jax.models import build
+from ltu_jax.models.ltu_as import LTUAS
+from ltu_jax.models.text_batch import TextBatch
 
 # Sizes that tell every product by its shape.
 SIZES = dict(hidden_size=40, head_dim=6, intermediate_size=72)
@@ -22,15 +23,15 @@ def loss_of(fns, params, **call):
     trained = {n: v for n, v in params.items() if not n.startswith("llama.") or ".lora_" in n}
 
     def loss(trained):
-        return jnp.mean(jnp.square(fns.hidden({**params, **trained}, **call)))
+        return jnp.mean(jnp.square(fns.bind({**params, **trained}).hidden(**call)))
 
     return loss, trained
 
 
 def small_loss(remat):
-    fns = build.ltu_as(MODEL, remat=remat)
+    fns = LTUAS.functional(MODEL, remat=remat)
     ids = tokens(2, 7)
-    call = plain(ids) | dict(input_ids=ids, features=features(2), dropout_key=jax.random.key(0))
+    call = dict(text=plain(ids), features=features(2), dropout_key=jax.random.key(0))
     # Calmer than random: what is compared at 1e-6 must not be a difference of large numbers.
     params = {n: v if n.endswith("scale") else 0.3 * v for n, v in noisy(fns.shapes).items()}
     return loss_of(fns, params, **call)
@@ -103,7 +104,7 @@ def test_the_compiler_may_not_merge_what_is_repeated_outside_a_loop(remat):
 
 def saved_bytes(config, remat, *, rows, text):
     """Bytes that the forward pass over the language model's layers hands to the backward one."""
-    fns = build.ltu_as(config, remat=remat, dtype=jnp.bfloat16)
+    fns = LTUAS.functional(config, remat=remat, dtype=jnp.bfloat16)
 
     def shape(*sizes, dtype):
         return jax.ShapeDtypeStruct(sizes, dtype)
@@ -114,12 +115,12 @@ def saved_bytes(config, remat, *, rows, text):
     }
     length = config.audio_tokens + text
     sound = (rows, config.audio_layers, config.audio_tokens, config.tltr.d_model)
-    call = dict(
+    batch = TextBatch(
         input_ids=shape(rows, text, dtype=jnp.int32),
-        features=shape(*sound, dtype=jnp.bfloat16),
         segment_ids=shape(rows, text, dtype=jnp.int32),
         positions=shape(rows, length, dtype=jnp.int32),
     )
+    call = dict(text=batch, features=shape(*sound, dtype=jnp.bfloat16))
 
     def slopes(params, call):
         loss, trained = loss_of(fns, params, **call)

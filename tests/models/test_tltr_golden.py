@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ltu_jax.core.trees import count
-from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.models.tltr import TLTRConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.text_batch import TextBatch
+from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
 from tests.support.official_names import from_official
 
 pytestmark = pytest.mark.optimised
@@ -39,7 +39,7 @@ def test_full_size(golden):
     weights, features = recipe(config)
     for name, check in config["weight_check"].items():
         np.testing.assert_allclose(weights[name].ravel()[:3], check["first3"], rtol=1e-6)
-    fns = build.ltu_as(
+    fns = LTUAS.functional(
         LTUASConfig(
             tltr=TLTRConfig(d_model=1280, time_heads=1, layer_heads=8),
             llama=LlamaConfig(
@@ -67,13 +67,12 @@ def test_full_size(golden):
     assert count(tltr) == config["n_params"] == 39_352_320
 
     batch = features.shape[0]
-    mid = jax.jit(fns.intermediates)(
-        params,
-        jnp.zeros((batch, 1), jnp.int32),
-        jnp.asarray(features),
+    text = TextBatch(
+        input_ids=jnp.zeros((batch, 1), jnp.int32),
         segment_ids=jnp.ones((batch, 1), jnp.int32),
         positions=jnp.zeros((batch, 26), jnp.int32),
     )
+    mid = jax.jit(fns.pure(LTUAS.intermediates))(params, text, jnp.asarray(features))
     out, time_tr, layer_tr = (np.asarray(mid[n]) for n in ("tltr", "time_tr", "layer_tr"))
     layers = want["time_tr_layers"]
     pairs = {
@@ -121,7 +120,8 @@ def torch_block(params, prefix, x, heads):
 
 def test_tagger_takes_the_mean_over_time_before_the_layer_block():
     batch, layers, tokens, size, labels = 2, 5, 7, 16, 11
-    fns = build.tagger(TLTRConfig(d_model=size, time_heads=2, layer_heads=4), labels)
+    tltr = TLTRConfig(d_model=size, time_heads=2, layer_heads=4)
+    fns = Tagger.functional(TaggerConfig(tltr=tltr, labels=labels, d_input=None, audio_layers=None))
     params = fns.init(jax.random.key(1))
     keys = jax.random.split(jax.random.key(2), len(params))
     params = {
@@ -130,7 +130,7 @@ def test_tagger_takes_the_mean_over_time_before_the_layer_block():
     }
     rng = np.random.default_rng(3)
     features = rng.standard_normal((batch, layers, tokens, size), dtype=np.float32)
-    got = jax.jit(fns.logits)(params, features)
+    got = jax.jit(fns.pure(Tagger.__call__))(params, features)
 
     x = torch.from_numpy(features).reshape(batch * layers, tokens, size)
     x = torch_block(params, "tltr.time_tr", x, 2).mean(1).reshape(batch, layers, size)

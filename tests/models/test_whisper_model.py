@@ -11,8 +11,7 @@ import transformers
 from safetensors.numpy import load_file
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.models import build
-from ltu_jax.models.whisper import WhisperConfig, sinusoids
+from ltu_jax.models.whisper import Decoder, Encoder, Whisper, WhisperConfig, sinusoids
 from tests.support.official_names import arrays, from_hf_whisper, from_official
 
 pytestmark = pytest.mark.optimised
@@ -24,7 +23,7 @@ CLIPS = ("jfk", "silence_2s", "short_0.1s", "exact_10s")
 def golden_model(golden):
     folder = golden / "whisper_tiny_random"
     config = WhisperConfig.from_dict(json.loads((folder / "config.json").read_text())["dims"])
-    return build.whisper(config), from_official(load_file(folder / "weights.safetensors"))
+    return Whisper(config), from_official(load_file(folder / "weights.safetensors"))
 
 
 @pytest.mark.parametrize("clip", CLIPS)
@@ -32,12 +31,12 @@ def test_states_and_features_equal_the_official_ones(golden, golden_model, clip)
     fns, params = golden_model
     data = np.load(golden / "whisper_tiny_random" / f"{clip}.npz")
     log_mel = jnp.asarray(data["log_mel_1000"].T)[None]
-    states = np.asarray(jax.jit(fns.states)(params, log_mel))[0]
+    states = np.asarray(jax.jit(fns.encoder.pure(Encoder.states))(params, log_mel))[0]
     got, want = (
         (states, data["states"]) if "states" in data else (states[:, ::50], data["states_every50"])
     )
     np.testing.assert_allclose(got, want, rtol=0, atol=5e-5)
-    features = jax.jit(fns.features)(params, log_mel)
+    features = jax.jit(fns.encoder.pure(Encoder.features))(params, log_mel)
     assert features.shape == (1, 3, 25, 64)
     np.testing.assert_allclose(features[0], data["features"], rtol=0, atol=5e-5)
 
@@ -46,8 +45,10 @@ def test_features_of_several_clips_a_row_are_those_of_each(golden, golden_model)
     fns, params = golden_model
     folder = golden / "whisper_tiny_random"
     heard = np.stack([np.load(folder / f"{clip}.npz")["log_mel_1000"].T for clip in CLIPS])
-    whole = jax.jit(fns.features)(params, jnp.asarray(heard))
-    rows = jax.jit(fns.features)(params, jnp.asarray(heard.reshape(2, 2, *heard.shape[1:])))
+    whole = jax.jit(fns.encoder.pure(Encoder.features))(params, jnp.asarray(heard))
+    rows = jax.jit(fns.encoder.pure(Encoder.features))(
+        params, jnp.asarray(heard.reshape(2, 2, *heard.shape[1:]))
+    )
     assert rows.shape == (2, 2, 3, 25, 64)
     np.testing.assert_allclose(rows.reshape(whole.shape), whole, rtol=0, atol=1e-6)
 
@@ -97,7 +98,7 @@ def pair():
         n_text_layer=2,
     )
     params = from_hf_whisper(arrays(model))
-    fns = build.whisper(config)
+    fns = Whisper(config)
     assert {n: v.shape for n, v in params.items()} == {n: s.shape for n, s in fns.shapes.items()}
     return model, fns, params
 
@@ -111,9 +112,9 @@ def test_encoder_equals_transformers(pair, mel):
     model, fns, params = pair
     with torch.no_grad():
         want = model.model.encoder(torch.from_numpy(mel).mT, output_hidden_states=True)
-    encoded = jax.jit(fns.encode)(params, mel)
+    encoded = jax.jit(fns.encoder.pure(Encoder.encode))(params, mel)
     np.testing.assert_allclose(encoded, want.last_hidden_state, rtol=1e-5, atol=1e-5)
-    states = np.asarray(jax.jit(fns.states)(params, mel))
+    states = np.asarray(jax.jit(fns.encoder.pure(Encoder.states))(params, mel))
     assert states.shape == (2, 4, 30, 32)
     # transformers normalises the last of its hidden states; the ones before are raw.
     for layer in range(3):
@@ -129,9 +130,9 @@ def test_decoder_equals_transformers_at_once_and_token_by_token(pair, mel):
         want = model(
             torch.from_numpy(mel).mT, decoder_input_ids=torch.from_numpy(tokens).long()
         ).logits.numpy()
-    encoded = jax.jit(fns.encode)(params, mel)
-    decode = jax.jit(fns.decode)
-    cache = fns.init_cache(params, encoded, length=20)
+    encoded = jax.jit(fns.encoder.pure(Encoder.encode))(params, mel)
+    decode = jax.jit(fns.decoder.pure(Decoder.decode))
+    cache = fns.decoder.bind(params).init_cache(encoded, length=20)
     at_once, _ = decode(params, tokens, cache)
     np.testing.assert_allclose(at_once, want, rtol=0, atol=2e-5)
     assert at_once.dtype == jnp.float32
@@ -148,8 +149,9 @@ def test_half_the_parameters_are_enough_for_each_half(pair, mel):
     _, fns, params = pair
     encoder = {name: leaf for name, leaf in params.items() if name.startswith("encoder.")}
     decoder = {name: leaf for name, leaf in params.items() if name.startswith("decoder.")}
-    cache = fns.init_cache(decoder, fns.encode(encoder, mel), length=3)
-    assert fns.decode(decoder, jnp.zeros((2, 1), jnp.int32), cache)[0].shape == (2, 1, 97)
+    bound = fns.decoder.bind(decoder)
+    cache = bound.init_cache(fns.encoder.bind(encoder).encode(mel), length=3)
+    assert bound.decode(jnp.zeros((2, 1), jnp.int32), cache)[0].shape == (2, 1, 97)
 
 
 @pytest.mark.parametrize(
@@ -159,16 +161,17 @@ def test_half_the_parameters_are_enough_for_each_half(pair, mel):
 def test_wrong_log_mel_is_named(pair, frames, mels, message):
     _, fns, params = pair
     with pytest.raises(UserError, match=message):
-        fns.encode(params, jnp.zeros((1, frames, mels)))
+        fns.encoder.bind(params).encode(jnp.zeros((1, frames, mels)))
 
 
 def test_features_need_whole_audio_tokens(pair):
     _, fns, params = pair
     with pytest.raises(UserError, match="multiple of 40"):
-        fns.features(params, jnp.zeros((1, 60, 12)))
+        fns.encoder.bind(params).features(jnp.zeros((1, 60, 12)))
 
 
 def test_cache_longer_than_the_positions_is_refused(pair, mel):
     _, fns, params = pair
+    encoded = fns.encoder.bind(params).encode(mel)
     with pytest.raises(UserError, match="21 tokens"):
-        fns.init_cache(params, fns.encode(params, mel), length=21)
+        fns.decoder.bind(params).init_cache(encoded, length=21)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
 from ltu_jax.core.sharding import make_mesh
-from ltu_jax.models import build
+from ltu_jax.models.whisper import Encoder, Whisper
 from ltu_jax.planning import aot
 from ltu_jax.planning.slices import find_slice
 from ltu_jax.train import parse_config, resolve
@@ -45,15 +45,11 @@ def main(folder):
 
 
 def features(config, *, dtype, chip):
-    fns = build.whisper(config, dtype=dtype)
+    encoder = Whisper(config, dtype=dtype).encoder
     on_chip = functools.partial(jax.ShapeDtypeStruct, sharding=SingleDeviceSharding(chip))
-    params = {
-        path: on_chip(leaf.shape, leaf.dtype)
-        for path, leaf in fns.shapes.items()
-        if path.startswith("encoder.")
-    }
+    params = {path: on_chip(leaf.shape, leaf.dtype) for path, leaf in encoder.shapes.items()}
     log_mel = on_chip((2, 1000, config.n_mels), jnp.float32)
-    return jax.jit(fns.features).lower(params, log_mel).compile().as_text()
+    return jax.jit(encoder.pure(Encoder.features)).lower(params, log_mel).compile().as_text()
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ from data_pipelines.records.whisper_features import FeatureExtractor
 from data_pipelines.records.write import write_records
 from ltu_jax import checkpoint, train
 from ltu_jax.core.errors import UserError
-from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.llama import Llama, LlamaConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.training.run_folder import INPUTS, inputs_of
 from ltu_jax.training.stage import assemble, open_bases
 from ltu_jax.training.stage_config import stage_settings
@@ -75,7 +74,7 @@ def goes_on(place: Path, *more: str):
 def other_weights(place: Path, name: str) -> None:
     """Replace a folder under the same path by weights of the same sizes, one number changed."""
     before = load_weights(place / name)
-    made = {"whisper": (build.whisper, WhisperConfig, WHISPER), "llama": (build.llama, LlamaConfig,
+    made = {"whisper": (Whisper, WhisperConfig, WHISPER), "llama": (Llama.functional, LlamaConfig,
             LLAMA)}[name]  # fmt: skip
     params = {path: np.array(before.params[path]) for path in made[0](made[1](**made[2])).shapes}
     first = next(iter(params.values()))

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from configs import stage3
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh
-from ltu_jax.models import build
+from ltu_jax.models.ltu_as import LTUAS
 from ltu_jax.training import initialize, losses, program, trainer
 from ltu_jax.training.program import is_adapter
 from ltu_jax.training.stage_config import stage_settings
@@ -37,9 +37,9 @@ def settings_of(llama=LLAMA, **compute):
 def made(settings, mesh):
     """Shapes of the frozen language model, and random weights for it."""
     given = program.model_options(settings, mesh=mesh)
-    shapes = build.ltu_as(settings.model.ltu_as(), **given).shapes
+    shapes = LTUAS.functional(settings.model.ltu_as(), **given).shapes
     rng = np.random.default_rng(0)
-    plain = build.ltu_as(settings.model.ltu_as()).shapes
+    plain = LTUAS.functional(settings.model.ltu_as()).shapes
     weights = {
         path: rng.standard_normal(leaf.shape, dtype=np.float32)
         for path, leaf in plain.items()
@@ -87,7 +87,7 @@ def test_weights_of_another_model_are_named():
 def test_int8_is_not_trained():
     mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
     settings = settings_of(base_dtype="int8")
-    shapes = build.ltu_as(settings.model.ltu_as(), int8_base=True).shapes
+    shapes = LTUAS.functional(settings.model.ltu_as(), int8_base=True).shapes
     program.check_trainable(settings, shapes)
     wrong = dataclasses.replace(settings, trainable=((r".+", True),))
     with pytest.raises(UserError, match="base_dtype is 'int8' but stage3 trains llama.layers.mlp"):
@@ -127,12 +127,10 @@ def test_int8_loss_is_within_one_percent_on_the_golden_batch(golden):
     )
 
     def loss(fns, params):
-        loss_fn = losses.language_loss(
-            fns.hidden, unembed=fns.unembed, features=lambda frozen, batch: batch["features"]
-        )
+        loss_fn = losses.language_loss(fns, features=lambda frozen, batch: batch["features"])
         return float(jax.jit(lambda p: loss_fn(p, {}, batch, None)[0])(params))
 
-    small = build.ltu_as(tiny.fns.config, int8_base=True)
+    small = LTUAS.functional(tiny.fns.config, int8_base=True)
     base = {path: leaf for path, leaf in small.shapes.items() if not is_adapter(path)}
     weights = {path: leaf for path, leaf in tiny.params.items() if not is_adapter(path)}
     placed = initialize.place_llama(

@@ -13,11 +13,11 @@ from ml_collections import ConfigDict
 from configs import stage1, tagging
 from ltu_jax import checkpoint
 from ltu_jax.core.errors import UserError
-from ltu_jax.models import build
+from ltu_jax.models.llama import Llama
 from ltu_jax.models.lora import LoRAConfig
-from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.models.tltr import TaggerConfig, TLTRConfig
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.training.initialize import read_adapter, starting_adapter
 from ltu_jax.training.stage_config import stage_settings
 from ltu_jax.training.state import TrainState
@@ -37,9 +37,15 @@ LABELS = ("Speech", "Music", "Dog")
 
 
 @functools.cache
+def tagger(labels, *, tltr=TLTR, d_input=None):
+    return Tagger.functional(
+        TaggerConfig(tltr=tltr, labels=labels, d_input=d_input, audio_layers=None)
+    )
+
+
 def functions(config: LTUASConfig | None, n_labels: int):
     """The same object for the same model, so that its initialiser is compiled once."""
-    return build.tagger(TLTR, n_labels) if config is None else build.ltu_as(config)
+    return tagger(n_labels) if config is None else LTUAS.functional(config)
 
 
 def stage(name: str, *, labels=LABELS, **settings) -> SimpleNamespace:
@@ -78,7 +84,7 @@ def make_tagger(tmp_path):
         config = TaggerConfig(
             tltr=tltr, labels=len(LABELS), d_input=d_input, audio_layers=audio_layers
         )
-        shapes = build.tagger(tltr, len(LABELS), d_input=d_input).shapes
+        shapes = tagger(len(LABELS), tltr=tltr, d_input=d_input).shapes
         params = {path: leaf.astype(dtype) for path, leaf in random(shapes).items()}
         rows = [f"{i},/m/{i},{label}\n" for i, label in enumerate(LABELS)]
         save_weights(
@@ -102,7 +108,7 @@ def make_ltu_as(folder, *, lora: LoRAConfig | None) -> tuple[str, dict[str, np.n
         audio_layers=2,
         audio_tokens=25,
     )
-    params = random(build.ltu_as(config).shapes, seed=1)
+    params = random(LTUAS.functional(config).shapes, seed=1)
     values = json.loads(json.dumps(dataclasses.asdict(config)))
     save_weights(folder, kind="ltu-as", config=values, params=params, source={})
     return str(folder), params
@@ -149,12 +155,12 @@ def test_init_from_ltu_as_of_stage_1_gives_the_projection_too(tmp_path):
 
 
 def test_weights_without_a_tltr_are_refused(tmp_path):
-    whisper = build.whisper(WhisperConfig(**WHISPER))
+    whisper = Whisper(WhisperConfig(**WHISPER))
     save_weights(
         tmp_path / "whisper", kind="whisper", config=WHISPER, params=random(whisper.shapes),
         source={},
     )  # fmt: skip
-    llama = build.llama(stage("stage1").settings.model.llama)
+    llama = Llama.functional(stage("stage1").settings.model.llama)
     save_weights(
         tmp_path / "llama", kind="llama", config=LLAMA, params=random(llama.shapes), source={}
     )
@@ -233,7 +239,7 @@ def save_run(folder, params, *, tltr=TLTR) -> str:
 
 
 def test_a_tagging_run_says_as_much_as_a_weights_directory(tmp_path):
-    params = random(build.tagger(TLTR, 3).shapes)
+    params = random(tagger(3).shapes)
     run = save_run(tmp_path / "run", params)
     found = read_adapter(run)
     assert found.labels == LABELS and found.tltr == dataclasses.asdict(TLTR)

@@ -12,10 +12,9 @@ from safetensors.numpy import load_file
 
 from configs import common
 from ltu_jax.core.sharding import MeshConfig, make_mesh, param_shardings
-from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.training import losses
 from ltu_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -104,9 +103,7 @@ def make_trainer(
     trainable, frozen = split_trainable(tiny.params, rules)
     tx = make_optimizer(config, paths=trainable, steps=steps)
     state = create_state(trainable, tx, mesh=devices)
-    loss_fn = losses.language_loss(
-        tiny.fns.hidden, unembed=tiny.fns.unembed, features=lambda frozen, batch: batch["features"]
-    )
+    loss_fn = losses.language_loss(tiny.fns, features=lambda frozen, batch: batch["features"])
     step = make_train_step(
         loss_fn,
         tx,
@@ -165,7 +162,7 @@ def load_tiny(folder: Path, *, with_lora: bool) -> Tiny:
             "segment_ids": mask.astype(np.int32),
             "positions": np.tile(np.arange(length, dtype=np.int32), (len(ids), 1)),
         }
-    fns = build.ltu_as(config, with_lora=with_lora)
+    fns = LTUAS.functional(config, with_lora=with_lora)
     return Tiny(folder=folder, info=info, fns=fns, params=params, batch=batch)
 
 

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.weights.store import save_weights
 
 WIDTH, LAYERS = 32, 2
@@ -58,8 +57,8 @@ def save(folder: Path, *, tokenizer: Path) -> dict[str, Path]:
     """Write "ltu-as" and "whisper" weights directories with random numbers into `folder`."""
     made = {}
     for kind, config, fns, seed in (
-        ("whisper", whisper_config(), build.whisper(whisper_config()), 0),
-        ("ltu-as", ltu_as_config(), build.ltu_as(ltu_as_config()), 1),
+        ("whisper", whisper_config(), Whisper(whisper_config()), 0),
+        ("ltu-as", ltu_as_config(), LTUAS.functional(ltu_as_config()), 1),
     ):
         generator = np.random.default_rng(seed)
         params = {

@@ -15,9 +15,8 @@ import numpy as np
 
 from data_pipelines.records.whisper_features import FeatureExtractor
 from data_pipelines.records.write import write_records
-from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.llama import Llama, LlamaConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.weights.store import save_weights
 from tests.support import records_corpus, shared
 from tests.support.zygote import Zygote
@@ -75,8 +74,8 @@ def make_place(folder: Path) -> Path:
 
 def _build(folder: Path) -> None:
     key = jax.random.key(0)
-    whisper = build.whisper(WhisperConfig(**WHISPER)).init(key)
-    llama = build.llama(LlamaConfig(**LLAMA)).init(key)
+    whisper = Whisper(WhisperConfig(**WHISPER)).init(key)
+    llama = Llama.functional(LlamaConfig(**LLAMA)).init(key)
     for kind, config, params, files in (
         ("whisper", WHISPER, whisper, {}),
         ("llama", LLAMA, llama, {"tokenizer.model": records_corpus.TOKENIZER}),

@@ -96,8 +96,7 @@ def test_training_has_the_same_loss_and_gradients(tiny, rules):
 
     def run(chunk):
         loss_fn = losses.language_loss(
-            tiny.fns.hidden,
-            unembed=tiny.fns.unembed,
+            tiny.fns,
             features=lambda frozen, batch: batch["features"],
             chunk=chunk,
         )

@@ -110,9 +110,7 @@ def run_golden(tiny, name, *, rules, accumulation=1, batch=None, steps, logged=1
 @pytest.mark.parametrize("dense", [True, False])
 def test_loss_and_gradients_of_stage_3(tiny, dense):
     trainable, frozen = split_trainable(tiny.params, STAGE3)
-    loss_fn = losses.language_loss(
-        tiny.fns.hidden, unembed=tiny.fns.unembed, features=lambda frozen, batch: batch["features"]
-    )
+    loss_fn = losses.language_loss(tiny.fns, features=lambda frozen, batch: batch["features"])
     batch = losses.with_targets(tiny.batch, dense=dense)
     grad_fn = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
     (loss, _), grads = grad_fn(trainable, frozen, batch, None)

@@ -10,10 +10,9 @@ import optax
 import pytest
 
 from ltu_jax.core.sharding import MeshConfig, audio_layout, make_mesh, param_shardings
-from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.training import losses
 from ltu_jax.training.state import create_state, split_trainable, state_shardings
@@ -75,7 +74,7 @@ def _batch() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def params() -> dict[str, np.ndarray]:
-    made = build.ltu_as(CONFIG).init(jax.random.key(0))
+    made = LTUAS.functional(CONFIG).init(jax.random.key(0))
     rng = np.random.default_rng(1)
     drawn = {path: np.asarray(leaf) for path, leaf in sorted(made.items())}
     # LoRA's B starts at zero, where A has no gradient.
@@ -91,7 +90,7 @@ def _lowered(params, sizes, *, dtype="float32", attention="xla"):
     config = MeshConfig(data=data, fsdp=fsdp, tensor=tensor)
     mesh = make_mesh(config, jax.devices()[: data * fsdp * tensor])
     layout = audio_layout(mesh)
-    fns = build.ltu_as(
+    fns = LTUAS.functional(
         CONFIG,
         dtype=jnp.dtype(dtype),
         attention=attention,
@@ -99,8 +98,7 @@ def _lowered(params, sizes, *, dtype="float32", attention="xla"):
         lay_audio=layout.gather,
     )
     loss_fn = losses.language_loss(
-        fns.hidden,
-        unembed=fns.unembed,
+        fns,
         features=lambda frozen, batch: layout.spread(batch["features"]),
     )
     tx = optax.GradientTransformation(

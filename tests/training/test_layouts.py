@@ -11,10 +11,10 @@ from data_pipelines.input.data_config import DataConfig
 from data_pipelines.input.pipeline import InputPipeline
 from data_pipelines.records.schema import QAPair
 from ltu_jax.core.errors import UserError
-from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.preprocessing.text import load_tokenizer
 from ltu_jax.training import losses
@@ -84,7 +84,7 @@ def records_dir(tmp_path_factory):
 def model():
     """Functions, and parameters far from any initialisation that could hide a mistake."""
     # Rows of more than two blocks leave scores out; single rows are computed whole.
-    fns = build.ltu_as(MODEL, attention="blocks", longest_pair=CUTOFF)
+    fns = LTUAS.functional(MODEL, attention="blocks", longest_pair=CUTOFF)
     rng = np.random.default_rng(0)
     params = {
         name: jnp.asarray(
@@ -127,21 +127,13 @@ def epoch_of(records_dir, tokenizer, model, *, repair=None, **changes):
     if repair is not None:
         batch = repair(batch)
     fns, trainable, frozen = model
-    loss_fn = losses.language_loss(fns.hidden, unembed=fns.unembed, features=features)
+    loss_fn = losses.language_loss(fns, features=features)
 
     @jax.jit
     def everything(trainable, frozen, batch):
         located = {name: leaf for name, leaf in batch.items() if name != "labels"}
         _, gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable, frozen, located, None)
-        several = {"clip_ids": batch["clip_ids"]} if "clip_ids" in batch else {}
-        logits = fns.forward(
-            {**trainable, **frozen},
-            batch["input_ids"],
-            features(frozen, batch),
-            segment_ids=batch["segment_ids"],
-            positions=batch["positions"],
-            **several,
-        )
+        logits = fns.bind({**trainable, **frozen})(TextBatch.of(batch), features(frozen, batch))
         logs = jax.nn.log_softmax(logits[:, :-1])
         wanted = jnp.maximum(batch["labels"][:, 1:], 0)
         return gradients, -jnp.take_along_axis(logs, wanted[..., None], axis=2)[..., 0]
@@ -255,7 +247,7 @@ def test_without_padding_all_three_layouts_are_the_same(records_dir, tokenizer, 
 def loss_and_gradients(model, batch):
     """Of one batch of the input pipeline, as the step computes them."""
     fns, trainable, frozen = model
-    loss_fn = losses.language_loss(fns.hidden, unembed=fns.unembed, features=features)
+    loss_fn = losses.language_loss(fns, features=features)
     compiled = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
     (loss, _), gradients = compiled(trainable, frozen, losses.with_targets(batch, dense=True), None)
     return float(loss), {path: np.asarray(leaf) for path, leaf in gradients.items()}
@@ -280,9 +272,7 @@ def test_micro_rows_are_the_official_micro_batches(
     assert len(widths) > 1 and max(widths) == batch["input_ids"].shape[1]
     expected = [loss_and_gradients(model, part) for part in parts]
     fns, trainable, frozen = model
-    loss_fn = losses.language_loss(
-        fns.hidden, unembed=fns.unembed, features=features, chunk=chunked
-    )
+    loss_fn = losses.language_loss(fns, features=features, chunk=chunked)
     located = losses.with_targets(batch, dense=False, most=whole.most_targets(0))
     (loss, _), gradients = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(
         trainable, frozen, located, None

@@ -12,8 +12,8 @@ import transformers
 from gguf import GGUFWriter
 from safetensors.torch import save_file
 
-from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig
+from ltu_jax.models.llama import Llama, LlamaConfig
+from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.weights.formats import gguf_llama
 from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights
@@ -99,18 +99,15 @@ FAST = {"bos_token": "<s>", "eos_token": "</s>"}
 
 @functools.lru_cache
 def _forward(config: LlamaConfig):
-    return jax.jit(build.llama(config).forward)
+    return jax.jit(Llama.functional(config).pure(Llama.__call__))
 
 
 def our_logits(folder: Path, ids: np.ndarray = IDS) -> np.ndarray:
     """Logits of a weights directory."""
     held = load_weights(folder, kind="llama", dtype=np.float32)
     positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-    return np.asarray(
-        _forward(LlamaConfig.from_dict(held.config))(
-            dict(held.params), ids, segment_ids=np.ones_like(ids), positions=positions
-        )
-    )
+    text = TextBatch(input_ids=ids, segment_ids=np.ones_like(ids), positions=positions)
+    return np.asarray(_forward(LlamaConfig.from_dict(held.config))(dict(held.params), text))
 
 
 def their_logits(made, ids: np.ndarray = IDS) -> np.ndarray:
@@ -153,7 +150,7 @@ def write_gguf(
         add = {bool: writer.add_bool, float: writer.add_float32, str: writer.add_string}
         add.get(type(value), writer.add_uint32)(f"{family}.{key}", value)
     rules = gguf_llama.rules(heads=4, kv_heads=2, permuted=family == "llama")
-    found = export(rules, as_tensors(tiny.random_params(build.llama(config))))
+    found = export(rules, as_tensors(tiny.random_params(Llama.functional(config))))
     for name, value in (tiny.numbers(found) | (tensors or {})).items():
         writer.add_tensor(name, value)
     writer.write_header_to_file()

@@ -11,8 +11,9 @@ import transformers
 
 from ltu_jax import checkpoint
 from ltu_jax.convert import export_weights, import_weights, info, parser, run
-from ltu_jax.models import build
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.llama import Llama
+from ltu_jax.models.ltu_as import LTUAS
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.weights import export_record
 from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.lineage import is_adapter
@@ -74,7 +75,7 @@ def _hugging_face(folder, name):
     """A Hugging Face directory whose config.json is a row of the table; its settings."""
     sizes, said, generation = ROWS[name]
     config = tiny.llama_config(**sizes)
-    params = tiny.random_params(build.llama(config))
+    params = tiny.random_params(Llama.functional(config))
     tiny.save(folder / "made", "llama", config, params)
     export_weights("hf", checkpoint=folder / "made", out=folder / "hf")
     keys = (
@@ -156,7 +157,7 @@ def test_a_language_model_keeps_what_its_config_said(tmp_path, name):
 def _whole(folder, config):
     """LTU-AS over hf/: PEFT adapter in adapter/."""
     whole = tiny.ltu_as_config(config)
-    params = tiny.random_params(build.ltu_as(whole))
+    params = tiny.random_params(LTUAS.functional(whole))
     held = load_weights(folder / "made").params
     params |= dict(held)
     tiny.save(folder / "whole", "ltu-as", whole, params)
@@ -184,7 +185,7 @@ def test_an_adapter_s_base_is_carried_through_every_format(tmp_path, name):
 
 def test_a_folder_without_the_source_s_words_is_exported_as_before(tmp_path, capsys):
     config = tiny.llama_config()
-    tiny.save(tmp_path / "ours", "llama", config, tiny.random_params(build.llama(config)))
+    tiny.save(tmp_path / "ours", "llama", config, tiny.random_params(Llama.functional(config)))
     export_weights("hf", checkpoint=tmp_path / "ours", out=tmp_path / "hf")
     assert "number of positions is not known" in capsys.readouterr().out
     found = json.loads((tmp_path / "hf" / "config.json").read_text())
@@ -205,7 +206,7 @@ def test_the_source_s_dtype_is_carried_unless_numbers_could_become_infinite(
     config = tiny.llama_config()
     params = {
         path: array.astype(stored)
-        for path, array in tiny.random_params(build.llama(config)).items()
+        for path, array in tiny.random_params(Llama.functional(config)).items()
     }
     save_weights(tmp_path / "ours", kind="llama", config=tiny.as_dict(config), params=params,
                  source={}, facts={"source_config": {"torch_dtype": word}})  # fmt: skip
@@ -215,7 +216,7 @@ def test_the_source_s_dtype_is_carried_unless_numbers_could_become_infinite(
 
 def test_a_width_that_heads_do_not_divide_computes_the_same(tmp_path):
     config = tiny.llama_config(hidden_size=30)
-    params = tiny.random_params(build.llama(config))
+    params = tiny.random_params(Llama.functional(config))
     tiny.save(tmp_path / "ours", "llama", config, params)
     export_weights("hf", checkpoint=tmp_path / "ours", out=tmp_path / "hf")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
@@ -234,7 +235,7 @@ LISTENER = WhisperConfig(
 
 
 def test_a_whisper_keeps_what_its_configs_said(tmp_path):
-    params = tiny.random_params(build.whisper(LISTENER))
+    params = tiny.random_params(Whisper(LISTENER))
     tiny.save(tmp_path / "made", "whisper", LISTENER, params)
     export_weights("hf", checkpoint=tmp_path / "made", out=tmp_path / "hf")
     settings = json.loads((tmp_path / "hf" / "config.json").read_text()) | {
@@ -259,7 +260,7 @@ def test_a_whisper_keeps_what_its_configs_said(tmp_path):
 def _run(folder, *, base_dtype, stored=np.float32):
     """A run with one checkpoint whose config says what the base was in memory."""
     config = tiny.ltu_as_config(tiny.llama_config())
-    params = tiny.random_params(build.ltu_as(config))
+    params = tiny.random_params(LTUAS.functional(config))
     base = {p: a.astype(stored) for p, a in params.items() if not is_adapter(p)}
     tiny.save(folder / "base", "llama", config.llama, base)
     step = folder / "run" / "checkpoints" / "3"
@@ -362,7 +363,7 @@ def _printed_command(path, capsys):
 def test_the_command_that_info_prints_works(tmp_path, capsys, out, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = tiny.ltu_as_config(tiny.llama_config())
-    params = tiny.random_params(build.ltu_as(config))
+    params = tiny.random_params(LTUAS.functional(config))
     tiny.save(tmp_path / "whole", "ltu-as", config, params)
     base = {path: array for path, array in params.items() if not is_adapter(path)}
     tiny.save(tmp_path / "base", "llama", config.llama, base)
@@ -380,7 +381,7 @@ def test_the_command_that_info_prints_works(tmp_path, capsys, out, monkeypatch):
 
 def test_the_record_of_a_folder_names_the_weights(tmp_path):
     config = tiny.llama_config()
-    tiny.save(tmp_path / "ours", "llama", config, tiny.random_params(build.llama(config)))
+    tiny.save(tmp_path / "ours", "llama", config, tiny.random_params(Llama.functional(config)))
     export_weights("hf", checkpoint=tmp_path / "ours", out=tmp_path / "hf")
     told = export_record.read(tmp_path / "hf")
     assert told.sha256 == load_weights(tmp_path / "ours").sha256 and told.kind == "llama"

@@ -11,10 +11,11 @@ import pytest
 from golden_cases import derive
 from tiny_models import hollow, llama_config, ltu_as_config, random_params
 
-from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.models.tltr import TaggerConfig, TLTRConfig
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.llama import Llama, LlamaConfig
+from ltu_jax.models.ltu_as import LTUAS
+from ltu_jax.models.sizes import LLAMA_SIZES
+from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.weights import name_tables as tables
 from ltu_jax.weights.files import torch_file
 from ltu_jax.weights.files.safetensors_file import read_safetensors
@@ -63,7 +64,7 @@ def failed(found):
 )  # fmt: skip
 def test_llama(tmp_path, changes):
     config = LlamaConfig.from_dict(dataclasses.asdict(llama_config()) | changes)
-    saved(tmp_path / "w", "llama", config, build.llama(config))
+    saved(tmp_path / "w", "llama", config, Llama.functional(config))
     found = certificate.certify(load_weights(tmp_path / "w"))
     assert found["verdict"] == certificate.PASSED
     wanted = ["llama.layers.0", "llama.layers.1", "llama.layers.2", "llama.norm", "logits"]
@@ -75,7 +76,7 @@ def test_llama(tmp_path, changes):
 
 def test_the_module_that_is_off_is_named(tmp_path):
     config = llama_config()
-    weights = saved(tmp_path / "w", "llama", config, build.llama(config))
+    weights = saved(tmp_path / "w", "llama", config, Llama.functional(config))
     exported = tables.export(hf_llama.HF_RULES, weights.params.tensors)
     assert certificate.certify(weights, exported=exported)["verdict"] == certificate.PASSED
     name = "model.layers.1.self_attn.q_proj.weight"
@@ -92,7 +93,7 @@ def test_the_module_that_is_off_is_named(tmp_path):
 def test_numbers_that_are_not_finite_fail(tmp_path):
     config = llama_config()
     broken = {"llama.norm.scale": np.full(32, np.nan, np.float32)}
-    saved(tmp_path / "w", "llama", config, build.llama(config), **broken)
+    saved(tmp_path / "w", "llama", config, Llama.functional(config), **broken)
     found = certificate.certify(load_weights(tmp_path / "w"))
     assert failed(found) == ["llama.norm", "logits"]
 
@@ -105,7 +106,7 @@ def test_numbers_that_are_not_finite_fail(tmp_path):
 
 
 def test_whisper(tmp_path):
-    weights = saved(tmp_path / "w", "whisper", WHISPER, build.whisper(WHISPER))
+    weights = saved(tmp_path / "w", "whisper", WHISPER, Whisper(WHISPER))
     found = certificate.certify(load_weights(tmp_path / "w"))
     assert found["verdict"] == certificate.PASSED
     wanted = ["encoder.blocks.0", "encoder.blocks.1", "encoder.ln_post", "logits"]
@@ -121,7 +122,7 @@ def test_whisper(tmp_path):
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("o_proj", "gate_proj"), ()])
 def test_ltu_as(tmp_path, targets):
     config = ltu_as_config(llama_config(), targets=targets)
-    weights = saved(tmp_path / "w", "ltu-as", config, build.ltu_as(config))
+    weights = saved(tmp_path / "w", "ltu-as", config, LTUAS.functional(config))
     found = certificate.certify(weights)
     assert found["verdict"] == certificate.PASSED and found[KEY] is None
     by_name = rows(found)
@@ -143,7 +144,7 @@ def test_ltu_as(tmp_path, targets):
 def test_tltr_needs_no_torch(tmp_path, monkeypatch, d_input):
     tltr = TLTRConfig(d_model=16, time_heads=1, layer_heads=4)
     config = TaggerConfig(tltr=tltr, labels=5, d_input=d_input, audio_layers=3)
-    fns = build.tagger(tltr, 5, d_input=d_input)
+    fns = Tagger.functional(TaggerConfig(tltr=tltr, labels=5, d_input=d_input, audio_layers=None))
     weights = saved(tmp_path / "w", "tltr", config, fns)
     monkeypatch.setattr(torch_file, "torch_module", None)
     found = certificate.certify(weights)
@@ -157,7 +158,7 @@ def test_tltr_needs_no_torch(tmp_path, monkeypatch, d_input):
 def test_low_precision_states_its_cost(tmp_path, dtype):
     config = ltu_as_config(llama_config())
     found = certificate.certify(
-        saved(tmp_path / "w", "ltu-as", config, build.ltu_as(config)), dtype=dtype
+        saved(tmp_path / "w", "ltu-as", config, LTUAS.functional(config)), dtype=dtype
     )
     assert found["verdict"] == certificate.PASSED and found["dtype"] == dtype
     assert found["matmul_precision"] == "default"
@@ -205,7 +206,7 @@ def _numpy_tltr(table, tensors, *, heads):
 
 def test_what_a_certificate_says(tmp_path):
     config = llama_config()
-    weights = saved(tmp_path / "w", "llama", config, build.llama(config))
+    weights = saved(tmp_path / "w", "llama", config, Llama.functional(config))
     found = certificate.certify(weights)
     assert found["format"] == 1 and found["reference_ran_on"] == "our numbers"
     assert (
@@ -220,15 +221,15 @@ def test_what_a_certificate_says(tmp_path):
 
 def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
     config = llama_config()
-    saved(tmp_path / "w", "llama", config, build.llama(config))
+    saved(tmp_path / "w", "llama", config, Llama.functional(config))
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(WeightsError, match="runs the PyTorch reference.*pip install torch"):
         certificate.certify(load_weights(tmp_path / "w"))
 
 
 def test_memory_is_asked_for_before_the_work(tmp_path, monkeypatch):
-    config = build.LLAMA_SIZES["llama-7b"]
-    shapes = {path: leaf.shape for path, leaf in build.llama(config).shapes.items()}
+    config = LLAMA_SIZES["llama-7b"]
+    shapes = {path: leaf.shape for path, leaf in Llama.functional(config).shapes.items()}
 
     weights = Weights(
         kind="llama", config=dataclasses.asdict(config), params=LazyParams(hollow(shapes)),

@@ -13,8 +13,8 @@ import transformers
 from ltu_jax import checkpoint
 from ltu_jax.convert import export_weights, import_weights, verify_folder
 from ltu_jax.core.errors import UserError
-from ltu_jax.models import build
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.ltu_as import LTUAS
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.weights.formats import orbax
 from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.open import base_entry, open_base, open_model, open_weights
@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
     """whole/ (LTU-AS), base/ (its LLaMA), whisper/, and run/ made from them."""
     folder = tmp_path_factory.mktemp("complete")
     config = tiny.ltu_as_config(tiny.llama_config())
-    params = tiny.random_params(build.ltu_as(config))
+    params = tiny.random_params(LTUAS.functional(config))
     base = {path: array for path, array in params.items() if not is_adapter(path)}
     save_weights(
         folder / "whole", kind="ltu-as", config=tiny.as_dict(config), params=params, source={}
@@ -42,8 +42,7 @@ def folder(tmp_path_factory):
         source={"format": "hf-llama", "name": "vicuna-7b-v1.1"},
     )  # fmt: skip
     whisper = {
-        path: np.zeros(leaf.shape, np.float32)
-        for path, leaf in build.whisper(WHISPER).shapes.items()
+        path: np.zeros(leaf.shape, np.float32) for path, leaf in Whisper(WHISPER).shapes.items()
     }
     save_weights(
         folder / "whisper", kind="whisper", config=dataclasses.asdict(WHISPER), params=whisper,
@@ -103,7 +102,7 @@ def test_another_base_or_whisper_is_refused(folder, tmp_path):
     with pytest.raises(UserError, match=r"not the base of this model: llama.layers.mlp.up_proj"):
         orbax.to_run(held, base=tmp_path / "other", whisper=folder / "whisper", out=tmp_path / "r")
     wide = dataclasses.replace(WHISPER, n_audio_layer=3)
-    params = {p: np.zeros(leaf.shape) for p, leaf in build.whisper(wide).shapes.items()}
+    params = {p: np.zeros(leaf.shape) for p, leaf in Whisper(wide).shapes.items()}
     save_weights(
         tmp_path / "w3", kind="whisper", config=dataclasses.asdict(wide), params=params, source={}
     )

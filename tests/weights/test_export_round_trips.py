@@ -14,8 +14,9 @@ import transformers
 from safetensors.numpy import load_file, save_file
 
 from ltu_jax.convert import export_weights, import_weights
-from ltu_jax.models import build
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.llama import Llama
+from ltu_jax.models.ltu_as import LTUAS
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.weights import export_record
 from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.formats.official_ltu_as import merge_lora
@@ -40,7 +41,7 @@ SEEDS = (9, 14, 17, 20, 37)
 def _ltu_as(folder, seed):
     """A random LTU-AS in whole/ and its LLaMA in base/."""
     config = random_configs.ltu_as(np.random.default_rng(seed))
-    params = tiny.random_params(build.ltu_as(config), seed=seed)
+    params = tiny.random_params(LTUAS.functional(config), seed=seed)
     tiny.save(folder / "whole", "ltu-as", config, params)
     base = {path: array for path, array in params.items() if not is_adapter(path)}
     tiny.save(folder / "base", "llama", config.llama, base)
@@ -85,11 +86,11 @@ def test_ltu_as_comes_back_as_a_run(tmp_path, seed):
     config = random_configs.ltu_as(np.random.default_rng(seed))
     tltr = dataclasses.replace(config.tltr, d_model=16, time_heads=2, layer_heads=4)
     config = dataclasses.replace(config, tltr=tltr, audio_layers=2)
-    params = tiny.random_params(build.ltu_as(config))
+    params = tiny.random_params(LTUAS.functional(config))
     tiny.save(tmp_path / "whole", "ltu-as", config, params)
     base = {path: array for path, array in params.items() if not is_adapter(path)}
     tiny.save(tmp_path / "base", "llama", config.llama, base)
-    zeros = {p: np.zeros(leaf.shape, "f4") for p, leaf in build.whisper(LISTENER).shapes.items()}
+    zeros = {p: np.zeros(leaf.shape, "f4") for p, leaf in Whisper(LISTENER).shapes.items()}
     tiny.save(tmp_path / "whisper", "whisper", LISTENER, zeros)
     export_weights(
         "orbax", checkpoint=tmp_path / "whole", out=tmp_path / "run", llama=tmp_path / "base",
@@ -102,7 +103,7 @@ def test_ltu_as_comes_back_as_a_run(tmp_path, seed):
 @pytest.mark.parametrize("seed", [2, 3, 5, 6, 10, 17])
 def test_llamas_come_back_and_transformers_reads_the_same_config(tmp_path, seed):
     config = random_configs.llama(np.random.default_rng(seed))
-    params = tiny.random_params(build.llama(config), seed=seed)
+    params = tiny.random_params(Llama.functional(config), seed=seed)
     tiny.save(tmp_path / "ours", "llama", config, params)
     export_weights("hf", checkpoint=tmp_path / "ours", out=tmp_path / "hf")
     import_weights("hf-llama", weights=[tmp_path / "hf"], out=tmp_path / "again")
@@ -153,7 +154,7 @@ def test_peft_and_the_merged_model_give_the_same_logits(tmp_path, seed):
 @pytest.mark.parametrize("way", ["hf", "openai-whisper"])
 def test_whispers_come_back(tmp_path, seed, way):
     config = random_configs.whisper(np.random.default_rng(seed), one_width=way == "hf")
-    params = tiny.random_params(build.whisper(config), seed=seed)
+    params = tiny.random_params(Whisper(config), seed=seed)
     tiny.save(tmp_path / "ours", "whisper", config, params)
     out = tmp_path / ("hf" if way == "hf" else "x.pt")
     export_weights(way, checkpoint=tmp_path / "ours", out=out)
@@ -211,7 +212,7 @@ def odd(tmp_path):
         lora=dataclasses.replace(config.lora, alpha=32.0),
         tltr=dataclasses.replace(config.tltr, time_heads=2, layer_heads=4),
     )
-    tiny.save(tmp_path / "whole", "ltu-as", config, tiny.random_params(build.ltu_as(config)))
+    tiny.save(tmp_path / "whole", "ltu-as", config, tiny.random_params(LTUAS.functional(config)))
     return config
 
 
@@ -250,7 +251,7 @@ def test_a_language_model_that_contradicts_the_record_is_an_error(odd, tmp_path)
     with pytest.raises(WeightsError, match=r"rms_norm_eps 1e-05; .*llama.json has 1e-06"):
         import_weights("ltu-as", weights=[tmp_path / "x.bin"], llama=other, out=tmp_path / "again")
     config = dataclasses.replace(odd, lora=dataclasses.replace(odd.lora, alpha=5.0))
-    tiny.save(tmp_path / "other", "ltu-as", config, tiny.random_params(build.ltu_as(config)))
+    tiny.save(tmp_path / "other", "ltu-as", config, tiny.random_params(LTUAS.functional(config)))
     with pytest.raises(
         WeightsError, match=r"lora.alpha is 32.0 by the record.* and 5.0 by --llama"
     ):
@@ -286,7 +287,7 @@ def test_a_scaled_rope_is_read_from_a_weights_directory_too(tmp_path):
     )
     wanted = tiny.as_dict(config)
     wanted["llama"]["rope_scaling"] = scaling
-    params = tiny.random_params(build.ltu_as(type(config).from_dict(wanted)))
+    params = tiny.random_params(LTUAS.functional(type(config).from_dict(wanted)))
     save_weights(tmp_path / "whole", kind="ltu-as", config=wanted, params=params, source={})
     export_weights("ltu-as", checkpoint=tmp_path / "whole", out=tmp_path / "x.safetensors")
     save_file(load_file(tmp_path / "x.safetensors"), tmp_path / "y.safetensors")

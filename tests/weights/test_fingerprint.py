@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ltu_jax.models import build
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.whisper import Encoder, Whisper, WhisperConfig
 from ltu_jax.preprocessing import audio
 from ltu_jax.weights import fingerprint as fp
 from ltu_jax.weights.store import load_weights, save_weights
@@ -25,7 +24,9 @@ def features(params, config, *, dtype="float32", batch=1, noise=0.0):
     log_mel = audio.model_log_mel(fp.clip(), n_mels=config.n_mels).log_mel
     log_mel = log_mel + noise * np.random.default_rng(0).standard_normal(log_mel.shape)
     rows = np.repeat(np.asarray(log_mel, np.float32)[None], batch, axis=0)
-    return np.asarray(jax.jit(build.whisper(config, dtype=dtype).features)(params, rows)[-1])
+    return np.asarray(
+        jax.jit(Whisper(config, dtype=dtype).encoder.pure(Encoder.features))(params, rows)[-1]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_float_noise_is_the_same_encoder(tiny):
         compared = fp.compare(stored, found)
         assert compared.verdict == fp.Likeness.SAME and compared.distance < 1e-5
         assert found.code == stored.code
-    eager = build.whisper(config).features
+    eager = Whisper(config).encoder.pure(Encoder.features)
     log_mel = audio.model_log_mel(fp.clip(), n_mels=80).log_mel[None]
     unjitted = fp.of_features(np.asarray(eager(params, log_mel)[0]), dtype="float32")
     assert fp.compare(stored, unjitted).distance < 1e-5
@@ -119,7 +120,7 @@ def test_other_weights(tiny, change):
 
 
 def _saved(path, config, *, seed=0):
-    params = build.whisper(config).init(jax.random.key(seed))
+    params = Whisper(config).init(jax.random.key(seed))
     save_weights(path, kind="whisper", config=dataclasses.asdict(config), source={},
                  params={name: np.asarray(leaf) for name, leaf in params.items()})  # fmt: skip
     return load_weights(path)
@@ -140,7 +141,7 @@ def test_another_whisper(tmp_path):
 def test_it_is_computed_once_and_survives_json(tmp_path, monkeypatch):
     weights = _saved(tmp_path / "a", CONFIG)
     found = fp.of_encoder(weights, dtype="float32")
-    monkeypatch.setattr(build, "whisper", None)
+    monkeypatch.setattr(fp, "Whisper", None)
     assert fp.of_encoder(weights, dtype="float32") is found
     entry = json.loads(json.dumps(found.to_json()))
     assert fp.Fingerprint.from_json(entry) == found

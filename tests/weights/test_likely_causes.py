@@ -6,7 +6,7 @@ import functools
 import pytest
 import tiny_models as tiny
 
-from ltu_jax.models import build
+from ltu_jax.models.sizes import LLAMA_SIZES
 from ltu_jax.weights.diagnosis import complain, likely_cause
 from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.name_tables import foreign_shapes
@@ -23,7 +23,7 @@ def _official(size="llama-7b", adapter_only=False, **changes):
 
 @functools.cache
 def _llama(size, **changes):
-    config = dataclasses.replace(build.LLAMA_SIZES[size], **changes)
+    config = dataclasses.replace(LLAMA_SIZES[size], **changes)
     return foreign_shapes(hf_llama.HF_RULES, model_shapes("llama", tiny.as_dict(config))[1])
 
 

@@ -10,8 +10,8 @@ import torch
 import transformers
 
 from ltu_jax.convert import export_weights, import_weights
-from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig
+from ltu_jax.models.llama import Llama, LlamaConfig
+from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights
@@ -135,11 +135,10 @@ def member(request):
 
     def ours(config, params):
         if repr(config) not in forwards:
-            forwards[repr(config)] = jax.jit(build.llama(config).forward)
+            forwards[repr(config)] = jax.jit(Llama.functional(config).pure(Llama.__call__))
         positions = np.broadcast_to(np.arange(IDS.shape[1]), IDS.shape)
-        return forwards[repr(config)](
-            dict(params), IDS, segment_ids=np.ones_like(IDS), positions=positions
-        )
+        text = TextBatch(input_ids=IDS, segment_ids=np.ones_like(IDS), positions=positions)
+        return forwards[repr(config)](dict(params), text)
 
     return model, settings, truth, ours
 

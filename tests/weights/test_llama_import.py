@@ -178,10 +178,10 @@ def _write_gguf(file, config, params, *, family="llama", spm=None, **metadata):
     ids=["untied", "tied", "biases"],
 )
 def test_gguf_round_trip(tmp_path, changes):
-    from ltu_jax.models import build
+    from ltu_jax.models.llama import Llama
 
     config = tiny.llama_config(**changes)
-    params = tiny.random_params(build.llama(config))
+    params = tiny.random_params(Llama.functional(config))
     family = "qwen2" if config.attention_bias else "llama"
     _write_gguf(tmp_path / "x.gguf", config, params, family=family)
     import_weights("gguf", weights=[tmp_path / "x.gguf"], out=tmp_path / "ours")
@@ -192,10 +192,10 @@ def test_gguf_round_trip(tmp_path, changes):
 
 
 def test_gguf_damages(tmp_path):
-    from ltu_jax.models import build
+    from ltu_jax.models.llama import Llama
 
     config = tiny.llama_config()
-    params = tiny.random_params(build.llama(config))
+    params = tiny.random_params(Llama.functional(config))
     file = tmp_path / "x.gguf"
     _write_gguf(file, config, params)
     content = file.read_bytes()
@@ -217,13 +217,13 @@ def test_gguf_damages(tmp_path):
 def test_gguf_sentencepiece_tokenizer(tmp_path, golden):
     import sentencepiece
 
-    from ltu_jax.models import build
+    from ltu_jax.models.llama import Llama
 
     truth = sentencepiece.SentencePieceProcessor(
         model_file=str(golden / "text_cases" / "spm320.model")
     )
     config = tiny.llama_config(vocab_size=320)
-    params = tiny.random_params(build.llama(config))
+    params = tiny.random_params(Llama.functional(config))
     _write_gguf(tmp_path / "x.gguf", config, params, spm=truth)
     import_weights("gguf", weights=[tmp_path / "x.gguf"], out=tmp_path / "ours")
     found = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "ours/tokenizer.model"))
@@ -276,12 +276,12 @@ def test_real_smollm2_equals_transformers(smollm2_dir, tmp_path):
 
 
 def test_a_plain_llama_is_not_exported_as_ltu_as(tmp_path):
-    from ltu_jax.models import build
+    from ltu_jax.models.llama import Llama
 
     config = tiny.llama_config()
     save_weights(
         tmp_path / "w", kind="llama", config=tiny.as_dict(config),
-        params=tiny.random_params(build.llama(config)), source={},
+        params=tiny.random_params(Llama.functional(config)), source={},
     )  # fmt: skip
     with pytest.raises(ValueError, match="'llama' weights; --to ltu-as needs ltu-as weights"):
         export_weights("ltu-as", checkpoint=tmp_path / "w", out=tmp_path / "x.safetensors")

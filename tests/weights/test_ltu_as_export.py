@@ -9,7 +9,8 @@ import transformers
 from safetensors.numpy import load_file
 
 from ltu_jax.convert import export_weights
-from ltu_jax.models import build
+from ltu_jax.models.ltu_as import LTUAS
+from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.weights.formats import hf_llama, official_ltu_as
 from ltu_jax.weights.formats.official_ltu_as import merge_lora
 from ltu_jax.weights.lineage import is_adapter
@@ -31,7 +32,7 @@ CASES = {
 def random_model(request, tmp_path):
     changes, targets = CASES[request.param]
     config = tiny.ltu_as_config(tiny.llama_config(**changes), targets=targets)
-    fns = build.ltu_as(config)
+    fns = LTUAS.functional(config)
     params = tiny.random_params(fns)
     save_weights(
         tmp_path / "ours", kind="ltu-as", config=tiny.as_dict(config), params=params, source={}
@@ -46,16 +47,11 @@ def test_merged_model_gives_our_logits(random_model, tmp_path):
     rng = np.random.default_rng(3)
     ids = rng.integers(0, 96, (2, 9))
     features = rng.standard_normal((2, 2, 25, 16)).astype(np.float32)
-    ours = jax.jit(fns.forward)(
-        params,
-        ids,
-        features,
-        segment_ids=np.ones_like(ids),
-        positions=np.broadcast_to(np.arange(34), (2, 34)),
-    )
-    embeds = np.concatenate(
-        [jax.jit(fns.embed_audio)(params, features), fns.embed_text(params, ids)], 1
-    )
+    positions = np.broadcast_to(np.arange(34), (2, 34))
+    text = TextBatch(input_ids=ids, segment_ids=np.ones_like(ids), positions=positions)
+    ours = jax.jit(fns.pure(LTUAS.__call__))(params, text, features)
+    audio = jax.jit(fns.pure(LTUAS.embed_audio))(params, features)
+    embeds = np.concatenate([audio, fns.bind(params).embed_text(ids)], 1)
     with torch.no_grad():
         truth = model(inputs_embeds=torch.from_numpy(embeds)).logits[:, 25:].numpy()
     np.testing.assert_allclose(ours, truth, atol=1e-4)
@@ -74,7 +70,7 @@ def test_a_training_checkpoint_is_exported_with_its_base(tmp_path):
     from ltu_jax.weights.open import base_entry
 
     config = tiny.ltu_as_config(tiny.llama_config())
-    params = tiny.random_params(build.ltu_as(config))
+    params = tiny.random_params(LTUAS.functional(config))
     adapter = {path: array for path, array in params.items() if is_adapter(path)}
     base = {path: array for path, array in params.items() if not is_adapter(path)}
     save_weights(

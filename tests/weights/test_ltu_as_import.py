@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from ltu_jax.convert import export_weights, import_weights
 from ltu_jax.core.errors import UserError
-from ltu_jax.models import build
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.weights.formats import hf_rope, official_ltu_as
 from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.store import load_weights, save_weights
@@ -74,16 +74,16 @@ def test_golden_config_is_read_from_the_shapes(imported):
 
 def test_golden_logits_from_the_imported_weights(imported, golden_dir):
     weights = load_weights(imported)
-    fns = build.ltu_as(LTUASConfig.from_dict(weights.config))
+    fns = LTUAS.functional(LTUASConfig.from_dict(weights.config))
     batch = np.load(golden_dir / "forward.npz")
     ids, mask = batch["in.input_ids"], batch["in.attention_mask"]
-    found = jax.jit(fns.forward)(
-        dict(weights.params),
-        ids,
-        batch["in.audio_input"],
+    text = TextBatch(
+        input_ids=ids,
         segment_ids=mask[:, 25:].astype(np.int32),
         positions=np.broadcast_to(np.arange(mask.shape[1]), mask.shape),
     )
+    forward = jax.jit(fns.pure(LTUAS.__call__))
+    found = forward(dict(weights.params), text, batch["in.audio_input"])
     np.testing.assert_allclose(found, batch["out.logits"], atol=1e-4)
 
 
@@ -163,10 +163,11 @@ def test_other_spellings_of_the_names(imported, official, tmp_path):
 
 def test_the_number_of_audio_layers_may_be_unknown(official, tmp_path):
     weights = _import(tmp_path, official, audio_layers=None)
-    fns = build.ltu_as(LTUASConfig.from_dict(weights.config))
+    fns = LTUAS.functional(LTUASConfig.from_dict(weights.config))
     for layers in (2, 6):
         features = np.ones((1, layers, 25, 48), np.float32)
-        assert jax.eval_shape(fns.embed_audio, dict(weights.params), features).shape[1] == 25
+        embed = fns.pure(LTUAS.embed_audio)
+        assert jax.eval_shape(embed, dict(weights.params), features).shape[1] == 25
 
 
 def _base(imported, tmp_path, **files):

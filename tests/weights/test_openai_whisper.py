@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 
 from ltu_jax.convert import export_weights, import_weights
-from ltu_jax.models import build
+from ltu_jax.models.sizes import WHISPER_SIZES
 from ltu_jax.weights.formats import openai_whisper, whisper_tokens
 from ltu_jax.weights.name_tables import foreign_shapes
 from ltu_jax.weights.shapes import model_shapes
@@ -91,7 +91,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_sizes(name):
     width, heads, layers, text_layers, mels, vocabulary, count = PUBLISHED[name]
-    config = build.WHISPER_SIZES[name]
+    config = WHISPER_SIZES[name]
     settings, shapes = model_shapes("whisper", tiny_models.as_dict(config))
     dims, state = openai_whisper.to_openai(settings, tiny_models.hollow(shapes))
     assert dims == {

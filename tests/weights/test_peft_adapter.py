@@ -16,9 +16,9 @@ from safetensors.numpy import load_file, save_file
 
 from ltu_jax.convert import export_weights, import_weights
 from ltu_jax.core.errors import UserError
-from ltu_jax.models import build
 from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.weights.files import shards
 from ltu_jax.weights.formats import hf_llama, official_ltu_as, peft_adapter, peft_config
 from ltu_jax.weights.formats.official_ltu_as import merge_lora
@@ -62,7 +62,7 @@ def _model(base, targets=TARGETS["official"]):
     """LTU-AS over the base: config and all parameters, those outside the base random."""
     config, held = tiny.opened(hf_llama.from_hf(base), "llama")
     whole = tiny.ltu_as_config(LlamaConfig.from_dict(config), targets=targets)
-    params = tiny.random_params(build.ltu_as(whole))
+    params = tiny.random_params(LTUAS.functional(whole))
     return whole, params | tiny.numbers(held)
 
 
@@ -93,14 +93,12 @@ def test_peft_loads_what_we_write(base, tmp_path, targets):
     rng = np.random.default_rng(3)
     ids, features = rng.integers(0, 96, (2, 9)), rng.standard_normal((2, 2, 25, 16))
     features = features.astype(np.float32)
-    fns = build.ltu_as(config)
-    ours = jax.jit(fns.forward)(
-        params, ids, features, segment_ids=np.ones_like(ids),
-        positions=np.broadcast_to(np.arange(34), (2, 34)),
-    )  # fmt: skip
-    embeds = np.concatenate(
-        [jax.jit(fns.embed_audio)(params, features), fns.embed_text(params, ids)], 1
-    )
+    fns = LTUAS.functional(config)
+    positions = np.broadcast_to(np.arange(34), (2, 34))
+    text = TextBatch(input_ids=ids, segment_ids=np.ones_like(ids), positions=positions)
+    ours = jax.jit(fns.pure(LTUAS.__call__))(params, text, features)
+    audio = jax.jit(fns.pure(LTUAS.embed_audio))(params, features)
+    embeds = np.concatenate([audio, fns.bind(params).embed_text(ids)], 1)
     with torch.no_grad():
         truth = model(inputs_embeds=torch.from_numpy(embeds)).logits[:, 25:].numpy()
         with model.disable_adapter():
@@ -162,15 +160,14 @@ def _audio(base):
 
 @functools.cache
 def _forward(config):
-    return jax.jit(lambda params, ids, **places: build.ltu_as(config).forward(
-        params, ids, None, **places
-    ))  # fmt: skip
+    return jax.jit(LTUAS.functional(config).pure(LTUAS.__call__))
 
 
 def _text_logits(config, params, ids):
     """Our logits without audio."""
     positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-    return _forward(config)(params, ids, segment_ids=np.ones_like(ids), positions=positions)
+    text = TextBatch(input_ids=ids, segment_ids=np.ones_like(ids), positions=positions)
+    return _forward(config)(params, text, None)
 
 
 @pytest.mark.parametrize("bin", [False, True])

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from ltu_jax.core.config import ConfigError
-from ltu_jax.models import build
-from ltu_jax.models.tltr import TaggerConfig, TLTRConfig
+from ltu_jax.models.functional import Functional
+from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
 from ltu_jax.weights.formats.whisper_at import RULES, from_whisper_at, read_labels
 from ltu_jax.weights.name_tables import export, foreign_shapes
 from ltu_jax.weights.store import load_weights, save_weights
@@ -85,9 +85,9 @@ def random_reference(seed: int = 0, **sizes) -> Reference:
     return model
 
 
-def tagger(config: dict) -> build.TaggerFns:
+def tagger(config: dict) -> Functional[Tagger]:
     typed = TaggerConfig.from_dict(config)
-    return build.tagger(typed.tltr, typed.labels, d_input=typed.d_input)
+    return Tagger.functional(typed)
 
 
 def shapes_of(config: dict) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from ltu_jax.convert import export_weights, import_weights
-from ltu_jax.models import build
+from ltu_jax.models.sizes import WHISPER_SIZES
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.preprocessing.audio import transcribe_log_mel
 from ltu_jax.weights.formats import hf_whisper
@@ -102,7 +102,7 @@ def test_a_vocabulary_of_its_own_loads_too(tmp_path):
 
 
 def test_two_widths_have_no_word_there():
-    config = tiny_models.as_dict(build.WHISPER_SIZES["tiny"]) | {"n_text_state": 512}
+    config = tiny_models.as_dict(WHISPER_SIZES["tiny"]) | {"n_text_state": 512}
     with pytest.raises(WeightsError, match="width 384 with a decoder of width 512.*one d_model"):
         hf_whisper.to_hf(config, {})
 
@@ -190,7 +190,7 @@ def test_real_base_equals_transformers(whisper_base_dir, jfk, tmp_path, sound):
     against float64, ours no worse than twice theirs, and 999 numbers in 1000 within 1e-4.
     """
     weights = load_weights(whisper_base_dir, kind="whisper", dtype=np.float32)
-    assert WhisperConfig.from_dict(weights.config) == build.WHISPER_SIZES["base"]
+    assert WhisperConfig.from_dict(weights.config) == WHISPER_SIZES["base"]
     export_weights("hf", checkpoint=whisper_base_dir, out=tmp_path / "hf")
     mel = transcribe_log_mel(jfk, n_mels=80)[None, :3000]
     if sound == "uniform":

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from ltu_jax.convert import import_weights
-from ltu_jax.models import build
+from ltu_jax.models.sizes import WHISPER_SIZES
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.weights.formats import ct2_whisper, hf_whisper, whisper_tokens
 from ltu_jax.weights.name_tables import export
@@ -117,7 +117,7 @@ def test_configs_of_another_model_are_named(random_hf, tmp_path, changes, messag
 def test_real_tiny_en_equals_transformers(whisper_tiny_dir):
     weights = load_weights(whisper_tiny_dir, kind="whisper", dtype=np.float32)
     config = WhisperConfig.from_dict(weights.config)
-    assert config == build.WHISPER_SIZES["tiny.en"]
+    assert config == WHISPER_SIZES["tiny.en"]
     state = export(hf_whisper.HF_RULES, as_tensors(dict(weights.params)))
     model = transformers.WhisperForConditionalGeneration(tiny_whisper.full_config(config)).eval()
     state = {name: torch.from_numpy(array) for name, array in tiny_models.numbers(state).items()}

@@ -7,10 +7,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig
+from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.sizes import LLAMA_SIZES
+from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.weights import store
 from ltu_jax.weights.formats import official_ltu_as
@@ -62,7 +63,7 @@ def released_config(
     )
     return LTUASConfig(
         tltr=TLTRConfig(d_model=1280, time_heads=1, layer_heads=8),
-        llama=dataclasses.replace(build.LLAMA_SIZES[size], **llama),
+        llama=dataclasses.replace(LLAMA_SIZES[size], **llama),
         lora=lora,
         audio_layers=32,
         audio_tokens=25,
@@ -131,9 +132,9 @@ def logits(config: LlamaConfig, params, ids) -> np.ndarray:
     """Our logits [B,T,V] of unpadded ids."""
     ids = np.asarray(ids)
     positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-    forward = jax.jit(build.llama(config).forward)
-    out = forward(dict(params), ids, segment_ids=np.ones_like(ids), positions=positions)
-    return np.asarray(out)
+    forward = jax.jit(Llama.functional(config).pure(Llama.__call__))
+    text = TextBatch(input_ids=ids, segment_ids=np.ones_like(ids), positions=positions)
+    return np.asarray(forward(dict(params), text))
 
 
 def official_shapes(config, shapes, **options):

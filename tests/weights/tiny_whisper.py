@@ -6,8 +6,7 @@ import numpy as np
 import torch
 import transformers
 
-from ltu_jax.models import build
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 
 
 def hf_config(**changes) -> transformers.WhisperConfig:
@@ -88,10 +87,10 @@ def openai_checkpoint(model: transformers.WhisperForConditionalGeneration) -> di
 
 def compute(config: dict, params: dict, mel: np.ndarray, ids: np.ndarray):
     """(encoder output, decoder logits) of ours; mel [B, F, M], ids [B, T]."""
-    fns = build.whisper(WhisperConfig.from_dict(config))
+    fns = Whisper(WhisperConfig.from_dict(config))
     params = dict(params)
-    encoded = fns.encode(params, mel)
-    logits, _ = fns.decode(params, ids, fns.init_cache(params, encoded, length=ids.shape[1]))
+    encoded, decoder = fns.encoder.bind(params).encode(mel), fns.decoder.bind(params)
+    logits, _ = decoder.decode(ids, decoder.init_cache(encoded, length=ids.shape[1]))
     return np.asarray(encoded), np.asarray(logits)
 
 

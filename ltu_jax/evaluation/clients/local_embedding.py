@@ -11,7 +11,7 @@ from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, sha256_file
 from ltu_jax.evaluation.clients.reply_cache import key
-from ltu_jax.models.bert import BertConfig, bert
+from ltu_jax.models.bert import Bert, BertConfig
 from ltu_jax.weights.files import shards
 from ltu_jax.weights.files.config_json import read_settings
 from ltu_jax.weights.formats import hf_bert as bert_weights
@@ -44,13 +44,13 @@ class LocalEmbedder:
         _check_modules(self.path)
         imported = bert_weights.from_hf(self.path)
         config = BertConfig.from_dict(imported.config)
-        fns = bert(config)
-        shapes = {name: leaf.shape for name, leaf in fns.shapes.items()}
+        model = Bert.functional(config)
+        shapes = {name: leaf.shape for name, leaf in model.shapes.items()}
         tensors = imported.params(shapes, what=str(self.path))
         self._params = jax.device_put(
             {name: tensor.read().astype(np.float32) for name, tensor in tensors.items()}
         )
-        self._sentences = jax.jit(fns.sentences)
+        self._sentences = jax.jit(model.pure(Bert.sentences))
         self.size = config.hidden_size
         self.max_tokens = _max_tokens(self.path, positions=config.max_position_embeddings)
         self._tokenizer, files = _load_tokenizer(self.path, max_tokens=self.max_tokens)

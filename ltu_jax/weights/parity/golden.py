@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.files import read_json
-from ltu_jax.models import build
-from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.models.tltr import TaggerConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.text_batch import TextBatch
+from ltu_jax.models.tltr import Tagger, TaggerConfig
 from ltu_jax.weights import name_tables
 from ltu_jax.weights.files.safetensors_file import read_safetensors
 from ltu_jax.weights.formats import official_ltu_as, whisper_at
@@ -71,17 +71,16 @@ def _ltu_as(
     config: Mapping[str, Any], weights: Any, given: Mapping[str, Any], *, dtype: str
 ) -> dict[str, Any]:
     typed = LTUASConfig.from_dict(config)
-    fns = build.ltu_as(typed, dtype=dtype)
-    params = _params(official_ltu_as.RULES, weights, fns.shapes, dtype=dtype)
+    model = LTUAS.functional(typed, dtype=dtype)
+    params = _params(official_ltu_as.RULES, weights, model.shapes, dtype=dtype)
     mask, audio = given["attention_mask"], typed.audio_tokens
-    found = jax.jit(fns.intermediates)(
-        params,
-        given["input_ids"],
-        given["audio_input"],
+    text = TextBatch(
+        input_ids=given["input_ids"],
         segment_ids=mask[:, audio:].astype(jnp.int32),
         positions=jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape),
     )
-    logits = fns.unembed(params, found["final_norm"][:, audio:])
+    found = jax.jit(model.pure(LTUAS.intermediates))(params, text, given["audio_input"])
+    logits = model.bind(params).unembed(found["final_norm"][:, audio:])
     layers = {f"llama.layers.{number}": layer for number, layer in enumerate(found["layers"])}
     return layers | {
         "tltr": found["tltr"],
@@ -95,9 +94,9 @@ def _tagger(
     config: Mapping[str, Any], weights: Any, given: Mapping[str, Any], *, dtype: str
 ) -> dict[str, Any]:
     typed = TaggerConfig.from_dict(config)
-    fns = build.tagger(typed.tltr, typed.labels, d_input=typed.d_input, dtype=dtype)
-    params = _params(whisper_at.RULES, weights, fns.shapes, dtype=dtype)
-    return {"logits": jax.jit(fns.logits)(params, given["features"])}
+    model = Tagger.functional(typed, dtype=dtype)
+    params = _params(whisper_at.RULES, weights, model.shapes, dtype=dtype)
+    return {"logits": jax.jit(model.pure(Tagger.__call__))(params, given["features"])}
 
 
 def _params(table: Any, weights: Any, shapes: Mapping[str, Any], *, dtype: str) -> dict[str, Any]:

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Float
-from ltu_jax.models import build
-from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.models.tltr import TaggerConfig
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.llama import Llama, LlamaConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.text_batch import TextBatch
+from ltu_jax.models.tltr import Tagger, TaggerConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.preprocessing import audio
 from ltu_jax.weights import fingerprint, name_tables
 from ltu_jax.weights.formats import hf_llama, hf_whisper, official_ltu_as
@@ -101,7 +101,7 @@ def _ids(count: int, *, vocabulary: int) -> np.ndarray:
 
 def _whisper(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[ModuleError]:
     config = WhisperConfig.from_dict(weights.config)
-    fns = build.whisper(config, dtype=dtype)
+    model = Whisper(config, dtype=dtype)
     frames = 2 * config.n_audio_ctx
     # Whisper's own input, silence to the end: transformers takes no shorter one
     log_mel = audio.transcribe_log_mel(fingerprint.clip(), n_mels=config.n_mels)[None, :frames]
@@ -109,10 +109,11 @@ def _whisper(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator
 
     @jax.jit
     def run(params: Any, log_mel: Any, tokens: Any) -> dict[str, Any]:
-        encoded = fns.encode(params, log_mel)
-        cache = fns.init_cache(params, encoded, length=tokens.shape[1])
-        blocks = fns.states(params, log_mel)[:, 1:].swapaxes(0, 1)
-        logits, _ = fns.decode(params, tokens, cache)
+        encoder, decoder = model.encoder.bind(params), model.decoder.bind(params)
+        encoded = encoder.encode(log_mel)
+        cache = decoder.init_cache(encoded, length=tokens.shape[1])
+        blocks = encoder.states(log_mel)[:, 1:].swapaxes(0, 1)
+        logits, _ = decoder.decode(tokens, cache)
         return {"blocks": blocks, "encoder.ln_post": encoded, "logits": logits}
 
     params = {"encoder": {}, "decoder": {}}
@@ -143,13 +144,12 @@ def _transcript(config: WhisperConfig) -> np.ndarray:
 
 def _llama(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[ModuleError]:
     config = LlamaConfig.from_dict(weights.config)
-    fns = build.llama(config, dtype=dtype)
+    model = Llama.functional(config, dtype=dtype)
     ids = _ids(_TOKENS, vocabulary=config.vocab_size)
     positions = np.arange(_TOKENS, dtype=np.int32)[None]
     params = _params(weights, dtype)
-    found = jax.jit(fns.intermediates)(
-        params, ids, segment_ids=np.ones_like(ids), positions=positions
-    )
+    text = TextBatch(input_ids=ids, segment_ids=np.ones_like(ids), positions=positions)
+    found = jax.jit(model.pure(Llama.intermediates))(params, text)
     ours = _by_layer(_numpy(found))
     del params, found
     tensors = exported or name_tables.export(hf_llama.HF_RULES, weights.params.tensors)
@@ -171,7 +171,7 @@ def _embedded(tensors: Tensors, ids: np.ndarray) -> Float[np.ndarray, "B T E"]:
 
 def _ltu_as(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[ModuleError]:
     config = LTUASConfig.from_dict(weights.config)
-    fns = build.ltu_as(config, dtype=dtype)
+    model = LTUAS.functional(config, dtype=dtype)
     features = _features(config.audio_layers, config.audio_tokens, config.tltr.d_model)
     ids = _ids(_TOKENS, vocabulary=config.llama.vocab_size)
     tokens = config.audio_tokens
@@ -179,10 +179,10 @@ def _ltu_as(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[
 
     @jax.jit
     def run(params: Any, ids: Any, features: Any) -> dict[str, Any]:
-        found = fns.intermediates(
-            params, ids, features, segment_ids=jnp.ones_like(ids), positions=positions
-        )
-        return found | {"logits": fns.unembed(params, found["final_norm"])}
+        bound = model.bind(params)
+        text = TextBatch(input_ids=ids, segment_ids=jnp.ones_like(ids), positions=positions)
+        found = bound.intermediates(text, features)
+        return found | {"logits": bound.unembed(found["final_norm"])}
 
     params = _params(weights, dtype)
     ours = _by_layer(_numpy(run(params, ids, features)))
@@ -221,9 +221,9 @@ def _ltu_as(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[
 def _tltr(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[ModuleError]:
     assert exported is None, "no export of a tagger is known"
     config = TaggerConfig.from_dict(weights.config)
-    fns = build.tagger(config.tltr, config.labels, d_input=config.d_input, dtype=dtype)
+    model = Tagger.functional(config, dtype=dtype)
     features = _features(config.audio_layers, official_ltu_as.AUDIO_TOKENS, config.width)
-    ours = jax.jit(fns.logits)(_params(weights, dtype), features)
+    ours = jax.jit(model.pure(Tagger.__call__))(_params(weights, dtype), features)
     tltr = reference.ReferenceTLTR(
         weights.params.tensors,
         time_heads=config.tltr.time_heads,
