@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import soundfile
 from matplotlib.figure import Figure
 
-from ltu_jax.evaluation.metrics import bootstrap, significance
+from ltu_jax.evaluation.run import aggregate
 
 SOUNDS = ("dog", "cat", "rain", "church bell")
 SENTENCES = (
@@ -78,13 +79,9 @@ def write_corpus(folder: Path, *, clips: int = 12, split: str = "test") -> Path:
 @pytest.fixture
 def few_resamples(monkeypatch):
     """Intervals from 200 resamples: enough where what is tested is that there are any."""
-    for function in (
-        bootstrap.bootstrap_draws,
-        bootstrap.bootstrap_samples,
-        significance.paired_bootstrap,
-        significance.paired_samples,
-    ):
-        monkeypatch.setitem(function.__kwdefaults__, "resamples", 200)
+    for name in ("bootstrap_draws", "bootstrap_samples", "paired_bootstrap", "paired_samples"):
+        few = functools.partial(getattr(aggregate, name), resamples=200)
+        monkeypatch.setattr(aggregate, name, few)
 
 
 _PIXEL = base64.b64decode(

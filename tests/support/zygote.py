@@ -30,7 +30,10 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _LONGEST = 1 << 20  # bytes of a message
-_HEAVY = ("ltu_jax.train", "ltu_jax.training.trainer", "ltu_jax.evaluate", "orbax.checkpoint")
+_HEAVY = (
+    *("ltu_jax.train", "ltu_jax.training.trainer", "ltu_jax.evaluate", "ltu_jax.inference"),
+    *("orbax.checkpoint", "matplotlib.pyplot", "sentencepiece", "tokenizers"),
+)
 
 
 # --- in the test process -------------------------------------------------------------------------
