@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,9 @@ from ltu_jax.training.stage import Stage
 from ltu_jax.training.stage_config import StageSettings
 from ltu_jax.training.state import TrainState, create_state, state_shardings
 from ltu_jax.training.step import StepFn
-from ltu_jax.weights.formats.whisper_at import LABELS, read_labels
+from ltu_jax.weights.open import label_names, open_adapter
 from ltu_jax.weights.placement import place, quantised
-from ltu_jax.weights.store import check_against, is_weights_dir, load_weights, read_header
+from ltu_jax.weights.store import Weights, check_against
 from ltu_jax.weights.tensors import Tensors, as_tensors
 
 # What each stage must find where it starts from (prefixes of parameter paths).
@@ -40,24 +39,8 @@ HEAD = "label_head."
 TAGGER = ("tltr.", HEAD)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Found:
-    """What there is to start from: parameters, and what tells whether they fit.
-
-    `d_input` is the width of the features where it is not that of the TLTR (Whisper-AT's low
-    variant); `audio_layers` and `labels` are None where the source does not say.
-    """
-
-    where: str
-    params: Params
-    tltr: Mapping[str, int]
-    d_input: int | None
-    audio_layers: int | None
-    labels: tuple[str, ...] | None
-
-
 def starting_adapter(stage: Stage) -> Params:
-    """Initial adapter parameters: random ones, and over them what the stage inherits.
+    """Return the first adapter parameters: random ones, and over them those that are inherited.
 
     `weights.tltr` (tagging and stage 1) gives the TLTR alone, and in tagging the label head where
     the labels are the same; `init_from` gives all that the stage has a place for.
@@ -82,18 +65,18 @@ def starting_adapter(stage: Stage) -> Params:
             "(--config.weights.tltr=DIR), a run to start from (--config.init_from=RUN; "
             "configs/tagging.py trains a TLTR), or ask for it: --config.allow_random_tltr=True"
         )
-    found = read_adapter(source)
-    _check_tltr(found, settings)
-    saved = found.params
+    inherited = open_adapter(source)
+    _check_tltr(inherited, settings)
+    saved = inherited.params.shapes
     if tltr:
         saved = {path: leaf for path, leaf in saved.items() if path.startswith(TAGGER)}
-    if not tagging or not _same_labels(found, stage.pipeline.labels):
+    if not tagging or not _same_labels(inherited, stage.pipeline.labels):
         saved = {path: leaf for path, leaf in saved.items() if not path.startswith(HEAD)}
     wanted = INHERITED.get(settings.stage, ("tltr.",))
     must = {path: leaf for path, leaf in shapes.items() if path.startswith(wanted)}
     if settings.stage == "stage2":
         must = {path: leaf for path, leaf in must.items() if ".lora_" not in path}
-    sizes = {path: list(leaf.shape) for path, leaf in saved.items()}
+    sizes = {path: list(shape) for path, shape in saved.items()}
     checkpoint.check_sizes(sizes, must, where=source)
     shared = {path: leaf for path, leaf in shapes.items() if path in saved}
     checkpoint.check_sizes(sizes, shared, where=source)
@@ -103,11 +86,11 @@ def starting_adapter(stage: Stage) -> Params:
             f"{source} has {len(surplus)} parameters that {settings.stage} has no place for: "
             f"{shorten(surplus)}; start from a run of the stage before, with the same model config"
         )
-    return {**adapter, **{path: saved[path] for path in shared}}
+    return {**adapter, **{path: inherited.params[path] for path in shared}}
 
 
 def saved_adapter(stage: Stage, folder: Path) -> Params:
-    """The adapter parameters of one of the stage's own checkpoints, trained and frozen ones.
+    """Read the adapter of one of the stage's own checkpoints, trained and frozen parameters.
 
     Raises:
         CheckpointError: it has other parameters, or other sizes.
@@ -124,72 +107,43 @@ def _init(key: Array, *, init: Callable[[Array], Params], paths: tuple[str, ...]
     return {path: made[path] for path in paths}
 
 
-def read_adapter(source: str | os.PathLike) -> Found:
-    """Adapter parameters of a run, a checkpoint, or an LTU-AS or TLTR weights directory.
-
-    Raises:
-        UserError: none of them, damaged, or weights of another kind.
-    """
-    path = Path(source)
-    if not (path.is_dir() and is_weights_dir(path)):
-        metadata, params = checkpoint.load_adapter(path)
-        model, labels = metadata["model"], tuple(metadata.get("labels", ())) or None
-    else:
-        kind = read_header(path)["kind"]
-        if kind not in ("ltu-as", "tltr"):
-            raise UserError(
-                f"{path} holds {kind!r} weights, which have no TLTR; a stage starts from a run, or "
-                "from 'tltr' or 'ltu-as' weights (python -m ltu_jax.convert --from whisper-at)"
-            )
-        weights = load_weights(path, kind=kind, dtype=np.float32)
-        params = {name: weights.params[name] for name in weights.params if is_adapter(name)}
-        model, labels = weights.config, None
-        if kind == "tltr" and (path / LABELS).is_file():
-            labels = read_labels(path / LABELS, count=model["labels"])
-    return Found(
-        where=str(source),
-        params=params,
-        tltr=model["tltr"],
-        d_input=model.get("d_input"),
-        audio_layers=model["audio_layers"],
-        labels=labels,
-    )
-
-
-def _check_tltr(found: Found, settings: StageSettings) -> None:
+def _check_tltr(found: Weights, settings: StageSettings) -> None:
     """Require the TLTR that the settings describe: shapes alone tell neither heads nor layers."""
     wanted: dict[str, int | None] = dataclasses.asdict(settings.model.tltr)
-    if found.d_input is not None:
+    tltr, audio_layers = found.config["tltr"], found.config["audio_layers"]
+    d_input = found.config.get("d_input")  # of the features where it is not that of the TLTR
+    if d_input is not None:
         raise UserError(
-            f"{found.where} is a low variant of Whisper-AT: it projects features of width "
-            f"{found.d_input} to a TLTR of width {found.tltr['d_model']}, and {settings.stage} "
+            f"{found.path} is a low variant of Whisper-AT: it projects features of width "
+            f"{d_input} to a TLTR of width {tltr['d_model']}, and {settings.stage} "
             f"needs a TLTR of width {wanted['d_model']} on the features themselves; import the "
             "full variant (NAME_ori.pth instead of NAME_low.pth)"
         )
     here = wanted | {"audio_layers": settings.model.whisper.n_audio_layer}
-    there = dict(found.tltr) | {"audio_layers": found.audio_layers}
-    if found.audio_layers is None:
+    there = dict(tltr) | {"audio_layers": audio_layers}
+    if audio_layers is None:  # the source does not say
         there["audio_layers"] = here["audio_layers"]
     differing = [f"{key} is {there[key]} there and {here[key]} here" for key in here
                  if there[key] != here[key]]  # fmt: skip
     if differing:
         raise UserError(
-            f"{found.where} has a TLTR for another encoder or of another config: "
+            f"{found.path} has a TLTR for another encoder or of another config: "
             f"{', '.join(differing)}; give the one of the Whisper in config.weights.whisper "
             "(--config.weights.tltr or --config.init_from), or choose that TLTR's Whisper and set "
             "config.model.whisper and config.model.tltr to its sizes"
         )
 
 
-def _same_labels(found: Found, labels: Sequence[str]) -> bool:
-    """Whether a label head goes on: the same labels, or as many where the source names none."""
-    if f"{HEAD}bias" not in found.params:
+def _same_labels(found: Weights, labels: Sequence[str]) -> bool:
+    """Return whether a label head goes on: with the same labels, or as many unnamed ones."""
+    if f"{HEAD}bias" not in found.params.shapes:
         return False
-    count = len(found.params[f"{HEAD}bias"])
-    same = count == len(labels) if found.labels is None else found.labels == tuple(labels)
+    (count,) = found.params.shapes[f"{HEAD}bias"]
+    names = label_names(found)
+    same = count == len(labels) if names is None else names == tuple(labels)
     if not same and is_main():
         print(
-            f"{found.where}: its {count} labels are not the {len(labels)} of these records; the "
+            f"{found.path}: its {count} labels are not the {len(labels)} of these records; the "
             "TLTR goes on, the label head starts anew",
             flush=True,
         )
@@ -197,7 +151,7 @@ def _same_labels(found: Found, labels: Sequence[str]) -> bool:
 
 
 def place_bases(stage: Stage) -> Params:
-    """Base parameters on the mesh: LLaMA in compute.base_dtype; the encoder if the step runs it."""
+    """Place the base parameters: LLaMA in compute.base_dtype; the encoder if the step runs it."""
     settings, bases = stage.settings, stage.bases
     placed: Params = {}
     if bases.llama is not None:
@@ -223,7 +177,7 @@ def place_bases(stage: Stage) -> Params:
 def place_llama(
     tensors: Tensors, shapes: Mapping[str, Any], *, settings: StageSettings, mesh: Mesh, what: str
 ) -> Params:
-    """The frozen language model on `mesh` in `compute.base_dtype`.
+    """Place the frozen language model on `mesh` in `compute.base_dtype`.
 
     Args:
         tensors: the weights by path, at any precision.

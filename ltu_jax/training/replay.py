@@ -1,4 +1,4 @@
-"""A skipped step once more: its batch, its draws of dropout, on the newest checkpoint."""
+"""Compute a skipped step once more: its batch and draws of dropout on the newest checkpoint."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from ltu_jax.training.initialize import prepare, restored
 from ltu_jax.training.program import batch_shapes
 from ltu_jax.training.resilience import bad_batches
 from ltu_jax.training.stage import assemble, open_bases
-from ltu_jax.training.stage_config import StageSettings, completed, stage_settings
+from ltu_jax.training.stage_config import StageSettings, stage_settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Replayed:
-    """What a batch gives now, beside what it gave; `not_finite` are entries of the batch itself."""
+    """Loss and gradient norm of a batch now and then; `not_finite` are entries of the batch."""
 
     bad: bad_batches.BadStep
     checkpoint_step: int
@@ -76,14 +76,14 @@ def replay_file(path: Path) -> Replayed:
 
 
 def settings_beside(path: Path) -> StageSettings:
-    """The settings of the run that a file of RUN/bad_batches belongs to."""
+    """Read the settings of the run that a file of RUN/bad_batches belongs to."""
     config = path.resolve().parent.parent / "config.json"
     if not config.is_file():
         raise UserError(
             f"{path} does not lie in the run it comes from: there is no {config}; replay it where "
             f"it was written, RUN/{bad_batches.FOLDER}"
         )
-    return stage_settings(completed(read_json(config)))
+    return stage_settings(read_json(config))
 
 
 def _check_shapes(

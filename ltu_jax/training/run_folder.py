@@ -24,7 +24,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
 from ltu_jax.core.lock import RunLock
 from ltu_jax.training.stage import Stage, leaves
-from ltu_jax.training.stage_config import ADDED, StageSettings
+from ltu_jax.training.stage_config import StageSettings
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
 
 _LOG = "log.jsonl"
@@ -56,7 +56,7 @@ def claim_run(settings: StageSettings) -> None:
 
 
 def _run_before(path: Path) -> tuple[str, ...] | None:
-    """A run by its log, or by a checkpoint, also one that was not finished."""
+    """Recognise a run by its log, or by a checkpoint, also one that was not finished."""
     if outputs.text_with('"step": ')(path / _LOG) is not None:
         return ()
     folder = path / checkpoint.FOLDER
@@ -111,7 +111,7 @@ class Saved:
 def find_saved(
     stage: Stage, *, resolved: Mapping[str, Any], inputs: Mapping[str, Mapping[str, str]]
 ) -> Saved:
-    """The newest good checkpoint of a stage's run folder, if it is one of this config and inputs.
+    """Find the newest good checkpoint of a stage's run folder; require this config and inputs.
 
     Raises:
         UserError: it is of another config, of other inputs, or of more steps than the run has.
@@ -154,13 +154,12 @@ def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run
             # what is watched, not what is computed
             "guards.skips_in_a_row", "guards.bad_batches", "guards.compare_every",
             "guards.stall_")  # fmt: skip
-    after = leaves(now)
-    before = {**{key: value for key, value in ADDED.items() if key in after}, **leaves(saved)}
-    for found in (before, after):  # one name is as good as a list of one
-        if isinstance(found.get("data.tasks"), str):
-            found["data.tasks"] = [found["data.tasks"]]
+    before, after = leaves(saved), leaves(now)
+    for values in (before, after):  # one name is as good as a list of one
+        if isinstance(values.get("data.tasks"), str):
+            values["data.tasks"] = [values["data.tasks"]]
     differing = [
-        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+        f"{key}: {before.get(key, _ABSENT)!r} -> {after.get(key, _ABSENT)!r}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and not key.startswith(free)
     ]
@@ -171,6 +170,7 @@ def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run
         )
 
 
+_ABSENT = "(no such key)"
 INPUTS = "inputs"  # the key of a checkpoint's metadata
 ALLOW = "checkpoint.allow_other_inputs"
 _NAMES = {
@@ -184,7 +184,7 @@ _HEX = 12  # digits shown of a hash
 
 
 def inputs_of(stage: Stage) -> dict[str, dict[str, str]]:
-    """`{name: {"sha256": ..., "where": ...}}` of everything that a stage's steps follow from."""
+    """Return `{name: {"sha256": ..., "where": ...}}` of all that a stage's steps follow from."""
     settings, bases = stage.settings, stage.bases
     found = {"whisper": _entry(bases.whisper.sha256, bases.whisper.path)}
     if bases.llama is not None:
@@ -199,7 +199,7 @@ def inputs_of(stage: Stage) -> dict[str, dict[str, str]]:
 
 
 def _records_digest(stage: Stage) -> str:
-    """Of the training split: every shard by the hash in the manifest, features, labels."""
+    """Hash the training split: every shard by its hash in the manifest, features, labels."""
     store, records = stage.pipeline.store, Path(stage.settings.data.records)
     shards = store.manifest["splits"][store.split]["shards"]
     told: dict[str, Any] = {
@@ -225,8 +225,7 @@ def compare_inputs(
     """Require that a checkpoint is gone on from with what it was made with.
 
     Args:
-        metadata: of the checkpoint. One of an earlier version names base weights only; stderr says
-            what then cannot be checked.
+        metadata: of the checkpoint.
         now: `inputs_of` the stage.
         saved: the checkpoint's folder.
         allow: accept what differs; stderr says what it is.
@@ -235,22 +234,21 @@ def compare_inputs(
         What differs, `{name: {"before": ..., "now": ...}}`, for the log.
 
     Raises:
-        UserError: something differs and `allow` is False; names all of it with both hashes.
+        UserError: something differs and `allow` is False, with both hashes; or the checkpoint
+            does not name its inputs.
     """
-    before = {name: dict(entry) for name, entry in (metadata.get(INPUTS) or {}).items()}
-    for name, entry in metadata.get("base", {}).items():
-        where = str(entry.get("absolute_path") or entry.get("path"))
-        before.setdefault(name, {"sha256": entry["sha256"], "where": where})
+    before = metadata.get(INPUTS) or {}
     unknown = [_NAMES[name] for name in now if name not in before]
     if unknown:
-        _say(
-            f"{saved} was written by an earlier version, which did not note all that it was made "
-            f"with; not checked: {', '.join(unknown)}"
+        raise UserError(
+            f"{saved} does not name all that it was made with ({', '.join(unknown)}): a version "
+            "before the first release wrote it; begin anew in another --config.run_dir "
+            "(--config.init_from takes over what was learned)"
         )
     changed = {
         name: {"before": _shown(before[name]), "now": _shown(entry)}
         for name, entry in now.items()
-        if name in before and before[name]["sha256"] != entry["sha256"]
+        if before[name]["sha256"] != entry["sha256"]
     }
     if not changed:
         return {}

@@ -1,7 +1,7 @@
-"""A training config as frozen dataclasses: what configs/*.py say, checked key by key.
+"""Read a training config into frozen dataclasses, key by key.
 
 The command line hands over a plain nested dict; an unknown, missing or misplaced key is one
-`UserError`, so nothing below this file meets a config it does not understand.
+`UserError`, so no other file meets a config with a key that it does not know.
 """
 
 import dataclasses
@@ -196,30 +196,8 @@ def stage_settings(config: Mapping[str, Any]) -> StageSettings:
     return read(StageSettings, config, where="config")
 
 
-# Keys that runs of before they existed do not name, with the value those runs had.
-ADDED = {
-    "weights.transcriber": "",
-    "weights.transcription": "quiet",
-    "data.datasets": ["all"],
-    "data.micro_rows": 0,
-    "guards.spike_sigma": 0.0,
-    "guards.spike_window": 128,
-    "checkpoint.allow_other_inputs": False,
-}
-
-
-def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved config of any earlier version, with the keys that came later."""
-    found = {**config}
-    for key, value in ADDED.items():
-        part, name = key.split(".")
-        if isinstance(found.get(part), Mapping):
-            found[part] = {name: value, **found[part]}
-    return found
-
-
 def missing_weights(settings: StageSettings) -> str | None:
-    """What to say when base weights are not there: each folder, its origin and the command."""
+    """Return an error for base weights that are not there: each folder, its origin, the command."""
     wanted = [
         (name, getattr(settings.weights, name), getattr(settings.weights.sources, name))
         for name in ("llama", "whisper")
