@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from data_pipelines.records.schema import RecordError
+from ltu_jax.core.errors import shorten
 
 FILE = "bad_records.jsonl"
 _LISTED = 10  # in the message; the log has all
@@ -126,12 +127,11 @@ class BadRecordCounter:
             raise TooManyBadRecords(self._message())
 
     def _message(self) -> str:
-        listed = list(self.found.values())[:_LISTED]
-        lines = "\n  ".join(bad.reason for bad in listed)
-        more = f"\n  and {len(self) - len(listed)} more" if len(self) > len(listed) else ""
+        reasons = [bad.reason for bad in self.found.values()]
+        lines = shorten(reasons, most=_LISTED, separator="\n  ")
         return (
             f"{len(self)} of {self._records} records of {self._where} are bad, more than "
-            f"data.max_bad_share = {self._share:g} allows:\n  {lines}{more}\n"
+            f"data.max_bad_share = {self._share:g} allows:\n  {lines}\n"
             "write or copy them again, or raise data.max_bad_share to train without them"
         )
 

@@ -16,14 +16,14 @@ import numpy as np
 from tqdm import tqdm
 
 from ltu_jax.core.axes import Array, Float
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.files import sha256_file
 from ltu_jax.core.jsonl import DELETE, JsonlWriter, read_jsonl
 from ltu_jax.evaluation.datasets.item import AudioClip
 from ltu_jax.preprocessing.audio import SAMPLE_RATE, Audio, AudioError, load_audio
 
 _CLIPS_AT_ONCE = 8
-_SHOWN = 5  # broken files named in an error
+_SPELLED_OUT = 5  # broken files named in an error
 
 
 class AudioModel(Protocol):
@@ -129,10 +129,9 @@ def transcribe_clips(
                 file.append(dataclasses.asdict(one))
             bar.update(len(part))
     if broken and not allow_missing:
-        shown = "\n  ".join(list(broken.values())[:_SHOWN])
-        more = f"\n  and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+        first = shorten(list(broken.values()), most=_SPELLED_OUT, separator="\n  ")
         raise UserError(
-            f"{len(broken)} of {len(clips)} clips cannot be read:\n  {shown}{more}\n"
+            f"{len(broken)} of {len(clips)} clips cannot be read:\n  {first}\n"
             "Mend them (--check lists all), or count their items as missing with --allow-missing"
         )
     return result

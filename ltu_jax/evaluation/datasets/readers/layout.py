@@ -1,12 +1,10 @@
 """Folders of published datasets: which split, where a file may lie, what a folder holds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.datasets.readers.tables import need
-
-_NAMED = 5  # names that a message spells out before it counts the rest
 
 
 def check_split(split: str, splits: Sequence[str], *, dataset: str) -> None:
@@ -29,10 +27,3 @@ def visible(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: it should be one")
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def some(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    names = list(names)
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

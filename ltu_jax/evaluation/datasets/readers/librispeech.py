@@ -11,9 +11,9 @@ A transcript line is the utterance's id, a space, and the words in capitals.
 from collections.abc import Iterator
 from pathlib import Path
 
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.layout import check_split, find, some, visible
+from ltu_jax.evaluation.datasets.readers.layout import check_split, find, visible
 from ltu_jax.evaluation.datasets.readers.tables import RecordProblems, need, text_lines
 
 SPLITS = ("test-clean", "test-other", "dev-clean", "dev-other")
@@ -85,4 +85,6 @@ def _chapter(folder: Path, name: str, bad: RecordProblems) -> Iterator[tuple[str
     unlisted = [file.stem for file in visible(folder) if file.suffix.lower() == ".flac"]
     unlisted = [f"{stem}.flac" for stem in unlisted if stem not in listed]
     if unlisted and not bad.found:
-        raise UserError(f"{path} has no line for {some(unlisted)}; the file may be cut off")
+        raise UserError(
+            f"{path} has no line for {shorten(unlisted, most=5)}; the file may be cut off"
+        )

@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.files import inside
 from ltu_jax.core.text_files import open_text
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, text
-from ltu_jax.evaluation.datasets.readers.layout import check_split, some, visible
+from ltu_jax.evaluation.datasets.readers.layout import check_split, visible
 from ltu_jax.evaluation.datasets.readers.tables import field, need
 
 SPLITS = ("sample", "all")
@@ -90,7 +90,7 @@ def _file(data: Path) -> Path:
         return data
     files = [path for path in visible(data) if path.suffix.lower() == ".json"]
     if len(files) != 1:
-        names = some(path.name for path in files) or "none"
+        names = shorten([path.name for path in files], most=5) or "none"
         raise UserError(f"{data} should hold one JSON file, but has {names}: name the file itself")
     return files[0]
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.jsonl import parse_object
 from ltu_jax.core.text_files import read_text
 
-_SHOWN = 5  # bad records that a message spells out
+_SPELLED_OUT = 5  # bad records that a message spells out
 _MOST_BYTES = 8 << 30  # Open-ASQA's largest JSON has 4.6 GB
 
 
@@ -26,11 +26,9 @@ class UnusableRecords(UserError):
 
     def __init__(self, problems: Sequence[str], *, source: Path, rest: Any = None):
         self.problems, self.rest = tuple(problems), rest
-        shown = "\n  ".join(self.problems[:_SHOWN])
-        more = len(self.problems) - _SHOWN
-        several = f"{len(self.problems)} records of {source} cannot be asked:\n  {shown}"
-        several += f"\n  and {more} more" if more > 0 else ""
-        super().__init__(shown if len(self.problems) == 1 else several)
+        first = shorten(self.problems, most=_SPELLED_OUT, separator="\n  ")
+        several = f"{len(self.problems)} records of {source} cannot be asked:\n  {first}"
+        super().__init__(first if len(self.problems) == 1 else several)
 
 
 class RecordProblems:

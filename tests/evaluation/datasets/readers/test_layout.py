@@ -37,8 +37,3 @@ def test_a_file_where_a_folder_should_be_is_named(tmp_path):
     (tmp_path / "audio").touch()
     with pytest.raises(UserError, match="audio is not a folder"):
         layout.visible(tmp_path / "audio")
-
-
-def test_long_lists_are_cut_and_counted():
-    assert layout.some("abc") == "a, b, c"
-    assert layout.some("abcdefgh") == "a, b, c, d, e and 3 more"
