@@ -53,3 +53,16 @@ def test_files_of_ours_that_pages_and_docstrings_name_are_there():
             continue  # it names what has moved
         for name in re.findall(rf"\b(?:{folders})/[\w./-]*\w\.(?:py|md|sh)\b", path.read_text()):
             assert "NAME" in name or (ROOT / name).exists(), (path, name)
+
+
+def test_the_tree_of_the_architecture_page_names_what_is_there():
+    tree = (ROOT / "docs/architecture.md").read_text().split("```")[1]
+    package = ROOT
+    for line in tree.strip().splitlines():
+        names = re.split(r"\s{2,}", line.strip())[0]
+        if not line.startswith(" "):
+            package = ROOT / names
+            assert package.is_dir(), names
+            continue
+        for name in names.split():
+            assert (package / f"{name}.py").exists() or (package / name).is_dir(), (package, name)
