@@ -21,11 +21,11 @@ TOKENIZER = ROOT / "tests" / "golden" / "text_cases" / "spm320.model"
 PLACE = """
 import dataclasses, json, pathlib, sys
 import jax, numpy as np, soundfile
-from ltu_jax.models.llama import LlamaConfig
+from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
-from ltu_jax.models.ltu_as import LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
-from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.weights.store import save_weights
 
 whisper = WhisperConfig(n_mels=80, n_audio_ctx=1500, n_audio_state=16, n_audio_head=2,
