@@ -63,19 +63,19 @@ GUARANTEES = {
     "bad_records": Guarantee(
         promise="a damaged record costs itself, counted, and no more",
         attempt=lambda lab, trials: damage_records(lab, trials=trials),
-        short=10,
+        short=15,
         long=100,
     ),
     "bad_samples": Guarantee(
         promise="mutated rows, audio and records: valid, or refused by name; no zeros invented",
         attempt=lambda lab, trials: mutate_samples(lab, trials=trials),
-        short=300,
+        short=1000,
         long=1000,
     ),
     "bad_numbers": Guarantee(
         promise="a step that is not finite changes no bit and is counted",
         attempt=lambda lab, trials: spoil_batches(lab, trials=trials),
-        short=50,
+        short=100,
         long=500,
     ),
     "other_devices": Guarantee(

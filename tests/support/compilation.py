@@ -21,7 +21,8 @@ def share_cache() -> None:
     The cache goes with the run: what was compiled by other code must not let a test pass. A folder
     that the environment names is used instead, and stays.
     """
-    os.environ.setdefault(_CACHE, str(shared.folder() / "compiled"))
+    own = shared.folder() / "compiled"
+    os.environ.setdefault(_CACHE, str(own))
     # Toy programs are compiled in fractions of a second, and again by the next test.
     os.environ.setdefault(_SHORTEST, "0.05")
     jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
