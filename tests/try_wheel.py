@@ -16,6 +16,15 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+SOURCE = (
+    "ltu_jax",
+    "configs",
+    "data_pipelines",
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
 TOKENIZER = ROOT / "tests" / "golden" / "text_cases" / "spm320.model"
 # Weights, clips and questions, made by the installed package.
 PLACE = """
@@ -82,7 +91,12 @@ class Trial:
         if not self.python.exists():
             self._run([python, "-m", "venv", self._folder / "venv"], cwd=self._folder)
         pip = [self.python, "-m", "pip", "--disable-pip-version-check"]
-        self._run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", self._folder, ROOT])
+        # Beside the checkout: its build folder may hold modules that have moved since.
+        source = Path(tempfile.mkdtemp(dir=self._folder)) / "source"
+        source.mkdir()
+        for name in SOURCE:
+            (source / name).symlink_to(ROOT / name)
+        self._run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", self._folder, source])
         wheel = next(self._folder.glob("ltu_jax-*.whl"))
         limits = ("--constraint", ROOT / "constraints.txt")
         self._run([*pip, "install", "--quiet", "--no-compile", *limits, wheel])
