@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ltu_jax.training.losses import IGNORED
+from ltu_jax.preprocessing.text import IGNORE
 
 SHORTEST, CUTOFF = 48, 108
 MULTIPLE = 8  # the official collator pads to it
@@ -113,7 +113,7 @@ def grouped(rows: Sequence[Sequence[Pair]], features: np.ndarray) -> Batch:
         for segment, pair in enumerate(row, start=1):
             place = slice(start, start + len(pair.ids))
             batch["input_ids"][number, place] = pair.ids
-            batch["labels"][number, place] = [IGNORED, *pair.ids[1:]]
+            batch["labels"][number, place] = [IGNORE, *pair.ids[1:]]
             batch["segment_ids"][number, place] = segment
             counted = audio_tokens + np.arange(len(pair.ids))
             batch["positions"][number, audio_tokens:][place] = counted
@@ -127,7 +127,7 @@ def with_true_positions(batch: Batch) -> Batch:
     real = np.pad(batch["segment_ids"], ((0, 0), (audio_tokens, 0)), constant_values=1)
     first = np.argmax(batch["segment_ids"], axis=1)
     labels = batch["labels"].copy()
-    labels[np.arange(len(labels)), first] = IGNORED
+    labels[np.arange(len(labels)), first] = IGNORE
     positions = np.maximum(np.cumsum(real, axis=1) - 1, 0).astype(np.int32)
     return batch | {"labels": labels, "positions": positions}
 
@@ -139,7 +139,7 @@ def _rounded(length: int) -> int:
 def _empty(rows: int, length: int, *, audio_tokens: int) -> Batch:
     return {
         "input_ids": np.zeros((rows, length), np.int32),
-        "labels": np.full((rows, length), IGNORED, np.int32),
+        "labels": np.full((rows, length), IGNORE, np.int32),
         "segment_ids": np.zeros((rows, length), np.int32),
         "positions": np.zeros((rows, audio_tokens + length), np.int32),
     }

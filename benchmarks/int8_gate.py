@@ -40,6 +40,7 @@ from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
 from ltu_jax.core.trees import merge
 from ltu_jax.models.text_batch import TextBatch
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 
 LOSS_LIMIT = 1.0  # per cent
@@ -101,7 +102,7 @@ def predictor(opened: FixedStage, *, lora: bool) -> Any:
 @jax.jit
 def sums(logps: Mapping[str, Any], targets: Any) -> dict[str, Any]:
     """Return by row targets, and for each kind summed losses and divergences."""
-    valid = targets != losses.IGNORED
+    valid = targets != IGNORE
     chosen = jnp.where(valid, targets, 0)[..., None]
     found = {"targets": valid.sum(-1)}
     before = logps[REFERENCE]

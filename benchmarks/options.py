@@ -29,6 +29,7 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.planning.traced import jaxpr_flops
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 from ltu_jax.training.optimizer import OptimizerConfig, make_optimizer
 from ltu_jax.training.state import create_state, split_trainable, state_shardings
@@ -107,7 +108,7 @@ def batch_of(option: Option) -> dict[str, np.ndarray]:
     ids = rng.integers(3, MODEL.llama.vocab_size, (ROWS, tokens)).astype(np.int32)
     within = np.tile(np.arange(PAIR_TOKENS), PAIRS)
     first = PAIR_TOKENS - ANSWER if option.answers else 1
-    labels = np.where(within >= first, ids, losses.IGNORED)
+    labels = np.where(within >= first, ids, IGNORE)
     positions = np.concatenate([np.arange(audio), audio + within])
     sound = (ROWS, MODEL.audio_layers, audio, MODEL.tltr.d_model)
     batch = {
@@ -177,7 +178,7 @@ def contender(option: Option) -> Contender:
         "aliased_bytes": memory.alias_size_in_bytes,
         "int8_bytes": sum(leaf.nbytes for leaf in frozen.values() if leaf.dtype == np.int8),
         "product_flops": jaxpr_flops(traced.jaxpr.jaxpr),
-        "targets": int((np.asarray(batch[losses.TARGETS]) != losses.IGNORED).sum()),
+        "targets": int((np.asarray(batch[losses.TARGETS]) != IGNORE).sum()),
         "head_positions": int(batch[losses.TARGETS].size),
     }
     return Contender(run=run, facts=facts)

@@ -15,6 +15,7 @@ from configs.common import PROJECTION_TLTR_LORA
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, batch_sharding, make_mesh, param_shardings
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import flops, losses, optimizer, state, step
 from ltu_jax.weights.lineage import is_adapter
 
@@ -167,7 +168,7 @@ def check_losses(
 
 def _mean_loss(model: Any, batches: Sequence[Mapping[str, np.ndarray]]) -> float:
     """Return the mean over all targets of several batches."""
-    counts = [int((batch["labels"] != losses.IGNORED).sum()) for batch in batches]
+    counts = [int((batch["labels"] != IGNORE).sum()) for batch in batches]
     return float(np.average([model.loss(batch) for batch in batches], weights=counts))
 
 

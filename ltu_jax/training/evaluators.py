@@ -17,6 +17,7 @@ from ltu_jax.core.sharding import batch_sharding, param_shardings, replicated
 from ltu_jax.core.trees import Params, merge
 from ltu_jax.generation.generate import generate, left_pad
 from ltu_jax.preprocessing import audio
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 from ltu_jax.training.logs import RunLog
 from ltu_jax.training.stage import Stage, located, open_pipeline
@@ -229,7 +230,7 @@ def _held_out(stage: Stage, **changes: Any) -> InputPipeline:
 
 
 def _question_and_answer(row: dict[str, np.ndarray]) -> tuple[list[int], list[int]]:
-    answered = row["labels"] != losses.IGNORED
+    answered = row["labels"] != IGNORE
     return row["input_ids"][~answered].tolist(), row["input_ids"][answered].tolist()
 
 

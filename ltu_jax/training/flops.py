@@ -13,6 +13,7 @@ import numpy as np
 from ltu_jax.core.hardware import find_peak
 from ltu_jax.models.int8 import SCALE
 from ltu_jax.preprocessing.audio import CLIP_FRAMES
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 from ltu_jax.training.stage_config import StageSettings
 
@@ -169,7 +170,7 @@ def count_work(batch: Mapping[str, np.ndarray], *, audio_tokens: int, parts: int
     if "clip_ids" in batch:  # so are its clips, from 0; places that a row leaves empty do not count
         clips = int((batch["clip_ids"].max(axis=1) + 1).sum())
     wanted = batch.get(losses.TARGETS)
-    targets = 0 if wanted is None else int((wanted != losses.IGNORED).sum())
+    targets = 0 if wanted is None else int((wanted != IGNORE).sum())
     return StepWork(
         clips=clips * parts,
         pairs=pairs * parts,

@@ -18,9 +18,9 @@ from ltu_jax.models.functional import Functional
 from ltu_jax.models.ltu_as import LTUAS
 from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.models.tltr import Tagger
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training.chunked import chunked_sums
 
-IGNORED = -100
 POSITIONS = "target_positions"
 TARGETS = "target_ids"
 WEIGHTS = "row_weights"  # of a row's targets in the loss, where their plain mean is not meant
@@ -53,7 +53,7 @@ def with_targets(
         [B, P] (-100 in unused places) instead of "labels" [B, T].
     """
     shifted = np.asarray(batch["labels"])[:, 1:]
-    wanted = shifted != IGNORED
+    wanted = shifted != IGNORE
     length = shifted.shape[1]
     most = int(wanted.sum(axis=1).max(initial=most))
     places = length if dense else _bucket(most, length=length)
@@ -72,7 +72,7 @@ def cross_entropy(
     A batch without targets has loss 0.
     """
     loss, hits = summed_cross_entropy(logits, targets)
-    count = jnp.maximum(jnp.sum(targets != IGNORED), 1).astype(jnp.float32)
+    count = jnp.maximum(jnp.sum(targets != IGNORE), 1).astype(jnp.float32)
     return loss / count, hits / count
 
 
@@ -81,7 +81,7 @@ def summed_cross_entropy(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Sum of negative log-likelihoods and number of hits over targets that are not -100."""
     logits = logits.astype(jnp.float32)
-    valid = targets != IGNORED
+    valid = targets != IGNORE
     chosen = jnp.take_along_axis(logits, jnp.where(valid, targets, 0)[..., None], axis=-1)[..., 0]
     losses = jax.nn.logsumexp(logits, axis=-1) - chosen
     hits = (jax.lax.stop_gradient(logits).max(axis=-1) == chosen) & valid
@@ -98,7 +98,7 @@ def weighted_cross_entropy(
 
 def count_targets(batch: Mapping[str, Array]) -> Int[Array, ""]:
     """Targets of a batch: the weight of its mean in a mean over all tokens of a step."""
-    return jnp.sum(batch[TARGETS] != IGNORED)
+    return jnp.sum(batch[TARGETS] != IGNORE)
 
 
 def language_loss(model: Functional[LTUAS], *, features: Features, chunk: int = 0) -> Callable:
@@ -122,7 +122,7 @@ def language_loss(model: Functional[LTUAS], *, features: Features, chunk: int = 
         states = model.bind(params).hidden(text, audio, dropout_key=key)
         picked = jnp.take_along_axis(states, text.target_positions[..., None], axis=1)
         targets = text.target_ids
-        count = jnp.maximum(jnp.sum(targets != IGNORED), 1).astype(jnp.float32)
+        count = jnp.maximum(jnp.sum(targets != IGNORE), 1).astype(jnp.float32)
         whole, sums = count, summed_cross_entropy
         if text.row_weights is not None:
             whole, sums = 1.0, functools.partial(weighted_cross_entropy, weights=text.row_weights)
@@ -137,7 +137,7 @@ def language_loss(model: Functional[LTUAS], *, features: Features, chunk: int = 
             trainable=head,
             frozen={path: leaf for path, leaf in params.items() if path not in head},
             sums=sums,
-            ignored=IGNORED,
+            ignored=IGNORE,
             chunk=chunk,
         )
         return loss / whole, {"token_accuracy": hits / count}

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import alternate, generate, torch_reference, train_contenders, train_step
 from benchmarks.batches import CUTOFF, MULTIPLE, SHORTEST
-from ltu_jax.training.losses import IGNORED
+from ltu_jax.preprocessing.text import IGNORE
 
 pytestmark = pytest.mark.optimised
 
@@ -49,7 +49,7 @@ def test_rows_are_the_official_collators(work):
         assert batch["input_ids"].shape[1] % MULTIPLE == 0
         real = batch["segment_ids"] > 0
         assert (np.diff(real.astype(int), axis=1) >= 0).all()  # pads stand on the left
-        np.testing.assert_array_equal(batch["labels"] != IGNORED, real)
+        np.testing.assert_array_equal(batch["labels"] != IGNORE, real)
         assert (batch["positions"] == np.arange(batch["positions"].shape[1])).all()
 
 
@@ -61,7 +61,7 @@ def test_grouped_rows_restart_behind_the_audio(work, plan):
             for segment in (1, 2):
                 mine = segments[row] == segment
                 np.testing.assert_array_equal(positions[row][mine], audio + np.arange(mine.sum()))
-                assert batch["labels"][row][mine][0] == IGNORED
+                assert batch["labels"][row][mine][0] == IGNORE
 
 
 @pytest.mark.parametrize("onednn", [False, True])

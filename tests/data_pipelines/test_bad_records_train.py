@@ -9,6 +9,7 @@ from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 from ltu_jax.training.state import split_trainable
 from tests.support.damages import LAYOUTS, VICTIM, flip, open_pipeline
@@ -75,7 +76,7 @@ def test_a_lost_record_is_as_one_without_targets(
             for _ in pairs:
                 segment += 1
                 if clip == VICTIM:
-                    wanted["labels"][row][wanted["segment_ids"][row] == segment] = losses.IGNORED
+                    wanted["labels"][row][wanted["segment_ids"][row] == segment] = IGNORE
     loss, gradients = loss_and_gradients(batch)
     expected, truth = loss_and_gradients(wanted)
     assert np.isfinite(loss) and loss == pytest.approx(expected, rel=1e-6)

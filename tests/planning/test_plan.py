@@ -21,9 +21,10 @@ from ltu_jax.planning.plan_report import plan_report
 from ltu_jax.planning.request import plan_request
 from ltu_jax.planning.search import candidates
 from ltu_jax.planning.slices import find_gpu, find_slice
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.train import parse_config, resolve
 from ltu_jax.training.flops import count_work, mfu
-from ltu_jax.training.losses import IGNORED, TARGETS
+from ltu_jax.training.losses import TARGETS
 from ltu_jax.training.stage_config import stage_settings
 
 STAGE3 = "--config=configs/stage3.py"
@@ -67,7 +68,7 @@ def test_planner_and_trainer_count_the_same_work():
     grouped = [STAGE3, "--config.data.rows_per_batch=2"]
     lengths = {(0, 1): 80, (0, 2): 70, (0, 3): 60, (1, 1): 50}
     segments, clips = np.zeros((2, 622), np.int32), np.zeros((2, 622), np.int32)
-    targets = np.full((2, 480), IGNORED, np.int32)
+    targets = np.full((2, 480), IGNORE, np.int32)
     for row in range(2):
         own = {segment: size for (at, segment), size in lengths.items() if at == row}
         filled = np.repeat(list(own), list(own.values()))

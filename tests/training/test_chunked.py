@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 from ltu_jax.training.chunked import chunked_sums
 from ltu_jax.training.state import split_trainable
@@ -24,7 +25,7 @@ def case(*, batch=3, places=13, width=16, vocab=37, seed=0):
     rng = np.random.default_rng(seed)
     states = rng.standard_normal((batch, places, width), dtype=np.float32)
     targets = rng.integers(0, vocab, (batch, places)).astype(np.int32)
-    targets[0, 5:], targets[1] = losses.IGNORED, losses.IGNORED
+    targets[0, 5:], targets[1] = IGNORE, IGNORE
     table = rng.standard_normal((vocab, width), dtype=np.float32)
     return states, targets, table
 
@@ -42,7 +43,7 @@ def in_chunks(chunk):
             trainable=head,
             frozen=rest,
             sums=losses.summed_cross_entropy,
-            ignored=losses.IGNORED,
+            ignored=IGNORE,
             chunk=chunk,
         )
 

@@ -14,6 +14,7 @@ from conditioning import adam, allowed, check_steps, decisive
 
 from configs import stage1, stage2, stage3
 from ltu_jax.core.config import read
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 from ltu_jax.training.optimizer import OptimizerConfig, learning_rate
 from ltu_jax.training.state import split_trainable
@@ -151,9 +152,9 @@ def test_accumulation_is_the_mean_of_micro_batch_means(tiny, by_weights):
     # Rows 0, 2 make the first micro-batch of two and rows 1, 3 the second.
     rows = {name: leaf[[0, 1, 0, 2]] for name, leaf in tiny.batch.items()}
     rows["labels"] = rows["labels"].copy()
-    rows["labels"][2] = losses.IGNORED
+    rows["labels"][2] = IGNORE
     if by_weights:  # as `data.micro_rows` has it, whatever the step accumulates
-        targets = (rows["labels"][:, 1:] != losses.IGNORED).sum(axis=1)
+        targets = (rows["labels"][:, 1:] != IGNORE).sum(axis=1)
         counts = targets[[0, 1]] + targets[[2, 3]]
         rows[losses.WEIGHTS] = np.float32(1 / (2 * counts[[0, 1, 0, 1]]))
     run = run_golden(

@@ -14,6 +14,7 @@ from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 from ltu_jax.training.state import create_state, split_trainable, state_shardings
 from ltu_jax.training.step import make_train_step
@@ -58,7 +59,7 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 def _batch() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 80, (ROWS, TEXT))
-    labels[rng.random(labels.shape) < 0.3] = losses.IGNORED
+    labels[rng.random(labels.shape) < 0.3] = IGNORE
     segments = np.tile(1 + np.arange(TEXT, dtype=np.int32) // PAIR, (ROWS, 1))
     segments[1::2, 30:] = 0
     positions = np.concatenate([np.arange(AUDIO), AUDIO + np.arange(TEXT) % PAIR])

@@ -16,7 +16,7 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.models.tltr import TLTRConfig
-from ltu_jax.preprocessing.text import load_tokenizer
+from ltu_jax.preprocessing.text import IGNORE, load_tokenizer
 from ltu_jax.training import losses
 from ltu_jax.training.flops import count_work
 from ltu_jax.training.state import split_trainable
@@ -150,7 +150,7 @@ def epoch_of(records_dir, tokenizer, model, *, repair=None, **changes):
         for segment, pair in enumerate(pairs, start=1):
             own = batch["segment_ids"][row, 1:] == segment
             assert pair not in found
-            found[pair] = tokens[row][own & (batch["labels"][row, 1:] != losses.IGNORED)]
+            found[pair] = tokens[row][own & (batch["labels"][row, 1:] != IGNORE)]
         assert batch["segment_ids"][row].max() == len(pairs)
     assert np.isfinite(tokens).all()
     gradients = {path: np.asarray(leaf) for path, leaf in gradients.items()}
@@ -223,7 +223,7 @@ def test_the_official_rows_are_single_rows_but_for_their_positions(
         ahead = batch["positions"][:, :AUDIO]
         positions = np.concatenate([ahead, AUDIO + after], axis=1).astype(np.int32)
         begins = batch["input_ids"] == tokenizer.bos_id
-        labels = np.where(begins, losses.IGNORED, batch["labels"])
+        labels = np.where(begins, IGNORE, batch["labels"])
         return {**batch, "positions": positions, "labels": labels}
 
     official = epoch_of(

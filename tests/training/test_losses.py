@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 
 pytestmark = pytest.mark.optimised
@@ -21,7 +22,7 @@ def test_targets_are_every_shifted_label_once(dense):
     for _ in range(50):
         length = int(rng.integers(2, 60))
         labels = rng.integers(0, 9, (4, length))
-        labels[rng.random(labels.shape) < rng.random()] = losses.IGNORED
+        labels[rng.random(labels.shape) < rng.random()] = IGNORE
         found = losses.with_targets(batch_of(labels), dense=dense)
         assert "labels" not in found and "input_ids" in found
         for row in range(4):
@@ -30,12 +31,12 @@ def test_targets_are_every_shifted_label_once(dense):
                 for position, target in zip(
                     found[losses.POSITIONS][row], found[losses.TARGETS][row], strict=True
                 )
-                if target != losses.IGNORED
+                if target != IGNORE
             ]
             expected = [
                 (t, int(labels[row, t + 1]))
                 for t in range(length - 1)
-                if labels[row, t + 1] != losses.IGNORED
+                if labels[row, t + 1] != IGNORE
             ]
             assert pairs == expected
 
@@ -43,7 +44,7 @@ def test_targets_are_every_shifted_label_once(dense):
 def test_buckets_are_few():
     places = set()
     for count in range(97):
-        labels = np.full((2, 97), losses.IGNORED)
+        labels = np.full((2, 97), IGNORE)
         labels[0, 97 - count :] = 1
         found = losses.with_targets(batch_of(labels), dense=False)
         places.add(found[losses.TARGETS].shape[1])
@@ -54,18 +55,18 @@ def test_cross_entropy_is_that_of_torch():
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(3, 7, 11)).astype(np.float32) * 5
     targets = rng.integers(0, 11, (3, 7))
-    targets[0, :5] = losses.IGNORED
+    targets[0, :5] = IGNORE
     loss, accuracy = losses.cross_entropy(jnp.asarray(logits), jnp.asarray(targets))
     theirs = torch.nn.functional.cross_entropy(
         torch.tensor(logits).reshape(-1, 11), torch.tensor(targets).reshape(-1), ignore_index=-100
     )
     np.testing.assert_allclose(float(loss), float(theirs), rtol=1e-6)
-    valid = targets != losses.IGNORED
+    valid = targets != IGNORE
     assert float(accuracy) == pytest.approx((logits.argmax(-1) == targets)[valid].mean())
 
 
 def test_no_targets_is_loss_zero_with_zero_gradient():
-    targets = jnp.full((2, 3), losses.IGNORED)
+    targets = jnp.full((2, 3), IGNORE)
 
     def loss(logits):
         return losses.cross_entropy(logits, targets)[0]

@@ -6,6 +6,7 @@ import pytest
 
 from ltu_jax.core.sharding import MeshConfig
 from ltu_jax.core.trees import count
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 from tests.support.golden_model import STAGE3, make_trainer, optimizer_config
 
@@ -71,7 +72,7 @@ def test_a_mean_of_tokens_does_not_depend_on_micro_batches(tiny, batches, sizes,
     uneven = []
     for batch in batches:
         labels = batch["labels"].copy()
-        labels[1::2, : labels.shape[1] * 2 // 3] = losses.IGNORED
+        labels[1::2, : labels.shape[1] * 2 // 3] = IGNORE
         uneven.append({**batch, "labels": labels})
     one = MeshConfig(data=1, fsdp=1, tensor=1)
     _, whole, wanted = train(tiny, uneven, mesh=one)

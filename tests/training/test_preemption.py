@@ -72,7 +72,7 @@ class GatedRun:
 
 @contextlib.contextmanager
 def gated(place: Path, run_dir: Path, *, errors: Path) -> Iterator[GatedRun]:
-    script = str(ROOT / "tests" / "stages" / "gated_saves.py")
+    script = str(ROOT / "tests" / "training" / "gated_saves.py")
     (their_in, our_in), (our_out, their_out) = os.pipe(), os.pipe()
     with open(our_in, "w") as write, open(our_out) as read:
         with open(their_in) as stdin, open(their_out, "w") as stdout, errors.open("w") as stderr:

@@ -96,7 +96,7 @@ def test_two_processes_go_on_from_checkpoints_of_one_and_of_two(one, two, place)
     of_one = stopped_after_two(one, place / "two_after_one")
     of_two = stopped_after_two(two, place / "two_after_two")
     command = [
-        str(ROOT / "tests" / "stages" / "two_runs.py"),
+        str(ROOT / "tests" / "training" / "two_runs.py"),
         *arguments(place, of_one),
         "--",
         *arguments(place, of_two),
