@@ -143,3 +143,8 @@ def test_meteor_of_wholly_matched_captions_is_not_fragmented(corpus, meteor_of_c
 
 def test_meteor_of_nothing_is_zero():
     assert captions.meteor(np.zeros((2, java.METEOR_COUNTS))) == pytest.approx([0.0, 0.0])
+
+
+def test_references_without_a_word_are_worth_nothing():
+    assert captions.cider_d([("a",), ()], [[()], [(), ()]]) == [0.0, 0.0]
+    assert captions.rouge_l(("a",), [()]) == 0.0
