@@ -1,10 +1,9 @@
 """Word errors of spoken text: normalised words, edit distance, quoted words."""
 
-import dataclasses
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -123,71 +122,57 @@ def _split(answer: str) -> tuple[str, str]:
 
 
 def chance_word_error_rate(references: Sequence[str]) -> float:
-    """Lowest word error rate of any constant answer: silence, or one of the references for all."""
+    """Return the lowest word error rate of a constant answer: silence, or one of the references.
+
+    Of more than `_GUESSES` different references those are tried whose words, in whatever order, the
+    others have most of.
+
+    Raises:
+        ValueError: no reference has a word.
+    """
     english = scripts.english(references)
-    split = [words(text, english=english and scripts.latin(text)) for text in references]
+    numbers: dict[str, int] = {}
+    split = [
+        [
+            numbers.setdefault(word, len(numbers))
+            for word in words(text, english=english and scripts.latin(text))
+        ]
+        for text in references
+    ]
     total = sum(map(len, split))
     if total == 0:
         raise ValueError("no reference has a word: a word error rate needs spoken references")
-    numbers: dict[str, int] = {}
-    coded = [[numbers.setdefault(word, len(numbers)) for word in text] for text in split]
-    coded.sort(key=len)  # so that a block of them needs little padding
-    blocks = [_Block.of(coded[at : at + _BLOCK]) for at in range(0, len(coded), _BLOCK)]
-    guesses = sorted(set(map(tuple, coded)))
-    bounds = np.array([[block.least_errors(guess) for block in blocks] for guess in guesses])
+    lengths = np.array([len(text) for text in split])
+    having: dict[int, list[int]] = {}  # word -> how often each reference has it, zeros left out
+    for text in split:
+        for word, count in Counter(text).items():
+            having.setdefault(word, []).append(count)
+
+    def least_errors(guess: Sequence[int]) -> int:
+        """Texts have no more words in the same place than they have in common."""
+        common = sum(min(own, n) for word, own in Counter(guess).items() for n in having[word])
+        return int(np.maximum(lengths, len(guess)).sum()) - common
+
     best = total  # silence: every word is missing
-    for place in np.argsort(bounds.sum(axis=1), kind="stable"):
-        errors = bounds[place].sum()
-        for block, bound in zip(blocks, bounds[place], strict=True):
-            if errors >= best:
-                break
-            errors += block.errors(guesses[place]) - bound
-        best = min(best, int(errors))
+    guesses = sorted({tuple(text) for text in split}, key=lambda one: (least_errors(one), one))
+    for guess in guesses[:_GUESSES]:
+        if least_errors(guess) < best:
+            best = min(best, _total_errors(split, guess))
     return best / total
 
 
-_BLOCK = 128
+_GUESSES = 200  # constant answers tried
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Block:
-    """Some references, words as numbers: rows padded with -1, their lengths, who has a word."""
-
-    padded: np.ndarray
-    lengths: np.ndarray
-    having: Mapping[int, Sequence[int]]  # word -> how often each reference has it, zeros left out
-
-    @classmethod
-    def of(cls, references: Sequence[Sequence[int]]) -> "_Block":
-        lengths = np.array([len(text) for text in references])
-        padded = np.full((len(references), lengths.max()), -1, np.int32)
-        having: dict[int, list[int]] = {}
-        for row, text in zip(padded, references, strict=True):
-            row[: len(text)] = text
-            for word, count in Counter(text).items():
-                having.setdefault(word, []).append(count)
-        return cls(padded=padded, lengths=lengths, having=having)
-
-    def least_errors(self, guess: Sequence[int]) -> int:
-        """What the errors of one guess for all sum up to at least.
-
-        Texts have no more words in the same place than they have in common in whatever order.
-        """
-        common = sum(
-            min(own, count)
-            for word, own in Counter(guess).items()
-            for count in self.having.get(word, ())
-        )
-        return int(np.maximum(self.lengths, len(guess)).sum()) - common
-
-    def errors(self, guess: Sequence[int]) -> int:
-        """`word_errors` of one guess for all, summed."""
-        most = self.padded.shape[1] + len(guess)
-        steps = np.arange(self.padded.shape[1] + 1, dtype=np.int16 if most < 32_000 else np.int32)
-        row = np.broadcast_to(steps, (len(self.padded), len(steps)))  # [reference, words read]
-        for word in guess:
-            best = row + steps.dtype.type(1)
-            np.minimum(best[:, 1:], row[:, :-1] + (self.padded != word), out=best[:, 1:])
-            # To read a word more of a reference costs one more: the least of all to the left.
-            row = np.minimum.accumulate(best - steps, axis=1) + steps
-        return int(row[np.arange(len(row)), self.lengths].sum(dtype=np.int64))
+def _total_errors(references: Sequence[Sequence[int]], guess: Sequence[int]) -> int:
+    """Return the sum of `word_errors` of one guess for all references, computed together."""
+    longest = max(map(len, references))
+    padded = np.array([[*text, *[-1] * (longest - len(text))] for text in references], np.int32)
+    steps = np.arange(longest + 1)
+    row = np.broadcast_to(steps, (len(references), longest + 1))  # [reference, words read]
+    for word in guess:
+        best = row + 1
+        np.minimum(best[:, 1:], row[:, :-1] + (padded != word), out=best[:, 1:])
+        # To read a word more of a reference costs one more: the least of all to the left.
+        row = np.minimum.accumulate(best - steps, axis=1) + steps
+    return int(row[np.arange(len(row)), [len(text) for text in references]].sum())

@@ -23,7 +23,7 @@ from ltu_jax.evaluation.datasets.item import AudioClip
 from ltu_jax.preprocessing.audio import SAMPLE_RATE, Audio, AudioError, load_audio
 
 _CLIPS_AT_ONCE = 8
-_SPELLED_OUT = 5  # broken files named in an error
+_LISTED = 5  # broken files named in an error
 
 
 class AudioModel(Protocol):
@@ -129,9 +129,9 @@ def transcribe_clips(
                 file.append(dataclasses.asdict(one))
             bar.update(len(part))
     if broken and not allow_missing:
-        first = shorten(list(broken.values()), most=_SPELLED_OUT, separator="\n  ")
+        listed = shorten(list(broken.values()), most=_LISTED, separator="\n  ")
         raise UserError(
-            f"{len(broken)} of {len(clips)} clips cannot be read:\n  {first}\n"
+            f"{len(broken)} of {len(clips)} clips cannot be read:\n  {listed}\n"
             "Mend them (--check lists all), or count their items as missing with --allow-missing"
         )
     return result

@@ -11,8 +11,6 @@ import string
 import unicodedata
 from collections.abc import Sequence
 
-from ltu_jax.evaluation.metrics.words import word_errors
-
 # Word boundaries on both sides, so "30s" has no number; "27.5" has two: 27 and 5.
 _NUMBER = re.compile(r"\b\d+(?:-\d+)?\b")
 
@@ -72,17 +70,6 @@ def substituted(prediction: str, transcript: str) -> str:
     return transcript if transcript in prediction else prediction
 
 
-def word_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """All word edits over all reference words (the official docstring says a mean: it is not).
-
-    Raises:
-        ZeroDivisionError: no reference has a word, as the official function.
-    """
-    split = [reference.split() for reference in references]
-    edits = [word_errors(a, b.split()) for a, b in zip(split, hypotheses, strict=True)]
-    return sum(edits) / sum(map(len, split))
-
-
 def age_numbers(text: str) -> list[float]:
     """Every whole number as an int, a range "30-40" as its mean; digits of any script count.
 
@@ -90,20 +77,6 @@ def age_numbers(text: str) -> list[float]:
         ValueError: a number has more digits than Python turns into an int (4,300).
     """
     return [statistics.mean(map(int, number.split("-"))) for number in _NUMBER.findall(text)]
-
-
-def age_pair(reference: str, answer: str) -> tuple[int, float] | None:
-    """(true age, first number of the answer), or None where the answer has no number.
-
-    The reference's last word is the age and one full stop. Without the full stop the age loses a
-    digit: "Age: 41" is 4.
-
-    Raises:
-        ValueError: the reference's last word is not an age and one more character.
-    """
-    age = int(reference.split(" ")[-1][:-1])
-    numbers = age_numbers(answer)
-    return (age, numbers[0]) if numbers else None
 
 
 def gender(text: str) -> str:

@@ -15,7 +15,6 @@ from ltu_jax.evaluation.scoring.reading.options import option
 __all__ = [
     "REFUSALS",
     "age",
-    "caption",
     "gender",
     "largest_age_error",
     "named_class",
@@ -53,8 +52,6 @@ REFUSALS = (
 )
 _REFUSAL = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, REFUSALS))})(?!\w)")
 
-_CAPTION_LEAD_IN = re.compile(r"^\W*audio\s+caption\s*:", re.IGNORECASE)
-
 
 def refused(text: str) -> bool:
     """Whether the text has one of `REFUSALS`, as whole words."""
@@ -73,11 +70,6 @@ def status(output: str | None, *, parsed: bool) -> Status:
 def largest_age_error(true_age: float) -> float:
     """What an answer without an age is charged: the most that an age of 0 to 100 could be off."""
     return max(true_age, OLDEST - true_age)
-
-
-def caption(text: str) -> str:
-    """The caption without its lead-in "Audio caption:"; other colons ("10:30") part nothing."""
-    return _CAPTION_LEAD_IN.sub("", text).strip()
 
 
 def _plain(text: str) -> str:

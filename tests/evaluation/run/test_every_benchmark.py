@@ -22,6 +22,7 @@ import ltu_jax.inference
 from ltu_jax import evaluate
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
+from ltu_jax.evaluation import command_options
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS
 from ltu_jax.evaluation.datasets.dataset import read_dataset
 from ltu_jax.evaluation.datasets.item import Item, Task
@@ -162,8 +163,8 @@ class Bench:
             *(() if limit is None else ("--limit", str(limit))),
         ]  # fmt: skip
         monkeypatch.chdir(place)
-        monkeypatch.setattr(evaluate, "open_embedder", lambda spec, *, cache: Letters())
-        monkeypatch.setattr(evaluate, "open_judge", lambda spec, *, cache: Stern())
+        monkeypatch.setattr(command_options, "open_embedder", lambda spec, *, cache: Letters())
+        monkeypatch.setattr(command_options, "open_judge", lambda spec, *, cache: Stern())
         monkeypatch.setattr(ltu_jax.inference, "load", lambda *_, **__: self.witness(listener))
         if name != "audiocaps":  # METEOR takes seconds to start; elsewhere Java is missing
             monkeypatch.setenv("JAVA_HOME", str(place))

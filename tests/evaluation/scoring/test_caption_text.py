@@ -2,7 +2,7 @@
 
 import pytest
 
-from ltu_jax.evaluation.scoring.caption_text import audiocaps_reference, without_lead_in
+from ltu_jax.evaluation.scoring.caption_scores import audiocaps_reference, without_lead_in
 
 
 def test_references_go_through_the_official_cut_too():

@@ -3,12 +3,19 @@ rules against cases worked out by hand from their published scripts."""
 
 import json
 
-import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
+from ltu_jax.evaluation.metrics.words import word_errors
 from ltu_jax.evaluation.scoring import paper
 from ltu_jax.evaluation.scoring.paper import Part
+
+
+def word_error_rate(hypotheses, references):
+    """All word edits over all reference words, as the official function counts them."""
+    pairs = list(zip(references, hypotheses, strict=True))
+    edits = sum(word_errors(one.split(), other.split()) for one, other in pairs)
+    return edits / sum(len(one.split()) for one, _ in pairs)
 
 
 @pytest.fixture
@@ -32,7 +39,7 @@ def test_substitution_and_single_rates_equal_the_official_ones(cases):
         assert (transcript in said) is row["contained"]
         chosen = paper.substituted(said, transcript)
         assert chosen == row["chosen"]
-        assert paper.word_error_rate([chosen], [row["gt"]]) == row["wer_single"]["value"]
+        assert word_error_rate([chosen], [row["gt"]]) == row["wer_single"]["value"]
 
 
 def test_corpus_rates_equal_the_official_ones(cases):
@@ -44,19 +51,13 @@ def test_corpus_rates_equal_the_official_ones(cases):
         ("wer_ltuas", "chosen"),
         ("wer_ltuas_no_postproc", "pred_proc"),
     ):
-        rate = paper.word_error_rate([row[column] for row in rows], truth)
+        rate = word_error_rate([row[column] for row in rows], truth)
         assert rate == data["corpus"][name]
     pairs = data["random_pairs"]
     for pair in pairs:
-        assert paper.word_error_rate([pair["hyp"]], [pair["ref"]]) == pair["wer"]
-    rate = paper.word_error_rate([pair["hyp"] for pair in pairs], [pair["ref"] for pair in pairs])
+        assert word_error_rate([pair["hyp"]], [pair["ref"]]) == pair["wer"]
+    rate = word_error_rate([pair["hyp"] for pair in pairs], [pair["ref"] for pair in pairs])
     assert rate == data["random_corpus_wer"]
-
-
-def test_a_rate_without_reference_words_divides_by_zero_as_officially(cases):
-    assert cases("librispeech_wer")["empty_ref"]["error"] == "ZeroDivisionError"
-    with pytest.raises(ZeroDivisionError):
-        paper.word_error_rate(["a word"], [""])
 
 
 def test_age_numbers_equal_the_official_ones(cases):
@@ -66,24 +67,14 @@ def test_age_numbers_equal_the_official_ones(cases):
         assert [type(number) for number in numbers] == [type(number) for number in row["value"]]
 
 
-def test_age_pairs_equal_the_official_ones(cases):
+def test_the_first_number_is_the_age_as_officially(cases):
+    """The official pairs also cut the true age off their references, which items give as it is."""
     data = cases("voxceleb_age_reg")
-    pairs = []
-    for row in data["rows"]:
-        if "error" in row:
-            assert row["error"] == "ValueError"
-            with pytest.raises(ValueError, match="invalid literal"):
-                paper.age_pair(row["ref"], row["pred"])
-        elif row["value"] == [None, None]:
-            assert paper.age_pair(row["ref"], row["pred"]) is None
-        else:
-            pairs.append(paper.age_pair(row["ref"], row["pred"]))
-            assert list(pairs[-1]) == row["value"]
-    true, guess = np.array(pairs).T
-    summary = data["summary"]
-    assert len(pairs) == summary["n"]
-    assert np.abs(true - guess).mean() == summary["mean_abs_error_called_mse_in_official_print"]
-    assert np.corrcoef(true, guess)[0, 1] == pytest.approx(summary["corrcoef"], rel=1e-12)
+    rows = [row for row in data["rows"] if "error" not in row]
+    first = [next(iter(paper.age_numbers(row["pred"])), None) for row in rows]
+    assert first == [row["value"][1] for row in rows]
+    pairs = [row["value"] for row in rows if row["value"] != [None, None]]
+    assert len(pairs) == data["summary"]["n"]
 
 
 def test_genders_equal_the_official_ones(cases):

@@ -20,8 +20,13 @@ from pathlib import Path
 
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.layout import check_split, find, visible
-from ltu_jax.evaluation.datasets.readers.tables import RecordProblems, csv_rows
+from ltu_jax.evaluation.datasets.readers.tables import (
+    RecordProblems,
+    check_split,
+    csv_rows,
+    find,
+    visible,
+)
 
 SPLITS = ("test", "val")
 
@@ -135,7 +140,7 @@ def _files(folder: Path, clips: Sequence[_Captioned], table: Path) -> list[Path]
         raise UserError(
             f"{folder} has no file of the {len(clips)} clips in {table}: name them in one of the "
             f"forms {', '.join(_FORMS)} with {', '.join(_SUFFIXES)}; it holds "
-            f"{shorten(sorted(present), most=5) or 'nothing'}"
+            f"{shorten(sorted(present)) or 'nothing'}"
         )
     suffixes = Counter(Path(own[0]).suffix for own in found[form] if own)
     usual = suffixes.most_common(1)[0][0]

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.layout import check_split, find
-from ltu_jax.evaluation.datasets.readers.tables import RecordProblems, csv_rows
+from ltu_jax.evaluation.datasets.readers.tables import RecordProblems, check_split, csv_rows, find
 
 SPLITS = ("all",)
 

@@ -23,8 +23,14 @@ from pathlib import Path
 
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.layout import check_split, find, visible
-from ltu_jax.evaluation.datasets.readers.tables import RecordProblems, need, text_lines
+from ltu_jax.evaluation.datasets.readers.tables import (
+    RecordProblems,
+    check_split,
+    find,
+    need,
+    text_lines,
+    visible,
+)
 
 _NO_EXCITED = "_without_excited"
 SPLITS = ("session5", "all", "session5" + _NO_EXCITED, "all" + _NO_EXCITED)
@@ -83,9 +89,7 @@ def _label_files(session: Path) -> list[Path]:
     audio = need(session / "sentences" / "wav", what="a folder of turns for each dialog")
     unlabelled = {path.name for path in visible(audio) if path.is_dir()} - {f.stem for f in files}
     if unlabelled:
-        raise UserError(
-            f"{folder} has no labels of {shorten(sorted(unlabelled), most=5)}: copy it again"
-        )
+        raise UserError(f"{folder} has no labels of {shorten(sorted(unlabelled))}: copy it again")
     return files
 
 

@@ -13,8 +13,14 @@ from pathlib import Path
 
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.layout import check_split, find, visible
-from ltu_jax.evaluation.datasets.readers.tables import RecordProblems, need, text_lines
+from ltu_jax.evaluation.datasets.readers.tables import (
+    RecordProblems,
+    check_split,
+    find,
+    need,
+    text_lines,
+    visible,
+)
 
 SPLITS = ("test-clean", "test-other", "dev-clean", "dev-other")
 
@@ -85,6 +91,4 @@ def _chapter(folder: Path, name: str, bad: RecordProblems) -> Iterator[tuple[str
     unlisted = [file.stem for file in visible(folder) if file.suffix.lower() == ".flac"]
     unlisted = [f"{stem}.flac" for stem in unlisted if stem not in listed]
     if unlisted and not bad.found:
-        raise UserError(
-            f"{path} has no line for {shorten(unlisted, most=5)}; the file may be cut off"
-        )
+        raise UserError(f"{path} has no line for {shorten(unlisted)}; the file may be cut off")

@@ -25,8 +25,7 @@ from ltu_jax.core.files import inside
 from ltu_jax.core.text_files import open_text
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, text
-from ltu_jax.evaluation.datasets.readers.layout import check_split, visible
-from ltu_jax.evaluation.datasets.readers.tables import field, need
+from ltu_jax.evaluation.datasets.readers.tables import check_split, field, need, visible
 
 SPLITS = ("sample", "all")
 SAMPLE = 10_000
@@ -90,7 +89,7 @@ def _file(data: Path) -> Path:
         return data
     files = [path for path in visible(data) if path.suffix.lower() == ".json"]
     if len(files) != 1:
-        names = shorten([path.name for path in files], most=5) or "none"
+        names = shorten(path.name for path in files) or "none"
         raise UserError(f"{data} should hold one JSON file, but has {names}: name the file itself")
     return files[0]
 

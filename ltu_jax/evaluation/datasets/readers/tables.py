@@ -12,7 +12,7 @@ from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.jsonl import parse_object
 from ltu_jax.core.text_files import read_text
 
-_SPELLED_OUT = 5  # bad records that a message spells out
+_LISTED = 5  # bad records that a message spells out
 _MOST_BYTES = 8 << 30  # Open-ASQA's largest JSON has 4.6 GB
 
 
@@ -26,9 +26,10 @@ class UnusableRecords(UserError):
 
     def __init__(self, problems: Sequence[str], *, source: Path, rest: Any = None):
         self.problems, self.rest = tuple(problems), rest
-        first = shorten(self.problems, most=_SPELLED_OUT, separator="\n  ")
-        several = f"{len(self.problems)} records of {source} cannot be asked:\n  {first}"
-        super().__init__(first if len(self.problems) == 1 else several)
+        text = shorten(self.problems, most=_LISTED, separator="\n  ")
+        if len(self.problems) > 1:
+            text = f"{len(self.problems)} records of {source} cannot be asked:\n  {text}"
+        super().__init__(text)
 
 
 class RecordProblems:
@@ -61,6 +62,28 @@ def need(path: Path, *, what: str) -> Path:
     if not path.exists():
         raise UserError(f"{path} does not exist: it should be {what}")
     return path
+
+
+def check_split(split: str, splits: Sequence[str], *, dataset: str) -> None:
+    """`UserError` when the dataset has no such split."""
+    if split not in splits:
+        raise UserError(f"{dataset} has no split {split!r}: use one of {', '.join(splits)}")
+
+
+def find(data: Path, places: Sequence[str], *, what: str) -> Path:
+    """The first of `places` under `data` that exists; `UserError` with all of them if none does."""
+    need(data, what=what)
+    for place in places:
+        if (data / place).exists():
+            return data / place
+    raise UserError(f"{data} has no {' or '.join(places)}: give {what}")
+
+
+def visible(folder: Path) -> list[Path]:
+    """What a folder holds, by name, without the `._` files that macOS leaves in archives."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: it should be one")
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def text_lines(path: Path, *, what: str) -> Iterator[tuple[str, str]]:

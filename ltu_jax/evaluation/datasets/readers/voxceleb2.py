@@ -22,8 +22,13 @@ from pathlib import Path
 
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.layout import check_split, find, visible
-from ltu_jax.evaluation.datasets.readers.tables import csv_rows, text_lines
+from ltu_jax.evaluation.datasets.readers.tables import (
+    check_split,
+    csv_rows,
+    find,
+    text_lines,
+    visible,
+)
 
 SPLITS = ("test", "age_test")
 
@@ -91,8 +96,8 @@ def _test(
     absent = set(listed) - {speaker for speaker, _, _ in files} - _NEVER_RELEASED
     if absent:
         raise UserError(
-            f"{data} has no audio of speakers {shorten(absent, most=5)}, which {meta} lists as "
-            "test: unpack the test archive again"
+            f"{data} has no audio of speakers {shorten(absent)}, which {meta} lists as test: "
+            "unpack the test archive again"
         )
     ages = _ages(tables, speakers)
     _need_audio({video for video in ages if speakers[video[0]][1] == "test"}, files, data)
@@ -113,8 +118,8 @@ def _need_audio(videos: set[_Video], files: Mapping[_Utterance, Path], data: Pat
     absent = videos - {key[:2] for key in files}
     if absent:
         raise UserError(
-            f"{data} has no audio of {shorten({'/'.join(video) for video in absent}, most=5)}, "
-            "whose ages the tables give: unpack the archives again"
+            f"{data} has no audio of {shorten('/'.join(video) for video in absent)}, whose "
+            "ages the tables give: unpack the archives again"
         )
 
 
