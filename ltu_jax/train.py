@@ -41,6 +41,7 @@ from ltu_jax import checkpoint
 from ltu_jax.core import distributed, errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
+from ltu_jax.core.jsonl import read_jsonl
 from ltu_jax.core.sharding import AXES
 from ltu_jax.training.logs import plot_losses, read_rows
 from ltu_jax.training.replay import replay_file
@@ -262,9 +263,8 @@ def _summarise_afterwards(stage: StageSettings) -> None:
 
 def _last_validation(log: Path, *, step: int) -> dict[str, float]:
     # Not by `read_rows`, which keeps one row of a step: that of the sample answers.
-    rows = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
     found: dict[str, float] = {}
-    for row in rows:
+    for _, row in read_jsonl(log):
         if row["step"] == step:
             found |= {key: row[key] for key in row if key.startswith("val_")}
     return found

@@ -13,6 +13,7 @@ from data_pipelines.mini import clip_plan, corpus
 from data_pipelines.mini.audio import render
 from ltu_jax.core import errors, outputs, staging
 from ltu_jax.core.files import inside, sha256_file
+from ltu_jax.core.jsonl import read_jsonl
 
 STEPS = ("audio", "transcribe", "pairs")
 SYNTHESIS = "work/synthesis.jsonl"
@@ -213,10 +214,7 @@ def _require(out: Path, name: str, *, step: str) -> list[dict[str, Any]]:
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read all complete rows; a last line cut by an interruption is made again."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    return [row for _, row in read_jsonl(path)]
 
 
 def _write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -10,16 +10,16 @@ it met itself.
 """
 
 import dataclasses
-import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from data_pipelines.records.schema import RecordError
 from ltu_jax.core.errors import shorten
+from ltu_jax.core.jsonl import JsonlWriter, read_jsonl
 
 FILE = "bad_records.jsonl"
 _LISTED = 10  # in the message; the log has all
+_MOVE = "move the file away"
 
 
 class TooManyBadRecords(RecordError):
@@ -56,26 +56,20 @@ class BadRecordLog:
         """Write a record down, unless it stands there already."""
         if _key(bad) in map(_key, self._read()):  # perhaps by another pipeline of the run
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(dataclasses.asdict(bad)) + "\n")
+        with JsonlWriter(self.path) as file:
+            file.append(dataclasses.asdict(bad))
 
     def before(self, step: int, *, split: str) -> list[BadRecord]:
         """List the records met before `step`: a run that goes on counts as if it never stopped."""
         return [bad for bad in self._read() if bad.split == split and bad.step < step]
 
     def _read(self) -> list[BadRecord]:
-        if not self.path.is_file():
-            return []
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):  # killed in the middle of its last line
-            os.truncate(self.path, len(whole))
+        lines = read_jsonl(self.path, advice=_MOVE, error=RecordError)
         try:
-            return [BadRecord(**json.loads(line)) for line in whole.splitlines()]
-        except (ValueError, TypeError) as error:
+            return [BadRecord(**record) for _, record in lines]
+        except TypeError as error:
             raise RecordError(
-                f"{self.path}: not a list of bad records ({error}); move the file away"
+                f"{self.path}: not a list of bad records ({error}); {_MOVE}"
             ) from error
 
 

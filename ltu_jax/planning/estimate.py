@@ -3,12 +3,12 @@
 import dataclasses
 import datetime
 import functools
-import importlib.metadata
 import math
 from typing import Any
 
 from jax.sharding import Mesh
 
+from ltu_jax.core import provenance
 from ltu_jax.core.sharding import batch_ways, check_rows, make_mesh
 from ltu_jax.planning import aot, traced
 from ltu_jax.planning.plan_report import Compilation, Memory, Plan, Timing, Work
@@ -341,9 +341,5 @@ def step_flops(request: PlanRequest, *, mesh: Mesh) -> tuple[float, float]:
 def versions() -> dict[str, str]:
     """Return the versions that an estimate depends on, and the day it was made."""
     found = {"date": datetime.datetime.now(datetime.UTC).date().isoformat()}
-    for name in ("ltu_jax", "jax", "jaxlib", "flax", "numpy"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
+    found |= provenance.versions(("ltu_jax", "jax", "jaxlib", "flax", "numpy"))
     return {**found, "libtpu": aot.libtpu_version()}

@@ -13,6 +13,7 @@ from data_pipelines.input.rows import Example
 from data_pipelines.records.schema import RecordError
 from ltu_jax.core.distributed import batch_share, host_batch_to_global
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.ranking import average_precision
 from ltu_jax.core.sharding import batch_sharding, param_shardings, replicated
 from ltu_jax.core.trees import Params, merge
 from ltu_jax.generation.generate import generate, left_pad
@@ -260,22 +261,14 @@ def mean_average_precision(
         scores: float [N, labels], larger is more likely.
         targets: 0/1 [N, labels].
 
-    Average precision is the sum over ranks of (recall step x precision) without interpolation, ties
-    sharing one rank, as in scikit-learn and in the AudioSet literature.
-
     Raises:
         UserError: no label occurs at all.
     """
     scores, targets = np.asarray(scores, np.float64), np.asarray(targets) > 0
-    each = {}
-    for index in np.flatnonzero(targets.any(axis=0)):
-        order = np.argsort(-scores[:, index], kind="stable")
-        ranked, hits = scores[order, index], targets[order, index]
-        last_of_tie = np.append(np.diff(ranked) != 0, True)
-        true = np.cumsum(hits)[last_of_tie]
-        precision = true / (np.flatnonzero(last_of_tie) + 1)
-        recall_step = np.diff(true, prepend=0) / hits.sum()
-        each[int(index)] = float(np.sum(recall_step * precision))
+    each = {
+        int(index): average_precision(scores[:, index], targets[:, index])
+        for index in np.flatnonzero(targets.any(axis=0))
+    }
     if not each:
         raise UserError("mean average precision: no clip of this split has any label")
     return float(np.mean(list(each.values()))), each

@@ -3,8 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +17,8 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.text import metadata as text_plugin
 from tensorboard.summary.writer.record_writer import RecordWriter
+
+from ltu_jax.core.jsonl import JsonlWriter, read_jsonl
 
 RECENT = "recent_losses"
 
@@ -47,10 +47,8 @@ class RunLog:
     """
 
     def __init__(self, run_dir: Path, *, tensorboard: bool) -> None:
-        run_dir.mkdir(parents=True, exist_ok=True)
         self.path = run_dir / "log.jsonl"
-        _drop_half_a_line(self.path)
-        self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 (closed by close)
+        self._file = JsonlWriter(self.path)
         self._events = None
         if tensorboard:
             folder = run_dir / "tensorboard"
@@ -66,10 +64,7 @@ class RunLog:
         Raises:
             OSError: the disk is full; it names the file.
         """
-        try:
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self._file.append({"step": step, **values})
         scalars = [
             Summary.Value(tag=name, simple_value=float(value))
             for name, value in values.items()
@@ -83,8 +78,8 @@ class RunLog:
         The loop leaves them (`RECENT`) beside each checkpoint, so that a run that goes on from it
         logs the numbers of one that never stopped.
         """
-        lines = (line for line in self.path.read_text().splitlines() if line.endswith("}"))
-        left = [row for row in map(json.loads, lines) if RECENT in row and row["step"] == step]
+        rows = [row for _, row in read_jsonl(self.path)]
+        left = [row for row in rows if RECENT in row and row["step"] == step]
         return left[-1][RECENT] if left else []
 
     def text(self, step: int, name: str, markdown: str) -> None:
@@ -129,14 +124,6 @@ class RunLog:
         self._events.flush()
 
 
-def _drop_half_a_line(path: Path) -> None:
-    """Cut off a last line that a kill or a full disk left unfinished, so that rows stay lines."""
-    if path.is_file():
-        content = path.read_bytes()
-        if not content.endswith(b"\n"):
-            os.truncate(path, content.rfind(b"\n") + 1)
-
-
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSONL log, each step's last one of a kind, without a half-written last line.
 
@@ -144,13 +131,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     step and kind.
     """
     rows: dict[tuple[int, str], dict[str, Any]] = {}
-    if not path.is_file():
-        return []
-    for line in path.read_text().splitlines():
-        if line.endswith("}"):
-            row = json.loads(line)
-            first = next((name for name in row if name != "step"), "")
-            rows[(row["step"], "loss" if "loss" in row else first)] = row
+    for _, row in read_jsonl(path):
+        first = next((name for name in row if name != "step"), "")
+        rows[(row["step"], "loss" if "loss" in row else first)] = row
     return [rows[key] for key in sorted(rows)]
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.ranking import average_precision, mean_average_precision
 from ltu_jax.evaluation.metrics import scripts, words
 from ltu_jax.evaluation.metrics.bootstrap import ratio
-from ltu_jax.evaluation.metrics.ranking import average_precision, mean_average_precision
 from ltu_jax.evaluation.scoring import paper, strict
 from ltu_jax.evaluation.scoring.interface import (
     Answered,

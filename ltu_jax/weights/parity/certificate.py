@@ -17,16 +17,14 @@ bfloat16 costs on this device.
 
 import dataclasses
 import datetime
-import importlib.metadata
 import platform
-import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from ltu_jax.core import provenance
 from ltu_jax.core.memory import available
 from ltu_jax.weights import fingerprint, makers
 from ltu_jax.weights.parity import modules, reference
@@ -37,6 +35,8 @@ FORMAT = 1
 FILE = makers.CERTIFICATE
 PASSED, FAILED = "passed", "failed"
 _FREE = 1 << 30  # bytes of libraries, activations and compiled code
+
+_LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "torch", "transformers", "ltu_jax")
 
 
 def certify(
@@ -153,21 +153,11 @@ def table(certificate: Mapping[str, Any]) -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """What computed: libraries, and the commit of this code where it runs from its repository."""
-    found: dict[str, str | None] = {}
-    for name in ("jax", "jaxlib", "flax", "numpy", "torch", "transformers", "ltu_jax"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
-    try:
-        known = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:  # no git on this machine
-        known = False
-    if known:
-        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-        run = subprocess.run(command, capture_output=True, check=False, text=True)
-        found["commit"] = run.stdout.strip() or None
+    """Return the versions of libraries, and the commit of this code if it runs from a checkout."""
+    found: dict[str, str | None] = {
+        name: None if version == provenance.NOT_INSTALLED else version
+        for name, version in provenance.versions(_LIBRARIES).items()
+    }
+    if state := provenance.git_state():
+        found["commit"] = state["commit"][:12] + ("-dirty" if state["changed"] else "")
     return found

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
+from ltu_jax.core.ranking import mean_average_precision
 from ltu_jax.evaluation.metrics.bootstrap import binomial, bootstrap, bootstrap_samples, ratio
-from ltu_jax.evaluation.metrics.ranking import mean_average_precision
 
 
 def test_value_is_the_metric_of_all_samples():

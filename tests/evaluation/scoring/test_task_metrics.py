@@ -2,9 +2,9 @@
 
 import pytest
 
+from ltu_jax.core.ranking import mean_average_precision
 from ltu_jax.evaluation.datasets.item import Task
 from ltu_jax.evaluation.metrics.bootstrap import ratio
-from ltu_jax.evaluation.metrics.ranking import mean_average_precision
 from ltu_jax.evaluation.scoring.interface import AnswerScore, ScoringRule, Status
 from ltu_jax.evaluation.scoring.shared import named
 from ltu_jax.evaluation.scoring.task_metrics import METRICS, differs

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from ltu_jax.evaluation.metrics.ranking import average_precision, mean_average_precision
+from ltu_jax.core.ranking import average_precision, mean_average_precision
 
 
 def test_average_precision_equals_scikit_learn():

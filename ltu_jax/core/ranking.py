@@ -1,4 +1,4 @@
-"""Mean average precision, as scikit-learn's `average_precision_score` defines it."""
+"""Average precision of rankings, as scikit-learn's `average_precision_score` defines it."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from ltu_jax.core.axes import Float
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Average precision of one ranking; nan where nothing is true.
+    """Return the average precision of one ranking; nan where nothing is true.
 
     Args:
         scores: [n], higher is ranked first; equal scores share a rank.
@@ -19,7 +19,7 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 def mean_average_precision(
     counts: Float[np.ndarray, "n two_labels"], weights: np.ndarray, *, absent_as_zero: bool = False
 ) -> np.ndarray:
-    """Mean over the labels of their average precision over all samples.
+    """Return the mean over the labels of their average precision over all samples.
 
     A label that no sample of positive weight has is left out, or counted as 0 (`absent_as_zero`) as
     scikit-learn's macro average and the official script do; nan where none has a sample.
@@ -43,7 +43,7 @@ def mean_average_precision(
 def _weighted(
     scores: np.ndarray, truth: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision [R] and whether anything true has weight [R], for weights [n, R]."""
+    """Return average precision [R] and whether anything true has weight [R], for weights [n, R]."""
     order = np.argsort(-scores, kind="stable")
     scores, truth = scores[order], truth[order] > 0
     if not truth.any():
