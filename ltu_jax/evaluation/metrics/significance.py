@@ -41,6 +41,7 @@ def paired_bootstrap(
     counts_b: np.ndarray,
     clusters: Sequence[str],
     statistic: Statistic,
+    *,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Difference:
@@ -137,6 +138,7 @@ def paired_samples(
     present_b: np.ndarray,
     clusters: Sequence[str],
     statistic: SampleStatistic,
+    *,
     resamples: int = 500,
     seed: int = 0,
 ) -> Difference:
