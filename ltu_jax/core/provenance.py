@@ -1,4 +1,4 @@
-"""What made a result: versions of packages, the commit of this code, processor and devices."""
+"""Origin of a result: versions of packages, commit of this code, processor and devices."""
 
 import importlib.metadata
 import os

@@ -170,7 +170,7 @@ def open_tools(args: argparse.Namespace) -> Tools:
 
 
 def data_folders(args: argparse.Namespace) -> dict[str, Path]:
-    """benchmark -> where its data lie."""
+    """Return where the data of each benchmark lie."""
     if args.jsonl is not None:
         for option in ("benchmarks", "data"):
             if getattr(args, option) is not None:
@@ -195,7 +195,7 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 
 
 def choose(text: str, known: tuple[_Name, ...], option: str) -> tuple[_Name, ...]:
-    """Those of `known` that `text` lists, each once and in their own order."""
+    """Return those of `known` that `text` lists, each once and in their own order."""
     names = [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -204,7 +204,7 @@ def choose(text: str, known: tuple[_Name, ...], option: str) -> tuple[_Name, ...
 
 
 def prediction_files(given: Sequence[str]) -> dict[str, Path]:
-    """System -> file of its answers."""
+    """Return the file of answers of each other system."""
     found: dict[str, Path] = {}
     for text in given:
         name, path = _pair(text, "--predictions")

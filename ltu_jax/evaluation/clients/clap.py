@@ -58,7 +58,7 @@ class Clap:
     def scores(
         self, audio: Sequence[Float[np.ndarray, "C"]], texts: Sequence[str]
     ) -> Float[np.ndarray, "B V"]:
-        """Cosine similarity of each clip with each text, float32.
+        """Return cosine similarity of each clip with each text, float32.
 
         A clip longer than the model hears at once (10 s for the published ones) is cut into equal
         parts that are not, whose unit vectors are averaged: transformers would take a random part.

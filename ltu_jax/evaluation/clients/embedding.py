@@ -51,7 +51,7 @@ class EndpointEmbedder:
         return key("embeddings", self.endpoint.url, self.model)
 
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "N E"]:
-        """A unit vector for each text, in order; [0, 0] for none.
+        """Return a unit vector for each text, in order; [0, 0] for none.
 
         Raises:
             UserError: the server fails (see `Endpoint.post`), or a reply without a usable vector
@@ -72,7 +72,7 @@ class EndpointEmbedder:
         return result
 
     def _vectors(self, reply: dict[str, Any], *, count: int) -> Float[np.ndarray, "N E"]:
-        """The vectors of a reply in the order of the texts, which its "index" fields give."""
+        """Return the vectors of a reply in the order of its "index" fields."""
         try:
             entries = {entry["index"]: entry["embedding"] for entry in reply["data"]}
             numbers = np.array([entries[place] for place in range(count)], np.float64)
@@ -100,7 +100,7 @@ class CachedEmbedder:
         self.name, self.identity = backend.name, backend.identity
 
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "N E"]:
-        """The backend's vectors of `texts`.
+        """Return the backend's vectors of `texts`.
 
         Raises:
             UserError: the backend fails, or the cache does.
@@ -129,7 +129,7 @@ class CachedEmbedder:
 
 
 def open_embedder(spec: str, *, cache: Path, key_variable: str = KEY_VARIABLE) -> CachedEmbedder:
-    """The embedder of a command line's "PATH" or "URL#model", with a cache.
+    """Return the embedder of a command line's "PATH" or "URL#model", with a cache.
 
     Args:
         spec: a Sentence-Transformers folder, or a server's address up to /v1, "#", a model.

@@ -47,7 +47,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """(address, model) of "URL#model", as the command lines take it.
+    """Return (address, model) of "URL#model", as the command lines take it.
 
     Raises:
         UserError: no model, or an address that is not plain http(s)://host[:port]/path.
@@ -86,7 +86,7 @@ class Endpoint:
         _check_address(self.url)
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON object that the server replies to `body` at `url` + `path`.
+        """Return the JSON object that the server replies to `body` at `url` + `path`.
 
         Timeouts, cut connections and statuses 408, 429, 500, 502, 503 and 504 are tried again
         after 1, 2, 4, ... s or what the server's Retry-After says.
@@ -113,7 +113,7 @@ class Endpoint:
     def post_all(
         self, path: str, bodies: Sequence[Mapping[str, Any]], *, workers: int
     ) -> Iterator[dict[str, Any]]:
-        """`post` for each body, `workers` at a time; replies in order, as soon as they are there.
+        """Yield `post` of each body in order as replies come, `workers` at a time.
 
         Raises:
             EndpointError: as `post`; bodies that were not sent yet are not sent.
@@ -174,7 +174,7 @@ class Endpoint:
         return b"".join(blocks)
 
     def _refusal(self, url: str, error: urllib.error.HTTPError, *, secret: str) -> Exception:
-        """What to raise for a status other than 200."""
+        """Return the error to raise for a status other than 200."""
         try:
             said = error.read(1 << 16)
         except (OSError, http.client.HTTPException):
@@ -200,7 +200,7 @@ class Endpoint:
         return "check the model's name and what this server accepts"
 
     def _unreachable(self, url: str, reason: BaseException | str) -> Exception:
-        """What to raise when there is no reply; only what may pass is tried again."""
+        """Return the error to raise when there is no reply; only what may pass is tried again."""
         passing = isinstance(reason, TimeoutError | http.client.HTTPException | ConnectionError)
         lasting = isinstance(reason, ConnectionRefusedError | socket.gaierror | ssl.SSLError)
         if passing and not lasting:
@@ -257,7 +257,7 @@ def _without_password(url: str) -> str:
 
 
 def _excerpt(content: bytes, *, secret: str) -> str:
-    """The beginning of a server's message, fit for a terminal and without the key."""
+    """Return the beginning of a server's message, fit for a terminal and without the key."""
     text = content[: 1 << 16].decode("utf-8", errors="replace")
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     if secret:
@@ -267,6 +267,6 @@ def _excerpt(content: bytes, *, secret: str) -> str:
 
 
 def _seconds(header: str | None) -> float | None:
-    """Retry-After in seconds; its other form, a date, is left to the usual waits."""
+    """Return Retry-After in seconds; its other form, a date, is left to the usual waits."""
     value = (header or "").strip()
     return float(value) if value.isascii() and value.isdigit() else None

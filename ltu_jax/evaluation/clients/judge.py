@@ -22,7 +22,7 @@ _MOST_TOKENS = 64  # of a reply that should have three
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JudgePrompt:
-    """What a judge is told, and how its reply is read: `pattern` finds a whole number 0..`best`."""
+    """The instruction of a judge; `pattern` finds a whole number 0..`best` in its reply."""
 
     system: str
     pattern: str
@@ -81,7 +81,7 @@ class EndpointJudge:
         return f"judge {self.model}, prompt {self.version}"
 
     def __call__(self, questions: Sequence[tuple[str, str, str]]) -> list[float | None]:
-        """A score from 0 to 1 for each (question, reference, answer), at temperature 0.
+        """Return a score from 0 to 1 for each (question, reference, answer), at temperature 0.
 
         None where the judge's reply is not exactly what the prompt asks for: nothing is guessed
         from it. Equal triples are asked for once.
@@ -121,7 +121,7 @@ class EndpointJudge:
         }
 
     def _content(self, reply: dict[str, Any]) -> str:
-        """The text of a reply; "" where the judge declined."""
+        """Return the text of a reply; "" where the judge declined."""
         try:
             content = reply["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
@@ -142,7 +142,7 @@ class EndpointJudge:
 def open_judge(
     spec: str, *, cache: Path, version: str = LATEST, key_variable: str = KEY_VARIABLE
 ) -> EndpointJudge:
-    """The judge of a command line's "URL#model".
+    """Return the judge of a command line's "URL#model".
 
     Args:
         spec: the server's address up to /v1, "#", the model's name.

@@ -69,7 +69,7 @@ class LocalEmbedder:
         self.identity = key("bert, mean, unit", str(self.max_tokens), *hashes)
 
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "N E"]:
-        """A unit vector for each text, in order; [0, E] for none."""
+        """Return a unit vector for each text, in order; [0, E] for none."""
         tokens = self.tokens(texts)
         result = np.zeros((len(texts), self.size), np.float32)
         for places, length, rows in _batches([len(ids) for ids in tokens], longest=self.max_tokens):
@@ -84,12 +84,12 @@ class LocalEmbedder:
         return result
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, [CLS] and [SEP] included, cut to `max_tokens`."""
+        """Return the ids of each text, [CLS] and [SEP] included, cut to `max_tokens`."""
         return [found.ids for found in self._tokenizer.encode_batch(list(texts))]
 
 
 def _batches(lengths: Sequence[int], *, longest: int) -> Iterator[tuple[list[int], int, int]]:
-    """(places, padded length, rows) of batches of about equally long texts."""
+    """Yield (places, padded length, rows) of batches of about equally long texts."""
     buckets: dict[int, list[int]] = {}
     for place, length in enumerate(lengths):
         padded = _SHORTEST
@@ -142,7 +142,7 @@ def _max_tokens(folder: Path, *, positions: int) -> int:
 
 
 def _load_tokenizer(folder: Path, *, max_tokens: int) -> tuple[Any, list[Path]]:
-    """The WordPiece tokenizer of a folder, and the files that decide what it does."""
+    """Return the WordPiece tokenizer of a folder, and the files that decide what it does."""
     import tokenizers
 
     file, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
@@ -163,7 +163,7 @@ def _load_tokenizer(folder: Path, *, max_tokens: int) -> tuple[Any, list[Path]]:
 
 
 def _from_vocabulary(file: Path) -> tuple[Any, list[Path]]:
-    """BERT's tokenizer of a vocab.txt, in lower case unless tokenizer_config.json says no."""
+    """Return BERT's tokenizer of a vocab.txt; tokenizer_config.json says whether in lower case."""
     import tokenizers
 
     settings = file.parent / "tokenizer_config.json"

@@ -1,4 +1,4 @@
-"""What models and servers answered once, kept on disk: bytes by key in one SQLite file."""
+"""Replies of models and servers, kept on disk: bytes by key in one SQLite file."""
 
 import contextlib
 import hashlib
@@ -14,7 +14,7 @@ _KEYS_AT_ONCE = 500  # SQLite before 3.32 takes 999 variables
 
 
 def key(*parts: str) -> str:
-    """Hex SHA-256 of all that decides an entry; no two lists of parts share one."""
+    """Return the hex SHA-256 of all that decides an entry; no two lists of parts share one."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -29,7 +29,7 @@ class ReplyCache:
         self.path = path
 
     def get(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """The entries of those keys that have one.
+        """Return the entries of those keys that have one.
 
         Raises:
             UserError: the file is damaged, no cache, or cannot be read.

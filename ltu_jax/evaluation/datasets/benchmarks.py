@@ -90,7 +90,7 @@ class Benchmark:
 
 
 def _row(task: Task, question: str | None = None, **settings: Any) -> BenchmarkRow:
-    """A row with the task's own metrics and settings, where the benchmark has no others."""
+    """Return a row with the task's own metrics and settings, where the benchmark has no others."""
     if task is Task.CAPTION:  # five sampled captions a clip, each against all references (facts 27)
         settings = {"metrics": caption_scores.METRICS, "draws": 5} | settings
     return BenchmarkRow(
@@ -99,7 +99,7 @@ def _row(task: Task, question: str | None = None, **settings: Any) -> BenchmarkR
 
 
 def _classes(question: str, *, label_text: str, part: Part, comma: str = ", ") -> BenchmarkRow:
-    """A classification whose official script embeds `part` of the answer and `label_text`."""
+    """Return a classification, officially by embeddings of `part` of answers and `label_text`."""
     return BenchmarkRow(
         task=Task.CLASSIFICATION,
         metrics=classification_metrics(label_text=label_text, part=part, comma=comma),

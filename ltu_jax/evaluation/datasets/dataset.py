@@ -19,11 +19,15 @@ from ltu_jax.preprocessing.names import ENDINGS, find_audio
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What is asked, and `partner`: item id -> the clip heard instead in shuffled mode.
+    """The items of a benchmark's split that a run asks, and their clips.
 
-    `partner` is empty where no item has another clip to borrow; `ids` are those of all items of the
-    split, and `manifest` the hash of all that is asked, expected and known of its clips, whatever
-    the limit and wherever the data lie; `bad_records` says what is wrong with records left out.
+    Attributes:
+        name, split, benchmark: which benchmark, and which part of it.
+        items, clips: what is asked, after the limit.
+        partner: item id -> the clip heard instead in shuffled mode; empty where there is none.
+        ids: of all items of the split, whatever the limit.
+        manifest: hash of all questions, references and clips of the split, without paths.
+        bad_records: what is wrong with records that were left out.
     """
 
     name: str
@@ -124,12 +128,12 @@ def read_dataset(
 
 
 def _located(clip: AudioClip) -> AudioClip:
-    """The clip with its file as the disk spells it; as it was where there is none."""
+    """Return the clip with its file as the disk spells it, unchanged where there is none."""
     return dataclasses.replace(clip, audio=find_audio(clip.audio, endings=ENDINGS) or clip.audio)
 
 
 def manifest(items: Sequence[Item], clips: Mapping[str, AudioClip]) -> str:
-    """SHA-256 of all that is asked and expected: equal for equal datasets.
+    """Return the SHA-256 of all that is asked and expected: equal for equal datasets.
 
     Raises:
         UserError: a text that is no Unicode (half of a surrogate pair), which no file can hold.
@@ -151,7 +155,7 @@ def manifest(items: Sequence[Item], clips: Mapping[str, AudioClip]) -> str:
 
 
 def pairing(items: Sequence[Item], *, seed: int) -> dict[str, str]:
-    """item id -> another clip of the same row and choices, of another class wherever possible.
+    """Pair each item with another clip of its row and choices, of another class if possible.
 
     Within a group the items are sorted by class, by `seed` within one, and turned by the size of
     the largest class, which parts all classes unless one has more than half of the items. Other
@@ -170,7 +174,7 @@ def pairing(items: Sequence[Item], *, seed: int) -> dict[str, str]:
 
 
 def _groups(items: Sequence[Item]) -> list[list[Item]]:
-    """Items of a row that share their choices; what has no other clip to share with is one more."""
+    """Group the items of a row by their choices; those without another clip form one more group."""
     shared: dict[Hashable, list[Item]] = {}
     for item in items:
         shared.setdefault(frozenset(item.choices), []).append(item)
@@ -184,7 +188,7 @@ def _groups(items: Sequence[Item]) -> list[list[Item]]:
 
 
 def _turned(ordered: Sequence[Item]) -> list[str]:
-    """The clips of `ordered`, turned so that as few as possible meet their own clip and class."""
+    """Turn the clips of `ordered` so that as few as possible meet their own clip and class."""
     clips = [item.clip_id for item in ordered]
     classes = [_class(item) for item in ordered]
     largest = max(Counter(classes).values()) if len(set(classes)) > 1 else 1
@@ -210,7 +214,7 @@ def _class(item: Item) -> str:
 
 
 def _any_other(item: Item, items: Sequence[Item], *, row: str, seed: int) -> str:
-    """Another clip, of the same row if it has one, and of another class if there is one."""
+    """Return another clip, of the same row if it has one, and of another class if there is one."""
     others = [other for other in items if other.clip_id != item.clip_id]
     return min(
         others,

@@ -1,4 +1,4 @@
-"""What every benchmark is made of: clips, questions about them, and what is asked for."""
+"""The parts of every benchmark: clips, items that ask about them, tasks and input modes."""
 
 import dataclasses
 import enum
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Task(enum.StrEnum):
-    """What a question asks for, which decides how its answers are scored.
+    """The kind of answer that a question asks for, which decides how it is scored.
 
     classification: one of `choices`, in a free sentence. Reference: the label.
     multilabel: any of `choices`. References: all labels of the clip.
@@ -32,7 +32,7 @@ class Task(enum.StrEnum):
 
 
 class InputMode(enum.StrEnum):
-    """What the model is given of a clip.
+    """The inputs that the model is given of a clip.
 
     joint: the audio, and Whisper's transcript in the Input block.
     audio: the audio, with an empty Input block.
@@ -100,7 +100,7 @@ class Item:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """What a reader finds: items and the clips they ask about."""
+    """The items of a split and the clips they ask about, as a reader returns them."""
 
     items: tuple[Item, ...]
     clips: Mapping[str, AudioClip]

@@ -38,7 +38,7 @@ class Draws:
 
 
 def ratio(sums: np.ndarray) -> np.ndarray:
-    """First sum over the second: accuracy of (right, 1), word error rate of (edits, words)."""
+    """Divide the first sum by the second: accuracy of (right, 1), word errors of (edits, words)."""
     return sums[..., 0] / sums[..., 1]
 
 
@@ -50,7 +50,7 @@ def bootstrap(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """The statistic of all samples and its 95 % percentile interval, resampling whole clusters.
+    """Return the statistic of all samples and its 95 % interval, resampling whole clusters.
 
     Questions about one clip share its difficulty, so clips are drawn, not questions. A resample
     without a figure (a rate of no words at all) is left out of the percentiles.
@@ -80,7 +80,7 @@ def bootstrap_draws(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Draws:
-    """As `bootstrap`, for the mean of the statistic over several answers to each sample.
+    """Return the mean statistic of several answers to each sample, with its interval.
 
     A resample has the same clusters in every draw, so the interval is that of the mean.
 
@@ -119,7 +119,7 @@ def bootstrap_samples(
     resamples: int = 1_000,
     seed: int = 0,
 ) -> Interval:
-    """As `bootstrap`, for a metric of all samples at once: a resample is a weight of each sample.
+    """Return a metric of all samples at once, with its interval: a resample is a weight of each.
 
     Such a metric costs a pass over the samples in each resample, so there are fewer of them: with
     1,000 the bounds themselves are uncertain by about a tenth of the interval's half width.
@@ -152,7 +152,7 @@ def bootstrap_samples(
 
 
 def binomial(share: float, trials: int) -> tuple[float, float]:
-    """The exact 95 % interval of a share of so many trials (Clopper and Pearson 1934)."""
+    """Return the exact 95 % interval of a share of so many trials (Clopper and Pearson 1934)."""
     hits = share * trials
     low = beta.ppf(0.025, hits, trials - hits + 1) if hits > 0 else 0.0
     high = beta.ppf(0.975, hits + 1, trials - hits) if hits < trials else 1.0
@@ -162,7 +162,7 @@ def binomial(share: float, trials: int) -> tuple[float, float]:
 def weights(
     clusters: int, *, resamples: int, seed: int, most: int | None = None
 ) -> Iterator[np.ndarray]:
-    """How often each resample holds each cluster, float64 [part of the resamples, clusters].
+    """Yield how often each resample holds each cluster, float64 [some resamples, clusters].
 
     A part has at most `most` cells, those of 64 MiB if None.
     """
@@ -175,7 +175,7 @@ def weights(
 # All figures of a row resample the same clusters, which costs more to draw than to use.
 @functools.lru_cache(maxsize=1)
 def _draws(clusters: int, resamples: int, seed: int) -> np.ndarray:
-    """[resamples, clusters] uint16: with 20,000 clusters 0.4 GB, a quarter of what is drawn."""
+    """Draw [resamples, clusters] uint16: with 20,000 clusters 0.4 GB, a quarter of int64."""
     generator = np.random.default_rng(seed)
     share = np.full(clusters, 1 / clusters)
     drawn = np.empty((resamples, clusters), np.uint16)
@@ -187,7 +187,7 @@ def _draws(clusters: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def places(samples: int, clusters: Sequence[str]) -> tuple[np.ndarray, int]:
-    """The cluster's number of each sample [n], and the number of clusters."""
+    """Return the cluster's number of each sample [n], and the number of clusters."""
     if samples == 0 or samples != len(clusters):
         raise ValueError(
             f"bootstrap got {samples} rows of counts and {len(clusters)} clusters: "

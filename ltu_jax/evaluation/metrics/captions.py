@@ -1,4 +1,4 @@
-"""How close a caption is to human ones, on words: BLEU, ROUGE-L, CIDEr-D, and METEOR's sums.
+"""Closeness of a caption to human ones, on words: BLEU, ROUGE-L, CIDEr-D, and METEOR's sums.
 
 All take tokens, as the Penn Treebank tokenizer cuts them (`metrics/java.py`). The counts and scores
 of single captions are those of coco-caption (the package pycocoevalcap, which the tokenizer comes

@@ -9,7 +9,7 @@ import numpy as np
 def confusion_counts(
     truth: Sequence[str], predicted: Sequence[str | None], *, classes: Sequence[str]
 ) -> np.ndarray:
-    """One flattened confusion matrix per sample, [n, K * (K + 1)]; its last column is unparsed."""
+    """Return a flat confusion matrix per sample, [n, K * (K + 1)]; its last column is unparsed."""
     k = len(classes)
     place = {name: index for index, name in enumerate(classes)}
     counts = np.zeros((len(truth), k, k + 1))
@@ -19,7 +19,7 @@ def confusion_counts(
 
 
 def macro_f1(sums: np.ndarray) -> np.ndarray:
-    """Mean F1 over the classes that occur, from summed confusion counts [..., K * (K + 1)].
+    """Return mean F1 over the classes that occur, from summed confusion counts [..., K * (K + 1)].
 
     An unparsed answer is a miss of its true class and a false alarm of none. A class neither true
     nor predicted anywhere (possible in a resample) has no F1 and is left out, as scikit-learn does.
@@ -33,7 +33,7 @@ def macro_f1(sums: np.ndarray) -> np.ndarray:
 
 
 def chance_accuracy(truth: Sequence[str], choices: Sequence[Sequence[str]]) -> float:
-    """Accuracy of the best constant answer to each kind of question (each distinct set of choices).
+    """Return the accuracy of the best constant answer to each distinct set of choices.
 
     Never below a uniform guess over the choices, and equal to it when the classes are balanced.
     """
@@ -44,7 +44,7 @@ def chance_accuracy(truth: Sequence[str], choices: Sequence[Sequence[str]]) -> f
 
 
 def chance_macro_f1(truth: Sequence[str], *, classes: Sequence[str]) -> float:
-    """Macro-F1 of a blind guess: the better of uniform guessing (in expectation) and a constant.
+    """Return macro-F1 of a blind guess: uniform (in expectation) or constant, the better one.
 
     Uniform guessing hits a class of share p with precision p and recall 1/K, so its F1 from
     expected counts is 2p/K / (p + 1/K).

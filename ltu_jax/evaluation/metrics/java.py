@@ -36,7 +36,7 @@ _meteor: dict[Pair, tuple[float, ...]] = {}
 
 
 def ptb_tokens(texts: Sequence[str]) -> list[Tokens]:
-    """Lower-case tokens without punctuation, as coco-caption has them for all its metrics.
+    """Return lower-case tokens without punctuation, as coco-caption has them for its metrics.
 
     The Stanford Penn Treebank tokenizer of CoreNLP 3.4.1 cuts them ("don't" is "do", "n't"), and
     then marks that stand alone are taken out; brackets stay, as there.
@@ -48,7 +48,7 @@ def ptb_tokens(texts: Sequence[str]) -> list[Tokens]:
 
 
 def meteor_counts(pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
-    """What each (caption, references) adds to the sums that `captions.meteor` takes: 23 numbers.
+    """Return 23 numbers that each (caption, references) adds to the sums of `captions.meteor`.
 
     METEOR 1.5 in English with `-norm`, as coco-caption runs it, which picks the best reference. An
     empty caption matches nothing but keeps the words of a reference in the sums. A caption that
@@ -61,7 +61,7 @@ def meteor_counts(pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
 
 
 def java_version() -> int:
-    """Major version of the Java that is used: 8, 11, 17.
+    """Return major version of the Java that is used: 8, 11, 17.
 
     Raises:
         NotComputedError: there is no Java, or it does not tell.
@@ -77,7 +77,7 @@ def once(
     wanted: Sequence[_Key],
     compute: Callable[[Sequence[_Key]], Sequence[_Value]],
 ) -> list[_Value]:
-    """Values of `wanted`; those not known yet are computed together and remembered."""
+    """Return the values of `wanted`, computing those not known yet together."""
     if new := [key for key in dict.fromkeys(wanted) if key not in known]:
         known.update(zip(new, compute(new), strict=True))
     return [known[key] for key in wanted]
@@ -137,7 +137,7 @@ def _summable(counts: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _line(words: Tokens) -> str:
-    """Words for METEOR's line protocol, whose separator must not occur in them."""
+    """Join words for METEOR's line protocol, whose separator must not occur in them."""
     return " ".join(words).replace("|||", " ")
 
 
@@ -170,7 +170,7 @@ def start(
 
 
 def _java(what: str) -> str:
-    """The Java of JAVA_HOME, else of PATH."""
+    """Return the Java of JAVA_HOME, else of PATH."""
     if home := os.environ.get("JAVA_HOME"):
         binary = shutil.which("java", path=str(Path(home, "bin")))
         where = f"JAVA_HOME is {home}, which has no bin/java; correct it, or unset it and"
@@ -182,7 +182,7 @@ def _java(what: str) -> str:
 
 
 def package(what: str) -> Path:
-    """Folder of the installed `pycocoevalcap`, without importing it."""
+    """Return folder of the installed `pycocoevalcap`, without importing it."""
     spec = importlib.util.find_spec("pycocoevalcap")
     if spec is None or not spec.submodule_search_locations:
         raise NotComputedError(

@@ -35,18 +35,18 @@ _ACCENTED = 0.03
 
 
 def one_spelling(text: str) -> str:
-    """The text with straight quotes, half-width letters, composed accents and nothing invisible."""
+    """Return the text with straight quotes, half-width letters and nothing invisible."""
     return _INVISIBLE.sub("", unicodedata.normalize("NFC", text).translate(_ONE_SPELLING))
 
 
 def latin(text: str) -> bool:
-    """Whether at least half of its letters are Latin; a text without letters counts as such."""
+    """Tell whether at least half of the letters are Latin; a text without letters counts so."""
     letters = [c for c in text if c.isalpha()]
     return 2 * len(_LATIN.findall("".join(letters))) >= len(letters)
 
 
 def english(texts: Sequence[str]) -> bool:
-    """Whether texts, taken together, are English by their letters and a dictionary's words."""
+    """Tell whether texts together are English by their letters and a dictionary's words."""
     joined = one_spelling(" ".join(texts))
     if not latin(joined):
         return False
@@ -61,12 +61,12 @@ def english(texts: Sequence[str]) -> bool:
 
 
 def unspaced(texts: Sequence[str]) -> bool:
-    """Whether a text has letters of a script without spaces, so that characters are counted."""
+    """Tell whether a text has letters of a script without spaces, whose characters are counted."""
     return any(_UNSPACED.search(text) for text in texts)
 
 
 def neutral_words(text: str) -> list[str]:
-    """The words of a text in any language, and each character of scripts without spaces.
+    """Return the words of a text in any language, and each character of unspaced scripts.
 
     Case, punctuation, symbols and what stands in brackets (as in Whisper's normalisers) are not
     part of any; an apostrophe or an accent inside a word is.

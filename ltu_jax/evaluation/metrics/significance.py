@@ -1,4 +1,4 @@
-"""Is one system better than another on the same items: sign flips, intervals, McNemar's test."""
+"""Tests of two systems on the same items: sign flips, intervals, McNemar's test."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -45,7 +45,7 @@ def paired_bootstrap(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Difference:
-    """The difference of two figures of the same items, resampling whole clusters for both alike.
+    """Return the difference of two figures of the same items, resampling whole clusters.
 
     What makes an item hard is hard for both systems and cancels, so the interval is that of the
     difference, not of two figures apart. p is that of a sign-flip test: the share of all ways to
@@ -92,7 +92,7 @@ def paired_bootstrap(
 def _sign_flips(
     sums: Sequence[np.ndarray], statistic: Statistic, *, resamples: int, seed: int
 ) -> float:
-    """Two-sided p of an exchange of two systems' sums [D, K, S] within clusters."""
+    """Return the two-sided p of an exchange of two systems' sums [D, K, S] within clusters."""
     draws, clusters, width = sums[0].shape
     change = (sums[1] - sums[0]).swapaxes(0, 1).reshape(clusters, -1)
     totals = [own.sum(axis=1) for own in sums]
@@ -107,13 +107,13 @@ def _sign_flips(
 
 
 def _apart(totals: Sequence[np.ndarray], statistic: Statistic) -> np.ndarray:
-    """How far the mean figures of two systems lie apart, from sums [..., D, S]."""
+    """Return how far two systems' mean figures lie apart, from sums [..., D, S]."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.abs(np.subtract(*(statistic(own).mean(axis=-1) for own in totals)))
 
 
 def _flips(clusters: int, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Which clusters are exchanged, 1 or 0 [part, clusters]: all ways, or random ones."""
+    """Yield which clusters are exchanged, 1 or 0 [part, clusters]: all ways, or random ones."""
     if clusters <= _ALL_FLIPS:
         yield (np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1).astype(np.float64)
         return
@@ -125,7 +125,7 @@ def _flips(clusters: int, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _share(found: np.ndarray, observed: float, *, exact: bool) -> float:
-    """The share of differences that are no smaller than the one at hand, which is one of them."""
+    """Return the share of differences no smaller than the observed one, which is among them."""
     found = found[np.isfinite(found)]
     far = np.count_nonzero(found >= observed * (1 - _SAME) - np.finfo(float).eps * 8)
     return far / len(found) if exact else (far + 1) / (len(found) + 1)
@@ -142,7 +142,7 @@ def paired_samples(
     resamples: int = 500,
     seed: int = 0,
 ) -> Difference:
-    """As `paired_bootstrap`, for a figure of all samples at once (see `bootstrap_samples`).
+    """Do as `paired_bootstrap` for a figure of all samples at once (see `bootstrap_samples`).
 
     What ties lift in every resample is taken off there, and so it is here. Above 100 clusters p is
     read from the resamples: to rank all samples anew for each exchange would take hours.
@@ -192,7 +192,7 @@ _RANKINGS = 400  # ways to exchange systems whose figure costs a pass over all s
 
 
 def _share_beyond_zero(resampled: np.ndarray) -> float:
-    """Twice the smaller share of resampled differences at or beyond zero.
+    """Return twice the smaller share of resampled differences at or beyond zero.
 
     Each side counts one more (Davison and Hinkley 1997, section 4.2.1): never 0.
     """
@@ -209,7 +209,7 @@ def _exchanged_samples(
     *,
     seed: int,
 ) -> float:
-    """As `_sign_flips`, for a figure of all samples: each way ranks them anew."""
+    """Do as `_sign_flips` for a figure of all samples: each way ranks them anew."""
 
     def apart(flip: np.ndarray) -> float:
         swap = flip[place] > 0
@@ -236,7 +236,7 @@ def _exchanged_samples(
 
 
 def mcnemar(right_a: Sequence[bool], right_b: Sequence[bool]) -> float:
-    """McNemar's exact two-sided p that two systems are right on the same items equally often.
+    """Return McNemar's exact two-sided p that two systems are right equally often.
 
     Only items that one of them gets right count: under no difference each falls to either side like
     a fair coin, so p is twice the smaller binomial tail, at most 1, and 1 without such items.
@@ -247,7 +247,7 @@ def mcnemar(right_a: Sequence[bool], right_b: Sequence[bool]) -> float:
     a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
     if a.ndim != 1 or a.shape != b.shape:
         raise ValueError(
-            f"mcnemar got verdicts of shapes {a.shape} and {b.shape}: give one per item, both alike"
+            f"mcnemar got answers of shapes {a.shape} and {b.shape}: give one per item, both alike"
         )
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     n = only_a + only_b
@@ -272,7 +272,7 @@ def _draws(counts: np.ndarray) -> np.ndarray:
 
 
 def _by_cluster(counts: np.ndarray, place: np.ndarray, clusters: int) -> np.ndarray:
-    """[D, n, S] -> [D, clusters, S]."""
+    """Sum counts [D, n, S] to [D, clusters, S]."""
     sums = np.zeros((len(counts), clusters, counts.shape[2]))
     for own, draw in zip(sums, counts, strict=True):
         np.add.at(own, place, draw)

@@ -29,7 +29,7 @@ _known: dict[tuple[Path, java.Pair], float] = {}
 
 
 def spice_scores(pairs: Sequence[java.Pair], *, jars: Path | None) -> list[float]:
-    """SPICE of each (caption, references), 0 to 1, by its authors' program.
+    """Return SPICE of each (caption, references), 0 to 1, by its authors' program.
 
     An empty caption has no proposition and so 0, without being sent.
 
@@ -53,7 +53,7 @@ def spice_scores(pairs: Sequence[java.Pair], *, jars: Path | None) -> list[float
 
 
 def class_path(folder: Path) -> list[Path]:
-    """The jars of SPICE in `folder` and its `lib`, CoreNLP 3.6.0 before the others that need it.
+    """Return the jars of SPICE in `folder` and its `lib`, CoreNLP 3.6.0 before the others.
 
     Raises:
         NotComputedError: a jar is missing, or Java is missing or newer than SPICE can use.
@@ -79,7 +79,7 @@ def class_path(folder: Path) -> list[Path]:
 
 
 def parse_spice(text: str, *, count: int) -> list[float]:
-    """F-scores over all propositions from the JSON that SPICE writes, in the order of image ids.
+    """Return F-scores over all propositions from SPICE's JSON, in the order of image ids.
 
     Args:
         text: a list of {"image_id": 0 to count - 1, "scores": {"All": {"f", "pr", ...}, ...}}.

@@ -37,7 +37,7 @@ def _normaliser() -> Callable[[str], str]:
 
 
 def words(text: str, *, english: bool = True) -> list[str]:
-    """The words of `text` after OpenAI Whisper's English normaliser (case, numbers, spelling).
+    """Return the words of `text` after OpenAI Whisper's English normaliser.
 
     Of a text that is not English, those of `scripts.neutral_words`. Typographic quotes, full-width
     letters and decomposed accents are those of the plain spelling.
@@ -53,10 +53,10 @@ _LONG, _DIGITS = 4_000, 4_000
 
 
 def _bearable(text: str) -> str:
-    """A very long text for the normaliser, which fails at numbers that Python does not read (4,300
-    digits) and takes the square of the length for brackets that nothing closes.
+    """Return a very long text that the normaliser can bear.
 
-    The number stays one word, and such brackets are no part of any.
+    It fails at numbers that Python does not read (4,300 digits) and takes the square of the length
+    for brackets that nothing closes. The number stays one word, and such brackets are part of none.
     """
     text = re.sub(rf"\d{{{_DIGITS},}}", lambda number: number.group()[:_DIGITS], text)
     for closing, opening in ((r"[>\]]", r"[<\[]"), (r"\)", r"\(")):
@@ -66,7 +66,7 @@ def _bearable(text: str) -> str:
 
 
 def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
-    """Least number of substituted, inserted and deleted words between two word lists."""
+    """Return the least number of substituted, inserted and deleted words between two lists."""
     row = list(range(len(hypothesis) + 1))
     for i, expected in enumerate(reference, start=1):
         diagonal, row[0] = row[0], i
@@ -79,7 +79,7 @@ def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
 
 
 def word_error_counts(reference: str, hypothesis: str, *, english: bool = True) -> tuple[int, int]:
-    """(edits, reference words) of normalised texts; their sums give the corpus word error rate.
+    """Return (edits, reference words) of normalised texts; their sums give a corpus's error rate.
 
     A reference in another script than the Latin one is read as `english=False` reads it.
     """
@@ -89,7 +89,7 @@ def word_error_counts(reference: str, hypothesis: str, *, english: bool = True) 
 
 
 def spoken_words(answer: str) -> str:
-    """The spoken text that an answer reports, its own sentence around it taken away.
+    """Return the spoken text that an answer reports, without the sentence around it.
 
     What follows "spoken text:"; else what stands in double quotes (from the first to the last, or
     to the end if the answer was cut off); else what follows an introduction such as "A male voice
@@ -99,7 +99,7 @@ def spoken_words(answer: str) -> str:
 
 
 def around_words(answer: str) -> str:
-    """The answer without its spoken text, so that a word said aloud names no class.
+    """Return the answer without its spoken text, so that a word said aloud names no class.
 
     An answer that does not mark where the spoken text stands is returned whole.
     """
@@ -107,7 +107,7 @@ def around_words(answer: str) -> str:
 
 
 def _split(answer: str) -> tuple[str, str]:
-    """(spoken text, what stands around it); where nothing marks it, both are the whole answer."""
+    """Return (spoken text, what stands around it), both the whole answer if nothing marks it."""
     answer = answer.translate(_CURLY)
     if marker := _MARKER.search(answer):
         return answer[marker.end() :], answer[: marker.start()]
@@ -149,7 +149,7 @@ def chance_word_error_rate(references: Sequence[str]) -> float:
             having.setdefault(word, []).append(count)
 
     def least_errors(guess: Sequence[int]) -> int:
-        """Texts have no more words in the same place than they have in common."""
+        """Return a lower bound: no more words match in place than two texts have in common."""
         common = sum(min(own, n) for word, own in Counter(guess).items() for n in having[word])
         return int(np.maximum(lengths, len(guess)).sum()) - common
 

@@ -1,4 +1,4 @@
-"""Which figures of a metrics.json are shown, and how their numbers are written."""
+"""Choice of the figures of a metrics.json that reports show, and the form of their numbers."""
 
 import math
 import textwrap
@@ -23,7 +23,7 @@ Figure = Mapping[str, Any]
 
 
 def rows(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The rows of a metrics.json that have figures, in the order they are in.
+    """Return the rows of a metrics.json that have figures, in their order.
 
     A chance level is computed, not counted: what its figure does not have is None.
     """
@@ -37,17 +37,17 @@ def rows(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:
-    """Each value once, in order of first appearance."""
+    """Return each value once, in order of first appearance."""
     return list(dict.fromkeys(values))
 
 
 def metric_names(row: Mapping[str, Any]) -> list[str]:
-    """The metrics of a row, the main one first."""
+    """Return the metrics of a row, the main one first."""
     return distinct(figure["metric"] for figure in row["figures"])
 
 
 def systems(row: Mapping[str, Any]) -> list[str]:
-    """What has figures in a row: the model, if it was run, then the baselines."""
+    """Return the systems that have figures in a row: the model first, then the baselines."""
     found = distinct(figure["system"] for figure in row["figures"])
     return sorted(found, key=lambda name: name != MODEL)
 
@@ -61,7 +61,7 @@ def find_figure(
     system: str = MODEL,
     decodings: Sequence[str | None] | None = None,
 ) -> Figure | None:
-    """The one figure that these describe, of the first of `decodings` that has one, or None.
+    """Return the figure that these describe, of the first of `decodings` that has one, or None.
 
     Without `decodings`, it is the rule's own: sampling for paper, greedy for strict, else the
     other one.
@@ -75,29 +75,29 @@ def find_figure(
 
 
 def foreign_decoding(figure: Figure) -> str:
-    """The decoding of a figure, where it is not the one that its rule is defined with."""
+    """Return the decoding of a figure where it is not its rule's own."""
     if figure["decoding"] in (None, _DECODINGS[figure["rule"]][0]):
         return ""
     return figure["decoding"]
 
 
 def higher_is_better(row: Mapping[str, Any], metric: str) -> bool:
-    """Whether more of a row's metric is better."""
+    """Tell whether more of a row's metric is better."""
     return next(figure["higher"] for figure in row["figures"] if figure["metric"] == metric)
 
 
 def unit(metric: str) -> str:
-    """What a metric is written in: "years", or "%" for shares, which are multiplied by 100."""
+    """Return the unit of a metric: "years", or "%" for shares, which are multiplied by 100."""
     return "years" if metric.startswith("MAE") else "%"
 
 
 def scaled(value: float, metric: str) -> float:
-    """A figure in the unit of `unit`, which is that of the papers' tables."""
+    """Return a figure in the unit of `unit`, which is that of the papers' tables."""
     return value if unit(metric) == "years" else 100 * value
 
 
 def number(value: float | None, metric: str, *, sign: bool = False) -> str:
-    """A figure with one decimal, "-" where there is none or it is undefined."""
+    """Return a figure with one decimal, "-" where there is none or it is undefined."""
     if value is None or math.isnan(value):
         return "-"
     rounded = round(scaled(value, metric), 1) + 0.0  # + 0.0 makes 0.0 of -0.0
@@ -105,7 +105,7 @@ def number(value: float | None, metric: str, *, sign: bool = False) -> str:
 
 
 def interval(figure: Figure) -> str:
-    """The 95 % interval in brackets, or nothing."""
+    """Return the 95 % interval in brackets, or nothing."""
     if figure["low"] is None or figure["high"] is None:
         return ""
     low, high = (number(figure[key], figure["metric"]) for key in ("low", "high"))
@@ -113,21 +113,21 @@ def interval(figure: Figure) -> str:
 
 
 def spread(figure: Figure) -> str:
-    """The standard deviation over draws as ±, or nothing."""
+    """Return the standard deviation over draws as ±, or nothing."""
     if figure["spread"] is None or figure["value"] is None:
         return ""
     return f"±{number(figure['spread'], figure['metric'])}"
 
 
 def p_value(p: float | None) -> str:
-    """A p-value with three decimals, "-" where there is none or it is undefined."""
+    """Return a p-value with three decimals, "-" where there is none or it is undefined."""
     if p is None or math.isnan(p):
         return "-"
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def of_both_rules(paper: Figure | None, strict: Figure | None, key: str) -> str:
-    """A count of both rules: one number where they agree, else "paper/strict"."""
+    """Return a count of both rules: one number where they agree, else "paper/strict"."""
     found = [
         str(figure[key])
         for figure in (paper, strict)
@@ -137,7 +137,7 @@ def of_both_rules(paper: Figure | None, strict: Figure | None, key: str) -> str:
 
 
 def left_out(row: Mapping[str, Any]) -> list[str]:
-    """What was not computed and why: "SPICE (paper): not computed: ...", each once."""
+    """List what was not computed and why: "SPICE (paper): not computed: ...", each once."""
     rules: dict[tuple[str, str], set[str]] = {}
     for figure in row["figures"]:
         if figure["not_computed"]:
@@ -149,12 +149,12 @@ def left_out(row: Mapping[str, Any]) -> list[str]:
 
 
 def wrapped(title: str, *, inches: float) -> str:
-    """A picture's title in lines that fit its width in 10-point type; paths break anywhere."""
+    """Break a picture's title into lines that fit its width in 10-point type."""
     return textwrap.fill(title, width=int(11 * inches))
 
 
 def panels(metrics: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Rows and metrics that the model has a strict figure of, by what can share an axis."""
+    """Group rows and metrics with a strict figure of the model by what can share an axis."""
     found: dict[str, list[tuple[str, str]]] = {}
     for name, row in rows(metrics).items():
         for metric in metric_names(row):
@@ -168,7 +168,7 @@ def panels(metrics: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
 
 
 def panel(row: Mapping[str, Any], metric: str) -> str:
-    """Title of the axis that a metric belongs on: its direction, unit and range.
+    """Return the title of the axis that a metric belongs on: direction, unit and range.
 
     CIDEr-D ends at 10 and SPIDEr, its mean with SPICE, at 5.5, where the others end at 1.
     """
@@ -180,7 +180,7 @@ def panel(row: Mapping[str, Any], metric: str) -> str:
 def differences(
     row: Mapping[str, Any],
 ) -> dict[tuple[str, str, str], dict[str, Mapping[str, Any]]]:
-    """(metric, with, without) -> rule -> the difference, of the decoding that a rule prefers.
+    """Return (metric, with, without) -> rule -> difference, of the rule's own decoding if there.
 
     Differences of figures that are undefined are left out.
     """

@@ -114,18 +114,18 @@ class ReportedRun:
         return sample_answers.choose(samples, self.metrics) if samples.is_file() else {}
 
     def picture(self, name: str) -> str:
-        """A PNG of the folder as the source of an image; "" where there is none."""
+        """Return a PNG of the folder as the source of an image; "" where there is none."""
         return png_source(self.folder / name)
 
     def confusion(self, name: str, row: Mapping[str, Any]) -> dict[str, str]:
-        """Image sources of the confusion matrices of a row, by rule."""
+        """Return image sources of the confusion matrices of a row, by rule."""
         paths = {
             rule: plots.confusion_path(self.folder, name, rule) for rule in row.get("confusion", {})
         }
         return {rule: png_source(path) for rule, path in paths.items() if path.is_file()}
 
     def small_matrices(self, row: Mapping[str, Any]) -> bool:
-        """Whether the confusion matrices of a row can be read at half the width."""
+        """Tell whether the confusion matrices of a row can be read at half the width."""
         return all(len(table) <= _SIDE_BY_SIDE for table in row["confusion"].values())
 
     def questions(self, row: str) -> str:

@@ -19,7 +19,7 @@ _BASELINE_LINES = ("dashed", "dotted", "dashdot", (0, (3, 1, 1, 1, 1, 1)))
 
 
 def confusion_path(folder: Path, row: str, rule: str) -> Path:
-    """Where a row's confusion matrix under a rule is drawn; different rows never share a file."""
+    """Return the file of a row's confusion matrix under a rule; rows never share one."""
     return folder / f"confusion_{urllib.parse.quote(row, safe='')}_{rule}.png"
 
 
@@ -45,7 +45,7 @@ def write(metrics: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
 
 
 def confusion(table: Mapping[str, Mapping[str, int]], path: Path, *, title: str) -> None:
-    """A confusion matrix as a PNG at `path`: colour is the share of the true class's answers.
+    """Draw a confusion matrix as a PNG: colour is the share of the true class's answers.
 
     Columns are the true classes in the order of the rows, then classes that were only predicted,
     then answers that name no class. Counts are printed up to 20 classes, and of more than 60 only
@@ -102,7 +102,7 @@ def confusion(table: Mapping[str, Mapping[str, int]], path: Path, *, title: str)
 
 
 def _labels(place, names: Sequence[str], **style) -> None:
-    """Tick labels for every k-th name, and always for the answers that name no class."""
+    """Set tick labels for every k-th name, and always for the answers that name no class."""
     step = -(-len(names) // _MOST_LABELS)
     kept = list(range(0, len(names), step))
     last = len(names) - 1
@@ -117,7 +117,7 @@ def _labels(place, names: Sequence[str], **style) -> None:
 
 
 def grounding(metrics: Mapping[str, Any], path: Path) -> None:
-    """What an input mode adds to another, with 95 % intervals, as a PNG at `path`.
+    """Draw what an input mode adds to another, with 95 % intervals, as a PNG at `path`.
 
     One line for each row, metric and pair of modes: the strict rule as a dot, the paper rule as a
     diamond. Metrics of another direction or unit have a panel of their own.
@@ -159,7 +159,7 @@ def grounding(metrics: Mapping[str, Any], path: Path) -> None:
 
 
 def _differences(axis, own: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]]) -> None:
-    """Dots, diamonds and their intervals, the first line on top."""
+    """Draw dots, diamonds and their intervals, the first line on top."""
     styles = {
         "strict": {"fmt": "o", "color": formatting.COLOURS[0], "ms": 5},
         "paper": {"fmt": "D", "color": formatting.COLOURS[6], "ms": 4, "mfc": "white"},
@@ -194,7 +194,7 @@ def _differences(axis, own: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]
 
 
 def bars(metrics: Mapping[str, Any], path: Path) -> None:
-    """Grouped bars of the strict figures with 95 % intervals, as a PNG at `path`.
+    """Draw grouped bars of the strict figures with 95 % intervals, as a PNG at `path`.
 
     A diamond marks the paper figure of the same row and mode, lines the baselines. What has another
     direction, another unit or another range stands in a panel of its own, and a panel of many rows
@@ -252,7 +252,7 @@ def bars(metrics: Mapping[str, Any], path: Path) -> None:
 def _arranged(
     panels: Mapping[str, Sequence[tuple[str, str]]],
 ) -> list[list[tuple[str, Sequence[tuple[str, str]]]]]:
-    """Panels in lines of at most `_WIDEST` groups of bars, those of more cut into several."""
+    """Arrange panels in lines of at most `_WIDEST` groups of bars; larger ones are cut."""
     lines: list[list[tuple[str, Sequence[tuple[str, str]]]]] = []
     left = 0
     for title, own in panels.items():
@@ -267,7 +267,7 @@ def _arranged(
 
 
 def _panel(axis, metrics: Mapping[str, Any], own: Sequence[tuple[str, str]]) -> None:
-    """Bars, marks and lines of the rows and metrics `own` on one axis."""
+    """Draw bars, marks and lines of the rows and metrics `own` on one axis."""
     rows, modes = formatting.rows(metrics), metrics["modes"]
     baselines = formatting.distinct(
         system

@@ -54,7 +54,7 @@ PUBLISHED: Mapping[str, tuple[str, ...]] = {
 
 
 def measured(metrics: Mapping[str, Any], column: Column) -> Mapping[str, Any] | None:
-    """The row of a metrics.json that a column is about, or None."""
+    """Return the row of a metrics.json that a column is about, or None."""
     if metrics["benchmark"] != column.benchmark:
         return None
     if column.split is not None and metrics["split"] != column.split:

@@ -15,7 +15,7 @@ _COUNTS = ("n", "missing", "unparsed", "refused", "differ")
 
 
 def summary_tasks(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The part of the figures that the summary holds: chance; value, low, high, n of each mode.
+    """Return the figures that the summary holds: chance; value, low, high, n of each mode.
 
     Of each row, the strict figures of its first metric with greedy answers, and the level of the
     system "chance" where there is one; word errors against Whisper's transcript, if the row has
@@ -51,7 +51,7 @@ def merge_summary(path: Path, tasks: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """The summary file at `path`, a new one where there is none.
+    """Return the summary file at `path`, a new one where there is none.
 
     Raises:
         UserError: it is none: not a JSON object, or with `tasks` that are not figures by row.
@@ -66,7 +66,7 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def table(metrics: Mapping[str, Any]) -> str:
-    """The figures as text, paper and strict side by side.
+    """Return the figures as text, paper and strict side by side.
 
     One line for each row, metric and decoding, and beneath it one for each baseline, which stands
     in the first mode's columns. Intervals and counts are those of the first mode, and the counts
@@ -97,7 +97,7 @@ def table(metrics: Mapping[str, Any]) -> str:
 def _lines(
     name: str, row: Mapping[str, Any], metric: str, system: str, modes: Sequence[str]
 ) -> list[list[str]]:
-    """A system's lines of one row and metric: one for each decoding, at least one value in each."""
+    """Return a system's lines of one row and metric: one for each decoding that has a value."""
     of_system = [
         figure
         for figure in row["figures"]
@@ -129,7 +129,7 @@ def _value(figure: formatting.Figure) -> str:
 
 
 def _full_names(row: Mapping[str, Any], metric: str) -> list[str]:
-    """What a short name stands for, where a rule's full name says more."""
+    """Return what a short name stands for, where a rule's full name says more."""
     found = {
         figure["rule"]: figure["name"]
         for figure in row["figures"]
@@ -140,7 +140,7 @@ def _full_names(row: Mapping[str, Any], metric: str) -> list[str]:
 
 
 def comparison_table(comparisons: Iterable[Mapping[str, Any]], left_out: Sequence[str] = ()) -> str:
-    """The lines of `evaluate compare A B` as text.
+    """Return the lines of `evaluate compare A B` as text.
 
     Args:
         comparisons: {"row", "metric", "rule", "mode", "decoding", "a", "b", "difference", "low",
@@ -177,13 +177,13 @@ def comparison_table(comparisons: Iterable[Mapping[str, Any]], left_out: Sequenc
 
 
 def _told_better(one: Mapping[str, Any]) -> str:
-    """What a line of a comparison says of the two runs."""
+    """Return what a line of a comparison says of the two runs."""
     better = one.get("better", "")
     return f"{better} ({one['clusters']} clusters)" if better == "too few" else better
 
 
 def _aligned(lines: Sequence[Sequence[str]], *, left: int) -> str:
-    """Cells in columns: the first `left` flush left, the others right."""
+    """Return cells in columns: the first `left` flush left, the others right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

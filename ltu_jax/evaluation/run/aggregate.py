@@ -1,4 +1,4 @@
-"""From verdicts to figures: values, intervals over clusters, and what parts the two rules."""
+"""From scores to figures: values, intervals over clusters, differences of the two rules."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ _CLASSES = (Task.CLASSIFICATION, Task.GENDER, Task.CLASS_AND_WORDS)
 
 
 def counts_of(graded: Graded) -> np.ndarray:
-    """[draws, n, S] what each answer adds to the sums; zeros where a paper rule leaves it out."""
+    """Return what each answer adds to the sums [draws, n, S]; zeros where a rule leaves it out."""
     width = max((len(v.counts) for draw in graded.scores for v in draw), default=0)
     empty = (0.0,) * width
     return np.array([[v.counts or empty for v in draw] for draw in graded.scores])
 
 
 def blank(metric: Metric, *, name: str, rule: str, system: str, n: int) -> dict[str, Any]:
-    """Every field of a figure, with nothing computed yet."""
+    """Return every field of a figure, with nothing computed yet."""
     return {
         "metric": metric.name,
         "name": name,
@@ -66,7 +66,7 @@ def figure(
     mode: InputMode | None,
     decoding: str | None,
 ) -> dict[str, Any]:
-    """The figure of one rule; `other` is the same metric by the other rule.
+    """Return the figure of one rule; `other` is the same metric by the other rule.
 
     The value is the mean over draws, `spread` their standard deviation. Intervals resample whole
     clusters, the same ones for all draws.
@@ -106,7 +106,7 @@ def figure(
 
 
 def _of_shares(graded: Graded) -> bool:
-    """Whether a figure is a share of right answers, or macro-F1, which is that at both ends."""
+    """Tell whether a figure is a share of right answers, as macro-F1 is at both ends."""
     if graded.scored_by.statistic is macro_f1:
         return all(len({v.value for v in draw}) == 1 for draw in graded.scores)
     given = [v.counts for draw in graded.scores for v in draw if v.counts]
@@ -116,7 +116,7 @@ def _of_shares(graded: Graded) -> bool:
 
 
 def _of_samples(graded: Graded, clusters: Sequence[str]) -> Draws:
-    """A figure that is no function of sums: each draw by itself, then means."""
+    """Return a figure that is no function of sums: each draw by itself, then means."""
     found = []
     for draw in graded.scores:
         kept = [place for place, score in enumerate(draw) if score.counts]
@@ -137,7 +137,7 @@ def _of_samples(graded: Graded, clusters: Sequence[str]) -> Draws:
 
 
 def difference(one: Graded, other: Graded, clusters: Sequence[str]) -> Difference | None:
-    """A figure minus another of the same items.
+    """Return a figure minus another of the same items.
 
     None where one of them was not computed, or left out by its rule whatever was answered.
     """
@@ -154,7 +154,7 @@ def difference(one: Graded, other: Graded, clusters: Sequence[str]) -> Differenc
 
 
 def _differing(graded: Graded, other: Graded) -> int | None:
-    """Items of which some answer gets another score by the other rule."""
+    """Count items of which some answer gets another score by the other rule."""
     if not other.scores:
         return None
     return sum(
@@ -169,7 +169,7 @@ def _differing(graded: Graded, other: Graded) -> int | None:
 def breakdown(
     items: Sequence[Item], task: Task, paper: Graded, strict: Graded
 ) -> dict[str, dict[str, Any]]:
-    """Tables of the first metric: by group, by class, and confusion matrices, where they apply."""
+    """Return tables of the first metric: by group, by class, and confusion matrices."""
     pair = {PAPER: paper, STRICT: strict}
     result: dict[str, dict[str, Any]] = {"groups": {}}
     for group in sorted({name for item in items for name in item.groups}):
@@ -196,7 +196,7 @@ def breakdown(
 
 
 def value_of(graded: Graded, places: Sequence[int]) -> float | None:
-    """The figure of some items alone, mean over draws."""
+    """Return the figure of some items alone, mean over draws."""
     if not graded.scores:
         return None
     rule, values = graded.scored_by, []
@@ -213,7 +213,7 @@ def value_of(graded: Graded, places: Sequence[int]) -> float | None:
 
 
 def _right(graded: Graded, places: Sequence[int]) -> float | None:
-    """Share of answers whose score is 1."""
+    """Return the share of answers whose score is 1."""
     if not graded.scores:
         return None
     return float(np.mean([draw[place].value == 1 for draw in graded.scores for place in places]))

@@ -28,8 +28,6 @@ from ltu_jax.inference import Request
 from ltu_jax.preprocessing.audio import SAMPLE_RATE
 from ltu_jax.preprocessing.text import prompt
 
-# The decoding of the official evaluation (`inference_batch.py`).
-PUBLISHED = {"temperature": 0.1, "top_p": 0.95, "top_k": 500, "repetition_penalty": 1.1}
 # Clips that differ by less than a tenth of a second share one silence, and its answers.
 SILENCE = "silence:"
 # Clips whose features are in memory at once: 1.05 GB with Whisper large.
@@ -37,7 +35,7 @@ _CLIPS_AT_HAND = 256
 
 
 class AnsweringModel(Protocol):
-    """What an evaluation needs of `ltu_jax.model.Model`."""
+    """The part of `ltu_jax.inference.Model` that an evaluation uses."""
 
     window_seconds: float
     answer_batch: Callable[..., Sequence[Any]]
@@ -47,7 +45,7 @@ class AnsweringModel(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelInput:
-    """All that the model is given for one answer; equal inputs are answered once.
+    """The model's input for one answer; equal inputs are answered once.
 
     `audio` is a clip id, "silence:<tenths of a second>", or None (text only); `draw` is None for
     greedy decoding.
@@ -66,10 +64,10 @@ class ModelInput:
         return int.from_bytes(digest[:4], "big") >> 1
 
     def sampling(self) -> SamplingConfig | None:
-        """The decoding of the published evaluation, or None for greedy."""
+        """Return the decoding of the published evaluation, or None for greedy."""
         if self.draw is None:
             return None
-        return SamplingConfig(**PUBLISHED, seed=self.seed)
+        return SamplingConfig.official(seed=self.seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +83,7 @@ class CollectedAnswers:
 def sample_keys(
     dataset: Dataset, *, modes: Sequence[InputMode], decodings: Sequence[str]
 ) -> Iterator[SampleKey]:
-    """Every answer that is wanted, in the order of the samples file."""
+    """Yield every answer that is wanted, in the order of the samples file."""
     for item, mode, decoding in itertools.product(dataset.items, modes, decodings):
         draws = dataset.benchmark.rows[item.row].draws if decoding == SAMPLING else 1
         for draw in range(draws):
@@ -95,7 +93,7 @@ def sample_keys(
 def model_input(
     dataset: Dataset, item: Item, key: SampleKey, clips: Mapping[str, ClipFacts]
 ) -> ModelInput:
-    """The model's input for one answer (see `InputMode`)."""
+    """Return the model's input for one answer (see `InputMode`)."""
     clip = clips[item.clip_id]
     audio = {
         InputMode.JOINT: item.clip_id,
@@ -184,7 +182,7 @@ def collect(
 def _readable(
     dataset: Dataset, item: Item, key: SampleKey, clips: Mapping[str, ClipFacts]
 ) -> ModelInput | None:
-    """The input, or None when a clip that it needs could not be read."""
+    """Return the input, or None when a clip that it needs could not be read."""
     if item.clip_id not in clips:
         return None
     source = model_input(dataset, item, key, clips)
@@ -195,7 +193,7 @@ def _readable(
 
 
 def _mine(source: ModelInput, process: tuple[int, int]) -> bool:
-    """Whether this process answers: all inputs of a clip fall to one, which encodes it alone."""
+    """Tell whether this process answers: all inputs of a clip fall to one, which encodes it."""
     name = source.question if source.audio is None else source.audio
     digest = hashlib.sha256(f"{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % process[1] == process[0]
@@ -210,7 +208,7 @@ def _answers(
     features: ClipFeatures,
     batch_size: int,
 ) -> Iterator[tuple[ModelInput, dict[str, Any]]]:
-    """(input, answer) for every input, a batch at a time."""
+    """Yield (input, answer) for every input, a batch at a time."""
     if not todo:
         return
     by_audio: dict[str | None, list[ModelInput]] = {}
@@ -263,7 +261,7 @@ def _answers(
 
 
 def _batches(group: Sequence[ModelInput], size: int) -> Iterator[list[ModelInput]]:
-    """Batches of one kind, of similar prompt length; each kind is another compiled program."""
+    """Yield batches of one kind and similar prompt length; each kind is a program of its own."""
 
     def kind(source: ModelInput) -> tuple[bool, bool, int]:
         return source.audio is None, source.draw is None, source.max_new_tokens
@@ -298,7 +296,7 @@ def _sample(
     clips: Mapping[str, ClipFacts],
     answer: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """One line of the samples file; verdicts join it when the run is scored."""
+    """Return one line of the samples file; scores join it when the run is scored."""
     clip = clips[item.clip_id]
     return {
         "item_id": item.item_id,

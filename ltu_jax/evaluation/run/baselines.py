@@ -1,4 +1,4 @@
-"""What answers without the model reach: constants, Whisper alone, CLAP, other systems' answers.
+"""Baselines, which need no model of ours: constants, Whisper alone, CLAP, other systems.
 
 Each but the blind guess is a list of answers, graded by the same rules as the model's.
 """
@@ -25,7 +25,7 @@ _CLIPS_AT_ONCE = 8
 
 
 def majority(items: Sequence[Item], row: BenchmarkRow) -> dict[str, str] | None:
-    """item id -> the commonest class of its kind of question; the median age for ages."""
+    """Answer each item with the commonest class of its kind of question; ages with the median."""
     if row.task is Task.AGE:
         age = statistics.median(float(item.label) for item in items)
         return {item.item_id: f"{age:g}" for item in items}
@@ -44,7 +44,7 @@ def majority(items: Sequence[Item], row: BenchmarkRow) -> dict[str, str] | None:
 def whisper_alone(
     items: Sequence[Item], task: Task, spoken_texts: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """item id -> Whisper's transcript: the floor of a model that copies what it reads."""
+    """Answer with Whisper's transcript: the floor of a model that copies what it reads."""
     if task is not Task.SPOKEN_TEXT:
         return None
     return {item.item_id: f"Spoken text: {spoken_texts.get(item.clip_id, '')}" for item in items}
@@ -53,7 +53,7 @@ def whisper_alone(
 def chance(
     items: Sequence[Item], task: Task, metric: str, spoken_texts: Mapping[str, str]
 ) -> float | None:
-    """The level of the best guess without hearing anything, where it is known in closed form.
+    """Return the level of the best guess without hearing, where it is known in closed form.
 
     Closed answers: the best constant class, never below a uniform guess (a joint answer may copy
     its words from the Input block, so those are taken as right). Words: the best constant words.
@@ -78,7 +78,7 @@ def chance(
 def clap_labels(
     items: Sequence[Item], row: BenchmarkRow, clips: Mapping[str, AudioClip], clap: Clap
 ) -> dict[str, dict[str, str]]:
-    """CLAP's answers: system -> item id -> the choice whose text is nearest to the clip.
+    """Return CLAP's answers: system -> item id -> the choice whose text is nearest to the clip.
 
     Two systems: zero-shot with the text of LAION's own evaluation, and matching of plain labels as
     it is done with AudioCLIP.
@@ -105,7 +105,7 @@ def clap_labels(
 
 
 def read_predictions(path: Path, known: Collection[str]) -> dict[str, str]:
-    """item id -> answer of another system, from JSON lines {"item_id", "output"}.
+    """Read another system's answers by item id from JSON lines {"item_id", "output"}.
 
     Items without a line count as missing.
 

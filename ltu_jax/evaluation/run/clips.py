@@ -1,4 +1,4 @@
-"""What a run knows of its clips: file, length, words, kept in `OUT/clips.jsonl` and made once.
+"""Facts of a run's clips: file, length, words, kept in `OUT/clips.jsonl` and made once.
 
 Words that the data do not bring are Whisper's. Encoded clips lie in `OUT/features` only until the
 answers that need them are written.
@@ -27,7 +27,7 @@ _LISTED = 5  # broken files named in an error
 
 
 class AudioModel(Protocol):
-    """What listening needs of `ltu_jax.model.Model`."""
+    """The part of `ltu_jax.inference.Model` that clips need."""
 
     window_seconds: float
 
@@ -38,7 +38,7 @@ class AudioModel(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipFacts:
-    """What is known of a clip without the model that answers.
+    """Facts of a clip that need no model that answers.
 
     `seconds_cut` is how much lies behind the model's window; `source` says whose words they are.
     """
@@ -52,7 +52,7 @@ class ClipFacts:
 
 
 def decode(clip: AudioClip) -> Audio:
-    """The samples of a clip, 16 kHz mono.
+    """Decode the samples of a clip, 16 kHz mono.
 
     Raises:
         AudioError: the file cannot be used, or ends before the clip begins.
@@ -73,7 +73,7 @@ def decode(clip: AudioClip) -> Audio:
 
 
 def unreadable_clips(clips: Iterable[AudioClip]) -> Iterator[tuple[AudioClip, str]]:
-    """(clip, what is wrong) for each whose file is missing or does not decode."""
+    """Yield (clip, what is wrong) for each whose file is missing or does not decode."""
     for clip in clips:
         try:
             decode(clip)
@@ -138,7 +138,7 @@ def transcribe_clips(
 
 
 def _unchanged(pairs: Sequence[tuple[AudioClip, ClipFacts]]) -> None:
-    """`UserError` when a file is not the one that was heard: its answers are of another sound."""
+    """Raise `UserError` when a file is not the one that was heard, of which the answers are."""
     found = functools.cache(sha256_file)  # clips may be parts of one file
     for clip, one in tqdm(pairs, desc="checking", unit="clip", disable=not pairs):
         if clip.audio.is_file() and found(clip.audio) != one.sha256:
@@ -149,7 +149,7 @@ def _unchanged(pairs: Sequence[tuple[AudioClip, ClipFacts]]) -> None:
 
 
 def read_clip_facts(paths: Iterable[Path]) -> dict[str, ClipFacts]:
-    """What earlier runs wrote, clip id -> Known; a line that a kill left unfinished is cut off."""
+    """Read what earlier runs wrote, by clip id; an unfinished last line is left out."""
     result = {}
     for path in paths:
         for where, record in read_jsonl(path):
@@ -226,7 +226,7 @@ class ClipFeatures:
         self._arrays.clear()
 
     def _found(self, name: str) -> np.ndarray | None:
-        """What a killed run encoded; None where it did not, or its machine lost what it wrote."""
+        """Load what a killed run encoded; None where it did not, or its machine lost it."""
         try:
             return np.load(self._path(name), allow_pickle=False)
         except (FileNotFoundError, EOFError, ValueError):

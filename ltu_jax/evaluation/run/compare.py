@@ -1,4 +1,4 @@
-"""Is one run better than another? Both graded by the same rules on the items they share."""
+"""Comparison of two runs, both graded by the same rules on the items they share."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ LEVEL = 0.05  # of p, below which a line says which run is better
 def compare(
     a: EvaluationRun, b: EvaluationRun, tools: Tools, *, left_out: list[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Differences B - A for every row, metric, rule, mode and decoding of both runs.
+    """Return differences B - A for every row, metric, rule, mode and decoding of both runs.
 
     Items that only one run has, or that ask or expect something else there, are left out; an item
     without an answer stays in and counts as the rule says.
@@ -92,7 +92,7 @@ MAKER = Maker(
 
 
 def _unlike(a: EvaluationRun, b: EvaluationRun, common: Sequence[Item]) -> list[str]:
-    """What only one of two runs has: rows, items, modes, decodings."""
+    """List what only one of two runs has: rows, items, modes, decodings."""
     said = []
     shared = {item.item_id for item in common}
     for name in dict.fromkeys([*a.rows, *b.rows]):
@@ -114,7 +114,7 @@ def _unlike(a: EvaluationRun, b: EvaluationRun, common: Sequence[Item]) -> list[
 
 
 def write(found: Sequence[Mapping[str, Any]], path: Path, *, left_out: Sequence[str] = ()) -> None:
-    """The differences and what was left out as JSON."""
+    """Write the differences and what was left out as JSON."""
     write_json(
         path, {"differences": [dict(one) for one in found], "left_out": list(left_out)}, MAKER
     )
@@ -162,7 +162,7 @@ def _difference(a: Graded, b: Graded, clusters: Sequence[str]) -> dict[str, Any]
 
 
 def _better(found: Difference, *, higher: bool) -> str:
-    """ "A" or "B" where p is below 0.05, else why neither is said to be better."""
+    """Return "A" or "B" where p is below 0.05, else why neither is said to be better."""
     if found.clusters < ENOUGH:
         return "too few"
     if not np.isfinite(found.p) or found.p >= LEVEL or found.value == 0:
@@ -171,7 +171,7 @@ def _better(found: Difference, *, higher: bool) -> str:
 
 
 def _right(graded: Graded) -> list[bool] | None:
-    """Right or wrong of each answer of a single draw; None where answers are not so graded."""
+    """Return right or wrong of each answer of a single draw; None for other metrics."""
     if len(graded.scores) != 1 or graded.metric.name != "accuracy":
         return None
     return [score.value == 1 for score in graded.scores[0]]

@@ -1,4 +1,4 @@
-"""From answers to verdicts: every metric of a row, by both rules, on the same answers."""
+"""From answers to scores: every metric of a row, by both rules, on the same answers."""
 
 import dataclasses
 import math
@@ -27,7 +27,7 @@ class Graded:
     Attributes:
         name: the figure's full name.
         metric, rule: what graded.
-        verdicts: for each draw, one verdict an item, in the items' order; empty when not computed.
+        scores: for each draw, one score an item, in the items' order; empty when not computed.
         not_computed: why there are none.
     """
 
@@ -44,7 +44,7 @@ class Graded:
 
 
 def rule_of(metric: Metric, name: str) -> ScoringRule:
-    """The paper or strict rule of a metric."""
+    """Return the paper or strict rule of a metric."""
     return metric.paper if name == PAPER else metric.strict
 
 
@@ -113,7 +113,7 @@ def by_draw(
     decoding: str,
     draws: int,
 ) -> list[dict[str, str | None]]:
-    """For each draw, item id -> output of the samples, None where there is none."""
+    """Return, for each draw, item id -> output of the samples, None where there is none."""
     return [
         {
             item.item_id: samples.get(
@@ -126,12 +126,12 @@ def by_draw(
 
 
 def number(value: float | None) -> float | None:
-    """The value, None where it is undefined: JSON has no NaN."""
+    """Return the value, None where it is undefined: JSON has no NaN."""
     return None if value is None or not math.isfinite(value) else value
 
 
 def scores_of(graded: Sequence[Graded], *, draw: int, place: int) -> dict[str, dict[str, Any]]:
-    """metric -> rule -> verdict of one answer, as the samples file has it."""
+    """Return metric -> rule -> score of one answer, as the samples file has it."""
     scores: dict[str, dict[str, Any]] = {}
     for one in graded:
         if one.scores:

@@ -1,4 +1,4 @@
-"""A run's folder scored: verdicts into samples.jsonl, figures into metrics.json, and pictures.
+"""A run's folder scored: scores into samples.jsonl, figures into metrics.json, and pictures.
 
 Nothing here needs the model: `evaluate rescore` is this alone.
 """
@@ -23,7 +23,7 @@ from ltu_jax.evaluation.scoring.interface import RULES, STRICT, Tools
 
 
 def grade_run(run: EvaluationRun, tools: Tools) -> dict[tuple[str, InputMode, str], list[Graded]]:
-    """(row, mode, decoding) -> grades of the model's answers, for all that was asked."""
+    """Grade the model's answers to all that was asked, by (row, mode, decoding)."""
     grades = {}
     for name, row in run.rows.items():
         items = [item for item in run.items if item.row == name]
@@ -45,7 +45,7 @@ def grade_run(run: EvaluationRun, tools: Tools) -> dict[tuple[str, InputMode, st
 
 
 def score(run: EvaluationRun, tools: Tools, *, throughput: Mapping[str, Any]) -> dict[str, Any]:
-    """Write verdicts, metrics.json, the table, pictures and report.html; return the metrics."""
+    """Write scores, metrics.json, the table, pictures and report.html; return the metrics."""
     grades = grade_run(run, tools)
     _write_scores(run, grades)
     config = {**run.config, "tools": tool_names(tools)}
@@ -75,7 +75,7 @@ def score(run: EvaluationRun, tools: Tools, *, throughput: Mapping[str, Any]) ->
 def _write_scores(
     run: EvaluationRun, grades: Mapping[tuple[str, InputMode, str], Sequence[Graded]]
 ) -> None:
-    """samples.jsonl again, each asked sample with its scores by both rules.
+    """Write samples.jsonl again, each asked sample with its scores by both rules.
 
     One that is not asked now (of another mode, or beyond the limit) keeps no older score.
     """
@@ -100,7 +100,7 @@ def _row(
     grades: Mapping[tuple[str, InputMode, str], Sequence[Graded]],
     tools: Tools,
 ) -> dict[str, Any]:
-    """All figures of one row."""
+    """Return all figures of one row."""
     items = [item for item in run.items if item.row == name]
     clusters = [run.clusters[item.clip_id] for item in items]
     figures, grounding = [], []
@@ -139,19 +139,19 @@ def _row(
 
 
 def _main(graded: Sequence[Graded], place: int) -> Graded:
-    """The first metric that was computed, by the rule at `place`."""
+    """Return the first metric that was computed, by the rule at `place`."""
     own = graded[place :: len(RULES)]
     return next((one for one in own if one.scores), own[0])
 
 
 def _decoding_of(rule: str, decodings: Sequence[str]) -> str:
-    """The decoding that a rule's published or regression figure has, if it was run."""
+    """Return the decoding that a rule's published or regression figure has, if it was run."""
     preferred = SAMPLING if rule == RULES[0] else GREEDY
     return preferred if preferred in decodings else decodings[0]
 
 
 def _figures(graded: Sequence[Graded], clusters: Sequence[str], **where: Any) -> list[dict]:
-    """Figures of all metrics, paper and strict in turn."""
+    """Return figures of all metrics, paper and strict in turn."""
     result = []
     for paper, strict in zip(graded[::2], graded[1::2], strict=True):
         result.append(figure(paper, strict, clusters, **where))
@@ -162,7 +162,7 @@ def _figures(graded: Sequence[Graded], clusters: Sequence[str], **where: Any) ->
 def _systems(
     run: EvaluationRun, items: Sequence[Item], row: BenchmarkRow
 ) -> dict[str, Mapping[str, str]]:
-    """Answers that need no model of ours, by the name of what gave them."""
+    """Return answers that need no model of ours, by the name of what gave them."""
     found = {
         baselines.MAJORITY: baselines.majority(items, row),
         baselines.WHISPER: baselines.whisper_alone(items, row.task, run.spoken_texts),
@@ -192,7 +192,7 @@ def _grounding(
     clusters: Sequence[str],
     decoding: str,
 ) -> list[dict[str, Any]]:
-    """What joint input adds to each other mode, by the row's first metric."""
+    """Return what joint input adds to each other mode, by the row's first metric."""
     result = []
     if InputMode.JOINT not in run.modes:
         return result

@@ -1,4 +1,4 @@
-"""A run's folder: of one evaluation, written by one run at a time, earlier ones kept aside."""
+"""The folder of a run: of one evaluation, written by one run at a time, earlier ones aside."""
 
 import contextlib
 import dataclasses
@@ -50,7 +50,7 @@ def claim(out: Path, *, inputs: Iterable[Path | None] = ()) -> None:
 
 
 def _run_before(out: Path) -> tuple[str, ...] | None:
-    """A run's folder by its config.json, or where that is lost by its answers or items."""
+    """Recognise a run's folder by its config.json, or if that is lost by its answers or items."""
     if (out / CONFIG).exists():
         return outputs.json_with("identity", "modes", "decodings")(out / CONFIG)
     files = {
@@ -124,7 +124,7 @@ def prepare(out: Path, config: Mapping[str, Any], *, resume: bool) -> None:
 
 
 def check_shared(out: Path, config: Mapping[str, Any]) -> None:
-    """`UserError` in a process that does not find the folder that the main one has prepared."""
+    """Raise `UserError` in a process that does not see the folder that the main one prepared."""
     if not (out / CONFIG).exists() or read_config(out)["identity"] != config["identity"]:
         raise UserError(
             f"{out} is not what process 0 has written there: give an --out on a disk of all hosts"
@@ -137,7 +137,7 @@ def finish(out: Path) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a run.
+    """Read the config.json of a run.
 
     Raises:
         UserError: it is not there, not that of a run, or of a benchmark that is not known here.
@@ -165,7 +165,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationRun:
-    """What lies in a run's folder."""
+    """The contents of a run's folder."""
 
     folder: Path
     config: Mapping[str, Any]
@@ -206,7 +206,7 @@ def _plain(item: Item) -> dict[str, Any]:
 
 
 def read_run(folder: Path) -> EvaluationRun:
-    """A run as it lies on disk.
+    """Read a run as it lies on disk.
 
     Raises:
         UserError: not the folder of a finished run, or a broken file in it.
@@ -243,7 +243,7 @@ def read_run(folder: Path) -> EvaluationRun:
 
 
 def _item(record: dict[str, Any], where: str) -> tuple[Item, str]:
-    """An item and its cluster, from a line that `write_items` wrote."""
+    """Return an item and its cluster, from a line that `write_items` wrote."""
     lists = [record.get("references"), record.get("choices")]
     texts = [record.get(name) for name in ("item_id", "clip_id", "row", "question", "cluster")]
     texts += [one for found in lists if isinstance(found, list) for one in found]
@@ -258,7 +258,7 @@ def _item(record: dict[str, Any], where: str) -> tuple[Item, str]:
 
 
 def _system(entry: Any, path: Path) -> tuple[str, dict[str, str]]:
-    """Name and answers of another system."""
+    """Return name and answers of another system."""
     outputs = entry.get("outputs") if isinstance(entry, dict) else None
     if not isinstance(outputs, dict) or not isinstance(entry.get("name"), str):
         raise UserError(f"{path} holds no system's answers; delete it and give --predictions again")
@@ -266,7 +266,7 @@ def _system(entry: Any, path: Path) -> tuple[str, dict[str, str]]:
 
 
 def tool_names(tools: Tools) -> dict[str, str | None]:
-    """What scores, for config.json."""
+    """Return the names of the tools that score, for config.json."""
     return {
         "embedder": None if tools.embedder is None else tools.embedder.name,
         "judge": None if tools.judge is None else tools.judge.name,
@@ -275,7 +275,7 @@ def tool_names(tools: Tools) -> dict[str, str | None]:
 
 
 def other_tools(run: EvaluationRun, tools: Tools) -> list[str]:
-    """A line for each tool that a run was scored with, where it is another one now."""
+    """Return a line for each tool that a run was scored with, where it is another one now."""
     before, now = run.config.get("tools") or {}, tool_names(tools)
     return [
         f"{run.folder}: scored before with {name} {used}, now with {now.get(name) or 'none'}"

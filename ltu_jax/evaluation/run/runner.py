@@ -1,4 +1,4 @@
-"""One benchmark from its data to its figures: read, listen, answer, score; resumable."""
+"""One benchmark from its data to its figures: read, transcribe, answer, score; resumable."""
 
 import contextlib
 import dataclasses
@@ -23,11 +23,14 @@ from ltu_jax.evaluation.run.answers import AnsweringModel, CollectedAnswers, col
 from ltu_jax.evaluation.run.clips import ClipFacts, read_clip_facts, transcribe_clips
 from ltu_jax.evaluation.run.samples import finish, read_samples
 from ltu_jax.evaluation.scoring.interface import Tools
+from ltu_jax.generation.sampling import SamplingConfig
+
+_SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """How a benchmark is run.
+    """Settings of an evaluation.
 
     Attributes:
         system: what the model is called in tables: its path.
@@ -115,9 +118,9 @@ def _run(
     tools: Tools,
     clap: Clap | None,
 ) -> EvaluationOutcome:
-    """`run` in a folder that is ready."""
+    """Do `run` in a folder that is ready."""
     process = (jax.process_index(), jax.process_count())
-    clips = _listen(dataset, settings, model, out, process)
+    clips = _prepare_clips(dataset, settings, model, out, process)
     wanted = list(answers.sample_keys(dataset, modes=settings.modes, decodings=settings.decodings))
     with distributed.together("answering"):
         collected = collect(
@@ -145,7 +148,8 @@ def _run(
 
 
 def _config(dataset: Dataset, settings: EvaluationSettings) -> dict[str, Any]:
-    """What config.json says: `identity` is what the answers depend on, the rest is told besides."""
+    """Return config.json; what the answers depend on is `identity`."""
+    sampling = SamplingConfig.official(seed=0)
     written = any(dataset.clips[item.clip_id].spoken_text is None
                   for item in dataset.items)  # fmt: skip
     return {
@@ -167,7 +171,7 @@ def _config(dataset: Dataset, settings: EvaluationSettings) -> dict[str, Any]:
         "checkpoint": settings.weights.get("path"),
         "modes": [str(mode) for mode in settings.modes],
         "decodings": list(settings.decodings),
-        "sampling": answers.PUBLISHED,
+        "sampling": {name: vars(sampling)[name] for name in _SAMPLING},
         "questions": {name: row.question for name, row in dataset.benchmark.rows.items()},
         "limit": settings.limit,
         "environment": provenance.environment(),
@@ -187,14 +191,14 @@ class _Once:
         return getattr(self._model, name)
 
 
-def _listen(
+def _prepare_clips(
     dataset: Dataset,
     settings: EvaluationSettings,
     model: AnsweringModel,
     out: Path,
     process: tuple[int, int],
 ) -> dict[str, ClipFacts]:
-    """Every clip that is asked about or heard instead of another; processes share the work."""
+    """Transcribe every clip that is asked about or heard instead; processes share the work."""
     needed = {item.clip_id for item in dataset.items}
     if InputMode.SHUFFLED in settings.modes:
         needed |= {dataset.partner[item.item_id] for item in dataset.items}
@@ -231,7 +235,7 @@ def _listen(
 
 
 def _of_all(collected: CollectedAnswers) -> CollectedAnswers:
-    """What all processes computed, in the time of the slowest; each keeps its own samples."""
+    """Return what all processes computed, in the time of the slowest; each keeps its samples."""
     mine = np.array([collected.computed, collected.audio_seconds, collected.seconds])
     found = multihost_utils.process_allgather(mine).reshape(-1, 3)
     return dataclasses.replace(
@@ -243,7 +247,7 @@ def _of_all(collected: CollectedAnswers) -> CollectedAnswers:
 
 
 def _write_systems(dataset: Dataset, predictions: Mapping[str, Path], out: Path) -> None:
-    """Other systems' answers, left in the folder so that a run can be scored again."""
+    """Write other systems' answers into the folder, so that a run can be scored again."""
     for name, path in predictions.items():
         _write_system(name, baselines.read_predictions(path, dataset.ids), out)
 
@@ -265,7 +269,7 @@ def _write_system(name: str, outputs: Mapping[str, str], out: Path) -> None:
 
 
 def _throughput(out: Path, collected: CollectedAnswers) -> Mapping[str, Any]:
-    """How fast the answers came: of this run, or of the one that computed them."""
+    """Return how fast the answers came: of this run, or of the one that computed them."""
     if not collected.computed and (out / "metrics.json").exists():
         return throughput_of(out)
     seconds = max(collected.seconds, 1e-9)
@@ -278,7 +282,7 @@ def _throughput(out: Path, collected: CollectedAnswers) -> Mapping[str, Any]:
 
 
 def throughput_of(out: Path) -> Mapping[str, Any]:
-    """How fast the answers of a run came, by its metrics.json.
+    """Return how fast the answers of a run came, by its metrics.json.
 
     Raises:
         UserError: there is none (the run ended before it was scored), or it is broken.
@@ -292,7 +296,7 @@ def throughput_of(out: Path) -> Mapping[str, Any]:
 
 
 def check(dataset: Dataset, unreadable_clips: Sequence[tuple[Any, str]]) -> str:
-    """What `--check` prints: counts, then each clip that is missing or broken."""
+    """Return what `--check` prints: counts, then each clip that is missing or broken."""
     lines = [
         f"{dataset.name}, {dataset.split}: {len(dataset.items)} items, "
         f"{len(dataset.clips)} clips, {len(unreadable_clips)} of them missing or broken"

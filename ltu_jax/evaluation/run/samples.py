@@ -1,4 +1,4 @@
-"""The samples of a run on disk: which answer a line is, read back, merged when a run ends."""
+"""The samples of a run on disk: keys of answers, reading, merging when a run ends."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _FIELDS |= {"draw": int, "tokens": int, "latency_ms": int | float}
 
 @dataclasses.dataclass(frozen=True, kw_only=True, order=True)
 class SampleKey:
-    """Which answer of an item: input mode, decoding, and which of its draws."""
+    """The name of an answer: item, input mode, decoding, and number of the draw."""
 
     item_id: str
     mode: InputMode
@@ -28,7 +28,7 @@ class SampleKey:
 
 
 def read_samples(out: Path) -> dict[SampleKey, dict[str, Any]]:
-    """The samples written so far, by any process.
+    """Read the samples written so far, by any process.
 
     Raises:
         UserError: a finished line is not a sample.
@@ -57,7 +57,7 @@ def _key(record: Mapping[str, Any], where: str) -> SampleKey:
 def finish(
     out: Path, samples: Mapping[SampleKey, Mapping[str, Any]], order: Sequence[SampleKey]
 ) -> None:
-    """One samples.jsonl of all processes' parts, in the order of `keys`, others after them."""
+    """Write one samples.jsonl of all processes' parts, ordered by `order`, others after them."""
     wanted = [key for key in order if key in samples]
     chosen = set(wanted)
     rest = sorted(key for key in samples if key not in chosen)

@@ -1,4 +1,4 @@
-"""Whether a benchmark's items are what a model was trained on: scores then tell its memory."""
+"""Benchmarks that a model was trained on: their scores tell its memory."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ _OPTION = "--on-training-data"
 
 
 def overlap(dataset: Dataset, model: Mapping[str, Any]) -> str | None:
-    """Why the model has been trained on these items, or may have been; None if it has not.
+    """Return why the model was trained on these items, or may have been; None if it was not.
 
     Args:
         dataset: of a benchmark that is training data (`Benchmark.training_data`) or any.
@@ -40,7 +40,7 @@ def overlap(dataset: Dataset, model: Mapping[str, Any]) -> str | None:
 
 
 def refuse(dataset: Dataset, why: str | None, *, asked_for: bool) -> str | None:
-    """A remark for the results, or None where there is nothing to remark.
+    """Return a remark for the results, or None where there is nothing to remark.
 
     Raises:
         UserError: the model is trained on what is asked, and nobody asked for it.

@@ -1,4 +1,4 @@
-"""What tells the weights of a run from others, and what they say of themselves."""
+"""Identity of the weights of a run: hashes, and their own description."""
 
 from collections.abc import Mapping
 from pathlib import Path

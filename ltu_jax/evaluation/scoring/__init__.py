@@ -1,1 +1,1 @@
-"""From answers to verdicts: the official rules (`paper`) and those without a guess (`strict`)."""
+"""From answers to scores: the official rules (`paper`) and those without a guess (`strict`)."""

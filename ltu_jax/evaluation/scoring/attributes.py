@@ -14,7 +14,7 @@ GENDERS = ("female", "male")
 
 
 def official_gender(answered: Answered) -> AnswerScore:
-    """What does not contain "female" is male, an empty answer too; only a missing one is not."""
+    """Score as male what does not contain "female", an empty answer too; a missing one drops."""
     if answered.output is None:
         checked_label(answered.item, GENDERS)
         return dropped(Status.MISSING)
@@ -22,7 +22,7 @@ def official_gender(answered: Answered) -> AnswerScore:
 
 
 def unguessed_gender(answered: Answered) -> AnswerScore:
-    """One gender by its own words; otherwise a miss of the true gender."""
+    """Score one gender by its own words; anything else misses the true gender."""
     return _gender(answered, strict.gender(answered.output or ""))
 
 
@@ -37,7 +37,7 @@ def _gender(answered: Answered, guess: str | None) -> AnswerScore:
 
 
 def official_age(answered: Answered) -> AnswerScore:
-    """First number of the answer; without one the item is left out of the mean.
+    """Score the first number of the answer; without one the item is left out of the mean.
 
     So is a number of more than 300 digits (a model that repeats itself), where the official script
     stops with an OverflowError.
@@ -57,7 +57,7 @@ def _first_number(output: str | None) -> float | None:
 
 
 def unguessed_age(answered: Answered) -> AnswerScore:
-    """One number or range; otherwise the largest error that an age of 0 to 100 could make."""
+    """Score one number or range; anything else errs as far as an age of 0 to 100 could."""
     true = _years(answered.item)
     guess = None if answered.output is None else strict.age(answered.output)
     if guess is not None:

@@ -44,7 +44,7 @@ _LEAD_IN = re.compile(
 
 
 def audiocaps_reference(text: str) -> str:
-    """A human caption as the official evaluation of AudioCaps compares with.
+    """Return a human caption as the official evaluation of AudioCaps compares with.
 
     Its references stand behind "Audio caption: ", as the model's answers should, and go through the
     same cut: a colon inside the caption costs all before it.
@@ -53,20 +53,20 @@ def audiocaps_reference(text: str) -> str:
 
 
 def without_lead_in(text: str) -> str:
-    """The answer without its "Audio caption:" or the like; nothing else but white space is cut."""
+    """Return the answer without "Audio caption:" or the like; only white space is cut besides."""
     lead_in = _LEAD_IN.match(text)
     return (text[lead_in.end() :] if lead_in else text).strip()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Captions:
-    """What is scored together: captions as text, and their references."""
+    """Captions that are scored together, as text, and their references."""
 
     texts: Sequence[str]
     references: Sequence[Sequence[str]]
 
     def pairs(self) -> list[java.Pair]:
-        """The tokens of every caption and of its references."""
+        """Return the tokens of every caption and of its references."""
         flat = [text for group in self.references for text in group]
         tokens = java.ptb_tokens([*self.texts, *flat])
         own, others = tokens[: len(self.texts)], iter(tokens[len(self.texts) :])
@@ -82,7 +82,7 @@ _Counts = Callable[[_Captions, Tools], Sequence[Sequence[float]]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Reading:
-    """How the texts are cleaned, and whether an answer that was never given stays in."""
+    """One way to clean the texts, and whether an answer that was never given stays in."""
 
     caption: Callable[[str], str]
     reference: Callable[[str], str]
@@ -91,7 +91,7 @@ class _Reading:
     def grade(
         self, answers: Sequence[Answered], tools: Tools, *, counts: _Counts, statistic: Statistic
     ) -> list[AnswerScore]:
-        """A verdict for each answer; its score is the statistic of its own counts."""
+        """Score each answer; its value is the statistic of its own counts."""
         scored = [
             place
             for place, one in enumerate(answers)
@@ -125,7 +125,7 @@ _STRICT = _Reading(caption=without_lead_in, reference=str.strip, keeps_missing=T
 
 
 def _values(scores: Sequence[float]) -> list[tuple[float, float]]:
-    """Counts of a metric that is the mean of its values."""
+    """Return counts of a metric that is the mean of its values."""
     return [(float(score), 1.0) for score in scores]
 
 
@@ -159,7 +159,7 @@ def _bleu(n: int) -> _Counts:
 
 
 def _embedding_similarity(given: _Captions, tools: Tools) -> list[tuple[float, float]]:
-    """Mean cosine of a caption with each of its references; an empty caption has 0."""
+    """Return mean cosine of a caption with each of its references; an empty caption has 0."""
     if tools.embedder is None:
         raise NotComputedError(
             "embedding similarity needs a text embedder: python -m ltu_jax.fetch all-minilm-l6-v2, "

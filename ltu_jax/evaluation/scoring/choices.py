@@ -23,7 +23,7 @@ class Official(enum.StrEnum):
 
 
 def mmau(answered: Answered) -> AnswerScore:
-    """MMAU's word match; an item without output is skipped from the denominator."""
+    """Score by MMAU's word match; an item without output is skipped from the denominator."""
     item, label = answered.item, checked_label(answered.item, answered.item.choices)
     if answered.output is None:
         return dropped(Status.MISSING)
@@ -38,7 +38,7 @@ def mmau(answered: Answered) -> AnswerScore:
 
 
 def air_bench(answered: Answered) -> AnswerScore:
-    """AIR-Bench's letter; an answer without one, missing or not, is left out."""
+    """Score by AIR-Bench's letter; an answer without one, missing or not, is left out."""
     item, label = answered.item, checked_label(answered.item, answered.item.choices)
     letter = paper.air_bench_letter(answered.output or "")
     if letter is None:
@@ -52,7 +52,7 @@ def air_bench(answered: Answered) -> AnswerScore:
 
 
 def unguessed(answered: Answered) -> AnswerScore:
-    """Exactly one option, by letter or text; everything else is wrong."""
+    """Score exactly one option, by letter or text; everything else is wrong."""
     item, label = answered.item, checked_label(answered.item, answered.item.choices)
     guess = None if answered.output is None else strict.option(answered.output, item.choices)
     return right_or_wrong(
@@ -69,7 +69,7 @@ _OFFICIAL: dict[Official, Callable[[Answered], AnswerScore]] = {
 
 
 def choice_metrics(official: Official) -> tuple[Metric, ...]:
-    """Accuracy, by the official rule of one benchmark and by ours."""
+    """Return accuracy, by the official rule of one benchmark and by ours."""
     return (
         Metric(
             name="accuracy",

@@ -37,7 +37,7 @@ QUOTE_TOLERANCE = 0.3
 def classification_metrics(
     *, label_text: str = "{}", part: paper.Part = paper.Part.WHOLE, comma: str = ", "
 ) -> tuple[Metric, ...]:
-    """Accuracy over single labels.
+    """Return accuracy over single labels.
 
     Args:
         label_text: what the official script embeds for a label, with "{}" for its name; a part of
@@ -70,7 +70,9 @@ def classification_metrics(
 def multilabel_metrics(
     *, label_text: str = "{}", part: paper.Part = paper.Part.WHOLE
 ) -> tuple[Metric, ...]:
-    """Mean average precision over all labels; arguments and errors of `classification_metrics`.
+    """Return mean average precision over all labels.
+
+    Arguments and errors are those of `classification_metrics`.
 
     The score of one answer is the average precision of its own labels in its own ranking.
     """
@@ -137,7 +139,7 @@ def _similarities(
     frame: str,
     comma: str = ", ",
 ) -> Iterator[np.ndarray]:
-    """Cosine of the text of each answer to each of its item's choices, in a frame."""
+    """Yield the cosine of each answer's text to each of its item's choices, in a frame."""
     embedder = embedder_of(tools, purpose="the official label match")
     labels: dict[tuple[str, ...], np.ndarray] = {}
     for one, said in zip(answers, vectors(embedder, texts), strict=True):
@@ -209,7 +211,7 @@ def _quoting(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
 
 
 def _quoted(answered: Answered, *, english: bool) -> AnswerScore:
-    """The sound named outside the spoken text, and the words within tolerance of Whisper's."""
+    """Score the sound named outside the spoken text, and the words within tolerance."""
     label, output = checked_label(answered.item, answered.item.choices), answered.output or ""
     guess = strict.named_class(words.around_words(output), answered.item.choices)
     edits, count = words.word_error_counts(
@@ -223,7 +225,7 @@ def _quoted(answered: Answered, *, english: bool) -> AnswerScore:
 
 
 def _officially_quoted(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
-    """The label nearest to what stands around the words; words by the official text processing.
+    """Score the label nearest to what stands around the words, and the words, officially.
 
     There is no official rule for both in one answer: this is its two rules at once. Whisper's
     transcript is the reference here, so it replaces nothing.

@@ -30,7 +30,7 @@ def _scored(answered: Answered, score: float, status: Status) -> AnswerScore:
 
 
 def _declines(answered: Answered) -> bool:
-    """Whether the answer declines where the reference does not."""
+    """Tell whether the answer declines where the reference does not."""
     return strict.refused(answered.output) and not strict.refused(answered.item.label)
 
 
@@ -52,7 +52,7 @@ def _judged(answers: Sequence[Answered], tools: Tools) -> list[float | None]:
 
 
 def official_judge(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
-    """The judge's mean over what it scored: missing answers and replies without a score drop."""
+    """Score by the judge: missing answers and replies without a score drop."""
     given = [one for one in answers if one.output is not None]
     replies = iter(_judged(given, tools))
     scores = []
@@ -67,7 +67,7 @@ def official_judge(answers: Sequence[Answered], tools: Tools) -> list[AnswerScor
 
 
 def unguessed_judge(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
-    """The judge's mean over all items; missing, declined and unscored answers are worth 0."""
+    """Score all items by the judge; missing, declined and unscored answers are worth 0."""
     asked = [one for one in answers if one.output is not None and not _declines(one)]
     replies = iter(_judged(asked, tools))
     scores = []
@@ -98,24 +98,24 @@ def _similarity(
 
 
 def official_similarity(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
-    """Cosine of answer and reference, over the answers that were given."""
+    """Score the cosine of answer and reference, over the answers that were given."""
     return _similarity(answers, tools, keep_missing=False)
 
 
 def unguessed_similarity(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
-    """Cosine of answer and reference; a missing answer has 0."""
+    """Score the cosine of answer and reference; a missing answer has 0."""
     return _similarity(answers, tools, keep_missing=True)
 
 
 def given_refusal(answered: Answered) -> AnswerScore:
-    """1 where a given answer has a phrase of `strict.REFUSALS`."""
+    """Score 1 where a given answer has a phrase of `strict.REFUSALS`."""
     if answered.output is None:
         return dropped(Status.MISSING)
     return _scored(answered, float(strict.refused(answered.output)), _status(answered))
 
 
 def any_refusal(answered: Answered) -> AnswerScore:
-    """As `given_refusal`; an answer that is missing or blank was refused, too."""
+    """Do as `given_refusal`; an answer that is missing or blank was refused, too."""
     if answered.output is None:
         return _scored(answered, 1.0, Status.MISSING)
     declined = strict.refused(answered.output) or not answered.output.strip()

@@ -1,4 +1,4 @@
-"""What a rule is: answers in, verdicts out, and the statistic that makes a figure of them."""
+"""Rules: answers in, scores out, and the statistic that makes a figure of them."""
 
 import dataclasses
 import enum
@@ -21,7 +21,7 @@ class NotComputedError(Exception):
 
 
 class Status(enum.StrEnum):
-    """What became of an answer: understood, not understood, declined, or never given."""
+    """The fate of an answer: understood, not understood, declined, or never given."""
 
     PARSED = "parsed"
     UNPARSED = "unparsed"
@@ -43,7 +43,7 @@ class Answered:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnswerScore:
-    """What a rule makes of one answer.
+    """The score of one answer by one rule.
 
     Attributes:
         parsed: the class, number or text that was read out of the answer.
@@ -73,12 +73,12 @@ class Judge(Protocol):
     name: str
 
     def __call__(self, questions: Sequence[tuple[str, str, str]]) -> Sequence[float | None]:
-        """A score for each (question, reference, answer); None where the judge's reply has none."""
+        """Return a score for each (question, reference, answer); None where the reply has none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tools:
-    """What rules may need besides the answers; a missing one raises `NotComputedError` there."""
+    """Tools that rules may need; a rule that lacks one raises `NotComputedError`."""
 
     embedder: Embedder | None = None
     judge: Judge | None = None
@@ -91,7 +91,7 @@ class ScoringRule:
 
     Attributes:
         describe: the figure's full name, tools included: "accuracy (all-MiniLM-L6-v2)".
-        grade: answers of one row, mode and decoding -> one verdict each, in order.
+        grade: answers of one row, mode and decoding -> one score each, in order.
         statistic: sums of counts [..., S] -> the figure [...].
         told: what of the answers belongs into the figure's name, such as their language; "" if
             nothing.

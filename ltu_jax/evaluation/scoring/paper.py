@@ -16,12 +16,12 @@ _NUMBER = re.compile(r"\b\d+(?:-\d+)?\b")
 
 
 class Part(enum.StrEnum):
-    """Which part of an answer the official script embeds, to compare it with the labels.
+    """The part of an answer that the official script embeds, to compare it with the labels.
 
     whole: all of it, as it is written (IEMOCAP).
     after_colon: lower case, after the last colon (ESC-50, GTZAN).
-    after_lead_in: lower case, after the last "Audio caption", of which what follows loses two
-        characters, ": "; without the lead-in the answer loses its first two (FSD50K, VGGSound).
+    after_lead_in: lower case, the text after the last "Audio caption" without its first two
+        characters, ": "; an answer without the lead-in loses two as well (FSD50K, VGGSound).
     """
 
     WHOLE = "whole"
@@ -30,7 +30,7 @@ class Part(enum.StrEnum):
 
 
 def embedded_label(label: str, *, frame: str, comma: str = ", ") -> str:
-    """The text that stands for a class: "sound of {}" makes "sound of church bells".
+    """Return the text that stands for a class: "sound of {}" makes "sound of church bells".
 
     VGGSound's script has two spaces behind a comma: its table of labels writes "_ " for ", ", and
     it makes ", " of "_".
@@ -39,7 +39,7 @@ def embedded_label(label: str, *, frame: str, comma: str = ", ") -> str:
 
 
 def embedded_answer(answer: str, *, part: Part, frame: str) -> str:
-    """The text that stands for an answer; a part of it gets the frame of the labels, too."""
+    """Return the text that stands for an answer; a part of it gets the labels' frame, too."""
     if part is Part.WHOLE:
         return answer.lstrip()
     if part is Part.AFTER_COLON:
@@ -48,22 +48,22 @@ def embedded_answer(answer: str, *, part: Part, frame: str) -> str:
 
 
 def librispeech_answer(text: str) -> str:
-    """Lower case, what follows the last "spoken text: "; without one, the whole text."""
+    """Return what follows the last "spoken text: " in lower case, else the whole text."""
     return text.lower().rpartition("spoken text: ")[2].replace("spoken text:", "").lstrip()
 
 
 def librispeech_normal(text: str) -> str:
-    """Upper case without punctuation: symbols ($ + <) stay, a hyphen joins the words around it."""
+    """Return upper case without punctuation: symbols ($ + <) stay, a hyphen joins words."""
     return "".join(c for c in text.upper() if not unicodedata.category(c).startswith("P"))
 
 
 def librispeech_words(text: str) -> str:
-    """An answer, reference or transcript as the official word error rate reads it."""
+    """Return an answer, reference or transcript as the official word error rate reads it."""
     return librispeech_normal(librispeech_answer(text))
 
 
 def substituted(prediction: str, transcript: str) -> str:
-    """Whisper's transcript where the prediction contains it, else the prediction.
+    """Return Whisper's transcript where the prediction contains it, else the prediction.
 
     As a substring: the empty transcript is contained in everything, "GO" in "GOING HOME".
     """
@@ -71,7 +71,7 @@ def substituted(prediction: str, transcript: str) -> str:
 
 
 def age_numbers(text: str) -> list[float]:
-    """Every whole number as an int, a range "30-40" as its mean; digits of any script count.
+    """Return every whole number as an int, a range "30-40" as its mean, in digits of any script.
 
     Raises:
         ValueError: a number has more digits than Python turns into an int (4,300).
@@ -80,17 +80,17 @@ def age_numbers(text: str) -> list[float]:
 
 
 def gender(text: str) -> str:
-    """ "female" where the text contains it, else "male", whatever the text says."""
+    """Return "female" where the text contains it, else "male", whatever the text says."""
     return "female" if "female" in text.lower() else "male"
 
 
 def audiocaps_normal(text: str) -> str:
-    """Lower case without ASCII punctuation: "well-known" is "wellknown"."""
+    """Return lower case without ASCII punctuation: "well-known" is "wellknown"."""
     return text.translate(str.maketrans("", "", string.punctuation)).lower()
 
 
 def audiocaps_clean(text: str) -> str:
-    """A caption as it is scored: after the last colon minus one character, normalised.
+    """Return a caption as it is scored: after the last colon minus one character, normalised.
 
     The character is the space after "Audio caption:"; without a colon it is the first letter.
     """
@@ -98,14 +98,14 @@ def audiocaps_clean(text: str) -> str:
 
 
 def mmau_match(answer: str, output: str, choices: Sequence[str]) -> bool:
-    """Whether the output has all words of the answer, and none that only other choices have."""
+    """Tell whether the output has all words of the answer, and none of other choices alone."""
     said, right = _tokens(output), _tokens(answer)
     wrong = set().union(*map(_tokens, choices)) - right
     return bool(said) and right <= said and not said & wrong
 
 
 def air_bench_letter(output: str) -> str | None:
-    """The letter that AIR-Bench reads: the first character, else the last but one ("... is A.").
+    """Return the letter that AIR-Bench reads: the first character, else the last but one.
 
     So "Dog barking" chooses D. None where neither is a capital A to D; those answers are left out.
     The paper first lets GPT-3.5 turn answers into letters, at random where none fits; that step is

@@ -1,4 +1,4 @@
-"""What the rules of all tasks share: verdicts of common shape, names, texts as vectors."""
+"""Parts that the rules of all tasks share: scores of common shape, names, texts as vectors."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,34 +18,34 @@ from ltu_jax.evaluation.scoring.interface import (
 
 
 def named(name: str) -> Callable[[Tools], str]:
-    """A `ScoringRule.describe` for a figure that needs no tool."""
+    """Return a `ScoringRule.describe` for a figure that needs no tool."""
     return lambda tools: name
 
 
 def by_embedder(name: str) -> Callable[[Tools], str]:
-    """A `ScoringRule.describe` that adds the name of the embedder ("text embedding" if none)."""
+    """Return a `ScoringRule.describe` that adds the name of the embedder."""
     return lambda tools: f"{name} ({tools.embedder.name if tools.embedder else 'text embedding'})"
 
 
 def one_by_one(
     score: Callable[[Answered], AnswerScore],
 ) -> Callable[[Sequence[Answered], Tools], list[AnswerScore]]:
-    """A `ScoringRule.grade` that looks at each answer alone and needs no tool."""
+    """Return a `ScoringRule.grade` that looks at each answer alone and needs no tool."""
     return lambda answers, tools: [score(answered) for answered in answers]
 
 
 def dropped(status: Status) -> AnswerScore:
-    """An answer that an official rule leaves out of its figure."""
+    """Return the score of an answer that an official rule leaves out of its figure."""
     return AnswerScore(parsed=None, status=status, value=None, counts=())
 
 
 def right_or_wrong(parsed: str | None, *, right: bool, status: Status) -> AnswerScore:
-    """A verdict whose figure is `bootstrap.ratio`: the share of right answers."""
+    """Return a score whose figure is `bootstrap.ratio`: the share of right answers."""
     return AnswerScore(parsed=parsed, status=status, value=float(right), counts=(float(right), 1.0))
 
 
 def checked_label(item: Item, known: Sequence[str]) -> str:
-    """The item's label.
+    """Return the item's label.
 
     Raises:
         UserError: it is not among `known`, so no answer could be right.
@@ -59,7 +59,7 @@ def checked_label(item: Item, known: Sequence[str]) -> str:
 
 
 def embedder_of(tools: Tools, *, purpose: str) -> Embedder:
-    """The embedder.
+    """Return the embedder.
 
     Raises:
         NotComputedError: there is none.
@@ -73,7 +73,7 @@ def embedder_of(tools: Tools, *, purpose: str) -> Embedder:
 
 
 def vectors(embedder: Embedder, texts: Sequence[str]) -> Float[np.ndarray, "N E"]:
-    """Unit vectors of texts, each distinct text embedded once."""
+    """Return unit vectors of texts, each distinct text embedded once."""
     if not texts:
         return np.zeros((0, 0))
     distinct = list(dict.fromkeys(texts))

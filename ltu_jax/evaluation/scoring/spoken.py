@@ -20,7 +20,7 @@ from ltu_jax.evaluation.scoring.shared import dropped, named
 def _score(
     said: str, edits: int, reference_words: int, *, status: Status = Status.PARSED
 ) -> AnswerScore:
-    """One answer's counts; its score is its own word error rate (edits, if nothing was said)."""
+    """Return one answer's counts; its value is its own word error rate."""
     return AnswerScore(
         parsed=said,
         status=status,
@@ -30,7 +30,7 @@ def _score(
 
 
 def official(answered: Answered) -> AnswerScore:
-    """LibriSpeech's official rule; a missing answer is in no file that the script reads."""
+    """Score by LibriSpeech's official rule, whose script never sees a missing answer."""
     if answered.output is None:
         return dropped(Status.MISSING)
     said = paper.substituted(
@@ -45,7 +45,7 @@ def _official(said: str, reference: str) -> AnswerScore:
 
 
 def unguessed(answered: Answered, *, reference: str, english: bool) -> AnswerScore:
-    """The words that the answer reports, normalised; a missing answer deletes all words."""
+    """Score the words that the answer reports, normalised; a missing answer deletes all words."""
     said = words.spoken_words(answered.output or "")
     declined = strict.refused(said) and not strict.refused(reference)
     return _score(
@@ -56,7 +56,7 @@ def unguessed(answered: Answered, *, reference: str, english: bool) -> AnswerSco
 
 
 def official_versus_whisper(answered: Answered) -> AnswerScore:
-    """The official text processing, against Whisper's transcript, which replaces nothing here."""
+    """Score officially against Whisper's transcript, which replaces nothing here."""
     if answered.output is None:
         return dropped(Status.MISSING)
     return _official(paper.librispeech_words(answered.output), answered.spoken_text)
@@ -81,7 +81,7 @@ def _by_official(score: Callable[[Answered], AnswerScore]) -> Callable:
 
 
 def _by_language(reference: _Reference) -> Callable:
-    """The strict rule: one language for all references, so that no item has a rule of its own."""
+    """Return the strict rule: one language for all references."""
 
     def grade(answers: Sequence[Answered]) -> list[AnswerScore]:
         english = scripts.english([reference(one) for one in answers])
@@ -91,7 +91,7 @@ def _by_language(reference: _Reference) -> Callable:
 
 
 def _told(reference: _Reference) -> Callable[[Sequence[Answered]], str]:
-    """What is counted, where it is not English words."""
+    """Return a function that says what is counted where it is not English words."""
 
     def told(answers: Sequence[Answered]) -> str:
         texts = [reference(one) for one in answers]

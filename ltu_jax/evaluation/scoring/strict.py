@@ -54,12 +54,12 @@ _REFUSAL = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, REFUSALS))})(?!\w)")
 
 
 def refused(text: str) -> bool:
-    """Whether the text has one of `REFUSALS`, as whole words."""
+    """Tell whether the text has one of `REFUSALS`, as whole words."""
     return _REFUSAL.search(_plain(text)) is not None
 
 
 def status(output: str | None, *, parsed: bool) -> Status:
-    """What became of an answer; one that answers and apologises as well is parsed."""
+    """Return what became of an answer; one that answers and apologises as well is parsed."""
     if output is None:
         return Status.MISSING
     if parsed:
@@ -68,7 +68,7 @@ def status(output: str | None, *, parsed: bool) -> Status:
 
 
 def largest_age_error(true_age: float) -> float:
-    """What an answer without an age is charged: the most that an age of 0 to 100 could be off."""
+    """Return the most that an age of 0 to 100 could be off: the charge of an answer without one."""
     return max(true_age, OLDEST - true_age)
 
 

@@ -42,7 +42,7 @@ _SAME = 1e-5
 
 
 def differs(a: AnswerScore, b: AnswerScore) -> bool:
-    """Whether two rules score the same answer differently; left out differs from any score."""
+    """Tell whether two rules score an answer differently; left out differs from any score."""
     if a.value is None or b.value is None:
         return a.value is not b.value
     return not math.isclose(a.value, b.value, rel_tol=0, abs_tol=_SAME)

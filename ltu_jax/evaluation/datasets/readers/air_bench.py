@@ -30,7 +30,7 @@ _LETTERS = "abcd"
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """All questions in the order of the file; choices are the options that a question has.
+    """Read all questions in the order of the file; choices are the options that a question has.
 
     Raises:
         UserError: unknown split; no file or broken JSON; a record that lacks a field, has a gap in

@@ -56,7 +56,7 @@ _FORMS: dict[str, Callable[[_Captioned], Sequence[str]]] = {
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """Every clip of the table, in its order, with its five captions; the cluster is the video.
+    """Read every clip of the table, in its order, with its five captions; the cluster is the video.
 
     Raises:
         UserError: unknown split; no table or no audio folder; a row with a broken field, an id
@@ -128,7 +128,7 @@ def _table(path: Path, bad: RecordProblems) -> list[_Captioned]:
 
 
 def _files(folder: Path, clips: Sequence[_Captioned], table: Path) -> list[Path]:
-    """The file of each clip; where it would be, for one that is missing."""
+    """Return the file of each clip; where it would be, for one that is missing."""
     present = {path.stem + path.suffix.lower() for path in visible(folder)}
 
     def names(clip: _Captioned, form: str) -> list[str]:

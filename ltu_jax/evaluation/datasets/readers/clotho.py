@@ -23,7 +23,7 @@ _CAPTIONS = tuple(f"caption_{number}" for number in range(1, 6))
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """The clips of one split in the order of the csv, each with its five captions.
+    """Read the clips of one split in the order of the csv, each with its five captions.
 
     Raises:
         UserError: unknown split; no csv or a column missing; an empty caption or file name; a file

@@ -1,4 +1,4 @@
-"""What a reader collects on its way through the metadata: items and clips, each id once."""
+"""Items and clips that a reader collects from the metadata, each id once."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +34,7 @@ class CollectedItems(RecordProblems):
         self._items[item.item_id] = item
 
     def corpus(self, source: Path, *, split: str) -> Corpus:
-        """All that was added.
+        """Return all that was added.
 
         Raises:
             BadRecords: some records cannot be asked; it has the rest.
@@ -51,7 +51,7 @@ class CollectedItems(RecordProblems):
 def json_records(
     path: Path, *, what: str, problems: RecordProblems
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("path, record N", object) for each element of a JSON list, N from 1.
+    """Yield ("path, record N", object) for each element of a JSON list, N from 1.
 
     `problems` takes elements that are none.
     """
@@ -67,7 +67,7 @@ def json_records(
 
 
 def text(record: dict[str, Any], name: str, where: str) -> str:
-    """The text under `name`, without spaces around it; `UserError` when there is none."""
+    """Return the text under `name`, without spaces around it; `UserError` when there is none."""
     value = record.get(name)
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}: field {name!r} is {value!r}: it should be text")

@@ -22,7 +22,7 @@ _COLUMNS = ("filename", "fold", "target", "category", "src_file")
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """Every clip of the table, in its order, with the 50 categories as choices.
+    """Read every clip of the table, in its order, with the 50 categories as choices.
 
     Underscores of a category are read as spaces. The cluster is the Freesound recording that the
     clip was cut from (`src_file`), of which up to eight clips were made.

@@ -34,7 +34,7 @@ _COLUMNS = (("artist", "id"), ("set", "split"), ("set", "subset"), ("track", "ge
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """The test tracks of a subset in the order of the table; the cluster is the artist.
+    """Read the test tracks of a subset in the order of the table; the cluster is the artist.
 
     Choices are the top genres of the subset's tracks, in all of FMA's splits, sorted.
 
@@ -66,7 +66,7 @@ def read(data: Path, *, split: str) -> Corpus:
 
 
 def _tracks(path: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
-    """("path:line", track id, values of `_COLUMNS`) a track, read in a stream (260 MB)."""
+    """Yield ("path:line", track id, values of `_COLUMNS`) a track, read in a stream (260 MB)."""
     try:
         with open_text(path, what=_WHAT, newline="") as file:
             table = csv.reader(file)

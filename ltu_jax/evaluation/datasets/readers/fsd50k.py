@@ -25,7 +25,7 @@ _VOCABULARY = ("index", "label", "mid")
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """The clips of one split with all their labels; choices are the vocabulary, in its order.
+    """Read the clips of one split with all their labels; choices are the vocabulary, in its order.
 
     Raises:
         UserError: unknown split; a file or column that is missing; a clip with no label, a label
@@ -69,7 +69,7 @@ def read(data: Path, *, split: str) -> Corpus:
 
 
 def _vocabulary(path: Path) -> dict[str, str]:
-    """Label -> its words, in the order of the file."""
+    """Return label -> its words, in the order of the file."""
     names: dict[str, str] = {}
     for where, row in csv_rows(path, columns=_VOCABULARY, what=_WHAT, header=_VOCABULARY):
         label = row["label"]

@@ -38,7 +38,7 @@ _WHAT = "the folder of GTZAN, with genres_original/ or genres/ in it"
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """The 1,000 excerpts by genre and number, each with the 10 genres as choices.
+    """Read the 1,000 excerpts by genre and number, each with the 10 genres as choices.
 
     The data does not say which song an excerpt was cut from, so each is its own cluster.
 
@@ -61,7 +61,7 @@ def read(data: Path, *, split: str) -> Corpus:
 
 
 def _files(folder: Path, genre: str) -> dict[str, Path]:
-    """name -> where its file is; where it should be, for one that is missing."""
+    """Return name -> where its file is; where it should be, for one that is missing."""
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: it should hold the excerpts of genre {genre!r}")
     present = {path.stem + path.suffix.lower() for path in visible(folder)}

@@ -43,7 +43,7 @@ _WHAT = "IEMOCAP_full_release, with Session1 to Session5 in it"
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """The turns of four emotions, by session, dialog and place in its file.
+    """Read the turns of four emotions, by session, dialog and place in its file.
 
     The cluster is the dialog: a session has two speakers only, too few to resample.
 
@@ -94,7 +94,7 @@ def _label_files(session: Path) -> list[Path]:
 
 
 def _turns(path: Path, session: str, bad: RecordProblems) -> Iterator[tuple[str, str, str]]:
-    """(turn, its speaker, emotion code) for each turn of a dialog."""
+    """Yield (turn, its speaker, emotion code) for each turn of a dialog."""
     seen = set()
     for where, line in text_lines(path, what="the emotion labels of a dialog"):
         if not line.startswith("["):

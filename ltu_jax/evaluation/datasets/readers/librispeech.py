@@ -26,7 +26,7 @@ SPLITS = ("test-clean", "test-other", "dev-clean", "dev-other")
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """Every utterance of the split, by speaker, chapter and number; the cluster is the speaker.
+    """Read every utterance of the split, by speaker, chapter, number; the cluster is the speaker.
 
     Args:
         data: `LibriSpeech`, the folder it lies in, or the folder of the split itself.
@@ -67,7 +67,7 @@ def _numbered(folder: Path, *, what: str) -> list[Path]:
 
 
 def _chapter(folder: Path, name: str, bad: RecordProblems) -> Iterator[tuple[str, str]]:
-    """(utterance, its words) in the order of the transcripts."""
+    """Yield (utterance, its words) in the order of the transcripts."""
     path = need(folder / f"{name}.trans.txt", what=f"the transcripts of {folder}")
     listed = set()
     for where, line in text_lines(path, what=f"the transcripts of {folder}"):

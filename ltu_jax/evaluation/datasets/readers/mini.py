@@ -98,7 +98,7 @@ def _one_item(
 
 
 def _label(record: dict[str, Any], where: str) -> str:
-    """The one choice that the reference answer names."""
+    """Return the one choice that the reference answer names."""
     answer, choices = field(record, "answer", where), list(record.get("choices") or ())
     label = named_class(around_words(answer), choices)
     if label is None:

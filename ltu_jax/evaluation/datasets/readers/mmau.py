@@ -26,7 +26,7 @@ _GROUPS = ("task", "difficulty", "category", "sub-category")
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """All questions in the order of the file.
+    """Read all questions in the order of the file.
 
     Options may repeat, as some do in the release. A `category` that is a list (13 of v05.15.25) is
     read as its names with commas between.

@@ -38,7 +38,7 @@ _MODES = ("train", "valid", "test")
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """The sentences of one split in the order of the table; the cluster is the video.
+    """Read the sentences of one split in the order of the table; the cluster is the video.
 
     Sentences that the labels let start a little before their video start with it.
 

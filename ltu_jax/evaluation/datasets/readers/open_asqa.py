@@ -40,7 +40,7 @@ _Row = tuple[str, ...]  # values of _FIELDS
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """The open-ended rows of a JSON file, or of the only one in a folder, in the file's order.
+    """Read the open-ended rows of a JSON file, or of the only one in a folder, in the file's order.
 
     The file is read in a stream; what stays in memory is what is asked. An item's id is "row N",
     counted from 1 over all rows. The clip, and the cluster, is the `audio_id`; its transcript is
@@ -113,7 +113,7 @@ def _open_ended(path: Path, found: CollectedItems) -> Iterator[tuple[int, _Row]]
 
 
 def _stream(path: Path) -> Iterator[tuple[int, Any]]:
-    """(N, element) of a JSON list, N from 1, of which only a piece is in memory."""
+    """Yield (N, element) of a JSON list, N from 1, of which only a piece is in memory."""
     with open_text(path, what=_WHAT) as file:
         yield from _elements(_Pieces(file), path)
 
@@ -131,7 +131,7 @@ class _Pieces:
         return bool(piece)
 
     def sign(self) -> str:
-        """The next character that is not a space, without passing it; "" at the end."""
+        """Return the next character that is no space, without passing it; "" at the end."""
         while True:
             while self.place < len(self.text):
                 if not self.text[self.place].isspace():

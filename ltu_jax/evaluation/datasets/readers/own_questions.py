@@ -32,7 +32,7 @@ _GENDERS = ("female", "male")
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """Every line of the file, in order; the row of an item is its task.
+    """Read every line of the file, in order; the row of an item is its task.
 
     An item's id is its `id`, or "line N". Lines about the same audio, start and end ask about one
     clip, whose cluster is `cluster` or else the file.

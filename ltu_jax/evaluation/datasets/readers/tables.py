@@ -40,14 +40,14 @@ class RecordProblems:
 
     @contextlib.contextmanager
     def record(self) -> Iterator[None]:
-        """A block about one record: its `UserError` is kept, and the record left out."""
+        """Run a block about one record: keep its `UserError` and leave the record out."""
         try:
             yield
         except UserError as error:
             self.found.append(str(error))
 
     def none_in(self, corpus: Any, *, source: Path) -> Any:
-        """`corpus` itself, where nothing was found.
+        """Return `corpus` where no record had a problem.
 
         Raises:
             BadRecords: with `corpus` as the rest, if it has items.
@@ -58,20 +58,20 @@ class RecordProblems:
 
 
 def need(path: Path, *, what: str) -> Path:
-    """`path` itself; `UserError` with `what` it should be when nothing is there."""
+    """Return `path`; `UserError` with `what` it should be when nothing is there."""
     if not path.exists():
         raise UserError(f"{path} does not exist: it should be {what}")
     return path
 
 
 def check_split(split: str, splits: Sequence[str], *, dataset: str) -> None:
-    """`UserError` when the dataset has no such split."""
+    """Raise `UserError` when the dataset has no such split."""
     if split not in splits:
         raise UserError(f"{dataset} has no split {split!r}: use one of {', '.join(splits)}")
 
 
 def find(data: Path, places: Sequence[str], *, what: str) -> Path:
-    """The first of `places` under `data` that exists; `UserError` with all of them if none does."""
+    """Return the first of `places` under `data` that exists; `UserError` if none does."""
     need(data, what=what)
     for place in places:
         if (data / place).exists():
@@ -80,14 +80,14 @@ def find(data: Path, places: Sequence[str], *, what: str) -> Path:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What a folder holds, by name, without the `._` files that macOS leaves in archives."""
+    """List a folder by name, without the `._` files that macOS leaves in archives."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: it should be one")
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def text_lines(path: Path, *, what: str) -> Iterator[tuple[str, str]]:
-    """("path:line", text) for each line that is not blank."""
+    """Yield ("path:line", text) for each line that is not blank."""
     # Not splitlines: text may hold the line separators that only Unicode knows.
     for number, line in enumerate(_text(path, what=what).split("\n"), start=1):
         line = line.removeprefix("\ufeff")  # files joined together keep their marks
@@ -104,7 +104,7 @@ def csv_rows(
     header: Sequence[str] | None = None,
     problems: RecordProblems | None = None,
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """("path:line", row) for each row of a table.
+    """Yield ("path:line", row) for each row of a table.
 
     Args:
         path: the file.
@@ -149,7 +149,7 @@ def csv_rows(
 
 
 def json_file(path: Path, *, what: str) -> Any:
-    """The value of a JSON file."""
+    """Return the value of a JSON file."""
     try:
         return json.loads(_text(path, what=what))
     except json.JSONDecodeError as error:
@@ -159,7 +159,7 @@ def json_file(path: Path, *, what: str) -> Any:
 def json_lines(
     path: Path, *, what: str, problems: RecordProblems | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("path:line", object) for each line of a JSONL file; `problems` takes lines that are none."""
+    """Yield ("path:line", object) for each line of JSONL; `problems` takes lines that are none."""
     for where, line in text_lines(path, what=what):
         record = None
         with problems.record() if problems is not None else contextlib.nullcontext():
@@ -169,7 +169,7 @@ def json_lines(
 
 
 def field(record: dict[str, Any], name: str, where: str) -> str:
-    """The text under `name`; `UserError` when there is none."""
+    """Return the text under `name`; `UserError` when there is none."""
     value = record.get(name)
     if not isinstance(value, str):
         raise UserError(f"{where}: field {name!r} is {value!r}: give text")

@@ -25,7 +25,7 @@ _ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".mp4")
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """The clips of one split in the order of the csv; choices are all labels of the csv, sorted.
+    """Read the clips of one split in the order of the csv; choices are all its labels, sorted.
 
     The cluster is the video. Clips whose video is gone stay in: their path is where a wav would be.
 
@@ -72,7 +72,7 @@ def _checked(row: dict[str, str], where: str) -> tuple[str, int, str, str]:
 
 
 def _files(data: Path, split: str) -> dict[str, Path]:
-    """Stem -> audio file; earlier folders and earlier endings win."""
+    """Return stem -> audio file; earlier folders and earlier endings win."""
     places = [data / "audio", data / "video", data]
     files: dict[str, Path] = {}
     for folder in [place for top in places for place in (top, top / split)]:

@@ -49,7 +49,7 @@ _Utterance = tuple[str, str, str]  # speaker, video, number
 
 
 def read(data: Path, *, split: str) -> Corpus:
-    """Every utterance of the split, by speaker, video and number; the cluster is the speaker.
+    """Read every utterance of the split, by speaker, video and number; the cluster is the speaker.
 
     Raises:
         UserError: unknown split; a table or the audio folder is missing; a table's row is broken
@@ -124,7 +124,7 @@ def _need_audio(videos: set[_Video], files: Mapping[_Utterance, Path], data: Pat
 
 
 def _speakers(meta: Path) -> dict[str, tuple[str, str]]:
-    """Gender and set of each speaker.
+    """Return gender and set of each speaker.
 
     The copies of this table differ: fields end in a blank, then a tab or a comma; some begin with
     the speaker's name.
@@ -157,7 +157,7 @@ def _speakers(meta: Path) -> dict[str, tuple[str, str]]:
 
 
 def _ages(tables: Iterable[Path], speakers: _Speakers) -> dict[_Video, str]:
-    """Years in digits, for the videos whose age is known; VoxCeleb1's are passed over."""
+    """Return years in digits, for the videos whose age is known; VoxCeleb1's are passed over."""
     ages: dict[_Video, str] = {}
     for table in tables:
         for where, row in csv_rows(table, columns=_AGE_COLUMNS, what="ages of VoxCeleb2 speakers"):
@@ -179,7 +179,7 @@ def _ages(tables: Iterable[Path], speakers: _Speakers) -> dict[_Video, str]:
 
 
 def _roots(data: Path, parts: Iterable[str]) -> list[Path]:
-    """The folders of speakers; each part in at least one of the places it may have."""
+    """Return the folders of speakers; each part in at least one of the places it may have."""
     roots = []
     for part in parts:
         places = [f"{part}/wav", f"{part}/aac", f"vox2_{part}_aac/aac"]
@@ -189,7 +189,7 @@ def _roots(data: Path, parts: Iterable[str]) -> list[Path]:
 
 
 def _files(roots: Iterable[Path], speakers: Iterable[str]) -> dict[_Utterance, Path]:
-    """Every utterance once, sorted within its speaker, from whichever folder has it."""
+    """Return every utterance once, sorted within its speaker, from whichever folder has it."""
     files: dict[_Utterance, Path] = {}
     for speaker in speakers:
         own: dict[_Utterance, Path] = {}

@@ -1,1 +1,1 @@
-"""What an answer in prose says: clauses, denials, word forms; used by every strict score."""
+"""Reading of answers in prose: clauses, denials, word forms; used by every strict score."""

@@ -58,7 +58,7 @@ _IN_WORDS = re.compile(
 
 
 def age(text: str) -> float | None:
-    """The one age of 0 to 100 years that the text gives, in digits; None for none or several.
+    """Return the one age of 0 to 100 years that the text gives, in digits, or None.
 
     Decimals are kept, "30-40", "30 to 40" and "between 30 and 40" are their mean, and a number said
     twice is one. A bound ("under 18"), a number of something else ("30 seconds"), one that is
@@ -82,7 +82,7 @@ def _age(text: str) -> float | None:
 
 
 def _tokens(text: str, ranges: Sequence[re.Match[str]]) -> tuple[list[Token], list[Mention]]:
-    """The text's tokens, each number or range of ages as one, and what the ages mean."""
+    """Return the text's tokens, each number or range of ages as one, and what the ages mean."""
     pieces, values = [], []
     end = 0
     for match in ranges:
@@ -115,5 +115,5 @@ _PLACEHOLDER = "\u0278"
 
 
 def _without_range_word(before: str, bounds: Sequence[float]) -> str:
-    """What stands before a range without its "from"."""
+    """Return what stands before a range without its "from"."""
     return re.sub(r"\bfrom\s*$", "", before, flags=re.IGNORECASE) if len(bounds) > 1 else before

@@ -1,4 +1,4 @@
-"""Which of a list of classes an answer names, in any form of their words."""
+"""Classes of a list that an answer names, in any form of their words."""
 
 import bisect
 import dataclasses
@@ -26,7 +26,7 @@ class _Label:
 
 
 def named_classes(text: str, choices: Sequence[str]) -> tuple[str, ...]:
-    """All choices that `text` says to be there, in their own order.
+    """Return all choices that `text` says to be there, in their own order.
 
     Of a class all words are named in some form ("frogs are croaking" for "frog croaking"), of
     several classes in the same words the longest. A class that is denied, doubted or only the first
@@ -41,13 +41,13 @@ def named_classes(text: str, choices: Sequence[str]) -> tuple[str, ...]:
 
 
 def named_class(text: str, choices: Sequence[str]) -> str | None:
-    """The one choice that `text` names, or None when it names none or several."""
+    """Return the one choice that `text` names, or None when it names none or several."""
     named = set(named_classes(text, choices))
     return named.pop() if len(named) == 1 else None
 
 
 def mentions(text: str, found: Sequence[Token], choices: Sequence[str]) -> list[Mention]:
-    """Where the choices stand in a text: exact wording first, then forms of their words.
+    """Find the choices in a text: exact wording first, then forms of their words.
 
     Args:
         text: prepared, in lower case.
@@ -76,7 +76,7 @@ def mentions(text: str, found: Sequence[Token], choices: Sequence[str]) -> list[
 
 @functools.lru_cache(maxsize=256)
 def _labels(choices: tuple[str, ...]) -> tuple[_Label, ...]:
-    """The longest first."""
+    """Return the labels, the longest first."""
     found = []
     for choice in choices:
         name = clauses.lower(clauses.prepared(choice)).strip(" ;")
@@ -88,7 +88,7 @@ def _labels(choices: tuple[str, ...]) -> tuple[_Label, ...]:
 
 
 def _other_things(found: Sequence[Token]) -> set[int]:
-    """Tokens of phrases that mean something else than their words."""
+    """Return tokens of phrases that mean something else than their words."""
     texts = [token.text for token in found]
     taken: set[int] = set()
     for phrase in lexicon.OTHER_THINGS:
@@ -111,7 +111,7 @@ def _exact(label: _Label, text: str, found: Sequence[Token]) -> Iterator[list[in
 
 
 def _standing(label: _Label, found: Sequence[Token], span: Sequence[int]) -> bool:
-    """Whether "no" and "yes" are the answer, not the first word of a noun phrase: "no dog"."""
+    """Tell whether "no" and "yes" are the answer, not the first word of a noun phrase: "no dog"."""
     if label.words != ("no",):
         return True
     following = found[span[-1] + 1].text if span[-1] + 1 < len(found) else "."
@@ -119,13 +119,13 @@ def _standing(label: _Label, found: Sequence[Token], span: Sequence[int]) -> boo
 
 
 def _joined(found: Sequence[Token], place: int) -> str:
-    """A token and the next as one word: "foot steps"."""
+    """Return a token and the next as one word: "foot steps"."""
     pair = found[place : place + 2]
     return "+" + "".join(token.text for token in pair) if len(pair) == 2 else ""
 
 
 def _may_stand(label: _Label, everything: frozenset[str]) -> bool:
-    """Whether all words of a label occur; else there is nothing to look for."""
+    """Tell whether all words of a label occur; else there is nothing to look for."""
     if all(not forms.keys(word).isdisjoint(everything) for word in label.words):
         return True
     whole = "".join(label.words)
@@ -137,7 +137,7 @@ def _may_stand(label: _Label, everything: frozenset[str]) -> bool:
 def _inflected(
     label: _Label, found: Sequence[Token], known: Sequence[frozenset[str]], taken: set[int]
 ) -> Iterator[list[int]]:
-    """Spans of tokens that are forms of a label's words."""
+    """Yield spans of tokens that are forms of a label's words."""
     whole = "".join(label.words)
     for place, token in enumerate(found):
         if place in taken or not token.word:
@@ -157,7 +157,7 @@ def _inflected(
 
 
 def _is_verb_of(found: Sequence[Token], place: int, label: str) -> bool:
-    """Whether a word is what another does: the rooster crows."""
+    """Tell whether a word is what another does: the rooster crows."""
     subjects = lexicon.SUBJECTS_OF.get(label, frozenset())
     return any(token.text in subjects for token in found[max(place - 2, 0) : place])
 
@@ -168,7 +168,7 @@ def _several(
     known: Sequence[frozenset[str]],
     taken: set[int],
 ) -> Iterator[list[int]]:
-    """Spans that hold a form of each word: near each other in one clause, else in their order."""
+    """Return spans that hold a form of each word: close by in one clause, else in order."""
     content = [word for word in words if word not in _SKIPPED]
     free = len(words) <= _LOOSE and len(content) == len(words)
     needed = [forms.keys(word) for word in content]
@@ -203,7 +203,7 @@ def _several(
 
 
 def _as_noun(found: Sequence[Token], place: int, word: str) -> bool:
-    """Whether "can" is a tin: behind an article or beside its verb, and not before another one."""
+    """Tell whether "can" is a tin: behind an article or beside its verb, before no other one."""
     if word not in lexicon.AUXILIARIES or found[place].text != word:
         return True
     before = found[place - 1].text if place else ""
@@ -211,7 +211,7 @@ def _as_noun(found: Sequence[Token], place: int, word: str) -> bool:
 
 
 def _is_no_thing(one: Mention, found: Sequence[Token], heads: set[int]) -> bool:
-    """Whether a mention only tells the kind of what the next word is: "rain forest"."""
+    """Tell whether a mention only tells the kind of what the next word is: "rain forest"."""
     if one.last >= len(found) or one.last in heads or not found[one.last].word:
         return False
     if not found[one.last - 1].word:

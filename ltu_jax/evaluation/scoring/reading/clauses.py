@@ -49,7 +49,7 @@ class Clause:
 
 
 def prepared(text: str) -> str:
-    """The text in one spelling: composed letters, straight quotes, hyphens as spaces.
+    """Return the text in one spelling: composed letters, straight quotes, hyphens as spaces.
 
     Case is kept. New lines that begin a sentence and dashes become marks that end a clause.
     """
@@ -64,18 +64,18 @@ def _line_end(space: re.Match[str]) -> str:
 
 
 def lower(text: str) -> str:
-    """Lower case, place for place."""
+    """Return the text in lower case, place for place."""
     return "".join(low if len(low := c.lower()) == 1 else c for c in text)
 
 
 def concluded(text: str) -> str:
-    """What follows the last "the answer is" or the like, or nothing."""
+    """Return what follows the last "the answer is" or the like, or nothing."""
     match = _CONCLUSION.match(text)
     return text[match.end() :] if match else ""
 
 
 def tokens(text: str) -> list[Token]:
-    """Words, numbers and marks of a prepared text."""
+    """Return words, numbers and marks of a prepared text."""
     return [
         Token(text=lower(match.group()), start=match.start(), end=match.end())
         for match in _TOKEN.finditer(text)
@@ -83,7 +83,7 @@ def tokens(text: str) -> list[Token]:
 
 
 def clauses(found: Sequence[Token]) -> list[Clause]:
-    """The clauses of a text, in order; marks that end one belong to it."""
+    """Return the clauses of a text, in order; marks that end one belong to it."""
     cuts = sorted({0, len(found), *_cuts(found)})
     spans = list(zip(cuts, cuts[1:], strict=False))
     asked = _asked(found)
@@ -91,7 +91,7 @@ def clauses(found: Sequence[Token]) -> list[Clause]:
 
 
 def _cuts(found: Sequence[Token]) -> Iterator[int]:
-    """Where a clause begins."""
+    """Return where clauses begin."""
     denied = False
     for place, token in enumerate(found):
         text = token.text
@@ -119,7 +119,7 @@ def _cuts(found: Sequence[Token]) -> Iterator[int]:
 
 
 def _turns(text: str, following: str) -> bool:
-    """Whether a word that often is no turn is one before this other."""
+    """Tell whether a word that often is no turn is one before this other."""
     if text in ("and", "so"):
         return following in lexicon.SUBJECTS
     return (text == "rather" and following not in ("than", "")) or (
@@ -132,7 +132,7 @@ def _begins(found: Sequence[Token], place: int) -> bool:
 
 
 def _new_clause(after: Sequence[str]) -> bool:
-    """Whether what follows a comma is a sentence, not the next of a list."""
+    """Tell whether what follows a comma is a sentence, not the next of a list."""
     first = after[1] if after[0] in ("and", "so", "then") else after[0]
     if first in lexicon.SUBJECTS or first in lexicon.AFTER_COMMA:
         return not (first in ("rather", "instead") and after[1] in ("than", "of"))
@@ -147,7 +147,7 @@ def _new_clause(after: Sequence[str]) -> bool:
 
 
 def _asked(found: Sequence[Token]) -> set[int]:
-    """Where the tokens of questions stand: "Is it a dog?", if no "Yes" follows."""
+    """Return where the tokens of questions stand: "Is it a dog?", if no "Yes" follows."""
     result: set[int] = set()
     first = 0
     for place, token in enumerate(found):

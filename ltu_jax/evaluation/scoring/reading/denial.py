@@ -1,4 +1,4 @@
-"""Which mentions of an answer are meant: not those that it denies, doubts, asks or supposes."""
+"""Mentions that an answer means: not those that it denies, doubts, asks or supposes."""
 
 import collections
 import dataclasses
@@ -21,7 +21,7 @@ class Mention:
 
 
 def meant(found: Sequence[Token], mentions: Collection[Mention]) -> list[str | float]:
-    """The meanings that a text claims, each once, in the order it names them.
+    """Return the meanings that a text claims, each once, in the order it names them.
 
     What it claims and denies as well is not among them.
     """
@@ -53,7 +53,7 @@ def meant(found: Sequence[Token], mentions: Collection[Mention]) -> list[str | f
 
 
 def _states(found: Sequence[Token], clause: Clause, inside: Collection[int]) -> list[str]:
-    """Of each token of a clause: "no" where it is denied, "maybe" where it is doubted, else ""."""
+    """Return of each token "no" where it is denied, "maybe" where it is doubted, else ""."""
     result, state, until_comma = [], "", False
     phrases = dict(_phrases(found, clause))
     skip = clause.first
@@ -90,12 +90,12 @@ def _states(found: Sequence[Token], clause: Clause, inside: Collection[int]) -> 
 
 
 def _listed(texts: Sequence[str], place: int) -> bool:
-    """Whether a comma parts the members of a list."""
+    """Tell whether a comma parts the members of a list."""
     return any(text in ("or", "nor") for text in texts[place + 1 : place + 5])
 
 
 def _phrases(found: Sequence[Token], clause: Clause) -> Iterator[tuple[int, tuple[str, int]]]:
-    """(place, (kind, number of tokens)) of the phrases of several words."""
+    """Yield (place, (kind, number of tokens)) of the phrases of several words."""
     texts = [token.text for token in found[clause.first : clause.last]]
     for place in range(len(texts)):
         for length in range(_LONGEST_PHRASE, 0, -1):
@@ -117,7 +117,7 @@ _KINDS = {
 def _denied_behind(
     found: Sequence[Token], one: Mention, clause: Clause, inside: Collection[int]
 ) -> bool:
-    """Whether the clause says of a mention that it is not: "a dog in the yard is not heard"."""
+    """Tell whether the clause denies a mention behind it: "a dog in the yard is not heard"."""
     place, several = _last_of_list(found, one.last, clause, inside)
     verb = False
     while place < min(clause.last, one.last + _FURTHEST):
@@ -146,7 +146,7 @@ _SINGULAR = frozenset(("is", "was", "has", "does"))
 def _last_of_list(
     found: Sequence[Token], place: int, clause: Clause, inside: Collection[int]
 ) -> tuple[int, bool]:
-    """(where the verb may stand, whether several mentions share it): "A and B are wrong"."""
+    """Return (where the verb may stand, whether mentions share it): "A and B are wrong"."""
     several, end = False, min(clause.last, place + _FURTHEST)
     while place < end and found[place].text in (",", "and", "or"):
         after = place + 1
@@ -167,7 +167,7 @@ def _predicate(text: str, following: str) -> bool:
 
 
 def _takes_back(found: Sequence[Token], clause: Clause, inside: Collection[int]) -> bool:
-    """Whether a clause without content denies what was said before it: "but it is not"."""
+    """Tell whether a clause without content denies what was said before it: "but it is not"."""
     texts = [token.text for token in found[clause.first : clause.last] if token.word]
     if not any(lexicon.denies(text) or text == "nope" for text in texts):
         return False

@@ -12,7 +12,7 @@ _STEMMER = snowballstemmer.stemmer("english")
 
 @functools.lru_cache(maxsize=65_536)
 def keys(word: str) -> frozenset[str]:
-    """What two forms of one word have in common: a lemma, or the stem of a gerund.
+    """Return what two forms of one word share: a lemma, or the stem of a gerund.
 
     Lemmas (simplemma) know that "teeth" is "tooth" and keep "engineer" from "engine"; stems
     (Snowball) join "breathing", which has a lemma of its own, with "breathes". Adverbs and nouns of
@@ -37,12 +37,12 @@ def _lemma(word: str) -> str:
 
 
 def same(word: str, other: str) -> bool:
-    """Whether two words are forms of one."""
+    """Tell whether two words are forms of one."""
     return not keys(word).isdisjoint(keys(other))
 
 
 def names(word: str, label: str) -> bool:
-    """Whether a word of an answer may stand for a label of one word.
+    """Tell whether a word of an answer may stand for a label of one word.
 
     A noun's plural does. Of a verb and what it is to do it ("sneezing", "rain") all forms do; of
     other nouns no verb does: who trains is no train.
@@ -55,14 +55,14 @@ def names(word: str, label: str) -> bool:
 
 
 def adjective(word: str) -> bool:
-    """Whether a word goes before nouns without making a compound of them."""
+    """Tell whether a word goes before nouns without making a compound of them."""
     if word in lexicon.ADJECTIVES:
         return True
     return word.endswith(lexicon.ADJECTIVE_ENDINGS) and simplemma.is_known(f"{word}ly", lang="en")
 
 
 def compound(noun: str, following: str) -> bool:
-    """Whether two words are a noun of which the first only tells the kind: "cow bell".
+    """Tell whether two words are a noun of which the first only tells the kind: "cow bell".
 
     Not where the noun is a plural ("dogs bark") or the second word cannot head such a noun, names a
     sound ("dog bark") or says what the first does.

@@ -16,7 +16,7 @@ _NOBODY = ("made", "kind", "power", "hole", "cave")  # man-made, mankind
 
 
 def gender(text: str) -> str | None:
-    """ "female" or "male" where the answer claims one side alone (`GENDER_WORDS`), else None.
+    """Return "female" or "male" where the answer claims one side alone, else None.
 
     Whole words: "female" is not "male". "Not female" is no answer, "male, not female" is.
     """

@@ -2,7 +2,7 @@
 
 
 def words_of(text: str) -> frozenset[str]:
-    """The words of a text, so that a list of them stays readable."""
+    """Return the words of a text, so that a list of them stays readable."""
     return frozenset(text.split())
 
 
@@ -202,10 +202,10 @@ FAMILIES = {"laughter": "laugh", "anger": "angry", "windy": "wind", "rainy": "ra
 
 
 def denies(text: str) -> bool:
-    """Whether a word denies what follows it."""
+    """Tell whether a word denies what follows it."""
     return text in DENIALS or text.endswith("n't")
 
 
 def function_word(text: str) -> bool:
-    """Whether a word behind a noun begins something else than a second noun."""
+    """Tell whether a word behind a noun begins something else than a second noun."""
     return text in _FUNCTION or denies(text)

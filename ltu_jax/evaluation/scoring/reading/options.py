@@ -20,7 +20,7 @@ _ENDS = lexicon.words_of(", . ; : ! ? ) and or but nor rather because since as i
 
 
 def option(text: str, options: Sequence[str]) -> str | None:
-    """The one option that an answer names by its letter or its text, or None for none or several.
+    """Return the one option that an answer names by its letter or its text, or None.
 
     A letter is named by "B" alone, "(B)", "B.", "B)", "B:", "option B" and "the answer is B", not
     by a word of a sentence ("A man"). Texts are read as classes are. What the answer denies is not
@@ -58,7 +58,7 @@ def _named(text: str, options: Sequence[str], *, lead: str) -> set[str]:
 
 
 def _letters(text: str, found: Sequence[Token], *, lead: str) -> Iterator[tuple[int, str]]:
-    """(place, capital) of the tokens that are letters of options."""
+    """Yield (place, capital) of the tokens that are letters of options."""
     words = [place for place, token in enumerate(found) if token.word]
     for place in words:
         token = found[place]
@@ -85,6 +85,6 @@ def _letters(text: str, found: Sequence[Token], *, lead: str) -> Iterator[tuple[
 
 
 def _apart(text: str, token: Token) -> bool:
-    """Whether "B." is no part of "e.g.B." or "B.C."."""
+    """Tell whether "B." is no part of "e.g.B." or "B.C."."""
     joined = text[token.end + 1 : token.end + 2]
     return not joined.isalnum() and text[token.start - 1 : token.start] in ("", " ", "(", ";", ":")
