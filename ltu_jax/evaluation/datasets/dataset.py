@@ -139,9 +139,11 @@ def manifest(items: Sequence[Item], clips: Mapping[str, AudioClip]) -> str:
         UserError: a text that is no Unicode (half of a surrogate pair), which no file can hold.
     """
     digest = hashlib.sha256()
-    asked = {item.clip_id: clips[item.clip_id] for item in items}
+    clips_of_items = {item.clip_id: clips[item.clip_id] for item in items}
     lines = {f"item {one.item_id!r}": {**vars(one), "groups": dict(one.groups)} for one in items}
-    lines |= {f"clip {name!r}": {**vars(one), "audio": None} for name, one in asked.items()}
+    lines |= {
+        f"clip {name!r}": {**vars(one), "audio": None} for name, one in clips_of_items.items()
+    }
     for name, fields in lines.items():
         line = json.dumps(fields, sort_keys=True, ensure_ascii=False)
         try:
@@ -165,8 +167,8 @@ def pairing(items: Sequence[Item], *, seed: int) -> dict[str, str]:
     for row, members in itertools.groupby(sorted(items, key=lambda i: i.row), lambda i: i.row):
         for group in _groups(list(members)):
             ordered = sorted(group, key=lambda item: (_class(item), _rank(item.clip_id, seed)))
-            heard = _turned(ordered)
-            for item, clip in zip(ordered, heard, strict=True):
+            borrowed = _turned(ordered)
+            for item, clip in zip(ordered, borrowed, strict=True):
                 if clip == item.clip_id:
                     clip = _any_other(item, items, row=row, seed=seed)
                 partner[item.item_id] = clip

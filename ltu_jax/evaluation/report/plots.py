@@ -104,16 +104,16 @@ def confusion(table: Mapping[str, Mapping[str, int]], path: Path, *, title: str)
 def _labels(place, names: Sequence[str], **style) -> None:
     """Set tick labels for every k-th name, and always for the answers that name no class."""
     step = -(-len(names) // _MOST_LABELS)
-    kept = list(range(0, len(names), step))
+    labelled = list(range(0, len(names), step))
     last = len(names) - 1
-    if names[last] == formatting.UNPARSED and last not in kept:
-        kept[-1] = last  # its neighbour's label would lie on it
+    if names[last] == formatting.UNPARSED and last not in labelled:
+        labelled[-1] = last  # its neighbour's label would lie on it
     short = [
         names[at] if len(names[at]) <= _LONGEST_LABEL else names[at][: _LONGEST_LABEL - 1] + "…"
-        for at in kept
+        for at in labelled
     ]
     # parse_math=False, here and below: a "$" in a name that comes from data starts no formula.
-    place(kept, short, parse_math=False, **style)
+    place(labelled, short, parse_math=False, **style)
 
 
 def grounding(metrics: Mapping[str, Any], path: Path) -> None:

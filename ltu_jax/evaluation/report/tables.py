@@ -135,8 +135,8 @@ def _full_names(row: Mapping[str, Any], metric: str) -> list[str]:
         for figure in row["figures"]
         if figure["metric"] == metric and figure["system"] == formatting.MODEL
     }
-    told = [f"{rule} {name}" for rule, name in found.items() if name != metric]
-    return [f"{metric}: {', '.join(told)}"] if told else []
+    named = [f"{rule} {name}" for rule, name in found.items() if name != metric]
+    return [f"{metric}: {', '.join(named)}"] if named else []
 
 
 def comparison_table(comparisons: Iterable[Mapping[str, Any]], left_out: Sequence[str] = ()) -> str:
@@ -161,7 +161,7 @@ def comparison_table(comparisons: Iterable[Mapping[str, Any]], left_out: Sequenc
                 f"[{low}, {high}]",
                 *(formatting.p_value(one[key]) for key in ("p", "mcnemar_p")),
                 str(one["n"]),
-                _told_better(one),
+                _better(one),
             ]
         )
     beneath = [f"left out: {one}" for one in left_out]
@@ -176,7 +176,7 @@ def comparison_table(comparisons: Iterable[Mapping[str, Any]], left_out: Sequenc
     return "\n".join([_aligned(lines, left=5), legend, *beneath])
 
 
-def _told_better(one: Mapping[str, Any]) -> str:
+def _better(one: Mapping[str, Any]) -> str:
     """Return what a line of a comparison says of the two runs."""
     better = one.get("better", "")
     return f"{better} ({one['clusters']} clusters)" if better == "too few" else better

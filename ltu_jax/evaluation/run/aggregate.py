@@ -119,11 +119,11 @@ def _of_samples(graded: Graded, clusters: Sequence[str]) -> Draws:
     """Return a figure that is no function of sums: each draw by itself, then means."""
     found = []
     for draw in graded.scores:
-        kept = [place for place, score in enumerate(draw) if score.counts]
+        present = [place for place, score in enumerate(draw) if score.counts]
         found.append(
             bootstrap_samples(
-                np.array([draw[place].counts for place in kept]),
-                clusters=[clusters[place] for place in kept],
+                np.array([draw[place].counts for place in present]),
+                clusters=[clusters[place] for place in present],
                 statistic=graded.scored_by.of_samples,
             )
         )

@@ -48,8 +48,8 @@ def compare(
     common = [item for item in a.items if theirs.get(item.item_id) == item]
     if not common:
         raise UserError(f"{a.folder} and {b.folder} have no item in common")
-    said = [] if left_out is None else left_out
-    said += _unlike(a, b, common)
+    remarks = [] if left_out is None else left_out
+    remarks += _unlike(a, b, common)
     found = []
     for name, row in a.rows.items():
         items = [item for item in common if item.row == name]
@@ -70,19 +70,19 @@ def compare(
                     found.append(where | entry)
                 else:
                     reasons = [one.not_computed for one in (mine, other)]
-                    said.append(
+                    remarks.append(
                         f"{name}, {mine.metric.name} ({mine.rule}), {mode}, {decoding}: "
                         f"{next(filter(None, reasons), 'not computed: no answer could be read')}"
                     )
     if not found:
         raise UserError(
             f"{a.folder} and {b.folder} have no figure in common: "
-            f"{_told(a)}; {_told(b)}. Run them alike, or give the tools that the figures need"
+            f"{_scope(a)}; {_scope(b)}. Run them alike, or give the tools that the figures need"
         )
     return found
 
 
-def _told(run: EvaluationRun) -> str:
+def _scope(run: EvaluationRun) -> str:
     return f"{run.folder} has modes {', '.join(run.modes)}, {' and '.join(run.config['decodings'])}"
 
 
@@ -93,13 +93,13 @@ MAKER = Maker(
 
 def _unlike(a: EvaluationRun, b: EvaluationRun, common: Sequence[Item]) -> list[str]:
     """List what only one of two runs has: rows, items, modes, decodings."""
-    said = []
+    remarks = []
     shared = {item.item_id for item in common}
     for name in dict.fromkeys([*a.rows, *b.rows]):
         own = [{item.item_id for item in run.items if item.row == name} for run in (a, b)]
         alone = [len(ids - shared) for ids in own]
         if any(alone):
-            said.append(
+            remarks.append(
                 f"{name}: {len(own[0] & shared)} items are the same; left out: {alone[0]} of A, "
                 f"{alone[1]} of B, which the other does not have or asks otherwise"
             )
@@ -109,8 +109,10 @@ def _unlike(a: EvaluationRun, b: EvaluationRun, common: Sequence[Item]) -> list[
     }
     for kind, (mine, other) in kinds.items():
         for side, names, others in (("A", mine, other), ("B", other, mine)):
-            said += [f"{kind} {name}: only {side} has it" for name in names if name not in others]
-    return said
+            remarks += [
+                f"{kind} {name}: only {side} has it" for name in names if name not in others
+            ]
+    return remarks
 
 
 def write(found: Sequence[Mapping[str, Any]], path: Path, *, left_out: Sequence[str] = ()) -> None:

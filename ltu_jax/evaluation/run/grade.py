@@ -101,8 +101,8 @@ def grade_row(
 
 
 def _name(rule: ScoringRule, draws: Sequence[Sequence[Answered]], tools: Tools) -> str:
-    told = rule.told(draws[0]) if rule.told is not None and draws else ""
-    return f"{rule.describe(tools)} ({told})" if told else rule.describe(tools)
+    qualifier = rule.qualifier(draws[0]) if rule.qualifier is not None and draws else ""
+    return f"{rule.describe(tools)} ({qualifier})" if qualifier else rule.describe(tools)
 
 
 def by_draw(

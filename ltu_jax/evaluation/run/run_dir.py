@@ -96,7 +96,7 @@ def locked(out: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def prepare(out: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+def prepare_folder(out: Path, config: Mapping[str, Any], *, resume: bool) -> None:
     """Make `out` the folder of the evaluation that `config["identity"]` tells.
 
     What another evaluation left there, and answers that no config.json tells anything of, go to

@@ -96,11 +96,11 @@ def run(
         UserError: unreadable clips, a folder of another evaluation when `settings.resume`.
     """
     config = _config(dataset, settings)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         with distributed.together("preparing the results folder"):
             if distributed.is_main():
-                held.enter_context(run_dir.locked(out))
-                run_dir.prepare(out, config, resume=settings.resume)
+                stack.enter_context(run_dir.locked(out))
+                run_dir.prepare_folder(out, config, resume=settings.resume)
                 clusters = {clip.clip_id: clip.cluster for clip in dataset.clips.values()}
                 run_dir.write_items(out, dataset.items, clusters)
                 _write_systems(dataset, predictions, out)

@@ -242,8 +242,10 @@ def _officially_quoted(answers: Sequence[Answered], tools: Tools) -> list[Answer
         guess = one.item.choices[int(np.argmax(next(rows)))]
         expected = paper.librispeech_words(one.spoken_text).split()
         said = paper.librispeech_words(words.spoken_words(one.output)).split()
-        heard = words.word_errors(expected, said) <= QUOTE_TOLERANCE * len(expected)
-        scores.append(right_or_wrong(guess, right=guess == label and heard, status=Status.PARSED))
+        words_right = words.word_errors(expected, said) <= QUOTE_TOLERANCE * len(expected)
+        scores.append(
+            right_or_wrong(guess, right=guess == label and words_right, status=Status.PARSED)
+        )
     return scores
 
 

@@ -47,8 +47,8 @@ def _judged(answers: Sequence[Answered], tools: Tools) -> list[float | None]:
         )
     if not answers:
         return []
-    asked = [(one.item.question, one.item.label, one.output) for one in answers]
-    return list(tools.judge(asked))
+    triples = [(one.item.question, one.item.label, one.output) for one in answers]
+    return list(tools.judge(triples))
 
 
 def official_judge(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
@@ -68,8 +68,8 @@ def official_judge(answers: Sequence[Answered], tools: Tools) -> list[AnswerScor
 
 def unguessed_judge(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
     """Score all items by the judge; missing, declined and unscored answers are worth 0."""
-    asked = [one for one in answers if one.output is not None and not _declines(one)]
-    replies = iter(_judged(asked, tools))
+    given = [one for one in answers if one.output is not None and not _declines(one)]
+    replies = iter(_judged(given, tools))
     scores = []
     for one in answers:
         status, score = strict.status(one.output, parsed=False), 0.0

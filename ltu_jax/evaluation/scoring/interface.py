@@ -93,7 +93,7 @@ class ScoringRule:
         describe: the figure's full name, tools included: "accuracy (all-MiniLM-L6-v2)".
         grade: answers of one row, mode and decoding -> one score each, in order.
         statistic: sums of counts [..., S] -> the figure [...].
-        told: what of the answers belongs into the figure's name, such as their language; "" if
+        qualifier: what of the answers belongs into the figure's name, such as their language; "" if
             nothing.
         of_samples: counts [n, S], weights [..., n] -> the figure [...], for a figure that is no
             function of sums (a ranking of all samples); a rule has the one or the other.
@@ -103,7 +103,7 @@ class ScoringRule:
     grade: Callable[[Sequence[Answered], Tools], list[AnswerScore]]
     statistic: Statistic | None = None
     of_samples: SampleStatistic | None = None
-    told: Callable[[Sequence[Answered]], str] | None = None
+    qualifier: Callable[[Sequence[Answered]], str] | None = None
 
     def __post_init__(self):
         if (self.statistic is None) == (self.of_samples is None):

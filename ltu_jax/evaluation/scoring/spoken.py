@@ -90,16 +90,16 @@ def _by_language(reference: _Reference) -> Callable:
     return grade
 
 
-def _told(reference: _Reference) -> Callable[[Sequence[Answered]], str]:
+def _qualifier(reference: _Reference) -> Callable[[Sequence[Answered]], str]:
     """Return a function that says what is counted where it is not English words."""
 
-    def told(answers: Sequence[Answered]) -> str:
+    def qualifier(answers: Sequence[Answered]) -> str:
         texts = [reference(one) for one in answers]
         found = [] if scripts.english(texts) else ["not as English"]
         found += ["characters of scripts without spaces"] if scripts.unspaced(texts) else []
         return ", ".join(found)
 
-    return told
+    return qualifier
 
 
 def _grade(
@@ -128,7 +128,7 @@ def _metric(name: str, by_paper: Callable, reference: _Reference) -> Metric:
             describe=named(name),
             grade=_grade(_by_language(reference)),
             statistic=ratio,
-            told=_told(reference),
+            qualifier=_qualifier(reference),
         ),
         higher=False,
     )

@@ -10,7 +10,7 @@ import pytest
 from ltu_jax.core import staging
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.run import run_dir
-from ltu_jax.evaluation.run.run_dir import claim, locked, prepare, read_run
+from ltu_jax.evaluation.run.run_dir import claim, locked, prepare_folder, read_run
 
 CONFIG = {
     "identity": {"benchmark": "mini", "split": "test", "manifest": "1", "weights": {"sha256": "a"}},
@@ -53,7 +53,7 @@ CLIP = {
 @pytest.fixture
 def out(tmp_path):
     """A finished run of one item."""
-    prepare(tmp_path, CONFIG, resume=False)
+    prepare_folder(tmp_path, CONFIG, resume=False)
     run_dir.finish(tmp_path)
     for name, record in (("items", ITEM), ("samples", SAMPLE), ("clips", CLIP)):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(record) + "\n")
@@ -66,7 +66,7 @@ def names(out):
 
 def test_the_same_evaluation_finds_its_files_again(out):
     before = names(out)
-    prepare(out, CONFIG, resume=True)
+    prepare_folder(out, CONFIG, resume=True)
     assert names(out) == before
 
 
@@ -76,12 +76,12 @@ def test_every_earlier_evaluation_is_kept_whole(out, capsys):
     (out / "features.0" / "of_another_encoder.npy").touch()
     (out / "my own notes.txt").touch()
     whole = names(out) - {"features.0", "my own notes.txt"}
-    prepare(out, OTHER, resume=False)
+    prepare_folder(out, OTHER, resume=False)
     assert "another evaluation (weights): starting afresh" in capsys.readouterr().out
     assert names(out) == {"config.json", "old.1", "my own notes.txt"}
     assert names(out / "old.1") == whole
     assert len(read_run(out / "old.1").samples) == 1
-    prepare(out, CONFIG, resume=False)
+    prepare_folder(out, CONFIG, resume=False)
     assert names(out) == {"config.json", "old.1", "old.2", "my own notes.txt"}
     assert names(out / "old.1") == whole
 
@@ -89,8 +89,8 @@ def test_every_earlier_evaluation_is_kept_whole(out, capsys):
 def test_answers_of_nobody_knows_what_are_not_taken_for_ours(out):
     (out / "config.json").unlink()
     with pytest.raises(UserError, match="--resume: .* holds no evaluation"):
-        prepare(out, CONFIG, resume=True)
-    prepare(out, CONFIG, resume=False)
+        prepare_folder(out, CONFIG, resume=True)
+    prepare_folder(out, CONFIG, resume=False)
     assert names(out) == {"config.json", "old.1"}
 
 
@@ -99,10 +99,10 @@ def test_what_a_kill_left_half_written_is_swept_up_and_nothing_else(out):
     (folder / "samples.jsonl").touch()
     (out / ".tmp-mine").mkdir()
     before = names(out)
-    prepare(out, CONFIG, resume=False)
+    prepare_folder(out, CONFIG, resume=False)
     assert names(out) == before  # whoever writes it is alive
     os.close(lock)
-    prepare(out, CONFIG, resume=False)
+    prepare_folder(out, CONFIG, resume=False)
     assert names(out) == before - {folder.name}
 
 
@@ -159,7 +159,7 @@ def test_a_second_process_is_turned_away_until_the_first_has_ended(tmp_path):
 )
 def test_a_broken_config_is_named_by_those_who_write_and_who_read(out, text, message):
     (out / "config.json").write_text(text)
-    for use in (lambda: prepare(out, CONFIG, resume=False), lambda: read_run(out)):
+    for use in (lambda: prepare_folder(out, CONFIG, resume=False), lambda: read_run(out)):
         with pytest.raises(UserError, match=message):
             use()
     assert (out / "samples.jsonl").is_file()
@@ -196,6 +196,6 @@ def test_a_broken_file_of_another_system_is_named(out, text):
 
 
 def test_a_run_that_did_not_end_is_not_read_as_one_that_did(out):
-    prepare(out, CONFIG, resume=False)
+    prepare_folder(out, CONFIG, resume=False)
     with pytest.raises(UserError, match="holds a run that did not end: give its command again"):
         read_run(out)

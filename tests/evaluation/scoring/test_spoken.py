@@ -140,8 +140,8 @@ def test_the_language_of_a_row_is_that_of_all_its_references(answer, figure):
     german = ["Wie geht es dir heute", "um acht Uhr"]
     answers = [answer(german[0], german[0]), answer("acht Uhr", german[1])]
     assert figure(WER.strict, answers) == pytest.approx(1 / 8)  # "um" is a word
-    assert WER.strict.told(answers) == "not as English"
+    assert WER.strict.qualifier(answers) == "not as English"
     chinese = [answer("今天很好", "今天天气很好")]
     assert figure(WER.strict, chinese) == pytest.approx(2 / 6)
-    assert WER.strict.told(chinese) == "not as English, characters of scripts without spaces"
-    assert WER.strict.told([answer("a", "it is a dog")]) == ""
+    assert WER.strict.qualifier(chinese) == "not as English, characters of scripts without spaces"
+    assert WER.strict.qualifier([answer("a", "it is a dog")]) == ""
