@@ -238,7 +238,7 @@ def test_a_full_or_forbidden_disk_is_one_clear_line(command, tmp_path, monkeypat
     def full(file, record):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(answers, "append", full)
+    monkeypatch.setattr(answers.JsonlWriter, "append", full)
     with pytest.raises(UserError, match="No space left on device; make room"):
         command()
 
