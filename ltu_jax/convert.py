@@ -15,7 +15,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
@@ -80,6 +80,9 @@ export examples (--checkpoint: a training run, one of its checkpoints, or a weig
 """
 
 
+_BOTH = ("dtype", "llama")  # options that mean something both ways
+
+
 def _formats(table: dict) -> str:
     return "; ".join(f"{name}: {entry.what}" for name, entry in table.items())
 
@@ -99,17 +102,12 @@ def parser() -> argparse.ArgumentParser:
     )
     it.add_argument("--out", type=Path, required=True, help="the directory (or file) to write")
     it.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        help="store in this dtype (default: as it is); what is rounded is reported",
-    )
-    it.add_argument(
         "--verify",
         action="store_true",
         help="import, and export to hf: compare with the PyTorch reference (transformers; golden "
         f"numbers for TLTR), show the errors per module, write them to OUT/{certificate.FILE}",
     )
-    incoming = it.add_argument_group("import")
+    incoming, outgoing = it.add_argument_group("import"), it.add_argument_group("export")
     incoming.add_argument(
         "--weights",
         nargs="+",
@@ -117,75 +115,27 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="file or directory; several only for a CTranslate2 model in parts",
     )
-    incoming.add_argument(
-        "--tokenizer",
-        type=Path,
-        metavar="PATH",
-        help="openai-whisper: tokenizer.json, a folder with one, or OpenAI's .tiktoken file; "
-        "without it the weights encode but do not transcribe. gguf: the folder of the model's own "
-        "tokenizer, in place of the one in the file",
-    )
-    incoming.add_argument(
-        "--labels",
-        type=Path,
-        metavar="CSV",
-        help="whisper-at: AudioSet's class_labels_indices.csv (default: the one beside the file)",
-    )
-    incoming.add_argument("--sha256", metavar="HEX", help="expected hash of the weight file")
-    incoming.add_argument(
-        "--audio-layers",
-        type=int,
-        metavar="W",
-        help="ltu-as, peft, whisper-at: layers of the Whisper encoder (default: by TLTR's width)",
-    )
-    incoming.add_argument(
-        "--lora-alpha",
-        type=float,
-        metavar="ALPHA",
-        help="ltu-as: LoRA alpha (default: of our export, of --llama, of adapter_config.json, else "
-        "16 for rank 8 on q_proj and v_proj)",
-    )
-    incoming.add_argument(
-        "--max-positions",
-        type=int,
-        metavar="N",
-        help="hf-llama, gguf: use the model up to N positions only (default: all that it has); a "
-        "sliding window changes nothing below its length",
-    )
-    incoming.add_argument(
-        "--weights-file",
-        metavar="NAME",
-        help="hf-llama, hf-whisper, ltu-as: which weights to read where a directory has several, "
-        "for example model.safetensors or model.safetensors.index.json",
-    )
-    outgoing = it.add_argument_group("export")
     outgoing.add_argument("--checkpoint", type=Path, metavar="DIR", help="what to export")
-    outgoing.add_argument(
-        "--adapter-only",
-        action="store_true",
-        help="ltu-as: only what the official trainer saves (TLTR, projection, LoRA)",
-    )
-    outgoing.add_argument(
-        "--lora-names",
-        choices=("default", "peft"),
-        help="ltu-as: lora_A.default.weight as the official files (default), or lora_A.weight",
-    )
-    outgoing.add_argument(
-        "--base-name",
-        metavar="NAME",
-        help="peft: directory or hub name of the plain language model",
-    )
-    outgoing.add_argument(
-        "--whisper", type=Path, metavar="DIR", help="orbax: the Whisper weights directory"
-    )
-    it.add_argument(
-        "--llama",
-        type=Path,
-        metavar="DIR_OR_CONFIG",
-        help="import of ltu-as or peft: config.json or directory of the base; must hold the base "
-        "weights when --weights has only the trained part. Export to orbax: the base weights",
-    )
-    return it  # fmt: skip
+    for field in dataclasses.fields(ImportOptions):
+        _add_option(it if field.name in _BOTH else incoming, field)
+    for field in dataclasses.fields(exporters.ExportOptions):
+        if field.name != "llama":  # is there already
+            _add_option(it if field.name in _BOTH else outgoing, field)
+    return it
+
+
+def _add_option(group: Any, field: dataclasses.Field) -> None:
+    """Add one field of an options class, in the words of its metadata."""
+    words = dict(field.metadata)
+    if field.name == "llama":
+        both = (ImportOptions, exporters.ExportOptions)
+        fields = (one for options in both for one in dataclasses.fields(options))
+        words["help"] = "; ".join(one.metadata["help"] for one in fields if one.name == "llama")
+    if field.type is bool:
+        words["action"] = "store_true"
+    else:
+        words["type"] = get_args(field.type)[0]
+    group.add_argument(f"--{field.name.replace('_', '-')}", **words)
 
 
 def info_parser() -> argparse.ArgumentParser:
@@ -255,17 +205,15 @@ def verify_folder(path: Path) -> None:
         raise UserError(f"{bad[0].folder} is damaged: {bad[0].problem}; convert it again")
 
 
-_IMPORT_ONLY = (
-    "weights", "tokenizer", "labels", "sha256", "audio_layers", "lora_alpha", "max_positions",
-    "weights_file",
-)  # fmt: skip
-_EXPORT_ONLY = ("checkpoint", "adapter_only", "lora_names", "base_name", "whisper")
-
-
 def run(asked: argparse.Namespace) -> None:
     """Import or export as the parsed command line asks."""
     if asked.source:
-        _refuse(asked, "--from", needed="weights", foreign=_EXPORT_ONLY)
+        _refuse(
+            asked,
+            "--from",
+            needed="weights",
+            foreign=("checkpoint", *_names(exporters.ExportOptions)),
+        )
         import_weights(
             asked.source,
             weights=asked.weights,
@@ -275,26 +223,29 @@ def run(asked: argparse.Namespace) -> None:
             **_fields(ImportOptions, asked),
         )
     else:
-        _refuse(asked, "--to", needed="checkpoint", foreign=_IMPORT_ONLY)
-        options = _fields(exporters.ExportOptions, asked)
+        _refuse(asked, "--to", needed="checkpoint", foreign=("weights", *_names(ImportOptions)))
         export_weights(
             asked.target,
             checkpoint=asked.checkpoint,
             out=asked.out,
             verify=asked.verify,
-            **options,
+            **_fields(exporters.ExportOptions, asked),
         )
 
 
-def _fields(cls: type, asked: argparse.Namespace) -> dict[str, Any]:
-    return {field.name: getattr(asked, field.name) for field in dataclasses.fields(cls)}
+def _names(options: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(options))
+
+
+def _fields(options: type, asked: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(asked, name) for name in _names(options)}
 
 
 def _refuse(asked: argparse.Namespace, way: str, *, needed: str, foreign: tuple[str, ...]) -> None:
     if getattr(asked, needed) is None:
         raise UserError(f"{way} needs --{needed}")
     for name in foreign:
-        if getattr(asked, name):
+        if getattr(asked, name) and name not in _BOTH:
             raise UserError(f"--{name.replace('_', '-')} has no meaning with {way}; leave it out")
 
 

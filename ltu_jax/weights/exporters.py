@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +36,44 @@ TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What a person may say about an export.
+    """What a person may say about an export; metadata as of `importers.ImportOptions`."""
 
-    dtype: of the stored numbers; None keeps them as they are.
-    adapter_only: official names, but only what the official trainer saves.
-    lora_names: official LoRA names with `.default.` ("default", None) or without ("peft").
-    base_name: how a PEFT adapter names its base.
-    llama, whisper: folders of the base weights that a checkpoint names.
-    """
-
-    dtype: str | None = None
-    adapter_only: bool = False
-    lora_names: str | None = None
-    base_name: str | None = None
-    llama: Path | None = None
-    whisper: Path | None = None
+    dtype: str | None = field(
+        default=None,
+        metadata={
+            "choices": DTYPES,
+            "help": "store in this dtype (default: as it is); what is rounded is reported",
+        },
+    )
+    adapter_only: bool = field(
+        default=False,
+        metadata={
+            "help": "ltu-as: only what the official trainer saves (TLTR, projection, LoRA)",
+        },
+    )
+    lora_names: str | None = field(
+        default=None,
+        metadata={
+            "choices": ("default", "peft"),
+            "help": "ltu-as: lora_A.default.weight as the official files (default), or "
+            "lora_A.weight",
+        },
+    )
+    base_name: str | None = field(
+        default=None,
+        metadata={
+            "metavar": "NAME",
+            "help": "peft: directory or hub name of the plain language model",
+        },
+    )
+    llama: Path | None = field(
+        default=None,
+        metadata={"metavar": "DIR", "help": "export to orbax: the base weights"},
+    )
+    whisper: Path | None = field(
+        default=None,
+        metadata={"metavar": "DIR", "help": "orbax: the Whisper weights directory"},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,9 +368,9 @@ def write(name: str, held: Weights, out: Path, options: ExportOptions) -> Writte
     if held.kind not in target.kinds:
         kinds = " or ".join(target.kinds)
         raise UserError(f"these are {held.kind!r} weights; --to {name} needs {kinds} weights")
-    for field, value in vars(options).items():
-        if value and field not in target.takes:
-            flag = f"--{field.replace('_', '-')}"
+    for name_of, value in vars(options).items():
+        if value and name_of not in target.takes:
+            flag = f"--{name_of.replace('_', '-')}"
             raise UserError(f"{flag} has no meaning with --to {name}; leave it out")
     written = target.write(held, out, options)
     notes = written.notes + lineage.remarks(held.source, held.tensors)

@@ -1,7 +1,7 @@
 """The table of formats: what opens each, what it becomes, and what may be said about it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
@@ -24,24 +24,69 @@ from ltu_jax.weights.name_tables import Import
 class ImportOptions:
     """What a person may say about a source besides where it is; None where nothing was said.
 
-    llama: config.json or folder of the base language model.
-    tokenizer: tokenizer.json, a folder with one, or OpenAI's .tiktoken file.
-    labels: a table of label names.
-    sha256: expected hash of the weight file.
-    audio_layers: layers of the Whisper encoder.
-    lora_alpha: LoRA's alpha, which a state dict does not tell.
-    max_positions: use the language model up to here only.
-    weights_file: name of the weights to read in a directory that has several.
+    The metadata of a field are the words of the command line (`convert`).
     """
 
-    llama: Path | None = None
-    tokenizer: Path | None = None
-    labels: Path | None = None
-    sha256: str | None = None
-    audio_layers: int | None = None
-    lora_alpha: float | None = None
-    max_positions: int | None = None
-    weights_file: str | None = None
+    tokenizer: Path | None = field(
+        default=None,
+        metadata={
+            "metavar": "PATH",
+            "help": "openai-whisper: tokenizer.json, a folder with one, or OpenAI's .tiktoken "
+            "file; without it the weights encode but do not transcribe. gguf: the folder of the "
+            "model's own tokenizer, in place of the one in the file",
+        },
+    )
+    labels: Path | None = field(
+        default=None,
+        metadata={
+            "metavar": "CSV",
+            "help": "whisper-at: AudioSet's class_labels_indices.csv (default: the one beside the "
+            "file)",
+        },
+    )
+    sha256: str | None = field(
+        default=None, metadata={"metavar": "HEX", "help": "expected hash of the weight file"}
+    )
+    audio_layers: int | None = field(
+        default=None,
+        metadata={
+            "metavar": "W",
+            "help": "ltu-as, peft, whisper-at: layers of the Whisper encoder (default: by TLTR's "
+            "width)",
+        },
+    )
+    lora_alpha: float | None = field(
+        default=None,
+        metadata={
+            "metavar": "ALPHA",
+            "help": "ltu-as: LoRA alpha (default: of our export, of --llama, of "
+            "adapter_config.json, else 16 for rank 8 on q_proj and v_proj)",
+        },
+    )
+    max_positions: int | None = field(
+        default=None,
+        metadata={
+            "metavar": "N",
+            "help": "hf-llama, gguf: use the model up to N positions only (default: all that it "
+            "has); a sliding window changes nothing below its length",
+        },
+    )
+    weights_file: str | None = field(
+        default=None,
+        metadata={
+            "metavar": "NAME",
+            "help": "hf-llama, hf-whisper, ltu-as: which weights to read where a directory has "
+            "several, for example model.safetensors or model.safetensors.index.json",
+        },
+    )
+    llama: Path | None = field(
+        default=None,
+        metadata={
+            "metavar": "DIR_OR_CONFIG",
+            "help": "import of ltu-as or peft: config.json or directory of the base; must hold the "
+            "base weights when --weights has only the trained part",
+        },
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +187,9 @@ def open_source(name: str, paths: Sequence[Path], options: ImportOptions) -> Imp
     form = FORMATS[name]
     if len(paths) != 1 and not form.parts:
         raise UserError(f"--from {name} takes one --weights path, got {len(paths)}")
-    for field in fields(options):
-        given = getattr(options, field.name) is not None
-        flag = f"--{field.name.replace('_', '-')}"
-        if given and field.name not in (*form.takes, "sha256"):
+    for name in (option.name for option in fields(options)):
+        if getattr(options, name) is not None and name not in (*form.takes, "sha256"):
+            flag = f"--{name.replace('_', '-')}"
             raise UserError(f"--from {name} does not take {flag}; leave it out")
     if options.sha256 is not None and not form.parts:
         if not paths[0].is_file():
