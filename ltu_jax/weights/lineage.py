@@ -77,6 +77,12 @@ def trained_over(metadata: Mapping[str, Any], params: Tensors) -> dict[str, Any]
     return {key: value for key, value in found.items() if value is not None}
 
 
+def carried(source: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the source of an export says of its base, for the source of its import."""
+    over = source.get(OVER) if source else None
+    return {OVER: over} if over else {}
+
+
 def remarks(source: Mapping[str, Any], params: Tensors | None = None) -> tuple[str, ...]:
     """What to say of weights whose adapter saw its base in another precision than it has here."""
     over = source.get(OVER) if isinstance(source, Mapping) else None

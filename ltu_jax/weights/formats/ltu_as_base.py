@@ -1,6 +1,7 @@
 """The LLaMA under an LTU-AS checkpoint, as the person who imports it names it (`--llama`)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,27 @@ from ltu_jax.core.files import read_json
 from ltu_jax.weights import facts, store
 from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.open import is_hf_llama, open_weights
-from ltu_jax.weights.tensors import Tensor, WeightsError
+from ltu_jax.weights.tensors import Tensors, WeightsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModel:
+    """The language model of an LTU-AS import.
+
+    config: LlamaConfig as a dict.
+    held: its parameters, where the source has only the trained part; {} where it is complete.
+    files: the tokenizer's.
+    facts: those of `facts.FACTS` that are known.
+    """
+
+    config: Mapping[str, Any]
+    held: Tensors
+    files: Mapping[str, Path]
+    facts: Mapping[str, Any]
 
 
 def settings(base: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path]]:
-    """What `--llama` names: LLaMA settings, LTU-AS settings it may know, tokenizer files."""
+    """Return LLaMA settings, LTU-AS settings and tokenizer files of what `--llama` names."""
     if not base.exists():
         raise WeightsError(f"--llama {base} does not exist; give a config.json or a directory")
     file = base / "config.json" if base.is_dir() else base
@@ -38,7 +55,7 @@ def settings(base: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path
 
 
 def ours(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A LlamaConfig dict of ours as the settings that a Hugging Face config.json has."""
+    """Return a LlamaConfig dict of ours as the settings of a Hugging Face config.json."""
     settings = {key: value for key, value in config.items() if value is not None}
     if isinstance(settings.get("rope_scaling"), Mapping):  # the only kind that we have
         settings["rope_scaling"] = {"rope_type": "llama3", **settings["rope_scaling"]}
@@ -46,7 +63,7 @@ def ours(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def facts_of(base: Path, *, rows: int) -> dict[str, Any]:
-    """What `--llama` says of the language model beside its config; see `facts`."""
+    """Return what `--llama` says of the language model beside its config; see `facts`."""
     file = base / "config.json" if base.is_dir() else base
     found = read_json(file)
     if "ltu_jax" in found:
@@ -54,8 +71,8 @@ def facts_of(base: Path, *, rows: int) -> dict[str, Any]:
     return facts.of_hf(found, folder=file.parent, rows=rows, what=f"--llama {file}")
 
 
-def weights(base: Path, *, what: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Config and parameters of the LLaMA that `what` was trained over, read when asked.
+def opened(base: Path, *, what: str) -> BaseModel:
+    """Open the LLaMA that `what` was trained over; its numbers are read when asked.
 
     Args:
         base: a weights directory of ours or a Hugging Face directory.
@@ -64,11 +81,16 @@ def weights(base: Path, *, what: str) -> tuple[dict[str, Any], dict[str, Tensor]
     Raises:
         WeightsError: neither of them, or one that is damaged or incomplete.
     """
-    if store.is_weights_dir(base) or is_hf_llama(base):
-        opened = open_weights(base, kind="llama")
-        return opened.config, opened.tensors
-    raise WeightsError(
-        f"{what} holds only the trained part (TLTR, projection, LoRA), so --llama must be a "
-        f"directory with the base LLaMA's weights, and {base} is not one; give a Hugging Face "
-        "directory, or one made with `python -m ltu_jax.convert --from hf-llama`"
+    if not (base.is_dir() and (store.is_weights_dir(base) or is_hf_llama(base))):
+        raise WeightsError(
+            f"{what} holds only the trained part (TLTR, projection, LoRA), so --llama must be a "
+            f"directory with the base LLaMA's weights, and {base} is not one; give a Hugging Face "
+            "directory, or one made with `python -m ltu_jax.convert --from hf-llama`"
+        )
+    model = open_weights(base, kind="llama")
+    return BaseModel(
+        config=model.config,
+        held=model.tensors,
+        files=hf_llama.tokenizer_files(base),
+        facts=model.facts,
     )

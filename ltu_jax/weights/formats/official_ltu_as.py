@@ -8,6 +8,7 @@ with the persistent `rotary_emb.inv_freq` of every layer.
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from ltu_jax.weights.formats import (
     official_constants,
     peft_config,
 )
+from ltu_jax.weights.formats.ltu_as_base import BaseModel
 from ltu_jax.weights.formats.official_constants import AUDIO_TOKENS, OFFICIAL_HEADS
 from ltu_jax.weights.name_tables import (
     LINEAR,
@@ -116,71 +118,88 @@ def from_official(
             contradict each other.
     """
     path = Path(path)
-    what = str(path)
-    dicts = (FILE, "model*.safetensors", "pytorch_model*.bin")
-    if (path / peft_config.FILE).is_file() and not any(any(path.glob(name)) for name in dicts):
-        raise WeightsError(f"{what} is a PEFT adapter directory; import it with `--from peft`")
+    what, folder = str(path), path if path.is_dir() else path.parent
+    _refuse_peft(path)
     file = path / FILE if (path / FILE).is_file() and weights_file is None else path
-    found = shards.read_checkpoint(file, chosen=weights_file)
-    tensors = canonical_tensors(found, what=what)
+    tensors = canonical_tensors(shards.read_checkpoint(file, chosen=weights_file), what=what)
     check_audio(tensors, what=what)
-    told = export_record.read(file) if file.is_file() else None
-    told = told if told is not None and told.kind == "ltu-as" else None
-    if told is not None:
-        LTUASConfig.from_dict(told.config)  # a record that was changed by hand is told here
-    folder = path if path.is_dir() else path.parent
+    told = _record(file)
     ours = path.is_dir() or (folder / export_record.FILE).is_file()  # it speaks for what lies in it
     own = ltu_as_base.settings(folder) if ours and (folder / "config.json").is_file() else _NONE
+    complete = f"{ROOT}model.embed_tokens.weight" in tensors
+    wanted = told.config.get("llama") if told else None
+    named = _named_base(base, path=folder, complete=complete, itself=bool(own[1]), wanted=wanted)
+    settings, known, files = (
+        (ltu_as_base.ours(wanted), {}, own[2]) if named is None else ltu_as_base.settings(named)
+    )
+    if complete:
+        config_of = f"{named or file} (config for {path.name})"
+        language = _inside(
+            tensors, settings, named=named, facts=told.facts if told else None, what=config_of
+        )
+        notes: tuple[str, ...] = ()
+    else:
+        language = ltu_as_base.opened(named, what=what)
+        if told is not None and told.facts:
+            language = replace(language, facts=told.facts)
+        notes = lineage.other_base(told.base if told else None, language.held)
+    official_constants.compare_llama(wanted, language.config, base=named or file, what=what)
     claims = official_constants.options(audio_layers=audio_layers, lora_alpha=lora_alpha) | {
         f"the record in {file.name}": told.config if told else None,
         f"{folder}/config.json": own[1],
+        f"--llama {named}": known,
     }
-    complete = f"{ROOT}model.embed_tokens.weight" in tensors
-    wanted = told.config.get("llama") if told else None
-    base = _named_base(base, path=folder, complete=complete, itself=bool(own[1]), wanted=wanted)
-    settings, known, files = (
-        ltu_as_base.settings(base) if base is not None else (ltu_as_base.ours(wanted), {}, own[2])
-    )
-    notes: tuple[str, ...] = ()
-    held: Tensors = {}
-    if complete:
-        plain = {name.removeprefix(ROOT): tensor for name, tensor in tensors.items()}
-        config = hf_llama.config_from_hf(
-            settings, plain, what=f"{base or file} (config for {path.name})"
-        )
-    else:
-        config, held = ltu_as_base.weights(base, what=what)
-        notes = lineage.other_base(told.base if told else None, held)
-    official_constants.compare_llama(wanted, config, base=base or file, what=what)
-    beside = folder / peft_config.FILE
-    known = official_constants.agreed(claims | {f"--llama {base}": known}, what=what)
-    over = told.source.get(lineage.OVER) if told else None
+    known = official_constants.agreed(claims, what=what)
     source = {"format": "ltu-as", "file": path.name, "complete": complete}
-    if base is not None:
-        source["base"] = base.name
+    if named is not None:
+        source["base"] = named.name
     return over_base(
         tensors,
-        llama_config=config,
-        held=held,
+        base=replace(language, files=files or own[2]),
         lora=official_constants.lora(
-            lora_shape(tensors), known=known.get("lora") or {}, beside=beside, what=what
+            lora_shape(tensors),
+            known=known.get("lora") or {},
+            beside=folder / peft_config.FILE,
+            what=what,
         ),
         known=known,
-        files=files or own[2],
-        facts=_facts(told, base, rows=config["vocab_size"]),
-        source=source | ({lineage.OVER: over} if over else {}),
+        source=source
+        | ({} if named is None else {"base": named.name})
+        | lineage.carried(told.source if told else None),
         notes=notes,
         what=what,
     )
 
 
-def _facts(
-    told: export_record.ExportRecord | None, base: Path | None, *, rows: int
-) -> Mapping[str, Any]:
-    """What the record carries of the language model, else what `--llama` says."""
-    if told is not None and told.facts:
-        return told.facts
-    return {} if base is None else ltu_as_base.facts_of(base, rows=rows)
+def _refuse_peft(path: Path) -> None:
+    dicts = (FILE, "model*.safetensors", "pytorch_model*.bin")
+    if (path / peft_config.FILE).is_file() and not any(any(path.glob(name)) for name in dicts):
+        raise WeightsError(f"{path} is a PEFT adapter directory; import it with `--from peft`")
+
+
+def _record(file: Path) -> export_record.ExportRecord | None:
+    """Return what the file says of itself as an export of ours."""
+    told = export_record.read(file) if file.is_file() else None
+    if told is None or told.kind != "ltu-as":
+        return None
+    LTUASConfig.from_dict(told.config)  # a record that was changed by hand is told here
+    return told
+
+
+def _inside(
+    tensors: Tensors,
+    settings: Mapping[str, Any],
+    *,
+    named: Path | None,
+    facts: Mapping[str, Any] | None,
+    what: str,
+) -> BaseModel:
+    """Return the language model inside a complete state dict; `facts` are what its record says."""
+    plain = {name.removeprefix(ROOT): tensor for name, tensor in tensors.items()}
+    config = hf_llama.config_from_hf(settings, plain, what=what)
+    if not facts and named is not None:
+        facts = ltu_as_base.facts_of(named, rows=config["vocab_size"])
+    return BaseModel(config=config, held={}, files={}, facts=facts or {})
 
 
 def _named_base(
@@ -211,27 +230,30 @@ def _named_base(
 def over_base(
     tensors: Tensors,
     *,
-    llama_config: Mapping[str, Any],
-    held: Tensors,
+    base: BaseModel,
     lora: Mapping[str, Any] | None,
     known: Mapping[str, Any],
-    files: Mapping[str, Path],
-    facts: Mapping[str, Any],
     source: Mapping[str, Any],
     notes: tuple[str, ...],
     what: str,
 ) -> Import:
-    """The import of canonical tensors and the base parameters that they lack (`held`).
+    """Return the import of canonical tensors and the base parameters that they lack.
 
-    `known` are LTU-AS settings that shapes do not tell; `facts` those of `facts.FACTS`; `what` is
-    how errors call the tensors.
+    Args:
+        tensors: under canonical names.
+        base: the language model.
+        lora: LoRAConfig as a dict, None where there is none.
+        known: LTU-AS settings that shapes do not tell.
+        source: what the weights directory keeps of where they come from.
+        notes: lines for the summary.
+        what: how errors call the tensors.
 
     Raises:
         WeightsError: tensors that were trained over a base of another width, or a TLTR of another
             width than `known` says.
     """
     width, d_model = tensors[f"{ROOT}model.audio_proj.1.weight"].shape
-    hidden = llama_config["hidden_size"]
+    hidden = base.config["hidden_size"]
     if hidden != width:
         embed = "model.embed_tokens.weight"
         cause = diagnosis.likely_cause(wanted={embed: (0, hidden)}, found={embed: (0, width)})
@@ -240,7 +262,7 @@ def over_base(
             f"{hidden}: {cause}"
         )
     tensors = hf_rope.check_inv_freq(
-        tensors, head_dim=llama_config["head_dim"], theta=llama_config["rope_theta"], what=what
+        tensors, head_dim=base.config["head_dim"], theta=base.config["rope_theta"], what=what
     )
     tltr = OFFICIAL_HEADS | {"d_model": d_model} | (known.get("tltr") or {})
     if tltr["d_model"] != d_model:
@@ -250,23 +272,23 @@ def over_base(
     audio_layers = known.get("audio_layers", official_constants.WHISPER_DEPTH.get(d_model))
     if audio_layers is None:
         notes += (f"width {d_model} is of no Whisper: any number of audio layers is taken",)
-    if not files:
+    if not base.files:
         notes += ("no tokenizer beside the base: give one to answer",)
     return Import(
         config={
             "tltr": tltr,
-            "llama": dict(llama_config),
+            "llama": dict(base.config),
             "lora": None if lora is None else dict(lora),
             "audio_layers": audio_layers,
             "audio_tokens": known.get("audio_tokens", AUDIO_TOKENS),
         },
         rules=RULES,
-        tensors=hf_llama.without_tied_output(tensors, llama_config),
-        files=files,
+        tensors=hf_llama.without_tied_output(tensors, base.config),
+        files=base.files,
         source=source,
-        notes=notes + lineage.remarks(source, held or None),
-        base=held,
-        facts=facts,
+        notes=notes + lineage.remarks(source, base.held or None),
+        base=base.held,
+        facts=base.facts,
     )
 
 

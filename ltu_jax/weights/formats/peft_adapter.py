@@ -110,23 +110,18 @@ def from_peft(
     known, told = _known(path), export_record.read(path)
     tensors = _tensors(path)
     base = _base(base, given, what=str(path))
-    _, _, files = ltu_as_base.settings(base)
-    llama_config, held = ltu_as_base.weights(base, what=str(path))
-    official_constants.compare_llama(known.get("llama"), llama_config, base=base, what=str(path))
+    language = ltu_as_base.opened(base, what=str(path))
+    official_constants.compare_llama(known.get("llama"), language.config, base=base, what=str(path))
     claims = {SETTINGS_FILE: {key: value for key, value in known.items() if key != "lora"}}
     claims |= official_constants.options(audio_layers=audio_layers)
-    over = told.source.get(lineage.OVER) if told else None
-    source = {"format": "peft", "name": path.name, "base": given.base_name or base.name}
     return official_ltu_as.over_base(
         tensors,
-        llama_config=llama_config,
-        held=held,
+        base=language,
         lora=_lora(given, tensors, known=known.get("lora"), what=str(path)),
         known=official_constants.agreed(claims, what=str(path)),
-        files=files,
-        facts=ltu_as_base.facts_of(base, rows=llama_config["vocab_size"]),
-        source=source | ({lineage.OVER: over} if over else {}),
-        notes=lineage.other_base(told.base if told else None, held),
+        source={"format": "peft", "name": path.name, "base": given.base_name or base.name}
+        | lineage.carried(told.source if told else None),
+        notes=lineage.other_base(told.base if told else None, language.held),
         what=str(path),
     )
 
