@@ -88,7 +88,7 @@ def _formats(table: dict) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line of imports and exports."""
+    """Return the command line of imports and exports."""
     it = argparse.ArgumentParser(
         prog="python -m ltu_jax.convert",
         description=__doc__,
@@ -139,7 +139,7 @@ def _add_option(group: Any, field: dataclasses.Field) -> None:
 
 
 def info_parser() -> argparse.ArgumentParser:
-    """The command line of `info`."""
+    """Return the command line of `info`."""
     it = argparse.ArgumentParser(
         prog="python -m ltu_jax.convert info",
         description="Say in plain words what a file or folder is, without loading its tensors.",
@@ -150,7 +150,7 @@ def info_parser() -> argparse.ArgumentParser:
 
 
 def verify_parser() -> argparse.ArgumentParser:
-    """The command line of `verify`."""
+    """Return the command line of `verify`."""
     it = argparse.ArgumentParser(
         prog="python -m ltu_jax.convert verify",
         description="Compare every file of checkpoints, of a weights directory or of an export "
@@ -382,7 +382,7 @@ def export_weights(
 
 
 def _exported(out: Path) -> Tensors:
-    """The tensors of an exported Hugging Face directory, by the names of our tables."""
+    """Return the tensors of an exported Hugging Face directory, by the names of our tables."""
     tensors = shards.read_checkpoint(out)
     whisper = "model.encoder.conv1.weight" in tensors
     return {n.removeprefix("model.") if whisper else n: t for n, t in tensors.items()}

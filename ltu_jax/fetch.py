@@ -60,7 +60,7 @@ SOURCES = {
 
 
 def fetch_weights(name: str, assets: Path) -> Path:
-    """The directory ASSETS/weights/NAME, fetched and converted if it is not there.
+    """Return the directory ASSETS/weights/NAME, fetched and converted if it is not there.
 
     Raises:
         UserError: an unknown name, a failed or damaged download, or a file that does not convert.

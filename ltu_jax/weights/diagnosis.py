@@ -69,7 +69,7 @@ _PROJECTION = re.compile(r"(?:.*\.)?audio_proj\..*")
 
 
 def architecture(names: Iterable[str]) -> str | None:
-    """The model_type whose telling names occur in `names`, or None."""
+    """Return the model_type whose telling names occur in `names`, or None."""
     names = [name.removeprefix("base_model.model.") for name in names]
     for model_type, pattern in _SIGNATURES:
         if any(re.fullmatch(pattern, name) for name in names):
@@ -78,7 +78,7 @@ def architecture(names: Iterable[str]) -> str | None:
 
 
 def _size(shapes: Shapes, places: Iterable[tuple[str, int]]) -> int | None:
-    """The size at the first of `places` that is among `shapes`."""
+    """Return the size at the first of `places` that is among `shapes`."""
     for pattern, axis in places:
         for name, shape in shapes.items():
             if len(shape) > 1 and re.fullmatch(pattern, name):
@@ -87,7 +87,7 @@ def _size(shapes: Shapes, places: Iterable[tuple[str, int]]) -> int | None:
 
 
 def _depth(names: Iterable[str]) -> int:
-    """Highest layer number + 1 among foreign names; 0 when none is numbered."""
+    """Return the highest layer number + 1 among foreign names; 0 when none is numbered."""
     numbers = (re.search(r"\.(?:layers|blk|blocks)\.(\d{1,9})\.", f".{name}") for name in names)
     return max((int(match.group(1)) + 1 for match in numbers if match), default=0)
 
@@ -102,7 +102,7 @@ class _Pair:
     found: Shapes
 
     def sizes(self, places: Iterable[tuple[str, int]]) -> tuple[int, int] | None:
-        """(found, wanted) of a size where both tell it and they differ."""
+        """Return (found, wanted) of a size where both tell it and they differ."""
         found, wanted = _size(self.found, places), _size(self.wanted, places)
         return None if None in (found, wanted) or found == wanted else (found, wanted)
 
@@ -225,6 +225,6 @@ _CAUSES: tuple[Callable[[_Pair], str], ...] = (
 
 
 def likely_cause(*, wanted: Shapes, found: Shapes) -> str:
-    """A guess, from names and shapes alone, at what somebody mixed up; "" when there is none."""
+    """Guess what somebody mixed up, from names and shapes alone; "" when nothing comes to mind."""
     pair = _Pair(wanted=wanted, found=found)
     return next((cause for test in _CAUSES if (cause := test(pair))), "")

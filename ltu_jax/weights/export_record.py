@@ -50,7 +50,7 @@ class ExportRecord:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object."""
+        """Return the JSON object."""
         return {
             KEY: FORMAT,
             "format": self.format,
@@ -63,7 +63,7 @@ class ExportRecord:
         }
 
     def text(self) -> str:
-        """The JSON object in one line, for the inside of a file."""
+        """Return the JSON object in one line, for the inside of a file."""
         return json.dumps(self.to_json(), sort_keys=True)
 
 
@@ -95,7 +95,7 @@ def _from_json(found: Any, *, what: str) -> ExportRecord:
 
 
 def read(path: Path) -> ExportRecord | None:
-    """The record of an exported file or folder; None where there is none.
+    """Return the record of an exported file or folder; None where there is none.
 
     Raises:
         WeightsError: one that is damaged or of a newer version.

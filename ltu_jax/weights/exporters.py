@@ -95,14 +95,14 @@ class Target:
 
 
 def _rounded(tensors: Tensors, options: ExportOptions) -> tuple[Tensors, tuple[str, ...]]:
-    """The tensors in the asked dtype, and what that loses."""
+    """Return the tensors in the asked dtype, and what that loses."""
     dtype = None if options.dtype is None else DTYPES[options.dtype]
     lost = describe_casts(tensors, dtype)
     return cast(tensors, dtype), (lost,) if lost else ()
 
 
 def _common_dtype(tensors: Tensors) -> str:
-    """The dtype of most numbers, for a config that names one."""
+    """Return the dtype of most numbers, for a config that names one."""
     sizes: dict[str, int] = {}
     for tensor in tensors.values():
         sizes[tensor.dtype.name] = sizes.get(tensor.dtype.name, 0) + tensor.nbytes
@@ -118,7 +118,7 @@ def _copy_tokenizer(held: Weights, folder: Path) -> tuple[str, ...]:
 
 
 def _record(held: Weights, name: str, *, without_base: bool = False) -> ExportRecord:
-    """What this export says about itself."""
+    """Return the record that this export leaves."""
     return ExportRecord(
         format=name,
         kind=held.kind,
@@ -131,7 +131,7 @@ def _record(held: Weights, name: str, *, without_base: bool = False) -> ExportRe
 
 
 def _to_official(held: Weights, out: Path, options: ExportOptions) -> Written:
-    """The official state dict: a file by suffix, or a directory with config and tokenizer."""
+    """Write the official state dict: a file by suffix, or a directory with config and tokenizer."""
     if out.suffix and out.suffix not in (".safetensors", *TORCH_SUFFIXES):
         raise UserError(f"--out {out}: give .safetensors, .bin or a directory without a suffix")
     tensors, notes = _rounded(
@@ -179,7 +179,7 @@ def _write_file(file: Path, tensors: Tensors, told: ExportRecord, *, desc: str) 
 
 
 def _to_hf(held: Weights, out: Path, options: ExportOptions) -> Written:
-    """A directory for `transformers`: Whisper, a plain LLaMA, or LTU-AS with its LoRA merged."""
+    """Write a directory for `transformers`: Whisper, LLaMA, or LTU-AS with its LoRA merged."""
     if held.kind == "whisper":
         tensors = hf_whisper.to_hf(held.config, held.tensors)
     else:
@@ -221,7 +221,7 @@ def _llama_settings(
     tensors: Tensors,
     options: ExportOptions,
 ) -> dict[str, Any]:
-    """config.json of the language model; generation_config.json is written where there was one."""
+    """Return config.json of the language model; write generation_config.json if there was one."""
     if (generation := held.facts.get("source_generation_config")) is not None:
         write_json(folder / GENERATION_FILE, generation)
     source, ends = held.facts.get("source_config"), held.facts.get("end_tokens")
@@ -239,7 +239,7 @@ def _llama_settings(
 
 
 def _dtype_word(held: Weights, tensors: Tensors, options: ExportOptions) -> str:
-    """What config.json calls the dtype, in which transformers loads: as the source had it.
+    """Return the dtype of config.json, in which transformers loads: as the source had it.
 
     As stored where --dtype was given, where LoRA was merged into kernels that are no longer the
     source's, and where numbers as they are stored could become infinite in float16.
@@ -263,7 +263,7 @@ def _token_ids(folder: Path | None) -> dict[str, int | None]:
 
 
 def _to_openai(held: Weights, out: Path, options: ExportOptions) -> Written:
-    """OpenAI's `.pt`: {"dims", "model_state_dict"}."""
+    """Write OpenAI's `.pt`: {"dims", "model_state_dict"}."""
     if out.suffix not in TORCH_SUFFIXES:
         raise UserError(f"--out {out}: give a file name that ends in .pt")
     dims, tensors = openai_whisper.to_openai(held.config, held.tensors)
@@ -282,7 +282,7 @@ def _to_openai(held: Weights, out: Path, options: ExportOptions) -> Written:
 
 
 def _to_peft(held: Weights, out: Path, options: ExportOptions) -> Written:
-    """A PEFT adapter directory, and beside it the audio weights and our config."""
+    """Write a PEFT adapter directory, and beside it the audio weights and our config."""
     imported = held.source.get("base") if held.source.get("format") == "peft" else None
     name = options.base_name or held.base_name or imported
     if name is None:
@@ -301,7 +301,7 @@ def _to_peft(held: Weights, out: Path, options: ExportOptions) -> Written:
 
 
 def _to_orbax(held: Weights, out: Path, options: ExportOptions) -> Written:
-    """A run folder with one checkpoint, to start training from and to answer with."""
+    """Write a run folder with one checkpoint, to start training from and to answer with."""
     for name in ("llama", "whisper"):
         if getattr(options, name) is None:
             raise UserError(f"--to orbax needs --{name}: the base weights that a checkpoint names")
@@ -378,10 +378,10 @@ def write(name: str, held: Weights, out: Path, options: ExportOptions) -> Writte
 
 
 def parameter_count(params: Tensors) -> int:
-    """How many numbers there are."""
+    """Return how many numbers there are."""
     return sum(int(np.prod(tensor.shape, dtype=np.int64)) for tensor in params.values())
 
 
 def describe(config: dict[str, Any]) -> str:
-    """The sizes in a config, for a summary line."""
+    """Return the sizes in a config, for a summary line."""
     return ", ".join(f"{key}={value}" for key, value in config.items() if type(value) is int)

@@ -32,7 +32,7 @@ def of_hf(
     what: str,
     max_positions: int | None = None,
 ) -> dict[str, Any]:
-    """The facts of a Hugging Face config, and of the generation_config.json beside it.
+    """Return the facts of a Hugging Face config and of the generation_config.json beside it.
 
     Args:
         settings: the content of config.json.
@@ -61,7 +61,7 @@ def of_hf(
 
 
 def positions(settings: Mapping[str, Any], *, what: str) -> int | None:
-    """How many positions a config gives its model; None where it is no config of transformers."""
+    """Return the positions that a config gives its model; None if it is not transformers'."""
     default = DEFAULT_POSITIONS.get(str(settings.get("model_type")))
     if settings.get("max_position_embeddings") is None and default is None:
         return None
@@ -69,7 +69,7 @@ def positions(settings: Mapping[str, Any], *, what: str) -> int | None:
 
 
 def window(settings: Mapping[str, Any], *, layers: int, what: str) -> int | None:
-    """How far a token of the described model sees back; None where it sees all of the text.
+    """Return how many positions a token sees back; None where it sees all of the text.
 
     Raises:
         WeightsError: layers of a kind that is not known, or settings that contradict each other.
@@ -117,7 +117,7 @@ def check_window(width: Any, count: int | None, *, what: str, key: str = "slidin
 
 
 def limited(count: int | None, limit: int | None, *, what: str) -> int | None:
-    """The positions that a user leaves of those that the model has.
+    """Return the positions that a user leaves of those that the model has.
 
     Raises:
         WeightsError: the limit is no count, or above what the model has.
@@ -133,7 +133,7 @@ def limited(count: int | None, limit: int | None, *, what: str) -> int | None:
 
 
 def end_tokens(ids: list[Any], *, rows: int, what: str) -> list[int]:
-    """Ids that end a text, each of them a row of the embedding.
+    """Return the ids that end a text, each of them a row of the embedding.
 
     Raises:
         WeightsError: one of them is not.

@@ -68,7 +68,7 @@ class Fingerprint:
         return f"{int(bits, 2):0{len(bits) // 4}x}"
 
     def to_json(self) -> dict[str, Any]:
-        """What a manifest, a checkpoint or a certificate keeps."""
+        """Return what a manifest, a checkpoint or a certificate keeps."""
         return {
             "version": VERSION,
             "dtype": self.dtype,
@@ -79,7 +79,7 @@ class Fingerprint:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any] | None) -> "Fingerprint | None":
-        """The inverse of `to_json`; None where there is none, or one of another version."""
+        """Read what `to_json` returned; None where there is none, or one of another version."""
         if not entry or entry["version"] != VERSION:
             return None
         return cls(
@@ -97,7 +97,7 @@ class Comparison:
     distance: float
 
     def warning(self, *, there: str, here: str) -> str:
-        """One line that says what differs from what."""
+        """Say in one line what differs from what."""
         return (
             f"features were computed by another encoder or precision: {there} and {here} differ "
             f"by {self.distance:.1e} on the fixed clip ({self.verdict}; float32 noise stays below "
@@ -106,7 +106,7 @@ class Comparison:
 
 
 def compare(first: Fingerprint, second: Fingerprint) -> Comparison:
-    """Whether two fingerprints are of the same encoder; see `SAME` and `PRECISION`.
+    """Compare two fingerprints; see `SAME` and `PRECISION`.
 
     Two of the same low precision are the same as far as that precision tells.
     """
@@ -123,7 +123,7 @@ def compare(first: Fingerprint, second: Fingerprint) -> Comparison:
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """SplitMix64 of uint64 counters: random bits that no library version changes."""
+    """Return SplitMix64 of uint64 counters: random bits that no library version changes."""
     x = numbers + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -131,14 +131,14 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
 
 
 def random_numbers(count: int, *, start: int = 0) -> Float[np.ndarray, "N"]:
-    """`count` float64 numbers, uniform in -1..1, the same everywhere."""
+    """Return `count` float64 numbers, uniform in -1..1, the same everywhere."""
     counters = np.arange(start, start + count, dtype=np.uint64)
     return (_mixed(counters) >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
 
 
 @functools.cache
 def clip() -> Float[np.ndarray, "C"]:
-    """10 s at 16 kHz, float32: a sweep, silence, noise in syllables, a gliding voice, silence."""
+    """Make 10 s at 16 kHz: a sweep, silence, noise in syllables, a gliding voice, silence."""
     t = np.arange(SECONDS * audio.SAMPLE_RATE) / audio.SAMPLE_RATE
     noise = random_numbers(len(t))
     sweep = 0.3 * np.sin(2 * np.pi * (80 * t + 1250 * t**2))
@@ -174,7 +174,7 @@ _KNOWN: dict[tuple[str, ...], Fingerprint] = {}
 
 
 def of_encoder(weights: Weights, *, dtype: str) -> Fingerprint:
-    """The fingerprint of an opened Whisper; one encoder pass, remembered by hash and dtype.
+    """Return the fingerprint of an opened Whisper; computed once for each hash and dtype.
 
     Args:
         weights: of kind "whisper".

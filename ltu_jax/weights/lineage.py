@@ -19,7 +19,7 @@ def is_adapter(path: str) -> bool:
 
 
 def base_print(params: Tensors) -> dict[str, Any]:
-    """Dtype and a hash of some numbers of a base: norms, first tokens, kernels of three layers.
+    """Return dtype and a hash of some of a base: norms, first tokens, kernels of three layers.
 
     Enough to tell two models of one size apart, and a thousandth of the reading that all of it
     would take. `params` may hold more than the base.
@@ -43,12 +43,12 @@ def base_print(params: Tensors) -> dict[str, Any]:
 
 
 def base_dtype(params: Tensors) -> str:
-    """How the kernels of the base are stored."""
+    """Return the dtype in which the kernels of the base are stored."""
     return params[f"llama.layers.{_KERNELS[0]}.kernel"].dtype.name
 
 
 def other_base(wanted: Mapping[str, Any] | None, params: Tensors) -> tuple[str, ...]:
-    """A remark where an adapter that says its base (`base_print`) is put over another one."""
+    """Return a remark where an adapter that says its base (`base_print`) is put over another."""
     if not wanted:
         return ()
     found = base_print(params)
@@ -66,7 +66,7 @@ def other_base(wanted: Mapping[str, Any] | None, params: Tensors) -> tuple[str, 
 
 
 def trained_over(metadata: Mapping[str, Any], params: Tensors) -> dict[str, Any]:
-    """What a checkpoint's metadata tell about the base in memory while the adapter was trained."""
+    """Return what metadata tell of the base in memory while the adapter was trained."""
     compute = (metadata.get("config") or {}).get("compute") or {}
     before = (metadata.get("source") or {}).get(OVER) or {}
     found = {
@@ -84,7 +84,7 @@ def carried(source: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def remarks(source: Mapping[str, Any], params: Tensors | None = None) -> tuple[str, ...]:
-    """What to say of weights whose adapter saw its base in another precision than it has here."""
+    """Return a remark where an adapter saw its base in another precision than it has here."""
     over = source.get(OVER) if isinstance(source, Mapping) else None
     trained = over.get("base_dtype") if isinstance(over, Mapping) else None
     if not isinstance(trained, str):

@@ -23,7 +23,7 @@ _HF_FILES += ("added_tokens.json", "chat_template.jinja", "chat_template.json", 
 
 
 def imported(kind: str) -> Maker:
-    """The imports of one kind of weights."""
+    """Return the maker of imports of one kind of weights."""
     return Maker(
         name=f"`python -m ltu_jax.convert --from` of {kind} weights",
         before=functools.partial(_weights_directory, kind=kind),
@@ -32,7 +32,7 @@ def imported(kind: str) -> Maker:
 
 
 def exported(target: str, *, folder: bool) -> Maker:
-    """The exports to one format."""
+    """Return the maker of exports to one format."""
     name = f"`python -m ltu_jax.convert --to {target}`"
     if not folder:
         return Maker(name=name, folder=False, before=functools.partial(_recorded, target=target))
@@ -75,7 +75,7 @@ def _adapter(path: Path) -> Collection[str] | None:
 
 
 def _recorded(path: Path, *, target: str) -> Collection[str] | None:
-    """Whether a weight file says that it was exported to the format `target`."""
+    """Return () where a weight file says that it was exported to the format `target`."""
     try:
         found = export_record.read(path)
     except UserError:

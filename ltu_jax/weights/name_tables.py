@@ -49,7 +49,7 @@ class NameRule:
 
 
 def _one(function: Callable[[np.ndarray], np.ndarray]) -> Transform:
-    """A transform of a single array that is its own inverse."""
+    """Return a transform of a single array that is its own inverse."""
     return Transform(lambda x: (function(x),), lambda parts: function(parts[0]))
 
 
@@ -61,7 +61,7 @@ CONV = _one(lambda x: np.transpose(x, (2, 1, 0)))
 
 
 def fused(parts: int, inner: Transform) -> Transform:
-    """`parts` equal blocks along the foreign output axis (q,k,v or k,v in one matrix)."""
+    """Split the foreign output axis into `parts` equal blocks (q,k,v or k,v in one matrix)."""
     return Transform(
         lambda x: tuple(inner.unpack(block)[0] for block in np.split(x, parts, axis=0)),
         lambda blocks: np.concatenate([inner.pack((block,)) for block in blocks], axis=0),
@@ -69,7 +69,7 @@ def fused(parts: int, inner: Transform) -> Transform:
 
 
 def interleaved(heads: int) -> Transform:
-    """A rotary q/k linear layer whose rows GGUF stores as pairs (llama.cpp's "normal" RoPE).
+    """Reorder the rows of a rotary q/k layer that GGUF stores as pairs ("normal" RoPE).
 
     Hugging Face rotates the two halves of a head, llama.cpp's llama architecture neighbouring
     rows: row 2i+j of a head there is row j*(H/2)+i of it here. Works for weights and biases.
@@ -89,18 +89,18 @@ def interleaved(heads: int) -> Transform:
 
 
 def rule(source: str, target: str, transform: Transform) -> NameRule:
-    """A rule with a single target path."""
+    """Return a rule with a single target path."""
     return NameRule(source, (target,), transform)
 
 
 def dense(source: str, target: str, *, bias: bool = True) -> tuple[NameRule, ...]:
-    """The rules of a linear layer: `source.weight` -> `target.kernel` and the bias."""
+    """Return the rules of a linear layer: `source.weight` -> `target.kernel` and the bias."""
     kernel = rule(f"{source}.weight", f"{target}.kernel", LINEAR)
     return (kernel, rule(f"{source}.bias", f"{target}.bias", SAME)) if bias else (kernel,)
 
 
 def norm(source: str, target: str) -> tuple[NameRule, ...]:
-    """The rules of a LayerNorm: weight and bias -> scale and bias."""
+    """Return the rules of a LayerNorm: weight and bias -> scale and bias."""
     return (
         rule(f"{source}.weight", f"{target}.scale", SAME),
         rule(f"{source}.bias", f"{target}.bias", SAME),
@@ -108,7 +108,7 @@ def norm(source: str, target: str) -> tuple[NameRule, ...]:
 
 
 def attention_block(source: str, target: str, *, cross: bool = False) -> tuple[NameRule, ...]:
-    """The rules of OpenAI's ResidualAttentionBlock, which Whisper, TL-TR and LTU-AS are made of."""
+    """Return the rules of OpenAI's ResidualAttentionBlock, of Whisper, TL-TR and LTU-AS."""
     table: list[NameRule] = []
     for name in ("attn", "cross_attn") if cross else ("attn",):
         for part in ("query", "key", "value", "out"):
@@ -121,12 +121,12 @@ def attention_block(source: str, target: str, *, cross: bool = False) -> tuple[N
 
 
 def _hollow(shape: Shape) -> np.ndarray:
-    """An array of any shape in no memory, to run a transform for its shape alone."""
+    """Return an array of any shape in no memory, to run a transform for its shape alone."""
     return np.broadcast_to(np.zeros((), np.float32), shape)
 
 
 def _relevant(rules: Sequence[NameRule], paths: Iterable[str]) -> dict[str, tuple[NameRule, int]]:
-    """{our path: (its rule, part of it)}, for exactly `paths`."""
+    """Return {our path: (its rule, part of it)} for exactly `paths`."""
     paths = set(paths)
     found: dict[str, tuple[NameRule, int]] = {}
     for entry in rules:
@@ -177,7 +177,7 @@ def _foreign_shape(entry: NameRule, shapes: Shapes) -> Shape:
 
 
 def foreign_shapes(rules: Sequence[NameRule], shapes: Shapes) -> dict[str, Shape]:
-    """Names and shapes that parameters of `shapes` have in the foreign format, in table order."""
+    """Return the foreign names and shapes of parameters of `shapes`, in table order."""
     _relevant(rules, shapes)
     return {
         name: _foreign_shape(entry, shapes)
@@ -187,7 +187,7 @@ def foreign_shapes(rules: Sequence[NameRule], shapes: Shapes) -> dict[str, Shape
 
 
 def export(rules: Sequence[NameRule], params: Tensors) -> dict[str, Tensor]:
-    """Our parameters under their foreign names, in table order; read layer by layer when asked."""
+    """Return our parameters by their foreign names, in table order; read layer by layer."""
     shapes = {path: tensor.shape for path, tensor in params.items()}
     _relevant(rules, shapes)
     result: dict[str, Tensor] = {}
@@ -216,7 +216,7 @@ def _packed(entry: NameRule, params: Tensors, shape: Shape, layer: int | None) -
 def assemble(
     rules: Sequence[NameRule], tensors: Tensors, shapes: Shapes, *, what: str
 ) -> dict[str, Tensor]:
-    """Foreign tensors as our parameters, stacked and transformed when they are read.
+    """Return foreign tensors as our parameters, stacked and transformed when they are read.
 
     Args:
         rules: the table of the format.
@@ -293,7 +293,7 @@ class Import:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def params(self, shapes: Shapes, *, what: str) -> dict[str, Tensor]:
-        """Every parameter of `shapes`; names and shapes are checked at once (see `assemble`)."""
+        """Return every parameter of `shapes`; names and shapes are checked now (see `assemble`)."""
         surplus = set(self.base) - set(shapes)
         if surplus:
             raise WeightsError(f"{what}: its base has no use for {shorten(surplus)}")

@@ -43,7 +43,7 @@ class _Regions:
 
 
 def quantised(kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 values [L, in, out] and float32 scales [L, out] of stacked kernels [L, in, out].
+    """Return int8 values [L, in, out] and float32 scales [L, out] of stacked kernels.
 
     Scales belong to a whole column, so a device that holds a part of one still gets the values
     that the whole would have. Values and scales are read apart: the file is read twice.

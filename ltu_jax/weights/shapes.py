@@ -13,7 +13,7 @@ from ltu_jax.models.whisper import Whisper, WhisperConfig
 def model_shapes(
     kind: str, config: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """The validated config as a dict, and the shape of every parameter of that model."""
+    """Return the validated config as a dict, and the shape of every parameter of that model."""
     typed = _CONFIGS[kind].from_dict(config)
     return dataclasses.asdict(typed), {p: leaf.shape for p, leaf in _shapes(typed).items()}
 

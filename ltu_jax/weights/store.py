@@ -109,7 +109,7 @@ class Weights:
 
 
 def identity(kind: str, config: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
-    """The `sha256` of `Weights`: kind, config and the hashes of the files that hold numbers."""
+    """Return the `sha256` of `Weights`: of kind, config and hashes of the files of numbers."""
     suffixes = (".safetensors", ".bin")
     numbers = {name: value for name, value in hashes.items() if name.endswith(suffixes)}
     text = json.dumps([kind, dict(config), numbers], sort_keys=True)
@@ -192,13 +192,13 @@ def save_weights(
 
 
 def is_weights_dir(path: str | os.PathLike) -> bool:
-    """Whether `path` is one of our weights directories (not merely a folder with config.json)."""
+    """Return whether `path` is one of our weights directories."""
     config = Path(path) / "config.json"
     return config.is_file() and "ltu_jax" in read_settings(config)
 
 
 def read_header(path: str | os.PathLike) -> dict[str, Any]:
-    """config.json of a weights directory.
+    """Return config.json of a weights directory.
 
     Raises:
         WeightsError: no such directory, not ours, or written by a newer version.

@@ -29,7 +29,7 @@ class WeightsError(UserError):
 
 
 def damaged(path: Path, what: str) -> WeightsError:
-    """The one message for a file that an interrupted download left behind."""
+    """Return the one message for a file that an interrupted download left behind."""
     return WeightsError(
         f"{path} is damaged: {what}. An interrupted download or copy looks like this; "
         "fetch the file again"
@@ -55,15 +55,15 @@ class Tensor:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def between(self, start: int, stop: int) -> np.ndarray:
-        """`[start:stop]` along the leading axis, by `rows` where possible."""
+        """Return `[start:stop]` along the leading axis, by `rows` where possible."""
         return self.read()[start:stop] if self.rows is None else self.rows(start, stop)
 
     def layer(self, index: int) -> np.ndarray:
-        """`[index]` along the leading axis."""
+        """Return `[index]` along the leading axis."""
         return self.between(index, index + 1)[0]
 
     def parts(self) -> Iterator[np.ndarray]:
-        """The numbers in consecutive blocks along the leading axis, each about `BLOCK_BYTES`.
+        """Yield the numbers in blocks along the leading axis, each about `BLOCK_BYTES`.
 
         A row is never divided, and a tensor without `rows` comes whole.
         """
@@ -75,7 +75,7 @@ class Tensor:
             yield self.rows(start, min(start + step, self.shape[0]))
 
     def region(self, index: tuple[slice, ...], dtype: Any) -> np.ndarray:
-        """`tensor[index].astype(dtype)` in one new array, read block by block.
+        """Return `tensor[index].astype(dtype)` in one new array, read block by block.
 
         Args:
             index: one slice for each axis, as `jax.make_array_from_callback` asks.
@@ -104,7 +104,7 @@ def array_tensor(array: np.ndarray) -> Tensor:
 
 
 def as_tensors(params: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Arrays wrapped, tensors as they are; a lazy mapping of arrays gives its own `.tensors`."""
+    """Wrap arrays and leave tensors; a lazy mapping of arrays gives its own `.tensors`."""
     if hasattr(params, "tensors"):
         return dict(params.tensors)
     return {
@@ -138,7 +138,7 @@ def require_floats(tensors: Tensors, *, what: str) -> None:
 
 
 def common_dtype(dtypes: Iterable[np.dtype]) -> np.dtype:
-    """The narrowest dtype that holds numbers of all these exactly."""
+    """Return the narrowest dtype that holds numbers of all these exactly."""
     kinds = set(dtypes)
     if len(kinds) == 1:
         return kinds.pop()
@@ -147,14 +147,14 @@ def common_dtype(dtypes: Iterable[np.dtype]) -> np.dtype:
 
 
 def _not_finite(array: np.ndarray) -> int:
-    """How many entries are NaN or infinite."""
+    """Count the entries that are NaN or infinite."""
     kind, bits = _EXPONENT[array.dtype.name]
     flat = np.ascontiguousarray(array).reshape(-1).view(kind)
     return int(np.count_nonzero((flat & kind(bits)) == bits))
 
 
 def finite(tensor: Tensor, name: str, *, what: str) -> Tensor:
-    """The same tensor, which refuses to be read where it is not all numbers.
+    """Return the same tensor, which refuses to be read where it is not all numbers.
 
     Args:
         tensor: of floating-point numbers.
@@ -180,7 +180,7 @@ def finite(tensor: Tensor, name: str, *, what: str) -> Tensor:
 
 
 def cast(tensors: Tensors, dtype: np.dtype | None) -> dict[str, Tensor]:
-    """The same tensors, rounded to `dtype` when they are read; None leaves them as they are.
+    """Return the same tensors, rounded to `dtype` when read; None leaves them as they are.
 
     Reading raises `WeightsError` where a number would become infinite.
     """
@@ -214,7 +214,7 @@ def _cast(tensor: Tensor, name: str, dtype: np.dtype) -> Tensor:
 
 
 def describe_casts(tensors: Tensors, dtype: np.dtype | None) -> str:
-    """What `cast` loses, in words: "" when nothing is rounded.
+    """Return what `cast` loses, in words: "" when nothing is rounded.
 
     A conversion rounds when the target has fewer mantissa bits or a smaller range; float16 to
     bfloat16 does (mantissa), bfloat16 to float16 does (range).

@@ -25,7 +25,7 @@ _PROBE = "Hear: 12 dogs, “wie bitte?”  é 你好 🎵\n\tdon't"
 def check_import(
     found: Import, kind: str, *, what: str
 ) -> tuple[dict[str, Any], dict[str, Tensor], tuple[str, ...]]:
-    """What an import would become, all checked but the numbers.
+    """Return what an import would become, all checked but the numbers.
 
     Returns:
         (the config, every parameter still to be read, notes for the summary).

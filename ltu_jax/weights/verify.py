@@ -92,7 +92,7 @@ def _sums_problem(path: Path) -> str:
 
 
 def _reading_problem(path: Path) -> str:
-    """A folder without hashes: every tensor is read, and must be numbers."""
+    """Read every tensor of a folder without hashes, and require numbers."""
     try:
         for file in _weight_files(path):
             tensors = shards.read_file(file)

@@ -12,7 +12,7 @@ _LARGEST = 1 << 40
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Return the JSON object in a file.
 
     Raises:
         UserError: missing, too large, not JSON, or not an object.
@@ -41,7 +41,7 @@ def refuse_quantised(settings: Mapping[str, Any], *, what: str) -> None:
 
 
 def whole(settings: Mapping[str, Any], key: str, *, what: str, default: int | None = None) -> int:
-    """A size or count: an integer of at least 1.
+    """Return a size or count: an integer of at least 1.
 
     Args:
         settings: where it should be.
@@ -63,7 +63,7 @@ def whole(settings: Mapping[str, Any], key: str, *, what: str, default: int | No
 def positive(
     settings: Mapping[str, Any], key: str, *, what: str, default: float | None = None
 ) -> float:
-    """A finite number above 0; arguments and errors as of `whole`."""
+    """Return a finite number above 0; arguments and errors as of `whole`."""
     value = settings.get(key)
     if value is None and default is not None:
         return default

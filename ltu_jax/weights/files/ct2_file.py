@@ -41,7 +41,7 @@ class _Joined:
         self.path, self.size, self.at = pieces[0], sum(size for _, size in self.pieces), 0
 
     def places(self, start: int, size: int) -> list[tuple[Path, int, int]]:
-        """(piece, first byte in it, bytes) of a stretch."""
+        """Return (piece, first byte in it, bytes) of each part of a stretch."""
         found, begin = [], 0
         for piece, length in self.pieces:
             first, last = max(start, begin), min(start + size, begin + length)
@@ -58,7 +58,7 @@ class _Joined:
         return self.at - size
 
     def take(self, size: int) -> bytes:
-        """The next `size` bytes; for heads, which are short."""
+        """Return the next `size` bytes; for heads, which are short."""
         start, found = self.skip(size), []
         for piece, first, length in self.places(start, size):
             with piece.open("rb") as file:
@@ -67,11 +67,11 @@ class _Joined:
         return b"".join(found)
 
     def number(self, kind: str) -> int:
-        """One little-endian number."""
+        """Read one little-endian number."""
         return struct.unpack("<" + kind, self.take(struct.calcsize("<" + kind)))[0]
 
     def text(self) -> str:
-        """A string with its length, ended by a zero byte."""
+        """Read a string with its length, ended by a zero byte."""
         raw = self.take(self.number("H"))
         try:
             return raw.removesuffix(b"\0").decode()
@@ -79,7 +79,7 @@ class _Joined:
             raise damaged(self.path, "a name in it is not text") from None
 
     def tensor(self, start: int, shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
-        """A tensor that begins at byte `start`, read when it is asked for."""
+        """Return a tensor that begins at byte `start`, read when it is asked for."""
         places = self.places(start, math.prod(shape) * dtype.itemsize)
         if len(places) == 1:
             return file_tensor(places[0][0], start=places[0][1], shape=shape, dtype=dtype)
@@ -145,7 +145,7 @@ def _record(file: _Joined) -> tuple[str, Tensor]:
 
 
 def sha256(pieces: Sequence[Path]) -> str:
-    """Hex SHA-256 of the pieces as one file."""
+    """Return the hex SHA-256 of the pieces as one file."""
     digest: Any = hashlib.sha256()
     for piece in pieces:
         with piece.open("rb") as file:

@@ -56,12 +56,12 @@ class _Cursor:
         return self.at - size
 
     def number(self, kind: str, *, what: str) -> Any:
-        """One little-endian number."""
+        """Read one little-endian number."""
         start = self.skip(struct.calcsize("<" + kind), what=what)
         return struct.unpack_from("<" + kind, self.data, start)[0]
 
     def text(self, *, what: str) -> str:
-        """A string with its length in front."""
+        """Read a string with its length in front."""
         length = self.number("Q", what=what)
         start = self.skip(length, what=what)
         try:
@@ -70,7 +70,7 @@ class _Cursor:
             raise damaged(self.path, f"{what} is not UTF-8 text") from None
 
     def value(self, kind: int, *, what: str) -> Any:
-        """A value of a metadata type; arrays of arrays do not occur in real files."""
+        """Read a value of a metadata type; arrays of arrays do not occur in real files."""
         if kind in _NUMBERS:
             return self.number(_NUMBERS[kind], what=what)
         if kind == _STRING:

@@ -43,7 +43,7 @@ _MAX_HEADER = 100 << 20
 
 
 def file_tensor(path: Path, *, start: int, shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
-    """A tensor that lies contiguous in `path` from byte `start`; read by range, never mapped.
+    """Return a tensor that lies contiguous in `path`; it is read by range, never mapped.
 
     A mapping would count every page that was looked at as the process's memory.
     """
@@ -74,7 +74,7 @@ def file_tensor(path: Path, *, start: int, shape: tuple[int, ...], dtype: np.dty
 
 
 def read_header(path: str | Path) -> tuple[dict, dict[str, str], int]:
-    """({name: entry}, metadata, where the numbers begin) of a safetensors file.
+    """Return ({name: entry}, metadata, where the numbers begin) of a safetensors file.
 
     Raises:
         WeightsError: missing, empty, truncated, or not safetensors.
@@ -142,7 +142,7 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def _span(path: Path, name: str, entry: object) -> tuple[int, int, tuple[int, ...], np.dtype]:
-    """(start, stop, shape, dtype) of a header entry, all of them checked."""
+    """Return (start, stop, shape, dtype) of a header entry, all of them checked."""
     keys = {"dtype", "shape", "data_offsets"}
     if not isinstance(entry, dict) or set(entry) != keys:
         raise damaged(path, f"the header entry of {name} is not {sorted(keys)}")
@@ -213,7 +213,7 @@ def write_safetensors(
 
 
 def blocks(tensor: Tensor, *, name: str) -> Iterator[memoryview]:
-    """The bytes of a tensor, block by block; a tensor that gives other bytes than it says fails."""
+    """Yield the bytes of a tensor block by block; fail where they are others than it says."""
     count = 0
     for part in tensor.parts():
         assert part.dtype == tensor.dtype, f"{name}: {part.dtype} instead of {tensor.dtype}"
@@ -255,7 +255,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def progress_bar(desc: str | None, total: int) -> tqdm:
-    """A bar that counts bytes."""
+    """Return a bar that counts bytes."""
     return tqdm(
         desc=desc, total=total, unit="B", unit_scale=True, unit_divisor=1000, disable=desc is None
     )

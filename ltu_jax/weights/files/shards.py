@@ -91,7 +91,7 @@ class CheckpointFiles:
 
 
 def checkpoint_files(path: Path, *, chosen: str | None = None) -> CheckpointFiles:
-    """Which files a Hugging Face directory keeps its weights in: safetensors before pickles.
+    """Find the weight files of a Hugging Face directory: safetensors before pickles.
 
     Args:
         path: the directory.

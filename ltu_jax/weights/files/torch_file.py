@@ -41,7 +41,7 @@ _UNREADABLE = (
 
 
 def torch_module(reason: str) -> ModuleType:
-    """PyTorch, imported now; `reason` begins the error, e.g. "x.bin is a PyTorch pickle".
+    """Import PyTorch; `reason` begins the error, e.g. "x.bin is a PyTorch pickle".
 
     Raises:
         WeightsError: it is not installed, or too old for `weights_only=True` to be safe.
@@ -123,7 +123,7 @@ def read_torch_tree(path: str | Path) -> dict[Any, Any]:
 
 
 def _zip_entries(path: Path) -> dict[int, int]:
-    """{byte where an entry's content begins: its size}, of an archive that inflates nothing.
+    """Return {first byte of an entry: its size} of an archive that inflates nothing.
 
     Raises:
         WeightsError: a compressed or overlapping entry, which torch.save never writes.
@@ -161,7 +161,7 @@ def _quiet(name: str) -> Iterator[None]:
 
 
 def _lazy(torch: ModuleType, state: Any, *, path: Path, entries: dict[int, int] | None) -> Any:
-    """`state` with a `Tensor` for each tensor; a few bytes of pickle may mean 2**50 of them."""
+    """Put a `Tensor` for each tensor; a few bytes of pickle may mean 2**50 of them."""
     nodes = itertools.count()
 
     def walk(value: Any, depth: int) -> Any:
@@ -208,7 +208,7 @@ def _dtype(torch: ModuleType, value: Any, *, path: Path) -> np.dtype:
 def _stored_tensor(
     torch: ModuleType, value: Any, *, path: Path, entries: Mapping[int, int]
 ) -> Tensor:
-    """A tensor of a zip file, by the place of its storage in the file."""
+    """Return a tensor of a zip file, by the place of its storage in the file."""
     shape, dtype = tuple(value.shape), _dtype(torch, value, path=path)
     storage = value.untyped_storage()
     begin, size = storage._checkpoint_offset, storage.nbytes()
@@ -324,7 +324,7 @@ def _storage_class(torch: ModuleType, dtype: np.dtype, *, path: Path) -> type:
 
 
 def _pickled(torch: ModuleType, value: Any) -> bytes:
-    """The pickle of `torch.save` (protocol 2): tensors rebuilt from storages named by key."""
+    """Return the pickle of `torch.save` (protocol 2): tensors rebuilt from storages by key."""
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, value: Any) -> Any:

@@ -24,7 +24,7 @@ def _rules() -> tuple[NameRule, ...]:
         )
 
     def linear(foreign: str, *ours: str, key: str | None = None) -> tuple[NameRule, ...]:
-        """One matrix, perhaps fused; the key has no bias in Whisper, CTranslate2 stores zeros."""
+        """Return the rules of one matrix, perhaps fused; the bias of a key is stored as zeros."""
         return (
             NameRule(
                 f"{foreign}/weight", tuple(f"{p}.kernel" for p in ours), fused(len(ours), LINEAR)
@@ -94,7 +94,7 @@ _IGNORED = ("decoder/alignment_heads", "decoder/alignment_layer")  # word timing
 
 
 def model_files(paths: Sequence[Path]) -> list[Path]:
-    """The pieces of model.bin in their order.
+    """Return the pieces of model.bin in their order.
 
     Raises:
         WeightsError: there is none.

@@ -28,7 +28,7 @@ _LLAMA3_SCALINGS = ((8.0, 1.0, 4.0, 8192), (32.0, 1.0, 4.0, 8192))
 
 
 def rules(*, heads: int, kv_heads: int, permuted: bool) -> tuple[NameRule, ...]:
-    """The GGUF table; `permuted` for the llama architecture, whose q and k rows are interleaved."""
+    """Return the GGUF table; `permuted` for the llama architecture's interleaved q and k rows."""
     table = [rule("token_embd.weight", "llama.embed_tokens.embedding", SAME)]
     for name, foreign in _GGUF_NAMES.items():
         turned = {"q_proj": heads, "k_proj": kv_heads}.get(name) if permuted else None
@@ -121,7 +121,7 @@ def from_gguf(
 def _facts(
     fields: Mapping[str, Any], *, family: str, rows: int, path: Path, max_positions: int | None
 ) -> dict[str, Any]:
-    """Positions and end tokens, see `facts`; a GGUF has no files of its source."""
+    """Return positions and end tokens, see `facts`; a GGUF has no files of its source."""
     key = f"{family}.context_length"
     count = whole(fields, key, what=str(path)) if key in fields else None
     count = facts.limited(count, max_positions, what=str(path))
@@ -140,7 +140,7 @@ def _facts(
 
 
 def _tensor(tensor: Any, path: Path) -> Tensor:
-    """A tensor by its place in the file; the library's own view would map the whole file."""
+    """Return a tensor by its place in the file; the library's own view would map all of it."""
     from gguf.quants import dequantize
 
     shape = tuple(int(size) for size in reversed(tensor.shape))
@@ -231,7 +231,7 @@ def _refuse_settings(fields: Mapping[str, Any], *, family: str, head_dim: int, p
 
 
 def _short(value: float) -> float:
-    """The decimal that was meant: GGUF keeps 1e-5 as float32 9.999999747e-06."""
+    """Return the decimal that was meant: GGUF keeps 1e-5 as float32 9.999999747e-06."""
     return float(str(np.float32(value)))
 
 

@@ -33,7 +33,7 @@ _COMPOSED = ("qwen2",)  # Qwen2 composes its text (NFC) first; its distilled nam
 
 
 def _pre_tokenizer(name: str, *, path: Path) -> Any:
-    """How the named family cuts text before BPE (as the families' own tokenizer.json files do)."""
+    """Return how the named family cuts text before BPE, as its own tokenizer.json does."""
     from tokenizers import Regex, pre_tokenizers
 
     level, cut = pre_tokenizers.ByteLevel, _CUTS.get(name)
@@ -53,7 +53,7 @@ def _pre_tokenizer(name: str, *, path: Path) -> Any:
 
 
 def given(folder: Path, fields: Mapping[str, Any], *, path: Path) -> dict[str, Path]:
-    """The model's own tokenizer files in place of the metadata: what `--tokenizer DIR` means.
+    """Return the model's own tokenizer files, of `--tokenizer DIR`, in place of the metadata.
 
     Raises:
         WeightsError: none there, or the tokenizer of another model.
@@ -132,7 +132,7 @@ def files(
 
 
 def _check_tokenizer(fields: Mapping[str, Any], *, path: Path) -> None:
-    """The lists that every tokenizer here is built from: there, of one length, of one kind.
+    """Require the lists of a tokenizer: there, of one length, of one kind.
 
     Raises:
         WeightsError: they are not.
@@ -158,7 +158,7 @@ def _check_tokenizer(fields: Mapping[str, Any], *, path: Path) -> None:
 
 
 def _merges(found: Any, vocabulary: Mapping[str, int], *, path: Path) -> list[tuple[str, str]]:
-    """The pairs of tokens that are joined, in their order.
+    """Return the pairs of tokens that are joined, in their order.
 
     Raises:
         WeightsError: no list, no pair, or a part or result that is no token.
@@ -228,7 +228,7 @@ def _varint(value: int) -> bytes:
 
 
 def _sentencepiece(fields: Mapping[str, Any], special: Mapping[str, str]) -> bytes:
-    """A sentencepiece BPE model with the pieces, scores and types that llama.cpp kept.
+    """Build a sentencepiece BPE model of the pieces, scores and types that llama.cpp kept.
 
     Field numbers are those of sentencepiece_model.proto.
     """

@@ -29,12 +29,12 @@ _HF_DEFAULT_THETA = 10000.0
 
 
 def projection(name: str) -> str:
-    """`q_proj` -> `self_attn.q_proj`, `up_proj` -> `mlp.up_proj`."""
+    """Return the path of a projection: `self_attn.q_proj` for `q_proj`, `mlp.up_proj` ..."""
     return f"{'self_attn' if name in ATTENTION else 'mlp'}.{name}"
 
 
 def rules(*, root: str = "") -> tuple[NameRule, ...]:
-    """The Hugging Face table; `root` is put before every foreign name."""
+    """Return the Hugging Face table; `root` is put before every foreign name."""
     foreign, ours = f"{root}model.layers.{{layer}}", "llama.layers"
     table = [rule(f"{root}model.embed_tokens.weight", "llama.embed_tokens.embedding", SAME)]
     for name in (*ATTENTION, *MLP):
@@ -62,7 +62,7 @@ def config_from_hf(
     max_positions: int | None = None,
     numbers: bool = True,
 ) -> dict[str, Any]:
-    """LlamaConfig as a dict: sizes from the shapes, the rest from a config.json.
+    """Return LlamaConfig as a dict: sizes from the shapes, the rest from a config.json.
 
     Args:
         settings: the config; heads, eps and theta must be in it, sizes may be.
@@ -176,7 +176,7 @@ def _compare_sizes(settings: Mapping[str, Any], sizes: Mapping[str, int], *, wha
 
 
 def _biased(settings: Mapping[str, Any], tensors: Tensors, *, what: str) -> bool:
-    """Whether q, k and v have a bias: as the tensors say, and as the config must agree."""
+    """Return whether q, k and v have a bias, on which tensors and config must agree."""
     name = "model.layers.0.self_attn.{}.bias"
     found, output = (name.format(part) in tensors for part in ("q_proj", "o_proj"))
     kind, said = settings.get("model_type"), settings.get("attention_bias")
@@ -199,7 +199,7 @@ def _biased(settings: Mapping[str, Any], tensors: Tensors, *, what: str) -> bool
 
 
 def _tied(settings: Mapping[str, Any], tensors: Tensors, *, what: str, numbers: bool) -> bool:
-    """Whether the output is the embedding: as the config says, and as the numbers must agree."""
+    """Return whether the output is the embedding, on which numbers and config must agree."""
     output = tensors.get("lm_head.weight")
     tied = settings.get("tie_word_embeddings")
     if tied not in (None, True, False):
@@ -214,7 +214,7 @@ def _tied(settings: Mapping[str, Any], tensors: Tensors, *, what: str, numbers: 
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same numbers, read in blocks."""
+    """Compare the numbers of two tensors, read in blocks."""
     if (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
     rows = one.shape[0]
@@ -226,7 +226,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 def without_tied_output(tensors: Tensors, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors without the copy of the embedding that tied checkpoints may carry."""
+    """Leave out the copy of the embedding that tied checkpoints may carry."""
     return {
         name: tensor
         for name, tensor in tensors.items()
@@ -235,7 +235,7 @@ def without_tied_output(tensors: Tensors, config: Mapping[str, Any]) -> dict[str
 
 
 def tokenizer_files(folder: Path) -> dict[str, Path]:
-    """The tokenizer files that lie in a directory.
+    """Return the tokenizer files that lie in a directory.
 
     Raises:
         UserError: one that is called .json and is not.
@@ -321,7 +321,7 @@ def hf_config(
     tokens: Mapping[str, int | None],
     source: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """config.json that `AutoModelForCausalLM` (transformers 4 and 5) reads.
+    """Return the config.json that `AutoModelForCausalLM` (transformers 4 and 5) reads.
 
     Args:
         config: LlamaConfig as a dict.
@@ -363,7 +363,7 @@ _NOT_CARRIED = ("auto_map", "dtype", "torch_dtype", "ltu_as")
 def _family(
     config: Mapping[str, Any], said: Mapping[str, Any]
 ) -> tuple[str, str, dict[str, bool | None]]:
-    """model_type, architecture and, where they are our choice, the settings of no window."""
+    """Return model_type, architecture and, where we choose them, the settings of no window."""
     family, window = said.get("model_type"), {}
     if family not in MODEL_TYPES or (family == "qwen2") != config["attention_bias"]:
         # transformers refuses a LLaMA whose width is no multiple of its heads; Mistral's, without
@@ -377,7 +377,7 @@ def _family(
 
 
 def _rope(config: Mapping[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """RoPE as the source spells it where that is what we compute, else in the older spelling."""
+    """Return RoPE as the source spells it if it is what we compute, else in the older spelling."""
     theta, scaling = config["rope_theta"], config["rope_scaling"]
     found = {key: said.pop(key) for key in _ROPE if key in said}
     if found and hf_rope.from_config(found, what="source_config", default=_HF_DEFAULT_THETA) == (

@@ -15,7 +15,7 @@ _INV_FREQ_TOLERANCE = {"float64": 1e-6, "float32": 1e-6, "float16": 1e-3, "bfloa
 
 
 def inverse_frequencies(*, head_dim: int, theta: float) -> np.ndarray:
-    """float32 [H/2] of the official persistent buffer: 1 / theta ** (2i / H), in float32 steps."""
+    """Return the official buffer, float32 [H/2]: 1 / theta ** (2i / H) in float32 steps."""
     exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     # the power in double and one rounding is what PyTorch's float32 power gives
     power = (np.float64(theta) ** exponent.astype(np.float64)).astype(np.float32)
@@ -56,7 +56,7 @@ def check_inv_freq(
 
 
 def _parameters(settings: Mapping[str, Any], *, what: str) -> Mapping[str, Any]:
-    """The RoPE parameters under the name of transformers 4 or 5, on which both must agree."""
+    """Return the RoPE parameters by their name in transformers 4 or 5; both must agree."""
     both = [settings[key] for key in ("rope_parameters", "rope_scaling") if settings.get(key)]
     for found in both:
         if not isinstance(found, Mapping):
@@ -86,7 +86,7 @@ def _parameters(settings: Mapping[str, Any], *, what: str) -> Mapping[str, Any]:
 def _one_value(
     key: str, settings: Mapping[str, Any], parameters: Mapping[str, Any], *, what: str
 ) -> Any:
-    """A value that may stand at the top of a config or among its RoPE parameters.
+    """Return a value that may stand at the top of a config or among its RoPE parameters.
 
     Raises:
         WeightsError: it stands at both places with two values; transformers takes the inner one of
@@ -104,7 +104,7 @@ def _one_value(
 def from_config(
     settings: Mapping[str, Any], *, what: str, default: float | None
 ) -> tuple[float, dict[str, Any] | None]:
-    """theta and llama3 scaling of a Hugging Face config (both spellings: transformers 4 and 5).
+    """Return theta and llama3 scaling of a Hugging Face config (transformers 4 and 5).
 
     Args:
         settings: the config.

@@ -189,7 +189,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 def config_from_shapes(
     shapes: Shapes, *, names: Sequence[str], depth: Any, heads: tuple[int, int], what: str
 ) -> dict[str, int]:
-    """WhisperConfig as a dict, every size from the shapes.
+    """Return WhisperConfig as a dict, every size from the shapes.
 
     Args:
         shapes: foreign name -> shape.
@@ -226,7 +226,7 @@ def config_from_shapes(
 
 
 def to_hf(config: Mapping[str, int], params: Tensors) -> dict[str, Tensor]:
-    """Our parameters as `WhisperForConditionalGeneration.save_pretrained` names them.
+    """Return our parameters as `WhisperForConditionalGeneration.save_pretrained` names them.
 
     The output layer is not among them: it is the token embedding, which transformers ties.
 
@@ -343,7 +343,7 @@ def _hf_config(
 
 
 def _feature_extractor(n_mels: int) -> dict[str, Any]:
-    """Whisper's log-mel: 25 ms windows every 10 ms, 30 s at 16 kHz."""
+    """Return the settings of Whisper's log-mel: 25 ms windows every 10 ms, 30 s at 16 kHz."""
     return {
         "feature_extractor_type": "WhisperFeatureExtractor",
         "processor_class": "WhisperProcessor",
@@ -361,7 +361,7 @@ def _feature_extractor(n_mels: int) -> dict[str, Any]:
 
 
 def _generation_config(generation: Mapping[str, Any], *, max_length: int) -> dict[str, Any]:
-    """generation_config.json: what `generate` reads of the vocabulary's layout."""
+    """Return generation_config.json: what `generate` reads of the vocabulary's layout."""
     special, multilingual = generation["special"], generation["multilingual"]
     languages = {f"<|{code}|>": number for code, number in generation["languages"].items()}
     tasks = {name: special[name] for name in ("transcribe", "translate")}

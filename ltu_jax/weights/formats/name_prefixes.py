@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def plain(name: str) -> str:
-    """A name without the words of wrappers."""
+    """Return a name without the words of wrappers."""
     name = _WRAPPERS.sub("", name)
     while name.startswith("module."):
         name = name.removeprefix("module.")
@@ -29,7 +29,7 @@ def plain(name: str) -> str:
 def unwrapped(
     tensors: Mapping[str, T], *, anchors: Sequence[str], what: str
 ) -> tuple[dict[str, T], tuple[str, ...]]:
-    """State-dict entries under the names that the model itself gives them.
+    """Return state-dict entries under the names that the model itself gives them.
 
     Args:
         tensors: as they are in the file.

@@ -26,7 +26,7 @@ Facts = Mapping[str, Any]  # those keys of an LTUASConfig dict that are known
 
 
 def agreed(claims: Mapping[str, Facts | None], *, what: str) -> dict[str, Any]:
-    """What all who speak say together.
+    """Return what all claims say together.
 
     Args:
         claims: who speaks -> its facts; None and missing keys say nothing.
@@ -81,7 +81,7 @@ def compare_llama(
 
 
 def options(*, audio_layers: int | None, lora_alpha: float | None = None) -> dict[str, Facts]:
-    """What a person says, as claims.
+    """Return what a person says, as claims.
 
     Raises:
         WeightsError: a number that no model has.
@@ -97,7 +97,7 @@ def options(*, audio_layers: int | None, lora_alpha: float | None = None) -> dic
 def lora(
     shape: tuple[int, tuple[str, ...]] | None, *, known: Facts, beside: Path, what: str
 ) -> dict[str, Any] | None:
-    """LoRAConfig of a state dict.
+    """Return the LoRAConfig of a state dict.
 
     Args:
         shape: rank and targets by the tensors, None where they have no LoRA.
@@ -139,7 +139,7 @@ def lora(
 
 
 def unlike_official(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the official PyTorch code has as a constant and this LTUASConfig has otherwise."""
+    """Return what this LTUASConfig has otherwise than the constants of the official code."""
     llama, adapter = config["llama"], config["lora"]
     wanted: dict[str, tuple[Any, Any]] = {
         "TLTR time heads": (config["tltr"]["time_heads"], OFFICIAL_HEADS["time_heads"]),

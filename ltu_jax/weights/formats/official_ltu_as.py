@@ -62,7 +62,7 @@ _NONE: tuple[dict[str, Any], dict[str, Any], dict[str, Path]] = ({}, {}, {})
 
 
 def canonical(name: str) -> str:
-    """A state-dict name with the official prefix and `.default.`, and as old peft named the base.
+    """Return a name with the official prefix and `.default.`, the base named as by old peft.
 
     peft 0.6 and later call the frozen layer under LoRA `q_proj.base_layer.weight`.
     """
@@ -75,7 +75,7 @@ def canonical(name: str) -> str:
 
 
 def canonical_tensors(found: Tensors, *, what: str) -> dict[str, Tensor]:
-    """Tensors under their `canonical` names.
+    """Return tensors under their `canonical` names.
 
     Raises:
         WeightsError: one name in two spellings.
@@ -205,7 +205,7 @@ def _inside(
 def _named_base(
     base: str | Path | None, *, path: Path, complete: bool, itself: bool, wanted: Any
 ) -> Path | None:
-    """The base as a person names it; None where the export needs none.
+    """Return the base that a person names; None where the export needs none.
 
     Raises:
         WeightsError: none was named and one is needed.
@@ -317,7 +317,7 @@ def check_audio(tensors: Tensors, *, what: str) -> None:
 
 
 def lora_shape(tensors: Tensors) -> tuple[int, tuple[str, ...]] | None:
-    """Rank and targets of the LoRA among canonical tensors, None where there is none."""
+    """Return rank and targets of the LoRA among canonical tensors, None where there is none."""
     pattern = re.compile(r".*\.(\w+)\.lora_A\.default\.weight")
     found = {match.group(1): name for name in tensors if (match := pattern.fullmatch(name))}
     targets = tuple(name for name in peft_config.TARGETS if name in found)
@@ -341,7 +341,7 @@ def to_official(
     adapter_only: bool = False,
     spelling: Spelling = "default",
 ) -> dict[str, Tensor]:
-    """The official state dict; a tied output is written out as its copy.
+    """Return the official state dict; a tied output is written out as its copy.
 
     `adapter_only` leaves what the official trainer saves: the names with `lora` or `audio`.
     """

@@ -141,7 +141,7 @@ def _opened(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
 def to_openai(
     config: Mapping[str, int], params: Tensors
 ) -> tuple[dict[str, int], dict[str, Tensor]]:
-    """Our parameters as OpenAI's code wants them.
+    """Return our parameters as OpenAI's code wants them.
 
     Returns:
         (dims, state dict): `{"dims": dims, "model_state_dict": state}` is the file.

@@ -21,7 +21,7 @@ CONVERTED = "converted"  # the stage of a checkpoint that no training wrote
 
 
 def from_run(path: str | os.PathLike) -> Import:
-    """A training run or checkpoint of ours as an import: adapter and base become one model.
+    """Import a training run or checkpoint of ours: adapter and base become one model.
 
     Raises:
         UserError: as `open_model`; or `path` is a weights directory already.

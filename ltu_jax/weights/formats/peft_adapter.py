@@ -54,7 +54,7 @@ class PeftAdapter:
 
 
 def to_peft(config: Mapping[str, Any], params: Tensors, *, base_name: str) -> PeftAdapter:
-    """The PEFT adapter directory of LTU-AS parameters; the base is named, not copied.
+    """Return the PEFT adapter directory of LTU-AS parameters; the base is named, not copied.
 
     Args:
         config: LTUASConfig as a dict.
@@ -127,7 +127,7 @@ def from_peft(
 
 
 def _known(path: Path) -> dict[str, Any]:
-    """Our config beside the adapter; {} where peft alone has written the directory."""
+    """Return our config beside the adapter; {} where peft alone has written the directory."""
     file = path / SETTINGS_FILE
     if not file.is_file():
         return {}
@@ -141,7 +141,7 @@ def _known(path: Path) -> dict[str, Any]:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    """LoRA and audio weights under canonical names.
+    """Return LoRA and audio weights under canonical names.
 
     Raises:
         WeightsError: one of the two is not there.
@@ -192,7 +192,7 @@ def _lora(
     known: Mapping[str, Any] | None,
     what: str,
 ) -> dict[str, Any]:
-    """The LoRAConfig dict on which adapter_config.json, ltu_as.json and the tensors agree."""
+    """Return the LoRAConfig on which adapter_config.json, ltu_as.json and the tensors agree."""
     rank, targets = official_ltu_as.lora_shape(tensors) or (0, ())
     if given.rank != rank:
         raise WeightsError(f"{what}: {peft_config.FILE} has r {given.rank}, lora_A {rank} rows")

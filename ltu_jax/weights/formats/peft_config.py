@@ -117,7 +117,7 @@ def _targets(found: Any, *, path: Path) -> tuple[str, ...] | None:
 
 
 def to_json(lora: Mapping[str, Any], *, base_name: str) -> dict[str, Any]:
-    """The `adapter_config.json` of a LoRAConfig dict, for peft 0.3 and later."""
+    """Return the `adapter_config.json` of a LoRAConfig dict, for peft 0.3 and later."""
     alpha = lora["alpha"]
     return {
         "peft_type": "LORA",

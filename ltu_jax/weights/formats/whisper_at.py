@@ -102,7 +102,7 @@ def from_whisper_at(
 
 
 def read_labels(path: str | Path, *, count: int) -> tuple[str, ...]:
-    """Display names of a label table, in the order of the tagger's outputs.
+    """Return the display names of a label table, in the order of the tagger's outputs.
 
     Raises:
         WeightsError: other columns, rows that are not numbered 0, 1, 2 ..., or not `count` of them.
@@ -129,7 +129,7 @@ def read_labels(path: str | Path, *, count: int) -> tuple[str, ...]:
 def _split(
     found: Mapping[str, Tensor], *, path: Path
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tagger's tensors by their plain names, and those of a Whisper beside it."""
+    """Return the tagger's tensors by their plain names, and those of a Whisper beside it."""
     plain = {name: name_prefixes.plain(name) for name in found}
     beside = any(name.startswith("at_model.") for name in plain.values())
     tagger: dict[str, Tensor] = {}
@@ -144,7 +144,7 @@ def _split(
 
 
 def _matrix(tensors: Mapping[str, Tensor], name: str, path: Path) -> tuple[int, int]:
-    """Shape of a weight from which sizes are read."""
+    """Return the shape of a weight from which sizes are read."""
     if name in tensors and len(tensors[name].shape) == 2:
         return tensors[name].shape
     if any("audio_encoder.time_tr" in found for found in tensors):
@@ -161,7 +161,7 @@ def _matrix(tensors: Mapping[str, Tensor], name: str, path: Path) -> tuple[int, 
 
 
 def _depth(encoder: Mapping[str, Tensor], *, width: int, path: Path) -> int | None:
-    """Layers of the encoder inside a complete file, which must be the tagger's."""
+    """Return the layers of the encoder inside a complete file, which must be the tagger's."""
     conv = encoder.get("encoder.conv1.weight")
     if conv is not None and conv.shape[0] != width:
         raise WeightsError(

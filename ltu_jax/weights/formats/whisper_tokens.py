@@ -43,7 +43,7 @@ Files = dict[str, Any]
 
 
 def special_tokens(n_vocab: int, *, languages: int) -> dict[str, int]:
-    """Special ids of OpenAI's Whisper tokenizers by vocabulary size (its numbering rule)."""
+    """Return the special ids of OpenAI's tokenizers by vocabulary size (its numbering rule)."""
     eot = _BYTE_PAIRS[n_vocab > ENGLISH_VOCAB]
     special = {"eot": eot, "sot": eot + 1}
     special |= {name: eot + 2 + languages + i for i, name in enumerate(_AFTER_LANGUAGES)}
@@ -51,13 +51,13 @@ def special_tokens(n_vocab: int, *, languages: int) -> dict[str, int]:
 
 
 def published_tokens(n_vocab: int) -> dict[str, int]:
-    """Special ids of a vocabulary that OpenAI has published; {} for any other."""
+    """Return the special ids of a vocabulary that OpenAI has published; {} for any other."""
     count = _language_count(n_vocab)
     return special_tokens(n_vocab, languages=count) if count in (99, 100) else {}
 
 
 def _language_count(n_vocab: int) -> int:
-    """How many languages a vocabulary of OpenAI's layout has room for."""
+    """Return how many languages a vocabulary of OpenAI's layout has room for."""
     pairs = _BYTE_PAIRS[n_vocab > ENGLISH_VOCAB]
     return n_vocab - pairs - 2 - len(_AFTER_LANGUAGES) - _TIMESTAMPS
 
@@ -69,7 +69,7 @@ def tokenizer_files(
     suppress: Sequence[int] | None,
     begin: Sequence[int] | None,
 ) -> tuple[Files, tuple[str, ...]]:
-    """tokenizer.json of the first folder that has one, and its generation.json.
+    """Return the first tokenizer.json of some folders, and its generation.json.
 
     Args:
         folders: where to look.
@@ -91,7 +91,7 @@ def tokenizer_files(
 
 
 def given_tokenizer(path: str | Path, config: Mapping[str, int]) -> Files:
-    """Tokenizer files for weights that came without: what `--tokenizer PATH` means.
+    """Return the tokenizer files of `--tokenizer PATH`, for weights that came without.
 
     Args:
         path: a tokenizer.json, a `.tiktoken` of OpenAI's package, or a folder with one of them
@@ -129,7 +129,7 @@ def _generation(
     begin: Sequence[int] | None,
     what: Path,
 ) -> str:
-    """generation.json of a tokenizer.json."""
+    """Return the generation.json of a tokenizer.json."""
     named = settings.get("added_tokens") if isinstance(settings, dict) else None
     named = named if isinstance(named, list) else []
     added = {
@@ -186,7 +186,7 @@ def _vocabulary(id_of: Callable[[str], int | None], *, rows: int, what: Path) ->
 
 
 def _special(vocabulary: Vocabulary) -> dict[str, int]:
-    """Special ids under the names of generation.json."""
+    """Return the special ids under the names of generation.json."""
     return {
         "eot": vocabulary.end,
         "sot": vocabulary.start,
@@ -239,7 +239,7 @@ def compare_generation(found: Mapping[str, Any], ours: Mapping[str, Any], *, wha
 
 
 def load(folder: Path, *, rows: int) -> tuple[Any, Vocabulary]:
-    """The `tokenizers.Tokenizer` of a weights directory and the layout of its ids.
+    """Load the `tokenizers.Tokenizer` of a weights directory and the layout of its ids.
 
     Raises:
         WeightsError: unreadable, or of another Whisper than one with `rows` tokens.
@@ -255,7 +255,7 @@ def load(folder: Path, *, rows: int) -> tuple[Any, Vocabulary]:
 
 
 def _from_tiktoken(file: Path, n_vocab: int) -> str:
-    """tokenizer.json of OpenAI's byte-pair ranks, special tokens numbered as OpenAI does."""
+    """Make tokenizer.json of OpenAI's byte-pair ranks, special tokens numbered as OpenAI does."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     multilingual = n_vocab > ENGLISH_VOCAB
@@ -291,7 +291,7 @@ def _from_tiktoken(file: Path, n_vocab: int) -> str:
 
 
 def _read_ranks(file: Path) -> dict[bytes, int]:
-    """{token: rank} in the order of the ranks, which count from 0."""
+    """Return {token: rank} in the order of the ranks, which count from 0."""
     ranks: dict[bytes, int] = {}
     try:
         for line in file.read_text(encoding="ascii").splitlines():
@@ -306,14 +306,14 @@ def _read_ranks(file: Path) -> dict[bytes, int]:
 
 
 def _letters() -> list[str]:
-    """The letter that stands for each byte in byte-level BPE: itself where it can be printed."""
+    """Return the letter of each byte in byte-level BPE: itself where it can be printed."""
     printed = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte if byte in printed else next(others)) for byte in range(256)]
 
 
 def _halves(token: bytes, ranks: Mapping[bytes, int], *, file: Path) -> list[bytes]:
-    """The two tokens whose merge makes `token`: where byte-pair encoding stands before it."""
+    """Return the two tokens whose merge makes `token`."""
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
         pairs = (ranks.get(a + b, len(ranks)) for a, b in zip(parts, parts[1:], strict=False))

@@ -97,7 +97,7 @@ def describe(path: str | Path, *, hash: bool = True) -> Description:
 
 
 def table(description: Description) -> tuple[tuple[str, str], ...]:
-    """(name, value) rows for the printout, without those that have nothing to say."""
+    """Return (name, value) rows for the printout, without those that have nothing to say."""
     it = description
     rows = [("path", str(it.path)), ("format", it.format), ("model", it.model), ("stage", it.stage)]
     rows.append(("sizes", ", ".join(f"{name}={value}" for name, value in it.sizes.items())))
@@ -119,7 +119,7 @@ def _one_line(text: str) -> str:
 
 
 def _find(path: Path) -> tuple[Identified, list[Path]]:
-    """What it is, and the files that make it up."""
+    """Return what it is, and the files that make it up."""
     if not path.exists():
         if path.is_symlink():
             problem = f"{path} is a symbolic link to {path.readlink()}, which does not exist"
@@ -147,7 +147,7 @@ def _find(path: Path) -> tuple[Identified, list[Path]]:
 
 
 def _in_its_folder(path: Path, found: Identified) -> Identified:
-    """A weight file of a Hugging Face directory is imported with the directory."""
+    """Point from a weight file of a Hugging Face directory to the directory."""
     hugging_face = found.model is not None and found.model.family in ("hf-llama", "hf-whisper")
     if not hugging_face or not (path.parent / "config.json").is_file():
         return found
@@ -183,7 +183,7 @@ def _sha256(path: Path, files: list[Path], *, size: int) -> str:
 
 
 def _licence(path: Path) -> str:
-    """What a LICENSE file or the head of a README.md in the folder says, in one line."""
+    """Return what a LICENSE file or the head of a README.md says, in one line."""
     folder = path if path.is_dir() else path.parent
     for file in sorted(folder.iterdir()):
         name = file.name.lower()
@@ -201,7 +201,7 @@ def _licence(path: Path) -> str:
 
 
 def _command(found: Identified) -> str | None:
-    """The command line that imports it; DIR and what has to be filled in are in capitals."""
+    """Return the command line that imports it; what has to be filled in is in capitals."""
     if found.key is None or found.weights is None or found.problems:
         return None
     path = found.weights.resolve()

@@ -42,12 +42,12 @@ class Identified:
 
 
 def only_problem(format: str, problem: str) -> Identified:
-    """Something that cannot be imported, and why."""
+    """Return something that cannot be imported, and why."""
     return Identified(format=format, problems=(problem,))
 
 
 def export_notes(path: Path) -> tuple[tuple[str, ...], ExportRecord | None]:
-    """What an export of ours says about itself, and its record; nothing for anything else.
+    """Return what an export of ours says about itself, and its record; nothing for others.
 
     Raises:
         WeightsError: a damaged record.
@@ -69,11 +69,11 @@ def export_notes(path: Path) -> tuple[tuple[str, ...], ExportRecord | None]:
 
 
 def dtypes_of(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """The dtypes of what is not a single number, sorted."""
+    """Return the dtypes of what is not a single number, sorted."""
     return tuple(sorted({tensor.dtype.name for tensor in tensors.values() if tensor.shape}))
 
 
 def leftover(path: Path) -> str | None:
-    """What a file of Hugging Face's Trainer holds besides weights; None for any other file."""
+    """Return what a file of Hugging Face's Trainer holds besides weights; None for any other."""
     stem = "rng_state" if path.name.startswith("rng_state") else path.name
     return LEFTOVERS.get(stem)

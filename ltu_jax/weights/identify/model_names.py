@@ -40,19 +40,19 @@ _ENGLISH_VOCAB = 51864
 
 
 def parameter_count(shapes: Shapes) -> int:
-    """How many numbers are parameters: everything but the rotary buffers."""
+    """Count the numbers that are parameters: all but the rotary buffers."""
     return sum(math.prod(shape) for n, shape in shapes.items() if "rotary_emb.inv_freq" not in n)
 
 
 def llama_size(width: int) -> str:
-    """7B and the like, or the width where no LLaMA has it."""
+    """Return 7B and the like, or the width where no LLaMA has it."""
     return _LLAMA_SIZES.get(width, f"of width {width}")
 
 
 def whisper_words(
     width: int, encoder: int, decoder: int, *, mels: int, vocabulary: int, hint: str
 ) -> str:
-    """The published Whisper of this width, these layers, mel bands and vocabulary; or that none is.
+    """Name the published Whisper of this width, layers, mel bands and vocabulary, if one is.
 
     `hint` is what people call it: large-v1 and large-v2 have the same sizes.
     """
@@ -72,13 +72,13 @@ def whisper_words(
 
 
 def llama_words(shape: tuple[int, int, int, int], shapes: Shapes) -> str:
-    """The published LLaMA of these sizes (as in `llama_sizes`), or how many parameters it has."""
+    """Name the published LLaMA of these sizes (as in `llama_sizes`), or its parameters."""
     count = parameter_count(shapes)
     unit = f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.1f}M"
     return _LLAMAS.get(shape, f"LLaMA family, {unit} parameters")
 
 
 def llama_sizes(shape: tuple[int, int, int, int]) -> dict[str, int]:
-    """Width, layers, width of the MLP and vocabulary under their config names."""
+    """Return width, layers, width of the MLP and vocabulary under their config names."""
     names = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
     return dict(zip(names, shape, strict=True))

@@ -12,7 +12,7 @@ _AUDIO = (
 
 
 def pointer(path: Path, head: bytes) -> Identified | None:
-    """A Git LFS pointer or a web page under the name of the file that was wanted."""
+    """Recognise a Git LFS pointer or a web page under the name of the file that was wanted."""
     if head.startswith(b"version https://git-lfs"):
         size = re.search(rb"^size (\d{1,15})$", head, re.M)
         told = f" of {int(size.group(1)):,} bytes" if size else ""
@@ -33,7 +33,7 @@ def pointer(path: Path, head: bytes) -> Identified | None:
 
 
 def numpy_array(path: Path, head: bytes) -> Identified | None:
-    """A `.npy` file, by its header; one with Python objects is never opened."""
+    """Recognise a `.npy` file by its header; one with Python objects is never opened."""
     if not head.startswith(b"\x93NUMPY"):
         return None
     descr = re.search(rb"'descr': '([^']{1,20})'", head)
@@ -50,7 +50,7 @@ def numpy_array(path: Path, head: bytes) -> Identified | None:
 
 
 def other(path: Path, head: bytes) -> Identified | None:
-    """Sounds, text, training data, and weights of other programs."""
+    """Recognise sounds, text, training data, and weights of other programs."""
     wave = head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE"
     audio = "WAV" if wave else next((n for magic, n in _AUDIO if head.startswith(magic)), None)
     if audio is None and head[4:8] == b"ftyp":
@@ -85,7 +85,7 @@ def _text(path: Path, text: str) -> Identified:
 
 
 def _as_text(head: bytes) -> str | None:
-    """The text that `head` is, unless it is binary (a cut character at its end is allowed)."""
+    """Return `head` as text, unless it is binary (a cut character at its end is allowed)."""
     try:
         text = head.decode("utf-8", errors="strict" if len(head) < HEAD_BYTES else "ignore")
     except UnicodeDecodeError:
@@ -96,7 +96,7 @@ def _as_text(head: bytes) -> str | None:
 
 
 def unknown(path: Path, head: bytes) -> Identified:
-    """A file that nothing here knows: its first bytes are shown."""
+    """Show the first bytes of a file that nothing here knows."""
     shown = " ".join(f"{byte:02x}" for byte in head[:16])
     printable = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in head[:16])
     return only_problem(

@@ -18,7 +18,7 @@ _CHECKPOINT_KINDS = {
 
 
 def settings_of(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A JSON object and no problem, or {} and the problem; {} and none where there is no file."""
+    """Return a JSON object and no problem, or {} and the problem; {} and none without a file."""
     if not path.is_file():
         return {}, ()
     try:
@@ -29,7 +29,7 @@ def settings_of(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def our_weights(path: Path, settings: Mapping[str, Any]) -> Identified:
-    """A weights directory of ours, whose config.json is `settings`."""
+    """Describe a weights directory of ours, whose config.json is `settings`."""
     format = "weights directory of ltu_jax"
     try:
         held = store.load_weights(path, verify=False)
@@ -51,7 +51,7 @@ def our_weights(path: Path, settings: Mapping[str, Any]) -> Identified:
 
 
 def our_run(path: Path, names: list[str]) -> Identified | None:
-    """A run, its checkpoints folder, or one checkpoint."""
+    """Describe a run, its checkpoints folder, or one checkpoint."""
     from ltu_jax import checkpoint
 
     if checkpoint.METADATA not in names and not checkpoint.steps_in(

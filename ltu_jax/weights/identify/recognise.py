@@ -54,7 +54,7 @@ class RecognisedModel:
 
 
 def recognise(shapes: Shapes, *, hint: str = "") -> RecognisedModel:
-    """The model that has tensors of these names and shapes.
+    """Return the model that has tensors of these names and shapes.
 
     Args:
         shapes: {name: shape} of a file or of all shards together.
@@ -88,7 +88,7 @@ def recognise(shapes: Shapes, *, hint: str = "") -> RecognisedModel:
 
 
 def _plain(shapes: Shapes) -> Shapes:
-    """The names without what wrappers put into them; as they are where that makes two of one."""
+    """Take off what wrappers put into the names, unless that makes two of one."""
     try:
         return name_prefixes.unwrapped(
             shapes, anchors=(*hf_llama.ANCHORS, *hf_whisper.ANCHORS), what="the file"
@@ -110,7 +110,7 @@ def _missing(wanted: Iterable[str], shapes: Shapes) -> tuple[str, ...]:
 
 
 def _adapted(shapes: Shapes) -> tuple[int, dict[str, int], list[str]]:
-    """Layers, LoRA sizes, and the LoRA names that this many layers and these targets have."""
+    """Return layers, LoRA sizes, and the LoRA names that these layers and targets have."""
     layers = _depth(rf"{re.escape(official_ltu_as.ROOT)}model\.layers\.(\d+)\.", shapes)
     targets, rank = set(), 0
     for name, shape in shapes.items():
@@ -294,7 +294,7 @@ def _ours(shapes: Shapes) -> RecognisedModel | None:
 
 
 def recognise_ours(kind: str, config: Mapping[str, Any], shapes: Shapes) -> RecognisedModel:
-    """The same words for a weights directory of ours, from its kind and config.
+    """Return the same words for a weights directory of ours, from its kind and config.
 
     Args:
         kind: one of `store.KINDS`.

@@ -89,7 +89,7 @@ def _words(found: Identified) -> str:
 def _weight_sets(
     path: Path, names: list[str], settings: Mapping[str, Any]
 ) -> list[tuple[str, Identified]]:
-    """(label, description) of every set of weights in the folder, the one that is read first."""
+    """Return (label, description) of every set of weights in the folder, first what is read."""
     sets: list[tuple[str, Identified]] = []
     taken: set[str] = set()
     if peft_config.FILE in names:
@@ -136,7 +136,7 @@ def _ct2(path: Path, pieces: list[Path]) -> Identified:
 
 
 def _adapter(path: Path) -> Identified:
-    """A PEFT directory: LoRA, and beside it the audio weights that PEFT does not save."""
+    """Describe a PEFT directory: LoRA, and beside it the audio weights that PEFT leaves out."""
     format = "PEFT adapter directory"
     files = (path / name for name in ("adapter_model.safetensors", "adapter_model.bin"))
     file = next((file for file in files if file.is_file()), None)
@@ -178,7 +178,7 @@ def _adapter(path: Path) -> Identified:
 
 
 def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix: str) -> Identified:
-    """Weights in Hugging Face's file names: a model of theirs, or the official LTU-AS one."""
+    """Describe weights in Hugging Face's file names: a model of theirs, or official LTU-AS."""
     model_type = settings.get("model_type")
     format = "Hugging Face directory"
     if model_type is not None:
@@ -222,7 +222,7 @@ def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix:
 
 
 def _single(path: Path, stem: str, suffix: str) -> Path:
-    """The one file, or the folder when it is sharded (by its index)."""
+    """Return the one file, or the folder when it is sharded (by its index)."""
     whole = path / f"{stem}{suffix}"
     if whole.is_file():
         return whole

@@ -131,7 +131,7 @@ def _entry(row: modules.ModuleError) -> dict[str, Any]:
 
 
 def table(certificate: Mapping[str, Any]) -> str:
-    """The certificate as lines for people."""
+    """Return the certificate as lines for people."""
     lines = [("module", "against", "max abs", "max rel", "mean rel", "tolerance", "")]
     for row in certificate["modules"]:
         errors = (

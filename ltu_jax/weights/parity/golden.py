@@ -39,7 +39,7 @@ class GoldenPair:
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """The cases that concern weights of `kind`."""
+    """Return the cases that concern weights of `kind`."""
     return tuple(n for n, case in read_json(FOLDER / "cases.json").items() if case["kind"] == kind)
 
 

@@ -58,7 +58,7 @@ class ModuleError:
 
 
 def rows(weights: Weights, *, dtype: str, exported: Tensors | None) -> Iterator[ModuleError]:
-    """Every row of a certificate; arguments as in `certificate.certify`."""
+    """Yield every row of a certificate; arguments as in `certificate.certify`."""
     compare = {"whisper": _whisper, "llama": _llama, "ltu-as": _ltu_as, "tltr": _tltr}
     yield from compare[weights.kind](weights, dtype, exported)
     for name in golden.names(weights.kind):
@@ -94,7 +94,7 @@ def _numpy(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _ids(count: int, *, vocabulary: int) -> np.ndarray:
-    """Fixed random tokens, int32 [1, count]."""
+    """Return fixed random tokens, int32 [1, count]."""
     share = (fingerprint.random_numbers(count, start=1 << 20) + 1) / 2
     return (share * vocabulary).astype(np.int32)[None]
 
@@ -129,7 +129,7 @@ def _whisper(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator
 
 
 def _transcript(config: WhisperConfig) -> np.ndarray:
-    """Random words behind the prompt of Whisper, without which its decoder is close to chaotic."""
+    """Return random words behind Whisper's prompt, without which its decoder is chaotic."""
     count, size = min(_TOKENS, config.n_text_ctx), config.n_vocab
     if size < ENGLISH_VOCAB:
         return _ids(count, vocabulary=size)
@@ -164,7 +164,7 @@ def _by_layer(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _embedded(tensors: Tensors, ids: np.ndarray) -> Float[np.ndarray, "B T E"]:
-    """Rows of the embedding, read one by one."""
+    """Return rows of the embedding, read one by one."""
     held = tensors["llama.embed_tokens.embedding"]
     return np.stack([held.layer(int(token)) for token in ids[0]])[None].astype(np.float32)
 
@@ -233,7 +233,7 @@ def _tltr(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[Mo
 
 
 def _features(layers: int | None, tokens: int, width: int) -> Float[np.ndarray, "1 W A D"]:
-    """Fixed noise in place of Whisper's features; like them, larger in later layers."""
+    """Return fixed noise in place of Whisper's features; like them, larger in later layers."""
     shape = (1, layers or 4, tokens, width)
     noise = fingerprint.random_numbers(int(np.prod(shape))).reshape(shape)
     return (noise * np.linspace(0.5, 4, shape[1])[None, :, None, None]).astype(np.float32)

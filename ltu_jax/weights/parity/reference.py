@@ -22,7 +22,7 @@ _NORM_EPS = 1e-5  # of every LayerNorm of Whisper and TLTR
 
 
 def libraries() -> tuple[ModuleType, ModuleType]:
-    """(torch, transformers).
+    """Return (torch, transformers).
 
     Raises:
         WeightsError: one of them is not installed.
@@ -60,7 +60,7 @@ def whisper(
     log_mel: Float[np.ndarray, "B F M"],
     tokens: Int[np.ndarray, "B T"],
 ) -> dict[str, np.ndarray]:
-    """Every block of transformers' `WhisperModel`.
+    """Run every block of transformers' `WhisperModel`.
 
     Args:
         config: WhisperConfig as a dict.
@@ -117,7 +117,7 @@ def llama_model(
     lora: Mapping[str, Any] | None = None,
     adapter: Tensors | None = None,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Layer by layer through transformers' `LlamaForCausalLM` (or Qwen2's), causal, no padding.
+    """Run transformers' `LlamaForCausalLM` (or Qwen2's) layer by layer, causal, no padding.
 
     Args:
         config: LlamaConfig as a dict.
@@ -191,7 +191,7 @@ class ReferenceTLTR:
         return y if name is None else y * self._at(f"{name}.scale") + self._at(f"{name}.bias")
 
     def _block(self, name: str, x: np.ndarray, heads: int) -> np.ndarray:
-        """x [N, T, D]: attention without mask, then a GELU MLP, each after a LayerNorm."""
+        """Run attention without mask, then a GELU MLP, each after a LayerNorm, on x [N, T, D]."""
         h = self._normed(f"{name}.attn_ln", x)
         q, k, v = (
             self._linear(f"{name}.attn.{part}", h).reshape(*x.shape[:2], heads, -1)
@@ -210,7 +210,7 @@ class ReferenceTLTR:
         return self._block("tltr.time_tr", flat, self._time_heads).reshape(x.shape)
 
     def audio_tokens(self, features: Float[np.ndarray, "B W A D"]) -> dict[str, np.ndarray]:
-        """LTU-AS: "tltr.time_tr", "tltr.layer_tr", "tltr" and "audio_proj" of the features."""
+        """Return "tltr.time_tr", "tltr.layer_tr", "tltr" and "audio_proj" of the features (LTU-AS)."""
         time_tr = self._over_time(np.asarray(features, np.float64))
         by_step = time_tr.swapaxes(1, 2)
         flat = by_step.reshape(-1, *by_step.shape[2:])
@@ -224,7 +224,7 @@ class ReferenceTLTR:
         }
 
     def label_logits(self, features: Float[np.ndarray, "B W A D"]) -> Float[np.ndarray, "B V"]:
-        """Whisper-AT: the mean over time comes before the block over layers."""
+        """Return Whisper-AT's logits: the mean over time comes before the block over layers."""
         x = np.asarray(features, np.float64)
         if "down.kernel" in self._tensors:
             x = self._linear("down", self._normed("down.norm", x))
