@@ -210,7 +210,7 @@ class ReferenceTLTR:
         return self._block("tltr.time_tr", flat, self._time_heads).reshape(x.shape)
 
     def audio_tokens(self, features: Float[np.ndarray, "B W A D"]) -> dict[str, np.ndarray]:
-        """Return "tltr.time_tr", "tltr.layer_tr", "tltr" and "audio_proj" of the features (LTU-AS)."""
+        """Return "tltr.time_tr", "tltr.layer_tr", "tltr", "audio_proj" of the features (LTU-AS)."""
         time_tr = self._over_time(np.asarray(features, np.float64))
         by_step = time_tr.swapaxes(1, 2)
         flat = by_step.reshape(-1, *by_step.shape[2:])
