@@ -43,24 +43,19 @@ _BIG = 2 << 30  # bytes; hashing more than this shows a bar
 # --- base weights ---------------------------------------------------------------------------------
 
 
-def open_weights(
-    path: str | os.PathLike, *, kind: str | None = None, dtype: Any = None, verify: bool = True
-) -> Weights:
+def open_weights(path: str | os.PathLike, *, kind: str | None = None) -> Weights:
     """Open a weights directory, or a LLaMA-family Hugging Face directory as it lies.
 
     Args:
         path: the directory.
         kind: refuse any other kind.
-        dtype: cast every parameter when it is read; None keeps the stored dtype.
-        verify: compare the files of a weights directory with their hashes; those of a Hugging Face
-            directory are always hashed, because their hash is its name.
 
     Raises:
         WeightsError: missing, of another kind, incomplete or changed.
     """
     path = Path(path)
     if not is_hf_llama(path):
-        return load_weights(path, kind=kind, dtype=dtype, verify=verify)
+        return load_weights(path, kind=kind)
     if kind not in (None, "llama"):
         raise WeightsError(f"{path} holds 'llama' weights, expected {kind!r}")
     found = hf_llama.from_hf(path)
@@ -70,7 +65,7 @@ def open_weights(
     return Weights(
         kind="llama",
         config=config,
-        params=LazyParams(params, dtype=dtype),
+        params=LazyParams(params),
         path=path,
         sha256=store.identity("llama", config, _hashes(shards.checkpoint_files(path).files)),
         tokenizer_dir=path if has_tokenizer else None,
