@@ -99,6 +99,18 @@ def dense(source: str, target: str, *, bias: bool = True) -> tuple[NameRule, ...
     return (kernel, rule(f"{source}.bias", f"{target}.bias", SAME)) if bias else (kernel,)
 
 
+def convolutions(source: str, target: str) -> tuple[NameRule, ...]:
+    """Return the rules of Whisper's two convolutions; `{}` in `source` stands for conv1, conv2."""
+    return tuple(
+        entry
+        for name in ("conv1", "conv2")
+        for entry in (
+            rule(source.format(name) + "weight", f"{target}.{name}.kernel", CONV),
+            rule(source.format(name) + "bias", f"{target}.{name}.bias", SAME),
+        )
+    )
+
+
 def norm(source: str, target: str) -> tuple[NameRule, ...]:
     """Return the rules of a LayerNorm: weight and bias -> scale and bias."""
     return (

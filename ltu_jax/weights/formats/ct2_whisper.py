@@ -12,7 +12,7 @@ from ltu_jax.weights.files import ct2_file
 from ltu_jax.weights.files.config_json import read_settings
 from ltu_jax.weights.formats.hf_whisper import config_from_shapes
 from ltu_jax.weights.formats.whisper_tokens import tokenizer_files
-from ltu_jax.weights.name_tables import CONV, LINEAR, SAME, Import, NameRule, fused, rule
+from ltu_jax.weights.name_tables import LINEAR, SAME, Import, NameRule, convolutions, fused, rule
 from ltu_jax.weights.tensors import Tensor, WeightsError, damaged
 
 
@@ -66,14 +66,7 @@ def _rules() -> tuple[NameRule, ...]:
             *norm(f"{name}/layer_norm", f"{name}.{final}"),
         )  # fmt: skip
 
-    convs = [
-        entry
-        for number in (1, 2)
-        for entry in (
-            rule(f"encoder/conv{number}/weight", f"encoder.conv{number}.kernel", CONV),
-            rule(f"encoder/conv{number}/bias", f"encoder.conv{number}.bias", SAME),
-        )
-    ]
+    convs = convolutions("encoder/{}/", "encoder")
     embedding = rule("decoder/embeddings/weight", "decoder.embedding", SAME)
     return side("encoder", convs, False, "ln_post") + side("decoder", [embedding], True, "ln")
 

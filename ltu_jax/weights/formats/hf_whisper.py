@@ -19,7 +19,16 @@ from ltu_jax.weights.formats.whisper_tokens import (
     published_tokens,
     tokenizer_files,
 )
-from ltu_jax.weights.name_tables import CONV, SAME, Import, NameRule, dense, export, norm, rule
+from ltu_jax.weights.name_tables import (
+    SAME,
+    Import,
+    NameRule,
+    convolutions,
+    dense,
+    export,
+    norm,
+    rule,
+)
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
 
 # what our Whisper computes; a config.json that says otherwise is another model
@@ -58,14 +67,7 @@ def _hf_rules() -> tuple[NameRule, ...]:
             *norm(f"{name}.layer_norm", f"{name}.{final}"),
         )
 
-    convs = [
-        entry
-        for number in (1, 2)
-        for entry in (
-            rule(f"encoder.conv{number}.weight", f"encoder.conv{number}.kernel", CONV),
-            rule(f"encoder.conv{number}.bias", f"encoder.conv{number}.bias", SAME),
-        )
-    ]
+    convs = convolutions("encoder.{}.", "encoder")
     embedding = rule("decoder.embed_tokens.weight", "decoder.embedding", SAME)
     return side("encoder", convs, False, "ln_post") + side("decoder", [embedding], True, "ln")
 

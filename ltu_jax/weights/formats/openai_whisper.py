@@ -16,11 +16,11 @@ from ltu_jax.weights.formats import name_prefixes
 from ltu_jax.weights.formats.hf_whisper import config_from_shapes
 from ltu_jax.weights.formats.whisper_tokens import given_tokenizer
 from ltu_jax.weights.name_tables import (
-    CONV,
     SAME,
     Import,
     NameRule,
     attention_block,
+    convolutions,
     export,
     norm,
     rule,
@@ -35,14 +35,7 @@ DIMS = (
 
 
 def _rules() -> tuple[NameRule, ...]:
-    convs = [
-        entry
-        for name in ("encoder.conv1", "encoder.conv2")
-        for entry in (
-            rule(f"{name}.weight", f"{name}.kernel", CONV),
-            rule(f"{name}.bias", f"{name}.bias", SAME),
-        )
-    ]
+    convs = convolutions("encoder.{}.", "encoder")
     return (
         rule("encoder.positional_embedding", "encoder.positions", SAME),
         *convs,
