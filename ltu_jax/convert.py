@@ -20,7 +20,7 @@ from typing import Any, get_args
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
-from ltu_jax.weights import exporters, makers, store, usable
+from ltu_jax.weights import exporters, makers, store
 from ltu_jax.weights import verify as verification
 from ltu_jax.weights.files import shards
 from ltu_jax.weights.identify import describe
@@ -278,7 +278,7 @@ def import_weights(
     outputs.claim(out, makers.imported(kind), inputs=[*paths, *besides])
     found = open_source(source, paths, ImportOptions(**options))
     what = ", ".join(str(path) for path in paths)
-    config, params, notes = usable.check_import(found, kind, what=what)
+    config, params, notes = verification.check_import(found, kind, what=what)
     wanted = None if dtype is None else DTYPES[dtype]
     lost = describe_casts(params, wanted)
     identity = store.save_weights(
@@ -289,7 +289,7 @@ def import_weights(
         source=found.source,
         files=found.files,
         facts=found.facts,
-        check=lambda folder: usable.check(folder, name=str(out)),
+        check=lambda folder: verification.check_weights(folder, name=str(out)),
         desc=f"import {source}",
     )
     header = store.read_header(out)

@@ -34,7 +34,7 @@ def complain(*, wanted: Shapes, found: Shapes, what: str) -> str:
 
 # --- what the names and shapes tell ---------------------------------------------------------------
 
-_LLAMA_WIDTHS = {3200: "3B", 4096: "7B", 5120: "13B", 6656: "30B", 8192: "65B"}
+LLAMA_WIDTHS = {3200: "3B", 4096: "7B", 5120: "13B", 6656: "30B", 8192: "65B"}
 _WHISPER_WIDTHS = {384: "tiny", 512: "base", 768: "small", 1024: "medium", 1280: "large"}
 # telling names of architectures that people hand in by mistake
 _SIGNATURES = (
@@ -149,7 +149,7 @@ def _width(pair: _Pair) -> str:
     if sizes is None:
         return ""
     return "this is a {} checkpoint over a {} base".format(
-        *(_LLAMA_WIDTHS.get(size, f"width-{size}") for size in sizes)
+        *(LLAMA_WIDTHS.get(size, f"width-{size}") for size in sizes)
     )
 
 

@@ -1,27 +1,39 @@
-"""`convert verify`: whether a folder is as `convert` or training wrote it.
+"""Checks of weights: is a folder as it was written (`convert verify`), and can it be used?
 
 A weights directory and a checkpoint name the SHA-256 of their files. An export is in a foreign
 format that has no place for them, so they lie beside it in SHA256SUMS, as sha256sum writes it.
+
+An import is checked here too: what was found, before hours of writing, and the result before it
+takes its name. Its parts must hold together when they are opened, so "written" means usable.
 """
 
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ltu_jax.checkpoint import recovery
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, sha256_file
-from ltu_jax.weights import store, usable
+from ltu_jax.preprocessing.tokenizer import load_tokenizer, require_rows
+from ltu_jax.weights import store
 from ltu_jax.weights.files import shards
+from ltu_jax.weights.formats import whisper_tokens
 from ltu_jax.weights.makers import SUMS
-from ltu_jax.weights.tensors import WeightsError, finite, require_floats
+from ltu_jax.weights.name_tables import Import
+from ltu_jax.weights.shapes import model_shapes
+from ltu_jax.weights.tensors import Tensor, WeightsError, finite, require_floats
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+# letters, digits, signs, scripts and spaces; no character of it may be a traceback
+_PROBE = "Hear: 12 dogs, “wie bitte?”  é 你好 🎵\n\tdon't"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderCheck:
-    """What was found of one folder; `problem` is empty where it is good."""
+    """The state of one folder; `problem` is empty where it is good."""
 
     folder: Path
     files: int
@@ -72,7 +84,7 @@ def _weights_problem(path: Path) -> str:
         store.load_weights(path, verify=False)
         for name, digest in store.read_header(path)["sha256"].items():
             shards.check_sha256(path / name, expected=digest)  # read, though the hash be known
-        usable.check(path, name=str(path))
+        check_weights(path, name=str(path))
     except UserError as error:
         return str(error)
     return ""
@@ -105,3 +117,74 @@ def _reading_problem(path: Path) -> str:
     except WeightsError as error:
         return str(error)
     return ""
+
+
+def check_import(
+    found: Import, kind: str, *, what: str
+) -> tuple[dict[str, Any], dict[str, Tensor], tuple[str, ...]]:
+    """Return what an import would become, all checked but the numbers.
+
+    Returns:
+        (the config, every parameter still to be read, notes for the summary).
+
+    Raises:
+        WeightsError: names or shapes that do not fit, or a tokenizer that could not be used.
+    """
+    config, shapes = model_shapes(kind, found.config)
+    params = found.params(shapes, what=what)
+    with tempfile.TemporaryDirectory(prefix="ltu-jax-") as name:
+        for file, content in found.files.items():
+            if isinstance(content, str):
+                (Path(name) / file).write_text(content, encoding="utf-8")
+            elif isinstance(content, bytes):
+                (Path(name) / file).write_bytes(content)
+            else:
+                shutil.copyfile(content, Path(name) / file)
+        notes = _tokenizer(Path(name), kind, config, ends=found.facts.get("end_tokens"), name=what)
+    return config, params, notes
+
+
+def check_weights(folder: Path, *, name: str) -> None:
+    """Open a weights directory as its users do, all but the numbers.
+
+    Args:
+        folder: where it lies now, perhaps under a temporary name.
+        name: what an error calls it.
+
+    Raises:
+        WeightsError: it is not usable; the message says why.
+    """
+    held = store.load_weights(folder, verify=False)
+    config, shapes = model_shapes(held.kind, held.config)
+    store.check_against(shapes, held.params, what=name)
+    _tokenizer(folder, held.kind, config, ends=held.facts.get("end_tokens"), name=name)
+
+
+def _tokenizer(
+    folder: Path, kind: str, config: Mapping[str, Any], *, ends: list[int] | None, name: str
+) -> tuple[str, ...]:
+    """Load the tokenizer of a folder and hold it against the model; notes for the summary."""
+    if not any((folder / file).is_file() for file in ("tokenizer.model", "tokenizer.json")):
+        return ()
+    try:
+        if kind == "whisper":
+            whisper_tokens.load(folder, rows=config["n_vocab"])
+            return ()
+        language = config if kind == "llama" else config["llama"]
+        tokenizer = load_tokenizer(folder)
+        require_rows(tokenizer, rows=language["vocab_size"], what=name)
+        ids = tokenizer.encode(_PROBE)
+        if not ids:
+            raise WeightsError(f"{name}: its tokenizer makes no ids of a text")
+        tokenizer.decode([tokenizer.bos_id, *ids, tokenizer.eos_id, tokenizer.pad_id])
+        tokenizer.decode(ids, skip_special=False)
+    except UserError as error:
+        # the temporary folder means nothing to anybody
+        told = str(error).replace(f"{folder}/", "").replace(str(folder), name)
+        raise WeightsError(f"{name} would not be usable: {told}") from None
+    if ends and tokenizer.eos_id not in ends:
+        return (
+            f"answers end at the tokenizer's EOS, {tokenizer.eos_id}; the model's own settings "
+            f"end at {', '.join(map(str, ends))}",
+        )
+    return ()

@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ltu_jax.weights.identify.identified import HEAD_BYTES, Identified, only_problem
-from ltu_jax.weights.identify.model_names import parameter_count
+from ltu_jax.weights.identify.recognise import parameter_count
 from ltu_jax.weights.identify.weight_file import identify_file
 from ltu_jax.weights.identify.weight_folder import identify_folder
 

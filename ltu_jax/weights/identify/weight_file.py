@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.weights import usable
 from ltu_jax.weights.files import ct2_file, gguf_header, safetensors_file, torch_file
 from ltu_jax.weights.formats import ct2_whisper, gguf_llama
 from ltu_jax.weights.identify.identified import (
@@ -22,6 +21,7 @@ from ltu_jax.weights.identify.identified import (
 from ltu_jax.weights.identify.not_weights import numpy_array, other, pointer, unknown
 from ltu_jax.weights.identify.recognise import recognise
 from ltu_jax.weights.tensors import Tensor, WeightsError
+from ltu_jax.weights.verify import check_import
 
 _TORCH_LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # its magic number, as a pickle holds it
 # our name of a format -> the option `--from` of the command line that reads such a file alone
@@ -122,7 +122,7 @@ def _gguf(path: Path, head: bytes) -> Identified | None:
     if key is not None and not problems:
         try:
             # what the import itself would say, but for the numbers
-            usable.check_import(gguf_llama.from_gguf(path), "llama", what=str(path))
+            check_import(gguf_llama.from_gguf(path), "llama", what=str(path))
         except UserError as error:
             key = None
             problems.append(str(error))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core.errors import UserError
-from ltu_jax.weights import export_record, usable
+from ltu_jax.weights import export_record
 from ltu_jax.weights.files import shards
 from ltu_jax.weights.formats import hf_llama, hf_whisper, official_ltu_as, peft_config
 from ltu_jax.weights.identify.identified import (
@@ -22,6 +22,7 @@ from ltu_jax.weights.identify.own_folders import our_records, our_run, our_weigh
 from ltu_jax.weights.identify.recognise import recognise
 from ltu_jax.weights.identify.weight_file import identify_ct2, identify_file
 from ltu_jax.weights.tensors import WeightsError
+from ltu_jax.weights.verify import check_import
 
 _LOOSE = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".msgpack", ".h5")
 _IMPORTERS = {
@@ -206,7 +207,7 @@ def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix:
             # what the import itself would say, but for the numbers
             kind, opened = _IMPORTERS[model.family]
             try:
-                usable.check_import(opened(path, numbers=False), kind, what=str(path))
+                check_import(opened(path, numbers=False), kind, what=str(path))
             except UserError as error:
                 return dataclasses.replace(found, problems=(str(error),))
         return found
