@@ -368,9 +368,9 @@ def write(name: str, held: Weights, out: Path, options: ExportOptions) -> Writte
     if held.kind not in target.kinds:
         kinds = " or ".join(target.kinds)
         raise UserError(f"these are {held.kind!r} weights; --to {name} needs {kinds} weights")
-    for name_of, value in vars(options).items():
-        if value and name_of not in target.takes:
-            flag = f"--{name_of.replace('_', '-')}"
+    for option, value in vars(options).items():
+        if value and option not in target.takes:
+            flag = f"--{option.replace('_', '-')}"
             raise UserError(f"{flag} has no meaning with --to {name}; leave it out")
     written = target.write(held, out, options)
     notes = written.notes + lineage.remarks(held.source, held.tensors)

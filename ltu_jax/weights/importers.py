@@ -1,7 +1,7 @@
 """The table of formats: what opens each, what it becomes, and what may be said about it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
@@ -187,9 +187,9 @@ def open_source(name: str, paths: Sequence[Path], options: ImportOptions) -> Imp
     form = FORMATS[name]
     if len(paths) != 1 and not form.parts:
         raise UserError(f"--from {name} takes one --weights path, got {len(paths)}")
-    for name in (option.name for option in fields(options)):
-        if getattr(options, name) is not None and name not in (*form.takes, "sha256"):
-            flag = f"--{name.replace('_', '-')}"
+    for option in vars(options):
+        if getattr(options, option) is not None and option not in (*form.takes, "sha256"):
+            flag = f"--{option.replace('_', '-')}"
             raise UserError(f"--from {name} does not take {flag}; leave it out")
     if options.sha256 is not None and not form.parts:
         if not paths[0].is_file():
