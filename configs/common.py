@@ -263,7 +263,7 @@ def classification(config: ConfigDict) -> ConfigDict:
 
 
 def mini_language(config: ConfigDict) -> ConfigDict:
-    """What the language stages of the mini preset share: a recipe for some hundred steps."""
+    """Set what the language stages of the mini preset share: a recipe for some hundred steps."""
     mini_sizes(config)
     if config.stage in ("stage1", "stage2"):
         # Classification alone would leave spoken text to stage 3, for which its steps are too few.

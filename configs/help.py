@@ -18,7 +18,7 @@ _WIDTH, _INDENT = 100, 6
 
 
 def comments() -> dict[str, str]:
-    """What `common.base` says of each key and section: comment lines above, and beside it."""
+    """Read the comments of `common.base` on each key and section, above and beside it."""
     found: dict[str, str] = {}
     above: list[str] = []
     for line in inspect.getsource(common.base).splitlines():

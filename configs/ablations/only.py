@@ -1,4 +1,4 @@
-"""What the training ablations share: the curriculum of the poster on some of the datasets only.
+"""The training ablations: the curriculum of the poster on some of the datasets only.
 
 Known (poster, ablation 1): one model was trained on audio data only, one on speech data only, and
 which datasets of Open-ASQA are audio (845k clips, 5.68M pairs), speech (151k clips, 2.73M pairs)

@@ -1,4 +1,4 @@
-"""Where checkpoints of a run lie, what a folder of one holds, and what its metadata says.
+"""Find the checkpoints of a run, and read their metadata.
 
 RUN/checkpoints/<step>/adapter/    Orbax: all adapter parameters, trained in this stage or not
                        optimizer/  Orbax: optimiser state and step
@@ -30,7 +30,7 @@ UNFINISHED = ".tmp-"  # how names begin that do not count
 
 
 class State(Protocol):
-    """What training changes: the trainer's `TrainState`, of arrays or of their shapes."""
+    """The state of training: the trainer's `TrainState`, of arrays or of their shapes."""
 
     step: Array
     trainable: Params

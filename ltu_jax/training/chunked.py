@@ -27,7 +27,7 @@ def chunked_sums(
     ignored: int,
     chunk: int,
 ) -> Sums:
-    """`sums(unembed(params, states), targets)`, `chunk` positions of every row at a time.
+    """Return `sums(unembed(params, states), targets)`, `chunk` positions of every row at a time.
 
     Args:
         states: final-norm states of the target positions.

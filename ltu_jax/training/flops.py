@@ -20,7 +20,7 @@ from ltu_jax.training.stage_config import StageSettings
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepWork:
-    """What one optimiser step has to process, counted on the host from the batch itself."""
+    """The work of one optimiser step, counted on the host from the batch itself."""
 
     clips: int
     pairs: int
@@ -78,7 +78,7 @@ class ModelSize:
 
 
 def mfu(flops: float, *, seconds: float, peak: float) -> float:
-    """Model FLOPs utilisation: useful work over what the devices could have done meanwhile.
+    """Return model FLOPs utilisation: useful work over what the devices could have done.
 
     The one definition of trainer and planner. `flops` is `model_flops` of real tokens and of clips
     that are there: padding, empty places of a row, recomputation and what the loss does not ask for
@@ -89,7 +89,7 @@ def mfu(flops: float, *, seconds: float, peak: float) -> float:
 
 
 def model_flops(size: ModelSize, work: StepWork) -> float:
-    """FLOPs that the maths of one training step needs; recomputation and padding do not count.
+    """Count the FLOPs of the maths of one training step; recomputation and padding do not count.
 
     The one formula of the trainer's MFU, the planner and the benchmarks. A matrix of n scalars
     costs 2n per token forward, 2n for the gradient of its input and 2n for its own gradient:
@@ -160,7 +160,7 @@ def _measured_matmul(size: int = 1536, repeats: int = 6) -> float:
 
 
 def count_work(batch: Mapping[str, np.ndarray], *, audio_tokens: int, parts: int) -> StepWork:
-    """What a host batch asks of the model, times the number of parts of the global batch."""
+    """Count the work of a host batch, times the number of parts of the global batch."""
     clips = len(next(iter(batch.values())))
     text = pairs = 0
     if "segment_ids" in batch:
@@ -181,7 +181,7 @@ def count_work(batch: Mapping[str, np.ndarray], *, audio_tokens: int, parts: int
 
 
 def model_size(settings: StageSettings, shapes: Mapping[str, Any]) -> ModelSize:
-    """Matrix sizes of a stage's model, read from its shapes."""
+    """Read the matrix sizes of a stage's model from its shapes."""
     whisper, llama = settings.model.whisper, settings.model.llama
 
     def scalars(prefix: str, needle: str) -> int:

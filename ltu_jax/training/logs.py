@@ -1,4 +1,4 @@
-"""Where numbers go: a JSONL log, TensorBoard event files, and a loss curve at the end."""
+"""Log numbers: a JSONL log, TensorBoard event files, and a loss curve at the end."""
 
 import contextlib
 import dataclasses
@@ -73,7 +73,7 @@ class RunLog:
         self._summary(step, scalars)
 
     def recent_losses(self, step: int) -> list[float]:
-        """The losses that a row after `step` has to average with its own; [] if none are known.
+        """Read the losses that a row after `step` averages with its own; [] if none are known.
 
         The loop leaves them (`RECENT`) beside each checkpoint, so that a run that goes on from it
         logs the numbers of one that never stopped.
@@ -125,7 +125,7 @@ class RunLog:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSONL log, each step's last one of a kind, without a half-written last line.
+    """Read a JSONL log: each step's last row of a kind, without a half-written last line.
 
     A row with "loss" is of that kind, another one is of the kind of its first value. Ascending by
     step and kind.

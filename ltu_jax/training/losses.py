@@ -67,7 +67,7 @@ def with_targets(
 def cross_entropy(
     logits: Float[Array, "B P V"], targets: Int[Array, "B P"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Mean negative log-likelihood and accuracy over targets that are not -100, float32.
+    """Return mean negative log-likelihood and accuracy over targets that are not -100, float32.
 
     A batch without targets has loss 0.
     """
@@ -97,7 +97,7 @@ def weighted_cross_entropy(
 
 
 def count_targets(batch: Mapping[str, Array]) -> Int[Array, ""]:
-    """Targets of a batch: the weight of its mean in a mean over all tokens of a step."""
+    """Count the targets of a batch: the weight of its mean in one over all tokens of a step."""
     return jnp.sum(batch[TARGETS] != IGNORE)
 
 
@@ -161,17 +161,17 @@ def tagging_loss(model: Functional[Tagger], *, features: Features) -> Callable:
 def binary_cross_entropy(
     logits: Float[Array, "B N"], targets: Float[Array, "B N"]
 ) -> Float[Array, ""]:
-    """Mean of `softplus(x) - x * target`, the stable form of sigmoid cross-entropy."""
+    """Return the mean of `softplus(x) - x * target`, the stable form of sigmoid cross-entropy."""
     return jnp.mean(jax.nn.softplus(logits) - logits * targets.astype(jnp.float32))
 
 
 def without(params: Params, prefix: str) -> Params:
-    """Parameters whose path does not start with `prefix`."""
+    """Return the parameters whose path does not start with `prefix`."""
     return {path: leaf for path, leaf in params.items() if not path.startswith(prefix)}
 
 
 def under(params: Params, prefix: str) -> Params:
-    """Parameters whose path starts with `prefix`, with the prefix taken off."""
+    """Return the parameters whose path starts with `prefix`, with the prefix taken off."""
     return {path[len(prefix) :]: leaf for path, leaf in params.items() if path.startswith(prefix)}
 
 

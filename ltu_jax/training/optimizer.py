@@ -77,7 +77,7 @@ class OptimizerConfig:
 
 
 def learning_rate(config: OptimizerConfig, *, steps: int) -> Callable[[Array], Array]:
-    """Learning rate of optimiser step k, counted from 0, of a run of `steps` steps.
+    """Return the learning rate of optimiser step k, counted from 0, of a run of `steps` steps.
 
     Warm-up is `rate * k / warmup`, so the first step moves nothing (and does fill the moments);
     "linear" then falls to 0 at k = steps, as in the official logs; "cosine" does so along half a
@@ -112,7 +112,7 @@ def learning_rate(config: OptimizerConfig, *, steps: int) -> Callable[[Array], A
 def make_optimizer(
     config: OptimizerConfig, *, paths: Iterable[str], steps: int
 ) -> optax.GradientTransformation:
-    """AdamW for a flat tree with exactly the trainable `paths`.
+    """Make AdamW for a flat tree with exactly the trainable `paths`.
 
     Raises:
         ValueError: the group table leaves a path unmatched or has a rule without a path.
@@ -142,7 +142,7 @@ def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
 
 
 def global_norm(tree: Mapping[str, Array]) -> Array:
-    """Square root of the sum of squares of all entries, float32."""
+    """Return the square root of the sum of squares of all entries, float32."""
     squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
     return jnp.sqrt(sum(squares, jnp.float32(0.0)))
 

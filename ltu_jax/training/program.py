@@ -1,4 +1,4 @@
-"""The program of a stage, from its settings alone: model, loss, and the step that is compiled.
+"""Make the program of a stage from its settings alone: model, loss, and the compiled step.
 
 `run_stage` hands it real arrays; the planner hands it shapes, for devices that are not there.
 Nothing here reads weights or data.
@@ -68,7 +68,7 @@ class Program:
 
 
 def model_functions(settings: StageSettings, *, labels: int, mesh: Mesh) -> ModelFunctions:
-    """Model and loss of a stage.
+    """Make the model and the loss of a stage.
 
     Args:
         settings: the stage.
@@ -113,12 +113,12 @@ def model_functions(settings: StageSettings, *, labels: int, mesh: Mesh) -> Mode
 
 
 def is_adapter(path: str) -> bool:
-    """Whether a parameter belongs to the adapter, which every checkpoint holds."""
+    """Return whether a parameter belongs to the adapter, which every checkpoint holds."""
     return lineage.is_adapter(path) and not path.startswith(WHISPER)
 
 
 def resident_dtype(path: str, leaf: Any, settings: StageSettings) -> Any:
-    """The dtype in which a parameter stays on the devices: compute dtype, adapters float32.
+    """Return the dtype of a parameter on the devices: compute dtype, adapters float32.
 
     Of the encoder the kernels alone, which products take in that dtype anyway: features are then
     the same numbers as those that are stored, and those that answering computes.
@@ -148,7 +148,7 @@ def split_parameters(
 def stage_optimizer(
     settings: StageSettings, *, paths: Iterable[str], steps: int
 ) -> optax.GradientTransformation:
-    """The optimiser of a stage over exactly the trainable `paths`, for a run of `steps` steps.
+    """Make the optimiser of a stage over exactly the trainable `paths`, for `steps` steps.
 
     Raises:
         UserError: a schedule that does not fit `steps`, or a table that does not fit `paths`.
@@ -169,7 +169,7 @@ def compile_step(
     frozen: Mapping[str, Any],
     mesh: Mesh,
 ) -> StepFn:
-    """The stage's train step on `mesh`; `state` and `frozen` may be arrays or shapes."""
+    """Compile the stage's train step on `mesh`; `state` and `frozen` may be arrays or shapes."""
     by_token = settings.optimizer.loss_mean == "token" and settings.stage != "tagging"
     return make_train_step(
         loss_fn,
@@ -185,7 +185,7 @@ def compile_step(
 def make_program(
     settings: StageSettings, *, mesh: Mesh, steps: int, text_length: int, labels: int
 ) -> Program:
-    """The step of a stage with shapes in place of all arrays.
+    """Make the step of a stage with shapes in place of all arrays.
 
     Args:
         settings: the stage.
@@ -219,7 +219,7 @@ def make_program(
 def batch_shapes(
     settings: StageSettings, *, text_length: int, labels: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of the global batch as the step gets it (`stages.parts.located`).
+    """Return the shapes of the global batch as the step gets it (`stage.located`).
 
     They are the same for every number of hosts, which know the tokens of all pairs. One row is
     taken to have no padding and no prompt without loss: it wants all tokens but its first.
@@ -255,7 +255,7 @@ def batch_shapes(
 
 
 def longest_text(settings: StageSettings) -> int:
-    """The padded text length that holds any row."""
+    """Return the padded text length that holds any row."""
     return data_config(settings).longest
 
 
@@ -329,7 +329,7 @@ def check_trainable(settings: StageSettings, shapes: Mapping[str, Any]) -> None:
 
 
 def base_dtypes(shapes: Mapping[str, Any], settings: StageSettings) -> dict[str, np.dtype]:
-    """What each parameter of the frozen language model is kept in, by path."""
+    """Return the dtype of each parameter of the frozen language model, by path."""
     compute = settings.compute
     if compute.base_dtype != "int8":
         return dict.fromkeys(shapes, jnp.dtype(compute.base_dtype))

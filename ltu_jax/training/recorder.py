@@ -98,7 +98,7 @@ class StepRecorder:
 
     @property
     def skipped(self) -> int:
-        """How many steps of the whole run were skipped."""
+        """The number of skipped steps of the whole run."""
         return self._skips.total
 
     def data_arrived(self) -> None:

@@ -94,7 +94,7 @@ def locked(run_dir: Path, *, what: str) -> Iterator[checkpoint.Turn]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Saved:
-    """Where a run goes on from, None and {} where it begins; `changed` are inputs accepted."""
+    """The checkpoint that a run goes on from, or none; `changed` are other inputs, accepted."""
 
     step: int | None
     folder: Path | None

@@ -180,14 +180,14 @@ def _handlers(note: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 
 def _to_host(tree: Any) -> Any:
-    """Copies of arrays that stay what they are when their devices' buffers are given away."""
+    """Copy arrays to the host, so that their devices' buffers may be given away."""
     arrays = jax.device_get(tree)
     # Those of a CPU are views of the very buffers.
     return jax.tree.map(np.array, arrays) if jax.default_backend() == "cpu" else arrays
 
 
 def checkpoint_bytes(adapter: Mapping[str, Any], state: TrainState) -> int:
-    """At most how large a checkpoint is; arrays or shapes. It has all adapter parameters."""
+    """Bound the size of a checkpoint, of arrays or shapes; it has all adapter parameters."""
     leaves = [*adapter.values(), *jax.tree.leaves(state.opt_state)]
     arrays = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
     return arrays + arrays // 100 + _OTHER_BYTES

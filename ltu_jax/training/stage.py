@@ -1,4 +1,4 @@
-"""The parts of a stage before anything is trained: base weights, model functions, loss, data."""
+"""Put together a stage before it is trained: base weights, model, loss, data."""
 
 import dataclasses
 import math
@@ -40,7 +40,7 @@ class Bases:
         return fingerprint(whisper_sha256=self.whisper.sha256, dtype=self.encoder_dtype)
 
     def clip_fingerprint(self) -> Fingerprint:
-        """What the encoder makes of the fixed clip; computed when first asked."""
+        """Return the encoder's output for the fixed clip; it takes a forward pass."""
         return of_encoder(self.whisper, dtype=self.encoder_dtype)
 
 
@@ -98,7 +98,7 @@ def open_bases(settings: StageSettings) -> Bases:
 
 
 def _enough_positions(settings: StageSettings, llama: Weights) -> None:
-    """A pair's positions are those of one clip and its text, however many pairs share a row."""
+    """Require positions for one clip and its text, however many pairs share a row."""
     longest = settings.model.audio_tokens + settings.data.cutoff
     limit = llama.max_position_embeddings
     if limit is not None and longest > limit:

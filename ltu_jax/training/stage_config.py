@@ -42,7 +42,7 @@ class ModelSettings:
     audio_tokens: int
 
     def ltu_as(self) -> LTUASConfig:
-        """The assembled model's config."""
+        """Return the assembled model's config."""
         return LTUASConfig(
             tltr=self.tltr,
             llama=self.llama,
@@ -54,7 +54,7 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Where missing weights come from and the command that converts them."""
+    """The sources of missing weights, with the commands that convert them."""
 
     llama: str
     whisper: str
@@ -74,7 +74,7 @@ class WeightSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSettings(PipelineSettings):
-    """Which pairs, how they are laid out, and how many passes; see `configs/common.py`."""
+    """The keys of `config.data`: pairs, their layout, and the number of passes."""
 
     validation_split: str
     epochs: float
@@ -95,7 +95,7 @@ class ComputeSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """How often to save (in steps; 0 = only at the end) and how many checkpoints to keep.
+    """The interval of saves in steps (0 = only at the end) and the number of checkpoints kept.
 
     `allow_other_inputs`: go on though base weights, tokenizer or records are other ones than the
     checkpoint was made with.

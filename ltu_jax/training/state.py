@@ -1,4 +1,4 @@
-"""What training changes (step, trained parameters, optimiser state) and where it lies."""
+"""The state of training: step, trained parameters, optimiser state, and their shardings."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ def split_trainable(
 
 
 def create_state(trainable: Params, tx: optax.GradientTransformation, *, mesh: Mesh) -> TrainState:
-    """Fresh state at step 0 on `mesh`; trainable parameters become float32 masters."""
+    """Make a fresh state at step 0 on `mesh`; trainable parameters become float32 masters."""
 
     make = _maker(tx)
     shardings = state_shardings(jax.eval_shape(make, dict(trainable)), mesh=mesh)
@@ -44,7 +44,7 @@ def create_state(trainable: Params, tx: optax.GradientTransformation, *, mesh: M
 
 
 def abstract_state(trainable: Mapping[str, Any], tx: optax.GradientTransformation) -> TrainState:
-    """Shapes of the state that `create_state` would make."""
+    """Return the shapes of the state that `create_state` would make."""
     return jax.eval_shape(_maker(tx), dict(trainable))
 
 
@@ -58,7 +58,7 @@ def _maker(tx: optax.GradientTransformation) -> Callable[[Params], TrainState]:
 
 
 def state_shardings(state: TrainState, *, mesh: Mesh) -> TrainState:
-    """Shardings of a state: moments lie where their parameter lies, counters are whole."""
+    """Return the shardings of a state: moments lie like their parameter, counters are whole."""
     by_path = param_shardings(mesh, state.trainable)
     whole = replicated(mesh)
 
@@ -73,6 +73,6 @@ def state_shardings(state: TrainState, *, mesh: Mesh) -> TrainState:
 
 
 def skipped_steps(state: TrainState) -> int:
-    """How many steps of a run were taken back: those that the optimiser has not counted."""
+    """Return how many steps of a run were taken back: the optimiser has not counted them."""
     counted = optax.tree_utils.tree_get_all_with_path(state.opt_state, "count")
     return int(state.step) - min(int(count) for _, count in counted)

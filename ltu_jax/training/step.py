@@ -134,7 +134,7 @@ def make_eval_step(
 def micro_shapes(
     batch: Mapping[str, jax.ShapeDtypeStruct], *, accumulation: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of one micro-batch of a global batch of these shapes."""
+    """Return the shapes of one micro-batch of a global batch of these shapes."""
     return {
         name: jax.ShapeDtypeStruct((leaf.shape[0] // accumulation, *leaf.shape[1:]), leaf.dtype)
         for name, leaf in batch.items()

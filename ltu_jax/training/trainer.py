@@ -134,7 +134,7 @@ def train_stage(
 
 
 class CheckpointSaver(Protocol):
-    """What the loop asks of `saving.Saver`, whose saves may go on while it trains."""
+    """The part of `saving.Saver` that the loop uses; its saves may go on while it trains."""
 
     def save(self, state: TrainState) -> Path:
         """Begin to write a checkpoint; returns the folder that it will have."""
@@ -148,7 +148,7 @@ class CheckpointSaver(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run of the loop ended; rates leave out steps that compiled a new shape.
+    """The result of a run of the loop; rates leave out steps that compiled a new shape.
 
     Losses are of steps that were not skipped, nan if there were none; `skipped` counts over the
     whole run. `parts` are seconds by `goodput.PARTS` and sum to the wall time of the clock.

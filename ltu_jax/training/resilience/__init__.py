@@ -1,1 +1,1 @@
-"""What keeps a long run right: guards, kept batches, watchdog, goodput, and hosts that agree."""
+"""Keep a long run right: guards, kept batches, watchdog, goodput, and hosts that agree."""

@@ -1,4 +1,4 @@
-"""Batches of skipped steps on disk: RUN/bad_batches/step-<step>.npz, and how they are read again.
+"""Write batches of skipped steps to RUN/bad_batches/step-<step>.npz, and read them again.
 
 A file holds the global batch as the step got it and one JSON text of facts. Reading trusts
 nothing: no pickle, no compression, no header that claims more than the file has.
@@ -29,7 +29,7 @@ _ERRORS = (zipfile.BadZipFile, ValueError, TypeError, KeyError, EOFError, OSErro
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BadStep:
-    """What is known of a skipped step; `rows` names the rows of its global batch."""
+    """The facts of a skipped step; `rows` names the rows of its global batch."""
 
     stage: str
     step: int
@@ -40,7 +40,7 @@ class BadStep:
 
 
 def path_of(run_dir: str | os.PathLike, step: int) -> Path:
-    """Where the batch of a step is kept."""
+    """Return the file for the batch of a step."""
     return Path(run_dir) / FOLDER / f"step-{step:08d}.npz"
 
 
@@ -62,7 +62,7 @@ def save_batch(
 
 
 def read_batch(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], BadStep]:
-    """The arrays and the facts of a file of `save_batch`.
+    """Read the arrays and the facts of a file of `save_batch`.
 
     Raises:
         UserError: not such a file, or one that was changed.
@@ -118,7 +118,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 
 
 def not_finite(batch: Mapping[str, np.ndarray]) -> list[str]:
-    """Which arrays of a batch have entries that are not finite, and in which rows."""
+    """Name the arrays of a batch that have entries which are not finite, and their rows."""
     found = []
     for name, array in batch.items():
         wrong = ~np.isfinite(array).reshape(len(array), -1)

@@ -135,7 +135,7 @@ def agree_at_the_end(*, step: int, last_loss: float, resolved: Mapping[str, Any]
 
 
 def agree_while_training(stage: Stage) -> Callable[[TrainState], None]:
-    """What all processes compare before the first step and every `guards.compare_every` steps.
+    """Make the comparison of all processes that runs every `guards.compare_every` steps.
 
     That is the step, the rows that come next, and the trained parameters bit by bit, over all
     devices. It raises an AgreedError that names what differs.
@@ -158,7 +158,7 @@ def agree_while_training(stage: Stage) -> Callable[[TrainState], None]:
 
 
 def rows_of(stage: Stage) -> Callable[[int], tuple[str, ...]]:
-    """The rows of a step's global batch by name: clips, and the numbers of their pairs."""
+    """Make a function that names the rows of a step's global batch: clips, numbers of pairs."""
     rows = stage.settings.data.rows_per_batch
 
     def names(step: int) -> tuple[str, ...]:
@@ -215,7 +215,7 @@ def check_replicas(params: Params, *, mesh: Mesh, step: int) -> int:
 
 @functools.cache
 def _compiled(mesh: Mesh, specs: tuple[tuple[str, PartitionSpec], ...]):
-    """Sums uint32 [devices of the mesh, parameters by name], the same on every process."""
+    """Compile sums uint32 [devices of the mesh, parameters by name], the same on every process."""
 
     def on_one(params: Mapping[str, Array]) -> Array:
         return jnp.stack([checksum(params[path]) for path, _ in specs])[None]
@@ -232,7 +232,7 @@ def _compiled(mesh: Mesh, specs: tuple[tuple[str, PartitionSpec], ...]):
 
 
 def checksum(leaf: Array) -> Array:
-    """A 32-bit sum over the bits of a 4-byte array and their places."""
+    """Return a 32-bit sum over the bits of a 4-byte array and their places."""
     bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
     mixed = bits ^ (jax.lax.iota(jnp.uint32, bits.size) * jnp.uint32(_SPREAD))
     mixed = mixed * jnp.uint32(_FIRST)

@@ -1,4 +1,4 @@
-"""What a step does with numbers that are wrong: it is taken back on the device, and counted.
+"""Take back steps with wrong numbers on the device, and count them.
 
 A step whose loss or gradient norm is not finite, or (where asked for) far above those before it,
 changes nothing but the step counter: parameters, moments and the optimiser's own count keep their
@@ -28,7 +28,7 @@ from ltu_jax.training.resilience import bad_batches
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GuardConfig:
-    """When a step is skipped, when a run stops by itself, and what hosts compare.
+    """The limits at which a step is skipped or a run stops, and the interval of comparisons.
 
     Attributes:
         skips_in_a_row: so many skipped steps one after the other stop the run.
@@ -81,7 +81,7 @@ class Past(NamedTuple):
 
 
 def looking_back(tx: optax.GradientTransformation, *, window: int) -> optax.GradientTransformation:
-    """`tx` with room in its state for the last `window` steps, which the step itself fills."""
+    """Give the state of `tx` room for the last `window` steps, which the step itself fills."""
 
     def init(params: optax.Params) -> Past:
         empty = jnp.zeros((window,), jnp.float32)
@@ -95,7 +95,7 @@ def looking_back(tx: optax.GradientTransformation, *, window: int) -> optax.Grad
 
 
 def is_spike(past: Past, *, loss: Array, norm: Array, sigma: float) -> Array:
-    """Whether a loss or a gradient norm lies `sigma` standard deviations above those of `past`."""
+    """Return whether loss or norm lies `sigma` standard deviations above those of `past`."""
 
     def far(value: Array, before: Array) -> Array:
         return value > before.mean() + sigma * before.std()
@@ -105,7 +105,7 @@ def is_spike(past: Past, *, loss: Array, norm: Array, sigma: float) -> Array:
 
 
 def remember(past: Past, *, loss: Array, norm: Array, finite: Array) -> Past:
-    """`past` with one more step, spikes included, so that a lasting change of level is let in."""
+    """Return `past` with one more step, also a spike: a lasting change of level is let in."""
     place = past.seen % past.losses.shape[0]
 
     def put(before: Array, value: Array) -> Array:
@@ -119,7 +119,7 @@ def remember(past: Past, *, loss: Array, norm: Array, finite: Array) -> Past:
 
 
 def take_back(good: Array, after: Any, before: Any) -> Any:
-    """`after` where `good`, else the bits of `before`; a select in the loop that writes anyway."""
+    """Return `after` where `good`, else the bits of `before`, as one select."""
     return jax.tree.map(lambda new, old: jnp.where(good, new, old), after, before)
 
 
@@ -145,13 +145,13 @@ class Skips:
         self._in_a_row: list[bad_batches.BadStep] = []
 
     def good(self) -> None:
-        """A step was not skipped."""
+        """Note a step that was not skipped."""
         self._in_a_row.clear()
 
     def add(
         self, step: int, values: Mapping[str, float], host: Mapping[str, np.ndarray]
     ) -> tuple[bad_batches.BadStep, Path | None]:
-        """A step was skipped: keep its batch.
+        """Note a skipped step, and keep its batch.
 
         Args:
             step: which.

@@ -1,4 +1,4 @@
-"""A run that stands still ends itself, and says where it stood.
+"""End a run that stands still, and say where it stood.
 
 A thread looks at the clock of the loop (`goodput.py`). It counts only time that it lived
 through itself: a process that was stopped and goes on, or a machine that was busy, is no stall.
@@ -63,11 +63,11 @@ class Watchdog:
             self._thread.join()
 
     def beat(self) -> None:
-        """A step came to its end."""
+        """Note that a step came to its end."""
         self._beats += 1
 
     def limit(self) -> float:
-        """Seconds without a sign of life that the loop has where it is now."""
+        """Return the limit in seconds without a sign of life for what the loop does now."""
         if self._clock.part not in STEPPING:
             return self._config.stall_busy_seconds
         return max(self._config.stall_seconds, self._config.stall_factor * self._median())
