@@ -32,7 +32,7 @@ examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     it = argparse.ArgumentParser(
         prog="python -m ltu_jax.ask",
         description=__doc__,
@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def sampling(asked: argparse.Namespace):
-    """The sampling config of the command line, None for plain greedy decoding.
+    """Return the sampling config of the command line, None for plain greedy decoding.
 
     Raises:
         UserError: a value out of range, or --top-p or --top-k without a temperature.
@@ -152,6 +152,7 @@ def run(asked: argparse.Namespace) -> None:
         if not text(f"question {number}", question).strip():
             raise UserError(f"question {number} is empty; ask something about the clip")
 
+    from ltu_jax.generation.request import drain
     from ltu_jax.inference import load
 
     model = load(
@@ -186,12 +187,7 @@ def run(asked: argparse.Namespace) -> None:
         print(f"\n> {question}", flush=True)
         start = time.perf_counter()
         pieces = model.stream(heard, question, max_new_tokens=asked.max_new_tokens, sampling=config)
-        answer = None
-        while answer is None:
-            try:
-                print(next(pieces), end="", flush=True)
-            except StopIteration as end:
-                answer = end.value
+        answer = drain(pieces, show=lambda piece: print(piece, end="", flush=True))
         print(flush=True)
         seconds = time.perf_counter() - start
         cut = ", cut off by --max-new-tokens" if answer.finish_reason == "length" else ""

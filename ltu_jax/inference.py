@@ -7,9 +7,8 @@ Audio takes the one road of training: mel over the whole clip, Whisper's layers,
 spoken text is Whisper's transcript of the clip, in the Input block of the prompt.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -20,64 +19,50 @@ import numpy as np
 
 from ltu_jax.core.axes import Array, Float, Int
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.trees import Params
 from ltu_jax.core.values import whole
 from ltu_jax.generation import arguments, limits
 from ltu_jax.generation import generate as generation
 from ltu_jax.generation.arguments import AudioSource
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.limits import Prompts
-from ltu_jax.generation.loading import Listener, load_model
-from ltu_jax.generation.request import Answer, EncodedClip, InputMode, Request, per_request
+from ltu_jax.generation.loading import LoadedModel, load_model
+from ltu_jax.generation.request import (
+    Answer,
+    EncodedClip,
+    InputMode,
+    PositionLayout,
+    Request,
+    drain,
+    per_request,
+)
 from ltu_jax.generation.sampling import SamplingConfig
-from ltu_jax.generation.transcribe import Transcriber, Transcript
-from ltu_jax.generation.transcription import QUIET, TranscribeOptions
+from ltu_jax.generation.transcribe import Transcript
+from ltu_jax.generation.transcription import TranscribeOptions
 from ltu_jax.generation.whispers import Whispers, give
-from ltu_jax.models.functional import Functional
-from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.models.whisper import POOL
 from ltu_jax.preprocessing.text import Tokenizer
 
 
-class PositionLayout(StrEnum):
-    """How positions are counted."""
-
-    TRAIN = "train"  # one after the other, pads included (facts 3)
-    INFERENCE = "inference"  # pads do not count (facts 19)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Model:
-    """A loaded LTU-AS; `ltu_jax.load` makes it. Weights without Whisper or tokenizer still give
-    `logits`.
+class Model(LoadedModel):
+    """A loaded LTU-AS, by `ltu_jax.load`; without Whisper or tokenizer it still gives `logits`."""
 
-    `listener` is the Whisper that hears, `transcriber` the one that writes, by `rule`; `positions`
-    are those of the base model (None: unknown).
-    """
-
-    path: Path
-    network: Functional[LTUAS]
-    params: Params
-    tokenizer: Tokenizer | None
-    listener: Listener | None
-    transcriber: Transcriber | None = None
-    rule: TranscribeOptions = QUIET
-    positions: int | None = None
     data_parallel: DataParallel = field(default_factory=DataParallel)
 
     @property
     def config(self) -> LTUASConfig:
-        """Sizes of the language model, the TLTR and the audio features."""
+        """Return the sizes of the language model, the TLTR and the audio features."""
         return self.network.config
 
     @property
     def window_seconds(self) -> float:
-        """How much of a clip the audio tokens cover; each is `POOL` encoder steps of 20 ms."""
+        """Return the seconds that the audio tokens cover; each is `POOL` encoder steps of 20 ms."""
         return self.config.audio_tokens * POOL * 0.02
 
     def over(self, devices: Sequence[jax.Device]) -> "Model":
-        """The same model, its batches laid over `devices`, each with a copy of the weights.
+        """Return the same model, its batches laid over `devices`, each with a copy of the weights.
 
         `answer_batch`, `audio_features_batch` and `transcribe` use all of them; answers are those
         of one device.
@@ -133,11 +118,7 @@ class Model:
         )
         heard = self.listen(audio, spoken_text=spoken_text, mode=mode)
         pieces = self.stream(heard, question, max_new_tokens=max_new_tokens, sampling=sampling)
-        while True:
-            try:
-                next(pieces)
-            except StopIteration as end:
-                return end.value
+        return drain(pieces)
 
     def stream(
         self,
@@ -146,7 +127,7 @@ class Model:
         *,
         max_new_tokens: int | None = None,
         sampling: SamplingConfig | None = None,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, Answer]:
         """Yield the answer's text piece by piece; the generator returns the `Answer`.
 
         Arguments and errors as in `answer`, the errors at the call; `heard` comes from `listen` and
@@ -168,7 +149,7 @@ class Model:
         prompt: list[int],
         max_new_tokens: int,
         sampling: SamplingConfig | None,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, Answer]:
         tokenizer = self._need_tokenizer()
         ids, mask = generation.left_pad([prompt])
         tokens: list[int] = []
@@ -267,13 +248,13 @@ class Model:
         return self._whispers.listen(audio, spoken_text=spoken_text, mode=mode)
 
     def audio_features(self, audio: AudioSource) -> Float[np.ndarray, "W A D"]:
-        """Whisper's layers over the model's window, float32 [W, A, D] (facts 24, 25)."""
+        """Return Whisper's layers over the model's window, float32 [W, A, D] (facts 24, 25)."""
         return self.audio_features_batch([arguments.clip("audio", audio)])[0]
 
     def audio_features_batch(
         self, clips: Iterable[AudioSource], *, batch_size: int = 8
     ) -> Float[np.ndarray, "B W A D"]:
-        """`audio_features` of many clips, encoded `batch_size` at a time."""
+        """Return `audio_features` of many clips, encoded `batch_size` at a time."""
         return self._whispers.features(clips, batch_size=batch_size)
 
     def transcribe(
@@ -283,7 +264,7 @@ class Model:
         batch_size: int = 8,
         options: TranscribeOptions | None = None,
     ) -> list[Transcript]:
-        """What is said in each clip of any length, by the Whisper that writes.
+        """Return what is said in each clip of any length, by the Whisper that writes.
 
         `options` None is the model's own rule, by which the spoken text of its training data was
         made: where nobody speaks there are no words. `transcription.OPENAI` is OpenAI's.
@@ -300,7 +281,7 @@ class Model:
         *,
         layout: PositionLayout | str,
     ) -> Float[Array, "B T V"]:
-        """Float32 logits of the text positions.
+        """Return float32 logits of the text positions.
 
         Args:
             input_ids: int [B, L].
@@ -320,9 +301,8 @@ class Model:
         audio_tokens = 0 if audio_features is None else self.config.audio_tokens
         self._limits.check_logits(rows=shape[0], length=shape[1], audio=audio_tokens)
         if layout is PositionLayout.TRAIN:
-            positions = jnp.broadcast_to(
-                jnp.arange(audio_tokens + shape[1]), (shape[0], audio_tokens + shape[1])
-            )
+            length = audio_tokens + shape[1]
+            positions = jnp.broadcast_to(jnp.arange(length), (shape[0], length))
         else:
             positions = generation.text_positions(mask, audio_tokens=audio_tokens)
         text = TextBatch(

@@ -42,7 +42,7 @@ class Listener:
     params: Params
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedModel:
     """A model in memory; what the path has none of is None.
 

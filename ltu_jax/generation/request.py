@@ -1,6 +1,6 @@
-"""What goes into an answer and what comes out, and how questions are put into batches."""
+"""A request and its answer, and how requests are put into batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,11 +12,18 @@ from ltu_jax.generation.sampling import SamplingConfig
 
 
 class InputMode(StrEnum):
-    """What of a clip the model is given."""
+    """The parts of a clip that the model is given."""
 
     JOINT = "joint"  # audio tokens, and the transcript in the prompt
     AUDIO = "audio"  # audio tokens, and an empty Input block
     TEXT = "text"  # no audio tokens, the transcript in the prompt
+
+
+class PositionLayout(StrEnum):
+    """How the positions of a batch are counted."""
+
+    TRAIN = "train"  # one after the other, pads included (facts 3)
+    INFERENCE = "inference"  # pads do not count (facts 19)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +48,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """An answer and what it was given.
+    """An answer and the prompt and clip behind it.
 
     `text` is the answer without special tokens, `spoken_text` what stood in the prompt's Input
     block, `seconds` the clip's length (None when only features were given), `seconds_dropped` how
@@ -57,10 +64,25 @@ class Answer:
     finish_reason: str
 
 
+def drain(
+    pieces: Generator[str, None, Answer], *, show: Callable[[str], None] = lambda piece: None
+) -> Answer:
+    """Return the answer behind its pieces; `show` gets each of them as it comes."""
+    while True:
+        try:
+            show(next(pieces))
+        except StopIteration as end:
+            return end.value
+
+
 def per_request(
     sampling: SamplingConfig | Sequence[SamplingConfig] | None, count: int
 ) -> list[SamplingConfig] | None:
-    """One config a request, or None for greedy decoding; `UserError` when the numbers differ."""
+    """Return one config a request, or None for greedy decoding.
+
+    Raises:
+        UserError: the numbers differ.
+    """
     if sampling is None:
         return None
     configs = [sampling] * count if isinstance(sampling, SamplingConfig) else list(sampling)
@@ -74,7 +96,7 @@ def per_request(
 def batches(
     requests: Sequence[Request], prompts: Sequence[Sequence[int]], batch_size: int
 ) -> Iterator[list[int]]:
-    """Batches of request indices: all with audio or all without, of similar prompt length."""
+    """Yield batches of request indices: all with audio or all without, of similar prompt length."""
     for with_audio in (True, False):
         members = [
             i

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import soxr
 
@@ -295,19 +293,6 @@ def log_mel(samples: Float[np.ndarray, "C"], *, n_mels: int) -> Float[np.ndarray
     np.log10(np.maximum(out, 1e-10, out=out), out=out)
     np.maximum(out, out.max() - 8, out=out)
     return (out + 4) / 4
-
-
-def log_mel_jax(samples: Float[Array, "C"], *, n_mels: int) -> Float[Array, "F M"]:
-    """Return the numbers of `log_mel`, float32 [C // 160, M]; pure, for `jax.jit`."""
-    frames = _check_samples(samples)
-    padded = jnp.pad(samples.astype(jnp.float32), _WINDOW // 2, mode="reflect")
-    windows = padded[HOP * jnp.arange(frames)[:, None] + jnp.arange(_WINDOW)]
-    spectrum = jnp.fft.rfft(windows * _hann())
-    power = spectrum.real**2 + spectrum.imag**2
-    # The default precision of a TPU's products is bfloat16: too coarse under a logarithm.
-    mels = jnp.matmul(power, mel_filters(n_mels).T, precision=jax.lax.Precision.HIGHEST)
-    logs = jnp.log10(jnp.maximum(mels, 1e-10))
-    return (jnp.maximum(logs, logs.max() - 8) + 4) / 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,12 @@
 """The prompt template, labels and cut-off of LTU-AS, and the cleaning of transcripts.
 
 Behaviour follows the official fine-tuning script (alpaca_short template, transformers 4.28 slow
-LlamaTokenizer, DataCollatorForSeq2Seq with 25 audio positions in front), checked against
-`tests/golden/text_cases`.
+LlamaTokenizer), checked against `tests/golden/text_cases`.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-
-import numpy as np
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.preprocessing.tokenizer import Tokenizer
@@ -32,7 +28,7 @@ class TrainOn(StrEnum):
         raise UserError(f"train_on is {value!r}; it is one of {[str(known) for known in cls]}")
 
 
-# --- prompt, labels, batches ----------------------------------------------------------------------
+# --- prompt and labels ----------------------------------------------------------------------
 
 
 def prompt(instruction: str, spoken_text: str | None) -> str:
@@ -46,14 +42,6 @@ def prompt(instruction: str, spoken_text: str | None) -> str:
 def prompt_ids(tokenizer: Tokenizer, *, instruction: str, spoken_text: str | None) -> list[int]:
     """Return BOS and the ids of the prompt: what generation starts from."""
     return [tokenizer.bos_id, *tokenizer.encode(prompt(instruction, spoken_text))]
-
-
-def response(text: str) -> str:
-    """Return the stripped text between the first "### Response:" and the next (get_response)."""
-    parts = text.split(_RESPONSE)
-    if len(parts) < 2:
-        raise UserError(f"no {_RESPONSE!r} in {text[:80]!r}")
-    return parts[1].strip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,36 +85,7 @@ def tokenize_pair(
     return TokenizedPair(input_ids=ids, labels=labels)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Left-padded `input_ids`, `labels` int32 [B, T]; `attention_mask` float32 [B, A + T]."""
-
-    input_ids: np.ndarray
-    labels: np.ndarray
-    attention_mask: np.ndarray
-
-
-def collate(
-    pairs: Sequence[TokenizedPair], *, pad_id: int, audio_tokens: int = 25, pad_multiple: int = 8
-) -> Batch:
-    """Left-pad to a multiple of `pad_multiple`, with ones for the audio in front of the mask."""
-    if not pairs:
-        raise UserError("collate got no pairs")
-    longest = max(len(pair.input_ids) for pair in pairs)
-    width = -(-longest // pad_multiple) * pad_multiple
-    input_ids = np.full((len(pairs), width), pad_id, np.int32)
-    labels = np.full((len(pairs), width), IGNORE, np.int32)
-    mask = np.zeros((len(pairs), audio_tokens + width), np.float32)
-    mask[:, :audio_tokens] = 1
-    for row, pair in enumerate(pairs):
-        length = len(pair.input_ids)
-        input_ids[row, width - length :] = pair.input_ids
-        labels[row, width - length :] = pair.labels
-        mask[row, audio_tokens + width - length :] = 1
-    return Batch(input_ids=input_ids, labels=labels, attention_mask=mask)
-
-
-# --- names and cleaning ---------------------------------------------------------------------------
+# --- cleaning ---------------------------------------------------------------------------
 
 _THANKS = re.compile(
     r"(?:(?:[Tt]hanks|[Tt]hank you) for watching|THANKS FOR WATCHING|THANK YOU FOR WATCHING)[.!]?"
@@ -136,9 +95,3 @@ _THANKS = re.compile(
 def remove_thanks(transcript: str) -> str:
     """Remove "thanks for watching" and its like, which Whisper invents on clips without speech."""
     return _THANKS.sub("", transcript)
-
-
-def feature_name(audio_id: str) -> str:
-    """Return the official name of a clip's feature file: three folders and the stem, by "_"."""
-    *folders, file = audio_id.split("/")
-    return "_".join(folders[-3:]) + "_" + ".".join(file.split(".")[:-1]) + ".npz"

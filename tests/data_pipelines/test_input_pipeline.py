@@ -14,8 +14,9 @@ from data_pipelines.records import record_files
 from data_pipelines.records.schema import RecordError
 from ltu_jax.core.errors import UserError
 from ltu_jax.preprocessing import audio
-from ltu_jax.preprocessing.text import TokenizedPair, collate, tokenize_pair
+from ltu_jax.preprocessing.text import TokenizedPair, tokenize_pair
 from tests.support import records_corpus
+from tests.support.collator import collate
 
 A = 25
 CUTOFF = 120  # cuts the longest few of the tiny corpus's pairs

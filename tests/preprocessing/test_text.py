@@ -10,6 +10,7 @@ import tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from ltu_jax.preprocessing import text
+from tests.support.collator import collate
 
 CUTOFFS = (108, 32)
 
@@ -50,16 +51,6 @@ def test_golden_prompts(cases: Path):
         assert prompt == case["prompt_user"]
         assert prompt + (case["output"] or "") == case["prompt_full"]
         assert text.prompt(case["instruction"], None) == case["prompt_user_input_None"]
-
-
-def test_golden_responses(cases: Path):
-    for case in read(cases, "get_response.json"):
-        assert text.response(case["text"]) == case["response"]
-
-
-def test_a_text_without_a_response():
-    with pytest.raises(ValueError, match="no '### Response:' in 'hello'"):
-        text.response("hello")
 
 
 # --- sentencepiece --------------------------------------------------------------------------------
@@ -190,30 +181,18 @@ def test_golden_batches(cases: Path, spm: text.Tokenizer, cutoff: int):
     stored = np.load(cases / f"collator_v320_cut{cutoff}.npz")
     for group in read(cases, f"collator_v320_cut{cutoff}.json"):
         pairs = [pair_of(spm, rows[index], cutoff=cutoff) for index in group["rows"]]
-        batch = text.collate(pairs, pad_id=spm.pad_id)
+        batch = collate(pairs, pad_id=spm.pad_id)
         for key in ("input_ids", "labels", "attention_mask"):
             np.testing.assert_array_equal(getattr(batch, key), stored[f"g{group['group']}.{key}"])
         assert batch.attention_mask.dtype == np.float32
-        names = [text.feature_name(audio_id) for audio_id in group["audio_ids"]]
-        assert names == group["feature_basenames"]
 
 
-def test_no_pairs():
-    with pytest.raises(ValueError, match="collate got no pairs"):
-        text.collate([], pad_id=0)
-
-
-# --- names and cleaning ---------------------------------------------------------------------------
+# --- cleaning ---------------------------------------------------------------------------
 
 
 def test_golden_thanks(cases: Path):
     for case in read(cases, "remove_thanks.json"):
         assert text.remove_thanks(case["in"]) == case["out"]
-
-
-def test_golden_feature_names(cases: Path):
-    for case in read(cases, "gen_filename.json"):
-        assert text.feature_name(case["audio_id"]) == case["feature_path"].rpartition("/")[2]
 
 
 # --- fast tokenizers ------------------------------------------------------------------------------
