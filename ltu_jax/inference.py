@@ -314,8 +314,6 @@ class Model(LoadedModel):
             audio_features = jnp.asarray(audio_features, jnp.float32)
         return _logits(self.params, text, audio_features, network=self.network)
 
-    # --- parts ------------------------------------------------------------------------------------
-
     def check_question(
         self,
         question: str,
