@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from data_pipelines.input.rows import Example
 from data_pipelines.records.schema import RecordError
 from ltu_jax.core.distributed import batch_share, host_batch_to_global
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.ranking import average_precision
+from ltu_jax.core.ranking import mean_average_precision
 from ltu_jax.core.sharding import batch_sharding, param_shardings, replicated
 from ltu_jax.core.trees import Params, merge
 from ltu_jax.generation.generate import generate, left_pad
@@ -139,7 +140,10 @@ class TaggingValidation:
         # The stream of rows goes on into the next epoch; each clip counts once.
         logits = np.concatenate(scores)[: self._pipeline.rows_per_epoch]
         targets = np.concatenate(truth)[: self._pipeline.rows_per_epoch]
-        mean, _ = mean_average_precision(logits, targets)
+        columns = np.concatenate([logits.astype(np.float64), targets], axis=1)
+        mean = float(mean_average_precision(columns, np.ones(len(columns))))
+        if math.isnan(mean):
+            raise UserError("mean average precision: no clip of this split has any label")
         return {"val_map": mean, "val_loss": float(losses.binary_cross_entropy(logits, targets))}
 
 
@@ -250,25 +254,3 @@ def _readable(
 
 def _samples_of(pipeline: InputPipeline, clip: str) -> np.ndarray:
     return audio.load_audio(pipeline.store.read(pipeline.store.find(clip)).audio).samples
-
-
-def mean_average_precision(
-    scores: np.ndarray, targets: np.ndarray
-) -> tuple[float, dict[int, float]]:
-    """Return the mean over the labels that occur of average precision, and that of each label.
-
-    Args:
-        scores: float [N, labels], larger is more likely.
-        targets: 0/1 [N, labels].
-
-    Raises:
-        UserError: no label occurs at all.
-    """
-    scores, targets = np.asarray(scores, np.float64), np.asarray(targets) > 0
-    each = {
-        int(index): average_precision(scores[:, index], targets[:, index])
-        for index in np.flatnonzero(targets.any(axis=0))
-    }
-    if not each:
-        raise UserError("mean average precision: no clip of this split has any label")
-    return float(np.mean(list(each.values()))), each

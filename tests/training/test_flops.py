@@ -1,11 +1,7 @@
-"""FLOPs against a hand count at 7B, mean average precision against scikit-learn."""
+"""FLOPs against a hand count at 7B."""
 
-import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
 
-from ltu_jax.core.errors import UserError
-from ltu_jax.training.evaluators import mean_average_precision
 from ltu_jax.training.flops import ModelSize, StepWork, model_flops
 
 
@@ -67,20 +63,3 @@ def test_pairs_that_share_a_clip_attend_to_it_and_to_themselves():
     size = size_7b(tltr_block=0, tltr_width=0, audio_proj=0)
     extra = 25 * (4 * size.llm_layers + 6 * size.lora + 12 * 125 * 4096 * 32)
     assert model_flops(size, alone) - model_flops(size, shared) == pytest.approx(extra)
-
-
-def test_mean_average_precision_is_that_of_scikit_learn():
-    rng = np.random.default_rng(0)
-    targets = (rng.random((80, 9)) < 0.2).astype(np.float32)
-    targets[:, 4] = 0  # a label that never occurs has no average precision
-    scores = np.round(rng.normal(size=(80, 9)) + targets, 1)  # with ties
-    mean, each = mean_average_precision(scores, targets)
-    present = [index for index in range(9) if index != 4]
-    expected = {i: average_precision_score(targets[:, i], scores[:, i]) for i in present}
-    assert each == pytest.approx(expected)
-    assert mean == pytest.approx(np.mean(list(expected.values())))
-
-
-def test_mean_average_precision_without_labels_is_refused():
-    with pytest.raises(UserError, match="no clip of this split has any label"):
-        mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2)))
