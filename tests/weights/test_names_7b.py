@@ -8,6 +8,7 @@ import pytest
 import tiny_models as tiny
 
 from ltu_jax.weights.formats import official_ltu_as, peft_adapter
+from ltu_jax.weights.formats.ltu_as_base import BaseModel
 from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.shapes import model_shapes
 
@@ -135,10 +136,10 @@ def test_import_at_true_size_reads_no_number(size, rank):
     config, shapes = _model(size, rank=rank)
     base = {path: shape for path, shape in shapes.items() if not is_adapter(path)}
     tensors = tiny.hollow(_official((config, shapes), adapter_only=True))
+    language = BaseModel(config=config["llama"], held=tiny.hollow(base), files={}, facts={})
     found = official_ltu_as.over_base(
-        tensors, llama_config=config["llama"], held=tiny.hollow(base), lora=config["lora"],
-        known={}, files={}, facts={}, source={}, notes=(), what="FILE",
-    )  # fmt: skip
+        tensors, base=language, lora=config["lora"], known={}, source={}, notes=(), what="FILE"
+    )
     again, params = tiny.opened(found, "ltu-as")
     assert again == config
     assert {path: tensor.shape for path, tensor in params.items()} == shapes
