@@ -22,7 +22,7 @@ from ltu_jax.core.files import write_json
 from ltu_jax.models.sizes import LLAMA_SIZES
 from ltu_jax.planning.estimate import plan_gpu, plan_slice
 from ltu_jax.planning.plan_report import Plan, plan_report
-from ltu_jax.planning.request import PlanRequest, plan_request
+from ltu_jax.planning.plan_request import PlanRequest, plan_request
 from ltu_jax.planning.search import search
 from ltu_jax.planning.slices import find_gpu, find_slice
 from ltu_jax.train import parse_config, resolve
@@ -108,13 +108,13 @@ def _without_json(argv: Sequence[str]) -> list[str]:
 
 
 def _settings(rest: Sequence[str], *, stage: str | None, size: str | None) -> StageSettings:
-    stages = {one["stage"]: one for one in resolve(parse_config(rest))}
+    stages = {config["stage"]: config for config in resolve(parse_config(rest))}
     if stage is None and len(stages) > 1:
         raise UserError(f"this config has several stages; add --stage, one of {', '.join(stages)}")
-    wanted = stage or next(iter(stages))
-    if wanted not in stages:
-        raise UserError(f"--stage: {wanted!r} is not in this config, which has {', '.join(stages)}")
-    settings = stage_settings(stages[wanted])
+    name = stage or next(iter(stages))
+    if name not in stages:
+        raise UserError(f"--stage: {name!r} is not in this config, which has {', '.join(stages)}")
+    settings = stage_settings(stages[name])
     if size is None:
         return settings
     if settings.model.llama is None:

@@ -1,4 +1,4 @@
-"""What one clip sounds like: decoded, measured and named by its content."""
+"""Measures of the audio of one clip, and a name of its content."""
 
 import dataclasses
 import hashlib
@@ -40,12 +40,12 @@ class AudioMeasures:
     content: bytes
 
 
-def listen(case: Case) -> AudioMeasures | Problem:
+def measure_audio(case: Case) -> AudioMeasures | Problem:
     """Decode and measure the audio of a clip, which must be there."""
     if isinstance(case.audio, Path) and case.sha256 is not None:
-        found = sha256_file(case.audio)
-        if found != case.sha256:
-            what = f"{case.audio}: SHA-256 {found[:12]}..., clips.jsonl says {case.sha256[:12]}..."
+        digest = sha256_file(case.audio)
+        if digest != case.sha256:
+            what = f"{case.audio}: SHA-256 {digest[:12]}..., clips.jsonl says {case.sha256[:12]}..."
             return Problem(check="corrupt", where=case.where, what=what)
     try:
         decoded = audio.load_audio(case.audio)
@@ -75,8 +75,8 @@ def _clipped(source: bytes | Path, decoded: audio.Audio) -> float:
     else:
         opened = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
         with opened as stream:
-            found = sounds(stream, name="<the same file>")
-            parts = [np.concatenate(list(sound.blocks)) for sound in found if sound.stated != 0]
+            streams = sounds(stream, name="<the same file>")
+            parts = [np.concatenate(list(sound.blocks)) for sound in streams if sound.stated != 0]
     full = sum(
         _runs(np.abs(channel) >= _FULL, least=_FLAT).sum() for part in parts for channel in part.T
     )

@@ -67,14 +67,14 @@ def verdicts(
     """List every check with its count, share and limit, and whether it is within the limit."""
     rows = []
     for name, check in CHECKS.items():
-        found, limit = findings.counts[name], limits.get(name, check.limit)
-        of = max(totals.get(check.of, 0), found)
-        share = found / of if of else 0.0
+        count, limit = findings.counts[name], limits.get(name, check.limit)
+        of = max(totals.get(check.of, 0), count)
+        share = count / of if of else 0.0
         rows.append(
             {
                 "name": name,
                 "title": check.title,
-                "found": found,
+                "found": count,
                 "of": of,
                 "unit": check.of,
                 "share": share,

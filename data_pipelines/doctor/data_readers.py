@@ -126,8 +126,8 @@ def _of_corpus(path: Path) -> Iterator[Case | Problem]:
             if isinstance(row, RecordError):
                 yield Problem(check="rows", where=str(manifest), what=str(row))
             else:
-                found = pairs.setdefault((split, row.values["audio_id"]), [])
-                found.append(clip_manifests.pair(row, len(found)))
+                of_clip = pairs.setdefault((split, row.values["audio_id"]), [])
+                of_clip.append(clip_manifests.pair(row, len(of_clip)))
     for number, clip in _lines(path / "clips.jsonl"):
         where = f"{path / 'clips.jsonl'}, row {number}"
         if isinstance(clip, RecordError) or (wrong := _wrong_field(clip)):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.doctor import data_readers
-from data_pipelines.doctor.audio_measures import AudioMeasures, listen
+from data_pipelines.doctor.audio_measures import AudioMeasures, measure_audio
 from data_pipelines.doctor.checks import Findings, verdicts
 from data_pipelines.doctor.data_readers import Case, Problem
 from data_pipelines.doctor.text_checks import Texts
@@ -66,11 +66,11 @@ def examine(orders: Orders, *, progress: Any = None) -> dict[str, Any]:
     kind = data_readers.kind_of(orders.data, audio_root=orders.audio_root)
     examination = _Examination(orders, kind=kind)
     stream = data_readers.cases(orders.data, audio_root=orders.audio_root)
-    for case, heard in _listened(stream, every=orders.every, workers=orders.workers):
+    for case, measures in _measured(stream, every=orders.every, workers=orders.workers):
         if isinstance(case, Problem):
             examination.problem(case)
         else:
-            examination.add(case, heard)
+            examination.add(case, measures)
         if progress is not None:
             progress.update()
     return examination.result()
@@ -79,21 +79,19 @@ def examine(orders: Orders, *, progress: Any = None) -> dict[str, Any]:
 _Examined = tuple[Case | Problem, AudioMeasures | Problem | None]
 
 
-def _listened(stream: Iterable[Case | Problem], *, every: int, workers: int) -> Iterator[_Examined]:
+def _measured(stream: Iterable[Case | Problem], *, every: int, workers: int) -> Iterator[_Examined]:
     """Yield each item with the measures of its audio, in order; a few are decoded ahead."""
 
-    def hear(
-        item: tuple[int, Case | Problem],
-    ) -> _Examined:
+    def examined(item: tuple[int, Case | Problem]) -> _Examined:
         number, case = item
         if isinstance(case, Problem) or case.audio is None or number % every:
             return case, None
-        return case, listen(case)
+        return case, measure_audio(case)
 
     numbered = enumerate(stream)
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         while ahead := list(itertools.islice(numbered, _AHEAD)):
-            yield from pool.map(hear, ahead)
+            yield from pool.map(examined, ahead)
 
 
 class _Examination:
@@ -102,7 +100,7 @@ class _Examination:
         self._labels = data_readers.label_names(orders.data)
         self._findings = Findings()
         self._texts = Texts(self._findings, tokenizer=orders.tokenizer, cutoff=orders.cutoff)
-        self._clips = self._heard = self._bad = 0
+        self._clips = self._decoded = self._bad = 0
         self._datasets: dict[str, dict[str, Counter[str]]] = {}
         self._tasks: dict[str, dict[str, Counter[str]]] = {}
         self._licences: dict[str, Counter[str]] = defaultdict(Counter)
@@ -116,7 +114,7 @@ class _Examination:
         self._findings.add(problem.check, where=problem.where, what=problem.what)
         self._bad += problem.check == "damaged"
 
-    def add(self, case: Case, heard: AudioMeasures | Problem | None) -> None:
+    def add(self, case: Case, measures: AudioMeasures | Problem | None) -> None:
         self._clips += 1
         counts = self._datasets.setdefault(case.split, {}).setdefault(case.dataset, Counter())
         counts["clips"] += 1
@@ -132,29 +130,29 @@ class _Examination:
         if outside:
             self._findings.add("unknown_tags", where=case.where, what=", ".join(outside))
         self._texts.add(case)
-        if isinstance(heard, Problem):
-            self.problem(heard)
-        elif heard is not None:
-            self._hear(case, heard)
-            counts["seconds"] += heard.seconds
+        if isinstance(measures, Problem):
+            self.problem(measures)
+        elif measures is not None:
+            self._compare(case, measures)
+            counts["seconds"] += measures.seconds
 
-    def _hear(self, case: Case, heard: AudioMeasures) -> None:
-        self._heard += 1
-        self._formats[f"{heard.rate} Hz, {heard.channels} ch"] += 1
-        self._seconds.append(heard.seconds)
-        self._levels.append(heard.level)
+    def _compare(self, case: Case, measures: AudioMeasures) -> None:
+        self._decoded += 1
+        self._formats[f"{measures.rate} Hz, {measures.channels} ch"] += 1
+        self._seconds.append(measures.seconds)
+        self._levels.append(measures.level)
         for check, is_so, what in (
-            ("short", heard.seconds < _SHORT, f"{heard.seconds:.3f} s"),
-            ("silent", heard.level < _SILENT, f"{heard.level:.0f} dBFS"),
-            ("clipped", heard.clipped > _CLIPPED, f"{heard.clipped:.2%} of samples"),
-            ("dropouts", heard.dropout >= _DROPOUT, f"{1000 * heard.dropout:.0f} ms"),
-            ("unheard", heard.seconds > WINDOW, f"{heard.seconds - WINDOW:.1f} s"),
+            ("short", measures.seconds < _SHORT, f"{measures.seconds:.3f} s"),
+            ("silent", measures.level < _SILENT, f"{measures.level:.0f} dBFS"),
+            ("clipped", measures.clipped > _CLIPPED, f"{measures.clipped:.2%} of samples"),
+            ("dropouts", measures.dropout >= _DROPOUT, f"{1000 * measures.dropout:.0f} ms"),
+            ("unheard", measures.seconds > WINDOW, f"{measures.seconds - WINDOW:.1f} s"),
         ):
             if is_so:
                 self._findings.add(check, where=case.where, what=what)
-        if heard.level < _SILENT:
+        if measures.level < _SILENT:
             return  # silence is like silence
-        places = self._contents[heard.content]
+        places = self._contents[measures.content]
         if case.split in places:
             what = f"as {places[case.split]}"
             self._findings.add("twins", where=case.where, what=what)
@@ -178,7 +176,7 @@ class _Examination:
             "data": str(self._orders.data),
             "kind": self._kind,
             "clips": clips,
-            "heard": self._heard,
+            "heard": self._decoded,
             "pairs": pairs,
             "seconds": float(sum(self._seconds)),
             "ok": all(check["ok"] for check in checks),

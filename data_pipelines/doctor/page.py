@@ -25,32 +25,32 @@ def summary(report: Mapping[str, Any]) -> str:
         *_columns([("split", "dataset", "clips", "pairs", "hours"), *_coverage(report)], text_to=2),
         "",
     ]
-    found = [check for check in report["checks"] if check["found"]]
+    reported = [check for check in report["checks"] if check["found"]]
     lines += _columns(
         [
             ("", "found", "of", "share", "limit", "what"),
-            *((*_figures(check), f"{check['title']} [{check['name']}]") for check in found),
+            *((*_figures(check), f"{check['title']} [{check['name']}]") for check in reported),
         ],
         text_to=1,
     )
     lines.append("")
     for name, of in report["licences"].items():
-        shown = "; ".join(f"{licence} ({clips})" for licence, clips in of.items())
-        lines.append(f"licence of {name}: {shown}")
+        text = "; ".join(f"{licence} ({clips})" for licence, clips in of.items())
+        lines.append(f"licence of {name}: {text}")
     if tokens := report["tokens"]:
         share = tokens["lost"] / max(1, tokens["total"])
         lines.append(f"\ncut-off {tokens['cutoff']}: {share:.2%} of all text tokens are cut")
-    for check in found:
+    for check in reported:
         if not check["ok"]:
             lines.append(f"\n{check['title']}:")
             lines += [f"  {item['where']}: {item['what']}" for item in check["examples"][:5]]
-    bad = [check["name"] for check in found if not check["ok"]]
+    bad = [check["name"] for check in reported if not check["ok"]]
     end = f"healthy: {len(report['checks'])} checks within their limits"
     if bad:
         end = f"NOT healthy: {', '.join(bad)}"
     # A name may hold what a terminal would obey or cannot write.
-    shown = "\n".join([*lines, "", end])
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in shown)
+    text = "\n".join([*lines, "", end])
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 
 def html(report: Mapping[str, Any]) -> str:
@@ -64,8 +64,10 @@ def html(report: Mapping[str, Any]) -> str:
         coverage=_coverage(report),
         tasks={split: _bars(named) for split, named in report["tasks"].items()},
         plots={
-            name: _plot(found["edges"], found["counts"], unit=_UNITS[name], line=marks.get(name))
-            for name, found in report["histograms"].items()
+            name: _plot(
+                histogram["edges"], histogram["counts"], unit=_UNITS[name], line=marks.get(name)
+            )
+            for name, histogram in report["histograms"].items()
         },
         lengths=[
             (task, *(f"{of.get(key, 0):,}" for key in ("pairs", "cut", "answers gone")))

@@ -46,15 +46,15 @@ class Texts:
         if not case.pairs:
             self._findings.add("no_pairs", where=case.where, what=case.clip_id)
         self._remember("leaked_text", case.spoken_text, _SPOKEN_WORDS, self._spoken, case)
-        asked: dict[str, set[str]] = defaultdict(set)
+        answers: dict[str, set[str]] = defaultdict(set)
         for pair in case.pairs:
             question, answer = _plain(pair.instruction), _plain(pair.output)
-            if answer in asked[question]:
+            if answer in answers[question]:
                 self._findings.add("repeated", where=case.where, what=pair.instruction)
-            elif asked[question]:
+            elif answers[question]:
                 what = f"{pair.instruction} -> {pair.output}"
                 self._findings.add("contradictions", where=case.where, what=what)
-            asked[question].add(answer)
+            answers[question].add(answer)
             if is_unanswerable(pair.output):
                 what = f"{pair.instruction} -> {pair.output}"
                 self._findings.add("unanswerable", where=case.where, what=what)

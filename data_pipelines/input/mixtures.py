@@ -114,7 +114,7 @@ def takes_task(names: Sequence[str], *, task: str, closed_ended: bool) -> bool:
 
 def group(dataset: str) -> str | None:
     """Return the group of `GROUPS` that a dataset belongs to, in upper or lower case."""
-    return next((name for name, wanted in GROUPS.items() if _matches(dataset, wanted)), None)
+    return next((name for name, patterns in GROUPS.items() if _matches(dataset, patterns)), None)
 
 
 def datasets(names: Sequence[str], *, there: Collection[str], where: str) -> frozenset[str]:
@@ -136,17 +136,17 @@ def datasets(names: Sequence[str], *, there: Collection[str], where: str) -> fro
     for name in names:
         if name != ALL and name not in GROUPS and not any(_matches(d, (name,)) for d in there):
             raise UserError(f"data.datasets: {name!r} is no group and no dataset there; {known}")
-    asked = [name for name in names if name in GROUPS]
+    groups = [name for name in names if name in GROUPS]
     patterns = [name for name in names if name != ALL and name not in GROUPS]
     taken = frozenset(
         dataset
         for dataset in there
-        if ALL in names or group(dataset) in asked or _matches(dataset, patterns)
+        if ALL in names or group(dataset) in groups or _matches(dataset, patterns)
     )
     strangers = [name for name in there if group(name) is None and name not in taken]
-    if asked and strangers:
+    if groups and strangers:
         raise UserError(
-            f"data.datasets asks for the group {asked[0]!r}, but {_listed(strangers)} of {where} "
+            f"data.datasets asks for the group {groups[0]!r}, but {_listed(strangers)} of {where} "
             "is in no group: add it to data.datasets to train on it, name datasets instead of "
             "groups to leave it out, or give it a group in data_pipelines/input/mixtures.py"
         )
@@ -172,9 +172,9 @@ def choose(
         UserError: nothing is taken; the message names what is there.
     """
     of_dataset = np.asarray([name in datasets for name in entries.dataset_names], bool)
-    wanted = of_dataset[entries.dataset]
+    of_datasets = of_dataset[entries.dataset]
     if tasks is None:
-        records = np.flatnonzero(wanted & entries.tagged)
+        records = np.flatnonzero(of_datasets & entries.tagged)
         pairs, numbers = np.zeros_like(records), entries.pair_begins[records]
     else:
         of_task = np.asarray(
@@ -185,7 +185,7 @@ def choose(
             bool,
         ).reshape(-1, 2)
         owners = np.repeat(np.arange(len(entries)), entries.pair_counts)
-        taken = of_task[entries.tasks, entries.closed.astype(np.int8)] & wanted[owners]
+        taken = of_task[entries.tasks, entries.closed.astype(np.int8)] & of_datasets[owners]
         numbers = np.flatnonzero(taken)
         records = owners[numbers]
         pairs = numbers - entries.pair_begins[records]
@@ -229,7 +229,7 @@ def count(entries: RecordIndex, records: np.ndarray, *, tagged: bool) -> Selecti
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name.lower(), wanted.lower()) for wanted in patterns)
+    return any(fnmatch.fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)
 
 
 def _listed(names: Collection[str]) -> str:

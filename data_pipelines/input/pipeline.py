@@ -268,12 +268,12 @@ class InputPipeline:
 
     def batch(self, step: int) -> Example:
         """Make this host's part of the global batch of `step`, without tf.data."""
-        made = []
+        rows = []
         for position in self._positions(step):
             columns, lost = self._rows.fixed(position)
             self._note_all(lost, step=step)
-            made.append(columns)
-        return self._batch_of(step, *map(np.stack, zip(*made, strict=True)))
+            rows.append(columns)
+        return self._batch_of(step, *map(np.stack, zip(*rows, strict=True)))
 
     def batches(self, *, start_step: int = 0, steps: int | None = None) -> Iterator[Example]:
         """Yield this host's part of global batches `start_step`, `start_step + 1`, ...
@@ -315,10 +315,10 @@ class InputPipeline:
         types = [tf.as_dtype(array.dtype) for array in blank] + [tf.int32]
 
         def load(position: Any) -> Any:
-            made = tf.numpy_function(make, [position], types, stateful=False)
-            for tensor, array in zip(made, [*blank, np.int32(0)], strict=True):
+            tensors = tf.numpy_function(make, [position], types, stateful=False)
+            for tensor, array in zip(tensors, [*blank, np.int32(0)], strict=True):
                 tensor.set_shape(array.shape)
-            return tuple(made)
+            return tuple(tensors)
 
         end = (
             np.iinfo(np.int64).max // self.config.rows_per_batch

@@ -160,16 +160,16 @@ class RowOrder:
 
     def totals(self, values: np.ndarray, *, epoch: int) -> np.ndarray:
         """Sum `values` [P] over the pairs of each row of an epoch [N], in row order."""
-        made = self._epoch(epoch)
-        return np.add.reduceat(values[made.pairs], made.begin)[made.rows]
+        rows = self._epoch(epoch)
+        return np.add.reduceat(values[rows.pairs], rows.begin)[rows.rows]
 
     def clip_counts(self, *, epoch: int) -> np.ndarray:
         """Count the clips of each row of an epoch [N], in row order."""
-        made = self._epoch(epoch)
-        records = self._records[made.pairs]
+        rows = self._epoch(epoch)
+        records = self._records[rows.pairs]
         begins = np.r_[True, records[1:] != records[:-1]]
-        begins[made.begin] = True
-        return np.add.reduceat(begins.astype(np.int64), made.begin)[made.rows]
+        begins[rows.begin] = True
+        return np.add.reduceat(begins.astype(np.int64), rows.begin)[rows.rows]
 
     def _epoch(self, number: int) -> _Epoch:
         with self._lock:

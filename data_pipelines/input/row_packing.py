@@ -5,14 +5,12 @@ is few rows. A clip may be cut between any two of its pairs; a row is therefore 
 clip, as many pairs of it as the cap and the room allow, and what is left is filled with others.
 """
 
-import contextlib
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ltu_jax.core.files import atomic_file
+from data_pipelines.records.array_cache import keep_arrays, load_arrays
 
 VERSION = 1  # of the rows that `pack` makes; part of the name of those that are kept
 _LONG = -1  # the place of a clip that no row holds as a whole
@@ -61,13 +59,11 @@ def kept_packing(
     path: Path, *, make: Callable[[], tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read a packing from `path`; where there is none, make it and keep it there."""
-    try:
-        with np.load(path) as data:  # the zip checks the CRC of each member
-            return data["pairs"].astype(np.int64), data["begin"].astype(np.int64)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        pairs, begin = make()
-    with contextlib.suppress(OSError), atomic_file(path) as out:
-        np.savez(out, pairs=pairs.astype(np.int32), begin=begin.astype(np.int32))
+    arrays = load_arrays(path)
+    if arrays is not None and {"pairs", "begin"} <= arrays.keys():
+        return arrays["pairs"].astype(np.int64), arrays["begin"].astype(np.int64)
+    pairs, begin = make()
+    keep_arrays(path, {"pairs": pairs.astype(np.int32), "begin": begin.astype(np.int32)})
     return pairs, begin
 
 

@@ -8,9 +8,7 @@ without asking the others. A pipeline that finds none counts them itself: second
 clips, hours for millions (`python -m data_pipelines.token_lengths` counts in many processes).
 """
 
-import contextlib
 import functools
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,9 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.records import record_files
+from data_pipelines.records.array_cache import keep_arrays, load_arrays
 from data_pipelines.records.schema import RecordError
 from ltu_jax.core.axes import Int
-from ltu_jax.core.files import atomic_file
 from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer, prompt_ids, tokenize_pair
 
 FOLDER = "tokens"
@@ -35,7 +33,7 @@ def pair_tokens(
 
     A pair cut at c has min(whole, c) tokens, min(prompt, c) of them from the prompt.
     """
-    asked = prompt_ids(tokenizer, instruction=instruction, spoken_text=spoken_text)
+    prompt = prompt_ids(tokenizer, instruction=instruction, spoken_text=spoken_text)
     whole = tokenize_pair(
         tokenizer,
         instruction=instruction,
@@ -43,7 +41,7 @@ def pair_tokens(
         output=output,
         cutoff=_WITHOUT_CUTOFF,
     )
-    return len(asked), len(whole.input_ids)
+    return len(prompt), len(whole.input_ids)
 
 
 def token_lengths(
@@ -58,12 +56,12 @@ def token_lengths(
         UserError: not a records directory, or a damaged index.
     """
     shards = record_files.read_manifest(directory)["splits"][split]["shards"]
-    found = [_kept(directory, shard, tokenizer=tokenizer) for shard in shards]
-    missing = [index for index, counts in enumerate(found) if counts is None]
+    counts_of = [_kept(directory, shard, tokenizer=tokenizer) for shard in shards]
+    missing = [index for index, counts in enumerate(counts_of) if counts is None]
     bar = tqdm(missing, desc="counting tokens", unit="shard", disable=None if show else True)
     for index in bar:
-        found[index] = _count(directory, shards[index], tokenizer=tokenizer)
-    return np.concatenate(found)
+        counts_of[index] = _count(directory, shards[index], tokenizer=tokenizer)
+    return np.concatenate(counts_of)
 
 
 def folder(directory: str | Path, *, tokenizer: Tokenizer) -> Path:
@@ -78,16 +76,9 @@ def _path(directory: str | Path, shard: dict[str, Any], *, tokenizer: Tokenizer)
 def _kept(
     directory: str | Path, shard: dict[str, Any], *, tokenizer: Tokenizer
 ) -> np.ndarray | None:
-    path = _path(directory, shard, tokenizer=tokenizer)
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path) as data:
-            if str(data["shard"]) == shard["sha256"]:
-                return data["counts"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None  # a damaged copy is no loss: it is counted again
-    return None
+    arrays = load_arrays(_path(directory, shard, tokenizer=tokenizer)) or {}
+    current = str(arrays.get("shard")) == shard["sha256"]
+    return arrays.get("counts") if current else None
 
 
 def _count(directory: str | Path, shard: dict[str, Any], *, tokenizer: Tokenizer) -> np.ndarray:
@@ -112,11 +103,8 @@ def _count(directory: str | Path, shard: dict[str, Any], *, tokenizer: Tokenizer
     if damaged:  # counted again once it is repaired
         return counted
     # Records may lie where nothing can be written; then every start counts them again.
-    with (
-        contextlib.suppress(OSError),
-        atomic_file(_path(directory, shard, tokenizer=tokenizer)) as out,
-    ):
-        np.savez(out, counts=counted, shard=shard["sha256"])
+    arrays = {"counts": counted, "shard": np.asarray(shard["sha256"])}
+    keep_arrays(_path(directory, shard, tokenizer=tokenizer), arrays)
     return counted
 
 
@@ -127,7 +115,7 @@ def _tokenizer(path: Path) -> Tokenizer:
 
 def count_shard(job: tuple[Path, dict[str, Any], Path]) -> int:
     directory, shard, tokenizer = job
-    kept = _kept(directory, shard, tokenizer=_tokenizer(tokenizer))
-    if kept is None:
-        kept = _count(directory, shard, tokenizer=_tokenizer(tokenizer))
-    return len(kept)
+    counts = _kept(directory, shard, tokenizer=_tokenizer(tokenizer))
+    if counts is None:
+        counts = _count(directory, shard, tokenizer=_tokenizer(tokenizer))
+    return len(counts)

@@ -73,15 +73,15 @@ def resolve_audio(audio_id: str, *, root: Path, where: str) -> Path:
     field = f"{where}: field 'audio_id'"
     place = inside(root, audio_id, where=field, owned=True, error=schema.RecordError)
     try:
-        found = find_audio(place, endings=ENDINGS)
+        file = find_audio(place, endings=ENDINGS)
     except AmbiguousName as error:
         raise AudioGone(f"{field}: {error}") from error
-    if found is None:
+    if file is None:
         raise AudioGone(
             f"{field} is {audio_id!r}: no file {Path(root) / audio_id} "
             f"(also tried {', '.join(ENDINGS)}); give the path relative to the audio folder"
         )
-    return found
+    return file
 
 
 def corpus_audio(corpus: Path, name: str) -> Path:
@@ -109,8 +109,8 @@ def read_corpus(corpus: Path, *, split: str) -> Iterator[schema.AnnotatedClip]:
         )
     pairs: dict[str, list[schema.QAPair]] = {}
     for row in read_rows(corpus / f"open_asqa_{split}.json"):
-        found = pairs.setdefault(row.values["audio_id"], [])
-        found.append(pair(row, len(found)))
+        of_clip = pairs.setdefault(row.values["audio_id"], [])
+        of_clip.append(pair(row, len(of_clip)))
     for _, record in jsonl(corpus / "clips.jsonl"):
         if record["split"] != split:
             continue
@@ -136,12 +136,12 @@ def tag_labels(corpus: Path) -> tuple[str, ...]:
 
 def licences(corpus: Path) -> dict[str, dict[str, int]]:
     """Count the clips of a corpus by dataset and licence ("unknown" where none is named)."""
-    found: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
     for _, clip in jsonl(Path(corpus) / "clips.jsonl"):
-        of_dataset = found.setdefault(clip["dataset"], {})
+        of_dataset = counts.setdefault(clip["dataset"], {})
         licence = clip.get("source", {}).get("license") or schema.UNKNOWN_LICENCE
         of_dataset[licence] = of_dataset.get(licence, 0) + 1
-    return found
+    return counts
 
 
 def check_disjoint(clips: list[Mapping[str, Any]]) -> dict[str, dict[str, int]]:

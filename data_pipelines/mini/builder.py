@@ -13,7 +13,7 @@ from data_pipelines.mini import clip_plan, corpus
 from data_pipelines.mini.audio import render
 from ltu_jax.core import errors, outputs, staging
 from ltu_jax.core.files import inside, sha256_file
-from ltu_jax.core.jsonl import read_jsonl
+from ltu_jax.core.jsonl import JsonlWriter, read_jsonl, write_jsonl
 
 STEPS = ("audio", "transcribe", "pairs")
 SYNTHESIS = "work/synthesis.jsonl"
@@ -44,34 +44,33 @@ def build_audio(
     ``work/synthesis.jsonl``.
     """
     out, entries = Path(out), tuple(entries)
-    wanted = {entry.clip_id: entry for entry in entries}
-    before = _read_jsonl(out / SYNTHESIS)
+    planned = {entry.clip_id: entry for entry in entries}
+    before = _rows(out / SYNTHESIS)
     # A record counts only if this code made it from the same plan entry and its file is intact.
     done = [
         record
         for record in before
         if record.get("format") == render.FORMAT
-        and wanted.get(record["entry"]["clip_id"]) == clip_plan.PlannedClip(**record["entry"])
+        and planned.get(record["entry"]["clip_id"]) == clip_plan.PlannedClip(**record["entry"])
         and _intact(out, record)
     ]
     _remove_earlier(out, entries, before)
-    _write_jsonl(out / SYNTHESIS, done)
+    write_jsonl(out / SYNTHESIS, done)
     ready = {record["entry"]["clip_id"] for record in done}
     missing = [entry for entry in entries if entry.clip_id not in ready]
     if not missing:
         return
     with (
-        (out / SYNTHESIS).open("a", encoding="utf-8") as file,
+        JsonlWriter(out / SYNTHESIS) as file,
         tqdm(total=len(entries), initial=len(ready), desc="audio", unit="clip") as bar,
     ):
         for record in _rendered(missing, out=out, cache=cache, workers=workers):
-            file.write(json.dumps(record, sort_keys=True) + "\n")
-            file.flush()
+            file.append(record)
             bar.update()
     # Order of the plan, not of completion, so that the file is the same for any number of workers.
     order = {entry.clip_id: index for index, entry in enumerate(entries)}
-    records = _read_jsonl(out / SYNTHESIS)
-    _write_jsonl(
+    records = _rows(out / SYNTHESIS)
+    write_jsonl(
         out / SYNTHESIS, sorted(records, key=lambda record: order[record["entry"]["clip_id"]])
     )
 
@@ -122,10 +121,10 @@ def transcribe(
     out = Path(out)
     records = _require(out, SYNTHESIS, step="audio")
     # A transcript belongs to the audio it was made from: a re-rendered clip is transcribed again.
-    done = {(row["clip_id"], row["sha256"]): row for row in _read_jsonl(out / TRANSCRIPTS)}
+    done = {(row["clip_id"], row["sha256"]): row for row in _rows(out / TRANSCRIPTS)}
     missing = [r for r in records if (r["entry"]["clip_id"], r["sha256"]) not in done]
     with (
-        (out / TRANSCRIPTS).open("a", encoding="utf-8") as file,
+        JsonlWriter(out / TRANSCRIPTS) as file,
         tqdm(
             total=len(records), initial=len(records) - len(missing), desc="transcribe", unit="clip"
         ) as bar,
@@ -139,8 +138,7 @@ def transcribe(
                     "sha256": record["sha256"],
                     "text": " ".join(text.split()),
                 }
-                file.write(json.dumps(row, sort_keys=True) + "\n")
-            file.flush()
+                file.append(row)
             bar.update(len(part))
 
 
@@ -175,8 +173,8 @@ def whisper_transcriber(weights: Path, *, batch: int) -> Callable[[list[Path]], 
 
     def run(paths: list[Path]) -> list[str]:
         samples = [load_audio(path).samples for path in paths]
-        heard = model.transcribe(samples, batch_size=batch, options=QUIET)
-        return [transcript.spoken_text for transcript in heard]
+        transcripts = model.transcribe(samples, batch_size=batch, options=QUIET)
+        return [transcript.spoken_text for transcript in transcripts]
 
     return run
 
@@ -187,11 +185,13 @@ def is_valid(out: Path, *, seed: int, size: str) -> bool:
     if not path.is_file():
         return False
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    wanted = corpus.identity(seed=seed, size=size)
-    if any(manifest.get(key) != value for key, value in wanted.items()):
+    expected = corpus.identity(seed=seed, size=size)
+    if any(manifest.get(key) != value for key, value in expected.items()):
         return False
-    wanted = {inside(out, name, where=path): digest for name, digest in manifest["sha256"].items()}
-    return all(file.is_file() and sha256_file(file) == digest for file, digest in wanted.items())
+    expected = {
+        inside(out, name, where=path): digest for name, digest in manifest["sha256"].items()
+    }
+    return all(file.is_file() and sha256_file(file) == digest for file, digest in expected.items())
 
 
 def _audio(out: Path, record: dict[str, Any]) -> Path:
@@ -204,7 +204,7 @@ def _intact(out: Path, record: dict[str, Any]) -> bool:
 
 
 def _require(out: Path, name: str, *, step: str) -> list[dict[str, Any]]:
-    rows = _read_jsonl(out / name)
+    rows = _rows(out / name)
     if not rows:
         raise BuildError(
             f"{out / name} is missing or empty; run the step {step} first (--steps {step},...)"
@@ -212,10 +212,6 @@ def _require(out: Path, name: str, *, step: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path) -> list[dict[str, Any]]:
     """Read all complete rows; a last line cut by an interruption is made again."""
     return [row for _, row in read_jsonl(path)]
-
-
-def _write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    corpus.write_text(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))

@@ -91,12 +91,12 @@ def facts(
 
 def tags(facts: Facts) -> tuple[str, ...]:
     """Return the labels the tagging stage learns for this clip."""
-    found = [facts.sound, facts.music]
+    labels = [facts.sound, facts.music]
     if facts.group == "animal":
-        found.append("animal")
+        labels.append("animal")
     if facts.music:
-        found.append("music")
+        labels.append("music")
     if facts.gender:
-        found += ["speech", f"{facts.gender} speech"]
-    found += [f"{value} {axis}" for axis, value in facts.style.items()]
-    return tuple(tag for tag in found if tag)
+        labels += ["speech", f"{facts.gender} speech"]
+    labels += [f"{value} {axis}" for axis, value in facts.style.items()]
+    return tuple(tag for tag in labels if tag)

@@ -277,8 +277,8 @@ def build(
             )
         prepared = True
     finally:
-        found = [json.loads(path.read_text()) for path in sorted(staging.glob("problems/*"))]
-        reasons = {problem["clip_id"]: problem["reason"] for problem in found}
+        problems = [json.loads(path.read_text()) for path in sorted(staging.glob("problems/*"))]
+        reasons = {problem["clip_id"]: problem["reason"] for problem in problems}
         # Of a split whose clips are all bad, tfds only says that it is empty.
         if reasons and not prepared:
             more = f" (and {len(reasons) - 1} more clips)" if len(reasons) > 1 else ""

@@ -75,5 +75,5 @@ class Quarantine:
 
     def write(self, path: Path) -> None:
         """Write the report, empty when nothing was left out."""
-        lines = [json.dumps(dataclasses.asdict(one)) + "\n" for one in self.entries]
+        lines = [json.dumps(dataclasses.asdict(left_out)) + "\n" for left_out in self.entries]
         path.write_text("".join(lines), encoding="utf-8")

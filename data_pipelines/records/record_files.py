@@ -84,7 +84,7 @@ def index_shard(path: Path, *, features_shape: tuple[int, ...] | None) -> list[d
     lines = []
     for number, (offset, payload) in enumerate(frames(path)):
         record = parse(payload, where=f"{path}, record {number}", features_shape=features_shape)
-        asked = len(record.spoken_text)
+        spoken = len(record.spoken_text)
         lines.append(
             {
                 "clip_id": record.clip_id,
@@ -96,7 +96,11 @@ def index_shard(path: Path, *, features_shape: tuple[int, ...] | None) -> list[d
                 "synthetic": record.synthetic,
                 "tags": record.tags,
                 "pairs": [
-                    [pair.task, pair.closed_ended, asked + len(pair.instruction) + len(pair.output)]
+                    [
+                        pair.task,
+                        pair.closed_ended,
+                        spoken + len(pair.instruction) + len(pair.output),
+                    ]
                     for pair in record.pairs
                 ],
             }
@@ -237,15 +241,15 @@ def shard_path(directory: str | Path, name: str) -> Path:
 
 def read_index(directory: str | Path, shard: Mapping[str, Any]) -> RecordIndex:
     """Read the index of a shard; raises as `index_lines` does."""
-    kept = index_path(directory, shard["file"]).with_suffix(".npz")
+    arrays = index_path(directory, shard["file"]).with_suffix(".npz")
     source = shard.get("index_crc32")
-    columns = None if source is None else record_index.load(kept, source=source)
+    columns = None if source is None else record_index.load(arrays, source=source)
     if columns is not None and set(columns.shard_names) - {shard["file"]}:
         columns = None  # of another shard: made again
     if columns is None:
         columns = record_index.of_lines(index_lines(directory, shard), shard=shard["file"])
         if source is not None:
-            record_index.keep(kept, columns, source=source)
+            record_index.keep(arrays, columns, source=source)
     return columns
 
 
@@ -327,15 +331,15 @@ class RecordStore:
 
     def find(self, clip_id: str) -> int | None:
         """Find the number of the record of a clip; None where there is none."""
-        wanted, ends = clip_id.encode(), self.entries.clip_ends
+        name, ends = clip_id.encode(), self.entries.clip_ends
         begins = np.r_[0, ends[:-1]]
-        place = self.entries.clip_ids.find(wanted)
+        place = self.entries.clip_ids.find(name)
         while place >= 0:
             number = int(np.searchsorted(begins, place))
             if number < len(ends) and (begins[number], ends[number]) == (
                 place,
-                place + len(wanted),
+                place + len(name),
             ):
                 return number
-            place = self.entries.clip_ids.find(wanted, place + 1)
+            place = self.entries.clip_ids.find(name, place + 1)
         return None

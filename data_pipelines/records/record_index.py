@@ -10,13 +10,13 @@ import contextlib
 import dataclasses
 import functools
 import json
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_pipelines.records.array_cache import load_arrays
 from ltu_jax.core.files import atomic_file
 
 _RECORD = {"offset": np.int64, "length": np.int64, "crc32": np.int64, "seconds": np.float64}
@@ -174,16 +174,13 @@ def save(path: Path, columns: RecordIndex, *, source: int) -> None:
 
 def load(path: Path, *, source: int) -> RecordIndex | None:
     """Load the index of the JSON lines with this CRC-32; None where there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path) as data:  # the zip checks the CRC of each member
-            if int(data["source"]) != source:
-                return None
-            arrays = {name: data[name] for name in _ARRAYS}
-            texts = {name: data[name].tobytes() for name in (*_NAMES, "clip_ids")}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    data = load_arrays(path)
+    if data is None or not {*_ARRAYS, *_NAMES, "clip_ids", "source"} <= data.keys():
         return None  # a damaged copy is no loss: it is made again
+    if int(data["source"]) != source:
+        return None
+    arrays = {name: data[name] for name in _ARRAYS}
+    texts = {name: data[name].tobytes() for name in (*_NAMES, "clip_ids")}
     names = {name: tuple(json.loads(texts[name])) for name in _NAMES}
     return RecordIndex(**arrays, **names, clip_ids=texts["clip_ids"])
 
@@ -221,8 +218,8 @@ class _Table:
         return tuple(self._places)
 
     def places(self, names: Iterator[str] | Sequence[str]) -> np.ndarray:
-        found = [self._places.setdefault(name, len(self._places)) for name in names]
-        return np.asarray(found, np.int32)
+        places = [self._places.setdefault(name, len(self._places)) for name in names]
+        return np.asarray(places, np.int32)
 
 
 def _ends(sizes: Any) -> np.ndarray:

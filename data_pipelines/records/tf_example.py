@@ -39,14 +39,14 @@ def _quiet() -> Iterator[None]:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,15 +82,15 @@ def parse(
         if name not in fields:
             raise RecordError(f"{where}: field {name!r} is missing; {REWRITE}")
         if fields[name].WhichOneof("kind") != _LISTS[kind]:
-            found = fields[name].WhichOneof("kind")
+            items = fields[name].WhichOneof("kind")
             raise RecordError(
-                f"{where}: field {name!r} holds {found}, expected {_LISTS[kind]}; {REWRITE}"
+                f"{where}: field {name!r} holds {items}, expected {_LISTS[kind]}; {REWRITE}"
             )
-        found = list(getattr(fields[name], _LISTS[kind]).value)
+        items = list(getattr(fields[name], _LISTS[kind]).value)
         if kind != "text":
-            return found
+            return items
         try:
-            return [item.decode("utf-8") for item in found]
+            return [item.decode("utf-8") for item in items]
         except UnicodeDecodeError as error:
             raise RecordError(
                 f"{where}: field {name!r} is not UTF-8 ({error}); {REWRITE}"
@@ -98,12 +98,12 @@ def parse(
 
     scalars = {}
     for name, kind in _SCALARS.items():
-        found = values(name, kind)
-        if len(found) != 1:
+        items = values(name, kind)
+        if len(items) != 1:
             raise RecordError(
-                f"{where}: field {name!r} holds {len(found)} values, expected 1; {REWRITE}"
+                f"{where}: field {name!r} holds {len(items)} values, expected 1; {REWRITE}"
             )
-        scalars[name] = found[0]
+        scalars[name] = items[0]
     columns = {name: values(f"pairs/{name}", kind) for name, kind in _PAIR_FIELDS.items()}
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) != 1:

@@ -75,12 +75,12 @@ def check_encoder(
     there = Fingerprint.from_json(stored.get(KEY))
     apart = ""
     if there is not None and clip_fingerprint is not None:
-        found = compare(there, clip_fingerprint())
-        if found.verdict != Likeness.OTHER:
+        comparison = compare(there, clip_fingerprint())
+        if comparison.verdict != Likeness.OTHER:
             if show:
-                _say(found, stored=stored, records=records)
+                _say(comparison, stored=stored, records=records)
             return
-        apart = f", and on a fixed clip the two differ by {found.distance:.1e}"
+        apart = f", and on a fixed clip the two differ by {comparison.distance:.1e}"
     raise UserError(
         f"the features in {records} have fingerprint {stored['fingerprint'][:12]} (encoder "
         f"{stored['whisper']}), but this model needs {name[:12]}{apart}; write them again with "
@@ -88,16 +88,16 @@ def check_encoder(
     )
 
 
-def _say(found: Comparison, *, stored: Mapping[str, Any], records: str) -> None:
-    if found.verdict == Likeness.SAME:
+def _say(comparison: Comparison, *, stored: Mapping[str, Any], records: str) -> None:
+    if comparison.verdict == Likeness.SAME:
         print(
             f"features in {records}: of another file of the same encoder ({stored['whisper']}), "
-            f"which differs by {found.distance:.1e} on the fixed clip",
+            f"which differs by {comparison.distance:.1e} on the fixed clip",
             flush=True,
         )
         return
     there = f"those in {records} ({stored['whisper']}, {stored['dtype']})"
-    line = found.warning(there=there, here="those of this model's encoder")
+    line = comparison.warning(there=there, here="those of this model's encoder")
     warnings.warn(line, FeatureWarning, stacklevel=4)
 
 
@@ -172,8 +172,8 @@ class FeatureExtractor:
 
     def clip_fingerprint(self) -> Fingerprint:
         """Compute the features of the fixed clip and return their fingerprint."""
-        heard = audio.model_log_mel(clip(), n_mels=self.n_mels, frames=CLIP_FRAMES)
-        return of_features(self([heard.log_mel])[0], dtype=self.dtype)
+        window = audio.model_log_mel(clip(), n_mels=self.n_mels, frames=CLIP_FRAMES)
+        return of_features(self([window.log_mel])[0], dtype=self.dtype)
 
     def __call__(
         self, log_mels: Sequence[Float[np.ndarray, "F M"]]

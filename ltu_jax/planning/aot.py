@@ -70,16 +70,18 @@ def devices_of(tpu: Slice) -> list[jax.Device]:
     Raises:
         UserError: libtpu is absent, or does not know the slice.
     """
-    found = library()
-    if found is None:
+    compiler_file = library()
+    if compiler_file is None:
         raise UserError(
             "the TPU compiler is missing: there is no libtpu. Get it (pip install --no-deps "
             f"--target {_folder()} {LIBTPU}; it needs no TPU), or plan for a GPU by arithmetic "
             "(--gpu h200)"
         )
-    if not found.is_file():
-        raise UserError(f"TPU_LIBRARY_PATH is {found}, which is no file; unset it, or correct it")
-    os.environ["TPU_LIBRARY_PATH"] = str(found)
+    if not compiler_file.is_file():
+        raise UserError(
+            f"TPU_LIBRARY_PATH is {compiler_file}, which is no file; unset it, or correct it"
+        )
+    os.environ["TPU_LIBRARY_PATH"] = str(compiler_file)
     # Without these libtpu looks for the machine it would be running on and complains.
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
@@ -105,23 +107,23 @@ def devices_of(tpu: Slice) -> list[jax.Device]:
 
 def libtpu_version() -> str:
     """Return the version of the TPU compiler that is used, "unknown" where nothing tells it."""
-    found = library()
-    if found is None:
+    compiler_file = library()
+    if compiler_file is None:
         return "not installed"
-    beside = sorted(found.resolve().parent.parent.glob("libtpu-*.dist-info"))
+    beside = sorted(compiler_file.resolve().parent.parent.glob("libtpu-*.dist-info"))
     return beside[-1].stem.split("-")[1] if beside else "unknown"
 
 
 @contextlib.contextmanager
 def compiler() -> Iterator[None]:
     """Be the only planner on this machine: libtpu aborts a second process that loads it."""
-    found = library()
-    if found is None or not found.is_file():  # `devices_of` says so
+    compiler_file = library()
+    if compiler_file is None or not compiler_file.is_file():  # `devices_of` says so
         yield
         return
     # The library itself is locked: a file of a known name in a folder of everybody's could be
     # put there by anybody.
-    with found.open("rb") as handle:
+    with compiler_file.open("rb") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -189,7 +191,7 @@ def _most_resident() -> int:
     status = Path("/proc/self/status")
     if status.exists():
         # `getrusage` would also count the process that started this one.
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        if found:
-            return int(found.group(1)) * 1024
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if peak:
+            return int(peak.group(1)) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

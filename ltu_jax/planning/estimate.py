@@ -12,7 +12,7 @@ from ltu_jax.core import provenance
 from ltu_jax.core.sharding import batch_ways, check_rows, make_mesh
 from ltu_jax.planning import aot, traced
 from ltu_jax.planning.plan_report import Compilation, Memory, Plan, Timing, Work
-from ltu_jax.planning.request import TAGS, PlanRequest
+from ltu_jax.planning.plan_request import TAGS, PlanRequest
 from ltu_jax.planning.slices import Gpu, Slice
 from ltu_jax.planning.traced import ResidentBytes
 from ltu_jax.training.flops import mfu, model_flops
@@ -308,8 +308,8 @@ def _advice(request: PlanRequest, machine: Machine, *, resident: ResidentBytes) 
     crowded = resident.base > 0.6 * machine.hbm_bytes or sharded == 1
     if crowded and mesh.size > sharded:
         ratio = resident.base / (0.4 * machine.hbm_bytes)
-        wanted = min(mesh.size, max(2, 2 ** math.ceil(math.log2(max(1, ratio)))))
-        fsdp = min(wanted * mesh.shape["fsdp"], mesh.size)
+        ways = min(mesh.size, max(2, 2 ** math.ceil(math.log2(max(1, ratio)))))
+        fsdp = min(ways * mesh.shape["fsdp"], mesh.size)
         lines.append(
             f"--config.mesh.data=-1 --config.mesh.fsdp={fsdp} (the frozen base of "
             f"{resident.base / 1e9:.1f} GB a device in parts)"

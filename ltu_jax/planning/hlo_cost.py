@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from ltu_jax.planning.hlo_loops import Frame, trip_count
+from ltu_jax.planning.hlo_loops import CallFrame, trip_count
 from ltu_jax.planning.hlo_text import Computation, Instruction, arrays, parse, shape_bytes
 
 COLLECTIVES = (
@@ -52,8 +52,8 @@ def roll_up(text: str) -> HloCost:
         text: `compiled.as_text()` of a scheduled module.
     """
     reader = _Reader(parse(text))
-    entry = next(one for one in reader.computations.values() if one.entry)
-    reader.scheduled(Frame(computation=entry, caller=None, parent=None), times=1)
+    entry = next(op for op in reader.computations.values() if op.entry)
+    reader.scheduled(CallFrame(computation=entry, caller=None, parent=None), times=1)
     return HloCost(
         cycles=reader.cycles,
         collective_bytes=dict(reader.collective_bytes),
@@ -72,32 +72,32 @@ class _Reader:
         self.kernels: dict[str, float] = collections.Counter()
         self.loops: list[tuple[str, int | None]] = []
 
-    def scheduled(self, frame: Frame, *, times: float) -> None:
+    def scheduled(self, frame: CallFrame, *, times: float) -> None:
         """Add a computation whose instructions run one after the other on the core."""
         channels: set[str] = set()
-        for one in frame.computation.instructions.values():
-            self.cycles += times * one.cycles()
-            if one.opcode == "while":
-                count = trip_count(one, frame, self.computations)
-                self.loops.append((one.name, count))
-                body = self.computations[one.attribute("body")]
-                inner = Frame(computation=body, caller=one, parent=frame)
+        for op in frame.computation.instructions.values():
+            self.cycles += times * op.cycles()
+            if op.opcode == "while":
+                count = trip_count(op, frame, self.computations)
+                self.loops.append((op.name, count))
+                body = self.computations[op.attribute("body")]
+                inner = CallFrame(computation=body, caller=op, parent=frame)
                 self.scheduled(inner, times=times * (1 if count is None else count))
-            elif one.opcode == "conditional":
-                self._dearest(one, frame, times=times)
-            elif one.opcode == "call":
-                called = self.computations[one.attribute("to_apply")]
-                self.scheduled(Frame(computation=called, caller=one, parent=frame), times=times)
+            elif op.opcode == "conditional":
+                self._dearest(op, frame, times=times)
+            elif op.opcode == "call":
+                called = self.computations[op.attribute("to_apply")]
+                self.scheduled(CallFrame(computation=called, caller=op, parent=frame), times=times)
             else:
-                self._one(one, frame.computation, times=times, channels=channels)
+                self._one(op, frame.computation, times=times, channels=channels)
 
-    def _dearest(self, one: Instruction, frame: Frame, *, times: float) -> None:
+    def _dearest(self, op: Instruction, frame: CallFrame, *, times: float) -> None:
         """Add the branch with the most cycles."""
         branches = []
-        for name in _branches(one):
+        for name in _branches(op):
             reader = _Reader(self.computations)
             called = self.computations[name]
-            reader.scheduled(Frame(computation=called, caller=one, parent=frame), times=times)
+            reader.scheduled(CallFrame(computation=called, caller=op, parent=frame), times=times)
             branches.append(reader)
         most = max(branches, key=lambda reader: reader.cycles)
         self.cycles += most.cycles
@@ -110,10 +110,10 @@ class _Reader:
             self.kernels[name] += count
 
     def _one(
-        self, one: Instruction, inside: Computation, *, times: float, channels: set[str]
+        self, op: Instruction, inside: Computation, *, times: float, channels: set[str]
     ) -> None:
         """Add the kernels and collectives of an instruction and of what is fused into it."""
-        for computation, inner, depth in self._with_fused(one, inside):
+        for computation, inner, depth in self._with_fused(op, inside):
             if inner.opcode == "custom-call" and _is_kernel(inner):
                 self.kernels[inner.attribute("custom_call_target").strip('"')] += times
             kind = inner.opcode.removesuffix("-start")
@@ -134,47 +134,47 @@ class _Reader:
                 self.hidden_bytes += sent
 
     def _with_fused(
-        self, one: Instruction, inside: Computation, depth: int = 0
+        self, op: Instruction, inside: Computation, depth: int = 0
     ) -> Iterator[tuple[Computation, Instruction, int]]:
-        yield inside, one, depth
-        called = one.attribute("calls")
+        yield inside, op, depth
+        called = op.attribute("calls")
         if called in self.computations:
             fused = self.computations[called]
             for inner in fused.instructions.values():
                 yield from self._with_fused(inner, fused, depth + 1)
 
 
-def _branches(one: Instruction) -> list[str]:
-    listed = re.search(r"branch_computations=\{([^}]*)\}", one.rest)
+def _branches(op: Instruction) -> list[str]:
+    listed = re.search(r"branch_computations=\{([^}]*)\}", op.rest)
     if listed:
         return [name.strip().lstrip("%") for name in listed.group(1).split(",")]
-    return [one.attribute("true_computation"), one.attribute("false_computation")]
+    return [op.attribute("true_computation"), op.attribute("false_computation")]
 
 
-def _is_kernel(one: Instruction) -> bool:
-    target = one.attribute("custom_call_target") or ""
+def _is_kernel(op: Instruction) -> bool:
+    target = op.attribute("custom_call_target") or ""
     return "tpu_custom_call" in target or "mosaic" in target.lower()
 
 
-def _result_bytes(one: Instruction) -> float:
+def _result_bytes(op: Instruction) -> float:
     """Count the bytes of a collective's result; a "-start" lists its operand and more, too."""
-    if not one.opcode.endswith("-start") or not one.shape.startswith("("):
-        return shape_bytes(one.shape)
-    sizes = [math.prod(dims) * shape_bytes(f"{kind}[]") for kind, dims in arrays(one.shape)]
-    if one.opcode == "all-reduce-start":
+    if not op.opcode.endswith("-start") or not op.shape.startswith("("):
+        return shape_bytes(op.shape)
+    sizes = [math.prod(dims) * shape_bytes(f"{kind}[]") for kind, dims in arrays(op.shape)]
+    if op.opcode == "all-reduce-start":
         return sum(sizes)
     return max(sizes, default=0.0)
 
 
-def _link_bytes(one: Instruction, inside: Computation) -> float:
+def _link_bytes(op: Instruction, inside: Computation) -> float:
     """Count the bytes that a chip sends for a collective over many chips.
 
     A ring moves all but a chip's share of the larger of operand and result; an all-reduce is a
     scatter and a gather, and moves it twice.
     """
-    if one.opcode.startswith("all-reduce"):
-        return 2 * _result_bytes(one)
-    if one.opcode.startswith("reduce-scatter"):
-        shapes = (inside.instructions[name].shape for name in one.operands)
+    if op.opcode.startswith("all-reduce"):
+        return 2 * _result_bytes(op)
+    if op.opcode.startswith("reduce-scatter"):
+        shapes = (inside.instructions[name].shape for name in op.operands)
         return sum(map(shape_bytes, shapes))
-    return _result_bytes(one)
+    return _result_bytes(op)

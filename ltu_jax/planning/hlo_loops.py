@@ -13,22 +13,24 @@ _PASSED = ("copy", "bitcast", "convert", "get-tuple-element", "reshape", "optimi
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Frame:
+class CallFrame:
     """A computation being read, and the instruction that called it."""
 
     computation: Computation
     caller: Instruction | None
-    parent: "Frame | None"
+    parent: "CallFrame | None"
 
 
-def trip_count(loop: Instruction, frame: Frame, computations: dict[str, Computation]) -> int | None:
+def trip_count(
+    loop: Instruction, frame: CallFrame, computations: dict[str, Computation]
+) -> int | None:
     """Count the rounds of a `while`; None where the counter cannot be followed."""
     stated = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest)
     if stated:
         return int(stated.group(1))
     condition = computations[loop.attribute("condition")]
     body = computations[loop.attribute("body")]
-    inner = Frame(computation=condition, caller=loop, parent=frame)
+    inner = CallFrame(computation=condition, caller=loop, parent=frame)
     compared = _comparison(condition, computations)
     if compared is None:
         return None
@@ -66,9 +68,9 @@ def _comparison(
 
 
 def _outside(name: str, fused: Computation, fusion: Instruction) -> str | None:
-    one = fused.instructions[name]
-    if one.opcode == "parameter":
-        return fusion.operands[int(one.argument)]
+    op = fused.instructions[name]
+    if op.opcode == "parameter":
+        return fusion.operands[int(op.argument)]
     return None
 
 
@@ -88,78 +90,80 @@ def _count(first: int, bound: int, step: int, direction: str) -> int | None:
 
 def _element(name: str, computation: Computation) -> int | None:
     """Return the index of a value in the loop's tuple."""
-    one = computation.instructions[name]
-    while one.opcode in _PASSED:
-        source = computation.instructions[one.operands[0]]
-        if one.opcode == "get-tuple-element" and source.opcode == "parameter":
-            return int(one.attribute("index"))
-        one = source
+    op = computation.instructions[name]
+    while op.opcode in _PASSED:
+        source = computation.instructions[op.operands[0]]
+        if op.opcode == "get-tuple-element" and source.opcode == "parameter":
+            return int(op.attribute("index"))
+        op = source
     return None
 
 
-def _constant(name: str, frame: Frame | None, computations: dict[str, Computation]) -> int | None:
+def _constant(
+    name: str, frame: CallFrame | None, computations: dict[str, Computation]
+) -> int | None:
     """Read the value of a constant scalar, perhaps handed into loops from outside."""
     if frame is None:
         return None
-    one = frame.computation.instructions[name]
-    while one.opcode in ("copy", "bitcast", "convert", "reshape"):
-        one = frame.computation.instructions[one.operands[0]]
-    if one.opcode == "constant":
-        return int(one.argument) if re.fullmatch(r"-?\d+", one.argument) else None
-    index = _element(one.name, frame.computation)
+    op = frame.computation.instructions[name]
+    while op.opcode in ("copy", "bitcast", "convert", "reshape"):
+        op = frame.computation.instructions[op.operands[0]]
+    if op.opcode == "constant":
+        return int(op.argument) if re.fullmatch(r"-?\d+", op.argument) else None
+    index = _element(op.name, frame.computation)
     if index is None or frame.caller is None or frame.caller.opcode != "while":
         return None
     body = computations[frame.caller.attribute("body")]
-    kept = body.root.opcode == "tuple" and _element(body.root.operands[index], body) == index
-    if not kept:
+    unchanged = body.root.opcode == "tuple" and _element(body.root.operands[index], body) == index
+    if not unchanged:
         return None
     return _entry_value(frame.caller, index, frame.parent, computations)
 
 
 def _entry_value(
-    loop: Instruction, index: int, frame: Frame | None, computations: dict[str, Computation]
+    loop: Instruction, index: int, frame: CallFrame | None, computations: dict[str, Computation]
 ) -> int | None:
     """Read the value of an element of the loop's tuple before its first round."""
     if frame is None:
         return None
-    one = frame.computation.instructions[loop.operands[0]]
-    while one.opcode in ("copy", "optimization-barrier"):
-        one = frame.computation.instructions[one.operands[0]]
-    if one.opcode != "tuple":
+    op = frame.computation.instructions[loop.operands[0]]
+    while op.opcode in ("copy", "optimization-barrier"):
+        op = frame.computation.instructions[op.operands[0]]
+    if op.opcode != "tuple":
         return None
-    return _constant(one.operands[index], frame, computations)
+    return _constant(op.operands[index], frame, computations)
 
 
 def _step(
     body: Computation,
     index: int,
     loop: Instruction,
-    frame: Frame,
+    frame: CallFrame,
     computations: dict[str, Computation],
 ) -> int | None:
     """Return the amount that one round adds to an element of the loop's tuple."""
     if body.root.opcode != "tuple":
         return None
-    one = body.instructions[body.root.operands[index]]
-    while one.opcode in ("copy", "bitcast"):
-        one = body.instructions[one.operands[0]]
-    if one.opcode == "fusion":
-        fused = computations[one.attribute("calls")]
+    op = body.instructions[body.root.operands[index]]
+    while op.opcode in ("copy", "bitcast"):
+        op = body.instructions[op.operands[0]]
+    if op.opcode == "fusion":
+        fused = computations[op.attribute("calls")]
         if fused.root.opcode not in ("add", "subtract"):
             return None
-        values = [_fused_value(name, fused, one) for name in fused.root.operands]
+        values = [_fused_value(name, fused, op) for name in fused.root.operands]
         sign, frame_of = (1 if fused.root.opcode == "add" else -1), body
         return _sum_step(values, sign, index, frame_of, loop, frame, computations)
-    if one.opcode not in ("add", "subtract"):
+    if op.opcode not in ("add", "subtract"):
         return None
-    sign = 1 if one.opcode == "add" else -1
-    return _sum_step(list(one.operands), sign, index, body, loop, frame, computations)
+    sign = 1 if op.opcode == "add" else -1
+    return _sum_step(list(op.operands), sign, index, body, loop, frame, computations)
 
 
 def _fused_value(name: str, fused: Computation, fusion: Instruction) -> str | int | None:
-    one = fused.instructions[name]
-    if one.opcode == "constant" and re.fullmatch(r"-?\d+", one.argument):
-        return int(one.argument)
+    op = fused.instructions[name]
+    if op.opcode == "constant" and re.fullmatch(r"-?\d+", op.argument):
+        return int(op.argument)
     return _outside(name, fused, fusion)
 
 
@@ -169,10 +173,10 @@ def _sum_step(
     index: int,
     body: Computation,
     loop: Instruction,
-    frame: Frame,
+    frame: CallFrame,
     computations: dict[str, Computation],
 ) -> int | None:
-    inner = Frame(computation=body, caller=loop, parent=frame)
+    inner = CallFrame(computation=body, caller=loop, parent=frame)
     left, right = values
     orders = [(left, right)] if sign < 0 else [(left, right), (right, left)]
     for counter, added in orders:

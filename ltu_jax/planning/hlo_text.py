@@ -32,13 +32,13 @@ class Instruction:
 
     def attribute(self, key: str) -> str | None:
         """Read the value of `key=value` after the operands, without a leading %; None if absent."""
-        found = re.search(rf"\b{key}=%?([^,\s]+)", self.rest)
-        return found.group(1) if found else None
+        match = re.search(rf"\b{key}=%?([^,\s]+)", self.rest)
+        return match.group(1) if match else None
 
     def cycles(self) -> int:
         """Read the compiler's estimated cycles, 0 where it gives none."""
-        found = re.search(r'"estimated_cycles":"(\d+)"', self.rest)
-        return int(found.group(1)) if found else 0
+        match = re.search(r'"estimated_cycles":"(\d+)"', self.rest)
+        return int(match.group(1)) if match else 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,12 +52,12 @@ class Computation:
     @functools.cached_property
     def root(self) -> Instruction:
         """The instruction whose value the computation returns."""
-        return next(one for one in self.instructions.values() if one.root)
+        return next(op for op in self.instructions.values() if op.root)
 
 
 def parse(text: str) -> dict[str, Computation]:
     """Read the computations of a module, by name."""
-    found: dict[str, Computation] = {}
+    computations: dict[str, Computation] = {}
     header, lines = None, []
     for line in text.splitlines():
         if header is None:
@@ -65,15 +65,15 @@ def parse(text: str) -> dict[str, Computation]:
             lines = []
         elif line.startswith("}"):
             name = header.group(2)
-            found[name] = Computation(
+            computations[name] = Computation(
                 name=name,
                 entry=header.group(1) is not None,
-                instructions={one.name: one for one in map(_instruction, lines) if one},
+                instructions={op.name: op for op in map(_instruction, lines) if op},
             )
             header = None
         else:
             lines.append(line)
-    return found
+    return computations
 
 
 def _instruction(line: str) -> Instruction | None:

@@ -91,22 +91,22 @@ def pairs(*, tasks: Sequence[str], datasets: Sequence[str]) -> int:
     Raises:
         UserError: a name that Open-ASQA does not have, or a choice that was not counted apart.
     """
-    there = {name for one in COUNTED for name in one.tasks}
+    there = {name for group in COUNTED for name in group.tasks}
     mixtures.check_tasks(tasks, there=there, where=NAME)
-    there = {name for one in COUNTED for name in one.datasets}
+    there = {name for group in COUNTED for name in group.datasets}
     chosen = mixtures.datasets(datasets, there=there, where=NAME)
     total = 0
-    for one in COUNTED:
+    for group in COUNTED:
         taken = [
-            mixtures.takes_task(tasks, task=task, closed_ended=one.closed_ended)
+            mixtures.takes_task(tasks, task=task, closed_ended=group.closed_ended)
             and dataset in chosen
-            for task in one.tasks
-            for dataset in one.datasets
+            for task in group.tasks
+            for dataset in group.datasets
         ]
         if any(taken) and not all(taken):
             raise UserError(
-                f"of {NAME} {one.pairs:,} pairs of {', '.join(one.tasks)} about "
-                f"{', '.join(one.datasets)} are counted together, and only some are asked for"
+                f"of {NAME} {group.pairs:,} pairs of {', '.join(group.tasks)} about "
+                f"{', '.join(group.datasets)} are counted together, and only some are asked for"
             )
-        total += one.pairs if all(taken) else 0
+        total += group.pairs if all(taken) else 0
     return total

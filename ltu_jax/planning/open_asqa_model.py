@@ -54,7 +54,7 @@ def corpus(
     Raises:
         UserError: a name that Open-ASQA does not have, or nothing is left.
     """
-    known = {name for one in open_asqa_counts.COUNTED for name in one.tasks}
+    known = {name for group in open_asqa_counts.COUNTED for name in group.tasks}
     mixtures.check_tasks(tasks, there=known, where=open_asqa_counts.NAME)
     chosen = mixtures.datasets(datasets, there=tuple(_DATASETS), where=open_asqa_counts.NAME)
     rng, counts = np.random.default_rng(0), []
@@ -63,8 +63,8 @@ def corpus(
             continue
         clips = max(1, round(1000 * share * thousands))
         counted = sum(
-            one.pairs for one in open_asqa_counts.COUNTED
-            if one.datasets == (name,) and one.closed_ended and _takes(tasks, one.tasks[0])
+            group.pairs for group in open_asqa_counts.COUNTED
+            if group.datasets == (name,) and group.closed_ended and _takes(tasks, group.tasks[0])
         )  # fmt: skip
         more = captions * _takes(tasks, "caption")
         more += opened * mixtures.takes_task(

@@ -14,7 +14,7 @@ from ltu_jax.core.sharding import MeshConfig, batch_ways, make_mesh
 from ltu_jax.planning import traced
 from ltu_jax.planning.estimate import check_batch, make_plan_program, stand_ins
 from ltu_jax.planning.plan_report import Plan
-from ltu_jax.planning.request import PlanRequest, plan_request
+from ltu_jax.planning.plan_request import PlanRequest, plan_request
 from ltu_jax.planning.slices import Slice
 from ltu_jax.training.stage_config import StageSettings
 
@@ -64,11 +64,11 @@ def candidates(request: PlanRequest, tpu: Slice) -> list[Candidate]:
         # What is kept and computed for a batch does not depend on how a mesh cuts it.
         costs: dict[tuple[str, int], tuple[float, float]] = {}
         for settings in _variants(variant.settings, chips=tpu.chips):
-            one = dataclasses.replace(variant, settings=settings)
-            candidate = _candidate(one, tpu, costs)
+            combination = dataclasses.replace(variant, settings=settings)
+            candidate = _candidate(combination, tpu, costs)
             if candidate is not None and candidate.bytes_per_chip <= tpu.chip.hbm_bytes:
                 fitting.append(candidate)
-    return sorted(fitting, key=lambda one: one.seconds_per_pair)
+    return sorted(fitting, key=lambda candidate: candidate.seconds_per_pair)
 
 
 def layouts(request: PlanRequest, *, chips: int) -> list[PlanRequest]:
@@ -166,12 +166,14 @@ def search(
     done: list[tuple[Candidate, Plan]] = []
     for number, candidate in enumerate(promising[:compiles], start=1):
         say(f"[{number}/{min(compiles, len(promising))}] {candidate.flags()}")
-        made = plan(candidate.request, tpu)
+        planned = plan(candidate.request, tpu)
         speed = (
-            f"{made.timing.est_step_seconds:.3f} s" if made.timing.est_step_seconds else "no time"
+            f"{planned.timing.est_step_seconds:.3f} s"
+            if planned.timing.est_step_seconds
+            else "no time"
         )
-        say(f"    {'fits' if made.fits else 'does not fit'}, {speed}")
-        done.append((candidate, made))
+        say(f"    {'fits' if planned.fits else 'does not fit'}, {speed}")
+        done.append((candidate, planned))
     fitting = [
         pair for pair in done if pair[1].fits and pair[1].timing.est_step_seconds is not None
     ]

@@ -61,14 +61,14 @@ _CUBIC = {4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4), 64: (4, 4, 4
 
 
 def _slices() -> dict[str, Slice]:
-    found = {}
+    slices = {}
     for chip in CHIPS.values():
         for chips, grid in (_FLAT if chip.torus_side == 16 else _CUBIC).items():
             name = f"{chip.kind}-{chips * chip.cores_in_name}"
             # Machines have four chips; the smallest flat slices are one machine of their own size.
             host = (*grid, 1) if len(grid) == 2 and chips <= 8 else (2, 2, 1)
-            found[name] = Slice(name=name, chip=chip, grid=grid, host_grid=host)
-    return found
+            slices[name] = Slice(name=name, chip=chip, grid=grid, host_grid=host)
+    return slices
 
 
 SLICES = _slices()

@@ -50,7 +50,7 @@ def _equation_flops(equation: Any) -> float:
         kernel, numbers = equation.invars[1].aval.shape, params["dimension_numbers"]
         per_output = math.prod(kernel) / kernel[numbers.rhs_spec[0]]
         return 2.0 * math.prod(equation.outvars[0].aval.shape) * per_output
-    inner = [jaxpr_flops(one) for one in _inner(params)]
+    inner = [jaxpr_flops(part) for part in _inner(params)]
     if name == "while" and any(inner):
         raise ValueError(f"a while loop with matrix products in it: {equation.source_info}")
     if name == "cond":

@@ -18,7 +18,7 @@ from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.planning import aot
 from ltu_jax.planning.estimate import GPU_EFFICIENCY, check_batch, plan_gpu, stand_ins
 from ltu_jax.planning.plan_report import plan_report
-from ltu_jax.planning.request import plan_request
+from ltu_jax.planning.plan_request import plan_request
 from ltu_jax.planning.search import candidates
 from ltu_jax.planning.slices import find_gpu, find_slice
 from ltu_jax.preprocessing.text import IGNORE

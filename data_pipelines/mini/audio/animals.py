@@ -52,14 +52,14 @@ RECORDINGS = {
 def crop(animal: str, *, rng: Generator, seconds: float, cache: Path) -> np.ndarray:
     """Cut a random stretch (looped when too short), active RMS 1, float32 [C] at 16 kHz."""
     samples = _load(animal, Path(cache))
-    wanted = round(seconds * SAMPLE_RATE)
-    while len(samples) < wanted:
+    length = round(seconds * SAMPLE_RATE)
+    while len(samples) < length:
         pause = np.zeros(int(rng.uniform(0.1, 0.5) * SAMPLE_RATE), np.float32)
         samples = np.concatenate([samples, pause, samples])
     # The loudest of five random places: recordings have long silences between the calls.
-    starts = rng.integers(0, len(samples) - wanted + 1, size=5)
-    best = max(starts, key=lambda start: float(np.sum(samples[start : start + wanted] ** 2)))
-    piece = samples[best : best + wanted]
+    starts = rng.integers(0, len(samples) - length + 1, size=5)
+    best = max(starts, key=lambda start: float(np.sum(samples[start : start + length] ** 2)))
+    piece = samples[best : best + length]
     return (piece / (active_rms(piece) + 1e-9)).astype(np.float32)
 
 

@@ -66,8 +66,8 @@ def render(
     )
     samples, rate = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
     mono = soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE).astype(np.float32)
-    wanted = round(seconds * SAMPLE_RATE)
-    return np.pad(mono, (0, max(0, wanted - len(mono))))[:wanted]
+    length = round(seconds * SAMPLE_RATE)
+    return np.pad(mono, (0, max(0, length - len(mono))))[:length]
 
 
 @functools.cache

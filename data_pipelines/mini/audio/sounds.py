@@ -320,7 +320,7 @@ def _general_midi(sound: SoundClass, rng: Generator, seconds: float, cache: Path
 def _repeat(
     rng: Generator,
     n: int,
-    one: Callable[[int], np.ndarray],
+    event_of: Callable[[int], np.ndarray],
     *,
     length: tuple[float, float],
     gap: tuple[float, float],
@@ -332,7 +332,7 @@ def _repeat(
     out = np.zeros(n)
     at = int(rng.uniform(0, 0.12) * SAMPLE_RATE)
     while at < n - 800:
-        samples = one(int(rng.uniform(*length) * SAMPLE_RATE)) * rng.uniform(0.7, 1.0)
+        samples = event_of(int(rng.uniform(*length) * SAMPLE_RATE)) * rng.uniform(0.7, 1.0)
         place(out, samples, at)
         at += len(samples) + int(rng.uniform(*gap) * SAMPLE_RATE)
         if rng.uniform() < rest:
