@@ -290,8 +290,8 @@ def _check_tokens(
         )
     if len(ids) != planned_tokens:
         raise RecordError(
-            f"{where}, pair {pair.pair_id!r}: {len(ids)} tokens, {planned_tokens} were counted; "
-            "the records changed since: delete the folder 'tokens' beside them"
+            f"{where}, pair {pair.pair_id!r}: {len(ids)} tokens, but {planned_tokens} were "
+            "counted; the records changed since: delete the folder 'tokens' beside them"
         )
     answer = ids[prompt_tokens:]
     if len(ids) < cutoff and (answer == tokenizer.eos_id).all():  # cut ones are counted

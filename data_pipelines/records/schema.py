@@ -6,6 +6,7 @@ record ``{instruction, input, audio_id, dataset, task, output}`` is one (clip, p
 """
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -81,71 +82,75 @@ def is_closed_ended(task: str) -> bool:
     return not task.startswith(OPEN_ENDED_PREFIX)
 
 
-def validate(clip: AnnotatedClip, *, where: str | None = None) -> AnnotatedClip:
-    """Return `clip` unchanged, or raise `RecordError` naming `where`, the field, its value and the
-    fix.
-    """
-    where = where or f"clip {clip.clip_id!r}"
-    _text(clip.clip_id, "clip_id", where)
-    if isinstance(clip.audio, bytes):
-        _require(len(clip.audio) > 0, where, "audio", b"", "give the bytes of an audio file")
-    else:
-        _require(isinstance(clip.audio, Path), where, "audio", clip.audio, "give bytes or a Path")
-    _require(
-        _whole(clip.sample_rate) and LEAST_RATE <= clip.sample_rate <= MOST_RATE,
-        where, "sample_rate", clip.sample_rate,
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() != ""
+
+
+_TEXT = "give non-empty text"
+_CLIP_RULES = (  # field, test, fix
+    ("clip_id", _is_text, _TEXT),
+    (
+        "audio",
+        lambda value: isinstance(value, Path) or (isinstance(value, bytes) and value != b""),
+        "give the bytes of an audio file, or a Path",
+    ),
+    (
+        "sample_rate",
+        lambda value: type(value) is int and LEAST_RATE <= value <= MOST_RATE,
         f"give whole Hz between {LEAST_RATE} and {MOST_RATE}",
-    )  # fmt: skip
-    _require(
-        isinstance(clip.seconds, float) and 0.0 < clip.seconds < float("inf"),
-        where, "seconds", clip.seconds, "give the positive, finite length of the audio as a float",
-    )  # fmt: skip
-    _require(
-        isinstance(clip.spoken_text, str),
-        where,
-        "spoken_text",
-        clip.spoken_text,
-        'give text ("" for none)',
-    )
-    check_unicode(clip.spoken_text, field="spoken_text", where=where)
-    _text(clip.dataset, "dataset", where)
-    _require(clip.split in SPLITS, where, "split", clip.split, f"use one of {', '.join(SPLITS)}")
-    _require(
-        isinstance(clip.synthetic, bool), where, "synthetic", clip.synthetic, "give true or false"
-    )
-    _require(isinstance(clip.tags, tuple), where, "tags", clip.tags, "give a tuple of label names")
-    for tag in clip.tags:
-        _text(tag, "tags", where)
-    _require(
-        len(set(clip.tags)) == len(clip.tags), where, "tags", clip.tags, "name every label once"
-    )
-    _require(isinstance(clip.pairs, tuple), where, "pairs", clip.pairs, "give a tuple of Pair")
+    ),
+    (
+        "seconds",
+        lambda value: isinstance(value, float) and 0.0 < value < float("inf"),
+        "give the positive, finite length of the audio as a float",
+    ),
+    ("spoken_text", lambda value: isinstance(value, str), 'give text ("" for none)'),
+    ("dataset", _is_text, _TEXT),
+    ("split", lambda value: value in SPLITS, f"use one of {', '.join(SPLITS)}"),
+    ("synthetic", lambda value: isinstance(value, bool), "give true or false"),
+    (
+        "tags",
+        lambda value: isinstance(value, tuple) and all(map(_is_text, value)),
+        "give a tuple of label names",
+    ),
+    ("tags", lambda value: len(set(value)) == len(value), "name every label once"),
+    ("pairs", lambda value: isinstance(value, tuple), "give a tuple of QAPair"),
+)
+_PAIR_RULES = (
+    *((field, _is_text, _TEXT) for field in ("pair_id", "instruction", "output", "task")),
+    ("closed_ended", lambda value: isinstance(value, bool), "give true or false"),
+)
+
+
+def validate(clip: AnnotatedClip, *, where: str | None = None) -> AnnotatedClip:
+    """Return `clip` unchanged; `RecordError` names `where`, the field, its value and the fix."""
+    where = where or f"clip {clip.clip_id!r}"
+    _apply(_CLIP_RULES, clip, where)
     seen: set[str] = set()
     for pair in clip.pairs:
         validate_pair(pair, where=f"{where}, pair {pair.pair_id!r}")
-        _require(
-            pair.pair_id not in seen,
-            where,
-            "pairs.pair_id",
-            pair.pair_id,
-            "use an id once per clip",
-        )
+        if pair.pair_id in seen:
+            raise RecordError(
+                f"{where}: field 'pairs.pair_id' is {pair.pair_id!r}: use an id once per clip"
+            )
         seen.add(pair.pair_id)
     return clip
 
 
 def validate_pair(pair: QAPair, *, where: str) -> QAPair:
     """Return `pair` unchanged, or raise `RecordError` naming `where` and the field."""
-    for field in ("pair_id", "instruction", "output", "task"):
-        _text(getattr(pair, field), field, where)
-    _require(
-        isinstance(pair.closed_ended, bool),
-        where,
-        "closed_ended",
-        pair.closed_ended,
-        "give true or false",
-    )
+    _apply(_PAIR_RULES, pair, where)
     return pair
+
+
+def _apply(rules: Iterable[tuple[str, Callable, str]], record: Any, where: str) -> None:
+    for field, holds, fix in rules:
+        value = getattr(record, field)
+        if not holds(value):
+            raise RecordError(f"{where}: field {field!r} is {value!r}: {fix}")
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str):
+                check_unicode(text, field=field, where=where)
 
 
 def check_unicode(text: str, *, field: str, where: str) -> None:
@@ -160,19 +165,3 @@ def official(clip: AnnotatedClip, pair: QAPair, *, audio_id: str) -> dict[str, s
     """Make the official Open-ASQA record of one pair, keys in the official order."""
     values = (pair.instruction, clip.spoken_text, audio_id, clip.dataset, pair.task, pair.output)
     return dict(zip(OFFICIAL_FIELDS, values, strict=True))
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _text(value: Any, field: str, where: str) -> None:
-    _require(
-        isinstance(value, str) and value.strip() != "", where, field, value, "give non-empty text"
-    )
-    check_unicode(value, field=field, where=where)
-
-
-def _require(ok: bool, where: str, field: str, value: Any, fix: str) -> None:
-    if not ok:
-        raise RecordError(f"{where}: field {field!r} is {value!r}: {fix}")

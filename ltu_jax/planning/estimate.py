@@ -340,6 +340,8 @@ def step_flops(request: PlanRequest, *, mesh: Mesh) -> tuple[float, float]:
 
 def versions() -> dict[str, str]:
     """Return the versions that an estimate depends on, and the day it was made."""
-    found = {"date": datetime.datetime.now(datetime.UTC).date().isoformat()}
-    found |= provenance.versions(("ltu_jax", "jax", "jaxlib", "flax", "numpy"))
-    return {**found, "libtpu": aot.libtpu_version()}
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **provenance.versions(("ltu_jax", "jax", "jaxlib", "flax", "numpy")),
+        "libtpu": aot.libtpu_version(),
+    }
