@@ -28,8 +28,8 @@ from ltu_jax.generation.limits import Prompts
 from ltu_jax.generation.loading import LoadedModel, load_model
 from ltu_jax.generation.request import (
     Answer,
+    AnswerMode,
     EncodedClip,
-    InputMode,
     PositionLayout,
     Request,
     drain,
@@ -86,7 +86,7 @@ class Model(LoadedModel):
         question: str,
         *,
         spoken_text: str | None = None,
-        mode: InputMode | str = InputMode.JOINT,
+        mode: AnswerMode | str = AnswerMode.JOINT,
         max_new_tokens: int | None = None,
         sampling: SamplingConfig | None = None,
     ) -> Answer:
@@ -113,7 +113,7 @@ class Model(LoadedModel):
         self._prompts.one(
             question,
             spoken_text or "",
-            with_audio=audio is not None and mode != InputMode.TEXT,
+            with_audio=audio is not None and mode != AnswerMode.TEXT,
             max_new_tokens=max_new_tokens,
         )
         heard = self.listen(audio, spoken_text=spoken_text, mode=mode)
@@ -242,7 +242,7 @@ class Model(LoadedModel):
         audio: AudioSource | None,
         *,
         spoken_text: str | None = None,
-        mode: InputMode | str = InputMode.JOINT,
+        mode: AnswerMode | str = AnswerMode.JOINT,
     ) -> EncodedClip:
         """Encode and transcribe a clip once, for any number of questions; see `answer`."""
         return self._whispers.listen(audio, spoken_text=spoken_text, mode=mode)

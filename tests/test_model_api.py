@@ -10,7 +10,7 @@ import ltu_jax
 from ltu_jax.convert import import_weights
 from ltu_jax.generation.generate import generate, stream
 from ltu_jax.generation.sampling import SamplingConfig
-from ltu_jax.inference import EncodedClip, InputMode, PositionLayout, Request
+from ltu_jax.inference import AnswerMode, EncodedClip, PositionLayout, Request
 from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.weights import store
 
@@ -240,7 +240,7 @@ def test_answers_alone_streamed_and_in_a_batch_agree(hearing, clip):
             spoken_text=request.spoken_text,
             seconds=12.0,
             seconds_dropped=2.0,
-            mode=InputMode.JOINT,
+            mode=AnswerMode.JOINT,
         )
         pieces = list(hearing.stream(heard, request.question, max_new_tokens=12))
         assert "".join(pieces) == answer.text
@@ -253,7 +253,7 @@ def test_answers_alone_streamed_and_in_a_batch_agree(hearing, clip):
 
 def test_audio_mode_gives_no_transcript(hearing, clip):
     answer = hearing.answer(
-        clip, "What is the sound?", spoken_text="hello", mode=InputMode.AUDIO, max_new_tokens=4
+        clip, "What is the sound?", spoken_text="hello", mode=AnswerMode.AUDIO, max_new_tokens=4
     )
     empty = hearing.answer(clip, "What is the sound?", spoken_text="", max_new_tokens=4)
     assert answer.spoken_text == "" and answer.tokens == empty.tokens

@@ -19,7 +19,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.generation import limits
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.generation.transcription import OPENAI, QUIET
-from ltu_jax.inference import EncodedClip, InputMode, Request
+from ltu_jax.inference import AnswerMode, EncodedClip, Request
 from ltu_jax.preprocessing.audio import Audio
 from tests.support import tiny_ltu_as
 
@@ -57,7 +57,7 @@ def request(**changes):
 
 def heard(**changes):
     fields = {"features": FEATURES, "spoken_text": "", "seconds": 1.0, "seconds_dropped": 0.0}
-    return EncodedClip(**{**fields, "mode": InputMode.JOINT, **changes})
+    return EncodedClip(**{**fields, "mode": AnswerMode.JOINT, **changes})
 
 
 def batch(*requests, **options):

@@ -1,4 +1,4 @@
-"""What callers hand over, checked before any work: each error names the argument and its value."""
+"""Check what callers hand over before any work: each error names the argument and its value."""
 
 import numbers
 import os
@@ -14,7 +14,7 @@ import numpy as np
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError, brief, spell
 from ltu_jax.core.values import text
-from ltu_jax.generation.request import EncodedClip, InputMode, Request
+from ltu_jax.generation.request import AnswerMode, EncodedClip, Request
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.preprocessing import audio as audio_lib
@@ -24,7 +24,7 @@ AudioSource = str | os.PathLike | bytes | audio_lib.Audio | np.ndarray
 
 
 def question(name: str, value: Any) -> str:
-    """Text that asks something."""
+    """Require text that asks something."""
     if not text(name, value).strip():
         raise UserError(f"{_the(name)} is empty; ask something about the clip")
     return value
@@ -37,14 +37,14 @@ def _the(name: str) -> str:
 
 
 def one_of(kind: type[StrEnum], value: Any, name: str) -> Any:
-    """A member of `kind` from its value."""
+    """Return a member of `kind` by its value."""
     if not isinstance(value, str) or value not in list(kind):
         raise UserError(f"{spell(name)} {value!r} is unknown; known are {', '.join(kind)}")
     return kind(value)
 
 
 def folder(name: str, value: Any) -> Path:
-    """A path that names something."""
+    """Require a path that names something."""
     if not isinstance(value, str | os.PathLike) or isinstance(value, bytes):
         raise UserError(f"{spell(name)} is {type(value).__name__} {brief(value)}: give a folder")
     plain = os.fspath(value)
@@ -54,7 +54,7 @@ def folder(name: str, value: Any) -> Path:
 
 
 def one_config(value: Any, *, name: str = "sampling") -> SamplingConfig | None:
-    """A sampling config, or None for greedy decoding."""
+    """Require a sampling config, or None for greedy decoding."""
     if value is not None and not isinstance(value, SamplingConfig):
         raise UserError(
             f"{spell(name)} is {type(value).__name__} {brief(value)}: give a SamplingConfig, or "
@@ -64,7 +64,7 @@ def one_config(value: Any, *, name: str = "sampling") -> SamplingConfig | None:
 
 
 def configs(value: Any) -> Any:
-    """One sampling config, several, or None."""
+    """Require one sampling config, several, or None."""
     if value is None or isinstance(value, SamplingConfig):
         return value
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
@@ -80,7 +80,7 @@ def configs(value: Any) -> Any:
 
 
 def clip(name: str, source: Any) -> audio_lib.Audio:
-    """The 16 kHz mono samples of one clip.
+    """Return the 16 kHz mono samples of one clip.
 
     Raises:
         UserError: what is no clip, by `name`; a file that cannot be used, by its path.
@@ -119,7 +119,7 @@ def _samples(name: str, samples: np.ndarray) -> audio_lib.Audio:
 
 
 def clips(source: Any, *, name: str = "clips") -> Iterator[tuple[str, Any]]:
-    """(name, clip) for each of several clips, still undecoded.
+    """Return (name, clip) for each of several clips, still undecoded.
 
     Raises:
         UserError: at once, for one clip where several belong; a file's name is no list of clips.
@@ -134,7 +134,7 @@ def clips(source: Any, *, name: str = "clips") -> Iterator[tuple[str, Any]]:
 
 
 def features(name: str, value: Any, *, config: LTUASConfig) -> Float[np.ndarray, "W A D"]:
-    """Audio features of one clip, as the model reads them."""
+    """Require audio features of one clip, as the model reads them."""
     return _features(name, value, config=config, rows=())
 
 
@@ -163,7 +163,7 @@ def _features(name: str, value: Any, *, config: LTUASConfig, rows: tuple[int, ..
 
 
 def heard(value: Any, *, config: LTUASConfig) -> EncodedClip:
-    """What `listen` gave, or was made like it."""
+    """Require what `listen` gives."""
     if not isinstance(value, EncodedClip):
         raise UserError(
             f"heard is {type(value).__name__} {brief(value)}: give what model.listen(clip) returns"
@@ -175,7 +175,7 @@ def heard(value: Any, *, config: LTUASConfig) -> EncodedClip:
 
 
 def requests(value: Any, *, config: LTUASConfig) -> list[Request]:
-    """A list of requests, each with what its fields should be."""
+    """Require a list of requests, each with what its fields should be."""
     if isinstance(value, Request | str | bytes) or not isinstance(value, Iterable):
         raise UserError(
             f"requests is {type(value).__name__} {brief(value)}: give a list of Request"
@@ -192,12 +192,12 @@ def requests(value: Any, *, config: LTUASConfig) -> list[Request]:
     return found
 
 
-def transcript_of(spoken_text: Any, *, audio: Any, mode: Any) -> tuple[InputMode, str | None]:
-    """InputMode and given transcript, which say whether a clip is needed."""
-    mode = one_of(InputMode, mode, "mode")
+def transcript_of(spoken_text: Any, *, audio: Any, mode: Any) -> tuple[AnswerMode, str | None]:
+    """AnswerMode and given transcript, which say whether a clip is needed."""
+    mode = one_of(AnswerMode, mode, "mode")
     if spoken_text is not None:
         text("spoken_text", spoken_text)
-    if audio is None and (mode is not InputMode.TEXT or spoken_text is None):
+    if audio is None and (mode is not AnswerMode.TEXT or spoken_text is None):
         raise UserError(
             f"{spell('mode')} {mode.value!r} needs audio; only mode 'text' with a "
             f"{spell('spoken_text')} does not"
@@ -206,7 +206,7 @@ def transcript_of(spoken_text: Any, *, audio: Any, mode: Any) -> tuple[InputMode
 
 
 def devices(value: Any) -> Sequence[jax.Device]:
-    """At least one device, each once."""
+    """Require at least one device, each once."""
     single = isinstance(value, jax.Device | str) or not isinstance(value, Iterable)
     found = [] if single else list(value)
     if not found or not all(isinstance(one, jax.Device) for one in found):
@@ -222,7 +222,7 @@ def devices(value: Any) -> Sequence[jax.Device]:
 def logits_inputs(
     input_ids: Any, attention_mask: Any, audio_features: Any | None, *, config: LTUASConfig
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Ids [B, L], their mask [B, L] of booleans, and features or None, as `Model.logits` says."""
+    """Return ids [B, L], their mask [B, L] of booleans, and features or None."""
     ids, mask = np.asarray(input_ids), np.asarray(attention_mask)
     shape, audio = ids.shape, config.audio_tokens
     if len(shape) != 2 or mask.shape not in (shape, (shape[0], audio + shape[-1])):

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 class DataParallel:
-    """Where rows and copies go. One device: everything stays where JAX puts it."""
+    """The devices of rows and copies. One device: everything stays where JAX puts it."""
 
     def __init__(self, devices: Sequence[jax.Device] = ()):
         self.count = max(len(devices), 1)
@@ -31,18 +31,18 @@ class DataParallel:
         return jax.tree.map(put, tree)
 
     def copies(self, tree: Any) -> Any:
-        """A whole copy of every array on each device."""
+        """Put a whole copy of every array on each device."""
         if self._mesh is None:
             return tree
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
     def on_one(self, rows: int, sizes: Sequence[int]) -> int:
-        """How many of the `padded` rows share a memory: fake devices of a CPU share the host's."""
+        """Return how many `padded` rows share a memory: a CPU's fake devices share the host's."""
         shared = self._mesh is None or self._mesh.devices.flat[0].platform == "cpu"
         return self.padded(rows, sizes) // (1 if shared else self.count)
 
     def padded(self, rows: int, sizes: Sequence[int]) -> int:
-        """How many rows to compute for `rows`: a size of the list that the devices divide.
+        """Return how many rows to compute for `rows`: a size of the list that the devices divide.
 
         Beyond the last size, multiples of it.
         """

@@ -49,7 +49,7 @@ class Generated:
     scores: np.ndarray | None
 
     def row(self, index: int) -> list[int]:
-        """The new ids of one row, the end-of-sequence id included if it came."""
+        """Return the new ids of one row, the end-of-sequence id included if it came."""
         return self.tokens[index, : self.lengths[index]].tolist()
 
 
@@ -78,14 +78,14 @@ class _State(NamedTuple):
 
 
 def bucket(n: int, sizes: Sequence[int]) -> int:
-    """The smallest size that holds `n`; beyond the last, the next multiple of the last."""
+    """Return the smallest size that holds `n`; beyond the last, the next multiple of the last."""
     return next((size for size in sizes if size >= n), -(-n // sizes[-1]) * sizes[-1])
 
 
 def left_pad(
     rows: Sequence[Sequence[int]], *, length: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Token lists as int32 [B, T] padded on the left with 0, and the bool mask of real tokens.
+    """Pad token lists on the left with 0 to int32 [B, T]; return them and the mask of real tokens.
 
     Raises `ValueError` for an empty prompt or one longer than `length`.
     """
@@ -102,7 +102,7 @@ def left_pad(
 
 
 def text_positions(mask: Int[Array, "B T"], *, audio_tokens: int) -> Int[Array, "B S"]:
-    """Positions of `[audio][pads][text]`: `cumsum(mask) - 1`, 1 at masked places (facts 19)."""
+    """Count `[audio][pads][text]`: `cumsum(mask) - 1`, 1 at masked places (facts 19)."""
     full = jnp.concatenate(
         [jnp.ones((mask.shape[0], audio_tokens), jnp.int32), mask.astype(jnp.int32)], axis=1
     )
@@ -204,7 +204,7 @@ def stream(
 
 
 def _apart(size: int) -> bool:
-    """Whether the steps take the layers' weights apart: longer to compile, faster on a CPU."""
+    """Tell whether steps take the layers' weights apart: longer to compile, faster on a CPU."""
     return size >= LONG_ANSWER and jax.default_backend() == "cpu"
 
 

@@ -1,4 +1,4 @@
-"""How long a prompt and an answer may be: positions of the base model, and memory at hand.
+"""The room for a prompt and its answer: positions of the base model, and memory at hand.
 
 Both are asked before anything is computed. What does not fit is one error that names the argument
 and the largest value that fits; without it a long question ends in a killed process.
@@ -45,7 +45,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What bounds a model's answers.
+    """The bounds of a model's answers.
 
     Attributes:
         llama: the language model's sizes.
@@ -62,7 +62,7 @@ class Limits:
     apart_from: int
 
     def needed(self, asked: Asked) -> int:
-        """Bytes of device memory, about, beside the weights."""
+        """Return the bytes of device memory, about, beside the weights."""
         llama, rows = self.llama, asked.rows
         prompt = asked.audio + bucket(asked.prompt, PROMPT_BUCKETS)
         size = bucket(asked.new, ANSWER_BUCKETS)
@@ -77,7 +77,7 @@ class Limits:
         return cache + scores + activations + logits + apart + _FREE
 
     def usual(self, *, prompt: int, audio: int) -> int:
-        """New tokens where nobody says how many: `USUAL`, or what the positions leave for them."""
+        """Return the default number of new tokens: `USUAL`, or what the positions leave."""
         return max(min(USUAL, (self.positions or MOST_POSITIONS) - audio - prompt), 1)
 
     def check(self, asked: Asked, *, longest: Callable[[], str]) -> None:
@@ -110,7 +110,7 @@ class Limits:
             raise UserError(self._too_much(asked, free, longest))
 
     def _too_much(self, asked: Asked, free: int, longest: Callable[[], str]) -> str:
-        """Which argument to lower, and to what."""
+        """Name the argument to lower, and to what."""
 
         def most(name: str, value: int) -> int:
             """The largest value of a size that fits, 0 if none does."""
@@ -193,7 +193,7 @@ def of_model(
     apart_from: int,
     cpu: bool,
 ) -> Limits:
-    """The limits of a loaded model; on a CPU long answers take its layers' weights twice."""
+    """Return the limits of a loaded model; on a CPU long answers take its layers' weights twice."""
     layers = sum(leaf.nbytes for path, leaf in params.items() if path.startswith("llama.layers."))
     dtype = next(iter(params.values())).dtype
     return Limits(
@@ -220,7 +220,7 @@ class Prompts:
     def one(
         self, question: Any, spoken_text: Any, *, with_audio: bool, max_new_tokens: Any
     ) -> tuple[list[int], int]:
-        """The ids of a prompt that is streamed, and how many may follow; None is `Limits.usual`.
+        """Return the ids of a prompt to stream, and how many may follow; None is `Limits.usual`.
 
         Raises:
             UserError: an argument that cannot be used, or no room for the prompt and its answer.
@@ -245,7 +245,7 @@ class Prompts:
         max_new_tokens: Any,
         data_parallel: DataParallel,
     ) -> list[tuple[list[int], list[list[int]], list[int]]]:
-        """(indices of requests, their ids, how many may follow) of every batch.
+        """Return (indices of requests, their ids, how many may follow) of every batch.
 
         All have room before the first is made.
 
@@ -278,7 +278,7 @@ class Prompts:
 
 
 def _longer(*, question: str, spoken_text: str, of: str = "") -> str:
-    """Which of the two texts of a prompt is the longer, by its name and beginning."""
+    """Name the longer of the two texts of a prompt, by its name and beginning."""
     asked = len(question) >= len(spoken_text)
     name, longer = ("question", question) if asked else ("spoken_text", spoken_text)
     return f"{spell(of + name) if not of else of + name} ({longer[:40]!r}...)"

@@ -11,7 +11,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.generation.sampling import SamplingConfig
 
 
-class InputMode(StrEnum):
+class AnswerMode(StrEnum):
     """The parts of a clip that the model is given."""
 
     JOINT = "joint"  # audio tokens, and the transcript in the prompt
@@ -20,7 +20,7 @@ class InputMode(StrEnum):
 
 
 class PositionLayout(StrEnum):
-    """How the positions of a batch are counted."""
+    """The count of the positions of a batch."""
 
     TRAIN = "train"  # one after the other, pads included (facts 3)
     INFERENCE = "inference"  # pads do not count (facts 19)
@@ -34,7 +34,7 @@ class EncodedClip:
     spoken_text: str
     seconds: float | None
     seconds_dropped: float
-    mode: InputMode
+    mode: AnswerMode
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ Pick = Literal["draw", "argmax"]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How one answer is drawn; greedy decoding is `None` in place of a config.
+    """The draw of one answer; greedy decoding is `None` in place of a config.
 
     `temperature` > 0 (1 = unchanged), `top_p` in (0, 1] (1 = off), `top_k` >= 0 (0 = off; more
     than the vocabulary means all of it), `repetition_penalty` > 0 (1 = off). `pick="argmax"`
@@ -55,7 +55,7 @@ class SamplingConfig:
 
     @classmethod
     def official(cls, *, seed: int) -> Self:
-        """The settings of the published evaluation (facts 21)."""
+        """Return the settings of the published evaluation (facts 21)."""
         return cls(temperature=0.1, top_p=0.95, top_k=500, repetition_penalty=1.1, seed=seed)
 
 
@@ -92,7 +92,7 @@ def row_settings(sampling: SamplingConfig | Sequence[SamplingConfig], *, rows: i
 def seen_tokens(
     input_ids: Int[Array, "B T"], *, attention_mask: Array, vocab: int
 ) -> Bool[Array, "B V"]:
-    """Which ids occur in each row at places where the mask is set (pads do not count)."""
+    """Return which ids occur in each row at places where the mask is set (pads do not count)."""
     rows = jnp.arange(input_ids.shape[0])[:, None]
     seen = jnp.zeros((input_ids.shape[0], vocab), bool)
     return seen.at[rows, input_ids].max(attention_mask.astype(bool))
@@ -101,14 +101,14 @@ def seen_tokens(
 def process(
     logits: Float[Array, "B V"], *, seen: Bool[Array, "B V"], settings: RowSettings
 ) -> Float[Array, "B V"]:
-    """Processed float32 scores; removed tokens are -inf (facts 21, golden `sampling`)."""
+    """Return processed float32 scores; removed tokens are -inf (facts 21, golden `sampling`)."""
     scores = _penalise(logits.astype(jnp.float32), seen, settings.repetition_penalty[:, None])
     scores = scores / settings.temperature[:, None]
     return _top_k_top_p(scores, settings.top_k, settings.top_p_tail)
 
 
 def choose(scores: Float[Array, "B V"], *, settings: RowSettings, step: Array) -> Int[Array, "B"]:
-    """The next token of each row: drawn with the row's key folded with `step`, or the best."""
+    """Draw the next token of each row with its key folded with `step`, or take the best."""
     keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(settings.key)
     drawn = jax.vmap(jax.random.categorical)(keys, scores)
     return jnp.where(settings.argmax, jnp.argmax(scores, axis=-1), drawn).astype(jnp.int32)

@@ -21,16 +21,14 @@ from ltu_jax.generation import whisper_decode
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.generate import BATCH_BUCKETS, bucket
 from ltu_jax.generation.transcription import OPENAI, TranscribeOptions
-from ltu_jax.generation.whisper_clip import (
+from ltu_jax.generation.whisper_rules import (
     SECONDS_PER_FRAME,
+    Masks,
     Quality,
     Segment,
     Transcript,
     WhisperInput,
     begin,
-)
-from ltu_jax.generation.whisper_rules import (
-    Masks,
     compression_ratio,
     cut,
     masks,
@@ -67,7 +65,7 @@ class Transcriber:
     data_parallel: DataParallel = field(default_factory=DataParallel)
 
     def over(self, data_parallel: DataParallel) -> "Transcriber":
-        """The same, its windows laid over several devices."""
+        """Return the same, its windows laid over several devices."""
         return replace(
             self, params=data_parallel.copies(dict(self.params)), data_parallel=data_parallel
         )
@@ -95,7 +93,7 @@ class Transcriber:
         batch_size: int,
         options: TranscribeOptions = OPENAI,
     ) -> list[Transcript]:
-        """One transcript a clip, in order; arguments and errors as in `iterate`."""
+        """Return one transcript a clip, in order; arguments and errors as in `iterate`."""
         found = dict(self.iterate(clips, batch_size=batch_size, options=options))
         return [found[index] for index in range(len(found))]
 
@@ -238,7 +236,7 @@ class Transcriber:
         )
 
     def _again(self, job: _Job, result: Any, options: TranscribeOptions) -> bool:
-        """Whether the window needs more room or the next temperature, which the job then says."""
+        """Tell whether the window needs more room or another temperature; set it in the job."""
         if result.out_of_room:
             job.full_room = True
             return True

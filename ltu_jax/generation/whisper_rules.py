@@ -1,4 +1,4 @@
-"""What Whisper may say next, and what its tokens mean: masks, segments, quality.
+"""The rules of Whisper's tokens, and a clip on its way through 30 s windows.
 
 Behaviour of openai/whisper (`tokenizer.py`, `decoding.py`, `transcribe.py`): blank and symbol
 suppression, timestamp rules, cutting a window into segments, compression ratio.
@@ -6,6 +6,7 @@ suppression, timestamp rules, cutting a window into segments, compression ratio.
 
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -13,10 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.core.errors import UserError
+from ltu_jax.preprocessing import audio
+from ltu_jax.preprocessing.text import remove_thanks
 from ltu_jax.preprocessing.whisper_vocabulary import Vocabulary, non_speech_ids
 
 SECONDS_PER_TIMESTAMP = 0.02
 FRAMES_PER_TIMESTAMP = 2
+WINDOW_FRAMES = 3000
+SECONDS_PER_FRAME = SECONDS_PER_TIMESTAMP / FRAMES_PER_TIMESTAMP
+_SILENT_TAIL = 800  # zero samples that make the frames behind a clip's end exactly silent
 _FIRST_TIMESTAMP_LIMIT = 50  # the first segment starts within the first second
 
 
@@ -28,7 +35,7 @@ class Masks(NamedTuple):
 
 
 def masks(vocabulary: Vocabulary, *, encode: Callable[[str], list[int]]) -> Masks:
-    """Symbol annotations and control tokens always, a blank or an immediate end at first."""
+    """Mask symbol annotations and control tokens always, a blank or an end at first."""
     specials = (
         vocabulary.transcribe,
         vocabulary.translate,
@@ -45,7 +52,7 @@ def masks(vocabulary: Vocabulary, *, encode: Callable[[str], list[int]]) -> Mask
 
 
 class Said(NamedTuple):
-    """What a row has sampled so far, as far as the rules ask."""
+    """The tokens that a row has sampled so far, as far as the rules ask."""
 
     count: Int[Array, "B"]
     last: Int[Array, "B"]
@@ -61,7 +68,7 @@ def restrict(
     masks: Masks,
     timestamps: bool,
 ) -> Float[Array, "B V"]:
-    """Logits with everything that may not come next at -inf."""
+    """Return logits with everything that may not come next at -inf."""
     first = (said.count == 0)[:, None]
     logits = jnp.where(masks.always | (first & masks.first), -jnp.inf, logits)
     if not timestamps:
@@ -131,6 +138,91 @@ def cut(tokens: Sequence[int], *, vocabulary: Vocabulary, frames: int) -> tuple[
 
 
 def compression_ratio(text: str) -> float:
-    """Bytes of the text over bytes of its zlib form; above 2.4 it repeats itself."""
+    """Return the bytes of the text over bytes of its zlib form; above 2.4 it repeats itself."""
     data = text.encode("utf-8")
     return len(data) / len(zlib.compress(data))
+
+
+# --- a clip and its windows -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch of speech: `start` and `end` in seconds, and how it was decoded."""
+
+    start: float
+    end: float
+    text: str
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transcript:
+    """The text of a clip; probabilities are means over its windows (nan without one)."""
+
+    text: str
+    segments: tuple[Segment, ...]
+    language: str
+    no_speech_prob: float
+    avg_logprob: float
+
+    @property
+    def spoken_text(self) -> str:
+        """The text as it goes into the prompt: without "thanks for watching" and its like."""
+        return remove_thanks(self.text).strip()
+
+
+class Quality(NamedTuple):
+    """The probabilities of one window's text."""
+
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+@dataclass
+class WhisperInput:
+    """A clip on its way through its windows."""
+
+    log_mel: np.ndarray
+    frames: int
+    silence: float
+    seek: int = 0
+    language: str | None = None
+    tokens: list[int] = field(default_factory=list)
+    prompt_from: int = 0
+    segments: list[Segment] = field(default_factory=list)
+    qualities: list[Quality] = field(default_factory=list)
+
+    def window(self) -> np.ndarray:
+        """Log-mel of the window at `seek`, float32 [3000, M]; silence behind the end."""
+        out = np.full((WINDOW_FRAMES, self.log_mel.shape[1]), self.silence, np.float32)
+        part = self.log_mel[self.seek : self.seek + WINDOW_FRAMES]
+        out[: len(part)] = part
+        return out
+
+    @property
+    def size(self) -> int:
+        """Frames of content in the window at `seek`."""
+        return min(WINDOW_FRAMES, self.frames - self.seek)
+
+
+def begin(samples: np.ndarray, *, n_mels: int, index: int) -> WhisperInput:
+    """A clip before its first window.
+
+    Whisper appends 30 s of zeros; behind the clip's end those frames are all the same number, so
+    they are filled in instead of computed.
+    """
+    if np.ndim(samples) != 1:
+        raise UserError(f"clip {index}: samples of shape {np.shape(samples)}; give one channel [C]")
+    padded = np.pad(np.asarray(samples, np.float32), (0, _SILENT_TAIL))
+    log_mel = audio.log_mel(padded, n_mels=n_mels)
+    return WhisperInput(
+        log_mel=log_mel,
+        frames=len(samples) // audio.HOP,
+        silence=max(-1.5, float(log_mel.max()) - 2.0),
+    )

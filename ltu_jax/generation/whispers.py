@@ -17,7 +17,7 @@ from ltu_jax.generation import arguments, limits
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.generate import BATCH_BUCKETS
 from ltu_jax.generation.loading import Listener
-from ltu_jax.generation.request import EncodedClip, InputMode
+from ltu_jax.generation.request import AnswerMode, EncodedClip
 from ltu_jax.generation.transcribe import Transcriber, Transcript
 from ltu_jax.generation.transcription import TranscribeOptions
 from ltu_jax.models.functional import Functional
@@ -27,7 +27,7 @@ from ltu_jax.preprocessing import audio as audio_lib
 
 
 def give(path: Path, name: str) -> str:
-    """How the caller of `ltu_jax.load`, or of a command, gives another folder of weights."""
+    """Say how a caller of `ltu_jax.load`, or of a command, gives other weights."""
     if on_command_line():
         return f"{spell(name)} DIR"
     return f"ltu_jax.load({str(path)!r}, {name}=DIR)"
@@ -35,7 +35,7 @@ def give(path: Path, name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Whispers:
-    """What of a model at `path` hears (`listener`) and writes (`transcriber`, by `rule`)."""
+    """The Whispers of a model at `path`: `listener` hears, `transcriber` writes by `rule`."""
 
     path: Path
     config: LTUASConfig
@@ -45,21 +45,21 @@ class Whispers:
     data_parallel: DataParallel
 
     def listen(self, audio: Any, *, spoken_text: Any, mode: Any) -> EncodedClip:
-        """A clip made ready for questions; see `Model.listen`."""
+        """Return a clip made ready for questions; see `Model.listen`."""
         mode, spoken_text = arguments.transcript_of(spoken_text, audio=audio, mode=mode)
         if audio is None:
             return EncodedClip(
                 features=None, spoken_text=spoken_text, seconds=None, seconds_dropped=0.0, mode=mode
             )
         clip = arguments.clip("audio", audio)
-        if mode is not InputMode.TEXT:
+        if mode is not AnswerMode.TEXT:
             self.need_listener()
-        if mode is not InputMode.AUDIO and spoken_text is None:
+        if mode is not AnswerMode.AUDIO and spoken_text is None:
             self.need_transcriber()
         features, dropped = None, 0.0
-        if mode is not InputMode.TEXT:
+        if mode is not AnswerMode.TEXT:
             features, dropped = self.window(clip.samples)
-        if mode is InputMode.AUDIO:
+        if mode is AnswerMode.AUDIO:
             spoken_text = ""
         elif spoken_text is None:
             spoken_text = self.transcribe([clip], batch_size=1, options=None)[0].spoken_text
@@ -72,12 +72,12 @@ class Whispers:
         )
 
     def window(self, samples: np.ndarray) -> tuple[Float[np.ndarray, "W A D"], float]:
-        """Features of one clip, and how many seconds of it lie behind the model's window."""
+        """Return features of one clip, and how many seconds of it lie behind the model's window."""
         window = self._log_mel(samples)
         return np.asarray(self._encode(window.log_mel[None])[0]), window.seconds_dropped
 
     def features(self, clips: Any, *, batch_size: Any) -> Float[np.ndarray, "B W A D"]:
-        """Features of many clips; see `Model.audio_features_batch`."""
+        """Return features of many clips; see `Model.audio_features_batch`."""
         batch_size, clips = whole("batch_size", batch_size), arguments.clips(clips)
         config = self.need_listener().whisper.config
         decoded = (arguments.clip(name, clip) for name, clip in clips)
@@ -95,7 +95,7 @@ class Whispers:
         return np.concatenate(parts)
 
     def transcribe(self, clips: Any, *, batch_size: Any, options: Any) -> list[Transcript]:
-        """What is said in many clips; see `Model.transcribe`."""
+        """Return what is said in many clips; see `Model.transcribe`."""
         transcriber = self.need_transcriber()
         batch_size, given = whole("batch_size", batch_size), arguments.clips(clips)
         known = min(batch_size, len(clips)) if isinstance(clips, Sequence) else batch_size
@@ -107,7 +107,7 @@ class Whispers:
         )
 
     def need_listener(self) -> Listener:
-        """The Whisper that hears; `UserError` where there is none."""
+        """Return the Whisper that hears; `UserError` where there is none."""
         if self.listener is not None:
             return self.listener
         layers, width = self.config.audio_layers, self.config.tltr.d_model
@@ -120,7 +120,7 @@ class Whispers:
         )
 
     def need_transcriber(self) -> Transcriber:
-        """The Whisper that writes; `UserError` where there is none."""
+        """Return the Whisper that writes; `UserError` where there is none."""
         if self.transcriber is not None:
             return self.transcriber
         self.need_listener()

@@ -1,1 +1,1 @@
-"""The networks as nnx modules, and `build`, which gives them to the rest as pure functions."""
+"""The networks as nnx modules, and `Functional`, which binds flat parameters to them."""

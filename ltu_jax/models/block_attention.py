@@ -37,7 +37,7 @@ def in_blocks(
     audio: int,
     longest: int,
 ) -> Float[Array, "B T D"]:
-    """What `layers.attend` computes, where text sees audio and at most `longest` back.
+    """Compute what `layers.attend` does, where text sees audio and at most `longest` back.
 
     Args:
         q: queries of [text][audio].

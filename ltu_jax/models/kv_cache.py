@@ -39,7 +39,7 @@ class WhisperCache:
 def empty_kv_cache(
     *, layers: int, batch: int, kv_heads: int, length: int, head_dim: int, dtype: Any
 ) -> KVCache:
-    """A cache of `length` slots with none filled."""
+    """Return a cache of `length` slots with none filled."""
     shape = (layers, batch, kv_heads, length, head_dim)
     return KVCache(
         keys=jnp.zeros(shape, dtype),
@@ -68,5 +68,5 @@ def write_layer(
 
 
 def causal_slots(*, slots: int, start: Int[Array, ""], new: int) -> Bool[Array, "T S"]:
-    """Which slots each of `new` queries may see when they themselves go to `start` and on."""
+    """Return which slots each of `new` queries sees when they go to `start` and on themselves."""
     return jnp.arange(slots)[None] <= start + jnp.arange(new)[:, None]

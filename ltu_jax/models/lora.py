@@ -31,7 +31,7 @@ Masks = Mapping[int, Int[Array, "B T E"]]  # of a layer, by word
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoRAConfig(Config):
-    """Which projections get an adapter, of which rank; the branch is scaled by alpha / rank."""
+    """The projections with an adapter, and its rank; the branch is scaled by alpha / rank."""
 
     rank: int
     alpha: float
@@ -96,7 +96,7 @@ class LoRALinear(Linear):
 
 
 def draw_masks(key: Array, shape: tuple[int, ...], *, rate: float) -> Int[Array, "..."]:
-    """Two dropout masks as the lowest bits of uint8, 1 where an element is kept.
+    """Draw two dropout masks as the lowest bits of uint8, 1 where an element is kept.
 
     A random word serves both, one by its lower and one by its upper half: to draw it is most of
     what dropout costs. The rate is rounded to 1/65,536.
@@ -109,12 +109,12 @@ def draw_masks(key: Array, shape: tuple[int, ...], *, rate: float) -> Int[Array,
 def dropped(
     x: Float[Array, "... E"], masks: Int[Array, "... E"], *, rate: float, upper: bool
 ) -> Float[Array, "... E"]:
-    """Dropout by one of two masks (`draw_masks`); what is kept is divided by its share."""
+    """Apply dropout by one of two masks (`draw_masks`); what is kept is divided by its share."""
     return jnp.where(masks & (2 if upper else 1) > 0, x / (1.0 - _cut(rate) / 65_536), 0)
 
 
 def _cut(rate: float) -> int:
-    """How many of 65,536 are dropped."""
+    """Return how many of 65,536 are dropped."""
     return round(rate * 65_536)
 
 
@@ -139,7 +139,7 @@ def projection(
     rngs: nnx.Rngs,
     quantised: bool = False,
 ) -> LoRALinear | PlainLinear:
-    """The projection `name`, with an adapter when `lora` targets it, in int8 if `quantised`."""
+    """Return the projection `name`, with an adapter if `lora` targets it, in int8 if `quantised`."""
     common = dict(bias=bias, init=init, dtype=dtype, rngs=rngs, quantised=quantised)
     if lora is not None and name in lora.targets:
         word, upper = MASKS[name]

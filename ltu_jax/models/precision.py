@@ -1,4 +1,4 @@
-"""What a dtype promises of a product: a TPU computes float32 ones in bfloat16 unless told.
+"""The precision of a product by its dtype: a TPU computes float32 ones in bfloat16 unless told.
 
 The default there is one pass over operands rounded to bfloat16 (GPUs may round to TF32). Models
 that are asked for in float32 multiply in float32: precision "highest", six passes on a TPU. In

@@ -73,7 +73,7 @@ def check_remat(remat: str) -> None:
 
 
 def stack(make: Callable[[nnx.Rngs], nnx.Module], *, layers: int, rngs: nnx.Rngs) -> nnx.Module:
-    """`layers` equal modules as one whose parameters have a leading layer axis."""
+    """Return `layers` equal modules as one whose parameters have a leading layer axis."""
 
     @nnx.split_rngs(splits=layers)
     @nnx.vmap
@@ -84,7 +84,7 @@ def stack(make: Callable[[nnx.Rngs], nnx.Module], *, layers: int, rngs: nnx.Rngs
 
 
 def separate_layers(stacked: nnx.Module) -> tuple[nnx.State, ...]:
-    """The parameters of each layer of a stack as arrays of their own."""
+    """Return the parameters of each layer of a stack as arrays of their own."""
     _, params = nnx.split(stacked)
     depth = jax.tree.leaves(params)[0].shape[0]
     return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(depth))

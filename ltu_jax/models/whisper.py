@@ -57,7 +57,7 @@ class WhisperConfig(Config):
 
 
 def sinusoids(length: int, size: int) -> np.ndarray:
-    """The encoder's fixed positions [length, size]: sines, then cosines, of log-spaced periods."""
+    """Return fixed positions [length, size]: sines, then cosines, of log-spaced periods."""
     steps = np.arange(size // 2)
     rates = np.exp(-np.log(10_000.0) / (size // 2 - 1) * steps)
     angles = np.arange(length)[:, None] * rates[None]
@@ -103,7 +103,7 @@ class Encoder(nnx.Module):
         self.ln_post = LayerNorm(size, eps=LAYER_NORM_EPS)
 
     def embed(self, log_mel: Float[Array, "B F M"]) -> Float[Array, "B T D"]:
-        """Input of the first block: two convolutions with exact GELU, plus positions."""
+        """Return the input of the first block: two convolutions with exact GELU, plus positions."""
         positions = self.positions[...]
         frames, mels = log_mel.shape[1:]
         if mels != self.n_mels or frames % 2 or frames > 2 * positions.shape[0]:
@@ -117,7 +117,7 @@ class Encoder(nnx.Module):
 
     @in_own_precision
     def encode(self, log_mel: Float[Array, "B F M"]) -> Float[Array, "B T D"]:
-        """Last state after the final LayerNorm: what the decoder attends to."""
+        """Return the last state after the final LayerNorm: what the decoder attends to."""
         x, _ = scan_layers(
             self.blocks,
             lambda block, x, _: (block(x), None),
@@ -128,14 +128,14 @@ class Encoder(nnx.Module):
 
     @in_own_precision
     def states(self, log_mel: Float[Array, "B F M"]) -> Float[Array, "B W T D"]:
-        """Input of the first block and output of every block (W = layers + 1), no final norm."""
+        """Return the first block's input and every block's output (W = layers + 1), not normed."""
         x = self.embed(log_mel)
         _, outputs = scan_layers(self.blocks, lambda block, x, _: _twice(block(x)), x)
         return jnp.concatenate([x[None], outputs]).swapaxes(0, 1)
 
     @in_own_precision
     def features(self, log_mel: Float[Array, "B *G F M"]) -> Float[Array, "B *G W A D"]:
-        """Output of every block, mean over 20 steps: the input of TLTR (facts, behaviour 25).
+        """Return every block's output, mean over 20 steps: the input of TLTR (facts, behaviour 25).
 
         Pools inside the scan, so the full states of all layers never exist together.
         """
@@ -197,7 +197,7 @@ class Decoder(nnx.Module):
 
     @in_own_precision
     def init_cache(self, encoded: Float[Array, "B A D"], *, length: int) -> WhisperCache:
-        """Room for `length` tokens a row; the cross-attention keys and values, computed once."""
+        """Make room for `length` tokens a row; compute cross-attention keys and values once."""
         config = self.config
         if length > config.n_text_ctx:
             raise UserError(
@@ -221,7 +221,7 @@ class Decoder(nnx.Module):
     def decode(
         self, tokens: Int[Array, "B T"], cache: WhisperCache
     ) -> tuple[Float[Array, "B T V"], WhisperCache]:
-        """Append `tokens` to every row; float32 logits for the token after each of them."""
+        """Append `tokens` to every row; return float32 logits for the token after each of them."""
         new, start, slots = tokens.shape[1], cache.length, cache.keys.shape[3]
         positions = lax.dynamic_slice_in_dim(self.positions[...], start, new)
         table = self.embedding[...]

@@ -111,7 +111,7 @@ class Said:
 
 @dataclasses.dataclass(frozen=True)
 class Heard:
-    """A transcript as `ltu_jax.generation.whisper_clip.Transcript`."""
+    """A transcript as `ltu_jax.generation.whisper_rules.Transcript`."""
 
     spoken_text: str
 

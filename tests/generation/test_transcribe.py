@@ -16,8 +16,8 @@ from ltu_jax.generation.transcribe import (
     _Job,
     load_whisper_tokenizer,
 )
-from ltu_jax.generation.whisper_clip import WhisperInput, begin
 from ltu_jax.generation.whisper_decode import RowResult
+from ltu_jax.generation.whisper_rules import WhisperInput, begin
 from ltu_jax.models.sizes import WHISPER_SIZES
 from ltu_jax.models.whisper import Whisper
 from ltu_jax.preprocessing.audio import transcribe_log_mel
