@@ -139,7 +139,7 @@ def projection(
     rngs: nnx.Rngs,
     quantised: bool = False,
 ) -> LoRALinear | PlainLinear:
-    """Return the projection `name`, with an adapter if `lora` targets it, in int8 if `quantised`."""
+    """Return the projection `name`, with adapter if `lora` targets it, in int8 if `quantised`."""
     common = dict(bias=bias, init=init, dtype=dtype, rngs=rngs, quantised=quantised)
     if lora is not None and name in lora.targets:
         word, upper = MASKS[name]
