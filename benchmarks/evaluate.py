@@ -18,7 +18,7 @@ from benchmarks import alternate
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.datasets.dataset import Dataset, read_dataset
-from ltu_jax.evaluation.datasets.item import InputMode
+from ltu_jax.evaluation.datasets.item import EvaluationMode
 from ltu_jax.evaluation.run.answers import collect, sample_keys
 from ltu_jax.evaluation.run.clips import transcribe_clips
 from ltu_jax.evaluation.run.samples import GREEDY
@@ -42,7 +42,7 @@ def ask(dataset: Dataset, model: Model, *, batch_size: int, out: Path) -> Any:
     )
     return collect(
         dataset,
-        wanted=list(sample_keys(dataset, modes=list(InputMode), decodings=[GREEDY])),
+        wanted=list(sample_keys(dataset, modes=list(EvaluationMode), decodings=[GREEDY])),
         clips=clips,
         model=model,
         out=out,

@@ -32,7 +32,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation import command_options as options
 from ltu_jax.evaluation.clients.clap import Clap
 from ltu_jax.evaluation.datasets.dataset import Dataset, need_partners, read_dataset
-from ltu_jax.evaluation.datasets.item import InputMode
+from ltu_jax.evaluation.datasets.item import EvaluationMode
 from ltu_jax.evaluation.report import html_report, tables
 from ltu_jax.evaluation.run import (
     compare,
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     args = options.run_parser(__doc__).parse_args(argv)
-    modes = options.choose(args.modes, tuple(InputMode), "--modes")
+    modes = options.choose(args.modes, tuple(EvaluationMode), "--modes")
     decodings = options.choose(args.decodings, options.DECODINGS, "--decodings")
     for name in ("limit", "batch_size"):
         value = getattr(args, name)
@@ -137,7 +137,7 @@ def _settings(
     args: argparse.Namespace,
     datasets: Sequence[Dataset],
     *,
-    modes: tuple[InputMode, ...],
+    modes: tuple[EvaluationMode, ...],
     decodings: tuple[str, ...],
 ) -> tuple[runner.EvaluationSettings, dict[str, str | None]]:
     """Return the settings of all runs, and a remark on each benchmark that needs one.

@@ -9,7 +9,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.clients.embedding import open_embedder
 from ltu_jax.evaluation.clients.judge import open_judge
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS
-from ltu_jax.evaluation.datasets.item import InputMode
+from ltu_jax.evaluation.datasets.item import EvaluationMode
 from ltu_jax.evaluation.report import formatting
 from ltu_jax.evaluation.run import baselines
 from ltu_jax.evaluation.run.samples import GREEDY, SAMPLING
@@ -59,7 +59,9 @@ def run_parser(description: str) -> argparse.ArgumentParser:
     _add_model_options(parser)
     _add_data_options(parser)
     parser.add_argument(
-        "--modes", default=",".join(InputMode), help="input modes, comma-separated (default: all)"
+        "--modes",
+        default=",".join(EvaluationMode),
+        help="input modes, comma-separated (default: all)",
     )
     parser.add_argument(
         "--decodings",

@@ -12,8 +12,8 @@ from typing import Any
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS, Benchmark, BenchmarkRow
-from ltu_jax.evaluation.datasets.item import AudioClip, InputMode, Item
-from ltu_jax.evaluation.datasets.readers.tables import UnusableRecords
+from ltu_jax.evaluation.datasets.item import AudioClip, EvaluationMode, Item
+from ltu_jax.evaluation.datasets.readers.table_files import UnusableRecords
 from ltu_jax.preprocessing.names import ENDINGS, find_audio
 
 
@@ -252,9 +252,9 @@ def _equal(left: Sequence[Any], right: Sequence[Any]) -> int:
     return sum(a == b for a, b in zip(left, right, strict=True))
 
 
-def need_partners(dataset: Dataset, modes: Sequence[InputMode]) -> None:
+def need_partners(dataset: Dataset, modes: Sequence[EvaluationMode]) -> None:
     """Raise `UserError` when the shuffled mode is asked for and there is only one clip."""
-    if InputMode.SHUFFLED in modes and not dataset.partner:
+    if EvaluationMode.SHUFFLED in modes and not dataset.partner:
         raise UserError(
             f"all items of {dataset.name} ask about one clip: the shuffled mode needs "
             "another; add clips, or leave 'shuffled' out of --modes"

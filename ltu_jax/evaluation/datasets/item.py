@@ -31,7 +31,7 @@ class Task(enum.StrEnum):
     CLASS_AND_WORDS = "class_and_words"
 
 
-class InputMode(enum.StrEnum):
+class EvaluationMode(enum.StrEnum):
     """The inputs that the model is given of a clip.
 
     joint: the audio, and Whisper's transcript in the Input block.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.evaluation.datasets.item import InputMode, Item, Task
+from ltu_jax.evaluation.datasets.item import EvaluationMode, Item, Task
 from ltu_jax.evaluation.metrics.bootstrap import (
     Draws,
     binomial,
@@ -63,7 +63,7 @@ def figure(
     clusters: Sequence[str],
     *,
     system: str,
-    mode: InputMode | None,
+    mode: EvaluationMode | None,
     decoding: str | None,
 ) -> dict[str, Any]:
     """Return the figure of one rule; `other` is the same metric by the other rule.

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ltu_jax.core.axes import Array, Float
 from ltu_jax.core.jsonl import JsonlWriter
 from ltu_jax.evaluation.datasets.dataset import Dataset
-from ltu_jax.evaluation.datasets.item import InputMode, Item
+from ltu_jax.evaluation.datasets.item import EvaluationMode, Item
 from ltu_jax.evaluation.run.clips import ClipFacts, ClipFeatures, decode
 from ltu_jax.evaluation.run.samples import ANSWER, SAMPLING, SampleKey
 from ltu_jax.generation.sampling import SamplingConfig
@@ -81,7 +81,7 @@ class CollectedAnswers:
 
 
 def sample_keys(
-    dataset: Dataset, *, modes: Sequence[InputMode], decodings: Sequence[str]
+    dataset: Dataset, *, modes: Sequence[EvaluationMode], decodings: Sequence[str]
 ) -> Iterator[SampleKey]:
     """Yield every answer that is wanted, in the order of the samples file."""
     for item, mode, decoding in itertools.product(dataset.items, modes, decodings):
@@ -93,18 +93,18 @@ def sample_keys(
 def model_input(
     dataset: Dataset, item: Item, key: SampleKey, clips: Mapping[str, ClipFacts]
 ) -> ModelInput:
-    """Return the model's input for one answer (see `InputMode`)."""
+    """Return the model's input for one answer (see `EvaluationMode`)."""
     clip = clips[item.clip_id]
     audio = {
-        InputMode.JOINT: item.clip_id,
-        InputMode.AUDIO: item.clip_id,
-        InputMode.TEXT: None,
-        InputMode.SHUFFLED: dataset.partner.get(item.item_id),
-        InputMode.SILENCE: f"{SILENCE}{max(round(clip.seconds * 10), 1)}",
+        EvaluationMode.JOINT: item.clip_id,
+        EvaluationMode.AUDIO: item.clip_id,
+        EvaluationMode.TEXT: None,
+        EvaluationMode.SHUFFLED: dataset.partner.get(item.item_id),
+        EvaluationMode.SILENCE: f"{SILENCE}{max(round(clip.seconds * 10), 1)}",
     }[key.mode]
     return ModelInput(
         audio=audio,
-        spoken_text="" if key.mode is InputMode.AUDIO else clip.spoken_text,
+        spoken_text="" if key.mode is EvaluationMode.AUDIO else clip.spoken_text,
         question=item.question,
         max_new_tokens=dataset.benchmark.rows[item.row].max_new_tokens,
         draw=key.draw if key.decoding == SAMPLING else None,

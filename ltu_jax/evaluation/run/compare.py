@@ -11,7 +11,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.outputs import Maker, json_with
 from ltu_jax.evaluation.datasets.benchmarks import BenchmarkRow
-from ltu_jax.evaluation.datasets.item import InputMode, Item
+from ltu_jax.evaluation.datasets.item import EvaluationMode, Item
 from ltu_jax.evaluation.metrics.significance import ENOUGH, Difference, mcnemar
 from ltu_jax.evaluation.run.aggregate import difference, value_of
 from ltu_jax.evaluation.run.grade import Graded, by_draw, grade_row, number
@@ -126,7 +126,7 @@ def _graded(
     run: EvaluationRun,
     items: Sequence[Item],
     row: BenchmarkRow,
-    mode: InputMode,
+    mode: EvaluationMode,
     decoding: str,
     tools: Tools,
 ) -> list[Graded]:

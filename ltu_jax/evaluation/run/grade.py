@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ltu_jax.evaluation.datasets.benchmarks import BenchmarkRow
-from ltu_jax.evaluation.datasets.item import InputMode, Item
+from ltu_jax.evaluation.datasets.item import EvaluationMode, Item
 from ltu_jax.evaluation.run.samples import SampleKey
 from ltu_jax.evaluation.scoring.interface import (
     PAPER,
@@ -109,7 +109,7 @@ def by_draw(
     samples: Mapping[SampleKey, Mapping[str, Any]],
     items: Sequence[Item],
     *,
-    mode: InputMode,
+    mode: EvaluationMode,
     decoding: str,
     draws: int,
 ) -> list[dict[str, str | None]]:

@@ -12,7 +12,7 @@ import numpy as np
 from ltu_jax.core.files import write_json
 from ltu_jax.core.jsonl import write_jsonl
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS, BenchmarkRow
-from ltu_jax.evaluation.datasets.item import InputMode, Item
+from ltu_jax.evaluation.datasets.item import EvaluationMode, Item
 from ltu_jax.evaluation.report import formatting, html_report, plots, tables
 from ltu_jax.evaluation.run import baselines
 from ltu_jax.evaluation.run.aggregate import blank, breakdown, difference, figure
@@ -22,7 +22,9 @@ from ltu_jax.evaluation.run.samples import GREEDY, SAMPLING
 from ltu_jax.evaluation.scoring.interface import RULES, STRICT, Tools
 
 
-def grade_run(run: EvaluationRun, tools: Tools) -> dict[tuple[str, InputMode, str], list[Graded]]:
+def grade_run(
+    run: EvaluationRun, tools: Tools
+) -> dict[tuple[str, EvaluationMode, str], list[Graded]]:
     """Grade the model's answers to all that was asked, by (row, mode, decoding)."""
     grades = {}
     for name, row in run.rows.items():
@@ -73,7 +75,7 @@ def score(run: EvaluationRun, tools: Tools, *, throughput: Mapping[str, Any]) ->
 
 
 def _write_scores(
-    run: EvaluationRun, grades: Mapping[tuple[str, InputMode, str], Sequence[Graded]]
+    run: EvaluationRun, grades: Mapping[tuple[str, EvaluationMode, str], Sequence[Graded]]
 ) -> None:
     """Write samples.jsonl again, each asked sample with its scores by both rules.
 
@@ -97,7 +99,7 @@ def _row(
     run: EvaluationRun,
     name: str,
     row: BenchmarkRow,
-    grades: Mapping[tuple[str, InputMode, str], Sequence[Graded]],
+    grades: Mapping[tuple[str, EvaluationMode, str], Sequence[Graded]],
     tools: Tools,
 ) -> dict[str, Any]:
     """Return all figures of one row."""
@@ -127,9 +129,9 @@ def _row(
         "figures": figures,
         "grounding": grounding,
     }
-    if InputMode.JOINT in run.modes:
+    if EvaluationMode.JOINT in run.modes:
         first = {
-            rule: grades[name, InputMode.JOINT, _decoding_of(rule, run.config["decodings"])]
+            rule: grades[name, EvaluationMode.JOINT, _decoding_of(rule, run.config["decodings"])]
             for rule in RULES
         }
         entry |= breakdown(
@@ -188,18 +190,18 @@ def _chance(run: EvaluationRun, items: Sequence[Item], row: BenchmarkRow) -> lis
 def _grounding(
     run: EvaluationRun,
     name: str,
-    grades: Mapping[tuple[str, InputMode, str], Sequence[Graded]],
+    grades: Mapping[tuple[str, EvaluationMode, str], Sequence[Graded]],
     clusters: Sequence[str],
     decoding: str,
 ) -> list[dict[str, Any]]:
     """Return what joint input adds to each other mode, by the row's first metric."""
     result = []
-    if InputMode.JOINT not in run.modes:
+    if EvaluationMode.JOINT not in run.modes:
         return result
     for other, place in itertools.product(run.modes, range(len(RULES))):
-        whole = _main(grades[name, InputMode.JOINT, decoding], place)
+        whole = _main(grades[name, EvaluationMode.JOINT, decoding], place)
         part = _main(grades[name, other, decoding], place)
-        if other is InputMode.JOINT:
+        if other is EvaluationMode.JOINT:
             continue
         found = difference(whole, part, clusters)
         if found is not None and np.isfinite(found.value):
@@ -208,7 +210,7 @@ def _grounding(
                     "metric": whole.metric.name,
                     "rule": whole.rule,
                     "decoding": decoding,
-                    "with": str(InputMode.JOINT),
+                    "with": str(EvaluationMode.JOINT),
                     "without": str(other),
                     "difference": found.value,
                     "low": found.low,

@@ -15,7 +15,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.core.jsonl import read_jsonl, write_jsonl
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS, BenchmarkRow
-from ltu_jax.evaluation.datasets.item import InputMode, Item
+from ltu_jax.evaluation.datasets.item import EvaluationMode, Item
 from ltu_jax.evaluation.run.clips import ClipFacts, read_clip_facts
 from ltu_jax.evaluation.run.samples import SampleKey, read_samples
 from ltu_jax.evaluation.scoring.interface import Tools
@@ -176,9 +176,9 @@ class EvaluationRun:
     systems: Mapping[str, Mapping[str, str]]  # other systems' answers, by name and item id
 
     @property
-    def modes(self) -> tuple[InputMode, ...]:
+    def modes(self) -> tuple[EvaluationMode, ...]:
         """The input modes that were asked, in the usual order."""
-        return tuple(mode for mode in InputMode if str(mode) in self.config["modes"])
+        return tuple(mode for mode in EvaluationMode if str(mode) in self.config["modes"])
 
     @property
     def rows(self) -> dict[str, BenchmarkRow]:

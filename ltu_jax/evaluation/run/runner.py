@@ -17,7 +17,7 @@ from ltu_jax.core.files import read_json, write_json
 from ltu_jax.core.jsonl import write_jsonl
 from ltu_jax.evaluation.clients.clap import Clap
 from ltu_jax.evaluation.datasets.dataset import Dataset
-from ltu_jax.evaluation.datasets.item import InputMode
+from ltu_jax.evaluation.datasets.item import EvaluationMode
 from ltu_jax.evaluation.run import answers, baselines, results, run_dir
 from ltu_jax.evaluation.run.answers import AnsweringModel, CollectedAnswers, collect
 from ltu_jax.evaluation.run.clips import ClipFacts, read_clip_facts, transcribe_clips
@@ -51,7 +51,7 @@ class EvaluationSettings:
     weights: Mapping[str, Any]
     whisper: str
     dtype: str
-    modes: tuple[InputMode, ...]
+    modes: tuple[EvaluationMode, ...]
     decodings: tuple[str, ...]
     batch_size: int
     seed: int
@@ -200,7 +200,7 @@ def _prepare_clips(
 ) -> dict[str, ClipFacts]:
     """Transcribe every clip that is asked about or heard instead; processes share the work."""
     needed = {item.clip_id for item in dataset.items}
-    if InputMode.SHUFFLED in settings.modes:
+    if EvaluationMode.SHUFFLED in settings.modes:
         needed |= {dataset.partner[item.item_id] for item in dataset.items}
     ordered = [clip for name, clip in dataset.clips.items() if name in needed]
     files = [out / "clips.jsonl", *sorted(out.glob("clips.[0-9]*.jsonl"))]

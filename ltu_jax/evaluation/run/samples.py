@@ -7,7 +7,7 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.jsonl import DELETE, read_jsonl, write_jsonl
-from ltu_jax.evaluation.datasets.item import InputMode
+from ltu_jax.evaluation.datasets.item import EvaluationMode
 
 GREEDY, SAMPLING = "greedy", "sampling"
 # What a sample has from the model: equal for all keys whose input is the same.
@@ -22,7 +22,7 @@ class SampleKey:
     """The name of an answer: item, input mode, decoding, and number of the draw."""
 
     item_id: str
-    mode: InputMode
+    mode: EvaluationMode
     decoding: str
     draw: int
 
@@ -44,11 +44,11 @@ def _key(record: Mapping[str, Any], where: str) -> SampleKey:
     for name, kind in _FIELDS.items():
         if not isinstance(record.get(name), kind):
             raise UserError(f"{where} is not a sample: {name} is {record.get(name)!r}; {DELETE}")
-    if record["mode"] not in list(InputMode):
+    if record["mode"] not in list(EvaluationMode):
         raise UserError(f"{where} is not a sample: mode is {record['mode']!r}; {DELETE}")
     return SampleKey(
         item_id=record["item_id"],
-        mode=InputMode(record["mode"]),
+        mode=EvaluationMode(record["mode"]),
         decoding=record["decoding"],
         draw=record["draw"],
     )

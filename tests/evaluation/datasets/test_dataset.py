@@ -7,7 +7,7 @@ import pytest
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.datasets.dataset import need_partners, pairing, read_dataset
-from ltu_jax.evaluation.datasets.item import InputMode, Item
+from ltu_jax.evaluation.datasets.item import EvaluationMode, Item
 
 
 def items_of(labels, *, row="sound", clips=None):
@@ -87,9 +87,9 @@ def test_a_corpus_of_one_clip_cannot_be_shuffled(corpus):
     path = corpus / "test_items.jsonl"
     path.write_text("\n".join(path.read_text().splitlines()[:2]) + "\n")
     benchmark = read_dataset(corpus, name="mini", split="test")
-    need_partners(benchmark, [InputMode.JOINT])
+    need_partners(benchmark, [EvaluationMode.JOINT])
     with pytest.raises(UserError, match="the shuffled mode needs another"):
-        need_partners(benchmark, list(InputMode))
+        need_partners(benchmark, list(EvaluationMode))
 
 
 def change(corpus, **fields):

@@ -6,14 +6,14 @@ import pytest
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.datasets.dataset import read_dataset
-from ltu_jax.evaluation.datasets.item import InputMode
+from ltu_jax.evaluation.datasets.item import EvaluationMode
 from ltu_jax.evaluation.run import answers
 from ltu_jax.evaluation.run.answers import ModelInput, collect, model_input
 from ltu_jax.evaluation.run.clips import read_clip_facts, transcribe_clips
 from ltu_jax.evaluation.run.samples import GREEDY, SAMPLING, SampleKey, finish, read_samples
 from ltu_jax.preprocessing.text import prompt
 
-MODES = tuple(InputMode)
+MODES = tuple(EvaluationMode)
 
 
 @pytest.fixture
@@ -60,28 +60,28 @@ def test_what_each_mode_hears(questions, listener, tmp_path):
     def key(mode):
         return SampleKey(item_id=item.item_id, mode=mode, decoding=GREEDY, draw=0)
 
-    inputs = {mode: model_input(questions, item, key(mode), clips) for mode in InputMode}
+    inputs = {mode: model_input(questions, item, key(mode), clips) for mode in EvaluationMode}
     rest = {"question": "What do you hear?", "max_new_tokens": 24, "draw": None}
     assert inputs == {
-        InputMode.JOINT: ModelInput(audio="clip01", spoken_text=said, **rest),
-        InputMode.AUDIO: ModelInput(audio="clip01", spoken_text="", **rest),
-        InputMode.TEXT: ModelInput(audio=None, spoken_text=said, **rest),
-        InputMode.SHUFFLED: ModelInput(audio=partner, spoken_text=said, **rest),
-        InputMode.SILENCE: ModelInput(audio="silence:15", spoken_text=said, **rest),
+        EvaluationMode.JOINT: ModelInput(audio="clip01", spoken_text=said, **rest),
+        EvaluationMode.AUDIO: ModelInput(audio="clip01", spoken_text="", **rest),
+        EvaluationMode.TEXT: ModelInput(audio=None, spoken_text=said, **rest),
+        EvaluationMode.SHUFFLED: ModelInput(audio=partner, spoken_text=said, **rest),
+        EvaluationMode.SILENCE: ModelInput(audio="silence:15", spoken_text=said, **rest),
     }
     assert partner != "clip01"
 
 
 def test_sampling_draws_each_input_by_its_own_seed(questions, listener, tmp_path):
     model = listener()
-    run(questions, model, tmp_path, modes=(InputMode.JOINT,), decodings=(SAMPLING,))
+    run(questions, model, tmp_path, modes=(EvaluationMode.JOINT,), decodings=(SAMPLING,))
     configs = [config for batch in model.sampling for config in batch]
     assert len(configs) == len({config.seed for config in configs}) == 48 * 3
     assert {(c.temperature, c.top_p, c.top_k, c.repetition_penalty) for c in configs} == {
         (0.1, 0.95, 500, 1.1)  # the published decoding
     }
     again = listener()
-    run(questions, again, tmp_path / "again", modes=(InputMode.JOINT,), decodings=(SAMPLING,))
+    run(questions, again, tmp_path / "again", modes=(EvaluationMode.JOINT,), decodings=(SAMPLING,))
     assert {config.seed for config in configs} == {c.seed for b in again.sampling for c in b}
     assert {key.draw for key in read_samples(tmp_path)} == {0, 1, 2}
 
@@ -153,15 +153,15 @@ def test_processes_share_the_work_and_answer_as_one(questions, listener, tmp_pat
 
 
 def test_modes_can_be_added_later(questions, listener, tmp_path):
-    run(questions, listener(), tmp_path, modes=(InputMode.TEXT,))
+    run(questions, listener(), tmp_path, modes=(EvaluationMode.TEXT,))
     model = listener()
-    collected = run(questions, model, tmp_path, modes=(InputMode.TEXT, InputMode.SILENCE))
-    assert {key.mode for key in collected.samples} == {InputMode.TEXT, InputMode.SILENCE}
+    collected = run(questions, model, tmp_path, modes=(EvaluationMode.TEXT, EvaluationMode.SILENCE))
+    assert {key.mode for key in collected.samples} == {EvaluationMode.TEXT, EvaluationMode.SILENCE}
     assert collected.computed == len(model.asked) > 0
 
 
 def test_samples_carry_input_output_and_where_they_come_from(questions, listener, tmp_path):
-    run(questions, listener(), tmp_path, modes=(InputMode.JOINT,))
+    run(questions, listener(), tmp_path, modes=(EvaluationMode.JOINT,))
     sample = next(
         one for key, one in read_samples(tmp_path).items() if key.item_id == "clip00-sound"
     )

@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.datasets.dataset import read_dataset
-from ltu_jax.evaluation.datasets.item import InputMode
+from ltu_jax.evaluation.datasets.item import EvaluationMode
 from ltu_jax.evaluation.metrics.bootstrap import bootstrap_draws, ratio
 from ltu_jax.evaluation.run import runner as running
 from ltu_jax.evaluation.run.compare import compare
@@ -24,7 +24,7 @@ SETTINGS = running.EvaluationSettings(
     weights={"sha256": "a"},
     whisper="Whisper",
     dtype="float32",
-    modes=tuple(InputMode),
+    modes=tuple(EvaluationMode),
     decodings=(GREEDY,),
     batch_size=8,
     seed=0,
@@ -89,7 +89,7 @@ def value(metrics, row, *, metric=None, rule="strict", mode="joint", system="mod
 def test_controls_expose_what_is_not_heard(evaluate):
     metrics, _ = evaluate()
     strict = {
-        row: {mode: value(metrics, row, mode=mode)["value"] for mode in InputMode}
+        row: {mode: value(metrics, row, mode=mode)["value"] for mode in EvaluationMode}
         for row in metrics["rows"]
     }
     assert strict["sound"] == {"joint": 1, "audio": 1, "text": 0, "shuffled": 0, "silence": 0}
@@ -215,7 +215,7 @@ def test_missing_clips_stay_in_the_denominator_of_strict(evaluate, questions):
     gone.unlink()
     with pytest.raises(UserError, match="clip02.flac: no such file"):
         evaluate()
-    metrics, _ = evaluate(allow_missing=True, modes=(InputMode.JOINT,))
+    metrics, _ = evaluate(allow_missing=True, modes=(EvaluationMode.JOINT,))
     found = value(metrics, "sound")
     assert (found["n"], found["missing"]) == (12, 1)
     assert found["value"] == pytest.approx(11 / 12)
@@ -266,15 +266,15 @@ def test_runs_are_compared_on_the_items_of_both(evaluate):
 
 
 def test_all_right_has_the_exact_interval_of_its_clusters(evaluate):
-    metrics, _ = evaluate(modes=(InputMode.JOINT,))
+    metrics, _ = evaluate(modes=(EvaluationMode.JOINT,))
     found = value(metrics, "sound")
     assert (found["value"], found["n"]) == (1.0, 12)
     assert (found["low"], found["high"]) == (pytest.approx(0.025 ** (1 / 12)), 1.0)
 
 
 def test_what_is_not_compared_is_said(evaluate):
-    _, a = evaluate("a", modes=(InputMode.JOINT, InputMode.AUDIO))
-    _, b = evaluate("b", modes=(InputMode.JOINT, InputMode.TEXT))
+    _, a = evaluate("a", modes=(EvaluationMode.JOINT, EvaluationMode.AUDIO))
+    _, b = evaluate("b", modes=(EvaluationMode.JOINT, EvaluationMode.TEXT))
     a, b = read_run(a), read_run(b)
     sounds = [item for item in b.items if item.row == "sound"]
     b = dataclasses.replace(
@@ -293,8 +293,8 @@ def test_what_is_not_compared_is_said(evaluate):
 
 
 def test_runs_without_a_common_figure_say_so(evaluate):
-    _, a = evaluate("a", modes=(InputMode.JOINT,))
-    _, b = evaluate("b", modes=(InputMode.TEXT,))
+    _, a = evaluate("a", modes=(EvaluationMode.JOINT,))
+    _, b = evaluate("b", modes=(EvaluationMode.TEXT,))
     with pytest.raises(UserError, match="no figure in common: .*a has modes joint, greedy; .*text"):
         compare(read_run(a), read_run(b), Tools())
 

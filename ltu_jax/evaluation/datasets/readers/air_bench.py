@@ -17,7 +17,7 @@ from typing import Any
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, json_records, text
-from ltu_jax.evaluation.datasets.readers.tables import check_split, find
+from ltu_jax.evaluation.datasets.readers.table_files import check_split, find
 
 SPLITS = ("test",)
 

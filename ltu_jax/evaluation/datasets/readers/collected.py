@@ -6,7 +6,11 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.tables import RecordProblems, UnusableRecords, json_file
+from ltu_jax.evaluation.datasets.readers.table_files import (
+    RecordProblems,
+    UnusableRecords,
+    json_file,
+)
 
 
 class CollectedItems(RecordProblems):

@@ -13,7 +13,12 @@ from pathlib import Path
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.tables import RecordProblems, check_split, csv_rows, find
+from ltu_jax.evaluation.datasets.readers.table_files import (
+    RecordProblems,
+    check_split,
+    csv_rows,
+    find,
+)
 
 SPLITS = ("all",)
 

@@ -19,7 +19,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.text_files import TextError, open_text
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.collected import CollectedItems
-from ltu_jax.evaluation.datasets.readers.tables import check_split, need
+from ltu_jax.evaluation.datasets.readers.table_files import check_split, need
 
 SPLITS = ("test-medium", "test-small", "test-large", "test-full")
 

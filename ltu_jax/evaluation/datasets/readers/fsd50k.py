@@ -16,7 +16,7 @@ from pathlib import Path
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.collected import CollectedItems
-from ltu_jax.evaluation.datasets.readers.tables import check_split, csv_rows, need
+from ltu_jax.evaluation.datasets.readers.table_files import check_split, csv_rows, need
 
 SPLITS = ("eval", "val", "train")
 

@@ -25,7 +25,7 @@ from ltu_jax.core.files import inside
 from ltu_jax.core.text_files import open_text
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, text
-from ltu_jax.evaluation.datasets.readers.tables import check_split, field, need, visible
+from ltu_jax.evaluation.datasets.readers.table_files import check_split, field, need, visible
 
 SPLITS = ("sample", "all")
 SAMPLE = 10_000

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.tables import (
+from ltu_jax.evaluation.datasets.readers.table_files import (
     check_split,
     csv_rows,
     find,
