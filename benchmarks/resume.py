@@ -181,8 +181,8 @@ def leave_a_checkpoint(arguments: list[str], *, step: int) -> None:
     """Train one step as if it were step `step`, and stop by SIGTERM, which saves."""
     prepare = trainer.prepare
 
-    def far(stage: Any, *, saved: Path | None) -> Any:
-        prepared = prepare(stage, saved=saved)
+    def far(stage: Any, **options: Any) -> Any:
+        prepared = prepare(stage, **options)
 
         def once(*args: Any) -> Any:
             signal.raise_signal(signal.SIGTERM)

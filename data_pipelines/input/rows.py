@@ -230,7 +230,7 @@ def pair_columns(
         planned_tokens: tokens that the row was planned with.
 
     Raises:
-        RecordError: as `_check_tokens`.
+        RecordError: as `check_tokens`.
     """
     tokens = tokenize_pair(
         tokenizer,
@@ -242,7 +242,7 @@ def pair_columns(
     )
     ids = np.asarray(tokens.input_ids, np.int32)
     labels = np.asarray(tokens.labels, np.int32)
-    _check_tokens(
+    check_tokens(
         ids,
         pair,
         tokenizer=tokenizer,
@@ -262,7 +262,7 @@ def pair_columns(
     }
 
 
-def _check_tokens(
+def check_tokens(
     ids: np.ndarray,
     pair: QAPair,
     *,
