@@ -79,7 +79,7 @@ class LocalEmbedder:
             for row, place in enumerate(places):
                 ids[row, : len(tokens[place])] = tokens[place]
                 real[row, : len(tokens[place])] = True
-            vectors = np.asarray(self._sentences(self._params, ids, real))
+            vectors = np.asarray(self._sentences(self._params, ids, real=real))
             result[places] = vectors[: len(places)]
         return result
 
