@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -123,6 +125,15 @@ def trained(place) -> Path:
 def logged(run_dir: Path) -> list[tuple[int, float]]:
     rows = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
     return [(row["step"], row["loss"]) for row in rows if "loss" in row]
+
+
+def test_a_new_interpreter_trains_by_the_documented_command(place, trained, tmp_path):
+    command = [sys.executable, "-m", "ltu_jax.train"]
+    more = (f"--config.init_from={trained / 'tagging'}", "--config.steps=2")
+    given = stage_arguments(place, "stage1", tmp_path / "run", *more)
+    done = subprocess.run([*command, *given], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [step for step, _ in logged(tmp_path / "run")] == [1, 2]
 
 
 def test_each_stage_goes_on_from_the_one_before(trained):
