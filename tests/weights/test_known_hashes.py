@@ -1,6 +1,7 @@
 """Hashes of large files are remembered while the files stay as they are, and no longer."""
 
 import hashlib
+import json
 import os
 
 import pytest
@@ -39,6 +40,23 @@ def test_a_file_is_read_once_until_it_changes(tmp_path, reads):
     assert known_hashes.sha256(file) == hashlib.sha256(b"two").hexdigest()
     with pytest.raises(WeightsError, match=one):
         shards.check_sha256(file, expected=one, known=True)
+    assert reads == [file.name] * 2
+
+
+def test_another_file_with_the_status_of_the_old_one_is_read(tmp_path, reads):
+    """Buckets mounted as folders and restored disks make up inodes and times."""
+    file = tmp_path / "params.safetensors"
+    file.write_bytes(bytes(1 << 20))
+    known_hashes.sha256(file)
+    changed = bytearray(1 << 20)
+    changed[500_000:520_000] = b"\1" * 20_000
+    file.write_bytes(changed)
+    status, store = file.stat(), tmp_path / "cache" / "ltu_jax" / "hashes.json"
+    kept = json.loads(store.read_text())
+    times = status.st_mtime_ns, status.st_ctime_ns
+    kept[str(file)][:4] = [status.st_size, *times, status.st_ino]
+    store.write_text(json.dumps(kept))
+    assert known_hashes.sha256(file) == hashlib.sha256(changed).hexdigest()
     assert reads == [file.name] * 2
 
 
