@@ -47,7 +47,7 @@ COMMANDS = {
     "int8_gate": "python -m benchmarks.int8_gate --init-from RUN",
     "options_*": "python -m benchmarks.options",
     "overhead_*": "python -m benchmarks.overhead",
-    "plan_*": "python benchmarks/plan.py [NAME ...]",
+    "plan_*": "python -m benchmarks.plan [PRESET ...]",
     "resume_*": "python -m benchmarks.resume",
     "row_layouts_*": "python -m benchmarks.row_layouts (--modelled | --records DIR) --json FILE",
     "suite_*": "python -m pytest --durations=0",
@@ -168,14 +168,15 @@ def certificate(result: dict[str, Any]) -> str:
 
 
 def plans() -> str:
-    """Tabulate the committed plans."""
+    """Tabulate the committed plans, those by arithmetic marked."""
     rows = []
     for path in _files("plan_*"):
         plan = read_json(path)
         batch = plan["batch"]
+        mark = " *" if plan["method"].startswith("arithmetic") else ""
         rows.append(
             [
-                path.stem.removeprefix("plan_").replace("_", ", "),
+                f"`:{path.stem.removeprefix('plan_')}`{mark}",
                 f"{batch['rows']} x {batch['text_length']}",
                 f"{batch['rows'] * batch['pairs_per_row']:.0f}",
                 plan["compute"]["base_dtype"],
@@ -187,7 +188,7 @@ def plans() -> str:
                 f"{plan['hours_for_stage']:.2f}",
             ]
         )
-    columns = ["slice", "rows x text tokens", "pairs a step", "base", "GB a chip", "fits"]
+    columns = ["preset", "rows x text tokens", "pairs a step", "base", "GB a chip", "fits"]
     columns += ["s a step", "pairs/s", "MFU, at most", "stage 3, hours"]
     return _table(columns, rows) if rows else ""
 

@@ -11,10 +11,9 @@ import ml_collections
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_flags import config_flags, tuple_parser
 
-from ltu_jax.core.errors import UserError
 from ltu_jax.models.sizes import LLAMA_SIZES, WHISPER_SIZES
 
-PRESETS = ("", "mini", "released")
+PRESETS = ("", "mini", "released")  # recipes; slice_presets.py adds the machines
 
 # Which parameters a stage trains: ordered (pattern, trained?) over every parameter of LTU-AS.
 BASE_FROZEN = (r"llama\.(embed_tokens|layers|norm|lm_head)\..+", False)
@@ -38,17 +37,9 @@ class Names(metaclass=_NamesType):
     """The type of a key that takes one name or several; a repeated flag adds to them."""
 
 
-def check_preset(preset: str) -> str:
-    """Return `preset`, or raise a UserError that names the known ones."""
-    if preset not in PRESETS:
-        known = ", ".join(repr(name) for name in PRESETS)
-        raise UserError(f"unknown config preset {preset!r}; known: {known} (as in stage3.py:mini)")
-    return preset
-
-
-def runs(preset: str) -> str:
-    """Folder of all stages of a preset."""
-    return f"runs/{preset or 'poster'}"
+def runs(recipe: str) -> str:
+    """Folder of all stages of a recipe, on whatever machine."""
+    return f"runs/{recipe or 'poster'}"
 
 
 def lora() -> ConfigDict:
@@ -61,12 +52,12 @@ def lora() -> ConfigDict:
     return config
 
 
-def base(stage: str, *, preset: str) -> ConfigDict:
+def base(stage: str, *, recipe: str) -> ConfigDict:
     """The full config of a stage at 7B, by the poster where stages agree."""
     config = ConfigDict()
     config.stage = stage  # "tagging", "stage1", "stage2" or "stage3"
     config.seed = 0  # of initial values, dropout and data order
-    config.run_dir = f"{runs(preset)}/{stage}"  # checkpoints, logs, curve; resumes if it has some
+    config.run_dir = f"{runs(recipe)}/{stage}"  # checkpoints, logs, curve; resumes if it has some
     config.init_from = ""  # run folder, checkpoint or LTU-AS weights folder to start from
     config.allow_random_tltr = False  # let stage 1 start from a TLTR that has learned nothing
     config.steps = 0  # optimiser steps; 0 = as many as data.epochs needs
@@ -215,7 +206,7 @@ def base(stage: str, *, preset: str) -> ConfigDict:
     config.guards.stall_factor = 10.0
     config.guards.stall_seconds = 300.0  # the floor of it
     config.guards.stall_busy_seconds = 3600.0  # the same while it compiles, validates or saves
-    if preset == "released":
+    if recipe == "released":
         config.data.layout = "reference"  # what the released checkpoints were trained on
         config.data.rows_per_batch = 256  # a pair each
         # Official micro-batches have 4 to 8 rows, fewer where rows are longer: 6 is known from

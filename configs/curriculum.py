@@ -1,6 +1,6 @@
 """All stages in one process, in order, going on where it stopped.
 
-    python -m ltu_jax.train --config=configs/curriculum.py[:mini|:released]
+    python -m ltu_jax.train --config=configs/curriculum.py[:mini|:released|:v5e-16]
 
 Tagging runs first when no TLTR weights are given. `--config.stage3.steps=100` changes one stage;
 run_dir, seed, records, weights and mesh below are shared by all.
@@ -8,19 +8,19 @@ run_dir, seed, records, weights and mesh below are shared by all.
 
 from ml_collections import ConfigDict
 
-from configs import common, stage1, stage2, stage3, tagging
+from configs import common, slice_presets, stage1, stage2, stage3, tagging
 
 ORDER = ("tagging", "stage1", "stage2", "stage3")
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Config of the whole curriculum: one ConfigDict per stage and what they share."""
-    common.check_preset(preset)
+    recipe, _ = slice_presets.split(preset)
     files = {"tagging": tagging, "stage1": stage1, "stage2": stage2, "stage3": stage3}
     stages = {name: files[name].get_config(preset) for name in ORDER}
     config = ConfigDict()
     config.stage = "curriculum"
-    config.run_dir = common.runs(preset)  # each stage has a folder of its own below it
+    config.run_dir = common.runs(recipe)  # each stage has a folder of its own below it
     config.seed = 0
     config.records = stages["stage3"].data.records
     config.weights = ConfigDict()

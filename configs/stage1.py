@@ -1,24 +1,24 @@
 """Stage 1: the projection alone learns to speak to the language model; there is no LoRA yet.
 
-python -m ltu_jax.train --config=configs/stage1.py[:mini|:released]
+python -m ltu_jax.train --config=configs/stage1.py[:mini|:released|:v5e-16]
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, slice_presets
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Config of stage 1; poster and released recipe agree (batch 256, 1e-3, 2 epochs)."""
-    common.check_preset(preset)
-    config = common.base("stage1", preset=preset)
-    config.init_from = f"{common.runs(preset)}/tagging"
+    recipe, machine = slice_presets.split(preset)
+    config = common.base("stage1", recipe=recipe)
+    config.init_from = f"{common.runs(recipe)}/tagging"
     config.model.lora = None
     config.trainable = common.PROJECTION_ONLY
     common.classification(config)
     config.data.epochs = 2.0
     config.optimizer.learning_rate = 1e-3
-    if preset == "mini":
+    if recipe == "mini":
         common.mini_language(config)
         config.model.lora = None
         # The projection alone learns little after the first steps at this size (3.48 -> 3.11 in
@@ -26,4 +26,4 @@ def get_config(preset: str = "") -> ConfigDict:
         config.steps = 20
         config.optimizer.warmup_steps = 5
         config.log.samples = 0
-    return config
+    return slice_presets.fit(config, machine=machine)

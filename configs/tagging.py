@@ -1,19 +1,19 @@
 """Tagging: TLTR and a label head on the frozen Whisper encoder, as Whisper-AT was trained.
 
-    python -m ltu_jax.train --config=configs/tagging.py[:mini|:released]
+    python -m ltu_jax.train --config=configs/tagging.py[:mini|:released|:v5e-16]
 
 Its TLTR is what stage 1 starts from. Whisper-AT used Adam at 5e-5 on AudioSet.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, slice_presets
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Config of the tagging stage; "released" is the same as the default here."""
-    common.check_preset(preset)
-    config = common.base("tagging", preset=preset)
+    recipe, machine = slice_presets.split(preset)
+    config = common.base("tagging", recipe=recipe)
     config.model.llama = None  # no language model takes part
     config.model.lora = None
     config.weights.llama = ""
@@ -24,7 +24,7 @@ def get_config(preset: str = "") -> ConfigDict:
     config.data.rows_per_batch = 48
     config.optimizer.learning_rate = 5e-5
     config.log.samples = 0  # nothing to ask yet
-    if preset == "mini":
+    if recipe == "mini":
         common.mini_sizes(config)
         config.model.llama = None
         config.weights.llama = ""
@@ -36,4 +36,4 @@ def get_config(preset: str = "") -> ConfigDict:
         config.data.epochs = 8.0
         config.data.rows_per_batch = 16
         config.log.validate_batches = 1000  # mean average precision over the whole split
-    return config
+    return slice_presets.fit(config, machine=machine)

@@ -1,8 +1,8 @@
 """Plan a stage for a TPU slice or a GPU that is not at hand.
 
-    python -m ltu_jax.plan --config=configs/stage3.py --slice v5e-16 [--config.key=value]
-    python -m ltu_jax.plan --config=configs/stage3.py --slice v5e-16 --search
-    python -m ltu_jax.plan --config=configs/stage3.py --gpu h200 [--gpus 8]
+    python -m ltu_jax.plan --config=configs/stage3.py:v5e-16 --slice v5e-16 [--config.key=value]
+    python -m ltu_jax.plan --config=configs/stage3.py:v5e-16 --slice v5e-16 --search
+    python -m ltu_jax.plan --config=configs/stage3.py:h200 --gpu h200
 
 The step that would run is compiled with the TPU compiler of libtpu; no TPU, weights or data are
 needed. All numbers are estimates; docs/planner.md says how they are made.

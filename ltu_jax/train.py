@@ -2,7 +2,9 @@
 
     python -m ltu_jax.train --config=configs/curriculum.py:mini
     python -m ltu_jax.train --config=configs/stage3.py:released --config.init_from=runs/a/stage2
+    python -m ltu_jax.train --config=configs/stage3.py:v5e-16
 
+The last is the poster's recipe as it fits a TPU v5e-16; configs/slice_presets.py has all machines.
 Any key of the config can be set on the command line (--config.optimizer.learning_rate=1e-4); run
 the same command again to go on after an interruption. SIGINT and SIGTERM save a checkpoint first.
 Exit status: 0 complete, 2 wrong input or a disk that fails, 70 stood still (see
@@ -50,7 +52,7 @@ from ltu_jax.training.run_folder import claim_run
 from ltu_jax.training.stage_config import STAGES, StageSettings, stage_settings
 from ltu_jax.training.trainer import Outcome, train_stage
 
-USAGE = "python -m ltu_jax.train --config=configs/stage3.py[:mini|:released] [--config.key=value]"
+USAGE = "python -m ltu_jax.train --config=configs/stage3.py[:PRESET] [--config.key=value]"
 CURRICULUM = "curriculum"
 REPLAY, HELP = "--replay", ("--help", "-h", "--helpfull", "--helpshort")
 SUMMARY, PROGRESS = "summary.json", "progress.json"

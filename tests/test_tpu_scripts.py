@@ -20,6 +20,7 @@ SCRIPTS = ROOT / "tpu_scripts"
 GOLDEN = ROOT / "tests" / "golden" / "tpu_scripts"
 COMMANDS = sorted(path for path in SCRIPTS.glob("*.sh") if path.name != "common.sh")
 RUN_DIR = "--config.run_dir=../bucket/stage3"
+CLUSTER = ("--cluster", "c", "--image", "i:1")
 CASES = {
     "create": ["create.sh", "--spot", "--wait", "--type", "v5litepod-64"],
     "setup": ["setup.sh"],
@@ -29,8 +30,8 @@ CASES = {
     "watch": ["watch.sh", "--worker", "3"],
     "resume": ["resume.sh", "--spot", "--bucket", "my-bucket"],
     "delete": ["delete.sh"],
-    "xpk": ["xpk.sh", "stage3", "--cluster", "c", "--image", "i:1", "--storage", "s", RUN_DIR],
-    "xpk_build": ["xpk.sh", "stage1", "--cluster", "c", "--image", "i:1", "--build"],
+    "xpk": ["xpk.sh", "stage3:v5e-16", *CLUSTER, "--storage", "s", RUN_DIR],
+    "xpk_build": ["xpk.sh", "stage1", *CLUSTER, "--build"],
 }
 
 

@@ -3,7 +3,7 @@
 #
 # Usage: setup.sh [--bucket BUCKET] [common options]
 # Runs and records must lie where all hosts see them. With --bucket that is ~/bucket, e.g.
-#   launch.sh stage3 --config.run_dir=../bucket/stage3 --config.data.records=../bucket/records
+#   launch.sh stage3:v5e-16 --config.run_dir=../bucket/stage3 --config.data.records=../bucket/records
 # May be run again: after a commit, or on a slice that was created anew.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 parse "$@"

@@ -1,7 +1,7 @@
 """Ablation: the whole curriculum, or a stage of it, on the audio datasets of Open-ASQA only.
 
-    python -m ltu_jax.train --config=configs/ablations/audio_only.py[:mini|:released]
-    python -m ltu_jax.train --config=configs/ablations/audio_only.py:stage3[-mini|-released]
+    python -m ltu_jax.train --config=configs/ablations/audio_only.py[:mini|:released|:v5e-16]
+    python -m ltu_jax.train --config=configs/ablations/audio_only.py:stage3[-PRESET]
 
 AS-Strong, AudioSet, VGGSound, FSD50K, AudioCaps, FreeSound, Clotho, Sound Bible. The poster's row
 "trained on audio only"; configs/ablations/only.py says what is known of it and what is inferred.

@@ -14,7 +14,7 @@ and joint (AudioSet with speech, and FMA). Inferred, as nothing is published abo
 
 from ml_collections import ConfigDict
 
-from configs import common, curriculum
+from configs import common, curriculum, slice_presets
 from ltu_jax.core.errors import UserError
 
 STAGES = ("stage1", "stage2", "stage3")
@@ -23,7 +23,7 @@ STAGES = ("stage1", "stage2", "stage3")
 CHOICES = {
     "-".join(filter(None, (stage, preset))): (stage, preset)
     for stage in ("", *STAGES)
-    for preset in common.PRESETS
+    for preset in slice_presets.CHOICES
 }
 
 
@@ -39,11 +39,15 @@ def get(choice: str, *, name: str, datasets: tuple[str, ...]) -> ConfigDict:
         UserError: an unknown choice; the message has the known ones.
     """
     if choice not in CHOICES:
-        known = ", ".join(map(repr, CHOICES))
-        raise UserError(f"unknown choice {choice!r} of {name}; known: {known}")
+        known = ", ".join(map(repr, (*slice_presets.CHOICES, *STAGES)))
+        raise UserError(
+            f"unknown choice {choice!r} of {name}; known: {known}, or a stage and one of the "
+            "others, as stage3-mini"
+        )
     stage, preset = CHOICES[choice]
     config = curriculum.get_config(preset)
-    config.run_dir = f"{common.runs(preset)}-{name}"
+    recipe, _ = slice_presets.split(preset)
+    config.run_dir = f"{common.runs(recipe)}-{name}"
     for part in STAGES:
         config[part].data.datasets = datasets
     # A stage by itself no longer follows keys that it shares with the others.

@@ -67,7 +67,7 @@ def test_the_full_step_keeps_its_committed_estimate(tmp_path):
     committed = json.loads(COMMITTED.read_text())
     made, _ = plan(committed["arguments"], tmp_path / "plan.json")
     for name in ("jax", "libtpu"):
-        assert made["versions"][name] == committed["versions"][name], "python benchmarks/plan.py"
+        assert made["versions"][name] == committed["versions"][name], "python -m benchmarks.plan"
     assert made["est_step_seconds"] <= 1.02 * committed["est_step_seconds"]
     assert made["peak_bytes_per_chip"] <= 14.5e9
     assert made["flops_per_device"] <= 1.05 * made["hand_flops_per_device"]
