@@ -1,15 +1,17 @@
 """Autoregressive answers: one prefill, then one step function that both roads use.
 
 `generate` runs the step in a compiled `lax.while_loop`; `stream` calls the same step once a token.
-Prompts are left-padded to a few bucket lengths and the answer buffer to a few sizes, so a long
-evaluation compiles a handful of programs. Audio tokens come before the padding and the text; the
+Prompts are left-padded to a few bucket lengths, each with a small program of its own that fills the
+cache; the cache has room for one of `PROMPT_ROOMS` and one of `ANSWER_BUCKETS`, so that the loop,
+which takes longest to compile, is one program for each answer size. Audio tokens come before the
+padding and the text, and have their room where a question is asked without them; the
 mask is `[ones(A), text mask]` and positions are `cumsum(mask) - 1` (facts 19 and 5a: the mask of
 the released code is misaligned for padded batches; this one gives each row its own answer).
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +28,8 @@ from ltu_jax.models.ltu_as import LTUAS
 from ltu_jax.models.text_batch import TextBatch
 
 PROMPT_BUCKETS = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 512)
+# Slots of the cache for a prompt: what is not filled costs a step a little, a program much more.
+PROMPT_ROOMS = (128, 512)
 ANSWER_BUCKETS = (8, 16, 32, 64, 128, 256, 512)
 BATCH_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 PAD_ID = 0
@@ -54,11 +58,16 @@ class Generated:
 
 
 class _Prompt(NamedTuple):
-    """Device inputs of one batch; all shapes are bucket shapes."""
+    """What the cache is filled from; all shapes are bucket shapes."""
 
     input_ids: Int[Array, "B T"]
     mask: Bool[Array, "B T"]
     audio_features: Float[Array, "B W A D"] | None
+
+
+class _Choice(NamedTuple):
+    """How each row's tokens are chosen, and when it ends."""
+
     limits: Int[Array, "B"]  # new tokens allowed; 0 for rows that only fill the batch
     eos_id: Int[Array, ""]
     settings: RowSettings | None
@@ -143,30 +152,29 @@ def generate(
     """
     rows = _check(input_ids, attention_mask, audio_features)
     limits = _limits(max_new_tokens, rows)
-    prompt = _prompt(
-        input_ids,
-        attention_mask,
-        audio_features,
-        limits,
-        eos_id,
-        sampling,
-        data_parallel or DataParallel(),
-    )
+    layout = data_parallel or DataParallel()
+    prompt = _prompt(input_ids, attention_mask, audio_features, layout)
+    choice = _choice(limits, eos_id, sampling, layout)
     size = bucket(int(limits.max()), ANSWER_BUCKETS)
-    tokens, lengths, ended, scores = _loop(
-        params,
-        prompt,
-        model=model,
-        size=size,
-        with_scores=with_scores,
-        apart=_apart(size),
-    )
+    with _on(layout):
+        state = _jit_start(params, prompt, choice, model=model, size=size)
+        tokens, lengths, scores, state = _jit_loop(
+            params,
+            choice,
+            state,
+            model=model,
+            size=size,
+            with_scores=with_scores,
+            apart=_apart(size),
+        )
+    made = tokens, lengths, state.ended, scores if with_scores else None
+    tokens, lengths, ended, scores = layout.to_host(made)
     keep = slice(0, int(limits.max()))
     return Generated(
-        tokens=np.asarray(tokens)[:rows, keep],
-        lengths=np.asarray(lengths)[:rows],
-        finish_reasons=tuple("eos" if end else "length" for end in np.asarray(ended)[:rows]),
-        scores=np.asarray(scores)[:rows, keep] if with_scores else None,
+        tokens=tokens[:rows, keep],
+        lengths=lengths[:rows],
+        finish_reasons=tuple("eos" if end else "length" for end in ended[:rows]),
+        scores=scores[:rows, keep] if with_scores else None,
     )
 
 
@@ -180,6 +188,7 @@ def stream(
     max_new_tokens: int,
     eos_id: int,
     sampling: SamplingConfig | None,
+    data_parallel: DataParallel | None = None,
 ) -> Iterator[int]:
     """Yield the new ids of a single prompt one by one, the end-of-sequence id included.
 
@@ -188,18 +197,19 @@ def stream(
     rows = _check(input_ids, attention_mask, audio_features)
     if rows != 1:
         raise ValueError(f"stream takes one prompt, got {rows}; use generate for a batch")
-    limits = _limits(max_new_tokens, rows)
-    prompt = _prompt(
-        input_ids, attention_mask, audio_features, limits, eos_id, sampling, DataParallel()
-    )
+    layout = data_parallel or DataParallel()
+    prompt = _prompt(input_ids, attention_mask, audio_features, layout)
+    choice = _choice(_limits(max_new_tokens, rows), eos_id, sampling, layout)
     size = bucket(max_new_tokens, ANSWER_BUCKETS)
-    state = _jit_start(params, prompt, model=model, size=size)
-    yield int(state.token[0])
     layers = None
+    with _on(layout):
+        state = _jit_start(params, prompt, choice, model=model, size=size)
+    yield int(state.token[0])
     while not bool(state.done[0]):
-        if layers is None and _apart(size):
-            layers = _jit_layers(params, model=model)
-        state = _jit_step(params, prompt, state, layers, model=model)
+        with _on(layout):
+            if layers is None and _apart(size):
+                layers = _jit_layers(params, model=model)
+            state = _jit_step(params, choice, state, layers, model=model)
         yield int(state.token[0])
 
 
@@ -208,7 +218,21 @@ def _apart(size: int) -> bool:
     return size >= LONG_ANSWER and jax.default_backend() == "cpu"
 
 
-def _start(params: Params, prompt: _Prompt, *, model: Functional[LTUAS], size: int) -> _State:
+def slots(prompt: int, *, audio: int, answer: int) -> int:
+    """Return the slots of the cache for a prompt and an answer of at most so many tokens."""
+    return audio + bucket(prompt, PROMPT_ROOMS) + bucket(answer, ANSWER_BUCKETS)
+
+
+def _on(layout: DataParallel) -> contextlib.AbstractContextManager:
+    """Let the model say how activations lie (`core.sharding.keep_rows_apart`)."""
+    if layout.mesh is None:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(layout.mesh.abstract_mesh)
+
+
+def _start(
+    params: Params, prompt: _Prompt, choice: _Choice, *, model: Functional[LTUAS], size: int
+) -> _State:
     """Read the prompt into a new cache and choose the first token of every row."""
     features = prompt.audio_features
     audio_tokens = 0 if features is None else features.shape[2]
@@ -218,10 +242,11 @@ def _start(params: Params, prompt: _Prompt, *, model: Functional[LTUAS], size: i
         input_ids=prompt.input_ids, segment_ids=prompt.mask.astype(jnp.int32), positions=positions
     )
     bound = model.bind(params)
-    cache = bound.init_cache(rows, audio_tokens + length + size)
+    room = slots(length, audio=model.config.audio_tokens, answer=size)
+    cache = bound.init_cache(rows, room)
     logits, cache = bound.prefill(text, features, cache=cache)
     seen = None
-    if prompt.settings is not None:
+    if choice.settings is not None:
         seen = sampling_lib.seen_tokens(
             prompt.input_ids, attention_mask=prompt.mask, vocab=logits.shape[-1]
         )
@@ -230,16 +255,16 @@ def _start(params: Params, prompt: _Prompt, *, model: Functional[LTUAS], size: i
         token=jnp.zeros(rows, jnp.int32),
         count=jnp.zeros((), jnp.int32),
         next_position=positions[:, -1],
-        done=prompt.limits < 1,
+        done=choice.limits < 1,
         ended=jnp.zeros(rows, bool),
         seen=seen,
         scores=logits,
     )
-    return _take(prompt, state, logits)
+    return _take(choice, state, logits)
 
 
 def _step(
-    params: Params, prompt: _Prompt, state: _State, layers: Any, *, model: Functional[LTUAS]
+    params: Params, choice: _Choice, state: _State, layers: Any, *, model: Functional[LTUAS]
 ) -> _State:
     """Feed the newest token back and choose the next one: the one step of both roads."""
     logits, cache = model.bind(params).extend(
@@ -248,56 +273,58 @@ def _step(
         cache=state.cache,
         layers=layers,
     )
-    return _take(prompt, state._replace(cache=cache), logits)
+    return _take(choice, state._replace(cache=cache), logits)
 
 
-def _take(prompt: _Prompt, state: _State, logits: Array) -> _State:
+def _take(choice: _Choice, state: _State, logits: Array) -> _State:
     """Choose a token from `logits`; rows that are done get pads and change nothing else."""
-    if prompt.settings is None:
+    if choice.settings is None:
         scores = logits.astype(jnp.float32)
         token = jnp.argmax(scores, axis=-1).astype(jnp.int32)
         seen = None
     else:
-        scores = sampling_lib.process(logits, seen=state.seen, settings=prompt.settings)
-        token = sampling_lib.choose(scores, settings=prompt.settings, step=state.count)
+        scores = sampling_lib.process(logits, seen=state.seen, settings=choice.settings)
+        token = sampling_lib.choose(scores, settings=choice.settings, step=state.count)
         seen = state.seen.at[jnp.arange(token.shape[0]), token].max(~state.done)
     token = jnp.where(state.done, PAD_ID, token)
     count = state.count + 1
-    ended = state.ended | (~state.done & (token == prompt.eos_id))
+    ended = state.ended | (~state.done & (token == choice.eos_id))
     return _State(
         cache=state.cache,
         token=token,
         count=count,
         next_position=state.next_position + 1,
-        done=state.done | ended | (count >= prompt.limits),
+        done=state.done | ended | (count >= choice.limits),
         ended=ended,
         seen=seen,
         scores=scores,
     )
 
 
-@partial(jax.jit, static_argnames=("model", "size", "with_scores", "apart"))
 def _loop(
     params: Params,
-    prompt: _Prompt,
+    choice: _Choice,
+    first: _State,
     *,
     model: Functional[LTUAS],
     size: int,
     with_scores: bool,
     apart: bool,
 ):
-    """Tokens [B, size], lengths [B], ended [B] and, if wanted, scores [B, size, V]."""
+    """Tokens [B, size], lengths [B], if wanted scores [B, size, V], and the last state.
+
+    The state is returned so that its cache may lie where the first one's lay.
+    """
     # made before the loop, so that its steps find them ready
     layers = None
     if apart:
         layers = jax.lax.optimization_barrier(model.bind(params).separate_layers())
-    first = _start(params, prompt, model=model, size=size)
     rows, vocab = first.scores.shape
     tokens = jnp.full((rows, size), PAD_ID, jnp.int32).at[:, 0].set(first.token)
     scores = jnp.zeros((rows, size if with_scores else 0, vocab), jnp.float32)
     if with_scores:
         scores = scores.at[:, 0].set(first.scores)
-    lengths = jnp.where(prompt.limits > 0, 1, 0)
+    lengths = jnp.where(choice.limits > 0, 1, 0)
 
     def going(carry):
         return ~jnp.all(carry[0].done)
@@ -305,7 +332,7 @@ def _loop(
     def body(carry):
         state, tokens, lengths, scores = carry
         lengths = lengths + ~state.done
-        state = _step(params, prompt, state, layers, model=model)
+        state = _step(params, choice, state, layers, model=model)
         place = state.count - 1
         tokens = tokens.at[:, place].set(state.token)
         if with_scores:
@@ -315,10 +342,13 @@ def _loop(
     state, tokens, lengths, scores = jax.lax.while_loop(
         going, body, (first, tokens, lengths, scores)
     )
-    return tokens, lengths, state.ended, scores
+    return tokens, lengths, scores, state
 
 
 _jit_start = jax.jit(_start, static_argnames=("model", "size"))
+_jit_loop = jax.jit(
+    _loop, static_argnames=("model", "size", "with_scores", "apart"), donate_argnames="first"
+)
 _jit_step = jax.jit(_step, static_argnames=("model",))
 _jit_layers = jax.jit(
     lambda params, *, model: model.bind(params).separate_layers(), static_argnames=("model",)
@@ -355,14 +385,11 @@ def _prompt(
     input_ids: np.ndarray,
     attention_mask: np.ndarray,
     audio_features: Any | None,
-    limits: np.ndarray,
-    eos_id: int,
-    sampling: SamplingConfig | Sequence[SamplingConfig] | None,
-    data_parallel: DataParallel,
+    layout: DataParallel,
 ) -> _Prompt:
-    """Pad rows and prompt to their bucket sizes; the extra rows repeat row 0 and end at once."""
+    """Pad rows and prompt to their bucket sizes; the extra rows repeat row 0."""
     rows, length = np.shape(input_ids)
-    extra = data_parallel.padded(rows, BATCH_BUCKETS) - rows
+    extra = layout.padded(rows, BATCH_BUCKETS) - rows
     left = bucket(length, PROMPT_BUCKETS) - length
 
     def fill(array: Any) -> Any:
@@ -370,20 +397,29 @@ def _prompt(
 
     ids = np.pad(np.asarray(input_ids, np.int32), ((0, 0), (left, 0)), constant_values=PAD_ID)
     mask = np.pad(np.asarray(attention_mask).astype(bool), ((0, 0), (left, 0)))
+    features = None if audio_features is None else fill(np.asarray(audio_features))
+    return layout.rows(_Prompt(input_ids=fill(ids), mask=fill(mask), audio_features=features))
+
+
+def _choice(
+    limits: np.ndarray,
+    eos_id: int,
+    sampling: SamplingConfig | Sequence[SamplingConfig] | None,
+    layout: DataParallel,
+) -> _Choice:
+    """Give every row its settings; the rows that fill a batch end at once."""
+    rows = len(limits)
+    extra = layout.padded(rows, BATCH_BUCKETS) - rows
     settings = None
     if sampling is not None:
         configs = [sampling] * rows if isinstance(sampling, SamplingConfig) else list(sampling)
         if len(configs) == rows:
             configs += configs[:1] * extra
         settings = sampling_lib.row_settings(configs, rows=rows + extra)
-    prompt = _Prompt(
-        input_ids=jnp.asarray(fill(ids)),
-        mask=jnp.asarray(fill(mask)),
-        audio_features=None
-        if audio_features is None
-        else jnp.asarray(fill(np.asarray(audio_features))),
-        limits=jnp.asarray(np.concatenate([limits, np.zeros(extra, np.int32)])),
-        eos_id=jnp.asarray(eos_id, jnp.int32),
-        settings=settings,
+    return layout.rows(
+        _Choice(
+            limits=np.concatenate([limits, np.zeros(extra, np.int32)]),
+            eos_id=np.asarray(eos_id, np.int32),
+            settings=settings,
+        )
     )
-    return data_parallel.rows(prompt)

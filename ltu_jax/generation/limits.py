@@ -16,7 +16,7 @@ from ltu_jax.core.errors import UserError, spell
 from ltu_jax.core.values import text, whole
 from ltu_jax.generation.arguments import question as a_question
 from ltu_jax.generation.data_parallel import DataParallel
-from ltu_jax.generation.generate import ANSWER_BUCKETS, BATCH_BUCKETS, PROMPT_BUCKETS, bucket
+from ltu_jax.generation.generate import ANSWER_BUCKETS, BATCH_BUCKETS, PROMPT_BUCKETS, bucket, slots
 from ltu_jax.generation.request import Request, batches
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.whisper import WhisperConfig
@@ -67,8 +67,9 @@ class Limits:
         prompt = asked.audio + bucket(asked.prompt, PROMPT_BUCKETS)
         size = bucket(asked.new, ANSWER_BUCKETS)
         width = llama.num_hidden_layers * llama.num_key_value_heads * llama.head_dim
-        slots = asked.copies * (prompt + size) + prompt  # the prompt's come in one piece first
-        cache = 2 * rows * width * slots * self.itemsize
+        room = slots(asked.prompt, audio=asked.audio, answer=asked.new)
+        places = asked.copies * room + prompt  # the prompt's come in one piece first
+        cache = 2 * rows * width * places * self.itemsize
         scores = 2 * 4 * rows * llama.num_attention_heads * prompt**2
         inner = 2 * llama.intermediate_size + 6 * llama.hidden_size
         activations = rows * prompt * inner * max(self.itemsize, 4)

@@ -212,12 +212,18 @@ def test_rows_may_have_their_own_limits(model, prompts):
         assert got.row(index) == free.row(index)[: got.lengths[index]]
 
 
-def test_prompts_of_one_bucket_share_one_program(model, prompts):
+def test_an_answer_size_has_one_decode_program(model, prompts):
+    """Whatever the prompt's bucket, with audio and without."""
     _, features = prompts
-    before = generate_lib._loop._cache_size()
-    for length in (50, 55, 61):
-        run(model, [[1] * length], features[:1], max_new_tokens=length - 45)
-    assert generate_lib._loop._cache_size() <= before + 2  # one per answer buffer (8, 16)
+    loops, steps = generate_lib._jit_loop._cache_size(), generate_lib._jit_step._cache_size()
+    for length, heard in ((3, None), (20, features[:1]), (50, None), (100, features[:1])):
+        ids, mask = left_pad([[1] * length])
+        given = {"input_ids": ids, "attention_mask": mask, "audio_features": heard, "eos_id": NEVER}
+        for new in (5, 12):
+            generate(*model, **given, max_new_tokens=new, sampling=None)
+        list(stream(*model, **given, max_new_tokens=3, sampling=None))
+    assert generate_lib._jit_loop._cache_size() <= loops + 2  # answer buffers of 8 and 16
+    assert generate_lib._jit_step._cache_size() <= steps + 1
 
 
 @pytest.mark.parametrize(
