@@ -62,7 +62,15 @@ def parser() -> argparse.ArgumentParser:
         "--llama", type=Path, metavar="DIR", help="language model weights, if not where it says"
     )
     it.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="default: float32"
+        "--dtype",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="of the language model; int8: its kernels, the rest bfloat16 (default: float32)",
+    )
+    it.add_argument(
+        "--mesh",
+        metavar="AXIS=N,...",
+        help="lay the language model over N devices, such as tensor=4, where one is too small",
     )
     heard = it.add_argument_group("what the model is given")
     heard.add_argument(
@@ -152,9 +160,12 @@ def run(asked: argparse.Namespace) -> None:
         if not text(f"question {number}", question).strip():
             raise UserError(f"question {number} is empty; ask something about the clip")
 
+    from ltu_jax.core.compilation import keep_compiled
+    from ltu_jax.core.sharding import mesh_config
     from ltu_jax.generation.request import drain
     from ltu_jax.inference import load
 
+    keep_compiled()
     model = load(
         asked.checkpoint,
         whisper=asked.whisper,
@@ -162,6 +173,7 @@ def run(asked: argparse.Namespace) -> None:
         transcriber=asked.transcriber,
         transcription=asked.transcription,
         dtype=asked.dtype,
+        mesh=None if asked.mesh is None else mesh_config(asked.mesh),
     )
     # All of them before the clip is encoded for the first.
     for number, question in enumerate(asked.questions, start=1):

@@ -28,7 +28,9 @@ import jax
 
 from ltu_jax import inference
 from ltu_jax.core import distributed, errors, outputs
+from ltu_jax.core.compilation import keep_compiled
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.sharding import mesh_config
 from ltu_jax.evaluation import command_options as options
 from ltu_jax.evaluation.clients.clap import Clap
 from ltu_jax.evaluation.datasets.dataset import Dataset, need_partners, read_dataset
@@ -178,15 +180,17 @@ def _settings(
 
 def _load(args: argparse.Namespace) -> Any:
     """Return the model that answers, on all devices of this process."""
+    keep_compiled()
     given = {name: getattr(args, name) for name in ("transcriber", "transcription")}
     model = inference.load(
         args.checkpoint,
         whisper=args.whisper,
         llama=args.llama,
         dtype=args.dtype,
+        mesh=None if args.mesh is None else mesh_config(args.mesh),
         **{name: value for name, value in given.items() if value is not None},
     )
-    return model.over(jax.local_devices())
+    return model if args.mesh else model.over(jax.local_devices())
 
 
 def _claim(args: argparse.Namespace, outs: Sequence[Path]) -> None:

@@ -8,7 +8,7 @@ spoken text is Whisper's transcript of the clip, in the Input block of the promp
 """
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 
 from ltu_jax.core.axes import Array, Float, Int
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.sharding import MeshConfig
 from ltu_jax.core.values import whole
 from ltu_jax.generation import arguments, limits
 from ltu_jax.generation import generate as generation
@@ -48,8 +49,6 @@ from ltu_jax.preprocessing.text import Tokenizer
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model(LoadedModel):
     """A loaded LTU-AS, by `ltu_jax.load`; without Whisper or tokenizer it still gives `logits`."""
-
-    data_parallel: DataParallel = field(default_factory=DataParallel)
 
     @property
     def config(self) -> LTUASConfig:
@@ -163,6 +162,7 @@ class Model(LoadedModel):
             max_new_tokens=max_new_tokens,
             eos_id=tokenizer.eos_id,
             sampling=sampling,
+            data_parallel=self.data_parallel,
         ):
             tokens.append(token)
             text = tokenizer.decode(tokens).strip()
@@ -369,6 +369,7 @@ def load(
     transcriber: str | Path | None = None,
     transcription: str | None = None,
     dtype: str = "float32",
+    mesh: MeshConfig | None = None,
 ) -> Model:
     """Load a model: a weights directory, a training run (its newest checkpoint) or a checkpoint.
 
@@ -381,7 +382,10 @@ def load(
             checkpoint names, else the one that hears.
         transcription: how it writes. "quiet": where nobody speaks there are no words, as in the
             data of this project; "openai": by OpenAI's thresholds. By default the checkpoint's.
-        dtype: "float32" or "bfloat16", for all but Whisper.
+        dtype: "float32", "bfloat16" or "int8", for all but Whisper; int8 is for the kernels of the
+            language model, the rest is bfloat16.
+        mesh: lay the language model over the devices of this process, where one is too small:
+            `MeshConfig(data=1, fsdp=1, tensor=4)`. Where it fits, `Model.over` is faster.
 
     Raises:
         UserError: what is missing, damaged or of another size, by name.
@@ -389,7 +393,11 @@ def load(
     given = {"whisper": whisper, "llama": llama, "transcriber": transcriber}
     folders = {n: None if one is None else arguments.folder(n, one) for n, one in given.items()}
     loaded = load_model(
-        arguments.folder("path", path), **folders, dtype=dtype, transcription=transcription
+        arguments.folder("path", path),
+        **folders,
+        dtype=dtype,
+        transcription=transcription,
+        mesh=mesh,
     )
     return Model(**vars(loaded))
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltu_jax.core.axes import Array
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.errors import UserError, spell
 from ltu_jax.core.trees import label
 
 AXES = ("data", "fsdp", "tensor")
@@ -29,6 +29,22 @@ class MeshConfig:
     data: int
     fsdp: int
     tensor: int
+
+
+def mesh_config(text: str) -> MeshConfig:
+    """Read "fsdp=2,tensor=4"; an axis that is not named has one device.
+
+    Raises:
+        UserError: another form, an axis twice, or one that is not among `AXES`.
+    """
+    pairs = [part.strip().partition("=") for part in text.split(",")]
+    sizes = {name: size for name, _, size in pairs if re.fullmatch(r"-1|[1-9]\d*", size)}
+    if len(sizes) < len(pairs) or not set(sizes) <= set(AXES):
+        raise UserError(
+            f"{spell('mesh')} {text!r}: give numbers of devices by axis ({', '.join(AXES)}), such "
+            "as tensor=4"
+        )
+    return MeshConfig(**{axis: int(sizes.get(axis, 1)) for axis in AXES})
 
 
 # What a dimension means -> the mesh axis it is laid on. "layer" and None stay whole.

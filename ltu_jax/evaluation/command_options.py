@@ -91,7 +91,16 @@ def run_parser(description: str) -> argparse.ArgumentParser:
         "--batch-size", type=int, default=32, help="answers computed at once (default: 32)"
     )
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="default: float32"
+        "--dtype",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="of the language model; int8: its kernels, the rest bfloat16 (default: float32)",
+    )
+    parser.add_argument(
+        "--mesh",
+        metavar="AXIS=N,...",
+        help="lay the language model over the devices of this process, such as tensor=4, where one "
+        "is too small; by default each has a copy",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the pairing of the shuffled mode (default: 0)"

@@ -196,7 +196,7 @@ def of_model(
 ) -> Limits:
     """Return the limits of a loaded model; on a CPU long answers take its layers' weights twice."""
     layers = sum(leaf.nbytes for path, leaf in params.items() if path.startswith("llama.layers."))
-    dtype = next(iter(params.values())).dtype
+    dtype = params["llama.norm.scale"].dtype  # of the kernels it may be int8
     return Limits(
         llama=llama,
         positions=positions,

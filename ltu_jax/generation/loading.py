@@ -1,14 +1,17 @@
 """Load a model for answering: functions, parameters, tokenizer and the Whispers, by its path."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ltu_jax.core.errors import UserError, spell
+from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.core.trees import Params
+from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.transcribe import Transcriber, load_whisper_tokenizer
 from ltu_jax.generation.transcription import TranscribeOptions, rule
 from ltu_jax.models.functional import Functional
@@ -22,13 +25,20 @@ from ltu_jax.weights.open import (
     open_model,
     open_transcriber,
 )
+from ltu_jax.weights.placement import place_language_model
 from ltu_jax.weights.store import Weights, check_against, load_weights
+
+# What `dtype` may be. Of "int8" the kernels of the language model alone are int8; what is left, and
+# products, are in the dtype that it was trained in beside such a base.
+DTYPES = ("float32", "bfloat16", "int8")
+_WHOLE = {"int8": "bfloat16"}
 
 
 @functools.lru_cache(maxsize=4)
 def _network(config: LTUASConfig, dtype: str) -> Functional[LTUAS]:
     """Return the same object for the same sizes, so that a second model compiles nothing."""
-    return LTUAS.functional(config, dtype=jnp.dtype(dtype))
+    compute, quantised = _WHOLE.get(dtype, dtype), dtype == "int8"
+    return LTUAS.functional(config, dtype=jnp.dtype(compute), int8_base=quantised)
 
 
 _whisper = functools.lru_cache(maxsize=4)(Whisper)
@@ -58,6 +68,7 @@ class LoadedModel:
     transcriber: Transcriber | None
     rule: TranscribeOptions
     positions: int | None
+    data_parallel: DataParallel = field(default_factory=DataParallel)
 
 
 def load_model(
@@ -68,6 +79,7 @@ def load_model(
     dtype: str,
     transcriber: str | Path | None = None,
     transcription: str | None = None,
+    mesh: MeshConfig | None = None,
 ) -> LoadedModel:
     """Load a model for answering.
 
@@ -77,19 +89,24 @@ def load_model(
             weights directory names none.
         llama: base weights in place of those that the checkpoint names (same hash), or where a
             weights directory without tokenizer finds one.
-        dtype: of the language model and TLTR: parameters and products. Whisper hears in the
-            precision that the model was trained with (`encoder_dtype`) and writes in float32.
+        dtype: of the language model and TLTR: parameters and products; a name of `DTYPES`. Whisper
+            hears in the precision that the model was trained with (`encoder_dtype`) and writes in
+            float32.
         transcriber: the Whisper that writes, of any size, in place of the one that the checkpoint
             names, else of the one that hears.
         transcription: a name of `transcription.RULES`; None is the rule of the training data.
+        mesh: how the devices of this process hold the model; None is one device. The parameters
+            are read from the file part by part, as each device needs them.
 
     Raises:
         UserError: nothing loadable there, base weights missing or changed, sizes that differ.
     """
-    if not isinstance(dtype, str) or dtype not in ("float32", "bfloat16"):
-        raise UserError(f"{spell('dtype')} {dtype!r}: choose float32 or bfloat16")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise UserError(f"{spell('dtype')} {dtype!r}: choose {', '.join(DTYPES)}")
     if transcription is not None:
         rule(transcription)  # known before anything is read
+    devices = jax.local_devices()
+    layout = DataParallel() if mesh is None else DataParallel(mesh=make_mesh(mesh, devices))
     model = open_model(path, llama=llama)
     if model.kind != "ltu-as":
         raise UserError(
@@ -100,22 +117,32 @@ def load_model(
     hears = open_listener(model, whisper)
     writes = open_transcriber(model, transcriber)
     network = _network(config, dtype)
-    check_against(network.shapes, model.params, what=str(model.path))
+    params = place_language_model(
+        model.tensors,
+        network.shapes,
+        base_dtype=dtype,
+        dtype=_WHOLE.get(dtype, dtype),
+        mesh=layout.mesh or make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), devices[:1]),
+        what=str(model.path),
+    )
     hearing = encoder_dtype(model.checkpoint)
-    listener = None if hears is None else _listener(hears, dtype=hearing)
+    listener = None if hears is None else _listener(hears, dtype=hearing, layout=layout)
     if writes is None and hears is not None:
         writer = _transcriber(hears, params=listener.params)
     else:
         writer = None if writes is None else _transcriber(writes)
+    if writer is not None:
+        writer = writer.over(layout)
     return LoadedModel(
         path=model.path,
         network=network,
-        params=_arrays(model, network.shapes, dtype=dtype),
+        params=params,
         tokenizer=_tokenizer(model.tokenizer_dir, rows=config.llama.vocab_size),
         listener=listener,
         transcriber=writer,
         rule=rule(transcription or (model.checkpoint or {}).get("transcription")),
         positions=model.max_position_embeddings,
+        data_parallel=layout,
     )
 
 
@@ -131,11 +158,12 @@ def _arrays(weights: Weights, shapes: Any, *, dtype: str) -> Params:
     return {name: jnp.asarray(weights.params[name], jnp.dtype(dtype)) for name in shapes}
 
 
-def _listener(weights: Weights, *, dtype: str) -> Listener:
+def _listener(weights: Weights, *, dtype: str, layout: DataParallel) -> Listener:
     """Make a Whisper that hears: parameters in float32, features in `dtype`."""
     whisper = _whisper(WhisperConfig.from_dict(weights.config), dtype=dtype)
     check_against(whisper.shapes, weights.params, what=str(weights.path))
-    return Listener(whisper=whisper, params=_arrays(weights, whisper.shapes, dtype="float32"))
+    params = _arrays(weights, whisper.shapes, dtype="float32")
+    return Listener(whisper=whisper, params=layout.copies(params))
 
 
 def _transcriber(weights: Weights, *, params: Params | None = None) -> Transcriber | None:

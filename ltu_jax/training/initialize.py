@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,9 +14,7 @@ from ltu_jax.core.axes import Array
 from ltu_jax.core.distributed import is_main, together
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.trees import Params
-from ltu_jax.models.int8 import SCALE
 from ltu_jax.training.program import (
-    base_dtypes,
     compile_step,
     is_adapter,
     resident_dtype,
@@ -29,9 +26,9 @@ from ltu_jax.training.stage_config import StageSettings
 from ltu_jax.training.state import TrainState, create_state, state_shardings
 from ltu_jax.training.step import StepFn
 from ltu_jax.weights.open import label_names, open_adapter
-from ltu_jax.weights.placement import place, quantised
-from ltu_jax.weights.store import Weights, check_against
-from ltu_jax.weights.tensors import Tensors, as_tensors
+from ltu_jax.weights.placement import place, place_language_model
+from ltu_jax.weights.store import Weights
+from ltu_jax.weights.tensors import as_tensors
 
 # What each stage must find where it starts from (prefixes of parameter paths).
 INHERITED = {"stage1": ("tltr.",), "stage2": ("tltr.", "audio_proj."), "stage3": ("",)}
@@ -156,10 +153,11 @@ def place_bases(stage: Stage) -> Params:
     placed: Params = {}
     if bases.llama is not None:
         wanted = {p: leaf for p, leaf in stage.fns.shapes.items() if not is_adapter(p)}
-        placed |= place_llama(
+        placed |= place_language_model(
             bases.llama.params.tensors,
             wanted,
-            settings=settings,
+            base_dtype=settings.compute.base_dtype,
+            dtype=settings.compute.dtype,
             mesh=stage.mesh,
             what=str(bases.llama.path),
         )
@@ -172,30 +170,6 @@ def place_bases(stage: Stage) -> Params:
         dtypes = {path: resident_dtype(path, leaf, settings) for path, leaf in encoder.items()}
         placed |= place(encoder, mesh=stage.mesh, dtypes=dtypes)
     return placed
-
-
-def place_llama(
-    tensors: Tensors, shapes: Mapping[str, Any], *, settings: StageSettings, mesh: Mesh, what: str
-) -> Params:
-    """Place the frozen language model on `mesh` in `compute.base_dtype`.
-
-    Args:
-        tensors: the weights by path, at any precision.
-        shapes: what the model asks for; with int8 every quantised kernel has its scales there.
-        settings: the stage.
-        mesh: where to.
-        what: how an error calls the weights.
-
-    Raises:
-        UserError: weights of another model.
-    """
-    scales = [path for path in shapes if path.endswith(SCALE)]
-    check_against({p: leaf for p, leaf in shapes.items() if p not in scales}, tensors, what=what)
-    placed = {path: leaf for path, leaf in tensors.items() if path in shapes}
-    for scale in scales:
-        kernel = scale.removesuffix(SCALE)
-        placed[kernel], placed[scale] = quantised(tensors[kernel])
-    return place(placed, mesh=mesh, dtypes=base_dtypes(shapes, settings))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

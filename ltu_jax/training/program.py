@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -35,6 +34,7 @@ from ltu_jax.training.stage_config import StageSettings
 from ltu_jax.training.state import TrainState, abstract_state, split_trainable, state_shardings
 from ltu_jax.training.step import StepFn, make_train_step
 from ltu_jax.weights import lineage
+from ltu_jax.weights.placement import base_dtypes
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 WHISPER = "whisper."
@@ -200,7 +200,9 @@ def make_program(
     kept = {path: resident_dtype(path, leaf, settings) for path, leaf in shapes.items()}
     if settings.stage != "tagging":
         llama = {path: leaf for path, leaf in model.fns.shapes.items() if not is_adapter(path)}
-        kept |= base_dtypes(llama, settings)
+        kept |= base_dtypes(
+            llama, base_dtype=settings.compute.base_dtype, dtype=settings.compute.dtype
+        )
     resident = {path: jax.ShapeDtypeStruct(leaf.shape, kept[path]) for path, leaf in shapes.items()}
     trainable, frozen = split_parameters(resident, settings)
     tx = stage_optimizer(settings, paths=trainable, steps=steps)
@@ -326,16 +328,3 @@ def check_trainable(settings: StageSettings, shapes: Mapping[str, Any]) -> None:
             f"compute.base_dtype is 'int8' but {settings.stage} trains {shorten(wrong)}; an int8 "
             "kernel has no gradient: use 'bfloat16' or 'float32', or freeze it in config.trainable"
         )
-
-
-def base_dtypes(shapes: Mapping[str, Any], settings: StageSettings) -> dict[str, np.dtype]:
-    """Return the dtype of each parameter of the frozen language model, by path."""
-    compute = settings.compute
-    if compute.base_dtype != "int8":
-        return dict.fromkeys(shapes, jnp.dtype(compute.base_dtype))
-    whole = jnp.dtype(compute.dtype)  # embeddings and norms
-    scales = {path for path in shapes if path.endswith(SCALE)}
-    return {
-        path: leaf.dtype if path in scales or path + SCALE in scales else whole
-        for path, leaf in shapes.items()
-    }

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from ltu_jax import checkpoint
+from ltu_jax.core.compilation import keep_compiled
 from ltu_jax.core.distributed import (
     Votes,
     batch_share,
@@ -76,7 +77,8 @@ def train_stage(
         LockedError: another trainer is at work in the run folder.
     """
     clock = Clock(part="start")
-    keep_compiled(settings.compute.compilation_cache)
+    if settings.compute.compilation_cache:
+        keep_compiled(settings.compute.compilation_cache)
     run_dir, cannot_start = Path(settings.run_dir), f"{settings.stage} cannot start"
     # Base weights, model, loss and data.
     with together(cannot_start):
@@ -366,9 +368,3 @@ def check_optimizer(stage: Stage) -> None:
     """Require tables and schedule that fit the stage's parameters and steps."""
     trainable, _ = split_parameters(stage.fns.shapes, stage.settings)
     stage_optimizer(stage.settings, paths=trainable, steps=stage.steps)
-
-
-def keep_compiled(folder: str) -> None:
-    """Keep compiled programs in `folder` between runs; "" leaves JAX as it is configured."""
-    if folder:
-        jax.config.update("jax_compilation_cache_dir", folder)

@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from ltu_jax.core.sharding import param_shardings
 from ltu_jax.core.trees import Params
-from ltu_jax.models.int8 import quantise_on_host
+from ltu_jax.models.int8 import SCALE, quantise_on_host
+from ltu_jax.weights.store import check_against
 from ltu_jax.weights.tensors import Tensor, Tensors
 
 
@@ -24,6 +26,49 @@ def place(tensors: Tensors, *, mesh: Mesh, dtypes: Mapping[str, Any]) -> Params:
             tensor.shape, shardings[path], _Regions(tensor, np.dtype(dtypes[path]))
         )
         for path, tensor in tensors.items()
+    }
+
+
+def place_language_model(
+    tensors: Tensors,
+    shapes: Mapping[str, Any],
+    *,
+    base_dtype: str,
+    dtype: str,
+    mesh: Mesh,
+    what: str,
+) -> Params:
+    """Place a language model, alone or in a whole LTU-AS, its kernels in int8 where it asks for it.
+
+    Args:
+        tensors: the weights by path, at any precision.
+        shapes: what the model asks for; with int8 every quantised kernel has its scales there.
+        base_dtype: "int8", or the dtype of all parameters.
+        dtype: what int8 leaves whole is in.
+        mesh: where to.
+        what: how an error calls the weights.
+
+    Raises:
+        UserError: weights of another model.
+    """
+    scales = [path for path in shapes if path.endswith(SCALE)]
+    check_against({p: leaf for p, leaf in shapes.items() if p not in scales}, tensors, what=what)
+    placed = {path: leaf for path, leaf in tensors.items() if path in shapes}
+    for scale in scales:
+        kernel = scale.removesuffix(SCALE)
+        placed[kernel], placed[scale] = quantised(tensors[kernel])
+    return place(placed, mesh=mesh, dtypes=base_dtypes(shapes, base_dtype=base_dtype, dtype=dtype))
+
+
+def base_dtypes(shapes: Mapping[str, Any], *, base_dtype: str, dtype: str) -> dict[str, np.dtype]:
+    """Return the dtype of each parameter of a frozen language model, by path."""
+    if base_dtype != "int8":
+        return dict.fromkeys(shapes, jnp.dtype(base_dtype))
+    whole = jnp.dtype(dtype)  # embeddings and norms
+    scales = {path for path in shapes if path.endswith(SCALE)}
+    return {
+        path: leaf.dtype if path in scales or path + SCALE in scales else whole
+        for path, leaf in shapes.items()
     }
 
 

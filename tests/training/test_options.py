@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from configs import stage3
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.models.ltu_as import LTUAS
-from ltu_jax.training import initialize, losses, program, trainer
+from ltu_jax.training import losses, program
 from ltu_jax.training.program import is_adapter
 from ltu_jax.training.stage_config import stage_settings
+from ltu_jax.weights.placement import place_language_model
 from ltu_jax.weights.tensors import as_tensors
 from tests.support.golden_model import load_tiny
 
@@ -48,14 +48,24 @@ def made(settings, mesh):
     return {path: leaf for path, leaf in shapes.items() if not is_adapter(path)}, weights
 
 
+def place(weights, shapes, *, settings, mesh):
+    compute = settings.compute
+    return place_language_model(
+        as_tensors(weights),
+        shapes,
+        base_dtype=compute.base_dtype,
+        dtype=compute.dtype,
+        mesh=mesh,
+        what="weights",
+    )
+
+
 @pytest.mark.parametrize("base", ["float32", "bfloat16", "int8"])
 def test_the_base_lies_on_a_mesh_as_configured(base):
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), jax.devices())
     settings = settings_of(base_dtype=base, dtype="bfloat16")
     shapes, weights = made(settings, mesh)
-    placed = initialize.place_llama(
-        as_tensors(weights), shapes, settings=settings, mesh=mesh, what="weights"
-    )
+    placed = place(weights, shapes, settings=settings, mesh=mesh)
     assert placed.keys() == shapes.keys()
     for path, leaf in placed.items():
         whole = np.asarray(leaf.astype(jnp.float32))
@@ -81,7 +91,7 @@ def test_weights_of_another_model_are_named():
     shapes, weights = made(settings, mesh)
     del weights["llama.norm.scale"]
     with pytest.raises(UserError, match="llama.norm.scale"):
-        initialize.place_llama(as_tensors(weights), shapes, settings=settings, mesh=mesh, what="W")
+        place(weights, shapes, settings=settings, mesh=mesh)
 
 
 def test_int8_is_not_trained():
@@ -133,28 +143,9 @@ def test_int8_loss_is_within_one_percent_on_the_golden_batch(golden):
     small = LTUAS.functional(tiny.fns.config, int8_base=True)
     base = {path: leaf for path, leaf in small.shapes.items() if not is_adapter(path)}
     weights = {path: leaf for path, leaf in tiny.params.items() if not is_adapter(path)}
-    placed = initialize.place_llama(
-        as_tensors(weights), base, settings=settings, mesh=mesh, what="tiny"
-    )
+    placed = place(weights, base, settings=settings, mesh=mesh)
     adapter = {path: leaf for path, leaf in tiny.params.items() if is_adapter(path)}
     exact = loss(tiny.fns, tiny.params)
     assert abs(exact - tiny.info["loss_stage3"]) < 1e-5
     found = loss(small, {**adapter, **placed})
     assert 0 < abs(found - exact) < 0.01 * exact
-
-
-def test_compiled_programs_are_kept_between_runs(tmp_path):
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    try:
-        jax.config.update(names[1], 0)  # the default, a second, leaves toy programs out
-        trainer.keep_compiled("")
-        assert jax.config.jax_compilation_cache_dir == before[names[0]]
-        trainer.keep_compiled(str(tmp_path))
-        compilation_cache.reset_cache()
-        jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((7, 5))).block_until_ready()
-        assert any("-cache" in path.name for path in tmp_path.iterdir())
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()

@@ -1,0 +1,43 @@
+"""Compiled programs kept between runs, in a folder of the user's own."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import jax
+
+from ltu_jax.core.provenance import processor
+
+_MOST = 4 << 30  # bytes; what was used longest ago goes first
+
+
+def keep_compiled(folder: str | os.PathLike | None = None) -> None:
+    """Keep compiled programs between runs.
+
+    Args:
+        folder: where. None is a folder of this user and this kind of processor under
+            `~/.cache/ltu_jax`, unless JAX is told another (`JAX_COMPILATION_CACHE_DIR`): programs
+            for another processor may not run on this one, and what others can write must not be
+            loaded.
+    """
+    if folder is None:
+        if jax.config.jax_compilation_cache_dir:
+            return
+        folder = own_folder()
+        if folder is None:
+            return
+        jax.config.update("jax_compilation_cache_max_size", _MOST)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def own_folder() -> Path | None:
+    """Return this user's folder, made with mode 0700; None where there is no place for one."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    kind = hashlib.sha256(processor().split(",")[0].encode()).hexdigest()[:12]
+    folder = Path(cache) / "ltu_jax" / "compiled" / kind
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError:
+        return None
+    return folder if folder.stat().st_uid == os.getuid() else None
