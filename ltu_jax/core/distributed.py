@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
 import jax
@@ -184,6 +184,13 @@ def check_devices() -> None:
         raise AgreedError(
             f"the processes have {counts} devices; start one process a host on hosts of one kind"
         )
+
+
+def everywhere(flags: Sequence[bool]) -> list[bool]:
+    """Return which flags are set on every process; each gives equally many."""
+    if jax.process_count() == 1:
+        return list(flags)
+    return multihost_utils.process_allgather(np.asarray(flags, bool)).all(axis=0).tolist()
 
 
 def _by_value(values: list[str], *, numbers: list[int] | None = None) -> str:

@@ -12,11 +12,12 @@ import numpy as np
 from data_pipelines.input.pipeline import InputPipeline
 from data_pipelines.input.rows import Example
 from data_pipelines.records.schema import RecordError
-from ltu_jax.core.distributed import batch_share, host_batch_to_global
+from ltu_jax.core.distributed import Share, batch_share, everywhere, host_batch_to_global
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.ranking import mean_average_precision
 from ltu_jax.core.sharding import batch_sharding, param_shardings, replicated
 from ltu_jax.core.trees import Params, merge
+from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.generate import generate, left_pad
 from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.text import IGNORE
@@ -47,15 +48,14 @@ class HeldOut:
 def open_held_out(stage: Stage) -> HeldOut:
     """Open the rows of validation and sample answers, before anything is written.
 
-    There are no samples where log.samples is 0, in tagging, or where several processes train
-    (answers would need all of them to generate in step).
+    There are no samples where log.samples is 0, and in tagging.
 
     Raises:
         UserError: the records have no such split, or none of its rows is asked for.
     """
     settings = stage.settings
     validated = settings.log.validate_batches > 0
-    sampled = settings.log.samples > 0 and settings.stage != "tagging" and jax.process_count() == 1
+    sampled = settings.log.samples > 0 and settings.stage != "tagging"
     split, there = settings.data.validation_split, stage.pipeline.store.manifest["splits"]
     if (validated or sampled) and split not in there:
         switches = {"validate_batches": validated, "samples": sampled}
@@ -67,7 +67,14 @@ def open_held_out(stage: Stage) -> HeldOut:
         )
     return HeldOut(
         validation=_held_out(stage) if validated else None,
-        samples=_held_out(stage, layout="single", train_on="answer", lengths=(), rows_per_batch=1)
+        samples=_held_out(
+            stage,
+            share=Share(index=0, count=1),
+            layout="single",
+            train_on="answer",
+            lengths=(),
+            rows_per_batch=1,
+        )
         if sampled
         else None,
     )
@@ -150,8 +157,9 @@ class TaggingValidation:
 class SampleAnswers:
     """Answers to the first held-out questions, as text in the log and in TensorBoard.
 
-    The clips that they are about are put into TensorBoard the first time. A row whose record is
-    damaged is left out, with the reason in the log.
+    All processes read the same rows and answer in step. The clips that they are about are put into
+    TensorBoard the first time. A row whose record is damaged is left out, with the reason in the
+    log.
     """
 
     def __init__(
@@ -165,6 +173,7 @@ class SampleAnswers:
         self._places = [index * stride for index in range(settings.log.samples)]
         self._played: set[str] = set()
         self._features = jax.jit(stage.features)
+        self._layout = DataParallel(mesh=stage.mesh)
 
     def __call__(self, state: TrainState) -> dict[str, float]:
         """Log the answers; there are no scalars."""
@@ -182,15 +191,17 @@ class SampleAnswers:
         ids, mask = left_pad(prompts)
         name = "features" if "features" in examples[0] else "log_mel"
         batch = {name: np.stack([example[name] for example in examples])}
+        features = self._layout.to_host(self._features(self._frozen, batch))
         generated = generate(
             stage.fns,
             merge(state.trainable, losses.without(self._frozen, "whisper.")),
             input_ids=ids,
             attention_mask=mask,
-            audio_features=self._features(self._frozen, batch),
+            audio_features=features,
             max_new_tokens=stage.settings.log.sample_tokens,
             eos_id=tokenizer.eos_id,
             sampling=None,
+            data_parallel=self._layout,
         )
         samples = []
         for index, place in enumerate(rows):
@@ -224,12 +235,12 @@ class SampleAnswers:
         self._log.text(step, "answers", "\n\n---\n\n".join(texts))
 
 
-def _held_out(stage: Stage, **changes: Any) -> InputPipeline:
+def _held_out(stage: Stage, *, share: Share | None = None, **changes: Any) -> InputPipeline:
     split = stage.settings.data.validation_split
     return open_pipeline(
         stage.settings,
         stage.bases,
-        share=batch_share(stage.mesh),
+        share=share or batch_share(stage.mesh),
         **{"split": split, "shuffle": False, "group_by_length": 0, **changes},
     )
 
@@ -242,14 +253,18 @@ def _question_and_answer(row: dict[str, np.ndarray]) -> tuple[list[int], list[in
 def _readable(
     pipeline: InputPipeline, places: Sequence[int]
 ) -> tuple[dict[int, Example], list[str]]:
-    """Read the rows at these places; returns them, and why the others could not be read."""
+    """Read the rows at these places.
+
+    Returns those that every process could read, and why this one could not read others.
+    """
     rows, lost = {}, []
     for place in places:
         try:
             rows[place] = pipeline.row(place)
         except RecordError as error:
             lost.append(str(error))
-    return rows, lost
+    kept = everywhere([place in rows for place in places])
+    return {place: rows[place] for place, read in zip(places, kept, strict=True) if read}, lost
 
 
 def _samples_of(pipeline: InputPipeline, clip: str) -> np.ndarray:

@@ -15,6 +15,7 @@ from tests.support.tiny_stage import ROOT, arguments, make_place, processes
 
 pytestmark = pytest.mark.slow
 TRAIN = ["-m", "ltu_jax.train"]
+SAMPLES = ["--config.log.samples=2", "--config.log.sample_tokens=3", "--config.log.samples_every=0"]
 
 
 @pytest.fixture(scope="module")
@@ -28,23 +29,23 @@ def at_the_root(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
 
 
-def train_here(place: Path, run_dir: Path) -> Path:
+def train_here(place: Path, run_dir: Path, *more: str) -> Path:
     """The run in this process, on the first four of its devices."""
     with contextlib.chdir(ROOT):
-        assert train.main(arguments(place, run_dir), devices=jax.devices()[:4]) == 0
+        assert train.main(arguments(place, run_dir, *more), devices=jax.devices()[:4]) == 0
     return run_dir
 
 
 @pytest.fixture(scope="module")
 def one(place) -> Path:
     """One process with four devices."""
-    return train_here(place, place / "one")
+    return train_here(place, place / "one", *SAMPLES)
 
 
 @pytest.fixture(scope="module")
 def two(place) -> Path:
     """Two processes with two devices each, started as a user starts them."""
-    command = [*TRAIN, *arguments(place, place / "two")]
+    command = [*TRAIN, *arguments(place, place / "two", *SAMPLES)]
     first, second = processes(command, command, devices=2)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert "checkpoint: " in first.stdout and "checkpoint: " not in second.stdout
@@ -54,6 +55,10 @@ def two(place) -> Path:
 
 def rows(run_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+
+
+def sampled(run_dir: Path) -> list[list[dict]]:
+    return [row["samples"] for row in rows(run_dir) if "samples" in row]
 
 
 def losses(run_dir: Path) -> dict[int, float]:
@@ -83,6 +88,8 @@ def test_two_processes_train_as_one(one, two):
     assert losses(two)[4] != losses(two)[1]
     held_out = [[row["val_loss"] for row in rows(run) if "val_loss" in row] for run in (one, two)]
     np.testing.assert_allclose(held_out[1], held_out[0], rtol=1e-5)
+    ((answers, same),) = zip(*(sampled(run) for run in (one, two)), strict=True)
+    assert answers == same and len(answers) == 2
     # One log, one config, one summary, and checkpoints without anything left beside them.
     assert len(rows(two)) == len(rows(one))
     names = {"checkpoints", "config.json", "log.jsonl", "loss.png", "summary.json", "tensorboard"}
