@@ -40,6 +40,8 @@ setup(
         "flax>=0.12.8,<0.13",
         "optax",
         "orbax-checkpoint>=0.12,<0.13",
+        "etils[epath]",
+        "tensorstore",
         "transformers>=5,<6",
         "tokenizers",
         "tensorflow-cpu>=2.21,<2.22; platform_machine == 'x86_64'",
@@ -72,10 +74,14 @@ setup(
         "captions": ["pycocoevalcap==1.2"],
         # Runs the neural voices of the mini corpus; they themselves are fetched, not installed.
         "demo": ["onnxruntime"],
+        # Paths of Google Cloud Storage (gs://) for training.
+        "gcs": ["gcsfs"],
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "test": [
             "babycat==0.0.15",  # a second decoder of AAC
+            "gcp-storage-emulator",
+            "gcsfs",
             "jiwer",
             "peft",
             "pycocoevalcap==1.2",

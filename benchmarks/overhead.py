@@ -166,7 +166,7 @@ def comparison(ours: Ours) -> float:
 
 def bookkeeping(folder: Path) -> float:
     """Return the seconds that the watchdog costs the loop in one step."""
-    config = guards.GuardConfig(**common.base("stage3", preset="").guards.to_dict())
+    config = guards.GuardConfig(**common.base("stage3", recipe="").guards.to_dict())
     dog = Watchdog(
         Clock(), config=config, median=lambda: 1.0, report=folder / "stall.txt", title="overhead"
     )
@@ -179,7 +179,7 @@ def bookkeeping(folder: Path) -> float:
 
 def measure(plan: Setup, work: Work, *, records: Path, rounds: int, steps: int) -> dict[str, Any]:
     """Measure all shares of a step, in per cent."""
-    config = common.base("stage3", preset="")
+    config = common.base("stage3", recipe="")
     found, ours = guard(plan, work, rounds=rounds)
     step = found["step_seconds"]
     with tempfile.TemporaryDirectory() as scratch:

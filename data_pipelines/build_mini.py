@@ -28,6 +28,7 @@ from data_pipelines.mini.builder import (
 from data_pipelines.sources import packages
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.files import write_json
+from ltu_jax.core.paths import local_arguments
 
 
 def print_summary(manifest: dict[str, Any]) -> None:
@@ -69,7 +70,7 @@ def run(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes that render audio")
     parser.add_argument("--batch", type=int, default=16, help="clips transcribed at once")
-    arguments = parser.parse_args(argv)
+    arguments = local_arguments(parser.parse_args(argv))
     out, steps = arguments.out, arguments.steps.split(",")
     unknown = [step for step in steps if step not in STEPS]
     if unknown:

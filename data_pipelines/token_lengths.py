@@ -20,6 +20,7 @@ from tqdm import tqdm
 from data_pipelines.input.token_counts import FOLDER, count_shard
 from data_pipelines.records import record_files
 from ltu_jax.core import errors
+from ltu_jax.core.paths import local_arguments
 from ltu_jax.preprocessing.text import load_tokenizer
 
 
@@ -33,7 +34,7 @@ def command(arguments: list[str] | None = None) -> int:
     parser.add_argument("--records", type=Path, required=True, help="records directory")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with a tokenizer")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
-    flags = parser.parse_args(arguments)
+    flags = local_arguments(parser.parse_args(arguments))
     load_tokenizer(flags.tokenizer)  # a wrong folder fails here, not in every worker
     splits = record_files.read_manifest(flags.records)["splits"].values()
     jobs = [

@@ -28,6 +28,7 @@ from data_pipelines.records.summary import table
 from data_pipelines.records.whisper_features import FeatureExtractor
 from data_pipelines.records.write import write_records
 from ltu_jax.core import errors, outputs
+from ltu_jax.core.paths import local_arguments
 from ltu_jax.weights.fingerprint import SAME
 
 
@@ -63,7 +64,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
         help=f"share of clips that unreadable audio may cost (default: {MAX_SHARE})",
     )
     parser.add_argument("beam_flags", nargs="*", help="after a lone --: options of the runner")
-    flags = parser.parse_args(arguments)
+    flags = local_arguments(parser.parse_args(arguments))
     began = time.monotonic()
     read = [flags.corpus, flags.json, flags.audio_root, flags.features]
     outputs.claim(flags.out, record_files.MAKER, inputs=read)

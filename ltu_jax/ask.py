@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.paths import local_arguments
 
 EXAMPLES = """
 examples:
@@ -213,7 +214,7 @@ def _remark(text: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; bad input is one line on stderr and exit status 2."""
     given = sys.argv[1:] if arguments is None else arguments
-    errors.main(lambda: run(parser().parse_args(errors.arguments(given))))
+    errors.main(lambda: run(local_arguments(parser().parse_args(errors.arguments(given)))))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any, get_args
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
+from ltu_jax.core.paths import local_arguments
 from ltu_jax.weights import exporters, makers, store
 from ltu_jax.weights import verify as verification
 from ltu_jax.weights.files import shards
@@ -172,12 +173,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _command(arguments: Sequence[str]) -> None:
     if arguments[:1] == ["info"]:
-        asked = info_parser().parse_args(arguments[1:])
+        asked = local_arguments(info_parser().parse_args(arguments[1:]))
         info(asked.path, hash=not asked.no_hash)
     elif arguments[:1] == ["verify"]:
-        verify_folder(verify_parser().parse_args(arguments[1:]).path)
+        verify_folder(local_arguments(verify_parser().parse_args(arguments[1:])).path)
     else:
-        run(parser().parse_args(arguments))
+        run(local_arguments(parser().parse_args(arguments)))
 
 
 def info(path: Path, *, hash: bool = True) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside, read_json, write_json
+from ltu_jax.core.paths import local_arguments
 
 QUESTIONS = (
     "Can you identify the spoken text?",
@@ -209,7 +210,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path("data/mini"), help="audio and pairs")
     parser.add_argument("--records", type=Path, default=Path("data/mini_records"), help="TFRecords")
     parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="checkpoints, results")
-    folders = Folders(**vars(parser.parse_args()))
+    folders = Folders(**vars(local_arguments(parser.parse_args())))
 
     log = folders.run / "steps.json"
     seconds = {step.name: run(step, log) for step in steps(folders)}

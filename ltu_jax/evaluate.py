@@ -30,6 +30,7 @@ from ltu_jax import inference
 from ltu_jax.core import distributed, errors, outputs
 from ltu_jax.core.compilation import keep_compiled
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.paths import local_arguments
 from ltu_jax.core.sharding import mesh_config
 from ltu_jax.evaluation import command_options as options
 from ltu_jax.evaluation.clients.clap import Clap
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    args = options.run_parser(__doc__).parse_args(argv)
+    args = local_arguments(options.run_parser(__doc__).parse_args(argv))
     modes = options.choose(args.modes, tuple(EvaluationMode), "--modes")
     decodings = options.choose(args.decodings, options.DECODINGS, "--decodings")
     for name in ("limit", "batch_size"):
@@ -251,7 +252,7 @@ def _rescore(argv: Sequence[str]) -> int:
     )
     parser.add_argument("folders", nargs="+", type=Path, help="results folders")
     options.add_tool_options(parser)
-    args = parser.parse_args(argv)
+    args = local_arguments(parser.parse_args(argv))
     tools = options.open_tools(args)
     for out in args.folders:
         run = run_dir.read_run(out)
@@ -275,7 +276,7 @@ def _compare(argv: Sequence[str]) -> int:
     parser.add_argument("b", type=Path, metavar="B", help="results folder of the same benchmark")
     parser.add_argument("--out", type=Path, help="JSON file to write the differences to as well")
     options.add_tool_options(parser)
-    args = parser.parse_args(argv)
+    args = local_arguments(parser.parse_args(argv))
     if args.out is not None:
         outputs.claim(args.out, compare.MAKER, inputs=[args.a, args.b])
     left_out: list[str] = []
@@ -294,7 +295,7 @@ def _report(argv: Sequence[str]) -> int:
     )
     parser.add_argument("folders", nargs="+", type=Path, help="results folders")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="page to write")
-    args = parser.parse_args(argv)
+    args = local_arguments(parser.parse_args(argv))
     outputs.claim(args.out, html_report.MAKER)
     html_report.write(args.folders, args.out)
     print(args.out)

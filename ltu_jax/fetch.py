@@ -15,6 +15,7 @@ from ltu_jax.convert import import_weights
 from ltu_jax.core import errors
 from ltu_jax.core.files import atomic_dir, write_json
 from ltu_jax.core.outputs import Maker
+from ltu_jax.core.paths import local_arguments
 from ltu_jax.evaluation.clients.local_embedding import SOURCE_FILE
 from ltu_jax.weights.store import is_weights_dir
 
@@ -90,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ltu_jax.fetch", description=__doc__)
     parser.add_argument("names", nargs="+", choices=SOURCES, help="which weights")
     parser.add_argument("--assets", type=Path, default=Path("assets"), help="where to keep them")
-    arguments = parser.parse_args()
+    arguments = local_arguments(parser.parse_args())
     for name in arguments.names:
         print(fetch_weights(name, arguments.assets))
 

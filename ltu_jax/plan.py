@@ -13,12 +13,14 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
+from ltu_jax.core.paths import local_arguments
 from ltu_jax.models.sizes import LLAMA_SIZES
 from ltu_jax.planning.estimate import plan_gpu, plan_slice
 from ltu_jax.planning.plan_report import Plan, plan_report
@@ -93,8 +95,9 @@ def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--pairs", type=float, help="pairs of the stage, all epochs together")
     parser.add_argument("--search", action="store_true", help="try meshes, remat, micro-batches")
     parser.add_argument("--compiles", type=int, default=6, help="most compilations of a search")
-    parser.add_argument("--json", help="also write the plan to this file")
-    return parser.parse_known_args(list(argv))
+    parser.add_argument("--json", type=Path, help="also write the plan to this file")
+    options, rest = parser.parse_known_args(list(argv))
+    return local_arguments(options), rest
 
 
 def _without_json(argv: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ from data_pipelines.doctor.examination import Orders, examine
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, write_json
+from ltu_jax.core.paths import local_arguments
 from ltu_jax.preprocessing.text import load_tokenizer
 
 _NAME = "`python -m data_pipelines.doctor`"
@@ -32,7 +33,7 @@ PAGE = outputs.Maker(
 NUMBERS = outputs.Maker(
     name=_NAME, folder=False, before=outputs.json_with("data", "kind", "heard", "ok", "checks")
 )
-CUTOFF = common.base("stage1", preset="").data.cutoff
+CUTOFF = common.base("stage1", recipe="").data.cutoff
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
@@ -85,7 +86,7 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--every", type=int, default=1, help="decode each n-th clip only")
     parser.add_argument("--workers", type=int, default=2, help="threads that decode (default: 2)")
-    return parser.parse_args(arguments)
+    return local_arguments(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ltu_jax.core import errors, files, outputs, staging
+from ltu_jax.core.paths import local_arguments
 
 DEFAULT_CACHE = Path("assets/packages")
 _SOURCE = ".tar.gz"  # how the name of a source distribution ends
@@ -381,7 +382,7 @@ def run(argv: list[str] | None = None) -> None:
         metavar="NAME",
         help=f"packages to fetch (default: {' '.join(DEMO_PACKAGES)})",
     )
-    arguments = parser.parse_args(argv)
+    arguments = local_arguments(parser.parse_args(argv))
     folders = fetch(arguments.only or DEMO_PACKAGES, cache=arguments.fetch)
     for name, folder in folders.items():
         pinned = PACKAGES[name]

@@ -16,6 +16,7 @@ import numpy as np
 import soxr
 
 from ltu_jax.core.axes import Array, Float
+from ltu_jax.core.paths import local_only
 from ltu_jax.preprocessing.formats.decode import sounds
 from ltu_jax.preprocessing.formats.sound import AudioError
 from ltu_jax.preprocessing.names import find_audio
@@ -79,7 +80,7 @@ def load_audio(source: str | Path | bytes, *, max_seconds: float = 10_800) -> Au
 
 def _checked(source: str | Path) -> Path:
     """The file that is meant, which can be read; AudioError where there is none."""
-    path = Path(source)
+    path = local_only(source, option="audio")
     if path.is_dir():
         raise AudioError(f"{path}: is a folder; name one audio file in it")
     if not path.exists():

@@ -14,6 +14,7 @@ from typing import Any
 from data_pipelines.input.data_config import PipelineSettings
 from ltu_jax.core.config import read
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.paths import as_path, local_only
 from ltu_jax.core.sharding import MeshConfig
 from ltu_jax.generation.transcription import RULES
 from ltu_jax.models.attention import BACKENDS
@@ -29,6 +30,17 @@ from ltu_jax.training.resilience.guards import GuardConfig
 STAGES = ("tagging", "stage1", "stage2", "stage3")
 DTYPES = ("float32", "bfloat16", "float16")
 BASE_DTYPES = (*DTYPES, "int8")
+# The keys whose values are paths, and whether they may be of a bucket.
+_PATHS = {
+    "run_dir": False,
+    "init_from": False,
+    "data.records": False,
+    "weights.llama": False,
+    "weights.whisper": False,
+    "weights.transcriber": False,
+    "weights.tltr": False,
+    "compute.compilation_cache": False,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,6 +140,9 @@ class StageSettings:
     guards: GuardConfig
 
     def __post_init__(self) -> None:
+        for name, remote in _PATHS.items():
+            check = as_path if remote else local_only
+            check(operator.attrgetter(name)(self), option=f"config.{name}")
         if self.stage not in STAGES:
             raise UserError(f"stage is {self.stage!r}; use one of {', '.join(STAGES)}")
         if (self.stage == "tagging") != (self.model.llama is None):

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ltu_jax import checkpoint
 from ltu_jax.core.errors import UserError, spell
+from ltu_jax.core.paths import local_only
 from ltu_jax.core.trees import merge
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.weights import lineage, store
@@ -53,7 +54,7 @@ def open_weights(path: str | os.PathLike, *, kind: str | None = None) -> Weights
     Raises:
         WeightsError: missing, of another kind, incomplete or changed.
     """
-    path = Path(path)
+    path = local_only(path, option="the weights directory")
     if not is_hf_llama(path):
         return load_weights(path, kind=kind)
     if kind not in (None, "llama"):
@@ -148,7 +149,7 @@ def open_model(path: str | os.PathLike, *, llama: str | os.PathLike | None = Non
     Raises:
         UserError: none of them, a tagger's checkpoint, or a base that is missing or changed.
     """
-    path = Path(path)
+    path = local_only(path, option="the model")
     if path.is_dir() and store.is_weights_dir(path):
         weights = load_weights(path)
         if llama is not None and weights.tokenizer_dir is None:
@@ -194,7 +195,7 @@ def open_adapter(path: str | os.PathLike) -> Weights:
     Raises:
         UserError: none of them, damaged, or weights of another kind.
     """
-    path = Path(path)
+    path = local_only(path, option="the start")
     if path.is_dir() and store.is_weights_dir(path):
         kind = store.read_header(path)["kind"]
         if kind not in ("ltu-as", "tltr"):

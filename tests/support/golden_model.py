@@ -90,7 +90,7 @@ def optimizer_config(**changes: Any) -> OptimizerConfig:
 
 def guard_config(**changes: Any) -> GuardConfig:
     """The guards of `configs/common.py`; `changes` replace fields."""
-    return GuardConfig(**{**common.base("stage3", preset="").guards.to_dict(), **changes})
+    return GuardConfig(**{**common.base("stage3", recipe="").guards.to_dict(), **changes})
 
 
 def make_trainer(

@@ -24,7 +24,7 @@ LABELS = 11
 
 def settings(stage, **compute):
     """A stage of a model with the proportions of the real one, but tiny."""
-    plain = common.base(stage, preset="").to_dict()
+    plain = common.base(stage, recipe="").to_dict()
     found = stage_settings_of(plain, stage)
     whisper = WhisperConfig(
         n_mels=20, n_audio_ctx=1500, n_audio_state=32, n_audio_head=2, n_audio_layer=3,

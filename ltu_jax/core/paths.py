@@ -1,0 +1,95 @@
+"""Paths that people give: local ones, and those of Google Cloud Storage where a thing allows them.
+
+`Path("gs://bucket/x")` is a local folder named "gs:", so no such text may become a `pathlib.Path`:
+`as_path` makes the right kind of it, and `local_only` refuses what cannot be remote. Buckets are
+read and written by etils' `epath` over gcsfs; arrays by TensorStore. No listing is cached: other
+processes write there too.
+"""
+
+import argparse
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ltu_jax.core.errors import UserError
+
+_BUCKET = "gs://"
+# The second form is what pathlib makes of an address.
+_ADDRESS = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*(?=://)|gs|s3|az|hdfs|https?):/+(?P<rest>.*)", re.DOTALL
+)
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Tell whether a path is of a bucket."""
+    return os.fspath(path).startswith(_BUCKET)
+
+
+def as_path(path: str | os.PathLike, *, option: str = "") -> Path:
+    """Return a path that a person gave: a `pathlib.Path`, or an `epath.Path` of a bucket.
+
+    Args:
+        path: local, or gs://BUCKET/NAME.
+        option: what messages call it.
+
+    Raises:
+        UserError: an address of another scheme, one without a bucket, one that pathlib has already
+            spoiled; or gcsfs is not installed.
+    """
+    text = os.fspath(path)
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        return Path(path)
+    what = f"{option} {text}".strip()
+    if match["scheme"] != "gs":
+        raise UserError(f"{what} is neither a local path nor gs://BUCKET/NAME; give one of these")
+    if not is_remote(text):
+        raise UserError(f"{what} lost a slash in pathlib: give the text {_address(text)!r}")
+    if not match["rest"].strip("/"):
+        raise UserError(f"{what} names no bucket; give gs://BUCKET/NAME")
+    return _bucket_path(text, what=what)
+
+
+def _bucket_path(text: str, *, what: str) -> Any:
+    if importlib.util.find_spec("gcsfs") is None:
+        raise UserError(f"{what} needs gcsfs, which is not installed: pip install 'ltu_jax[gcs]'")
+    import fsspec
+    from etils import epath
+
+    fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
+    return epath.Path(text)
+
+
+def local_only(path: str | os.PathLike, *, option: str) -> Path:
+    """Return a local path.
+
+    Raises:
+        UserError: an address; the message calls it `option`.
+    """
+    match = _ADDRESS.fullmatch(os.fspath(path))
+    if match is not None:
+        raise UserError(
+            f"{option} {_address(os.fspath(path))} cannot be remote: copy it to a local disk "
+            "(`gcloud storage cp -r`), or mount the bucket (gcsfuse), and give that path"
+        )
+    return Path(path)
+
+
+def local_arguments(given: argparse.Namespace) -> argparse.Namespace:
+    """Return parsed arguments, all of whose `pathlib.Path`s are local.
+
+    Raises:
+        UserError: names the option that has an address.
+    """
+    for name, value in vars(given).items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, Path):
+                local_only(one, option=f"--{name.replace('_', '-')}")
+    return given
+
+
+def _address(text: str) -> str:
+    match = _ADDRESS.fullmatch(text)
+    return f"{match['scheme']}://{match['rest'].lstrip('/')}" if match else text
