@@ -76,3 +76,12 @@ def tiny_weights(tmp_path, golden) -> dict[str, Path]:
     from tests.support import tiny_ltu_as
 
     return tiny_ltu_as.save(tmp_path, tokenizer=golden / "text_cases" / "spm320.model")
+
+
+@pytest.fixture
+def bucket():
+    """An empty bucket on loopback, gs://test-bucket, which this process and its children use."""
+    from tests.support import bucket
+
+    with bucket.served() as storage:
+        yield storage

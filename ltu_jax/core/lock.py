@@ -3,16 +3,16 @@
     FOLDER/.lock/<n>             claims; the highest number holds the lock and says who that is
     FOLDER/.lock/taken-<token>   who took over from a holder that showed no life, for it to read
 
-A claim is made by exclusive creation alone, which local disks, network disks and mounted buckets
-have; nothing relies on a rename, an append or on the clocks of two hosts agreeing. The holder
-writes its claim anew every few seconds. Who wants the lock watches: a claim that does not change
-for `LEASE` seconds of the watcher's own clock is dead, and the next number takes the lock over. An
-ended process of the same machine is noticed at once. A holder that was only asleep finds a higher
-number, or its own claim gone, before it writes anything that matters (`RunLock.check`).
+A claim is made by exclusive creation alone (`core/claims.py`), which local disks, network disks,
+mounted buckets and gs:// have; nothing relies on a rename, an append or on the clocks of two hosts
+agreeing. The holder writes its claim anew every few seconds. Who wants the lock watches: a claim
+that does not change for `LEASE` seconds of the watcher's own clock is dead, and the next number
+takes the lock over. An ended process of the same machine is noticed at once. A holder that was only
+asleep finds a higher number, or its own claim gone, before it writes anything that matters
+(`RunLock.check`).
 """
 
 import contextlib
-import errno
 import json
 import os
 import platform
@@ -24,16 +24,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ltu_jax.core.claims import BucketClaims, Claims, FolderClaims
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.paths import absolute, is_remote
 
 FOLDER = ".lock"
 LEASE = 40.0  # seconds without a sign of life after which a claim is dead
 BEAT = 5.0  # seconds between signs of life
 _LOOK = 0.25  # seconds between looks at another's claim
-_SIZE = 1024  # of a claim, so that writing it anew never leaves an end of the old one
-# What a file system says where another host made the file first (mounted buckets: when it is
-# closed), or took it away.
-_LOST = (errno.EEXIST, errno.ESTALE, errno.ENOENT)
 _HELD: set[str] = set()  # tokens of this process
 
 
@@ -82,8 +80,10 @@ class RunLock:
             lease: seconds without a sign of life after which a claim is dead.
             beat: seconds between signs of life.
         """
-        self._root, self._what = Path(folder).resolve(), what
+        self._root, self._what = absolute(folder), what
         self._folder = self._root / FOLDER
+        claims = BucketClaims if is_remote(self._root) else FolderClaims
+        self._claims: Claims = claims(self._folder)
         self._lease, self._beat = lease, beat
         self.token = uuid.uuid4().hex
         own = _process(os.getpid())
@@ -109,7 +109,6 @@ class RunLock:
             LockedError: another process holds it and lives; it is named.
             UserError: the folder cannot be written.
         """
-        made = self._missing()
         self._acquire()
         _HELD.add(self.token)
         thread = threading.Thread(target=self._keep_alive, name="run-lock", daemon=True)
@@ -120,7 +119,7 @@ class RunLock:
             self._stop.set()
             thread.join()
             _HELD.discard(self.token)
-            self._release(made)
+            self._release()
 
     def check(self) -> None:
         """Require that the lock is still held; call it before a write that another could undo.
@@ -133,8 +132,8 @@ class RunLock:
                 self._lost = self._loss()
             except OSError as error:
                 raise UserError(
-                    f"{self._what}: {self._folder} cannot be read ({error.strerror}), so nobody "
-                    "knows whether another took the run over; the same command goes on"
+                    f"{self._what}: {self._folder} cannot be read ({error.strerror or error}), so "
+                    "nobody knows whether another took the run over; the same command goes on"
                 ) from error
         self.poll()
 
@@ -145,47 +144,16 @@ class RunLock:
 
     # --- claims -----------------------------------------------------------------------------------
 
-    def _claims(self) -> list[int]:
-        try:
-            names = os.listdir(self._folder)
-        except FileNotFoundError:
-            return []
-        return sorted(int(name) for name in names if name.isdecimal())
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:08d}"
-
     def _text(self) -> bytes:
-        return json.dumps({**self._me, "beat": self._beats}).encode().ljust(_SIZE)
-
-    def _read(self, number: int) -> bytes | None:
-        try:
-            return self._path(number).read_bytes()
-        except OSError as error:
-            if error.errno in _LOST:
-                return None
-            raise
+        return json.dumps({**self._me, "beat": self._beats}).encode()
 
     def _create(self, number: int) -> bool:
         """Make a claim; False where another process was first."""
-        path = self._path(number)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            try:
-                os.write(descriptor, self._text())
-                os.fsync(descriptor)
-            except OSError:
-                self._delete(number)  # a full disk: an empty claim would lock out the next start
-                raise
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            if error.errno in _LOST:
-                return False
-            raise
-        # What a bucket kept is what counts, not what it said.
-        return _parse(self._read(number)).get("token") == self.token
+        # What the place has kept is what counts, not what it said.
+        return (
+            self._claims.create(number, self._text())
+            and _parse(self._claims.read(number)).get("token") == self.token
+        )
 
     def _acquire(self) -> None:
         try:
@@ -193,31 +161,32 @@ class RunLock:
                 time.sleep(_LOOK / 25)
         except OSError as error:
             raise UserError(
-                f"{self._root} cannot be locked ({error.strerror}); make it writable, or choose "
-                "another folder (--config.run_dir)"
+                f"{self._root} cannot be locked ({error.strerror or error}); make it writable, or "
+                "choose another folder (--config.run_dir)"
             ) from error
 
     def _try(self) -> bool:
-        claims = self._claims()
+        claims = self._claims.numbers()
         dead: dict[int, bytes | None] = {}
         if claims:
-            seen = self._read(claims[-1])
+            seen = self._claims.read(claims[-1])
             if seen is None:
                 return False  # given back meanwhile
             seen = self._wait_for_death(claims[-1], seen)
             if seen is None:
                 return False
-            dead = {number: self._read(number) for number in claims[:-1]} | {claims[-1]: seen}
+            dead = {number: self._claims.read(number) for number in claims[:-1]}
+            dead[claims[-1]] = seen
         number = claims[-1] + 1 if claims else 1
         if not self._create(number):
             return False
-        others = [other for other in self._claims() if other != number]
-        if any(self._read(other) not in (None, dead.get(other)) for other in others):
-            self._delete(number)  # it came late: another took the dead one over before
+        others = [other for other in self._claims.numbers() if other != number]
+        if any(self._claims.read(other) not in (None, dead.get(other)) for other in others):
+            self._claims.delete(number)  # it came late: another took the dead one over before
             return False
         for other in others:
             self._leave_note(dead.get(other))
-            self._delete(other)
+            self._claims.delete(other)
         self._number = number
         if claims:
             _say(f"{self._root}: took over from {_name(dead[claims[-1]])}, which is gone")
@@ -230,11 +199,7 @@ class RunLock:
             return
         if not isinstance(token, str) or not token.isalnum():  # it becomes part of a path
             return
-        with contextlib.suppress(FileExistsError), open(self._note(token), "xb") as file:
-            file.write(self._text())
-
-    def _note(self, token: str) -> Path:
-        return self._folder / f"taken-{token}"
+        self._claims.note(f"taken-{token}", self._text())
 
     def _wait_for_death(self, number: int, seen: bytes) -> bytes | None:
         """Return the text of a claim once its holder is dead; None if the claim went meanwhile.
@@ -257,7 +222,7 @@ class RunLock:
                     "for a sign of life"
                 )
             time.sleep(min(_LOOK, self._beat / 4))
-            now = self._read(number)
+            now = self._claims.read(number)
             if now is None:
                 return None
             if now != seen and (_parse(seen) or not _parse(now)):
@@ -295,26 +260,21 @@ class RunLock:
                 if lost:
                     self._lost = lost
                     return
-                # Never created anew: a claim that was taken away must stay away.
-                descriptor = os.open(self._path(self._number), os.O_WRONLY)
-                try:
-                    os.pwrite(descriptor, self._text(), 0)
-                finally:
-                    os.close(descriptor)
+                self._claims.renew(self._number, self._text())
             except OSError:
                 continue  # the next beat, or `check`, finds out
 
     def _loss(self) -> str:
         """Say how the lock was lost; "" while it is held."""
-        claims = self._claims()
-        highest = self._read(claims[-1]) if claims else None
+        claims = self._claims.numbers()
+        highest = self._claims.read(claims[-1]) if claims else None
         if highest is not None and (
             _parse(highest).get("token") == self.token or claims[-1] == self._number
             and not _parse(highest)
         ):  # fmt: skip
             return ""
         with contextlib.suppress(OSError):
-            highest = self._note(self.token).read_bytes()
+            highest = self._claims.read_note(f"taken-{self.token}") or highest
         by = f"taken over by {_name(highest)}" if highest else "unlocked by hand"
         return (
             f"{self._what}: {self._root} was {by} while this process (host {self._me['host']}, "
@@ -322,25 +282,12 @@ class RunLock:
             "this one stops and writes nothing more there"
         )
 
-    def _release(self, made: list[Path]) -> None:
+    def _release(self) -> None:
         with contextlib.suppress(OSError):
             if not self._loss():
-                self._delete(self._number)
-            self._note(self.token).unlink(missing_ok=True)
-            for folder in (self._folder, *made):
-                os.rmdir(folder)  # only what is empty
-
-    def _missing(self) -> list[Path]:
-        """List the folders that this lock will make, the innermost first."""
-        missing, folder = [], self._root
-        while not folder.exists() and folder != folder.parent:
-            missing.append(folder)
-            folder = folder.parent
-        return missing
-
-    def _delete(self, number: int) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path(number))
+                self._claims.delete(self._number)
+            self._claims.remove_note(f"taken-{self.token}")
+            self._claims.leave()
 
 
 def _parse(claim: bytes | None) -> dict[str, Any]:

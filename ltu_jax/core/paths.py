@@ -7,9 +7,11 @@ processes write there too.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +95,63 @@ def local_arguments(given: argparse.Namespace) -> argparse.Namespace:
 def _address(text: str) -> str:
     match = _ADDRESS.fullmatch(text)
     return f"{match['scheme']}://{match['rest'].lstrip('/')}" if match else text
+
+
+# --- what local folders and buckets do differently ------------------------------------------------
+
+
+def absolute(path: str | os.PathLike) -> Path:
+    """Return the path behind all links, or the address of a bucket as it is."""
+    path = as_path(path)
+    return path if is_remote(path) else path.resolve()
+
+
+def files_below(folder: Path) -> list[Path]:
+    """List all files below a folder, sorted; none where there is no such folder."""
+    if is_remote(folder):
+        return [as_path(f"{_BUCKET}{name}") for name in sorted(_client().find(str(folder)))]
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder and all that is in it; a folder that is not there is no error."""
+    if not is_remote(folder):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+        return
+    if names := _client().find(str(folder)):
+        _client().rm(names)
+
+
+def copy_object(source: Path, target: Path) -> None:
+    """Copy one object of a bucket within Google Cloud Storage, over what is at `target`."""
+    _client().cp_file(str(source), str(target))
+
+
+def require_bucket(path: Path) -> None:
+    """Require that the bucket of a path is there and may be listed; local paths are not looked at.
+
+    An object store calls everything absent that is in a bucket which is gone or forbidden, so a run
+    there would begin anew.
+
+    Raises:
+        UserError: names the bucket and what its server said.
+    """
+    if not is_remote(path):
+        return
+    bucket = str(path).removeprefix(_BUCKET).partition("/")[0]
+    try:
+        _client().ls(bucket)
+    except Exception as error:  # gcsfs and aiohttp raise errors of many types
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{path} cannot be reached: the bucket {bucket} does not exist, may not be listed, or "
+            f"does not answer ({reason}); check its name, `gcloud auth application-default login` "
+            "(on a TPU VM: its service account and scopes), and the network"
+        ) from error
+
+
+def _client() -> Any:
+    import fsspec
+
+    return fsspec.filesystem("gcs")

@@ -14,6 +14,7 @@ import pytest
 from ltu_jax.core import lock
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.lock import BEAT, FOLDER, LEASE, LockedError, RunLock
+from tests.support.bucket import NAME
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUICK = dict(what="stage3", lease=0.6, beat=0.05)
@@ -36,10 +37,11 @@ def elsewhere(monkeypatch):
     return make
 
 
-def test_starts_0_to_50_ms_apart_have_one_holder_and_losers_that_know_its_name(tmp_path):
+def rounds_of_starts(tmp_path: Path, count: int, *address: str) -> None:
+    """Play rounds of processes that want one lock, and require one holder in each."""
     script = ROOT / "tests" / "core" / "lock_rounds.py"
     ended = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), "48", "1"],
+        [sys.executable, str(script), str(tmp_path), str(count), "1", *address],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -47,12 +49,49 @@ def test_starts_0_to_50_ms_apart_have_one_holder_and_losers_that_know_its_name(t
     )
     assert ended.returncode == 0, ended.stderr
     rounds = [line.split() for line in ended.stdout.splitlines()]
-    assert len(rounds) == 48
+    assert len(rounds) == count
     for patient, held, refused, two in rounds:
         assert int(held) >= 1 and int(held) + int(refused) == 3 and two == "0"
         if patient == "True":
             assert (held, refused) == ("1", "2")
+
+
+def test_starts_0_to_50_ms_apart_have_one_holder_and_losers_that_know_its_name(tmp_path):
+    rounds_of_starts(tmp_path, 48)
     assert not any(claims(tmp_path / str(number)) for number in range(48))
+
+
+def test_so_they_have_on_a_bucket(tmp_path, bucket):
+    rounds_of_starts(tmp_path, 8, f"gs://{NAME}/rounds")
+    assert bucket.names() == []
+
+
+def test_a_dead_holder_on_a_bucket_is_taken_over_and_hears_of_it(bucket, elsewhere, capsys):
+    folder = f"gs://{NAME}/run"
+    with elsewhere(folder).hold() as first:
+        with pytest.raises(LockedError, match="host-b"), RunLock(folder, **QUICK).hold():
+            pass
+        first.check()
+    dead = elsewhere(folder)
+    dead._acquire()  # and never a sign of life again
+    with RunLock(folder, **QUICK).hold() as mine:
+        mine.check()
+        assert bucket.names()[0] == f"run/{FOLDER}/00000002"
+        with pytest.raises(OSError):
+            dead._claims.renew(1, b"late")  # its generation is gone: nothing is written
+        assert bucket.names()[0] == f"run/{FOLDER}/00000002"
+        with pytest.raises(LockedError, match=f"taken over by process {os.getpid()} on host"):
+            dead.check()
+    assert "took over" in capsys.readouterr().err
+
+
+def test_a_bucket_that_vanishes_is_an_error(bucket):
+    with RunLock(f"gs://{NAME}/run", **QUICK).hold() as mine:
+        bucket.vanish()
+        with pytest.raises(UserError, match=f"gs://{NAME}/run"):
+            mine.check()
+    with pytest.raises(UserError, match="gs://no-such-bucket/run"):
+        RunLock("gs://no-such-bucket/run", **QUICK)._acquire()
 
 
 def test_the_second_one_learns_host_and_process_of_the_first(tmp_path):
