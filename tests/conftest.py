@@ -25,6 +25,7 @@ pytest_plugins = ["tests.support.durations"]
 def pytest_configure():
     """Share compiled programs with other workers and with subprocesses."""
     compilation.share_cache()
+    compilation.quickly()
 
 
 @pytest.hookimpl(tryfirst=True)

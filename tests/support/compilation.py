@@ -3,14 +3,19 @@
 `share_cache` and `choose` are called by `tests/conftest.py`.
 """
 
+import functools
 import os
 
 import jax
 import pytest
+from jax._src import compiler  # JAX has no public way to give options to every compilation
 
 from tests.support import shared
 
 _CACHE, _SHORTEST = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+# Each fusion lowered by MLIR costs several times what LLVM alone takes for a toy program.
+QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+XLA_FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK.items())
 # Fixtures of real weights: what they compute is compared at the precision of a user's programs.
 _REAL_WEIGHTS = {"smollm2_dir", "whisper_tiny_dir", "whisper_base_dir"}
 
@@ -27,6 +32,19 @@ def share_cache() -> None:
     os.environ.setdefault(_SHORTEST, "0.05")
     jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", float(os.environ[_SHORTEST]))
+
+
+def quickly() -> None:
+    """Add `QUICK` to the options of programs that are compiled without most optimisations."""
+    official = compiler.get_compile_options
+
+    @functools.wraps(official)
+    def get_compile_options(*args, env_options_overrides=None, **others):
+        if jax.config.read("jax_disable_most_optimizations"):
+            env_options_overrides = QUICK | (env_options_overrides or {})
+        return official(*args, env_options_overrides=env_options_overrides, **others)
+
+    compiler.get_compile_options = get_compile_options
 
 
 def choose(item: pytest.Item) -> None:

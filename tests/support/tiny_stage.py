@@ -18,7 +18,7 @@ from data_pipelines.records.write import write_records
 from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.weights.store import save_weights
-from tests.support import records_corpus, shared
+from tests.support import compilation, records_corpus, shared
 from tests.support.zygote import Zygote
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -117,7 +117,7 @@ def environment(*, devices: int) -> dict[str, str]:
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{compilation.XLA_FLAGS} --xla_force_host_platform_device_count={devices}",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
