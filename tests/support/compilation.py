@@ -29,7 +29,7 @@ def share_cache() -> None:
     own = shared.folder() / "compiled"
     os.environ.setdefault(_CACHE, str(own))
     # Toy programs are compiled in fractions of a second, and again by the next test.
-    os.environ.setdefault(_SHORTEST, "0.05")
+    os.environ.setdefault(_SHORTEST, "0")
     jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", float(os.environ[_SHORTEST]))
 
