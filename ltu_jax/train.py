@@ -44,6 +44,7 @@ from ltu_jax.core import distributed, errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.jsonl import read_jsonl
+from ltu_jax.core.paths import as_path, failures, is_remote, reason
 from ltu_jax.core.sharding import AXES
 from ltu_jax.training.logs import plot_losses, read_rows
 from ltu_jax.training.replay import replay_file
@@ -58,7 +59,9 @@ REPLAY, HELP = "--replay", ("--help", "-h", "--helpfull", "--helpshort")
 SUMMARY, PROGRESS = "summary.json", "progress.json"
 # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command goes on. tpu_scripts know it.
 RESUME = 75
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# The last three are of network disks and mounted buckets that went away.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENOTCONN, errno.ESTALE,
+         errno.EIO)  # fmt: skip
 _ERROR_NAME = f"{UserError.__module__}.{UserError.__qualname__}"
 
 
@@ -136,7 +139,11 @@ def main(argv: Sequence[str], **given: Any) -> int:
             return _train(config, settings, stages, given)
     except UserError as error:
         distributed.leave(error)
-    except OSError as error:
+    except failures(config.run_dir) as error:
+        if is_remote(config.run_dir):
+            distributed.leave(
+                UserError(f"{config.run_dir} failed: {reason(error)}; the same command goes on")
+            )
         if error.errno not in _DISK:
             raise
         where = error.filename or config.run_dir  # a failed write has no name
@@ -177,7 +184,7 @@ def _replay(argv: Sequence[str]) -> int:
         raise UserError(f"usage: python -m ltu_jax.train {REPLAY} RUN/bad_batches/FILE.npz")
     distributed.initialize()
     try:
-        _say(str(replay_file(Path(given[0]))))
+        _say(str(replay_file(as_path(given[0]))))
     except UserError as error:
         distributed.leave(error)
     return 0
@@ -205,7 +212,7 @@ def _train(
             _say(f"stopped by a signal; the same command goes on from {outcome.checkpoint}")
             return RESUME
     if distributed.is_main():
-        _finish(Path(config.run_dir), settings)
+        _finish(as_path(config.run_dir), settings)
     return 0
 
 
@@ -218,7 +225,7 @@ def _summarise(stage: StageSettings, outcome: Outcome) -> None:
     """Write RUN/summary.json when the stage is complete, RUN/progress.json when it was stopped."""
     if not distributed.is_main():
         return
-    folder = Path(stage.run_dir)
+    folder = as_path(stage.run_dir)
     so_far = folder / PROGRESS
     before = json.loads(so_far.read_text()) if so_far.is_file() else {}
     done = {
@@ -241,7 +248,7 @@ def _summarise(stage: StageSettings, outcome: Outcome) -> None:
 
 def _summarise_afterwards(stage: StageSettings) -> None:
     """Write RUN/summary.json of a complete stage that was stopped before it could, from its log."""
-    folder = Path(stage.run_dir)
+    folder = as_path(stage.run_dir)
     if (folder / SUMMARY).is_file():
         return
     so_far, saved = folder / PROGRESS, checkpoint.resolve(folder)
@@ -279,7 +286,7 @@ def _finish(run_dir: Path, settings: Sequence[StageSettings]) -> None:
     lines = ["{:<9}{:>6}{:>12}{:>11}{:>10}{:>19}{:>8}{:>9}{:>9}  validation".format(*columns)]
     curves = {}
     for stage in settings:
-        folder = Path(stage.run_dir)
+        folder = as_path(stage.run_dir)
         row = json.loads((folder / SUMMARY).read_text())
         held_out = ", ".join(f"{k[4:]} {v:.3f}" for k, v in row.items() if k.startswith("val_"))
         losses = f"{row['first_loss']:>12.3f}{row['last_loss']:>11.3f}"
@@ -291,7 +298,7 @@ def _finish(run_dir: Path, settings: Sequence[StageSettings]) -> None:
         curves[stage.stage] = [(row["step"], row["loss"]) for row in rows]
     picture = run_dir / "loss.png"
     plot_losses(curves, picture)
-    last = json.loads((Path(settings[-1].run_dir) / SUMMARY).read_text())
+    last = json.loads((as_path(settings[-1].run_dir) / SUMMARY).read_text())
     _say("\n".join([*lines, f"loss curves: {picture}", f"checkpoint: {last['checkpoint']}"]))
 
 

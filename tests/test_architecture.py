@@ -27,6 +27,10 @@ DOORS = {
     "gradio": ("ltu_jax/serving/",),
     "fastapi": ("ltu_jax/serving/",),
     "ml_collections": ("configs/", "ltu_jax/train.py"),
+    "etils": ("ltu_jax/core/paths.py",),
+    "fsspec": ("ltu_jax/core/paths.py",),
+    "gcsfs": ("ltu_jax/core/paths.py",),
+    "tensorstore": ("ltu_jax/core/objects.py",),
 }
 SOURCES = sorted(
     path

@@ -16,6 +16,7 @@ from pathlib import Path
 from data_pipelines.records.schema import RecordError
 from ltu_jax.core.errors import shorten
 from ltu_jax.core.jsonl import JsonlWriter, read_jsonl
+from ltu_jax.core.paths import as_path
 
 FILE = "bad_records.jsonl"
 _LISTED = 10  # in the message; the log has all
@@ -49,7 +50,7 @@ class BadRecordLog:
             RecordError: a line that is not of this kind.
         """
         name = FILE if process == 0 else f"bad_records.{process}.jsonl"
-        self.path = Path(run_dir) / name
+        self.path = as_path(run_dir) / name
         self._read()
 
     def __call__(self, bad: BadRecord) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ltu_jax.checkpoint.integrity import (
     METADATA,
+    SEAL,
     CheckpointError,
     Damaged,
     check_files,
@@ -22,6 +23,7 @@ from ltu_jax.checkpoint.integrity import (
 )
 from ltu_jax.core.axes import Array
 from ltu_jax.core.errors import shorten
+from ltu_jax.core.paths import as_path, is_remote, require_bucket
 from ltu_jax.core.trees import Params
 
 FOLDER = "checkpoints"
@@ -38,12 +40,24 @@ class State(Protocol):
 
 
 def steps_in(run_dir: str | os.PathLike) -> list[int]:
-    """Return the steps of a run's checkpoints, ascending, whether they are good or damaged."""
-    folder = Path(run_dir) / FOLDER
+    """Return the steps of a run's checkpoints, ascending, whether they are good or damaged.
+
+    In a bucket, where a folder takes its name file by file, one without its seal is no checkpoint.
+
+    Raises:
+        UserError: the bucket is gone.
+    """
+    folder = as_path(run_dir) / FOLDER
     if not folder.is_dir():
+        require_bucket(folder)
         return []
-    names = (entry.name for entry in folder.iterdir() if entry.is_dir())
-    return sorted(int(name) for name in names if name.isdecimal())
+    numbered = [entry for entry in folder.iterdir() if entry.name.isdecimal()]
+    complete = _sealed if is_remote(folder) else Path.is_dir
+    return sorted(int(entry.name) for entry in numbered if complete(entry))
+
+
+def _sealed(folder: Path) -> bool:
+    return (folder / SEAL).exists()
 
 
 def resolve(path: str | os.PathLike) -> Path:
@@ -52,7 +66,8 @@ def resolve(path: str | os.PathLike) -> Path:
     Raises:
         CheckpointError: neither; the message says what was looked for.
     """
-    path = Path(path).absolute()  # as Orbax demands
+    path = as_path(path)
+    path = path if is_remote(path) else path.absolute()  # as Orbax demands
     numbered = path.parent.name == FOLDER and path.name.isdecimal()
     if (path / METADATA).is_file() or (numbered and path.is_dir()):
         return path

@@ -12,6 +12,7 @@ from typing import Any
 
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.files import read_json, sha256_file, write_json
+from ltu_jax.core.paths import files_below, is_remote
 
 FORMAT = 2
 METADATA, SEAL = "metadata.json", "metadata.json.sha256"
@@ -29,9 +30,10 @@ def seal(folder: Path, metadata: Mapping[str, Any]) -> None:
     """Write the metadata of a folder with the hashes of its files, all of it durably on disk."""
     write_json(folder / METADATA, {**metadata, "ltu_jax": FORMAT, "files": hashes(folder)})
     (folder / SEAL).write_text(f"{sha256_file(folder / METADATA)}  {METADATA}\n")
-    for path in sorted(folder.rglob("*"), reverse=True):
-        flush(path)
-    flush(folder)
+    if not is_remote(folder):  # what a bucket has taken is durable
+        for path in sorted(folder.rglob("*"), reverse=True):
+            flush(path)
+        flush(folder)
 
 
 def flush(path: Path) -> None:
@@ -53,9 +55,8 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    listed = (path for path in found if path.name not in (METADATA, SEAL))
-    return {path.relative_to(folder).as_posix(): path for path in sorted(listed)}
+    listed = (path for path in files_below(folder) if path.name not in (METADATA, SEAL))
+    return {path.relative_to(folder).as_posix(): path for path in listed}
 
 
 def read_sealed(folder: Path) -> dict[str, Any]:

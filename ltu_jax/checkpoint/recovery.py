@@ -5,19 +5,30 @@ Damaged ones are not deleted: `<step>` becomes `<step>.damaged-<n>`, which nothi
 
 import dataclasses
 import os
-import shutil
 import sys
 from pathlib import Path
 
 from ltu_jax.checkpoint.format import FOLDER, UNFINISHED, steps_in
 from ltu_jax.checkpoint.integrity import (
     METADATA,
+    SEAL,
     CheckpointError,
     Damaged,
     check_files,
     read_sealed,
 )
 from ltu_jax.core.distributed import AgreedError, barrier, is_main, together
+from ltu_jax.core.paths import (
+    absolute,
+    as_path,
+    failures,
+    files_below,
+    is_remote,
+    move_tree,
+    reason,
+    remove_tree,
+    size_of,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +51,7 @@ def newest_good(run_dir: str | os.PathLike) -> int | None:
         CheckpointError: all are damaged (they are set aside, so the next start is a new one), one
             cannot be read or not be renamed, or half of one cannot be deleted.
     """
-    folder = Path(run_dir).resolve() / FOLDER
+    folder = absolute(run_dir) / FOLDER
     steps = steps_in(run_dir)
     with together(f"{folder} cannot be tidied"):
         if is_main():
@@ -63,14 +74,27 @@ def newest_good(run_dir: str | os.PathLike) -> int | None:
 
 def _tidy(folder: Path) -> None:
     """Delete what a process left that was killed while it saved."""
-    for left in folder.glob(f"{UNFINISHED}*"):
+    for left in _unfinished(folder):
         try:
-            shutil.rmtree(left)
-        except OSError as error:
+            remove_tree(left)
+        except failures(folder) as error:
             raise CheckpointError(
-                f"{left}, half of a checkpoint, cannot be deleted ({error.strerror}); repair the "
+                f"{left}, half of a checkpoint, cannot be deleted ({reason(error)}); repair the "
                 "disk or delete it"
             ) from error
+
+
+def _unfinished(folder: Path) -> list[Path]:
+    """List what no complete save has left; in a bucket also numbers without a seal."""
+    if not folder.is_dir():
+        return []
+    complete = set(map(str, steps_in(folder.parent)))
+    return [
+        entry
+        for entry in folder.iterdir()
+        if entry.name.startswith(UNFINISHED)
+        or (is_remote(folder) and entry.name.isdecimal() and entry.name not in complete)
+    ]
 
 
 def _problem(folder: Path) -> str:
@@ -97,10 +121,12 @@ def _set_aside(folder: Path, *, problem: str) -> None:
             count = sum(1 for _ in folder.parent.glob(f"{folder.name}.damaged-*"))
             aside = folder.with_name(f"{folder.name}.damaged-{count + 1}")
             try:
-                os.rename(folder, aside)
-            except OSError as error:
+                if is_remote(folder):
+                    (folder / SEAL).unlink(missing_ok=True)  # half of it is no checkpoint
+                move_tree(folder, aside)
+            except failures(folder) as error:
                 raise CheckpointError(
-                    f"{problem}; it cannot be renamed to {aside.name} ({error.strerror}): move it "
+                    f"{problem}; it cannot be renamed to {aside.name} ({reason(error)}): move it "
                     "away"
                 ) from error
             _say(f"{problem}; set aside as {aside.name}")
@@ -119,15 +145,20 @@ def survey(path: str | os.PathLike) -> list[StepCheck]:
     Raises:
         CheckpointError: there is none, or one cannot be read.
     """
-    path = Path(path).absolute()
+    path = as_path(path)
+    path = path if is_remote(path) else path.absolute()
     folders = _checkpoints(path)
     if not folders:
-        folders = [folder for run in sorted(path.glob("*/")) for folder in _checkpoints(run)]
+        folders = [folder for run in _folders(path) for folder in _checkpoints(run)]
     if not folders:
         raise CheckpointError(
             f"{path} has no {FOLDER}/<step>: give a run, a folder of runs, or one checkpoint"
         )
     return [_check(folder) for folder in folders]
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
 
 
 def _checkpoints(path: Path) -> list[Path]:
@@ -143,5 +174,5 @@ def _check(folder: Path) -> StepCheck:
         check_files(folder, read_sealed(folder))
     except Damaged as error:
         problem = str(error)
-    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+    sizes = [size_of(file) for file in files_below(folder)]
     return StepCheck(folder=folder, files=len(sizes), size=sum(sizes), problem=problem)

@@ -1,7 +1,8 @@
 """Write checkpoints: everything under a temporary name, flushed to disk, renamed as the last act.
 
-So a folder with a number for a name was complete once. Orbax alone does not notice a flipped bit in
-array data; `checkpoint/integrity.py` notices any.
+So a folder with a number for a name was complete once. A bucket cannot rename: there the files are
+copied within the store, the seal as the last, and a folder without a seal is no checkpoint. Orbax
+alone does not notice a flipped bit in array data; `checkpoint/integrity.py` notices any.
 """
 
 import contextlib
@@ -19,8 +20,10 @@ import jax
 import orbax.checkpoint as ocp
 
 from ltu_jax.checkpoint.format import FOLDER, UNFINISHED, State, steps_in
-from ltu_jax.checkpoint.integrity import CheckpointError, flush, seal
+from ltu_jax.checkpoint.integrity import SEAL, CheckpointError, flush, seal
 from ltu_jax.core.distributed import barrier, is_main, together
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.paths import absolute, copy_object, failures, files_below, is_remote, remove_tree
 from ltu_jax.core.trees import Params
 
 _LOOKS, _PAUSE = 10, 0.05  # when half of a checkpoint is deleted; seconds
@@ -80,7 +83,7 @@ def _write(
     keep: int,
     turn: Turn = Turn(),
 ) -> Path:
-    folder = Path(run_dir).resolve() / FOLDER
+    folder = absolute(run_dir) / FOLDER
     own = f"{step}-{turn.name}" if turn.name else str(step)
     final, temporary = folder / str(step), folder / f"{UNFINISHED}{own}"
     what = f"step {step} cannot be saved"
@@ -88,9 +91,10 @@ def _write(
         with together(what), _explained(final, turn):
             if is_main():
                 turn.check()
-                shutil.rmtree(temporary, ignore_errors=True)
-                temporary.mkdir(parents=True)
-                _require_room(temporary, trees)
+                _clear(temporary)
+                if not is_remote(temporary):
+                    temporary.mkdir(parents=True)
+                    _require_room(temporary, trees)
         with _quiet(), ocp.PyTreeCheckpointer() as writer:
             for name, tree in trees.items():
                 writer.save(temporary / name, tree)
@@ -118,12 +122,21 @@ def _commit(temporary: Path, final: Path) -> None:
     """Give a sealed folder its name; from here on it survives a crash of the machine."""
     if final.exists():
         _remove(final)
+    if is_remote(temporary):
+        files = [path for path in files_below(temporary) if path != temporary / SEAL]
+        for path in [*files, temporary / SEAL]:
+            copy_object(path, final / path.relative_to(temporary))
+        return
     os.rename(temporary, final)
     flush(final.parent)
 
 
 def _remove(folder: Path) -> None:
-    # Renamed first, so that a kill in between leaves nothing that looks like a checkpoint.
+    # A kill in between leaves nothing that looks like a checkpoint.
+    if is_remote(folder):
+        (folder / SEAL).unlink(missing_ok=True)
+        remove_tree(folder)
+        return
     gone = folder.with_name(f"{UNFINISHED}old-{folder.name}")
     shutil.rmtree(gone, ignore_errors=True)
     os.rename(folder, gone)
@@ -154,29 +167,44 @@ def _removed_after(temporary: Path) -> Iterator[None]:
 
 def _delete(temporary: Path) -> None:
     for _ in range(_LOOKS):  # TensorStore's threads may still be creating files in it
-        if not temporary.exists():
+        if not _clear(temporary):
             return
-        shutil.rmtree(temporary, ignore_errors=True)
         time.sleep(_PAUSE)
+
+
+def _clear(temporary: Path) -> bool:
+    """Delete a temporary folder as far as that goes; False where there is none."""
+    there = False
+    with contextlib.suppress(*failures(temporary)):  # the next start tidies
+        there = temporary.exists()
+        if is_remote(temporary):
+            remove_tree(temporary)
+        else:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return there
 
 
 @contextlib.contextmanager
 def _explained(final: Path, turn: Turn) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except failures(final) as error:
         turn.check()  # another may have cleared away what is missing now
         raise not_written(final, error) from error
 
 
 def not_written(final: Path, error: BaseException) -> CheckpointError:
     """Return the error of a checkpoint that could not be written."""
-    others = [step for step in steps_in(final.parent.parent) if step != int(final.name)]
+    try:
+        others = [step for step in steps_in(final.parent.parent) if step != int(final.name)]
+        newest = f"that of step {others[-1]}" if others else "none"
+    except (*failures(final), UserError):  # what failed the save fails this too
+        newest = "not known"
     reason = " ".join(str(error).split())
     if len(reason) > 400:  # TensorStore begins with what it did and ends with the cause
         reason = f"{reason[:150]} ... {reason[-250:]}"
     return CheckpointError(
         f"{final} could not be written: {reason}. The newest checkpoint is "
-        f"{f'that of step {others[-1]}' if others else 'none'}; make room or repair the disk, and "
-        "the same command goes on from there"
+        f"{newest}; make room or repair the disk (of a bucket: the access to it), and the same "
+        "command goes on from there"
     )

@@ -7,12 +7,14 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ltu_jax.core import outputs, staging
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.paths import as_path, is_remote, size_of, upload
 from ltu_jax.core.text_files import read_text
 
 _CHUNK = 1 << 22
@@ -22,7 +24,7 @@ _LARGEST_JSON = 64 << 20  # a tokenizer.json has 17 MB; parsed, JSON takes ten t
 def sha256_file(path: str | os.PathLike) -> str:
     """Return the hex SHA-256 of a file, read in pieces of 4 MiB."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with as_path(path).open("rb") as file:
         while piece := file.read(_CHUNK):
             digest.update(piece)
     return digest.hexdigest()
@@ -53,12 +55,18 @@ def atomic_file(path: str | os.PathLike, maker: outputs.Maker | None = None) -> 
     """Yield a path of the same name in a temporary folder; it moves to `path` on success.
 
     Args:
-        path: the file; a link stays a link.
+        path: the file; a link stays a link. In a bucket it is written in one act.
         maker: who may replace an existing file; None inside a folder of our own.
 
     Raises:
         UserError: the file at `path` is not of this maker.
     """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            new = Path(folder) / as_path(path).name
+            yield new
+            upload(new, as_path(path))
+        return
     place = outputs.follow(path) if maker is None else outputs.claim(path, maker)
     with staging.staging(place) as folder:
         new = folder / Path(path).name
@@ -138,12 +146,12 @@ def read_json(path: str | os.PathLike) -> Any:
     Raises:
         UserError: the file is missing, is not JSON, or is too long or nested too deep for settings.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if not path.is_file():  # a pipe or a device would never end
         raise UserError(f"{path} is not a file")
-    if (size := path.stat().st_size) > _LARGEST_JSON:
+    if (size := size_of(path)) > _LARGEST_JSON:
         raise UserError(
             f"{path} has {size:,} bytes; at most {_LARGEST_JSON:,} are read as settings"
         )

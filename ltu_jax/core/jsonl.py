@@ -1,5 +1,8 @@
 """JSON Lines files of our own: appended line by line, so that a kill or a full disk costs one line.
 
+In a bucket, where nothing can be appended to, they are parts (`core/parts.py`), and a lost machine
+costs the lines of the last seconds. Readers see one file, by the name that it would have.
+
 A reader sees finished lines only; the process that appends cuts off what an earlier one left
 unfinished. Tables that people bring are read by `parse_object` from lines in any encoding.
 """
@@ -13,6 +16,8 @@ from typing import Any, Self
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file
+from ltu_jax.core.parts import PartsWriter, read_parts
+from ltu_jax.core.paths import as_path, is_remote
 
 # The remedy for a broken line; a file deleted whole would cost hours.
 DELETE = "delete that line and run the command again, which writes it anew"
@@ -27,7 +32,10 @@ class JsonlWriter:
 
     def __init__(self, path: str | os.PathLike):
         """Open `path` to append to; its folder is made, and an unfinished last line is cut off."""
-        self.path = Path(path)
+        self.path = as_path(path)
+        self._parts = PartsWriter(self.path) if is_remote(self.path) else None
+        if self._parts is not None:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             content = self.path.read_bytes()
@@ -42,6 +50,9 @@ class JsonlWriter:
             OSError: the disk is full or failed; it names the file, which holds whole lines still.
         """
         line = _line(record)
+        if self._parts is not None:
+            self._parts.write(line)
+            return
         size = os.fstat(self._file.fileno()).st_size
         try:
             done = 0
@@ -52,9 +63,17 @@ class JsonlWriter:
                 os.ftruncate(self._file.fileno(), size)
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
+    def flush(self) -> None:
+        """Wait until every line is where it outlives this process."""
+        if self._parts is not None:
+            self._parts.flush()
+
     def close(self) -> None:
         """Close the file; every line was written when it was appended, or its error raised."""
-        self._file.close()
+        if self._parts is not None:
+            self._parts.close()
+        else:
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -76,11 +95,11 @@ def read_jsonl(
     Raises:
         UserError: a finished line is not a JSON object.
     """
-    if not Path(path).exists():
-        return
-    # Not splitlines: texts may hold the line separators that only Unicode knows.
-    for number, line in enumerate(Path(path).read_bytes().split(b"\n")[:-1], start=1):
-        where = f"{path}:{number}"
+    if is_remote(path):
+        parts = read_parts(path)
+    else:
+        parts = [(path, Path(path).read_bytes())] if Path(path).exists() else []
+    for where, line in _lines(parts):
         try:
             record = json.loads(line.decode())
         except (ValueError, RecursionError) as cause:
@@ -88,6 +107,13 @@ def read_jsonl(
         if not isinstance(record, dict):
             raise error(f"{where} is not a JSON object; {advice}")
         yield where, record
+
+
+def _lines(parts: Iterable[tuple[str | os.PathLike, bytes]]) -> Iterator[tuple[str, bytes]]:
+    for path, content in parts:
+        # Not splitlines: texts may hold the line separators that only Unicode knows.
+        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+            yield f"{path}:{number}", line
 
 
 def write_jsonl(path: str | os.PathLike, records: Iterable[Mapping[str, Any]]) -> None:

@@ -31,11 +31,13 @@ class Objects:
         self.folder = os.fspath(folder).rstrip("/")
         bucket, _, path = self.folder.removeprefix("gs://").partition("/")
         self._store = self._done(
-            tensorstore.KvStore.open({"driver": "gcs", "bucket": bucket, "path": f"{path}/"})
+            tensorstore.KvStore.open(
+                {"driver": "gcs", "bucket": bucket, "path": f"{path}/" if path else ""}
+            )
         )
 
     def names(self) -> list[str]:
-        """List the names of all objects, relative to the address."""
+        """List the names of all objects, relative to the address; of folders in it too."""
         return sorted(name.decode() for name in self._done(self._store.list()))
 
     def read(self, name: str) -> Read | None:

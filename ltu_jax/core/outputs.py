@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ltu_jax.core import staging
 from ltu_jax.core.errors import UserError, shorten
+from ltu_jax.core.paths import as_path, is_remote, local_only, require_bucket, size_of
 
 MARKER = ".ltu_jax_output.json"
 _FORMAT = 1
@@ -65,6 +66,7 @@ def claim(
         UserError: the place holds something that is not of this maker, is an input or around one,
             or cannot be written.
     """
+    local_only(out, option=option)
     place = follow(out, option=option)
     what = f"{option} {out}"
     _check_parents(place, what=what)
@@ -107,21 +109,26 @@ def join(
         UserError: `out` is no folder, an input, or has files of those names that are not of this
             maker.
     """
-    place = follow(out, option=option)
+    place, names = follow(out, option=option), tuple(names)
     what = f"{option} {out}"
-    if not os.path.lexists(place):
+    if is_remote(place):
+        require_bucket(place)
+        there = [entry.name for entry in place.iterdir()] if place.is_dir() else []
+        taken = [name for name in there if _matches(name, names)]
+        same = any(str(given).rstrip("/") == str(place) for given in inputs if given is not None)
+    elif not os.path.lexists(place):
         _check_parents(place, what=what)
         return place
-    if not place.is_dir():
+    elif not place.is_dir():
         raise UserError(f"{what} exists and is a file; name a directory")
-    for given in _given(inputs):
-        if given.exists() and os.path.samefile(given, place):
-            raise UserError(f"{what} is read by this command itself; give another {option}")
+    else:
+        taken = [name for name in _files(place, top=names) if not _is_junk(name)]
+        same = any(one.exists() and os.path.samefile(one, place) for one in _given(inputs))
+    if same:
+        raise UserError(f"{what} is read by this command itself; give another {option}")
     made_by = _marked(place)
     if made_by is not None and made_by[0] == maker.name:
         return place
-    names = tuple(names)
-    taken = [name for name in _files(place, top=names) if not _is_junk(name)]
     if taken and maker.before(place) is None:
         raise UserError(
             f"{what} holds {_listed(taken)}, which would be changed and was not written by "
@@ -168,8 +175,10 @@ def follow(out: str | os.PathLike, *, option: str = "--out") -> Path:
     Raises:
         UserError: it leads in a circle, or is no name of a file.
     """
+    if is_remote(out):
+        return as_path(out, option=option)
     try:
-        place = Path(out).resolve()
+        place = local_only(out, option=option).resolve()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(place)
     except (OSError, RuntimeError, ValueError) as error:  # a circle of links; a NUL; too long
@@ -192,7 +201,7 @@ def text_with(*parts: str) -> Callable[[Path], Collection[str] | None]:
 
     def before(path: Path) -> Collection[str] | None:
         try:
-            with open(path, "rb") as file:
+            with path.open("rb") as file:
                 head = file.read(_HEAD)
         except OSError:
             return None
@@ -253,9 +262,9 @@ def _marked(place: Path) -> tuple[str, list[str]] | None:
 
 def _json(path: Path) -> object:
     try:
-        if not path.is_file() or path.stat().st_size > _LARGEST:
+        if not path.is_file() or size_of(path) > _LARGEST:
             return None
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -155,3 +155,45 @@ def _client() -> Any:
     import fsspec
 
     return fsspec.filesystem("gcs")
+
+
+def upload(file: Path, target: Path) -> None:
+    """Copy a local file to an object of a bucket, which appears whole or not at all."""
+    _client().put_file(str(file), str(target))
+
+
+def size_of(path: Path) -> int:
+    """Return the size of a file in bytes."""
+    status = path.stat()
+    return status.length if is_remote(path) else status.st_size
+
+
+def modified(path: Path) -> float:
+    """Return when a file was written last, in seconds."""
+    status = path.stat()
+    return status.mtime if is_remote(path) else status.st_mtime
+
+
+def move_tree(folder: Path, target: Path) -> None:
+    """Give a folder another name; in a bucket by a copy, which a kill may leave half done."""
+    if not is_remote(folder):
+        os.rename(folder, target)
+        return
+    for path in files_below(folder):
+        copy_object(path, target / path.relative_to(folder))
+    remove_tree(folder)
+
+
+def failures(path: str | os.PathLike) -> tuple[type[Exception], ...]:
+    """Return the kinds of errors with which reading or writing a path can fail."""
+    if not is_remote(path):
+        return (OSError,)
+    import aiohttp
+    from gcsfs.retry import HttpError
+
+    return (OSError, HttpError, aiohttp.ClientError)
+
+
+def reason(error: BaseException) -> str:
+    """Say why a path could not be read or written."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:300]

@@ -6,12 +6,14 @@ are refused by file and line: a guess would put wrong letters into questions and
 
 import codecs
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.paths import as_path
 
 _HEAD = 64
 _CHUNK = 1 << 20
@@ -61,12 +63,15 @@ def open_text(
     Raises:
         TextError: within the block, at bytes of another encoding; names their line.
     """
-    path = Path(path)
+    path = as_path(path)
     with path.open("rb") as file:
         encoding = encoding_of(file.read(_HEAD))
     lenient = errors if encoding.startswith("utf-8") else "strict"
     try:
-        with path.open(encoding=encoding, newline=newline, errors=lenient) as text:
+        with (
+            path.open("rb") as file,
+            io.TextIOWrapper(file, encoding, newline=newline, errors=lenient) as text,
+        ):
             yield text
     except UnicodeError as error:
         if isinstance(error, UnicodeEncodeError):

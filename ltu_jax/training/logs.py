@@ -18,7 +18,10 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.text import metadata as text_plugin
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from ltu_jax.core.files import atomic_file
 from ltu_jax.core.jsonl import JsonlWriter, read_jsonl
+from ltu_jax.core.parts import PartsWriter
+from ltu_jax.core.paths import is_remote
 
 RECENT = "recent_losses"
 
@@ -52,11 +55,14 @@ class RunLog:
         self._events = None
         if tensorboard:
             folder = run_dir / "tensorboard"
-            folder.mkdir(exist_ok=True)
             stamp = f"events.out.tfevents.{time.time_ns() // 1_000_000}.ltu_jax"
-            self._raw = open(folder / stamp, "wb")  # noqa: SIM115 (closed by close)
+            if is_remote(folder):
+                self._raw = PartsWriter(folder / stamp, head=_first_record())
+            else:
+                folder.mkdir(exist_ok=True)
+                self._raw = open(folder / stamp, "wb")  # noqa: SIM115 (closed by close)
+                self._raw.write(_first_record())
             self._events = RecordWriter(self._raw)
-            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def row(self, step: int, values: Mapping[str, Any]) -> None:
         """Log scalars (and strings, to the JSONL only) of a step.
@@ -106,6 +112,10 @@ class RunLog:
         )
         self._summary(step, [Summary.Value(tag=name, audio=clip)])
 
+    def flush(self) -> None:
+        """Wait until the rows are where they outlive this process; in a bucket that takes time."""
+        self._file.flush()
+
     def close(self) -> None:
         """Close the files; every row was flushed when it was written, or its error raised."""
         with contextlib.suppress(OSError):
@@ -121,7 +131,16 @@ class RunLog:
 
     def _write(self, event: Event) -> None:
         self._events.write(event.SerializeToString())
-        self._events.flush()
+        if not isinstance(self._raw, PartsWriter):  # which writes every few seconds by itself
+            self._events.flush()
+
+
+def _first_record() -> bytes:
+    """Return what an event file begins with."""
+    file = io.BytesIO()
+    event = Event(wall_time=time.time(), file_version="brain.Event:2")
+    RecordWriter(file).write(event.SerializeToString())
+    return file.getvalue()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -156,6 +175,6 @@ def plot_losses(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -
         axis.set(title=name, xlabel="step", ylabel="loss")
         axis.set_ylim(bottom=0.0)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with atomic_file(path) as file:
+        figure.savefig(file, dpi=110)
     pyplot.close(figure)

@@ -175,6 +175,8 @@ class StepRecorder:
     def leave_recent(self, step: int) -> None:
         """Log the losses that a run which goes on from this step's checkpoint averages."""
         self.row(step, {RECENT: list(self._recent)})
+        if self.log is not None:
+            self.log.flush()
 
     def require_one_good(self) -> None:
         """Refuse to end a run on skipped steps alone: nothing was learned that could be saved.

@@ -11,6 +11,7 @@ from ltu_jax import checkpoint
 from ltu_jax.core.distributed import batch_share, host_batch_to_global, together
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
+from ltu_jax.core.paths import absolute
 from ltu_jax.training import losses
 from ltu_jax.training.initialize import prepare, restored
 from ltu_jax.training.program import batch_shapes
@@ -53,7 +54,7 @@ def replay_file(path: Path) -> Replayed:
         UserError: not such a file, not in its run folder, no checkpoint there.
     """
     settings = settings_beside(path)
-    run_dir = path.resolve().parent.parent
+    run_dir = absolute(path).parent.parent
     with together(f"{path} cannot be replayed"):
         batch, bad = bad_batches.read_batch(path)
         stage = assemble(settings, open_bases(settings))
@@ -77,7 +78,7 @@ def replay_file(path: Path) -> Replayed:
 
 def settings_beside(path: Path) -> StageSettings:
     """Read the settings of the run that a file of RUN/bad_batches belongs to."""
-    config = path.resolve().parent.parent / "config.json"
+    config = absolute(path).parent.parent / "config.json"
     if not config.is_file():
         raise UserError(
             f"{path} does not lie in the run it comes from: there is no {config}; replay it where "

@@ -23,6 +23,8 @@ from ltu_jax.core.distributed import from_main, is_main, together
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
 from ltu_jax.core.lock import RunLock
+from ltu_jax.core.parts import read_parts
+from ltu_jax.core.paths import absolute, as_path, is_remote
 from ltu_jax.training.stage import Stage, leaves
 from ltu_jax.training.stage_config import StageSettings
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
@@ -31,6 +33,7 @@ _LOG = "log.jsonl"
 _FILES = (
     checkpoint.FOLDER,
     _LOG,
+    "log-*.jsonl",
     "summary.json",
     "progress.json",
     "bad_batches",
@@ -57,6 +60,9 @@ def claim_run(settings: StageSettings) -> None:
 
 def _run_before(path: Path) -> tuple[str, ...] | None:
     """Recognise a run by its log, or by a checkpoint, also one that was not finished."""
+    logs = read_parts(path / _LOG) if is_remote(path) else ()
+    if any(b'"step": ' in content for _, content in logs):
+        return ()
     if outputs.text_with('"step": ')(path / _LOG) is not None:
         return ()
     folder = path / checkpoint.FOLDER
@@ -117,7 +123,7 @@ def find_saved(
         UserError: it is of another config, of other inputs, or of more steps than the run has.
     """
     settings = stage.settings
-    run_dir = Path(settings.run_dir)
+    run_dir = as_path(settings.run_dir)
     newest = checkpoint.newest_good(run_dir)
     if newest is None:
         return Saved(step=None, folder=None, metadata={}, changed={})
@@ -192,7 +198,7 @@ def inputs_of(stage: Stage) -> dict[str, dict[str, str]]:
         folder = Path(bases.llama.tokenizer_dir)
         files = {file.name: sha256_file(file) for file in sorted(folder.glob("tokenizer.*"))}
         found["tokenizer"] = _entry(_digest(files), folder)
-    records = Path(settings.data.records)
+    records = as_path(settings.data.records)
     found["records"] = _entry(_records_digest(stage), records)
     found["order"] = _entry(stage.pipeline.order_fingerprint(), records)
     return found
@@ -200,7 +206,7 @@ def inputs_of(stage: Stage) -> dict[str, dict[str, str]]:
 
 def _records_digest(stage: Stage) -> str:
     """Hash the training split: every shard by its hash in the manifest, features, labels."""
-    store, records = stage.pipeline.store, Path(stage.settings.data.records)
+    store, records = stage.pipeline.store, as_path(stage.settings.data.records)
     shards = store.manifest["splits"][store.split]["shards"]
     told: dict[str, Any] = {
         "shards": [[shard["file"], shard["sha256"]] for shard in shards],
@@ -216,7 +222,7 @@ def _digest(value: Any) -> str:
 
 
 def _entry(sha256: str, where: Path) -> dict[str, str]:
-    return {"sha256": sha256, "where": str(where.resolve())}
+    return {"sha256": sha256, "where": str(absolute(where))}
 
 
 def compare_inputs(

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,15 @@ import numpy as np
 
 from ltu_jax import checkpoint
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.paths import (
+    absolute,
+    as_path,
+    copy_object,
+    failures,
+    is_remote,
+    reason,
+    remove_tree,
+)
 from ltu_jax.core.trees import Params
 from ltu_jax.training.program import is_adapter, split_parameters, stage_optimizer
 from ltu_jax.training.run_folder import INPUTS
@@ -153,7 +163,7 @@ class Saver:
             raise checkpoint.not_written(self._folder(step), failure) from failure
 
     def _folder(self, step: int) -> Path:
-        return self._run_dir.resolve() / checkpoint.FOLDER / str(step)
+        return absolute(self._run_dir) / checkpoint.FOLDER / str(step)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -205,18 +215,16 @@ def check_room(run_dir: Path, *, size: int, keep: int, saves: int) -> None:
     Raises:
         UserError: the folder cannot be written, or the disk has too little room for them.
     """
-    folder = run_dir.resolve() / checkpoint.FOLDER
+    folder = absolute(run_dir) / checkpoint.FOLDER
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = Path(tempfile.mkdtemp(prefix=checkpoint.UNFINISHED, dir=folder))
-        (probe / "probe").write_bytes(b"probe")
-        renamed = probe.rename(probe.with_name(f"{probe.name}-renamed"))
-        shutil.rmtree(renamed)
-    except OSError as error:
+        _probe(folder)
+    except failures(folder) as error:
         raise UserError(
-            f"checkpoints cannot be written in {folder} ({error.strerror}); make it writable, or "
+            f"checkpoints cannot be written in {folder} ({reason(error)}); make it writable, or "
             "choose another --config.run_dir"
         ) from error
+    if is_remote(folder):
+        return
     more = max(1, min(saves, keep + 1 - len(checkpoint.steps_in(run_dir))))
     disk = shutil.disk_usage(folder)
     if disk.total and disk.free < more * size:  # some network disks do not tell (0)
@@ -226,6 +234,21 @@ def check_room(run_dir: Path, *, size: int, keep: int, saves: int) -> None:
             "being written); make room, lower --config.checkpoint.keep, or choose another "
             "--config.run_dir"
         )
+
+
+def _probe(folder: Path) -> None:
+    """Do once what a save does: write, rename (in a bucket copy), delete."""
+    if is_remote(folder):
+        probe = folder / f"{checkpoint.UNFINISHED}{uuid.uuid4().hex}"
+        (probe / "probe").write_bytes(b"probe")
+        copy_object(probe / "probe", probe / "copy")
+        remove_tree(probe)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = Path(tempfile.mkdtemp(prefix=checkpoint.UNFINISHED, dir=folder))
+    (probe / "probe").write_bytes(b"probe")
+    renamed = probe.rename(probe.with_name(f"{probe.name}-renamed"))
+    shutil.rmtree(renamed)
 
 
 def _megabytes(size: int) -> str:
@@ -239,7 +262,7 @@ def check_room_for(stage: Stage, *, newest: int) -> None:
     tx = stage_optimizer(settings, paths=trainable, steps=stage.steps)
     every = settings.checkpoint.every
     check_room(
-        Path(settings.run_dir),
+        as_path(settings.run_dir),
         size=checkpoint_bytes(
             {path: leaf for path, leaf in shapes.items() if is_adapter(path)},
             abstract_state(trainable, tx),
@@ -269,7 +292,7 @@ def describe(
     if bases.transcriber is not None:
         base["transcriber"] = bases.transcriber
     # Relative, so that a folder with runs and weights may move; absolute for all other cases.
-    inside = Path(settings.run_dir).resolve() / checkpoint.FOLDER / "step"
+    inside = absolute(settings.run_dir) / checkpoint.FOLDER / "step"
     return {
         "kind": checkpoint.KINDS[1] if tagging else checkpoint.KINDS[0],
         "stage": settings.stage,

@@ -32,8 +32,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 BASE_DTYPES = (*DTYPES, "int8")
 # The keys whose values are paths, and whether they may be of a bucket.
 _PATHS = {
-    "run_dir": False,
-    "init_from": False,
+    "run_dir": True,
+    "init_from": True,
     "data.records": False,
     "weights.llama": False,
     "weights.whisper": False,

@@ -28,6 +28,7 @@ from ltu_jax.core.distributed import (
     together,
 )
 from ltu_jax.core.files import write_json
+from ltu_jax.core.paths import as_path
 from ltu_jax.training import flops
 from ltu_jax.training.evaluators import Evaluator, make_evaluators, open_held_out
 from ltu_jax.training.initialize import Prepared, prepare, restored, starting_adapter
@@ -79,7 +80,7 @@ def train_stage(
     clock = Clock(part="start")
     if settings.compute.compilation_cache:
         keep_compiled(settings.compute.compilation_cache)
-    run_dir, cannot_start = Path(settings.run_dir), f"{settings.stage} cannot start"
+    run_dir, cannot_start = as_path(settings.run_dir), f"{settings.stage} cannot start"
     # Base weights, model, loss and data.
     with together(cannot_start):
         stage = assemble(settings, open_bases(settings), devices=devices)
@@ -312,7 +313,7 @@ def make_recorder(
             settings.guards,
             total=skipped_steps(start.state),
             rows=rows_of(stage),
-            run_dir=Path(settings.run_dir),
+            run_dir=as_path(settings.run_dir),
             mesh=stage.mesh,
             title=settings.stage,
         ),
@@ -327,7 +328,7 @@ def make_watchdog(stage: Stage, recorder: StepRecorder) -> Watchdog:
         recorder.clock,
         config=settings.guards,
         median=recorder.meter.median,
-        report=Path(settings.run_dir) / f"stall-{jax.process_index()}.txt",
+        report=as_path(settings.run_dir) / f"stall-{jax.process_index()}.txt",
         title=settings.stage,
     )
 
@@ -350,7 +351,7 @@ def open_log(
     if not is_main():
         return None
     settings, step = stage.settings, int(start.state.step)
-    run_dir = Path(settings.run_dir)
+    run_dir = as_path(settings.run_dir)
     log = RunLog(run_dir, tensorboard=settings.log.tensorboard)
     write_json(run_dir / "config.json", resolved)
     rows, selection = stage.pipeline.report(), stage.pipeline.selection

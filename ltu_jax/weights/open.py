@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ltu_jax import checkpoint
 from ltu_jax.core.errors import UserError, spell
-from ltu_jax.core.paths import local_only
+from ltu_jax.core.paths import absolute, as_path, is_remote, local_only
 from ltu_jax.core.trees import merge
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.weights import lineage, store
@@ -89,10 +89,11 @@ def _hashes(files: tuple[Path, ...]) -> dict[str, str]:
 
 def base_entry(weights: Weights, *, relative_to: str | os.PathLike) -> dict[str, Any]:
     """Return how a checkpoint names a base that it does not copy: paths, sha256 and source."""
-    absolute = weights.path.resolve()
+    whole, start = absolute(weights.path), absolute(relative_to)
+    near = not is_remote(whole) and not is_remote(start)
     return {
-        "path": os.path.relpath(absolute, Path(relative_to).resolve()),
-        "absolute_path": str(absolute),
+        "path": os.path.relpath(whole, start) if near else str(whole),
+        "absolute_path": str(whole),
         "sha256": weights.sha256,
         "source": dict(weights.source),
     }
@@ -110,10 +111,12 @@ def open_base(entry: Mapping[str, Any], *, relative_to: str | os.PathLike, what:
         WeightsError: it is nowhere (the message says how to get it), or it is not the one that was
             trained on.
     """
-    tried = [Path(relative_to) / entry["path"], Path(entry.get("absolute_path", entry["path"]))]
+    named = [entry["path"], entry.get("absolute_path", entry["path"])]
+    near = not is_remote(named[0]) and not os.path.isabs(named[0])
+    tried = [as_path(relative_to) / named[0] if near else as_path(named[0]), as_path(named[1])]
     path = next((path for path in tried if (path / "config.json").is_file()), None)
     if path is None:
-        places = " and ".join(str(place.resolve()) for place in dict.fromkeys(tried))
+        places = " and ".join(str(absolute(place)) for place in dict.fromkeys(tried))
         raise WeightsError(
             f"the {what} of {relative_to} is missing: looked for a weights directory at {places}; "
             f"put it back or make it again{_recipe(entry.get('source') or {})}"
@@ -164,7 +167,7 @@ def open_model(path: str | os.PathLike, *, llama: str | os.PathLike | None = Non
         )
     entry = metadata["base"]["llama"]
     if llama is not None:
-        entry = {"path": str(Path(llama).resolve()), "sha256": entry["sha256"]}
+        entry = {"path": str(absolute(llama)), "sha256": entry["sha256"]}
     base = open_base(entry, relative_to=folder, what="language model")
     return Weights(
         kind="ltu-as",
@@ -195,7 +198,7 @@ def open_adapter(path: str | os.PathLike) -> Weights:
     Raises:
         UserError: none of them, damaged, or weights of another kind.
     """
-    path = local_only(path, option="the start")
+    path = as_path(path, option="the start")
     if path.is_dir() and store.is_weights_dir(path):
         kind = store.read_header(path)["kind"]
         if kind not in ("ltu-as", "tltr"):

@@ -17,6 +17,7 @@ import numpy as np
 from ltu_jax.core import staging
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file
+from ltu_jax.core.paths import as_path, is_remote, modified
 
 FOLDER = "bad_batches"
 _FACTS, _ARRAYS = "facts", "arrays"
@@ -41,7 +42,7 @@ class BadStep:
 
 def path_of(run_dir: str | os.PathLike, step: int) -> Path:
     """Return the file for the batch of a step."""
-    return Path(run_dir) / FOLDER / f"step-{step:08d}.npz"
+    return as_path(run_dir) / FOLDER / f"step-{step:08d}.npz"
 
 
 def save_batch(
@@ -52,10 +53,11 @@ def save_batch(
     # JSON has no nan and no inf.
     numbers = {name: repr(getattr(facts, name)) for name in ("loss", "grad_norm")}
     text = json.dumps({**dataclasses.asdict(facts), **numbers, _ARRAYS: sorted(batch)})
-    staging.clear(path.parent)  # what a killed run left of another step
+    if not is_remote(path):
+        staging.clear(path.parent)  # what a killed run left of another step
     with atomic_file(path) as temporary:
         np.savez(temporary, **{_FACTS: np.frombuffer(text.encode(), np.uint8)}, **batch)
-    others = sorted(path.parent.glob("step-*.npz"), key=lambda other: other.stat().st_mtime_ns)
+    others = sorted(path.parent.glob("step-*.npz"), key=modified)
     for old in [other for other in others if other != path][: max(0, len(others) - keep)]:
         old.unlink()
     return path
@@ -67,11 +69,11 @@ def read_batch(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], BadStep]
     Raises:
         UserError: not such a file, or one that was changed.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise UserError(f"--replay: there is no file {path}; give one of RUN/{FOLDER}")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             arrays = {info.filename: _array(archive, info) for info in _members(archive)}
         told = json.loads(arrays.pop(f"{_FACTS}.npy").tobytes().decode())
         arrays = {name.removesuffix(".npy"): array for name, array in arrays.items()}

@@ -25,6 +25,7 @@ from ltu_jax.core.axes import Array
 from ltu_jax.core.distributed import AgreedError
 from ltu_jax.core.errors import shorten
 from ltu_jax.core.files import sha256_file
+from ltu_jax.core.paths import as_path
 from ltu_jax.core.sharding import replicated
 from ltu_jax.core.trees import Params
 from ltu_jax.training.stage import Stage, leaves
@@ -77,12 +78,12 @@ def agree_on_files(stage: Stage) -> None:
         AgreedError: names what differs, and the processes.
     """
     settings, bases = stage.settings, stage.bases
-    run_dir = Path(settings.run_dir)
+    run_dir = as_path(settings.run_dir)
 
     def facts() -> dict[str, str]:
         found = {
             f"{settings.data.records}/{MANIFEST}": sha256_file(
-                Path(settings.data.records) / MANIFEST
+                as_path(settings.data.records) / MANIFEST
             )[:_HEX],
             "order of the data": stage.pipeline.order_fingerprint()[:_HEX],
             "config.weights.whisper": bases.whisper.sha256[:_HEX],
