@@ -50,6 +50,7 @@ setup(
         "apache-beam",
         "importlib_resources",
         "librosa",
+        "numba",
         "av>=18.1,<19",
         "soundfile",
         "soxr",

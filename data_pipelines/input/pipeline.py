@@ -13,6 +13,7 @@ host and on the others. In layout "tags" the row at the next position takes its 
 are counted.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ class InputPipeline:
             self.labels = tuple(read_json(Path(config.records) / TAG_LABELS))
         self._check_stored(clip_fingerprint, show=process_index == 0)
         self._order = self._choose(show=process_index == 0)
+        self._sums = functools.lru_cache(maxsize=4)(self._sum_rows)  # of the newest steps
         self._rows = RowMaker(
             config,
             store=self.store,
@@ -223,28 +225,33 @@ class InputPipeline:
 
     def text_length(self, step: int) -> int:
         """Return T of the global batch of `step`."""
-        rows_of_step = self._global_rows(step)
-        return self.config.padded(max(int(self._tokens[row].sum()) for row in rows_of_step))
+        return self.config.padded(int(self._sums(step)[0].max()))
 
     def most_targets(self, step: int) -> int:
         """Return the largest number of targets of any row of the global batch of `step`."""
         return int(self._targets(step).max())
 
+    def _sum_rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sum tokens, and tokens that may be targets, of each row of the global batch."""
+        rows = self.config.rows_per_batch
+        pairs, begin = self._order.batch(step * rows, rows=rows)
+        tokens = self._tokens[pairs]
+        if self.config.train_on == TrainOn.ANSWER:
+            targets = tokens - np.minimum(self._prompts[pairs], tokens)
+        else:  # BOS is one in reference rows only, see `_targets`
+            targets = tokens - (self.config.layout != RowLayout.REFERENCE)
+        return np.add.reduceat(tokens, begin), np.add.reduceat(targets, begin)
+
     def _targets(self, step: int) -> np.ndarray:
         """Count the targets of each row of the global batch, all records being sound."""
-        rows, tokens = self._global_rows(step), self._tokens
-        if self.config.train_on == TrainOn.ANSWER:
-            answers = tokens - np.minimum(self._prompts, tokens)
-            return np.asarray([answers[row].sum() for row in rows])
-        if self.config.layout != RowLayout.REFERENCE:  # no BOS
-            return np.asarray([(tokens[row] - 1).sum() for row in rows])
-        # BOS, if a pad position predicts it
-        counts = np.asarray([tokens[row].sum() for row in rows])
-        return counts - (counts == self._widths(step))
+        lengths, targets = self._sums(step)
+        if self.config.train_on == TrainOn.ANSWER or self.config.layout != RowLayout.REFERENCE:
+            return targets
+        return targets - (lengths == self._widths(step))  # BOS, if a pad position predicts it
 
     def _widths(self, step: int) -> np.ndarray:
         """Return the padded length of each row of the global batch in its micro-batch."""
-        lengths = np.asarray([self._tokens[row].sum() for row in self._global_rows(step)])
+        lengths, _ = self._sums(step)
         together = self.config.micro_rows or len(lengths)
         longest = lengths.reshape(-1, together).max(axis=1)
         return np.repeat([self.config.padded(int(length)) for length in longest], together)
@@ -259,10 +266,6 @@ class InputPipeline:
         counts = self._targets(step).reshape(-1, self.config.micro_rows)
         weights = 1.0 / (len(counts) * np.maximum(counts.sum(axis=1), 1))
         return np.repeat(weights, self.config.micro_rows).astype(np.float32)
-
-    def _global_rows(self, step: int) -> list[np.ndarray]:
-        first = step * self.config.rows_per_batch
-        return [self._order.members(first + row) for row in range(self.config.rows_per_batch)]
 
     # --- batches ----------------------------------------------------------------------------------
 

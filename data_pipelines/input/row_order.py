@@ -129,9 +129,10 @@ class RowOrder:
         # Reader threads wait for one epoch instead of each making its own.
         self._lock = threading.Lock()
 
-    @property
+    @functools.cached_property
     def rows_per_epoch(self) -> int:
         """N, the number of rows that hold every pair once."""
+        # Asked once: late in a run the first epoch is no longer kept.
         return len(self._epoch(0).rows) if self._packed else len(self._parts)
 
     def row(self, position: int) -> Contents:
@@ -150,6 +151,22 @@ class RowOrder:
         epoch = self._epoch(number)
         row = epoch.rows[place]
         return epoch.pairs[epoch.begin[row] : epoch.end[row]]
+
+    def batch(self, position: int, *, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pairs of consecutive rows from `position` on, and where each row begins.
+
+        The pairs are indices as in `members`, row after row; it takes time for theirs alone.
+        """
+        chosen, sizes, whole = [], [], self.rows_per_epoch
+        for number in range(position // whole, (position + rows - 1) // whole + 1):
+            epoch, before = self._epoch(number), number * whole
+            places = epoch.rows[max(position - before, 0) : min(position + rows - before, whole)]
+            begin, size = epoch.begin[places], epoch.end[places] - epoch.begin[places]
+            shift = np.repeat(begin - np.cumsum(size) + size, size)
+            chosen.append(epoch.pairs[shift + np.arange(len(shift))])
+            sizes.append(size)
+        sizes = np.concatenate(sizes)
+        return np.concatenate(chosen), np.cumsum(sizes) - sizes
 
     def fingerprint(self) -> str:
         """Return the hex SHA-256 of everything that the order follows from."""

@@ -1,6 +1,8 @@
 """The order and the contents of rows at sizes that a tiny corpus does not reach."""
 
 import collections
+import hashlib
+import itertools
 
 import numpy as np
 import pytest
@@ -112,6 +114,35 @@ def test_packed_rows_hold_every_pair_once_within_their_limits(cap, clips, room):
 
 
 @pytest.mark.parametrize("clips", [1, 2])
+def test_the_pairs_of_a_batch_are_those_of_its_rows_across_epochs(clips):
+    order, *_ = _order(
+        records=20, pairs_per_clip=3, rows_per_batch=7, group_batches=2, clips_per_row=clips
+    )
+    whole = order.rows_per_epoch
+    for position, rows in ((0, 7), (whole - 3, 7), (whole - 1, 3 * whole), (5 * whole, 1)):
+        pairs, begin = order.batch(position, rows=rows)
+        wanted = [order.members(position + row) for row in range(rows)]
+        assert [part.tolist() for part in np.split(pairs, begin[1:])] == [
+            row.tolist() for row in wanted
+        ]
+
+
+def test_late_in_a_run_only_epochs_that_a_batch_touches_are_made(monkeypatch):
+    made, make = [], RowOrder._make
+    monkeypatch.setattr(
+        RowOrder, "_make", lambda self, epoch: made.append(epoch) or make(self, epoch)
+    )
+    order, *_ = _order(
+        records=20, pairs_per_clip=3, rows_per_batch=7, group_batches=2, clips_per_row=2
+    )
+    for _ in range(5):
+        order.batch(6 * order.rows_per_epoch - 3, rows=7)
+        order.row(6 * order.rows_per_epoch - 1)
+        order.row(6 * order.rows_per_epoch)
+    assert sorted(made) == [0, 5, 6]
+
+
+@pytest.mark.parametrize("clips", [1, 2])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_any_position_is_found_without_those_before_it(clips, shuffle):
     def opened():
@@ -194,6 +225,20 @@ def test_packing_leaves_little_room_and_few_audio_places():
     used = np.add.reduceat(tokens[order], begin)
     assert used.max() <= 640 and tokens.sum() / (640 * len(begin)) > 0.97
     assert len(order) / len(begin) > 8
+
+
+def test_rows_are_those_of_the_first_version():
+    """A digest made by the Python loop that packed before machine code did (VERSION 1)."""
+    digest, rng = hashlib.sha256(), np.random.default_rng(7)
+    for cap, clips, room in itertools.product((1, 2, 3, 8, 1000), (1, 2, 3, 6), (60, 150, 622)):
+        n = rng.integers(1, 400)
+        counts = np.where(rng.random(n) < 0.5, rng.integers(1, 3, n), rng.integers(5, 25, n))
+        owners = np.repeat(rng.permutation(n), counts)
+        tokens = np.clip(rng.gamma(9, 5.0, len(owners)), 1, 60).astype(int)
+        for part in pack(tokens, owners, room=room, most_pairs=cap, most_clips=clips):
+            digest.update(part.astype(np.int64).tobytes())
+    wanted = "0114da43ff70acc2a82457781360f2654b6b3014c5a05997ed89d7a65f54b8f8"
+    assert digest.hexdigest() == wanted
 
 
 def test_the_best_packing_of_small_cases_needs_hardly_fewer_rows():
