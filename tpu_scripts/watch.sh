@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Follow the stage that launch.sh started, to its end; interrupting it does not stop training.
+# Follow the stage that launch.sh started, to its end; interrupting it does not stop training (stop.sh does).
 #
 # Usage: watch.sh [--worker N] [--resume] [common options]
 #   --worker N  the host whose log is shown (0, which writes the progress)
 #   --resume    run resume.sh when the stage was stopped or its slice taken away, and follow again
+# A lost connection to a slice that is still there is taken up again.
 # Exit status: that of the stage, see launch.sh --help.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 parse "$@"
 worker=0 resume=0
-set -- "${ARGUMENTS[@]}"
+set -- ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 while [[ $# -gt 0 ]]; do
   case $1 in
     --resume) resume=1 ;;
@@ -21,23 +22,71 @@ while [[ $# -gt 0 ]]; do
   esac
   shift
 done
-run gcloud compute tpus queued-resources describe "$TPU_NAME" --zone="$TPU_ZONE" \
-  --format='value(state.state)' || exit "$LOST"
-# Without a status the stage died with its host, or was killed.
-follow="cd $TPU_REPO && tail -n 40 -f --pid=\$(cat launch/pid) launch/log; exit \$(cat launch/status || echo 1)"
-status=0
-on_workers "$worker" "$follow" || status=$?
-if [[ $DRY_RUN == 1 ]]; then exit "$DONE"; fi
-case $status in
-  "$DONE") echo "$TPU_NAME: complete" ;;
-  "$STOPPED" | "$KILLED" | "$LOST")
-    echo "$TPU_NAME: stopped with status $status, resource $(resource_state); resume.sh goes on"
-    if [[ $resume == 1 ]]; then
-      common_options
-      "$SCRIPTS/resume.sh" --detach "${OPTIONS[@]}"
-      exec "$0" --worker "$worker" --resume "${OPTIONS[@]}"
+common_options
+follow="bash $TPU_REPO/tpu_scripts/host/stage.sh follow"
+if [[ $DRY_RUN == 1 ]]; then
+  on_workers "$worker" "$follow"
+  exit "$DONE"
+fi
+
+# follow_stage: to its end; leaves its status in `status`, or LOST when the slice is not READY any more.
+follow_stage() {
+  local lost=0 since
+  while true; do
+    slice_state
+    if [[ $STATE != READY ]]; then
+      status=$LOST
+      return
     fi
-    ;;
-  *) echo "$TPU_NAME: ended with status $status; its log is $TPU_REPO/launch/log on each host" ;;
-esac
-exit "$status"
+    since=$SECONDS status=0
+    on_workers "$worker" "$follow" || status=$?
+    case $status in
+      "$DONE" | "$WRONG_INPUT" | "$STOPPED" | "$KILLED") return ;;
+      1 | "$LOST") # of gcloud and ssh; host/stage.sh ends with neither
+        if ((SECONDS - since > 60)); then lost=0; fi
+        lost=$((lost + 1))
+        if ((lost > TPU_RETRIES)); then return; fi
+        echo "connection lost ($lost of $TPU_RETRIES)" >&2
+        sleep "$TPU_RETRY_SECONDS"
+        ;;
+      *) # a stage also breaks when another of its hosts is taken away
+        slice_state
+        if [[ $STATE != READY ]]; then status=$LOST; fi
+        return
+        ;;
+    esac
+  done
+}
+
+# resume_stage: by resume.sh; again when the new slice is taken away before the stage runs.
+resume_stage() {
+  local try=1 status
+  while true; do
+    status=0
+    "$SCRIPTS/resume.sh" --detach "${OPTIONS[@]}" || status=$?
+    if [[ $status == 0 ]]; then return; fi
+    slice_state
+    # 1 and 255: gcloud and ssh do not reach machines that are READY no longer, before that is known.
+    if [[ $STATE == READY && $status != 1 && $status != "$LOST" ]]; then exit "$status"; fi
+    if ((try >= TPU_RETRIES)); then exit "$status"; fi
+    echo "$TPU_NAME: $DETAIL, try $try of $TPU_RETRIES" >&2
+    sleep "$TPU_POLL_SECONDS"
+    try=$((try + 1))
+  done
+}
+
+while true; do
+  follow_stage
+  case $status in
+    "$DONE") echo "$TPU_NAME: complete" ;;
+    "$STOPPED" | "$KILLED" | "$LOST")
+      echo "$TPU_NAME: stopped with status $status, slice $DETAIL; resume.sh goes on"
+      if [[ $resume == 1 ]]; then
+        resume_stage
+        continue
+      fi
+      ;;
+    *) echo "$TPU_NAME: ended with status $status; its log is $TPU_REPO/launch/log on each host" ;;
+  esac
+  exit "$status"
+done
