@@ -8,7 +8,7 @@ ROOT=$(dirname "$SCRIPTS")
 : "${TPU_NAME:=ltu-as}" "${TPU_ZONE:=}" "${TPU_TYPE:=}" "${TPU_RUNTIME:=}" "${TPU_BUCKET:=}"
 : "${TPU_REPO:=ltu_jax}" "${TPU_STATE:=$HOME/.local/state/ltu_jax}"
 : "${TPU_POLL_SECONDS:=30}" "${TPU_RETRIES:=5}" "${TPU_RETRY_SECONDS:=15}"
-# What a stage ends with (host/stage.sh), and what watch.sh and resume.sh make of it.
+# What a stage ends with (host_stage.sh), and what watch.sh and resume.sh make of it.
 # shellcheck disable=SC2034 # read by the scripts
 DONE=0 WRONG_INPUT=2 STOPPED=75 KILLED=143 LOST=255
 DRY_RUN=0

@@ -5,7 +5,7 @@
 #   STAGE     tagging, stage1, stage2, stage3 or curriculum, with a preset: stage3:v5e-16
 #   --detach  start it and return; watch.sh follows later
 # Training does not depend on this connection. Running it again after an interruption goes on from
-# the newest checkpoint. Exit status, also of watch.sh and of host/stage.sh:
+# the newest checkpoint. Exit status, also of watch.sh and of host_stage.sh:
 #   0    complete
 #   2    wrong input, or a disk that is full; the message says what to change
 #   75   stopped by a signal with its checkpoint saved (preemption, maintenance): resume.sh
@@ -38,10 +38,10 @@ if [[ $DRY_RUN == 0 ]]; then
   quoted "$stage" ${settings[@]+"${settings[@]}"} > "$TPU_STATE/$TPU_NAME.launch"
 fi
 train=(env LTU_JAX_DISTRIBUTED=auto .venv/bin/python -m ltu_jax.train "--config=$config")
-host=$TPU_REPO/tpu_scripts/host mount=''
+scripts=$TPU_REPO/tpu_scripts mount=''
 # A host that was restarted has lost its mount.
-if [[ -n $TPU_BUCKET ]]; then mount="bash $host/bucket.sh $(quoted "$TPU_BUCKET"); "; fi
-on_workers_again all "set -e; ${mount}bash $host/stage.sh start $(quoted "$id" "${train[@]}" ${settings[@]+"${settings[@]}"})"
+if [[ -n $TPU_BUCKET ]]; then mount="bash $scripts/host_bucket.sh $(quoted "$TPU_BUCKET"); "; fi
+on_workers_again all "set -e; ${mount}bash $scripts/host_stage.sh start $(quoted "$id" "${train[@]}" ${settings[@]+"${settings[@]}"})"
 if [[ $detach == 0 ]]; then
   common_options
   exec "$SCRIPTS/watch.sh" "${OPTIONS[@]}"

@@ -17,7 +17,7 @@ on_workers_again all "set -e; $python; mkdir -p $TPU_REPO; tar -xzf ltu_jax.tar.
 if [[ -n $TPU_BUCKET ]]; then
   source_list='deb https://packages.cloud.google.com/apt gcsfuse-jammy main'
   install="command -v gcsfuse || (echo $(quoted "$source_list") | sudo tee /etc/apt/sources.list.d/gcsfuse.list && curl -fsS https://packages.cloud.google.com/apt/doc/apt-key.gpg | sudo tee /etc/apt/trusted.gpg.d/google.asc > /dev/null && sudo apt-get update && sudo apt-get install -y gcsfuse)"
-  on_workers_again all "set -e; $install; bash $TPU_REPO/tpu_scripts/host/bucket.sh $(quoted "$TPU_BUCKET")"
+  on_workers_again all "set -e; $install; bash $TPU_REPO/tpu_scripts/host_bucket.sh $(quoted "$TPU_BUCKET")"
 fi
 SET_UP=1
 remember

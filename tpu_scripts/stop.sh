@@ -20,4 +20,4 @@ while [[ $# -gt 0 ]]; do
   esac
   shift
 done
-on_workers_again all "bash $TPU_REPO/tpu_scripts/host/stage.sh stop $seconds"
+on_workers_again all "bash $TPU_REPO/tpu_scripts/host_stage.sh stop $seconds"

@@ -23,7 +23,7 @@ while [[ $# -gt 0 ]]; do
   shift
 done
 common_options
-follow="bash $TPU_REPO/tpu_scripts/host/stage.sh follow"
+follow="bash $TPU_REPO/tpu_scripts/host_stage.sh follow"
 if [[ $DRY_RUN == 1 ]]; then
   on_workers "$worker" "$follow"
   exit "$DONE"
@@ -42,7 +42,7 @@ follow_stage() {
     on_workers "$worker" "$follow" || status=$?
     case $status in
       "$DONE" | "$WRONG_INPUT" | "$STOPPED" | "$KILLED") return ;;
-      1 | "$LOST") # of gcloud and ssh; host/stage.sh ends with neither
+      1 | "$LOST") # of gcloud and ssh; host_stage.sh ends with neither
         if ((SECONDS - since > 60)); then lost=0; fi
         lost=$((lost + 1))
         if ((lost > TPU_RETRIES)); then return; fi

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # On a host of the slice: start a stage in the background, follow it, or stop it.
 #
-# Usage: stage.sh start ID COMMAND...  once for an ID: a call that a lost connection repeats changes nothing
-#        stage.sh follow               show its log to its end, and end with its status
-#        stage.sh stop SECONDS         SIGTERM, after which it saves; SIGKILL if it takes longer
+# Usage: host_stage.sh start ID COMMAND...  once for an ID: a call that a lost connection repeats changes nothing
+#        host_stage.sh follow               show its log to its end, and end with its status
+#        host_stage.sh stop SECONDS         SIGTERM, after which it saves; SIGKILL if it takes longer
 # launch.sh, watch.sh and stop.sh call it. It keeps in launch/: log, id, pid, the machine's boot, and status
 # once the stage has ended. launch/lock is held as long as the stage or its wrapper lives.
 # Exit status of follow: that of the stage, but 3 for 1 and 255, which gcloud and ssh end with themselves;
 # 137 if it was killed without leaving one, 143 if the machine was restarted under it.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 mkdir -p launch
 
 boot() {
@@ -38,7 +38,7 @@ start() {
   rm -f launch/status
   boot > launch/boot
   echo "$id" > launch/id
-  setsid bash tpu_scripts/host/stage.sh run "$@" > launch/log 2>&1 < /dev/null 8>&- &
+  setsid bash tpu_scripts/host_stage.sh run "$@" > launch/log 2>&1 < /dev/null 8>&- &
   echo $! > launch/pid
 }
 
@@ -106,7 +106,7 @@ stop() {
 case ${1:-} in
   start | run | follow | stop) "$@" ;;
   *)
-    echo "error: stage.sh start, follow or stop" >&2
+    echo "error: host_stage.sh start, follow or stop" >&2
     exit 2
     ;;
 esac

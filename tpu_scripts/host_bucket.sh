@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # On a host of the slice: mount a bucket as ~/bucket, and let weights, runs and data of the checkout lie there.
 #
-# Usage: bucket.sh BUCKET
+# Usage: host_bucket.sh BUCKET
 # setup.sh and launch.sh call it; where all is as it should be it changes nothing.
 set -euo pipefail
 mounted=$HOME/bucket
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if ! mountpoint -q "$mounted"; then
   fusermount -uz "$mounted" 2> /dev/null || true # a mount whose gcsfuse has died
   mkdir -p "$mounted"
