@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from tests.faults.accounting import account_for_time
 from tests.faults.bad_numbers import spoil_batches
+from tests.faults.buckets import kill_in_saves
+from tests.faults.buckets import two_at_once as two_on_a_bucket
 from tests.faults.count import Count
 from tests.faults.damage import damage_checkpoints
 from tests.faults.devices import change_devices
@@ -47,6 +49,18 @@ GUARANTEES = {
         attempt=lambda lab, trials: two_at_once(lab, trials=trials),
         short=2,
         long=40,
+    ),
+    "bucket_kill": Guarantee(
+        promise="kill -9 in a save to a bucket, the same command again: the same bits",
+        attempt=lambda lab, trials: kill_in_saves(lab, kills=trials),
+        short=3,
+        long=20,
+    ),
+    "bucket_two_trainers": Guarantee(
+        promise="two trainers on one folder of a bucket: one trains, the other stops by name",
+        attempt=lambda lab, trials: two_on_a_bucket(lab, trials=trials),
+        short=3,
+        long=20,
     ),
     "checkpoint_damage": Guarantee(
         promise="damage to any file of a checkpoint is found; the step before goes on",

@@ -10,7 +10,7 @@ from tests.faults.runs import Lab, Run, result
 
 LEASE, BEAT = 2.0, 0.1
 _REFUSED = 2
-_HASTEN = ("tests.faults.rivals", "hasten", LEASE)
+HASTEN = ("tests.faults.rivals", "hasten", LEASE)
 
 
 def hasten(lease: float) -> None:
@@ -31,16 +31,16 @@ def two_at_once(lab: Lab, *, trials: int, seed: int = 0) -> Count:
     for trial in range(trials):
         run_dir = folder / f"shared{trial}"
         logs = [folder / f"shared{trial}.{name}.log" for name in "ab"]
-        first = lab.start(run_dir, log=logs[0], inject=_HASTEN)
+        first = lab.start(run_dir, log=logs[0], inject=HASTEN)
         if trial % 2:
             _sleep_in_training(first)
         else:
             time.sleep(draw.uniform(0, 0.05))
-        second = lab.start(run_dir, log=logs[1], inject=_HASTEN)
+        second = lab.start(run_dir, log=logs[1], inject=HASTEN)
         statuses = {second: second.wait()}
         first.signal(signal.SIGCONT)
         statuses[first] = first.wait()
-        failed = _judge(statuses)
+        failed = judge(statuses)
         if not failed and (differing := truth.differences(result(run_dir))):
             failed = f"differs in {', '.join(differing[:5])}"
         count.add(failed=failed and f"trial {trial} (seed {seed}): {failed}")
@@ -54,7 +54,8 @@ def _sleep_in_training(run: Run) -> None:
     run.signal(signal.SIGSTOP)
 
 
-def _judge(statuses: dict[Run, int | None]) -> str | None:
+def judge(statuses: dict[Run, int | None]) -> str | None:
+    """Say what is wrong with the ends of two trainers; None if one stopped by name."""
     if sorted(map(str, statuses.values())) != ["0", str(_REFUSED)]:
         told = " | ".join(run.said()[-400:] for run in statuses)
         return f"ended with {list(statuses.values())}: {told}"

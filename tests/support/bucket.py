@@ -6,6 +6,7 @@ answered under one lock, so that a check and the write behind it are one act, as
 
 import contextlib
 import functools
+import logging
 import os
 import re
 import threading
@@ -21,7 +22,7 @@ from gcp_storage_emulator.storage import Storage
 NAME = "test-bucket"
 
 
-class _Memory(Storage):
+class Memory(Storage):
     """A store whose index needs no file."""
 
     def __init__(self) -> None:
@@ -82,7 +83,7 @@ class _Router(Router):
         response.close()
 
     @staticmethod
-    def _precondition(request: Request, storage: _Memory) -> tuple[HTTPStatus | None, int]:
+    def _precondition(request: Request, storage: Memory) -> tuple[HTTPStatus | None, int]:
         match = _compiled(r".*/b/(?P<bucket>[-.\w]+)/o(/(?P<name>.+))?").fullmatch(request.path)
         if match is None:
             return None, 0
@@ -123,9 +124,10 @@ class _Server(server.ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def served() -> Iterator[_Memory]:
+def served() -> Iterator[Memory]:
     """Serve an empty bucket, and let every client of this process and its children use it."""
-    storage = _Memory()
+    logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)  # of absent objects
+    storage = Memory()
     buckets.create_bucket(NAME, storage)
     httpd = _Server(("127.0.0.1", 0), functools.partial(_Handler, storage))
     thread = threading.Thread(target=httpd.serve_forever, daemon=True)
