@@ -9,6 +9,10 @@ What follows a lone `--` are options of the Beam runner. Audio is stored as 16 k
 files byte for byte, anything else resampled and rounded to 16 bits. The output appears only when it
 is complete; valid output of the same input is kept.
 
+Absolute audio_ids of another machine are found by --rewrite and by the names of the files below
+--audio-root; OUT.audio_report.json says how. Rows that are broken, empty or contradict their clip
+are left out and listed in OUT.bad_rows.jsonl.
+
 A clip whose audio is missing or cannot be decoded is left out and listed in OUT/quarantine.jsonl
 with the reason; where more than --max-quarantined of the clips are, nothing is written.
 """
@@ -20,16 +24,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.manifests import clip_manifests
+from data_pipelines.manifests.audio_finder import AudioFinder, Rewrite
+from data_pipelines.manifests.audio_finder import table as table_of_audio
+from data_pipelines.manifests.clip_manifests import ReadRules
+from data_pipelines.manifests.file_index import FileIndex
 from data_pipelines.records import record_files
 from data_pipelines.records.beam_builder import BeamRunner
 from data_pipelines.records.quarantine import MAX_SHARE, Quarantine, Quarantined
-from data_pipelines.records.schema import SPLITS, AnnotatedClip
+from data_pipelines.records.schema import SPLITS, AnnotatedClip, RecordError
 from data_pipelines.records.summary import table
 from data_pipelines.records.whisper_features import FeatureExtractor
 from data_pipelines.records.write import write_records
 from ltu_jax.core import errors, outputs
+from ltu_jax.core.files import write_json
+from ltu_jax.core.jsonl import write_jsonl
 from ltu_jax.core.paths import local_arguments
 from ltu_jax.weights.fingerprint import SAME
+
+VALIDATION_SHARE = 0.01
+MAX_BAD_ROWS = 0.05
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +57,34 @@ def command(arguments: Sequence[str] | None = None) -> int:
     given.add_argument("--json", type=Path, help="JSON or JSONL file of Open-ASQA records")
     parser.add_argument(
         "--audio-root", type=Path, help="folder of --json's audio (default: its own)"
+    )
+    parser.add_argument(
+        "--rewrite",
+        action="append",
+        default=[],
+        type=Rewrite.parse,
+        metavar="OLD=NEW",
+        help="let audio_ids that begin with the folder OLD begin with NEW; several add up",
+    )
+    parser.add_argument(
+        "--audio-index",
+        type=Path,
+        help="file names of --audio-root, made when absolute audio_ids are not there (default: "
+        "OUT.audio_index.sqlite)",
+    )
+    parser.add_argument(
+        "--val-share",
+        type=float,
+        default=VALIDATION_SHARE,
+        help="of the clips of a --json without a split val that become it, by a hash of their "
+        f"audio_id (default: {VALIDATION_SHARE}; 0 for none)",
+    )
+    parser.add_argument(
+        "--max-bad-rows",
+        type=float,
+        default=MAX_BAD_ROWS,
+        help="share of the rows of --json that may be broken or contradict others of their clip "
+        f"(default: {MAX_BAD_ROWS})",
     )
     parser.add_argument("--out", type=Path, required=True, help="records directory to write")
     parser.add_argument("--features", type=Path, help="Whisper weights whose features to store")
@@ -99,10 +140,7 @@ class _Given:
 
 def _read(flags: argparse.Namespace) -> _Given:
     if flags.json is not None:
-        root = flags.json.parent if flags.audio_root is None else flags.audio_root
-        left: list[Quarantined] = []
-        clips = list(clip_manifests.read_clips(flags.json, audio_root=root, quarantine=left.append))
-        return _Given(clips=clips, quarantined=left, tag_labels=None, licences=None)
+        return _read_json(flags)
     clips = [
         clip for split in SPLITS for clip in clip_manifests.read_corpus(flags.corpus, split=split)
     ]
@@ -112,6 +150,46 @@ def _read(flags: argparse.Namespace) -> _Given:
         tag_labels=list(clip_manifests.tag_labels(flags.corpus)),
         licences=clip_manifests.licences(flags.corpus),
     )
+
+
+def _beside(out: Path, ending: str) -> Path:
+    """Return the place of a report about the records in `out`."""
+    return out.absolute().with_name(f"{out.absolute().name}.{ending}")
+
+
+def _read_json(flags: argparse.Namespace) -> _Given:
+    """Read the clips of --json; report how their audio was found, and rows that are of no use."""
+    root = flags.json.parent if flags.audio_root is None else flags.audio_root
+    if not 0 <= flags.val_share < 1:
+        raise errors.UserError(f"--val-share is {flags.val_share}; use a share from 0 to below 1")
+    index = flags.audio_index or _beside(flags.out, "audio_index.sqlite")
+    finder = AudioFinder(root, rewrites=flags.rewrite, index=lambda: FileIndex(index, root=root))
+    left: list[Quarantined] = []
+    bad: list[RecordError] = []
+    flags.out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    rules = ReadRules(
+        validation_share=flags.val_share,
+        quarantine=left.append,
+        set_aside=bad.append,
+        scratch=flags.out.absolute().parent,
+    )
+    clips = list(clip_manifests.read_clips(flags.json, audio=finder, rules=rules))
+    found, rows_file = finder.report(), _beside(flags.out, "bad_rows.jsonl")
+    write_json(_beside(flags.out, "audio_report.json"), found)
+    write_jsonl(rows_file, ({"reason": str(error)} for error in bad))
+    if found["datasets"]:
+        print(table_of_audio(found))
+    used = sum(len(clip.pairs) for clip in clips) + sum(clip.pairs for clip in left)
+    if bad and len(bad) > flags.max_bad_rows * (used + len(bad)):
+        raise errors.UserError(
+            f"{bad[0]}; {len(bad)} of {used + len(bad)} rows cannot be used, all listed in "
+            f"{rows_file}, and at most {flags.max_bad_rows:.2%} may be left out: mend them, or "
+            "raise --max-bad-rows; nothing was written"
+        )
+    if bad:
+        print(f"{len(bad)} of {used + len(bad)} rows left out, for reasons in {rows_file}")
+    labels = sorted({tag for clip in clips for tag in clip.tags})
+    return _Given(clips=clips, quarantined=left, tag_labels=labels or None, licences=None)
 
 
 if __name__ == "__main__":

@@ -6,82 +6,96 @@ below that folder, or absolute. Every bad row is one error naming file, row and 
 """
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.manifests.official_rows import OPTIONAL, OfficialRow, jsonl, read_rows
+from data_pipelines.manifests.audio_finder import AudioFinder, AudioGone
+from data_pipelines.manifests.official_rows import OfficialRow, jsonl, read_rows
+from data_pipelines.manifests.row_groups import SetAside, agreeing, grouped, share_of
 from data_pipelines.records import schema
 from data_pipelines.records.quarantine import Quarantined
 from ltu_jax.core.files import inside, read_json
 from ltu_jax.preprocessing.audio import AudioError, probe
-from ltu_jax.preprocessing.names import ENDINGS, AmbiguousName, find_audio
+from ltu_jax.preprocessing.names import AmbiguousName, find_audio
+
+LABEL_TASK, LABELS_BEGIN = "cla_label", "Labels:"  # how Open-ASQA writes the labels of a clip
 
 
-class AudioGone(schema.RecordError):
-    """The audio that a row names is missing or not audio."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadRules:
+    """How rows become clips.
+
+    Attributes:
+        split: of rows that name none.
+        validation_share: of the clips of "train" that become "val" where no row is in "val",
+            chosen by a hash of the audio_id.
+        synthetic: whether the audio is.
+        quarantine: is handed a clip that cannot be used, as its audio is gone; None raises.
+        set_aside: is told of a row that is broken or contradicts the others; None raises.
+        scratch: folder for temporary files as large as the manifest; None for the system's.
+    """
+
+    split: str = "train"
+    validation_share: float = 0.0
+    synthetic: bool = False
+    quarantine: Callable[[Quarantined], None] | None = None
+    set_aside: SetAside | None = None
+    scratch: Path | None = None
 
 
 def read_clips(
-    path: Path,
-    *,
-    audio_root: Path,
-    split: str = "train",
-    synthetic: bool = False,
-    quarantine: Callable[[Quarantined], None] | None = None,
+    path: Path, *, audio: AudioFinder, rules: ReadRules | None = None
 ) -> Iterator[schema.AnnotatedClip]:
-    """Read the clips of a manifest, in order of first appearance, each with all its pairs.
+    """Read the clips of a manifest, each with all its pairs.
 
-    Rows of one audio_id and dataset are grouped in memory (text only). Open-ASQA has audio in two
-    datasets (82k clips of AudioSet are audio and joint data): it makes a clip in each, whose id is
-    then ``audio_id@dataset``, so that either can be trained on without the other. A row's own
-    ``split`` replaces `split`. Raises `schema.RecordError` when rows of a clip contradict each
-    other, or when audio is missing or unreadable; with `quarantine` such a clip is left out and
-    handed there.
+    A file up to 64 MB gives them in order of first appearance, a larger one in an order that
+    follows from its size and rows alone; a part of it is in memory at a time. Open-ASQA has audio
+    in two datasets (82k clips of AudioSet are audio and joint data): it makes a clip in each, whose
+    id is then ``audio_id@dataset``, so that either can be trained on without the other. A clip
+    without tags has those that its ``cla_label`` answers name. Raises `schema.RecordError` when
+    rows of a clip contradict each other, or when audio is missing or unreadable; see `ReadRules`.
     """
-    groups: dict[tuple[str, str], list[OfficialRow]] = {}
-    for row in read_rows(path):
-        groups.setdefault((row.values["audio_id"], row.values["dataset"]), []).append(row)
-    datasets = Counter(audio_id for audio_id, _ in groups)
-    for (audio_id, dataset), rows in groups.items():
-        clip_id = audio_id if datasets[audio_id] == 1 else f"{audio_id}@{dataset}"
-        try:
-            audio = _Audio.find(audio_id, root=Path(audio_root), where=rows[0].where)
-        except AudioGone as error:
-            if quarantine is None:
-                raise
-            quarantine(
-                Quarantined(
-                    clip_id=clip_id,
-                    audio=str(Path(audio_root) / audio_id),
-                    dataset=dataset,
-                    split=rows[0].values.get("split", split),
-                    pairs=len(rows),
-                    reason=str(error),
+    rules = rules or ReadRules()
+    with grouped(
+        path, default_split=rules.split, set_aside=rules.set_aside, scratch=rules.scratch
+    ) as groups:
+        cut = rules.validation_share if not groups.splits["val"] else 0.0
+        for rows, alone in groups.clips():
+            rows = agreeing(rows, set_aside=rules.set_aside)
+            first = rows[0].values
+            audio_id, dataset, split = (
+                first["audio_id"], first["dataset"], first.get("split", rules.split)
+            )  # fmt: skip
+            if split == "train" and share_of(audio_id, salt="validation") < cut:
+                split = "val"
+            clip_id = audio_id if alone else f"{audio_id}@{dataset}"
+            try:
+                sound = _Audio.find(rows[0], finder=audio)
+                clip = _clip(clip_id, rows, audio=sound, split=split, synthetic=rules.synthetic)
+            except schema.RecordError as error:
+                if rules.quarantine is None:
+                    raise
+                rules.quarantine(
+                    Quarantined(
+                        clip_id=clip_id,
+                        audio=audio_id,
+                        dataset=dataset,
+                        split=split,
+                        pairs=len(rows),
+                        reason=str(error),
+                    )
                 )
-            )
-            continue
-        yield _clip(clip_id, rows, audio=audio, split=split, synthetic=synthetic)
+                continue
+            yield clip
 
 
 def resolve_audio(audio_id: str, *, root: Path, where: str) -> Path:
-    """Find the file of an audio_id, in either normal form, with or without its ending.
+    """Find the file of an audio_id below `root`, or of an absolute one, by no rule and no index.
 
     Raises `AudioGone` naming the places that were looked at, or the files that could be meant.
     """
-    field = f"{where}: field 'audio_id'"
-    place = inside(root, audio_id, where=field, owned=True, error=schema.RecordError)
-    try:
-        file = find_audio(place, endings=ENDINGS)
-    except AmbiguousName as error:
-        raise AudioGone(f"{field}: {error}") from error
-    if file is None:
-        raise AudioGone(
-            f"{field} is {audio_id!r}: no file {Path(root) / audio_id} "
-            f"(also tried {', '.join(ENDINGS)}); give the path relative to the audio folder"
-        )
-    return file
+    return AudioFinder(root).find(audio_id, dataset="", where=where)
 
 
 def corpus_audio(corpus: Path, name: str) -> Path:
@@ -182,8 +196,9 @@ class _Audio:
     seconds: float
 
     @classmethod
-    def find(cls, audio_id: str, *, root: Path, where: str) -> "_Audio":
-        path = resolve_audio(audio_id, root=root, where=where)
+    def find(cls, row: OfficialRow, *, finder: AudioFinder) -> "_Audio":
+        values, where = row.values, row.where
+        path = finder.find(values["audio_id"], dataset=values["dataset"], where=where)
         try:
             shape = probe(path)
         except AudioError as error:
@@ -200,15 +215,6 @@ def _clip(
     clip_id: str, rows: list[OfficialRow], *, audio: _Audio, split: str, synthetic: bool
 ) -> schema.AnnotatedClip:
     first = rows[0]
-    audio_id = first.values["audio_id"]
-    for row in rows[1:]:
-        for field in ("input", *OPTIONAL):
-            if row.values.get(field) != first.values.get(field):
-                raise schema.RecordError(
-                    f"{row.where}: field {field!r} is {row.values.get(field)!r}, but row "
-                    f"{first.number} of the same "
-                    f"audio_id {audio_id!r} has {first.values.get(field)!r}; one clip has one value"
-                )
     clip = schema.AnnotatedClip(
         clip_id=clip_id,
         audio=audio.path,
@@ -216,12 +222,26 @@ def _clip(
         seconds=audio.seconds,
         spoken_text=first.values["input"],
         dataset=first.values["dataset"],
-        split=first.values.get("split", split),
+        split=split,
         synthetic=synthetic,
-        tags=tuple(first.values.get("tags", ())),
+        tags=_tags(rows),
         pairs=tuple(pair(row, index) for index, row in enumerate(rows)),
     )
     return schema.validate(clip, where=first.where)
+
+
+def _tags(rows: list[OfficialRow]) -> tuple[str, ...]:
+    """Return the labels of a clip: its "tags", else those of its answers "Labels: A; B"."""
+    given = rows[0].values.get("tags")
+    if given is not None:
+        return tuple(given)
+    names: list[str] = []
+    for row in rows:
+        answer = row.values["output"].strip()
+        if row.values["task"] == LABEL_TASK and answer.startswith(LABELS_BEGIN):
+            parts = answer.removeprefix(LABELS_BEGIN).split(";")
+            names += [name for part in parts if (name := part.strip().rstrip(".").rstrip())]
+    return tuple(dict.fromkeys(names))
 
 
 def pair(row: OfficialRow, index: int) -> schema.QAPair:

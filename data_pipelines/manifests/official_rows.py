@@ -20,6 +20,10 @@ OPTIONAL = ("split", "tags")
 _CHUNK = 1 << 20
 
 
+class BrokenList(RecordError):
+    """A JSON list that cannot be read on: nothing is known of the rows behind the place."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OfficialRow:
     """One official record and where it stands; `number` counts from 1 (the line number of a JSONL
@@ -52,8 +56,8 @@ def read_rows(path: Path) -> Iterator[OfficialRow]:
 def rows_or_errors(path: Path) -> Iterator[OfficialRow | RecordError]:
     """Read the rows of a manifest; in place of an unusable row stands its error.
 
-    Broken JSON ends a list; of a ``.jsonl`` file it costs its line. Raises `RecordError` for a
-    missing file.
+    Broken JSON ends a list (`BrokenList`); of a ``.jsonl`` file it costs its line. Raises
+    `RecordError` for a missing file.
     """
     path = Path(path)
     if not path.is_file():
@@ -152,7 +156,7 @@ def _list_or_error(path: Path) -> Iterator[tuple[int, Any]]:
         for number, value in _json_list(path):
             yield number, value
     except RecordError as error:
-        yield number + 1, error
+        yield number + 1, BrokenList(str(error))
 
 
 def _json_list(path: Path) -> Iterator[tuple[int, Any]]:

@@ -100,3 +100,9 @@ def _key(name: str) -> str:
 
 def _normal(name: str) -> str:
     return unicodedata.normalize("NFC", name)
+
+
+def stem_key(name: str) -> str:
+    """Return what the spellings of a file name share: its normal form, an ending of audio cut."""
+    stem, dot, ending = _normal(name).rpartition(".")
+    return stem if dot + ending.lower() in ENDINGS else _normal(name)

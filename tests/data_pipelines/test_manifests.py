@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from data_pipelines.manifests import clip_manifests, official_rows
+from data_pipelines.manifests.audio_finder import AudioFinder
 from data_pipelines.records import schema
 
 ROW = {
@@ -113,7 +114,7 @@ def test_rows_of_a_clip_are_grouped_and_audio_is_found(tmp_path, audio_root):
         ROW | {"instruction": "Describe it.", "task": "open_describe"},
     ]
     first, second = clip_manifests.read_clips(
-        write(tmp_path / "m.json", rows), audio_root=audio_root
+        write(tmp_path / "m.json", rows), audio=AudioFinder(audio_root)
     )
     assert (first.clip_id, first.sample_rate, first.seconds) == ("sub/a", 8000, 0.5)
     assert first.audio == audio_root / "sub/a.wav"
@@ -130,7 +131,7 @@ def test_audio_of_two_datasets_makes_a_clip_in_each(tmp_path, audio_root):
         ROW | {"dataset": "as_20k", "instruction": "And where?"},
     ]
     path = write(tmp_path / "m.json", rows)
-    alone, other, joint = clip_manifests.read_clips(path, audio_root=audio_root)
+    alone, other, joint = clip_manifests.read_clips(path, audio=AudioFinder(audio_root))
     assert [clip.clip_id for clip in (alone, other, joint)] == [
         "sub/a@as_20k",
         "b.flac",
@@ -147,14 +148,14 @@ def test_missing_unreadable_and_contradicting_clips_are_named(tmp_path, audio_ro
     with pytest.raises(
         schema.RecordError, match=r"row 1: field 'audio_id' is 'c': no file .*\.flac"
     ):
-        list(clip_manifests.read_clips(path, audio_root=audio_root))
+        list(clip_manifests.read_clips(path, audio=AudioFinder(audio_root)))
     (audio_root / "text.wav").write_text("this is no audio")
     path = write(tmp_path / "m.json", [ROW | {"audio_id": "text.wav"}])
     with pytest.raises(schema.RecordError, match=r"row 1: .*text\.wav: is text, not audio"):
-        list(clip_manifests.read_clips(path, audio_root=audio_root))
+        list(clip_manifests.read_clips(path, audio=AudioFinder(audio_root)))
     path = write(tmp_path / "m.json", [ROW, ROW | {"input": "Hello."}])
     with pytest.raises(schema.RecordError, match=r"row 2: field 'input' is 'Hello.', but row 1"):
-        list(clip_manifests.read_clips(path, audio_root=audio_root))
+        list(clip_manifests.read_clips(path, audio=AudioFinder(audio_root)))
 
 
 def clip(clip_id, split, *, seed, recording="", sentence=""):

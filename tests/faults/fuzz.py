@@ -18,6 +18,7 @@ from data_pipelines.input.data_config import DataConfig
 from data_pipelines.input.rows import audio_input, pair_columns
 from data_pipelines.input.token_counts import pair_tokens
 from data_pipelines.manifests import clip_manifests, official_rows
+from data_pipelines.manifests.audio_finder import AudioFinder
 from data_pipelines.records import tf_example
 from data_pipelines.records.beam_builder import to_flac
 from data_pipelines.records.schema import OFFICIAL_FIELDS, RecordError
@@ -118,10 +119,9 @@ def _rows(root: Path) -> Attempt:
         assert found and not isinstance(found[0], RecordError) and found[0].values == ROW
         errors = [row for row in found if isinstance(row, RecordError)]
         quarantined = []
+        rules = clip_manifests.ReadRules(quarantine=quarantined.append)
         try:
-            clips = list(
-                clip_manifests.read_clips(path, audio_root=root, quarantine=quarantined.append)
-            )
+            clips = list(clip_manifests.read_clips(path, audio=AudioFinder(root), rules=rules))
         except RecordError as error:
             assert path.name in str(error)
             return False

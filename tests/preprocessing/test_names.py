@@ -10,6 +10,7 @@ import soundfile
 
 from data_pipelines.doctor import data_readers
 from data_pipelines.manifests import clip_manifests
+from data_pipelines.manifests.audio_finder import AudioFinder
 from data_pipelines.records.schema import RecordError
 from ltu_jax.evaluation.datasets.dataset import read_dataset
 from ltu_jax.preprocessing.audio import AudioError, load_audio
@@ -58,7 +59,7 @@ def test_a_name_is_found_wherever_it_is_given(case: str, tmp_path):
     row = json.dumps(ROW | {"audio_id": written})
     manifest = tmp_path / "rows.json"
     manifest.write_text(f"[{row}]")
-    (clip,) = clip_manifests.read_clips(manifest, audio_root=tmp_path)
+    (clip,) = clip_manifests.read_clips(manifest, audio=AudioFinder(tmp_path))
     assert (clip.audio, clip.clip_id) == (path, written)
     (case,) = data_readers.cases(manifest, audio_root=tmp_path)
     assert case.audio == path
@@ -133,5 +134,5 @@ def test_what_a_manifest_says_of_odd_files_is_what_is_decoded(tmp_path):
     )
     row = json.dumps(ROW | {"audio_id": "died"})
     (tmp_path / "rows.json").write_text(f"[{row}]")
-    (clip,) = clip_manifests.read_clips(tmp_path / "rows.json", audio_root=tmp_path)
+    (clip,) = clip_manifests.read_clips(tmp_path / "rows.json", audio=AudioFinder(tmp_path))
     assert (clip.seconds, clip.sample_rate) == (0.1, 16_000)
