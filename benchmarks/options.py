@@ -57,17 +57,8 @@ MODEL = LTUASConfig(
 )
 ROWS, PAIRS, PAIR_TOKENS, ANSWER = 4, 3, 64, 24  # tokens of a pair, and of them of its answer
 OPTIMIZER = OptimizerConfig(
-    learning_rate=2e-4,
-    group_multipliers=(),
-    schedule="constant",
-    warmup_steps=0,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    weight_decay=0.0,
-    clip_norm=1.0,
-    accumulation=1,
-    loss_mean="micro",
+    **common.base("stage3", recipe="").optimizer.to_dict()
+    | {"schedule": "constant", "warmup_steps": 0}
 )
 
 

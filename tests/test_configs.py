@@ -19,9 +19,10 @@ from ltu_jax.core.trees import count, label
 from ltu_jax.models.ltu_as import LTUAS
 from ltu_jax.models.tltr import Tagger, TaggerConfig
 from ltu_jax.train import parse_config, resolve
-from ltu_jax.training.optimizer import OptimizerConfig, make_optimizer
+from ltu_jax.training.optimizer import make_optimizer
 from ltu_jax.training.stage import leaves
 from ltu_jax.training.stage_config import StageSettings, stage_settings
+from tests.support.golden_model import optimizer_config
 
 # What may follow the colon of an ablation, without machines.
 RECIPES = [choice for choice, (_, preset) in only.CHOICES.items() if preset in common.PRESETS]
@@ -122,19 +123,7 @@ def test_poster_recipe():
         ("stage3", 2e-4, 1.0, "all"),
     ):
         settings, _ = settings_of(stage, "")
-        assert settings.optimizer == OptimizerConfig(
-            learning_rate=rate,
-            group_multipliers=(),
-            schedule="linear",
-            warmup_steps=100,
-            b1=0.9,
-            b2=0.999,
-            eps=1e-8,
-            weight_decay=0.0,
-            clip_norm=1.0,
-            accumulation=1,
-            loss_mean="micro",
-        )
+        assert settings.optimizer == optimizer_config(learning_rate=rate)
         data = settings.data
         assert (data.rows_per_batch, data.cutoff, data.train_on) == (32, 108, "all")
         assert (data.epochs, data.tasks, data.layout) == (epochs, (tasks,), "grouped")

@@ -131,7 +131,10 @@ def test_a_new_interpreter_trains_by_the_documented_command(place, trained, tmp_
     command = [sys.executable, "-m", "ltu_jax.train"]
     more = (f"--config.init_from={trained / 'tagging'}", "--config.steps=2")
     given = stage_arguments(place, "stage1", tmp_path / "run", *more)
-    done = subprocess.run([*command, *given], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *given], cwd=ROOT, env=tiny_stage.environment(devices=4),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [step for step, _ in logged(tmp_path / "run")] == [1, 2]
 

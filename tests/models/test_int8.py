@@ -14,8 +14,6 @@ from ltu_jax.models.ltu_as import LTUAS
 from ltu_jax.weights.placement import quantised
 from ltu_jax.weights.tensors import array_tensor
 
-pytestmark = pytest.mark.optimised
-
 LAYERS, SIZE_IN, SIZE_OUT = 3, 32, 20
 
 

@@ -10,14 +10,10 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from ltu_jax.core.trees import count
-from ltu_jax.models.llama import LlamaConfig
-from ltu_jax.models.lora import LoRAConfig
-from ltu_jax.models.ltu_as import LTUAS, AudioProjection, LTUASConfig
+from ltu_jax.models.ltu_as import LTUAS, AudioProjection
 from ltu_jax.models.text_batch import TextBatch
-from ltu_jax.models.tltr import TLTRConfig
+from tests.support.golden_model import model_config
 from tests.support.official_names import from_official
-
-pytestmark = pytest.mark.optimised
 
 
 @pytest.fixture(scope="module")
@@ -32,36 +28,7 @@ def info(tiny):
 
 @pytest.fixture(scope="module")
 def config(info):
-    dims = info["dims"]
-    return LTUASConfig(
-        tltr=TLTRConfig(
-            d_model=dims["rep_dim"],
-            time_heads=dims["tltr_time_heads"],
-            layer_heads=dims["tltr_layer_heads"],
-        ),
-        llama=LlamaConfig(
-            vocab_size=dims["vocab_size"],
-            hidden_size=dims["hidden_size"],
-            intermediate_size=dims["intermediate_size"],
-            num_hidden_layers=dims["num_hidden_layers"],
-            num_attention_heads=dims["num_attention_heads"],
-            num_key_value_heads=dims["num_attention_heads"],
-            head_dim=info["head_dim"],
-            rms_norm_eps=dims["rms_norm_eps"],
-            rope_theta=float(info["rope_theta"]),
-            rope_scaling=None,
-            tie_word_embeddings=False,
-            attention_bias=False,
-        ),
-        lora=LoRAConfig(
-            rank=dims["lora_r"],
-            alpha=float(dims["lora_alpha"]),
-            dropout=info["lora_dropout"],
-            targets=("q_proj", "v_proj"),
-        ),
-        audio_layers=dims["tltr_layers"],
-        audio_tokens=dims["audio_len"],
-    )
+    return model_config(info)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +78,7 @@ def test_weights_have_our_names_and_the_official_count(fns, params, info):
     assert count(fns.shapes) == info["n_params"]
 
 
+@pytest.mark.optimised
 def test_forward_and_every_intermediate(fns, params, tiny, info):
     data = np.load(tiny / "forward.npz")
     text, features = inputs(data)

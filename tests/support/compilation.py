@@ -50,8 +50,9 @@ def quickly() -> None:
 def choose(item: pytest.Item) -> None:
     """Let the programs of a test be compiled without most optimisations, or with them.
 
-    With them: what is compared with official numbers, with real weights or to the rounding of a
-    precision. Such tests have the marker `optimised`, or a fixture of real weights.
+    With them: what reads real weights, measures a compiler or a precision, and for each golden model
+    one test of the program that a user runs; the others hold official numbers as closely without.
+    Such tests have the marker `optimised`, or a fixture of real weights.
     """
     optimised = item.get_closest_marker("optimised") is not None
     optimised = optimised or not _REAL_WEIGHTS.isdisjoint(getattr(item, "fixturenames", ()))

@@ -116,11 +116,10 @@ def make_trainer(
     return Trainer(state=state, frozen=placed, step=step, mesh=devices)
 
 
-def load_tiny(folder: Path, *, with_lora: bool) -> Tiny:
-    """The golden model and batch, with LoRA (stages 2 and 3) or without (stage 1)."""
-    info = json.loads((folder / "config.json").read_text())
+def model_config(info: dict[str, Any]) -> LTUASConfig:
+    """The sizes of the golden model, from its `config.json`."""
     dims = info["dims"]
-    config = LTUASConfig(
+    return LTUASConfig(
         tltr=TLTRConfig(
             d_model=dims["rep_dim"],
             time_heads=dims["tltr_time_heads"],
@@ -149,6 +148,13 @@ def load_tiny(folder: Path, *, with_lora: bool) -> Tiny:
         audio_layers=dims["tltr_layers"],
         audio_tokens=dims["audio_len"],
     )
+
+
+def load_tiny(folder: Path, *, with_lora: bool) -> Tiny:
+    """The golden model and batch, with LoRA (stages 2 and 3) or without (stage 1)."""
+    info = json.loads((folder / "config.json").read_text())
+    dims = info["dims"]
+    config = model_config(info)
     params = from_official(load_file(folder / "weights.safetensors"))
     if not with_lora:
         params = {path: leaf for path, leaf in params.items() if ".lora_" not in path}

@@ -21,8 +21,6 @@ from ltu_jax.training.state import split_trainable
 from tests.support.golden_model import STAGE1, STAGE3, make_trainer, optimizer_config
 from tests.support.official_names import from_official
 
-pytestmark = pytest.mark.optimised
-
 
 def compare(found, truth, *, atol):
     assert found.keys() == truth.keys()
@@ -126,6 +124,7 @@ def test_the_first_step_moves_nothing(tiny):
     assert int(run.states[1].step) == 1
 
 
+@pytest.mark.optimised
 def test_three_official_steps_and_their_moments(tiny):
     run = run_golden(tiny, "adamw_official", rules=STAGE3, steps=3)
     gradients = tiny.truth("grads_stage3_all.npz")

@@ -24,6 +24,9 @@ _METEOR = Path("meteor/meteor-1.5.jar")
 # What coco-caption takes out of the tokenized captions. It lists brackets in upper case only, after
 # everything was made lower case: they stay in, as "-lrb-" (kept, or figures would not compare).
 _PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+# A guard against a Java that hangs. On a loaded machine a run takes many times its usual seconds,
+# and which figures there are must not depend on that.
+PATIENCE = 3600  # seconds, besides those that the work itself may take
 _INSTALL = "install Java (apt install default-jre-headless) and run: pip install pycocoevalcap==1.2"
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -66,7 +69,7 @@ def java_version() -> int:
     Raises:
         NotComputedError: there is no Java, or it does not tell.
     """
-    done = start(["-version"], what="java -version", stdin="", seconds=60)
+    done = start(["-version"], what="java -version", stdin="")
     if not (found := re.search(r'version "(?:1\.)?(\d+)', done.stderr)):
         raise NotComputedError(f"java -version says {done.stderr.strip()[:100]!r}: {_INSTALL}")
     return int(found[1])
@@ -92,7 +95,6 @@ def _tokenize(texts: Sequence[str]) -> list[Tokens]:
         ["-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"],
         what="the Penn Treebank tokenizer",
         stdin="".join(f"{line}\n" for line in lines),
-        seconds=60 + len(texts) // 100,
     )
     cut = done.stdout.split("\n")[:-1]
     if len(cut) != len(texts):
@@ -118,7 +120,7 @@ def _align(pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         ["-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"],
         what="METEOR",
         stdin="".join(f"{line}\n" for line in lines),
-        seconds=180 + len(pairs) // 10,
+        seconds=PATIENCE + len(pairs) // 10,
     )
     found = [line.split() for line in done.stdout.splitlines()]
     if len(found) != len(pairs) or any(len(one) != METEOR_COUNTS for one in found):
@@ -142,7 +144,7 @@ def _line(words: Tokens) -> str:
 
 
 def start(
-    arguments: Sequence[str], *, what: str, stdin: str, seconds: int
+    arguments: Sequence[str], *, what: str, stdin: str, seconds: int = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
     """Run Java to its end; `NotComputedError` when it is not there, fails or takes too long."""
     # English, UTF-8: METEOR reads its numbers and SPICE its files as the locale says otherwise.

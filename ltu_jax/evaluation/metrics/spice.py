@@ -121,6 +121,6 @@ def _propositions(pairs: Sequence[java.Pair], jars: Sequence[Path]) -> list[floa
             ],
             what="SPICE",
             stdin="",
-            seconds=600 + sum(1 + len(references) for _, references in pairs),
+            seconds=java.PATIENCE + sum(1 + len(references) for _, references in pairs),
         )
         return parse_spice(answer.read_text(encoding="utf-8"), count=len(pairs))
