@@ -50,8 +50,9 @@ def quickly() -> None:
 def choose(item: pytest.Item) -> None:
     """Let the programs of a test be compiled without most optimisations, or with them.
 
-    With them: what reads real weights, measures a compiler or a precision, and for each golden model
-    one test of the program that a user runs; the others hold official numbers as closely without.
+    With them: what reads real weights, measures a compiler or a precision, and one golden test
+    each of a model and of its steps, as a user's programs; the others hold official numbers as
+    closely without.
     Such tests have the marker `optimised`, or a fixture of real weights.
     """
     optimised = item.get_closest_marker("optimised") is not None
