@@ -80,7 +80,7 @@ def text_batches(tokenizer: Any) -> Iterator[tuple[dict[str, np.ndarray], list[s
 
 def predictor(opened: FixedStage, *, lora: bool) -> Any:
     """Compile `batch -> log-probabilities float32 [B, P, V]` at the target positions."""
-    model = opened.stage.fns
+    model = opened.stage.model
     params = merge(opened.trainable, losses.without(opened.frozen, "whisper."))
     if not lora:
         params = {

@@ -38,26 +38,26 @@ def listing(config: ConfigDict) -> str:
 
     They come in the order of `common.base`, whose comments speak of keys above and below.
     """
-    told, lines = comments(), []
+    texts, lines = comments(), []
     seen: set[str] = set()
-    order = {name: place for place, name in enumerate(told)}
+    order = {name: place for place, name in enumerate(texts)}
 
     def place(leaf: tuple[str, Any]) -> tuple[str, int]:
         parts = leaf[0].split(".")
         names = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
-        known = next((found for name in names if (found := _known(name, told))), "")
-        stage = "" if _known(parts[0], told) else parts[0]  # of a curriculum
+        known = next((found for name in names if (found := _known(name, texts))), "")
+        stage = "" if _known(parts[0], texts) else parts[0]  # of a curriculum
         return stage, order.get(known, -1)
 
     for key, value in sorted(_leaves(config), key=place):
-        for section in _sections(key, told):
+        for section in _sections(key, texts):
             if section not in seen:
                 seen.add(section)
-                known = _known(section, told)
-                lines += ["", f"--config.{section}.*", *_wrapped(told[known])]
+                known = _known(section, texts)
+                lines += ["", f"--config.{section}.*", *_wrapped(texts[known])]
         lines.append(f"--config.{key}={value!r}")
-        if (known := _known(key, told)) and told[known]:
-            lines += _wrapped(told[known])
+        if (known := _known(key, texts)) and texts[known]:
+            lines += _wrapped(texts[known])
     return "\n".join(lines).strip()
 
 
@@ -75,19 +75,19 @@ def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def _known(key: str, told: dict[str, str]) -> str | None:
+def _known(key: str, texts: dict[str, str]) -> str | None:
     """The name under which `base` has a key.
 
     Those of a curriculum's stage begin with the stage, and what its stages share has no section.
     """
-    if key in told:
+    if key in texts:
         return key
     first, _, rest = key.partition(".")
-    shared = (name for name in told if name.endswith(f".{first}"))
-    return (rest if rest in told else None) if rest else next(shared, None)
+    shared = (name for name in texts if name.endswith(f".{first}"))
+    return (rest if rest in texts else None) if rest else next(shared, None)
 
 
-def _sections(key: str, told: dict[str, str]) -> list[str]:
+def _sections(key: str, texts: dict[str, str]) -> list[str]:
     parts = key.split(".")
     names = [".".join(parts[:count]) for count in range(1, len(parts))]
-    return [name for name in names if (known := _known(name, told)) and told[known]]
+    return [name for name in names if (known := _known(name, texts)) and texts[known]]

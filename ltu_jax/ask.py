@@ -73,17 +73,17 @@ def parser() -> argparse.ArgumentParser:
         metavar="AXIS=N,...",
         help="lay the language model over N devices, such as tensor=4, where one is too small",
     )
-    heard = it.add_argument_group("what the model is given")
-    heard.add_argument(
+    given = it.add_argument_group("what the model is given")
+    given.add_argument(
         "--mode",
         choices=("joint", "audio", "text"),
         default="joint",
         help="joint: audio and transcript (default); audio: no transcript; text: transcript only",
     )
-    heard.add_argument(
+    given.add_argument(
         "--spoken-text", metavar="TEXT", help="what is said in the clip, instead of transcribing it"
     )
-    heard.add_argument(
+    given.add_argument(
         "--transcription",
         choices=("quiet", "openai"),
         help="quiet: no words where nobody speaks; openai: by OpenAI's thresholds (default: as the "
@@ -114,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
     return it
 
 
-def sampling(asked: argparse.Namespace):
+def sampling(options: argparse.Namespace):
     """Return the sampling config of the command line, None for plain greedy decoding.
 
     Raises:
@@ -122,26 +122,26 @@ def sampling(asked: argparse.Namespace):
     """
     from ltu_jax.generation.sampling import SamplingConfig
 
-    if asked.temperature == 0:
+    if options.temperature == 0:
         for name in ("top_p", "top_k"):
-            if getattr(asked, name) is not None:
+            if getattr(options, name) is not None:
                 flag = f"--{name.replace('_', '-')}"
                 raise UserError(
                     f"{flag} needs --temperature above 0; greedy decoding does not draw"
                 )
-        if asked.repetition_penalty == 1:
+        if options.repetition_penalty == 1:
             return None
     return SamplingConfig(
-        temperature=asked.temperature or 1.0,
-        top_p=1.0 if asked.top_p is None else asked.top_p,
-        top_k=0 if asked.top_k is None else asked.top_k,
-        repetition_penalty=asked.repetition_penalty,
-        seed=asked.seed,
-        pick="draw" if asked.temperature else "argmax",
+        temperature=options.temperature or 1.0,
+        top_p=1.0 if options.top_p is None else options.top_p,
+        top_k=0 if options.top_k is None else options.top_k,
+        repetition_penalty=options.repetition_penalty,
+        seed=options.seed,
+        pick="draw" if options.temperature else "argmax",
     )
 
 
-def run(asked: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     """Answer every question of the command line on stdout; remarks go to stderr.
 
     Raises:
@@ -151,13 +151,13 @@ def run(asked: argparse.Namespace) -> None:
     from ltu_jax.preprocessing.audio import load_audio
 
     # Cheap mistakes are told before seconds are spent on loading a model.
-    clip = load_audio(asked.audio)
-    config = sampling(asked)
-    if asked.max_new_tokens is not None:
-        whole("max_new_tokens", asked.max_new_tokens)
-    if asked.mode == "audio" and asked.spoken_text is not None:
+    clip = load_audio(options.audio)
+    config = sampling(options)
+    if options.max_new_tokens is not None:
+        whole("max_new_tokens", options.max_new_tokens)
+    if options.mode == "audio" and options.spoken_text is not None:
         raise UserError("--spoken-text is not used in --mode audio; leave one of them out")
-    for number, question in enumerate(asked.questions, start=1):
+    for number, question in enumerate(options.questions, start=1):
         if not text(f"question {number}", question).strip():
             raise UserError(f"question {number} is empty; ask something about the clip")
 
@@ -168,38 +168,40 @@ def run(asked: argparse.Namespace) -> None:
 
     keep_compiled()
     model = load(
-        asked.checkpoint,
-        whisper=asked.whisper,
-        llama=asked.llama,
-        transcriber=asked.transcriber,
-        transcription=asked.transcription,
-        dtype=asked.dtype,
-        mesh=None if asked.mesh is None else mesh_config(asked.mesh),
+        options.checkpoint,
+        whisper=options.whisper,
+        llama=options.llama,
+        transcriber=options.transcriber,
+        transcription=options.transcription,
+        dtype=options.dtype,
+        mesh=None if options.mesh is None else mesh_config(options.mesh),
     )
     # All of them before the clip is encoded for the first.
-    for number, question in enumerate(asked.questions, start=1):
+    for number, question in enumerate(options.questions, start=1):
         with errors.command_line(question=f"question {number}"):
             model.check_question(
                 question,
-                asked.spoken_text or "",
-                with_audio=asked.mode != "text",
-                max_new_tokens=asked.max_new_tokens,
+                options.spoken_text or "",
+                with_audio=options.mode != "text",
+                max_new_tokens=options.max_new_tokens,
             )
-    heard = model.listen(clip, spoken_text=asked.spoken_text, mode=asked.mode)
-    note = f"{asked.audio}: {heard.seconds:.1f} s"
-    if heard.seconds_dropped:
-        kept = heard.seconds - heard.seconds_dropped
+    encoded = model.listen(clip, spoken_text=options.spoken_text, mode=options.mode)
+    note = f"{options.audio}: {encoded.seconds:.1f} s"
+    if encoded.seconds_dropped:
+        kept = encoded.seconds - encoded.seconds_dropped
         note += (
-            f"; the model hears the first {kept:.1f} s, {heard.seconds_dropped:.1f} s are dropped"
+            f"; the model hears the first {kept:.1f} s, {encoded.seconds_dropped:.1f} s are dropped"
         )
     _remark(note)
-    if asked.mode != "audio":
-        source = "given" if asked.spoken_text is not None else "by Whisper"
-        _remark(f"spoken text ({source}): {heard.spoken_text or '(none)'}")
-    for question in asked.questions:
+    if options.mode != "audio":
+        source = "given" if options.spoken_text is not None else "by Whisper"
+        _remark(f"spoken text ({source}): {encoded.spoken_text or '(none)'}")
+    for question in options.questions:
         print(f"\n> {question}", flush=True)
         start = time.perf_counter()
-        pieces = model.stream(heard, question, max_new_tokens=asked.max_new_tokens, sampling=config)
+        pieces = model.stream(
+            encoded, question, max_new_tokens=options.max_new_tokens, sampling=config
+        )
         answer = drain(pieces, show=lambda piece: print(piece, end="", flush=True))
         print(flush=True)
         seconds = time.perf_counter() - start

@@ -173,8 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _command(arguments: Sequence[str]) -> None:
     if arguments[:1] == ["info"]:
-        asked = local_arguments(info_parser().parse_args(arguments[1:]))
-        info(asked.path, hash=not asked.no_hash)
+        options = local_arguments(info_parser().parse_args(arguments[1:]))
+        info(options.path, hash=not options.no_hash)
     elif arguments[:1] == ["verify"]:
         verify_folder(local_arguments(verify_parser().parse_args(arguments[1:])).path)
     else:
@@ -194,8 +194,8 @@ def verify_folder(path: Path) -> None:
     """
     found = verification.verify(path)
     for one in found:
-        told = one.problem.removeprefix(f"{one.folder} is ") or "good"
-        print(f"{one.folder}  {one.files} files, {one.size / 1e6:,.1f} MB: {told}")
+        text = one.problem.removeprefix(f"{one.folder} is ") or "good"
+        print(f"{one.folder}  {one.files} files, {one.size / 1e6:,.1f} MB: {text}")
     bad = [one for one in found if one.problem]
     if bad and found[0].checkpoint:
         raise UserError(
@@ -206,31 +206,31 @@ def verify_folder(path: Path) -> None:
         raise UserError(f"{bad[0].folder} is damaged: {bad[0].problem}; convert it again")
 
 
-def run(asked: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     """Import or export as the parsed command line asks."""
-    if asked.source:
+    if options.source:
         _refuse(
-            asked,
+            options,
             "--from",
             needed="weights",
             foreign=("checkpoint", *_names(exporters.ExportOptions)),
         )
         import_weights(
-            asked.source,
-            weights=asked.weights,
-            out=asked.out,
-            dtype=asked.dtype,
-            verify=asked.verify,
-            **_fields(ImportOptions, asked),
+            options.source,
+            weights=options.weights,
+            out=options.out,
+            dtype=options.dtype,
+            verify=options.verify,
+            **_fields(ImportOptions, options),
         )
     else:
-        _refuse(asked, "--to", needed="checkpoint", foreign=("weights", *_names(ImportOptions)))
+        _refuse(options, "--to", needed="checkpoint", foreign=("weights", *_names(ImportOptions)))
         export_weights(
-            asked.target,
-            checkpoint=asked.checkpoint,
-            out=asked.out,
-            verify=asked.verify,
-            **_fields(exporters.ExportOptions, asked),
+            options.target,
+            checkpoint=options.checkpoint,
+            out=options.out,
+            verify=options.verify,
+            **_fields(exporters.ExportOptions, options),
         )
 
 
@@ -238,15 +238,17 @@ def _names(options: type) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(options))
 
 
-def _fields(options: type, asked: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(asked, name) for name in _names(options)}
+def _fields(kind: type, options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in _names(kind)}
 
 
-def _refuse(asked: argparse.Namespace, way: str, *, needed: str, foreign: tuple[str, ...]) -> None:
-    if getattr(asked, needed) is None:
+def _refuse(
+    options: argparse.Namespace, way: str, *, needed: str, foreign: tuple[str, ...]
+) -> None:
+    if getattr(options, needed) is None:
         raise UserError(f"{way} needs --{needed}")
     for name in foreign:
-        if getattr(asked, name) and name not in _BOTH:
+        if getattr(options, name) and name not in _BOTH:
             raise UserError(f"--{name.replace('_', '-')} has no meaning with {way}; leave it out")
 
 
@@ -364,11 +366,11 @@ def export_weights(
         )
     out, given = Path(out), exporters.ExportOptions(**options)
     exporters.claim(target, out, inputs=[Path(checkpoint), given.llama, given.whisper])
-    held = open_model(checkpoint)
-    config, shapes = model_shapes(held.kind, held.config)
-    store.check_against(shapes, held.params, what=str(checkpoint))
-    held = dataclasses.replace(held, config=config)
-    written = exporters.write(target, held, out, given)
+    weights = open_model(checkpoint)
+    config, shapes = model_shapes(weights.kind, weights.config)
+    store.check_against(shapes, weights.params, what=str(checkpoint))
+    weights = dataclasses.replace(weights, config=config)
+    written = exporters.write(target, weights, out, given)
     _table(
         ("written", str(out)),
         ("format", target),
@@ -378,7 +380,7 @@ def export_weights(
     if target != "orbax" and out.is_dir():  # a checkpoint has its own
         verification.write_sums(out)
     if verify:
-        _certify(held, out / certificate.FILE, _exported(out))
+        _certify(weights, out / certificate.FILE, _exported(out))
     return out
 
 

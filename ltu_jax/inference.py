@@ -53,7 +53,7 @@ class Model(LoadedModel):
     @property
     def config(self) -> LTUASConfig:
         """Return the sizes of the language model, the TLTR and the audio features."""
-        return self.network.config
+        return self.model.config
 
     @property
     def window_seconds(self) -> float:
@@ -115,13 +115,13 @@ class Model(LoadedModel):
             with_audio=audio is not None and mode != AnswerMode.TEXT,
             max_new_tokens=max_new_tokens,
         )
-        heard = self.listen(audio, spoken_text=spoken_text, mode=mode)
-        pieces = self.stream(heard, question, max_new_tokens=max_new_tokens, sampling=sampling)
+        clip = self.listen(audio, spoken_text=spoken_text, mode=mode)
+        pieces = self.stream(clip, question, max_new_tokens=max_new_tokens, sampling=sampling)
         return drain(pieces)
 
     def stream(
         self,
-        heard: EncodedClip,
+        clip: EncodedClip,
         question: str,
         *,
         max_new_tokens: int | None = None,
@@ -129,22 +129,22 @@ class Model(LoadedModel):
     ) -> Generator[str, None, Answer]:
         """Yield the answer's text piece by piece; the generator returns the `Answer`.
 
-        Arguments and errors as in `answer`, the errors at the call; `heard` comes from `listen` and
+        Arguments and errors as in `answer`, the errors at the call; `clip` comes from `listen` and
         serves any number of questions.
         """
-        arguments.heard(heard, config=self.config)
+        arguments.encoded_clip(clip, config=self.config)
         arguments.one_config(sampling)
         prompt, new = self._prompts.one(
             question,
-            heard.spoken_text,
-            with_audio=heard.features is not None,
+            clip.spoken_text,
+            with_audio=clip.features is not None,
             max_new_tokens=max_new_tokens,
         )
-        return self._stream(heard, prompt, new, sampling)
+        return self._stream(clip, prompt, new, sampling)
 
     def _stream(
         self,
-        heard: EncodedClip,
+        clip: EncodedClip,
         prompt: list[int],
         max_new_tokens: int,
         sampling: SamplingConfig | None,
@@ -154,11 +154,11 @@ class Model(LoadedModel):
         tokens: list[int] = []
         shown = ""
         for token in generation.stream(
-            self.network,
+            self.model,
             self.params,
             input_ids=ids,
             attention_mask=mask,
-            audio_features=None if heard.features is None else heard.features[None],
+            audio_features=None if clip.features is None else clip.features[None],
             max_new_tokens=max_new_tokens,
             eos_id=tokenizer.eos_id,
             sampling=sampling,
@@ -175,9 +175,9 @@ class Model(LoadedModel):
             yield text[len(shown) :]
         return Answer(
             text=text,
-            spoken_text=heard.spoken_text,
-            seconds=heard.seconds,
-            seconds_dropped=heard.seconds_dropped,
+            spoken_text=clip.spoken_text,
+            seconds=clip.seconds,
+            seconds_dropped=clip.seconds_dropped,
             tokens=tuple(tokens),
             finish_reason="eos" if tokens[-1] == tokenizer.eos_id else "length",
         )
@@ -214,7 +214,7 @@ class Model(LoadedModel):
             if requests[group[0]].audio_features is not None:
                 features = np.stack([np.asarray(requests[i].audio_features) for i in group])
             made = generation.generate(
-                self.network,
+                self.model,
                 self.params,
                 input_ids=ids,
                 attention_mask=mask,
@@ -249,7 +249,7 @@ class Model(LoadedModel):
 
     def audio_features(self, audio: AudioSource) -> Float[np.ndarray, "W A D"]:
         """Return Whisper's layers over the model's window, float32 [W, A, D] (facts 24, 25)."""
-        return self.audio_features_batch([arguments.clip("audio", audio)])[0]
+        return self.audio_features_batch([arguments.encoded_clip("audio", audio)])[0]
 
     def audio_features_batch(
         self, clips: Iterable[AudioSource], *, batch_size: int = 8
@@ -312,7 +312,7 @@ class Model(LoadedModel):
         )
         if audio_features is not None:
             audio_features = jnp.asarray(audio_features, jnp.float32)
-        return _logits(self.params, text, audio_features, network=self.network)
+        return _logits(self.params, text, audio_features, model=self.model)
 
     def check_question(
         self,
@@ -403,5 +403,5 @@ def load(
 
 
 @partial(jax.jit, static_argnames="network")
-def _logits(params, text, audio_features, *, network):
-    return network.bind(params)(text, audio_features)
+def _logits(params, text, audio_features, *, model):
+    return model.bind(params)(text, audio_features)

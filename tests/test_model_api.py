@@ -171,7 +171,7 @@ def call(generated, arrays, name):
 @pytest.mark.parametrize("name", GENERATED)
 def test_ids_and_scores_are_the_official_ones(model, generated, arrays, name):
     arguments = call(generated, arrays, name)
-    got = generate(model.network, model.params, **arguments, with_scores=True)
+    got = generate(model.model, model.params, **arguments, with_scores=True)
     assert got.row(0) == generated[name]["new_tokens"][0]
     want = arrays["generate"][f"{name}.scores"]
     scores = got.scores[:, : want.shape[1]]
@@ -184,11 +184,9 @@ def test_ids_and_scores_are_the_official_ones(model, generated, arrays, name):
 @pytest.mark.parametrize("name", ["greedy", "text_only", "eos_stop"])
 def test_without_processors_greedy_needs_no_config(model, generated, arrays, name):
     arguments = call(generated, arrays, name) | {"sampling": None}
-    got = generate(model.network, model.params, **arguments)
+    got = generate(model.model, model.params, **arguments)
     assert got.row(0) == generated[name]["new_tokens"][0]
-    assert (
-        list(stream(model.network, model.params, **arguments)) == generated[name]["new_tokens"][0]
-    )
+    assert list(stream(model.model, model.params, **arguments)) == generated[name]["new_tokens"][0]
 
 
 def test_left_padded_batch_repeats_the_single_answers(model, generated, arrays):
@@ -204,7 +202,7 @@ def test_left_padded_batch_repeats_the_single_answers(model, generated, arrays):
         "audio_features": np.concatenate([first["audio_features"], second["audio_features"]]),
     }
     together["attention_mask"][0] = 1
-    got = generate(model.network, model.params, **together)
+    got = generate(model.model, model.params, **together)
     assert got.row(0) == generated["greedy_rp"]["new_tokens"][0]
     assert got.row(1) == generated["greedy2_rp"]["new_tokens"][0]
 

@@ -46,8 +46,8 @@ def idle(tiny):
     model = ltu_jax.load(tiny["ltu-as"], whisper=tiny["whisper"])
     whisper = SimpleNamespace(config=model.listener.whisper.config, encoder=None)
     listener = dataclasses.replace(model.listener, whisper=whisper)
-    network = SimpleNamespace(config=model.network.config)
-    return dataclasses.replace(model, listener=listener, network=network)
+    network = SimpleNamespace(config=model.model.config)
+    return dataclasses.replace(model, listener=listener, model=network)
 
 
 def request(**changes):
@@ -139,8 +139,8 @@ ODD_CALLS = {
         batch(request(), sampling=[SamplingConfig()] * 2), "2 sampling configs for 1",
     ),
     "a config that is none": (batch(request(), sampling=[3]), "sampling[0] is 3"),
-    "heard is a path": (lambda m: m.stream("clip.wav", "Hi"), "heard is str"),
-    "heard without text": (lambda m: m.stream(heard(spoken_text=None), "Hi"), "heard.spoken_text"),
+    "heard is a path": (lambda m: m.stream("clip.wav", "Hi"), "clip is str"),
+    "heard without text": (lambda m: m.stream(heard(spoken_text=None), "Hi"), "clip.spoken_text"),
     "heard of another size": (
         lambda m: m.stream(heard(features=FEATURES[:, :3]), "Hi"), "[2, 3, 32]",
     ),
@@ -205,7 +205,7 @@ def endless(idle):
 
 
 def test_memory_bounds_what_positions_do_not(endless, monkeypatch):
-    few = endless._limits.needed(limits.Asked(rows=1, prompt=100, audio=25, new=512, copies=2))
+    few = endless._limits.needed(limits.AnswerSize(rows=1, prompt=100, audio=25, new=512, copies=2))
     monkeypatch.setattr(memory, "at_hand", lambda: few)
     endless.check_question("Hi", max_new_tokens=100)
     with pytest.raises(UserError) as caught:

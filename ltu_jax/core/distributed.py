@@ -273,19 +273,19 @@ def batch_share(mesh: Mesh, *, process: int | None = None) -> Share:
     """
     blocks = np.moveaxis(mesh.devices, [mesh.axis_names.index(axis) for axis in BATCH], [0, 1])
     blocks = blocks.reshape(batch_ways(mesh), -1)
-    held: dict[int, set[int]] = {}
+    by_process: dict[int, set[int]] = {}
     for number, row in enumerate(blocks):
         for device in row:
-            held.setdefault(device.process_index, set()).add(number)
-    parts = sorted({tuple(sorted(numbers)) for numbers in held.values()})
+            by_process.setdefault(device.process_index, set()).add(number)
+    parts = sorted({tuple(sorted(numbers)) for numbers in by_process.values()})
     if len({len(part) for part in parts}) > 1 or sum(map(len, parts)) != len(blocks):
-        each = len(mesh.devices.flat) // len(held)
+        each = len(mesh.devices.flat) // len(by_process)
         raise UserError(
-            f"mesh {dict(mesh.shape)} over {len(held)} processes of {each} devices: tensor="
+            f"mesh {dict(mesh.shape)} over {len(by_process)} processes of {each} devices: tensor="
             f"{mesh.shape['tensor']} cuts through the devices of a process; use a divisor or a "
             f"multiple of {each}"
         )
-    mine = tuple(sorted(held[jax.process_index() if process is None else process]))
+    mine = tuple(sorted(by_process[jax.process_index() if process is None else process]))
     return Share(index=parts.index(mine), count=len(parts))
 
 

@@ -162,15 +162,15 @@ def _features(name: str, value: Any, *, config: LTUASConfig, rows: tuple[int, ..
 # --- what was heard and asked ---------------------------------------------------------------------
 
 
-def heard(value: Any, *, config: LTUASConfig) -> EncodedClip:
+def encoded_clip(value: Any, *, config: LTUASConfig) -> EncodedClip:
     """Require what `listen` gives."""
     if not isinstance(value, EncodedClip):
         raise UserError(
-            f"heard is {type(value).__name__} {brief(value)}: give what model.listen(clip) returns"
+            f"clip is {type(value).__name__} {brief(value)}: give what model.listen(clip) returns"
         )
-    text("heard.spoken_text", value.spoken_text)
+    text("clip.spoken_text", value.spoken_text)
     if value.features is not None:
-        features("heard.features", value.features, config=config)
+        features("clip.features", value.features, config=config)
     return value
 
 

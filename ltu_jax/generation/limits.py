@@ -29,7 +29,7 @@ _FREE = 64 << 20  # compiled code, and what else a process takes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class AnswerSize:
     """The size of one batch: rows computed together, tokens of the longest prompt, new tokens.
 
     `copies` is how many caches are there at once: one in a compiled loop, two where every step
@@ -61,27 +61,27 @@ class Limits:
     apart: int
     apart_from: int
 
-    def needed(self, asked: Asked) -> int:
+    def needed(self, size: AnswerSize) -> int:
         """Return the bytes of device memory, about, beside the weights."""
-        llama, rows = self.llama, asked.rows
-        prompt = asked.audio + bucket(asked.prompt, PROMPT_BUCKETS)
-        size = bucket(asked.new, ANSWER_BUCKETS)
+        llama, rows = self.llama, size.rows
+        prompt = size.audio + bucket(size.prompt, PROMPT_BUCKETS)
+        places_for_answer = bucket(size.new, ANSWER_BUCKETS)
         width = llama.num_hidden_layers * llama.num_key_value_heads * llama.head_dim
-        room = slots(asked.prompt, audio=asked.audio, answer=asked.new)
-        places = asked.copies * room + prompt  # the prompt's come in one piece first
+        room = slots(size.prompt, audio=size.audio, answer=size.new)
+        places = size.copies * room + prompt  # the prompt's come in one piece first
         cache = 2 * rows * width * places * self.itemsize
         scores = 2 * 4 * rows * llama.num_attention_heads * prompt**2
         inner = 2 * llama.intermediate_size + 6 * llama.hidden_size
         activations = rows * prompt * inner * max(self.itemsize, 4)
         logits = 8 * 4 * rows * llama.vocab_size
-        apart = self.apart if size >= self.apart_from else 0
+        apart = self.apart if places_for_answer >= self.apart_from else 0
         return cache + scores + activations + logits + apart + _FREE
 
     def usual(self, *, prompt: int, audio: int) -> int:
         """Return the default number of new tokens: `USUAL`, or what the positions leave."""
         return max(min(USUAL, (self.positions or MOST_POSITIONS) - audio - prompt), 1)
 
-    def check(self, asked: Asked, *, longest: Callable[[], str]) -> None:
+    def check(self, size: AnswerSize, *, longest: Callable[[], str]) -> None:
         """Require room for a batch.
 
         Args:
@@ -93,24 +93,24 @@ class Limits:
         """
         bound = self.positions or MOST_POSITIONS
         whose = "the base model was made for" if self.positions else "are the most this reads"
-        left = bound - asked.audio - asked.prompt
+        left = bound - size.audio - size.prompt
         if left < 1:
             raise UserError(
-                f"{longest()}: the prompt has {asked.prompt:,} tokens behind {asked.audio} of "
-                f"audio, and {bound:,} positions {whose}; at most {bound - asked.audio - 1:,} "
+                f"{longest()}: the prompt has {size.prompt:,} tokens behind {size.audio} of "
+                f"audio, and {bound:,} positions {whose}; at most {bound - size.audio - 1:,} "
                 "tokens fit: ask shorter"
             )
-        if asked.new > left:
+        if size.new > left:
             raise UserError(
-                f"{spell('max_new_tokens', asked.new)}: {asked.prompt:,} tokens of prompt, "
-                f"{asked.audio} of audio and the answer must fit into the {bound:,} positions that "
+                f"{spell('max_new_tokens', size.new)}: {size.prompt:,} tokens of prompt, "
+                f"{size.audio} of audio and the answer must fit into the {bound:,} positions that "
                 f"{whose}; give at most {left:,}"
             )
         free = memory.at_hand()
-        if self.needed(asked) > free:
-            raise UserError(self._too_much(asked, free, longest))
+        if self.needed(size) > free:
+            raise UserError(self._too_much(size, free, longest))
 
-    def _too_much(self, asked: Asked, free: int, longest: Callable[[], str]) -> str:
+    def _too_much(self, size: AnswerSize, free: int, longest: Callable[[], str]) -> str:
         """Name the argument to lower, and to what."""
 
         def most(name: str, value: int) -> int:
@@ -118,26 +118,26 @@ class Limits:
             low, high = 0, value
             while low < high:
                 middle = (low + high + 1) // 2
-                changed = Asked(**{**vars(asked), name: middle})
+                changed = AnswerSize(**{**vars(size), name: middle})
                 low, high = (middle, high) if self.needed(changed) <= free else (low, middle - 1)
             return low
 
         need = (
-            f"{_gigabytes(self.needed(asked))} of memory, and {_gigabytes(free)} are free on this "
+            f"{_gigabytes(self.needed(size))} of memory, and {_gigabytes(free)} are free on this "
             "machine"
         )
-        new, rows, prompt = (most(n, getattr(asked, n)) for n in ("new", "rows", "prompt"))
+        new, rows, prompt = (most(n, getattr(size, n)) for n in ("new", "rows", "prompt"))
         if new:
-            more = f", or {spell('batch_size')} at most {rows}" if rows and asked.rows > 1 else ""
+            more = f", or {spell('batch_size')} at most {rows}" if rows and size.rows > 1 else ""
             return (
-                f"{spell('max_new_tokens', asked.new)} needs about {need}; give at most {new:,}"
+                f"{spell('max_new_tokens', size.new)} needs about {need}; give at most {new:,}"
                 f"{more}"
             )
         if rows:
-            return f"{spell('batch_size', asked.rows)} needs about {need}; give at most {rows}"
+            return f"{spell('batch_size', size.rows)} needs about {need}; give at most {rows}"
         if prompt:
             return (
-                f"{longest()}: a prompt of {asked.prompt:,} tokens needs about {need}; at most "
+                f"{longest()}: a prompt of {size.prompt:,} tokens needs about {need}; at most "
                 f"{prompt:,} tokens fit: ask shorter"
             )
         return f"an answer needs about {need}; free some, or use a machine with more"
@@ -156,8 +156,8 @@ class Limits:
             )
 
         def needed(count: int) -> int:
-            asked = Asked(rows=count, prompt=length, audio=audio, new=1)
-            return self.needed(asked) + 4 * count * length * self.llama.vocab_size
+            size = AnswerSize(rows=count, prompt=length, audio=audio, new=1)
+            return self.needed(size) + 4 * count * length * self.llama.vocab_size
 
         free = memory.at_hand()
         if needed(rows) > free:
@@ -233,7 +233,7 @@ class Prompts:
         if new is None:
             new = self.limits.usual(prompt=len(ids), audio=audio)
         self.limits.check(
-            Asked(rows=1, prompt=len(ids), audio=audio, new=new, copies=2),
+            AnswerSize(rows=1, prompt=len(ids), audio=audio, new=new, copies=2),
             longest=partial(_longer, question=question, spoken_text=spoken_text),
         )
         return ids, new
@@ -260,7 +260,7 @@ class Prompts:
             last = group[-1]  # a group is in the order of its prompts' lengths
             audio = 0 if requests[last].audio_features is None else self.audio
             new = [given or self.limits.usual(prompt=len(prompts[i]), audio=audio) for i in group]
-            asked = Asked(
+            size = AnswerSize(
                 rows=data_parallel.on_one(len(group), BATCH_BUCKETS),
                 prompt=len(prompts[last]),
                 audio=audio,
@@ -270,7 +270,7 @@ class Prompts:
             longest = partial(
                 _longer, question=one.question, spoken_text=one.spoken_text, of=f"requests[{last}]."
             )
-            self.limits.check(asked, longest=longest)
+            self.limits.check(size, longest=longest)
             made.append((group, [prompts[i] for i in group], new))
         return made
 

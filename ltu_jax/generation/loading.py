@@ -35,7 +35,7 @@ _WHOLE = {"int8": "bfloat16"}
 
 
 @functools.lru_cache(maxsize=4)
-def _network(config: LTUASConfig, dtype: str) -> Functional[LTUAS]:
+def _model(config: LTUASConfig, dtype: str) -> Functional[LTUAS]:
     """Return the same object for the same sizes, so that a second model compiles nothing."""
     compute, quantised = _WHOLE.get(dtype, dtype), dtype == "int8"
     return LTUAS.functional(config, dtype=jnp.dtype(compute), int8_base=quantised)
@@ -61,7 +61,7 @@ class LoadedModel:
     """
 
     path: Path
-    network: Functional[LTUAS]
+    model: Functional[LTUAS]
     params: Params
     tokenizer: Tokenizer | None
     listener: Listener | None
@@ -116,10 +116,10 @@ def load_model(
     config = LTUASConfig.from_dict(model.config)
     hears = open_listener(model, whisper)
     writes = open_transcriber(model, transcriber)
-    network = _network(config, dtype)
+    model = _model(config, dtype)
     params = place_language_model(
         model.tensors,
-        network.shapes,
+        model.shapes,
         base_dtype=dtype,
         dtype=_WHOLE.get(dtype, dtype),
         mesh=layout.mesh or make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), devices[:1]),
@@ -135,7 +135,7 @@ def load_model(
         writer = writer.over(layout)
     return LoadedModel(
         path=model.path,
-        network=network,
+        model=model,
         params=params,
         tokenizer=_tokenizer(model.tokenizer_dir, rows=config.llama.vocab_size),
         listener=listener,

@@ -140,5 +140,5 @@ def _top_k_top_p(scores: Array, top_k: Array, tail: Array) -> Array:
     first_index = jnp.take_along_axis(order, removed, axis=-1)
 
     # With top-p off the first kept value may be -inf; `>=` on the pair then keeps everything.
-    kept = (scores > first_value) | ((scores == first_value) & (index >= first_index))
-    return jnp.where((scores >= kth) & kept, scores, -jnp.inf)
+    among_k = (scores > first_value) | ((scores == first_value) & (index >= first_index))
+    return jnp.where((scores >= kth) & among_k, scores, -jnp.inf)

@@ -174,10 +174,10 @@ class Transcriber:
             elif options.language is not None:
                 job.clip.language = options.language
         if any(job.clip.language is None for job in jobs):
-            heard = whisper_decode.detect_language(
+            languages = whisper_decode.detect_language(
                 self.params, encoded, decoder=self.whisper.decoder, vocabulary=self.vocabulary
             )
-            for language, job in zip(np.asarray(heard).tolist(), jobs, strict=False):
+            for language, job in zip(np.asarray(languages).tolist(), jobs, strict=False):
                 job.clip.language = job.clip.language or LANGUAGES[language]
         for job in jobs:
             job.prompt = self._prompt(job.clip, options)

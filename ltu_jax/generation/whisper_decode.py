@@ -15,7 +15,7 @@ import numpy as np
 from ltu_jax.core.axes import Array, Bool, Float, Int
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.generate import BATCH_BUCKETS, bucket
-from ltu_jax.generation.whisper_rules import Masks, Said, restrict
+from ltu_jax.generation.whisper_rules import Emitted, Masks, restrict
 from ltu_jax.models.functional import Functional
 from ltu_jax.models.whisper import Decoder, Encoder
 from ltu_jax.preprocessing.whisper_vocabulary import Vocabulary
@@ -64,7 +64,7 @@ class _State(NamedTuple):
     cache: Any
     token: Int[Array, "B"]
     out: Int[Array, "B T"]
-    said: Said
+    emitted: Emitted
     sum_logprob: Float[Array, "B"]
     no_speech: Float[Array, "B"]
     done: Bool[Array, "B"]
@@ -184,7 +184,7 @@ def _decode(
         cache=bound.init_cache(rows.encoded, length=slots),
         token=rows.prompts[:, 0],
         out=jnp.full((batch, room), vocabulary.end, jnp.int32),
-        said=Said(count=none, last=none, before=none, newest_timestamp=none - 1),
+        emitted=Emitted(count=none, last=none, before=none, newest_timestamp=none - 1),
         sum_logprob=jnp.zeros(batch),
         no_speech=jnp.zeros(batch),
         done=rows.limits < 1,
@@ -194,9 +194,11 @@ def _decode(
     def step(state: _State) -> _State:
         logits, cache = bound.decode(state.token[:, None], state.cache)
         # rows behind the tokens, which a padded table has, are nothing that can be said
-        logits, said = logits[:, 0, : vocabulary.size], state.said
+        logits, emitted = logits[:, 0, : vocabulary.size], state.emitted
         silence = jnp.exp(logits[:, vocabulary.no_speech] - jax.nn.logsumexp(logits, axis=-1))
-        allowed = restrict(logits, said, vocabulary=vocabulary, masks=masks, timestamps=timestamps)
+        allowed = restrict(
+            logits, emitted, vocabulary=vocabulary, masks=masks, timestamps=timestamps
+        )
         chosen = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
         if draw:
             keys = jax.vmap(jax.random.fold_in, (0, None))(rows.keys, state.index)
@@ -210,8 +212,8 @@ def _decode(
         logprob = logprob - jax.nn.logsumexp(allowed, axis=-1)
         ends = answering & (chosen == vocabulary.end)
         says = answering & ~ends
-        place = says[:, None] & (jnp.arange(room) == said.count[:, None])
-        count = said.count + says
+        place = says[:, None] & (jnp.arange(room) == emitted.count[:, None])
+        count = emitted.count + says
         done = state.done | ends | silent | (count >= rows.limits)
         prompt = rows.prompts[:, jnp.minimum(state.index + 1, width - 1)]
         return _State(
@@ -219,12 +221,12 @@ def _decode(
             cache=cache,
             token=jnp.where(says, chosen, jnp.where(done, vocabulary.end, prompt)),
             out=jnp.where(place, chosen[:, None], state.out),
-            said=Said(
+            emitted=Emitted(
                 count=count,
-                last=jnp.where(says, chosen, said.last),
-                before=jnp.where(says, said.last, said.before),
+                last=jnp.where(says, chosen, emitted.last),
+                before=jnp.where(says, emitted.last, emitted.before),
                 newest_timestamp=jnp.where(
-                    says & (chosen >= vocabulary.timestamp), chosen, said.newest_timestamp
+                    says & (chosen >= vocabulary.timestamp), chosen, emitted.newest_timestamp
                 ),
             ),
             sum_logprob=state.sum_logprob + jnp.where(answering, logprob, 0.0),
@@ -234,7 +236,7 @@ def _decode(
         )
 
     state = jax.lax.while_loop(lambda state: ~jnp.all(state.done), step, state)
-    return state.out, state.said.count, state.sum_logprob, state.no_speech, state.ended
+    return state.out, state.emitted.count, state.sum_logprob, state.no_speech, state.ended
 
 
 def _keys(seeds: np.ndarray) -> Array:

@@ -51,7 +51,7 @@ def masks(vocabulary: Vocabulary, *, encode: Callable[[str], list[int]]) -> Mask
     return Masks(always=jnp.asarray(always), first=jnp.asarray(first))
 
 
-class Said(NamedTuple):
+class Emitted(NamedTuple):
     """The tokens that a row has sampled so far, as far as the rules ask."""
 
     count: Int[Array, "B"]
@@ -62,14 +62,14 @@ class Said(NamedTuple):
 
 def restrict(
     logits: Float[Array, "B V"],
-    said: Said,
+    emitted: Emitted,
     *,
     vocabulary: Vocabulary,
     masks: Masks,
     timestamps: bool,
 ) -> Float[Array, "B V"]:
     """Return logits with everything that may not come next at -inf."""
-    first = (said.count == 0)[:, None]
+    first = (emitted.count == 0)[:, None]
     logits = jnp.where(masks.always | (first & masks.first), -jnp.inf, logits)
     if not timestamps:
         return logits
@@ -77,11 +77,11 @@ def restrict(
     is_timestamp = ids >= vocabulary.timestamp
 
     # Timestamps come in pairs, except at the end: after one, either its partner or text.
-    after = ((said.count >= 1) & (said.last >= vocabulary.timestamp))[:, None]
-    paired = ((said.count < 2) | (said.before >= vocabulary.timestamp))[:, None]
+    after = ((emitted.count >= 1) & (emitted.last >= vocabulary.timestamp))[:, None]
+    paired = ((emitted.count < 2) | (emitted.before >= vocabulary.timestamp))[:, None]
     banned = (after & paired & is_timestamp) | (after & ~paired & (ids < vocabulary.end))
     # They never go back, and a segment that is open must get some length.
-    newest = said.newest_timestamp[:, None]
+    newest = emitted.newest_timestamp[:, None]
     floor = jnp.where(after & ~paired, newest, newest + 1)
     banned |= (newest >= 0) & is_timestamp & (ids < floor)
     # The window opens with one, within its first second.

@@ -24,7 +24,7 @@ _FEW = 3  # blocks of a row that are faster as one: on TPUs a pass costs more th
 
 # Of own block, block before (C - 1 of them), audio; None where a row is one block.
 Parts = tuple[Array, Array | None, Array | None]
-Heard = tuple[Array, Array] | tuple[None, None]
+AudioKV = tuple[Array, Array] | tuple[None, None]
 
 
 def in_blocks(
@@ -52,9 +52,9 @@ def in_blocks(
     kv_heads = k.shape[1]
     block = block_size(time, longest=longest)
     text = time - audio
-    heard: Heard = (k[:, :, text:], v[:, :, text:])
+    audio_kv: AudioKV = (k[:, :, text:], v[:, :, text:])
     if time <= _FEW * block:  # one part, which holds the audio too
-        block, text, heard = time, time, (None, None)
+        block, text, audio_kv = time, time, (None, None)
     spare = -time % block
     count = (time + spare) // block
     q = jnp.pad(q.swapaxes(1, 2), [(0, 0), (0, 0), (0, spare), (0, 0)])
@@ -62,7 +62,7 @@ def in_blocks(
     k, v = (jnp.pad(x, [(0, 0), (0, 0), (0, spare), (0, 0)]) for x in (k, v))
     k, v = (x.reshape(batch, kv_heads, count, block, size) for x in (k, v))
     bias = _bias(visible, text=text, spare=spare, block=block)
-    mixed = jnp.moveaxis(_mix(q, (k, v), heard, bias, scale), 2, 3)
+    mixed = jnp.moveaxis(_mix(q, (k, v), audio_kv, bias, scale), 2, 3)
     mixed = mixed.reshape(batch, heads, count * block, size)[:, :, :time]
     return mixed.swapaxes(1, 2).reshape(batch, time, heads * size)
 
@@ -106,22 +106,22 @@ def _ahead(x: Array) -> Array:
     return jnp.pad(x, [(0, 0)] * 2 + [(0, 1)] + [(0, 0)] * (x.ndim - 3))
 
 
-def _against(q: Array, keys: Array, heard: Array | None) -> Parts:
+def _against(q: Array, keys: Array, audio_kv: Array | None) -> Parts:
     """Products of queries with the keys of each part."""
     own = _product("BKCGTH,BKCSH->BKCGTS", q, keys)
-    if heard is None:
+    if audio_kv is None:
         return own, None, None
     before = _product("BKCGTH,BKCSH->BKCGTS", q[:, :, 1:], keys[:, :, :-1])
-    return own, before, _product("BKCGTH,BKAH->BKCGTA", q, heard)
+    return own, before, _product("BKCGTH,BKAH->BKCGTA", q, audio_kv)
 
 
-def _gather(parts: Parts, values: Array, heard: Array | None) -> Array:
+def _gather(parts: Parts, values: Array, audio_kv: Array | None) -> Array:
     """Sum over the parts of weights times values, float32."""
     own, before, audio = parts
     total = _product("BKCGTS,BKCSH->BKCGTH", own, values)
-    if heard is None:
+    if audio_kv is None:
         return total
-    total += _product("BKCGTA,BKAH->BKCGTH", audio, heard)
+    total += _product("BKCGTA,BKAH->BKCGTH", audio, audio_kv)
     return total + _after(_product("BKCGTS,BKCSH->BKCGTH", before, values[:, :, :-1]))
 
 
@@ -151,8 +151,8 @@ def _most(parts: Parts) -> Array:
     return jnp.maximum(jnp.maximum(own, audio), _after(before, jnp.finfo(jnp.float32).min))
 
 
-def _scores(q: Array, keys: Array, heard: Array | None, bias: Parts, scale: float) -> Parts:
-    return jax.tree.map(lambda part, b: part * scale + b, _against(q, keys, heard), bias)
+def _scores(q: Array, keys: Array, audio_kv: Array | None, bias: Parts, scale: float) -> Parts:
+    return jax.tree.map(lambda part, b: part * scale + b, _against(q, keys, audio_kv), bias)
 
 
 def _with_one(values: Array | None) -> Array | None:
@@ -163,39 +163,41 @@ def _with_one(values: Array | None) -> Array | None:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _mix(q: Array, text: tuple[Array, Array], heard: Heard, bias: Parts, scale: float) -> Array:
-    return _forward(q, text, heard, bias, scale)[0]
+def _mix(
+    q: Array, text: tuple[Array, Array], audio_kv: AudioKV, bias: Parts, scale: float
+) -> Array:
+    return _forward(q, text, audio_kv, bias, scale)[0]
 
 
-def _forward(q: Array, text: tuple, heard: tuple, bias: Parts, scale: float) -> tuple:
-    scores = _scores(q, text[0], heard[0], bias, scale)
+def _forward(q: Array, text: tuple, audio_kv: tuple, bias: Parts, scale: float) -> tuple:
+    scores = _scores(q, text[0], audio_kv[0], bias, scale)
     most = _most(scores)
     weights = jax.tree.map(lambda part: jnp.exp(part).astype(q.dtype), _minus(scores, most))
-    mixed = _gather(weights, _with_one(text[1]), _with_one(heard[1]))
+    mixed = _gather(weights, _with_one(text[1]), _with_one(audio_kv[1]))
     mixed, total = mixed[..., :-1], mixed[..., -1:]
     logsum = checkpoint_name(most + jnp.log(total), "logsum")
-    return (mixed / total).astype(q.dtype), (q, text, heard, bias, logsum)
+    return (mixed / total).astype(q.dtype), (q, text, audio_kv, bias, logsum)
 
 
-def _backward(scale: float, kept: tuple, g: Array) -> tuple:
-    with products_of(kept[0].dtype):
-        return _slopes(scale, kept, g)
+def _backward(scale: float, residuals: tuple, g: Array) -> tuple:
+    with products_of(residuals[0].dtype):
+        return _slopes(scale, residuals, g)
 
 
-def _slopes(scale: float, kept: tuple, g: Array) -> tuple:
-    q, text, heard, bias, logsum = kept
-    scores = _scores(q, text[0], heard[0], bias, scale)
+def _slopes(scale: float, residuals: tuple, g: Array) -> tuple:
+    q, text, audio_kv, bias, logsum = residuals
+    scores = _scores(q, text[0], audio_kv[0], bias, scale)
     weights = jax.tree.map(jnp.exp, _minus(scores, logsum))
     rounded = jax.tree.map(lambda part: part.astype(q.dtype), weights)
     of_values, of_heard_values = _scatter(rounded, g)
     # The mean slope of a query is what it gathered along g: no pass over the scores for a sum.
-    mean = (_gather(rounded, text[1], heard[1]) * g).sum(-1, keepdims=True)
+    mean = (_gather(rounded, text[1], audio_kv[1]) * g).sum(-1, keepdims=True)
     slopes = jax.tree.map(
         lambda w, slope: (w * slope * scale).astype(q.dtype),
         weights,
-        _minus(_against(g, text[1], heard[1]), mean),
+        _minus(_against(g, text[1], audio_kv[1]), mean),
     )
-    of_q = _gather(slopes, text[0], heard[0]).astype(q.dtype)
+    of_q = _gather(slopes, text[0], audio_kv[0]).astype(q.dtype)
     of_keys, of_heard_keys = _scatter(slopes, q)
     return of_q, (of_keys, of_values), (of_heard_keys, of_heard_values), None
 

@@ -70,8 +70,8 @@ def _kernel_forward(y: Any, x: Any, kernel: Any) -> tuple[Array, tuple]:
     return y.value, (x.value if kernel.perturbed else None, _Dtype(kernel.value.dtype))
 
 
-def _kernel_backward(kept: tuple, g: Any) -> tuple:
-    x, dtype = kept
+def _kernel_backward(residuals: tuple, g: Any) -> tuple:
+    x, dtype = residuals
     if isinstance(g, SymbolicZero):
         return None, None, None
     if x is None:

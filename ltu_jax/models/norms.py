@@ -71,8 +71,8 @@ def _over_root_forward(x: Array, square: Array, eps: float) -> tuple[Array, tupl
     return _over_root(x, square, eps), (x, square)
 
 
-def _over_root_backward(eps: float, kept: tuple, g: Array) -> tuple[Array, None]:
-    x, square = kept
+def _over_root_backward(eps: float, residuals: tuple, g: Array) -> tuple[Array, None]:
+    x, square = residuals
     inverse = lax.rsqrt(square + eps)
     along = (g * x).mean(-1, keepdims=True) * inverse**3
     return g * inverse - x * along, None

@@ -100,14 +100,14 @@ def read_added(file: Path, *, named: Mapping[str, SpecialToken]) -> dict[str, Ad
             special=bool(given.get("special", False)) or text in names,
             **(_flags(given) if given else _unflagged(text, named, slow=slow)),
         )
-        held = found.get(text, token)
-        other, where = by_id.get(held.index, (text, source))
-        if (other, held.index) != (text, token.index):
+        earlier = found.get(text, token)
+        other, where = by_id.get(earlier.index, (text, source))
+        if (other, earlier.index) != (text, token.index):
             raise UserError(
                 f"{source}: the added token {text!r} has the id {token.index}; in {where} "
-                f"{other!r} is {held.index}. Take all tokenizer files from the same model"
+                f"{other!r} is {earlier.index}. Take all tokenizer files from the same model"
             )
-        found[text] = replace(token, special=token.special or held.special)
+        found[text] = replace(token, special=token.special or earlier.special)
         by_id[token.index] = (text, source)
     return found
 

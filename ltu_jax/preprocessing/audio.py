@@ -319,11 +319,11 @@ def model_log_mel(
 ) -> Windowed:
     """Return LTU-AS's input: log-mel of the whole clip, cut or filled to `frames`."""
     seconds = len(samples) / SAMPLE_RATE
-    heard = frames * HOP / SAMPLE_RATE
+    window_seconds = frames * HOP / SAMPLE_RATE
     return Windowed(
         log_mel=window(log_mel(samples, n_mels=n_mels), frames=frames),
         seconds=seconds,
-        seconds_dropped=max(0.0, seconds - heard),
+        seconds_dropped=max(0.0, seconds - window_seconds),
     )
 
 

@@ -79,9 +79,9 @@ def tokenize_pair(
         ids.append(tokenizer.eos_id)
     labels = list(ids)
     if train_on is TrainOn.ANSWER:
-        asked = len(prompt_ids(tokenizer, instruction=instruction, spoken_text=spoken_text))
-        asked = min(asked, len(ids))
-        labels[:asked] = [IGNORE] * asked
+        prompt_tokens = len(prompt_ids(tokenizer, instruction=instruction, spoken_text=spoken_text))
+        prompt_tokens = min(prompt_tokens, len(ids))
+        labels[:prompt_tokens] = [IGNORE] * prompt_tokens
     return TokenizedPair(input_ids=ids, labels=labels)
 
 

@@ -127,7 +127,7 @@ class TaggingValidation:
 
         def scores(trainable: Params, frozen: Params, batch: dict[str, Any]) -> tuple[Any, Any]:
             params = merge(trainable, losses.without(frozen, "whisper."))
-            return stage.fns.bind(params)(stage.features(frozen, batch)), batch["targets"]
+            return stage.model.bind(params)(stage.features(frozen, batch)), batch["targets"]
 
         whole = replicated(stage.mesh)
         self._scores = jax.jit(
@@ -193,7 +193,7 @@ class SampleAnswers:
         batch = {name: np.stack([example[name] for example in examples])}
         features = self._layout.to_host(self._features(self._frozen, batch))
         generated = generate(
-            stage.fns,
+            stage.model,
             merge(state.trainable, losses.without(self._frozen, "whisper.")),
             input_ids=ids,
             attention_mask=mask,
@@ -263,8 +263,8 @@ def _readable(
             rows[place] = pipeline.row(place)
         except RecordError as error:
             lost.append(str(error))
-    kept = everywhere([place in rows for place in places])
-    return {place: rows[place] for place, read in zip(places, kept, strict=True) if read}, lost
+    readable = everywhere([place in rows for place in places])
+    return {place: rows[place] for place, read in zip(places, readable, strict=True) if read}, lost
 
 
 def _samples_of(pipeline: InputPipeline, clip: str) -> np.ndarray:

@@ -47,9 +47,9 @@ def starting_adapter(stage: Stage) -> Params:
             TLTR for another encoder, a checkpoint without the needed parameters or of another size.
     """
     settings = stage.settings
-    shapes = {path: leaf for path, leaf in stage.fns.shapes.items() if is_adapter(path)}
+    shapes = {path: leaf for path, leaf in stage.model.shapes.items() if is_adapter(path)}
     # Only the adapter is asked of the initialiser, so XLA never makes a random 7B base.
-    random = _init(jax.random.key(settings.seed), init=stage.fns.init, paths=tuple(shapes))
+    random = _init(jax.random.key(settings.seed), init=stage.model.init, paths=tuple(shapes))
     adapter = {path: np.asarray(leaf, np.float32) for path, leaf in random.items()}
     tagging = settings.stage == "tagging"
     tltr = settings.weights.tltr if settings.stage in ("tagging", "stage1") else ""
@@ -93,7 +93,7 @@ def saved_adapter(stage: Stage, folder: Path) -> Params:
         CheckpointError: it has other parameters, or other sizes.
     """
     metadata, params = checkpoint.load_adapter(folder, verify=False)
-    shapes = {path: leaf for path, leaf in stage.fns.shapes.items() if is_adapter(path)}
+    shapes = {path: leaf for path, leaf in stage.model.shapes.items() if is_adapter(path)}
     checkpoint.check_sizes(metadata["parameters"], shapes, where=folder)
     return {path: params[path] for path in shapes}
 
@@ -152,7 +152,7 @@ def place_bases(stage: Stage) -> Params:
     settings, bases = stage.settings, stage.bases
     placed: Params = {}
     if bases.llama is not None:
-        wanted = {p: leaf for p, leaf in stage.fns.shapes.items() if not is_adapter(p)}
+        wanted = {p: leaf for p, leaf in stage.model.shapes.items() if not is_adapter(p)}
         placed |= place_language_model(
             bases.llama.params.tensors,
             wanted,

@@ -44,7 +44,7 @@ WHISPER = "whisper."
 class ModelFunctions:
     """Pure functions of a stage; `encoder_shapes` are those of the Whisper encoder."""
 
-    fns: Functional[LTUAS] | Functional[Tagger]
+    model: Functional[LTUAS] | Functional[Tagger]
     features: losses.Features
     loss_fn: Callable
     encoder_shapes: Shapes
@@ -84,31 +84,31 @@ def model_functions(settings: StageSettings, *, labels: int, mesh: Mesh) -> Mode
     def features(frozen: Params, batch: Mapping[str, Any]) -> Any:
         if "features" in batch:
             return layout.spread(batch["features"])
-        heard = layout.spread(batch["log_mel"])
+        log_mel = layout.spread(batch["log_mel"])
         encoder = whisper.encoder.bind(losses.under(frozen, WHISPER))
-        return layout.spread(encoder.features(heard))
+        return layout.spread(encoder.features(log_mel))
 
     if settings.stage == "tagging":
         config = TaggerConfig(
             tltr=settings.model.tltr, labels=labels, d_input=None, audio_layers=None
         )
-        fns = Tagger.functional(
+        model = Tagger.functional(
             config,
             dtype=jnp.dtype(settings.compute.dtype),
             remat=settings.compute.remat,
         )
-        loss_fn = losses.tagging_loss(fns, features=features)
+        loss_fn = losses.tagging_loss(model, features=features)
     else:
-        fns = LTUAS.functional(
+        model = LTUAS.functional(
             settings.model.ltu_as(),
             lay_audio=layout.gather,
             **model_options(settings, mesh=mesh),
         )
-        check_trainable(settings, fns.shapes)
-        loss_fn = losses.language_loss(fns, features=features, chunk=settings.compute.loss_chunk)
+        check_trainable(settings, model.shapes)
+        loss_fn = losses.language_loss(model, features=features, chunk=settings.compute.loss_chunk)
     encoder_shapes = {f"{WHISPER}{path}": leaf for path, leaf in whisper.encoder.shapes.items()}
     return ModelFunctions(
-        fns=fns, features=features, loss_fn=loss_fn, encoder_shapes=encoder_shapes
+        model=model, features=features, loss_fn=loss_fn, encoder_shapes=encoder_shapes
     )
 
 
@@ -194,27 +194,33 @@ def make_program(
         text_length: padded text tokens of a row.
         labels: how many labels a tagger has.
     """
-    model = model_functions(settings, labels=labels, mesh=mesh)
+    functions = model_functions(settings, labels=labels, mesh=mesh)
     on_the_fly = settings.data.features == "on_the_fly"
-    shapes = {**model.fns.shapes, **(model.encoder_shapes if on_the_fly else {})}
-    kept = {path: resident_dtype(path, leaf, settings) for path, leaf in shapes.items()}
+    shapes = {**functions.model.shapes, **(functions.encoder_shapes if on_the_fly else {})}
+    dtypes = {path: resident_dtype(path, leaf, settings) for path, leaf in shapes.items()}
     if settings.stage != "tagging":
-        llama = {path: leaf for path, leaf in model.fns.shapes.items() if not is_adapter(path)}
-        kept |= base_dtypes(
+        llama = {
+            path: leaf for path, leaf in functions.model.shapes.items() if not is_adapter(path)
+        }
+        dtypes |= base_dtypes(
             llama, base_dtype=settings.compute.base_dtype, dtype=settings.compute.dtype
         )
-    resident = {path: jax.ShapeDtypeStruct(leaf.shape, kept[path]) for path, leaf in shapes.items()}
+    resident = {
+        path: jax.ShapeDtypeStruct(leaf.shape, dtypes[path]) for path, leaf in shapes.items()
+    }
     trainable, frozen = split_parameters(resident, settings)
     tx = stage_optimizer(settings, paths=trainable, steps=steps)
     state = abstract_state(trainable, tx)
     return Program(
-        step_fn=compile_step(settings, model.loss_fn, tx, state=state, frozen=frozen, mesh=mesh),
-        loss_fn=model.loss_fn,
+        step_fn=compile_step(
+            settings, functions.loss_fn, tx, state=state, frozen=frozen, mesh=mesh
+        ),
+        loss_fn=functions.loss_fn,
         state=state,
         frozen=frozen,
         batch=batch_shapes(settings, text_length=text_length, labels=labels),
         key=jax.eval_shape(functools.partial(jax.random.key, 0)),
-        size=flops.model_size(settings, model.fns.shapes),
+        size=flops.model_size(settings, functions.model.shapes),
     )
 
 
@@ -239,13 +245,15 @@ def batch_shapes(
 
     audio = settings.model.audio_tokens
     if settings.data.features == "on_the_fly":
-        heard = {"log_mel": floats(*several, CLIP_FRAMES, whisper.n_mels)}
+        audio_inputs = {"log_mel": floats(*several, CLIP_FRAMES, whisper.n_mels)}
     else:
-        heard = {"features": floats(*several, whisper.n_audio_layer, audio, whisper.n_audio_state)}
+        audio_inputs = {
+            "features": floats(*several, whisper.n_audio_layer, audio, whisper.n_audio_state)
+        }
     if settings.stage == "tagging":
-        return {**heard, "targets": floats(labels)}
+        return {**audio_inputs, "targets": floats(labels)}
     return {
-        **heard,
+        **audio_inputs,
         "input_ids": ints(text_length),
         "segment_ids": ints(text_length),
         "positions": ints(clips * audio + text_length),

@@ -257,7 +257,7 @@ def _megabytes(size: int) -> str:
 
 def check_room_for(stage: Stage, *, newest: int) -> None:
     """Require room for the checkpoints that a stage has still to write; see `check_room`."""
-    settings, shapes = stage.settings, stage.fns.shapes
+    settings, shapes = stage.settings, stage.model.shapes
     trainable, _ = split_parameters(shapes, settings)
     tx = stage_optimizer(settings, paths=trainable, steps=stage.steps)
     every = settings.checkpoint.every

@@ -51,7 +51,7 @@ class Stage:
     settings: StageSettings
     mesh: Mesh
     bases: Bases
-    fns: Any
+    model: Any
     features: losses.Features
     loss_fn: Callable
     pipeline: InputPipeline
@@ -117,16 +117,16 @@ def assemble(
         settings.data.rows_per_batch, mesh=mesh, accumulation=settings.optimizer.accumulation
     )
     pipeline = open_pipeline(settings, bases, share=batch_share(mesh))
-    model = model_functions(settings, labels=len(pipeline.labels), mesh=mesh)
+    functions = model_functions(settings, labels=len(pipeline.labels), mesh=mesh)
     rows = settings.data.epochs * pipeline.rows_per_epoch
     steps = settings.steps or max(1, math.ceil(rows / settings.data.rows_per_batch))
     return Stage(
         settings=settings,
         mesh=mesh,
         bases=bases,
-        fns=model.fns,
-        features=model.features,
-        loss_fn=model.loss_fn,
+        model=functions.model,
+        features=functions.features,
+        loss_fn=functions.loss_fn,
         pipeline=pipeline,
         steps=steps,
     )

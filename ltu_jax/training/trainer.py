@@ -306,7 +306,7 @@ def make_recorder(
                 parts=batch_share(stage.mesh).count,
             ),
             flops=functools.partial(
-                flops.model_flops, flops.model_size(settings, stage.fns.shapes)
+                flops.model_flops, flops.model_size(settings, stage.model.shapes)
             ),
         ),
         skips=Skips(
@@ -367,5 +367,5 @@ def open_log(
 
 def check_optimizer(stage: Stage) -> None:
     """Require tables and schedule that fit the stage's parameters and steps."""
-    trainable, _ = split_parameters(stage.fns.shapes, stage.settings)
+    trainable, _ = split_parameters(stage.model.shapes, stage.settings)
     stage_optimizer(stage.settings, paths=trainable, steps=stage.steps)

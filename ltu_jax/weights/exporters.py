@@ -109,144 +109,144 @@ def _common_dtype(tensors: Tensors) -> str:
     return max(sizes, key=sizes.__getitem__)
 
 
-def _copy_tokenizer(held: Weights, folder: Path) -> tuple[str, ...]:
-    if held.tokenizer_dir is None:
+def _copy_tokenizer(weights: Weights, folder: Path) -> tuple[str, ...]:
+    if weights.tokenizer_dir is None:
         return ("no tokenizer: there is none beside the weights",)
-    for name, path in hf_llama.tokenizer_files(held.tokenizer_dir).items():
+    for name, path in hf_llama.tokenizer_files(weights.tokenizer_dir).items():
         (folder / name).write_bytes(path.read_bytes())
     return ()
 
 
-def _record(held: Weights, name: str, *, without_base: bool = False) -> ExportRecord:
+def _record(weights: Weights, name: str, *, without_base: bool = False) -> ExportRecord:
     """Return the record that this export leaves."""
     return ExportRecord(
         format=name,
-        kind=held.kind,
-        config=json.loads(json.dumps(held.config)),
-        sha256=held.sha256,
-        source=json.loads(json.dumps(held.source)),
-        base=lineage.base_print(held.tensors) if without_base else None,
-        facts=held.facts,
+        kind=weights.kind,
+        config=json.loads(json.dumps(weights.config)),
+        sha256=weights.sha256,
+        source=json.loads(json.dumps(weights.source)),
+        base=lineage.base_print(weights.tensors) if without_base else None,
+        facts=weights.facts,
     )
 
 
-def _to_official(held: Weights, out: Path, options: ExportOptions) -> Written:
+def _to_official(weights: Weights, out: Path, options: ExportOptions) -> Written:
     """Write the official state dict: a file by suffix, or a directory with config and tokenizer."""
     if out.suffix and out.suffix not in (".safetensors", *TORCH_SUFFIXES):
         raise UserError(f"--out {out}: give .safetensors, .bin or a directory without a suffix")
     tensors, notes = _rounded(
         official_ltu_as.to_official(
-            held.config,
-            held.tensors,
+            weights.config,
+            weights.tensors,
             adapter_only=options.adapter_only,
             spelling=options.lora_names or "default",
         ),
         options,
     )
-    other = official_constants.unlike_official(held.config)
+    other = official_constants.unlike_official(weights.config)
     if other:
         notes += (
             f"the official PyTorch code has other constants: {'; '.join(other)}. Set them there; "
             "our import reads them from the record inside the file",
         )
-    told = _record(held, "ltu-as", without_base=options.adapter_only)
+    record = _record(weights, "ltu-as", without_base=options.adapter_only)
     if out.suffix:
         with atomic_file(out, makers.exported("ltu-as", folder=False)) as file:
-            _write_file(file, tensors, told, desc="export ltu-as")
+            _write_file(file, tensors, record, desc="export ltu-as")
         return Written(tensors=len(tensors), notes=notes)
     with atomic_dir(out, makers.exported("ltu-as", folder=True)) as folder:
-        _write_file(folder / official_ltu_as.FILE, tensors, told, desc="export ltu-as")
-        notes += _copy_tokenizer(held, folder)
-        settings = _llama_settings(held, held.config["llama"], folder, tensors, options)
-        ours = {key: value for key, value in held.config.items() if key != "llama"}
+        _write_file(folder / official_ltu_as.FILE, tensors, record, desc="export ltu-as")
+        notes += _copy_tokenizer(weights, folder)
+        settings = _llama_settings(weights, weights.config["llama"], folder, tensors, options)
+        ours = {key: value for key, value in weights.config.items() if key != "llama"}
         write_json(folder / "config.json", settings | {"ltu_as": ours})
-        export_record.write_beside(folder, told)
+        export_record.write_beside(folder, record)
     return Written(tensors=len(tensors), notes=notes)
 
 
-def _write_file(file: Path, tensors: Tensors, told: ExportRecord, *, desc: str) -> None:
+def _write_file(file: Path, tensors: Tensors, record: ExportRecord, *, desc: str) -> None:
     if file.suffix == ".safetensors":
         shards.write_shards(
             file.parent,
             tensors,
             stem=file.stem,
-            metadata=PT | {export_record.KEY: told.text()},
+            metadata=PT | {export_record.KEY: record.text()},
             max_bytes=ONE_FILE,
             desc=desc,
         )
     else:
-        torch_file.write_torch(file, tensors, extra={export_record.FILE: told.text()}, desc=desc)
+        torch_file.write_torch(file, tensors, extra={export_record.FILE: record.text()}, desc=desc)
 
 
-def _to_hf(held: Weights, out: Path, options: ExportOptions) -> Written:
+def _to_hf(weights: Weights, out: Path, options: ExportOptions) -> Written:
     """Write a directory for `transformers`: Whisper, LLaMA, or LTU-AS with its LoRA merged."""
-    if held.kind == "whisper":
-        tensors = hf_whisper.to_hf(held.config, held.tensors)
+    if weights.kind == "whisper":
+        tensors = hf_whisper.to_hf(weights.config, weights.tensors)
     else:
-        tensors = name_tables.export(hf_llama.HF_RULES, merge_lora(held.config, held.tensors))
+        tensors = name_tables.export(hf_llama.HF_RULES, merge_lora(weights.config, weights.tensors))
     tensors, notes = _rounded(tensors, options)
     with atomic_dir(out, makers.exported("hf", folder=True)) as folder:
         placed, _ = shards.write_shards(
             folder, tensors, stem="model", metadata=PT, desc="export hf"
         )
         shards.write_index(folder, placed, stem="model")
-        if held.kind == "whisper":
+        if weights.kind == "whisper":
             notes += hf_whisper.write_hf_files(
                 folder,
-                held.config,
-                dtype=_dtype_word(held, tensors, options),
-                tokenizer_dir=held.tokenizer_dir,
-                facts=held.facts,
+                weights.config,
+                dtype=_dtype_word(weights, tensors, options),
+                tokenizer_dir=weights.tokenizer_dir,
+                facts=weights.facts,
             )
         else:
-            notes += _copy_tokenizer(held, folder)
-            plain = held.config["llama"] if held.kind == "ltu-as" else held.config
-            settings = _llama_settings(held, plain, folder, tensors, options)
+            notes += _copy_tokenizer(weights, folder)
+            plain = weights.config["llama"] if weights.kind == "ltu-as" else weights.config
+            settings = _llama_settings(weights, plain, folder, tensors, options)
             write_json(folder / "config.json", settings)
             if "max_position_embeddings" not in settings:
                 notes += (
                     "the number of positions is not known: config.json has no "
                     "max_position_embeddings, and transformers takes the default of its class",
                 )
-        export_record.write_beside(folder, _record(held, "hf"))
-    if held.kind == "ltu-as":
+        export_record.write_beside(folder, _record(weights, "hf"))
+    if weights.kind == "ltu-as":
         notes += ("TLTR and projection are not in it: give their output as inputs_embeds",)
     return Written(tensors=len(tensors), notes=notes)
 
 
 def _llama_settings(
-    held: Weights,
+    weights: Weights,
     config: Mapping[str, Any],
     folder: Path,
     tensors: Tensors,
     options: ExportOptions,
 ) -> dict[str, Any]:
     """Return config.json of the language model; write generation_config.json if there was one."""
-    if (generation := held.facts.get("source_generation_config")) is not None:
+    if (generation := weights.facts.get("source_generation_config")) is not None:
         write_json(folder / GENERATION_FILE, generation)
-    source, ends = held.facts.get("source_config"), held.facts.get("end_tokens")
+    source, ends = weights.facts.get("source_config"), weights.facts.get("end_tokens")
     settings = hf_llama.hf_config(
         config,
-        dtype=_dtype_word(held, tensors, options),
-        tokens=_token_ids(held.tokenizer_dir),
+        dtype=_dtype_word(weights, tensors, options),
+        tokens=_token_ids(weights.tokenizer_dir),
         source=source,
     )
     if source is None:  # of GGUF, which has facts and no config.json
-        positions = held.facts.get("max_position_embeddings")
+        positions = weights.facts.get("max_position_embeddings")
         settings |= {} if positions is None else {"max_position_embeddings": positions}
         settings |= {"eos_token_id": ends if len(ends) > 1 else ends[0]} if ends else {}
     return settings
 
 
-def _dtype_word(held: Weights, tensors: Tensors, options: ExportOptions) -> str:
+def _dtype_word(weights: Weights, tensors: Tensors, options: ExportOptions) -> str:
     """Return the dtype of config.json, in which transformers loads: as the source had it.
 
     As stored where --dtype was given, where LoRA was merged into kernels that are no longer the
     source's, and where numbers as they are stored could become infinite in float16.
     """
-    said, stored = held.facts.get("source_config") or {}, _common_dtype(tensors)
-    word = said.get("dtype", said.get("torch_dtype"))
-    changed = options.dtype is not None or held.config.get("lora") is not None
+    source_config, stored = weights.facts.get("source_config") or {}, _common_dtype(tensors)
+    word = source_config.get("dtype", source_config.get("torch_dtype"))
+    changed = options.dtype is not None or weights.config.get("lora") is not None
     known = isinstance(word, str) and word in DTYPES
     if changed or not known or (word == "float16" and word != stored):
         return stored
@@ -262,51 +262,53 @@ def _token_ids(folder: Path | None) -> dict[str, int | None]:
     return {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
 
 
-def _to_openai(held: Weights, out: Path, options: ExportOptions) -> Written:
+def _to_openai(weights: Weights, out: Path, options: ExportOptions) -> Written:
     """Write OpenAI's `.pt`: {"dims", "model_state_dict"}."""
     if out.suffix not in TORCH_SUFFIXES:
         raise UserError(f"--out {out}: give a file name that ends in .pt")
-    dims, tensors = openai_whisper.to_openai(held.config, held.tensors)
+    dims, tensors = openai_whisper.to_openai(weights.config, weights.tensors)
     tensors, notes = _rounded(tensors, options)
-    if held.tokenizer_dir is not None:
-        notes += (f"a .pt has no tokenizer: bring it back with --tokenizer {held.tokenizer_dir}",)
+    if weights.tokenizer_dir is not None:
+        notes += (
+            f"a .pt has no tokenizer: bring it back with --tokenizer {weights.tokenizer_dir}",
+        )
     with atomic_file(out, makers.exported("openai-whisper", folder=False)) as file:
         torch_file.write_torch(
             file,
             tensors,
             wrap=lambda state: {"dims": dims, "model_state_dict": state},
-            extra={export_record.FILE: _record(held, "openai-whisper").text()},
+            extra={export_record.FILE: _record(weights, "openai-whisper").text()},
             desc="export openai-whisper",
         )
     return Written(tensors=len(tensors), notes=notes)
 
 
-def _to_peft(held: Weights, out: Path, options: ExportOptions) -> Written:
+def _to_peft(weights: Weights, out: Path, options: ExportOptions) -> Written:
     """Write a PEFT adapter directory, and beside it the audio weights and our config."""
-    imported = held.source.get("base") if held.source.get("format") == "peft" else None
-    name = options.base_name or held.base_name or imported
+    imported = weights.source.get("base") if weights.source.get("format") == "peft" else None
+    name = options.base_name or weights.base_name or imported
     if name is None:
         raise UserError(
             "--to peft needs --base-name: the Hugging Face directory or hub name of the plain "
             "language model, for adapter_config.json"
         )
     dtype = None if options.dtype is None else DTYPES[options.dtype]
-    adapter = {path: t for path, t in held.tensors.items() if lineage.is_adapter(path)}
+    adapter = {path: t for path, t in weights.tensors.items() if lineage.is_adapter(path)}
     lost = describe_casts(adapter, dtype)
-    made = peft_adapter.to_peft(held.config, cast(adapter, dtype), base_name=name)
+    adapter_files = peft_adapter.to_peft(weights.config, cast(adapter, dtype), base_name=name)
     with atomic_dir(out, makers.exported("peft", folder=True)) as folder:
-        count = made.write(folder, desc="export peft")
-        export_record.write_beside(folder, _record(held, "peft", without_base=True))
+        count = adapter_files.write(folder, desc="export peft")
+        export_record.write_beside(folder, _record(weights, "peft", without_base=True))
     return Written(tensors=count, notes=((lost,) if lost else ()) + (f"base: {name}",))
 
 
-def _to_orbax(held: Weights, out: Path, options: ExportOptions) -> Written:
+def _to_orbax(weights: Weights, out: Path, options: ExportOptions) -> Written:
     """Write a run folder with one checkpoint, to start training from and to answer with."""
     for name in ("llama", "whisper"):
         if getattr(options, name) is None:
             raise UserError(f"--to orbax needs --{name}: the base weights that a checkpoint names")
-    orbax.to_run(held, base=options.llama, whisper=options.whisper, out=out)
-    count = sum(lineage.is_adapter(path) for path in held.tensors)
+    orbax.to_run(weights, base=options.llama, whisper=options.whisper, out=out)
+    count = sum(lineage.is_adapter(path) for path in weights.tensors)
     return Written(tensors=count, notes=(f"start from it: --config.init_from={out}",))
 
 
@@ -357,7 +359,7 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def write(name: str, held: Weights, out: Path, options: ExportOptions) -> Written:
+def write(name: str, weights: Weights, out: Path, options: ExportOptions) -> Written:
     """Export a model to the format `name`.
 
     Raises:
@@ -365,15 +367,15 @@ def write(name: str, held: Weights, out: Path, options: ExportOptions) -> Writte
             `out` that cannot be written.
     """
     target = TARGETS[name]
-    if held.kind not in target.kinds:
+    if weights.kind not in target.kinds:
         kinds = " or ".join(target.kinds)
-        raise UserError(f"these are {held.kind!r} weights; --to {name} needs {kinds} weights")
+        raise UserError(f"these are {weights.kind!r} weights; --to {name} needs {kinds} weights")
     for option, value in vars(options).items():
         if value and option not in target.takes:
             flag = f"--{option.replace('_', '-')}"
             raise UserError(f"{flag} has no meaning with --to {name}; leave it out")
-    written = target.write(held, out, options)
-    notes = written.notes + lineage.remarks(held.source, held.tensors)
+    written = target.write(weights, out, options)
+    notes = written.notes + lineage.remarks(weights.source, weights.tensors)
     return Written(tensors=written.tensors, notes=notes)
 
 

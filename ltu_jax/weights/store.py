@@ -300,7 +300,7 @@ def check_against(
     """Require `params` to have exactly the paths and shapes the model asks for.
 
     Args:
-        shapes: path -> anything with `.shape` (`fns.shapes`), or a shape tuple.
+        shapes: path -> anything with `.shape` (`model.shapes`), or a shape tuple.
         params: path -> array; a `LazyParams` is checked without reading it.
         what: how the message calls `params`, e.g. their directory.
 

@@ -78,7 +78,7 @@ def test_int8_answers_are_those_of_the_dequantised_kernels(tiny_weights, whole, 
     features = requests[0].audio_features[None]
     given = {"attention_mask": np.ones_like(ids), "audio_features": features, "layout": "train"}
     found = np.asarray(model.logits(ids, **given))
-    want = np.asarray(whole.network.bind(dequantised)(*_inputs(whole, ids, features)))
+    want = np.asarray(whole.model.bind(dequantised)(*_inputs(whole, ids, features)))
     assert np.abs(found - want).max() < 0.02 * np.abs(want).max()  # products are bfloat16
     assert len(model.answer_batch(requests, max_new_tokens=6)) == len(requests)
 

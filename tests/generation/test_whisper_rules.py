@@ -6,8 +6,8 @@ import pytest
 
 from ltu_jax.generation.transcribe import load_whisper_tokenizer
 from ltu_jax.generation.whisper_rules import (
+    Emitted,
     Masks,
-    Said,
     compression_ratio,
     cut,
     masks,
@@ -68,7 +68,7 @@ def test_suppressed_tokens_are_those_of_the_published_models(whisper_tiny_dir):
 def said(tokens):
     stamps = [token for token in tokens if token >= STAMP]
     padded = [0, 0, *tokens]
-    return Said(
+    return Emitted(
         *(
             jnp.asarray([value], jnp.int32)
             for value in (len(tokens), padded[-1], padded[-2], max(stamps, default=-1))

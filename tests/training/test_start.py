@@ -60,7 +60,7 @@ def stage(name: str, *, labels=LABELS, **settings) -> SimpleNamespace:
         config.model.llama = ConfigDict(LLAMA)
     parsed = stage_settings(json.loads(json.dumps(config.to_dict())))
     fns = functions(None if name == "tagging" else parsed.model.ltu_as(), len(labels))
-    return SimpleNamespace(settings=parsed, fns=fns, pipeline=SimpleNamespace(labels=labels))
+    return SimpleNamespace(settings=parsed, model=fns, pipeline=SimpleNamespace(labels=labels))
 
 
 def start(name: str, **settings) -> dict[str, np.ndarray]:

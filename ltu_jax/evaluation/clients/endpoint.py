@@ -101,9 +101,9 @@ class Endpoint:
             except _TryAgain as failure:
                 pause = wait if failure.wait is None else failure.wait
                 if attempt == self.attempts or pause > _LONGEST_WAIT:
-                    asked = f" and asks to wait {pause:g} s" if failure.wait else ""
+                    wait = f" and asks to wait {pause:g} s" if failure.wait else ""
                     raise EndpointError(
-                        f"{url} {failure}{asked}, after {attempt} attempts; run the same command "
+                        f"{url} {failure}{wait}, after {attempt} attempts; run the same command "
                         "again later: what was answered is kept in the cache"
                     ) from None
                 self.sleep(min(pause, _LONGEST_WAIT))
@@ -176,13 +176,13 @@ class Endpoint:
     def _refusal(self, url: str, error: urllib.error.HTTPError, *, secret: str) -> Exception:
         """Return the error to raise for a status other than 200."""
         try:
-            said = error.read(1 << 16)
+            body = error.read(1 << 16)
         except (OSError, http.client.HTTPException):
-            said = b""
+            body = b""
         name = http.client.responses.get(error.code, "").strip()
-        what = f"answered {error.code} {name}: {_excerpt(said, secret=secret)!r}"
+        what = f"answered {error.code} {name}: {_excerpt(body, secret=secret)!r}"
         # OpenAI's 429 of an empty account never passes.
-        if error.code in _RETRIED and b"insufficient_quota" not in said:
+        if error.code in _RETRIED and b"insufficient_quota" not in body:
             return _TryAgain(what, wait=_seconds(error.headers.get("Retry-After")))
         return EndpointError(f"{url} {what}; {self._advice(error.code, secret=secret)}")
 

@@ -102,7 +102,7 @@ def parse_spice(text: str, *, count: int) -> list[float]:
 
 
 def _propositions(pairs: Sequence[java.Pair], jars: Sequence[Path]) -> list[float]:
-    asked = [
+    request = [
         {
             "image_id": number,
             "test": " ".join(caption),
@@ -112,7 +112,7 @@ def _propositions(pairs: Sequence[java.Pair], jars: Sequence[Path]) -> list[floa
     ]
     with tempfile.TemporaryDirectory() as folder:
         question, answer = Path(folder, "captions.json"), Path(folder, "scores.json")
-        question.write_text(json.dumps(asked), encoding="utf-8")
+        question.write_text(json.dumps(request), encoding="utf-8")
         # Without its cache of parses: that needs a native library which some systems lack.
         java.start(
             [

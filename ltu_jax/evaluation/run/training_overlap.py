@@ -34,8 +34,8 @@ def overlap(dataset: Dataset, model: Mapping[str, Any]) -> str | None:
     trained = {name for split in splits.values() for name in split.get("datasets", ())}
     if not trained:
         return f"its records, {folder}, cannot be looked into"
-    asked = {item.groups.get("dataset", "") for item in dataset.items}
-    both = sorted(asked & trained)
+    datasets = {item.groups.get("dataset", "") for item in dataset.items}
+    both = sorted(datasets & trained)
     return f"its records {folder} hold {', '.join(both[:5])}" if both else None
 
 

@@ -142,12 +142,12 @@ def _similarities(
     """Yield the cosine of each answer's text to each of its item's choices, in a frame."""
     embedder = embedder_of(tools, purpose="the official label match")
     labels: dict[tuple[str, ...], np.ndarray] = {}
-    for one, said in zip(answers, vectors(embedder, texts), strict=True):
+    for one, answer_words in zip(answers, vectors(embedder, texts), strict=True):
         choices = one.item.choices
         if choices not in labels:
             framed = [paper.embedded_label(choice, frame=frame, comma=comma) for choice in choices]
             labels[choices] = vectors(embedder, framed)
-        yield labels[choices] @ said
+        yield labels[choices] @ answer_words
 
 
 def _nearest(
@@ -241,8 +241,8 @@ def _officially_quoted(answers: Sequence[Answered], tools: Tools) -> list[Answer
             continue
         guess = one.item.choices[int(np.argmax(next(rows)))]
         expected = paper.librispeech_words(one.spoken_text).split()
-        said = paper.librispeech_words(words.spoken_words(one.output)).split()
-        words_right = words.word_errors(expected, said) <= QUOTE_TOLERANCE * len(expected)
+        answer_words = paper.librispeech_words(words.spoken_words(one.output)).split()
+        words_right = words.word_errors(expected, answer_words) <= QUOTE_TOLERANCE * len(expected)
         scores.append(
             right_or_wrong(guess, right=guess == label and words_right, status=Status.PARSED)
         )

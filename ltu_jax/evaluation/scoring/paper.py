@@ -99,9 +99,9 @@ def audiocaps_clean(text: str) -> str:
 
 def mmau_match(answer: str, output: str, choices: Sequence[str]) -> bool:
     """Tell whether the output has all words of the answer, and none of other choices alone."""
-    said, right = _tokens(output), _tokens(answer)
+    answer_words, right = _tokens(output), _tokens(answer)
     wrong = set().union(*map(_tokens, choices)) - right
-    return bool(said) and right <= said and not said & wrong
+    return bool(answer_words) and right <= answer_words and not answer_words & wrong
 
 
 def air_bench_letter(output: str) -> str | None:

@@ -18,11 +18,11 @@ from ltu_jax.evaluation.scoring.shared import dropped, named
 
 
 def _score(
-    said: str, edits: int, reference_words: int, *, status: Status = Status.PARSED
+    answer: str, edits: int, reference_words: int, *, status: Status = Status.PARSED
 ) -> AnswerScore:
     """Return one answer's counts; its value is its own word error rate."""
     return AnswerScore(
-        parsed=said,
+        parsed=answer,
         status=status,
         value=edits / max(reference_words, 1),
         counts=(float(edits), float(reference_words)),
@@ -33,25 +33,25 @@ def official(answered: Answered) -> AnswerScore:
     """Score by LibriSpeech's official rule, whose script never sees a missing answer."""
     if answered.output is None:
         return dropped(Status.MISSING)
-    said = paper.substituted(
+    answer = paper.substituted(
         paper.librispeech_words(answered.output), paper.librispeech_words(answered.spoken_text)
     )
-    return _official(said, answered.item.label)
+    return _official(answer, answered.item.label)
 
 
-def _official(said: str, reference: str) -> AnswerScore:
+def _official(answer: str, reference: str) -> AnswerScore:
     expected = paper.librispeech_words(reference).split()
-    return _score(said, words.word_errors(expected, said.split()), len(expected))
+    return _score(answer, words.word_errors(expected, answer.split()), len(expected))
 
 
 def unguessed(answered: Answered, *, reference: str, english: bool) -> AnswerScore:
     """Score the words that the answer reports, normalised; a missing answer deletes all words."""
-    said = words.spoken_words(answered.output or "")
-    declined = strict.refused(said) and not strict.refused(reference)
+    answer = words.spoken_words(answered.output or "")
+    declined = strict.refused(answer) and not strict.refused(reference)
     return _score(
-        said,
-        *words.word_error_counts(reference, said, english=english),
-        status=strict.status(answered.output, parsed=bool(said) and not declined),
+        answer,
+        *words.word_error_counts(reference, answer, english=english),
+        status=strict.status(answered.output, parsed=bool(answer) and not declined),
     )
 
 

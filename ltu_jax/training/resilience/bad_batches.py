@@ -75,17 +75,17 @@ def read_batch(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], BadStep]
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             arrays = {info.filename: _array(archive, info) for info in _members(archive)}
-        told = json.loads(arrays.pop(f"{_FACTS}.npy").tobytes().decode())
+        facts = json.loads(arrays.pop(f"{_FACTS}.npy").tobytes().decode())
         arrays = {name.removesuffix(".npy"): array for name, array in arrays.items()}
-        if not isinstance(told, dict) or told.pop(_ARRAYS) != sorted(arrays):
+        if not isinstance(facts, dict) or facts.pop(_ARRAYS) != sorted(arrays):
             raise ValueError(f"it holds {', '.join(sorted(arrays)) or 'nothing'}")
         facts = BadStep(
             **{
-                **told,
-                "step": int(told["step"]),
-                "loss": float(told["loss"]),
-                "grad_norm": float(told["grad_norm"]),
-                "rows": tuple(map(str, told["rows"])),
+                **facts,
+                "step": int(facts["step"]),
+                "loss": float(facts["loss"]),
+                "grad_norm": float(facts["grad_norm"]),
+                "rows": tuple(map(str, facts["rows"])),
             }
         )
     except _ERRORS as error:

@@ -212,10 +212,10 @@ class Skips:
 
     def _message(self, path: Path | None, *, why: str) -> str:
         first, last = self._in_a_row[0], self._in_a_row[-1]
-        told = "; ".join(f"step {bad.step}: {shorten(bad.rows)}" for bad in self._in_a_row)
+        steps = "; ".join(f"step {bad.step}: {shorten(bad.rows)}" for bad in self._in_a_row)
         again = "" if path is None else f" (`python -m ltu_jax.train --replay {path}`)"
         return (
             f"{self._title}: the steps {first.step} to {last.step} were skipped, {why}; the last "
             f"for loss {last.loss} and gradient norm {last.grad_norm} ({last.reason}). Look at "
-            f"their rows{again} or lower optimizer.learning_rate; {told}"
+            f"their rows{again} or lower optimizer.learning_rate; {steps}"
         )

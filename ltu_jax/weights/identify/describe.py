@@ -192,11 +192,11 @@ def _licence(path: Path) -> str:
         with file.open("rb") as opened:
             text = opened.read(_NOTICE_BYTES).decode("utf-8", errors="replace")
         if name.startswith("readme"):
-            told = re.search(r"\A---\s.*?^licen[sc]e:\s*(\S[^\n]{0,80})", text, re.S | re.M)
+            match = re.search(r"\A---\s.*?^licen[sc]e:\s*(\S[^\n]{0,80})", text, re.S | re.M)
         else:
-            told = re.search(r"^\s*(\S[^\n]{0,80})", text)
-        if told:
-            return f"{told.group(1).strip()} ({file.name})"
+            match = re.search(r"^\s*(\S[^\n]{0,80})", text)
+        if match:
+            return f"{match.group(1).strip()} ({file.name})"
     return ""
 
 

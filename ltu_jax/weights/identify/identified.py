@@ -52,20 +52,20 @@ def export_notes(path: Path) -> tuple[tuple[str, ...], ExportRecord | None]:
     Raises:
         WeightsError: a damaged record.
     """
-    told = export_record.read(path)
-    if told is None:
+    record = export_record.read(path)
+    if record is None:
         return (), None
     origin = " ".join(
-        f"{key} {told.source[key]}"
+        f"{key} {record.source[key]}"
         for key in ("format", "name", "file", "stage", "step")
-        if told.source.get(key) not in (None, "")
+        if record.source.get(key) not in (None, "")
     )
     notes = (
-        f"exported by ltu_jax with --to {told.format}, from {told.kind} weights"
+        f"exported by ltu_jax with --to {record.format}, from {record.kind} weights"
         + (f" ({origin})" if origin else "")
-        + f", sha256 {told.sha256}",
+        + f", sha256 {record.sha256}",
     )
-    return notes + lineage.remarks(told.source), told
+    return notes + lineage.remarks(record.source), record
 
 
 def dtypes_of(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:

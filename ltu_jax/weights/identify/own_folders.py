@@ -32,21 +32,21 @@ def our_weights(path: Path, settings: Mapping[str, Any]) -> Identified:
     """Describe a weights directory of ours, whose config.json is `settings`."""
     format = "weights directory of ltu_jax"
     try:
-        held = store.load_weights(path, verify=False)
+        weights = store.load_weights(path, verify=False)
     except (UserError, KeyError, TypeError, AttributeError) as error:
         return only_problem(format, f"{path} cannot be read: {error}")
-    origin = held.source if isinstance(held.source, Mapping) else {}
-    told = ", ".join(
+    origin = weights.source if isinstance(weights.source, Mapping) else {}
+    text = ", ".join(
         f"{key} {origin[key]}" for key in ("format", "name", "file") if origin.get(key)
     )
     return Identified(
-        format=f"{format}, kind {held.kind}",
-        model=recognise_ours(held.kind, held.config, held.params.shapes),
+        format=f"{format}, kind {weights.kind}",
+        model=recognise_ours(weights.kind, weights.config, weights.params.shapes),
         weights=path,
-        tensors=held.params.shapes,
-        dtypes=dtypes_of(held.params.tensors),
+        tensors=weights.params.shapes,
+        dtypes=dtypes_of(weights.params.tensors),
         licence=str(origin.get("license", "")),
-        notes=(f"imported from {told}",) if told else (),
+        notes=(f"imported from {text}",) if text else (),
     )
 
 
@@ -110,10 +110,10 @@ def our_records(path: Path, names: list[str]) -> Identified | None:
     manifest, _ = settings_of(path / "manifest.json")
     if manifest.get("kind") == "records":
         clips = manifest.get("splits") or manifest.get("clips") or ""
-        told = f" ({json.dumps(clips)[:120]})" if clips else ""
+        text = f" ({json.dumps(clips)[:120]})" if clips else ""
         return only_problem(
             "records directory of ltu_jax",
-            f"training data{told}, not weights; give it to `python -m ltu_jax.train`",
+            f"training data{text}, not weights; give it to `python -m ltu_jax.train`",
         )
     if any(".tfrecord" in name for name in names):
         return only_problem("TFRecord data", f"{path} holds training data, not weights")

@@ -379,9 +379,9 @@ def whisper_words(
     if name == "large" and mels == 128:
         return "Whisper large-v3"
     if name == "large":
-        said = re.search(r"large-?v([12])", hint)
-        why = "by its name; " if said else ""
-        version = f"-v{said.group(1)}" if said else ""
+        match = re.search(r"large-?v([12])", hint)
+        why = "by its name; " if match else ""
+        version = f"-v{match.group(1)}" if match else ""
         return f"Whisper large{version} ({why}large-v1 and large-v2 have the same sizes)"
     return f"Whisper {name} (multilingual)"
 

@@ -77,12 +77,12 @@ def _with_tensors(
             "adapter_config.json and the audio weights"
         )
     notes: tuple[str, ...] = ()
-    told = None
+    record = None
     try:
-        notes, told = export_notes(path)
+        notes, record = export_notes(path)
     except WeightsError as error:
         problems.append(str(error))
-    alone = told is not None and told.kind == "ltu-as" and model.complete
+    alone = record is not None and record.kind == "ltu-as" and model.complete
     return Identified(
         format=format,
         key=key,

@@ -83,8 +83,8 @@ def identify_folder(path: Path) -> Identified:
 
 
 def _words(found: Identified) -> str:
-    told = found.model.words if found.model is not None else "; ".join(found.problems)
-    return f"{found.format}, {told}"
+    text = found.model.words if found.model is not None else "; ".join(found.problems)
+    return f"{found.format}, {text}"
 
 
 def _weight_sets(

@@ -64,9 +64,9 @@ def certify(
     precision = "highest" if dtype == "float32" else None
     with jax.default_matmul_precision(precision):
         rows = list(modules.rows(weights, dtype=dtype, exported=exported))
-    heard = None
+    clip_fingerprint = None
     if weights.kind == "whisper":  # as training and answering compute it on this device
-        heard = fingerprint.of_encoder(weights, dtype=dtype).to_json()
+        clip_fingerprint = fingerprint.of_encoder(weights, dtype=dtype).to_json()
     device = jax.devices()[0]
     return {
         "format": FORMAT,
@@ -82,7 +82,7 @@ def certify(
         "versions": versions(),
         "reference_ran_on": "our numbers" if exported is None else "the exported numbers",
         "modules": [_entry(row) for row in rows],
-        fingerprint.KEY: heard,
+        fingerprint.KEY: clip_fingerprint,
     }
 
 
@@ -144,10 +144,11 @@ def table(certificate: Mapping[str, Any]) -> str:
     shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
              for line in lines]  # fmt: skip
     device = certificate["device"]
-    heard = certificate[fingerprint.KEY]
+    clip_fingerprint = certificate[fingerprint.KEY]
     shown.append(
         f"parity {certificate['verdict']} in {certificate['dtype']} on {device['platform']} "
-        f"({device['kind']})" + (f", fingerprint {heard['code']}" if heard else "")
+        f"({device['kind']})"
+        + (f", fingerprint {clip_fingerprint['code']}" if clip_fingerprint else "")
     )
     return "\n".join(shown)
 

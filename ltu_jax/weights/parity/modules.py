@@ -192,11 +192,11 @@ def _ltu_as(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[
     tensors = weights.params.tensors
     heads = config.tltr.time_heads, config.tltr.layer_heads
     tltr = reference.ReferenceTLTR(tensors, time_heads=heads[0], layer_heads=heads[1])
-    heard = tltr.audio_tokens(features)
-    for name, wanted in heard.items():
+    audio = tltr.audio_tokens(features)
+    for name, wanted in audio.items():
         yield _row(name, ours[name], wanted, against=_NUMPY, dtype=dtype)
     embeds = np.concatenate(
-        [heard["audio_proj"].astype(np.float32), _embedded(tensors, ids)], axis=1
+        [audio["audio_proj"].astype(np.float32), _embedded(tensors, ids)], axis=1
     )
     base = {p: t for p, t in tensors.items() if not is_adapter(p)}
     plain, lora = weights.config["llama"], weights.config["lora"]

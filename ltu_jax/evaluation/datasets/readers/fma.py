@@ -45,7 +45,7 @@ def read(data: Path, *, split: str) -> Corpus:
     check_split(split, SPLITS, dataset="FMA")
     subset = split.removeprefix("test-")
     table = need(data / "fma_metadata" / "tracks.csv", what=_WHAT)
-    asked, genres = [], set()
+    tracks, genres = [], set()
     for where, track, (artist, part, smallest, genre) in _tracks(table):
         if smallest not in _HELD["full"] or part not in ("training", "validation", "test"):
             raise UserError(f"{where}: subset is {smallest!r}, split is {part!r}: unknown to FMA")
@@ -53,10 +53,10 @@ def read(data: Path, *, split: str) -> Corpus:
             continue
         genres.add(genre)
         if part == "test":
-            asked.append((where, track, artist, genre))
+            tracks.append((where, track, artist, genre))
     choices = tuple(sorted(genres))
     found = CollectedItems()
-    for where, track, artist, genre in asked:
+    for where, track, artist, genre in tracks:
         name = f"{track:06d}"
         audio = data / f"fma_{subset}" / name[:3] / f"{name}.mp3"
         clip = AudioClip(clip_id=name, audio=audio, cluster=f"artist {artist}")

@@ -53,14 +53,14 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="IEMOCAP")
     root = find(data, ("Session5", "IEMOCAP_full_release/Session5"), what=_WHAT).parent
-    asked = set(_LABELS) - ({"exc"} if split.endswith(_NO_EXCITED) else set())
+    counted = set(_LABELS) - ({"exc"} if split.endswith(_NO_EXCITED) else set())
     items, clips, bad = [], {}, RecordProblems()
     for session in "5" if split.startswith("session5") else "12345":
         folder = need(root / f"Session{session}", what=f"session {session} of IEMOCAP")
         for labels in _label_files(folder):
             dialog = labels.stem
             for turn, speaker, emotion in _turns(labels, session, bad):
-                if emotion not in asked:
+                if emotion not in counted:
                     continue
                 audio = folder / "sentences" / "wav" / dialog / f"{turn}.wav"
                 clips[turn] = AudioClip(clip_id=turn, audio=audio, cluster=dialog)

@@ -34,9 +34,9 @@ def named_classes(text: str, choices: Sequence[str]) -> tuple[str, ...]:
     """
     for part in (clauses.concluded(text), text):
         found = clauses.tokens(prepared := clauses.prepared(part))
-        said = set(denial.meant(found, mentions(clauses.lower(prepared), found, choices)))
-        if said:
-            return tuple(choice for choice in choices if choice in said)
+        affirmed = set(denial.meant(found, mentions(clauses.lower(prepared), found, choices)))
+        if affirmed:
+            return tuple(choice for choice in choices if choice in affirmed)
     return ()
 
 

@@ -86,8 +86,8 @@ def clauses(found: Sequence[Token]) -> list[Clause]:
     """Return the clauses of a text, in order; marks that end one belong to it."""
     cuts = sorted({0, len(found), *_cuts(found)})
     spans = list(zip(cuts, cuts[1:], strict=False))
-    asked = _asked(found)
-    return [Clause(first=first, last=last, asked=first in asked) for first, last in spans]
+    questions = _asked(found)
+    return [Clause(first=first, last=last, questions=first in questions) for first, last in spans]
 
 
 def _cuts(found: Sequence[Token]) -> Iterator[int]:
