@@ -29,7 +29,7 @@ from ltu_jax.core.distributed import batch_share
 from ltu_jax.core.files import write_json
 from ltu_jax.models.whisper import Encoder, Whisper
 from ltu_jax.training.initialize import prepare
-from ltu_jax.training.stage import assemble, located, open_bases, open_pipeline
+from ltu_jax.training.stage import assemble, open_bases, open_pipeline
 from ltu_jax.training.stage_config import stage_settings
 
 LIMIT = 0.5  # per cent
@@ -62,7 +62,7 @@ def measure(run: Path, *, batches: int) -> dict[str, Any]:
     batches = min(batches, held_out.steps_per_epoch)
     errors_of: dict[str, list[np.ndarray]] = {dtype: [] for dtype in OTHERS}
     losses: dict[str, list[float]] = {dtype: [] for dtype in features}
-    for batch in located(held_out, steps=batches):
+    for batch in held_out.batches(steps=batches):
         heard = batch.pop("log_mel")
         found = {dtype: np.asarray(make(heard), np.float32) for dtype, make in features.items()}
         for dtype, made in found.items():

@@ -10,7 +10,7 @@ from ltu_jax import train
 from ltu_jax.core.distributed import batch_share
 from ltu_jax.core.trees import Params
 from ltu_jax.training.initialize import prepare
-from ltu_jax.training.stage import Stage, assemble, located, open_bases, open_pipeline
+from ltu_jax.training.stage import Stage, assemble, open_bases, open_pipeline
 from ltu_jax.training.stage_config import stage_settings
 
 
@@ -51,9 +51,9 @@ def open_fixed(arguments: Sequence[str]) -> FixedStage:
 def batches_with_clips(
     pipeline: InputPipeline,
 ) -> Iterator[tuple[dict[str, np.ndarray], list[str]]]:
-    """Yield an epoch of batches, targets located, with the clip of each row."""
+    """Yield an epoch of batches with the clip of each row."""
     rows = pipeline.config.rows_per_batch
-    for step, batch in enumerate(located(pipeline, steps=pipeline.steps_per_epoch)):
+    for step, batch in enumerate(pipeline.batches(steps=pipeline.steps_per_epoch)):
         places = range(step * rows, min((step + 1) * rows, pipeline.rows_per_epoch))
         clips = [pipeline.contents(place)[0][0] for place in places]
         yield {name: leaf[: len(clips)] for name, leaf in batch.items()}, clips

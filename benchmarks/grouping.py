@@ -23,8 +23,8 @@ from benchmarks import alternate
 from benchmarks.fixed_stage import batches_with_clips, open_fixed
 from ltu_jax.core import errors
 from ltu_jax.core.files import read_json, write_json
+from ltu_jax.models.text_batch import TARGET_IDS
 from ltu_jax.preprocessing.text import IGNORE
-from ltu_jax.training import losses
 
 PAIRS = 8  # of a step, as the preset has it: 4 rows of 2 pairs
 LAYOUTS = {
@@ -62,7 +62,7 @@ def held_out_loss(shared: list[str], checkpoint: Path) -> float:
     loss_fn = jax.jit(opened.stage.loss_fn)
     total = targets = 0.0
     for batch, _ in batches_with_clips(opened.rows(split="val")):
-        count = float((batch[losses.TARGETS] != IGNORE).sum())
+        count = float((batch[TARGET_IDS] != IGNORE).sum())
         total += count * float(loss_fn(opened.trainable, opened.frozen, batch, None)[0])
         targets += count
     return total / targets

@@ -39,7 +39,7 @@ from benchmarks.fixed_stage import FixedStage, batches_with_clips, open_fixed
 from ltu_jax.core import errors
 from ltu_jax.core.files import write_json
 from ltu_jax.core.trees import merge
-from ltu_jax.models.text_batch import TextBatch
+from ltu_jax.models.text_batch import TARGET_IDS, TextBatch, with_targets
 from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 
@@ -75,7 +75,7 @@ def text_batches(tokenizer: Any) -> Iterator[tuple[dict[str, np.ndarray], list[s
             "positions": np.broadcast_to(np.arange(WINDOW, dtype=np.int32), ids.shape),
         }
         names = [f"window {first + row}" for row in range(len(ids))]
-        yield losses.with_targets(batch, dense=True), names
+        yield with_targets(batch, most=batch["labels"].shape[1] - 1), names
 
 
 def predictor(opened: FixedStage, *, lora: bool) -> Any:
@@ -122,7 +122,7 @@ def measure(predictors: Mapping[str, Any], batches: Any, *, what: str) -> dict[s
         if number % 20 == 0:
             alternate.show(f"{what}: batch {number + 1}")
         logps = {kind: predict(batch) for kind, predict in predictors.items()}
-        found = jax.device_get(sums(logps, batch[losses.TARGETS]))
+        found = jax.device_get(sums(logps, batch[TARGET_IDS]))
         rows += [
             {key: float(value[row]) for key, value in found.items()} for row in range(len(names))
         ]

@@ -27,6 +27,7 @@ from ltu_jax.core.sharding import MeshConfig, make_mesh, param_shardings
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.text_batch import TARGET_IDS, with_targets
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.planning.traced import jaxpr_flops
 from ltu_jax.preprocessing.text import IGNORE
@@ -111,7 +112,7 @@ def batch_of(option: Option) -> dict[str, np.ndarray]:
     }
     batch = {name: leaf.astype(np.int32) if leaf.dtype == int else leaf
              for name, leaf in batch.items()}  # fmt: skip
-    return losses.with_targets(batch, dense=not option.gathered)
+    return with_targets(batch, most=0 if option.gathered else batch["labels"].shape[1] - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +170,8 @@ def contender(option: Option) -> Contender:
         "aliased_bytes": memory.alias_size_in_bytes,
         "int8_bytes": sum(leaf.nbytes for leaf in frozen.values() if leaf.dtype == np.int8),
         "product_flops": jaxpr_flops(traced.jaxpr.jaxpr),
-        "targets": int((np.asarray(batch[losses.TARGETS]) != IGNORE).sum()),
-        "head_positions": int(batch[losses.TARGETS].size),
+        "targets": int((np.asarray(batch[TARGET_IDS]) != IGNORE).sum()),
+        "head_positions": int(batch[TARGET_IDS].size),
     }
     return Contender(run=run, facts=facts)
 

@@ -15,6 +15,7 @@ from configs.common import PROJECTION_TLTR_LORA
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, batch_sharding, make_mesh, param_shardings
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.text_batch import with_targets
 from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import flops, losses, optimizer, state, step
 from ltu_jax.weights.lineage import is_adapter
@@ -124,7 +125,7 @@ class Ours:
         self._key = jax.random.key(0)
 
     def _place(self, batch: Mapping[str, np.ndarray]) -> Any:
-        return jax.device_put(losses.with_targets(batch, dense=False), self._sharding)
+        return jax.device_put(with_targets(batch), self._sharding)
 
     def run(self, batches: Sequence[Mapping[str, np.ndarray]]) -> float:
         """Make one optimiser step for each batch; return the last loss."""

@@ -402,6 +402,6 @@ def load(
     return Model(**vars(loaded))
 
 
-@partial(jax.jit, static_argnames="network")
+@partial(jax.jit, static_argnames="model")
 def _logits(params, text, audio_features, *, model):
     return model.bind(params)(text, audio_features)

@@ -20,7 +20,6 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.training import saving
-from ltu_jax.training.stage import host_batches
 from ltu_jax.weights import store
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
 from ltu_jax.weights.store import save_weights
@@ -193,7 +192,7 @@ def test_a_stopped_stage_resumes_with_identical_losses(trained, place, tmp_path)
     again = stage_arguments(place, "stage3", run_dir, f"--config.init_from={trained / 'stage2'}")
 
     def interrupted(stage, *, start_step):
-        for step, batch in enumerate(host_batches(stage, start_step=start_step), start=start_step):
+        for step, batch in enumerate(stage.pipeline.batches(start_step=start_step), start_step):
             if step == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch

@@ -39,6 +39,7 @@ _LEAST = {
     "cutoff": 2, "pairs_per_clip": 1, "clips_per_row": 1, "rows_per_batch": 1, "audio_tokens": 1,
     "n_mels": 1, "row_tokens": 0, "micro_rows": 0, "frames": 1, "pad_multiple": 1,
     "group_by_length": 0, "seed": 0, "workers": 1, "prefetch": 1,
+    "accumulation": 1,
 }  # fmt: skip
 
 
@@ -106,6 +107,7 @@ class DataConfig(PipelineSettings):
         shuffle: False keeps the order of the records.
         feature_fingerprint: refuse stored features that were made by another encoder.
         prefetch: batches made ahead.
+        accumulation: parts of a batch whose losses the step averages.
 
     Raises:
         UserError: a value out of range, or one that contradicts another.
@@ -119,6 +121,7 @@ class DataConfig(PipelineSettings):
     shuffle: bool = True
     feature_fingerprint: str | None = None
     prefetch: int = 2
+    accumulation: int = 1
 
     def __post_init__(self):
         for name, kind in (

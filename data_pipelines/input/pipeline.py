@@ -33,6 +33,7 @@ from data_pipelines.records.schema import RecordError
 from data_pipelines.records.tf_example import import_tensorflow
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
+from ltu_jax.models.text_batch import ROW_WEIGHTS, with_targets
 from ltu_jax.preprocessing.text import IGNORE, Tokenizer, TrainOn
 from ltu_jax.weights.fingerprint import Fingerprint
 
@@ -260,12 +261,14 @@ class InputPipeline:
         """Return the weight of a target of each row of the global batch, float32 [rows].
 
         With them a sum over all targets is the mean over micro-batches of the means over their
-        targets, however the rows lie on devices (facts 14). Targets of a record that cannot be
+        targets, however the rows lie on devices (facts 14). A step that averages the sums of
+        `accumulation` parts needs weights as many times larger. Targets of a record that cannot be
         used count where they would have been.
         """
         counts = self._targets(step).reshape(-1, self.config.micro_rows)
         weights = 1.0 / (len(counts) * np.maximum(counts.sum(axis=1), 1))
-        return np.repeat(weights, self.config.micro_rows).astype(np.float32)
+        weights = np.repeat(weights, self.config.micro_rows).astype(np.float32)
+        return weights * np.float32(self.config.accumulation)
 
     # --- batches ----------------------------------------------------------------------------------
 
@@ -287,12 +290,13 @@ class InputPipeline:
 
         Yields:
             numpy, for B rows of this host: "log_mel" float32 [B, frames, M] or "features" float32
-            [B, W, A, D]; for text "input_ids", "labels" (-100: no loss; not shifted), "segment_ids"
-            (0: padding) int32 [B, T] and "positions" int32 [B, A+T]; for tags "targets" float32 [B,
-            labels]. T is the smallest allowed length that holds all rows of the global batch.
-            With G = `clips_per_row` above 1 "log_mel" is [B, G, frames, M], "features" [B, G, W, A,
-            D], "positions" [B, G*A+T], and "clip_ids" int32 [B, T] tells the clip of each token.
-            With `micro_rows` there is "row_weights", see there.
+            [B, W, A, D]; for text "input_ids", "segment_ids" (0: padding) int32 [B, T], "positions"
+            int32 [B, A+T], "target_positions" and "target_ids" int32 [B, P] (see `with_targets`);
+            for tags "targets" float32 [B, labels]. T is the smallest allowed length that holds all
+            rows of the global batch, P likewise for targets. With G = `clips_per_row` above 1
+            "log_mel" is [B, G, frames, M], "features" [B, G, W, A, D], "positions" [B, G*A+T], and
+            "clip_ids" int32 [B, T] tells the clip of each token. With `micro_rows` there is
+            "row_weights", see there.
 
         Raises:
             TooManyBadRecords: at the step that meets one too many.
@@ -376,8 +380,8 @@ class InputPipeline:
             # The first place of a micro-batch, which nothing predicts, may hold BOS.
             outside = np.arange(width) <= ahead
             example["labels"] = np.where(outside, IGNORE, example["labels"])
-            example["row_weights"] = self.row_weights(step)[mine]
+            example[ROW_WEIGHTS] = self.row_weights(step)[mine]
         ahead = np.tile(np.arange(config.audio_tokens, dtype=np.int32), config.clips_per_row)
         ahead = np.broadcast_to(ahead, (len(audio), len(ahead)))
         example["positions"] = np.concatenate([ahead, example["positions"]], axis=1)
-        return example
+        return with_targets(example, most=self.most_targets(step))

@@ -107,25 +107,25 @@ def load_model(
         rule(transcription)  # known before anything is read
     devices = jax.local_devices()
     layout = DataParallel() if mesh is None else DataParallel(mesh=make_mesh(mesh, devices))
-    model = open_model(path, llama=llama)
-    if model.kind != "ltu-as":
+    opened = open_model(path, llama=llama)
+    if opened.kind != "ltu-as":
         raise UserError(
-            f"{model.path} holds {model.kind!r} weights; answering needs a complete 'ltu-as' "
+            f"{opened.path} holds {opened.kind!r} weights; answering needs a complete 'ltu-as' "
             "directory or a checkpoint of stage 1 to 3"
         )
-    config = LTUASConfig.from_dict(model.config)
-    hears = open_listener(model, whisper)
-    writes = open_transcriber(model, transcriber)
+    config = LTUASConfig.from_dict(opened.config)
+    hears = open_listener(opened, whisper)
+    writes = open_transcriber(opened, transcriber)
     model = _model(config, dtype)
     params = place_language_model(
-        model.tensors,
+        opened.tensors,
         model.shapes,
         base_dtype=dtype,
         dtype=_WHOLE.get(dtype, dtype),
         mesh=layout.mesh or make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), devices[:1]),
-        what=str(model.path),
+        what=str(opened.path),
     )
-    hearing = encoder_dtype(model.checkpoint)
+    hearing = encoder_dtype(opened.checkpoint)
     listener = None if hears is None else _listener(hears, dtype=hearing, layout=layout)
     if writes is None and hears is not None:
         writer = _transcriber(hears, params=listener.params)
@@ -134,14 +134,14 @@ def load_model(
     if writer is not None:
         writer = writer.over(layout)
     return LoadedModel(
-        path=model.path,
+        path=opened.path,
         model=model,
         params=params,
-        tokenizer=_tokenizer(model.tokenizer_dir, rows=config.llama.vocab_size),
+        tokenizer=_tokenizer(opened.tokenizer_dir, rows=config.llama.vocab_size),
         listener=listener,
         transcriber=writer,
-        rule=rule(transcription or (model.checkpoint or {}).get("transcription")),
-        positions=model.max_position_embeddings,
+        rule=rule(transcription or (opened.checkpoint or {}).get("transcription")),
+        positions=opened.max_position_embeddings,
         data_parallel=layout,
     )
 

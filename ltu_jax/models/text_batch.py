@@ -6,8 +6,16 @@ from typing import Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.preprocessing.text import IGNORE
+
+TARGET_POSITIONS, TARGET_IDS, ROW_WEIGHTS = "target_positions", "target_ids", "row_weights"
+# The share of a row's length that its targets may fill, per bucket: few shapes to compile, and
+# the last one always suffices.
+_BUCKETS = (0.375, 0.75, 1.0)
+_MULTIPLE = 8
 
 
 @jax.tree_util.register_dataclass
@@ -64,3 +72,37 @@ class TextBatch:
         ahead = jnp.broadcast_to(ahead, (batch, audio_tokens))
         clip = jnp.concatenate([ahead, self.clip_ids], axis=1)
         return seen & (~audio_key | (clip[:, :, None] == clip[:, None, :]))
+
+
+def with_targets(batch: Mapping[str, np.ndarray], *, most: int = 0) -> dict[str, np.ndarray]:
+    """Replace host "labels" by the positions and ids of their targets.
+
+    A target is `labels[t + 1] != -100`, predicted from position t. The vocabulary head is the
+    dearest layer per token, so it runs at target positions only. All rows get P places: the
+    smallest bucket of T that holds the row with the most targets, so nothing is ever cut. Several
+    processes must agree on P though each sees only its own rows: they give the same `most`.
+
+    Args:
+        batch: rows of text with "labels" [B, T].
+        most: targets that some row has, here or in another process; T - 1 for P = T - 1.
+
+    Returns:
+        the batch with int32 "target_positions" [B, P] (position t that predicts) and "target_ids"
+        [B, P] (-100 in unused places) instead of "labels" [B, T].
+    """
+    shifted = np.asarray(batch["labels"])[:, 1:]
+    targets = shifted != IGNORE
+    places = _bucket(int(targets.sum(axis=1).max(initial=most)), length=shifted.shape[1])
+    # A stable sort of "no target" brings the positions of targets to the front, in order.
+    positions = np.argsort(~targets, axis=1, kind="stable")[:, :places].astype(np.int32)
+    ids = np.take_along_axis(shifted, positions, axis=1).astype(np.int32)
+    rest = {name: leaf for name, leaf in batch.items() if name != "labels"}
+    return {**rest, TARGET_POSITIONS: positions, TARGET_IDS: ids}
+
+
+def _bucket(needed: int, *, length: int) -> int:
+    for share in _BUCKETS:
+        places = min(length, -(-int(np.ceil(length * share)) // _MULTIPLE) * _MULTIPLE)
+        if needed <= places:
+            return places
+    return length

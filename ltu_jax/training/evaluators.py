@@ -23,7 +23,7 @@ from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 from ltu_jax.training.logs import RunLog
-from ltu_jax.training.stage import Stage, located, open_pipeline
+from ltu_jax.training.stage import Stage, open_pipeline
 from ltu_jax.training.state import TrainState
 from ltu_jax.training.step import make_eval_step
 
@@ -111,7 +111,7 @@ class Validation:
             self._step = make_eval_step(self._stage.loss_fn, mesh=mesh, shardings=shardings)
         rows = [
             self._step(state.trainable, frozen, host_batch_to_global(batch, mesh))
-            for batch in located(self._pipeline, steps=self._batches)
+            for batch in self._pipeline.batches(steps=self._batches)
         ]
         return {f"val_{n}": float(np.mean([float(row[n]) for row in rows])) for n in rows[0]}
 
@@ -126,7 +126,7 @@ class TaggingValidation:
         self._batches = min(settings.log.validate_batches, pipeline.steps_per_epoch)
 
         def scores(trainable: Params, frozen: Params, batch: dict[str, Any]) -> tuple[Any, Any]:
-            params = merge(trainable, losses.without(frozen, "whisper."))
+            params = merge(trainable, losses.without(frozen, losses.WHISPER))
             return stage.model.bind(params)(stage.features(frozen, batch)), batch["targets"]
 
         whole = replicated(stage.mesh)

@@ -12,9 +12,9 @@ import numpy as np
 
 from ltu_jax.core.hardware import find_peak
 from ltu_jax.models.int8 import SCALE
+from ltu_jax.models.text_batch import TARGET_IDS
 from ltu_jax.preprocessing.audio import CLIP_FRAMES
 from ltu_jax.preprocessing.text import IGNORE
-from ltu_jax.training import losses
 from ltu_jax.training.stage_config import StageSettings
 
 
@@ -169,7 +169,7 @@ def count_work(batch: Mapping[str, np.ndarray], *, audio_tokens: int, parts: int
         pairs = int(segments.max(axis=1).sum())  # the pairs of a row are numbered from 1
     if "clip_ids" in batch:  # so are its clips, from 0; places that a row leaves empty do not count
         clips = int((batch["clip_ids"].max(axis=1) + 1).sum())
-    wanted = batch.get(losses.TARGETS)
+    wanted = batch.get(TARGET_IDS)
     targets = 0 if wanted is None else int((wanted != IGNORE).sum())
     return StepWork(
         clips=clips * parts,

@@ -1,8 +1,8 @@
 """Losses in float32: shifted cross-entropy at the target positions, and tagging.
 
-A target is `labels[t + 1] != -100`, predicted from position t. The input pipeline has already set
--100 where nothing is to be predicted (padding, prompts, the first token of a grouped pair); in the
-official left-padded layout the last pad position does predict BOS (facts 7), and it does here.
+The input pipeline has set the targets: none where nothing is to be predicted (padding, prompts, the
+first token of a grouped pair); in the official left-padded layout the last pad position does
+predict BOS (facts 7), and it does here.
 """
 
 import functools
@@ -10,58 +10,22 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ltu_jax.core.axes import Array, Float, Int
+from ltu_jax.core.sharding import AudioLayout
 from ltu_jax.core.trees import Params, merge
 from ltu_jax.models.functional import Functional
 from ltu_jax.models.ltu_as import LTUAS
-from ltu_jax.models.text_batch import TextBatch
+from ltu_jax.models.text_batch import TARGET_IDS, TextBatch
 from ltu_jax.models.tltr import Tagger
+from ltu_jax.models.whisper import Encoder
 from ltu_jax.preprocessing.text import IGNORE
-from ltu_jax.training.chunked import chunked_sums
 
-POSITIONS = "target_positions"
-TARGETS = "target_ids"
-WEIGHTS = "row_weights"  # of a row's targets in the loss, where their plain mean is not meant
+WHISPER = "whisper."  # path of the frozen encoder
 HEAD = ("llama.embed_tokens.", "llama.lm_head.")  # what the vocabulary head may be made of
-# The share of a row's length that its targets may fill, per bucket: few shapes to compile, and
-# the last one always suffices.
-_BUCKETS = (0.375, 0.75, 1.0)
-_MULTIPLE = 8
 
+Sums = tuple[Float[Array, ""], Float[Array, ""]]
 Features = Callable[[Params, Mapping[str, Array]], Float[Array, "B W A D"]]
-
-
-def with_targets(
-    batch: Mapping[str, np.ndarray], *, dense: bool, most: int = 0
-) -> dict[str, np.ndarray]:
-    """Replace host "labels" by the positions and ids of their targets.
-
-    The vocabulary head is the dearest layer per token, so it runs at target positions only. All
-    rows get P places: with `dense` P = T - 1; otherwise the smallest bucket of T that holds the
-    row with the most targets, so nothing is ever cut. Several processes must agree on P though
-    each sees only its own rows: they give the same `most`, or use `dense`.
-
-    Args:
-        batch: what the input pipeline yields.
-        dense: see above.
-        most: targets that some row of another process has.
-
-    Returns:
-        the batch with int32 "target_positions" [B, P] (position t that predicts) and "target_ids"
-        [B, P] (-100 in unused places) instead of "labels" [B, T].
-    """
-    shifted = np.asarray(batch["labels"])[:, 1:]
-    wanted = shifted != IGNORE
-    length = shifted.shape[1]
-    most = int(wanted.sum(axis=1).max(initial=most))
-    places = length if dense else _bucket(most, length=length)
-    # A stable sort of "not wanted" brings the wanted positions to the front, in order.
-    positions = np.argsort(~wanted, axis=1, kind="stable")[:, :places].astype(np.int32)
-    ids = np.take_along_axis(shifted, positions, axis=1).astype(np.int32)
-    rest = {name: leaf for name, leaf in batch.items() if name != "labels"}
-    return {**rest, POSITIONS: positions, TARGETS: ids}
 
 
 def cross_entropy(
@@ -98,7 +62,24 @@ def weighted_cross_entropy(
 
 def count_targets(batch: Mapping[str, Array]) -> Int[Array, ""]:
     """Count the targets of a batch: the weight of its mean in one over all tokens of a step."""
-    return jnp.sum(batch[TARGETS] != IGNORE)
+    return jnp.sum(batch[TARGET_IDS] != IGNORE)
+
+
+def whisper_features(encoder: Functional[Encoder], *, layout: AudioLayout) -> Features:
+    """Return `(frozen, batch) -> audio features` of a batch, stored ones where it has them.
+
+    Args:
+        encoder: of the frozen Whisper.
+        layout: how its inputs and features lie on the mesh.
+    """
+
+    def features(frozen: Params, batch: Mapping[str, Array]) -> Float[Array, "B W A D"]:
+        if "features" in batch:
+            return layout.spread(batch["features"])
+        log_mel = layout.spread(batch["log_mel"])
+        return layout.spread(encoder.bind(under(frozen, WHISPER)).features(log_mel))
+
+    return features
 
 
 def language_loss(model: Functional[LTUAS], *, features: Features, chunk: int = 0) -> Callable:
@@ -117,7 +98,7 @@ def language_loss(model: Functional[LTUAS], *, features: Features, chunk: int = 
 
     def loss_fn(trainable: Params, frozen: Params, batch: Mapping[str, Array], key: Array | None):
         audio = jax.lax.stop_gradient(features(frozen, batch))
-        params = merge(trainable, without(frozen, "whisper."))
+        params = merge(trainable, without(frozen, WHISPER))
         text = TextBatch.of(batch)
         states = model.bind(params).hidden(text, audio, dropout_key=key)
         picked = jnp.take_along_axis(states, text.target_positions[..., None], axis=1)
@@ -137,12 +118,81 @@ def language_loss(model: Functional[LTUAS], *, features: Features, chunk: int = 
             trainable=head,
             frozen={path: leaf for path, leaf in params.items() if path not in head},
             sums=sums,
-            ignored=IGNORE,
             chunk=chunk,
         )
         return loss / whole, {"token_accuracy": hits / count}
 
     return loss_fn
+
+
+def chunked_sums(
+    states: Float[Array, "B P E"],
+    targets: Int[Array, "B P"],
+    *,
+    unembed: Callable[[Params, Array], Float[Array, "B P V"]],
+    trainable: Params,
+    frozen: Params,
+    sums: Callable[[Array, Array], Sums],
+    chunk: int,
+) -> Sums:
+    """Return `sums(unembed(params, states), targets)`, `chunk` positions of every row at a time.
+
+    The logits of all targets are never in memory together, at no more products than with them. A
+    chunk is some target positions of every row: the batch axis keeps its place on the mesh, and the
+    vocabulary axis too. The gradient of a chunk's states is taken while its logits are there, in
+    the forward pass, and only multiplied in the backward pass; nothing is computed twice.
+
+    Args:
+        states: final-norm states of the target positions.
+        targets: ids; -100 in unused places.
+        unembed: vocabulary head.
+        trainable: parameters of the head that are trained, often none; they get a gradient.
+        frozen: all other parameters that `unembed` asks for; they get none.
+        sums: (loss, hits) summed over positions of logits and targets; loss is differentiated.
+        chunk: positions of a row whose logits exist at a time.
+    """
+    batch, places = targets.shape
+    spare = -places % chunk
+    states = jnp.pad(states, ((0, 0), (0, spare), (0, 0)))
+    targets = jnp.pad(targets, ((0, 0), (0, spare)), constant_values=IGNORE)
+
+    def parts(x: Array) -> Array:
+        return jnp.moveaxis(x.reshape(batch, -1, chunk, *x.shape[2:]), 1, 0)
+
+    @jax.custom_vjp
+    def total(states: Array, head: Params, rest: Params, targets: Array) -> Sums:
+        def add(total: Sums, part: tuple[Array, Array]) -> tuple[Sums, None]:
+            found = sums(unembed(merge(head, rest), part[0]), part[1])
+            return jax.tree.map(jnp.add, total, found), None
+
+        return jax.lax.scan(add, (jnp.float32(0), jnp.float32(0)), (parts(states), parts(targets)))[
+            0
+        ]
+
+    def forward(states: Array, head: Params, rest: Params, targets: Array):
+        def add(carry, part):
+            (loss, hits), slopes = carry
+            state, target = part
+            found, pull, more = jax.vjp(
+                lambda state, head: sums(unembed(merge(head, rest), state), target),
+                state,
+                head,
+                has_aux=True,
+            )
+            slope, of_head = pull(jnp.ones_like(found))
+            carry = (loss + found, hits + more), jax.tree.map(jnp.add, slopes, of_head)
+            return carry, slope
+
+        start = (jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, head)
+        (found, of_head), slopes = jax.lax.scan(add, start, (parts(states), parts(targets)))
+        return found, (jnp.moveaxis(slopes, 0, 1).reshape(states.shape), of_head)
+
+    def backward(slopes, cotangents: Sums):
+        of_states, of_head = jax.tree.map(lambda slope: slope * cotangents[0], slopes)
+        return of_states, of_head, None, None
+
+    total.defvjp(forward, backward)
+    return total(states, trainable, frozen, targets)
 
 
 def tagging_loss(model: Functional[Tagger], *, features: Features) -> Callable:
@@ -151,7 +201,7 @@ def tagging_loss(model: Functional[Tagger], *, features: Features) -> Callable:
     def loss_fn(trainable: Params, frozen: Params, batch: Mapping[str, Array], key: Array | None):
         del key
         audio = jax.lax.stop_gradient(features(frozen, batch))
-        tagger = model.bind(merge(trainable, without(frozen, "whisper.")))
+        tagger = model.bind(merge(trainable, without(frozen, WHISPER)))
         scores = tagger(audio).astype(jnp.float32)
         return binary_cross_entropy(scores, batch["targets"]), {}
 
@@ -173,11 +223,3 @@ def without(params: Params, prefix: str) -> Params:
 def under(params: Params, prefix: str) -> Params:
     """Return the parameters whose path starts with `prefix`, with the prefix taken off."""
     return {path[len(prefix) :]: leaf for path, leaf in params.items() if path.startswith(prefix)}
-
-
-def _bucket(needed: int, *, length: int) -> int:
-    for share in _BUCKETS:
-        places = min(length, -(-int(np.ceil(length * share)) // _MULTIPLE) * _MULTIPLE)
-        if needed <= places:
-            return places
-    return length

@@ -19,15 +19,17 @@ from jax.sharding import Mesh
 from data_pipelines.input.data_config import DataConfig, PipelineSettings, RowLayout
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.sharding import audio_layout, param_shardings
-from ltu_jax.core.trees import Params, label
+from ltu_jax.core.trees import label
 from ltu_jax.models.attention import require_platform
 from ltu_jax.models.functional import Functional
 from ltu_jax.models.int8 import SCALE
 from ltu_jax.models.ltu_as import LTUAS
+from ltu_jax.models.text_batch import ROW_WEIGHTS, TARGET_IDS, TARGET_POSITIONS
 from ltu_jax.models.tltr import Tagger, TaggerConfig
 from ltu_jax.models.whisper import Whisper
 from ltu_jax.preprocessing.audio import CLIP_FRAMES
 from ltu_jax.training import flops, losses
+from ltu_jax.training.losses import WHISPER
 from ltu_jax.training.optimizer import make_optimizer
 from ltu_jax.training.resilience import guards
 from ltu_jax.training.stage_config import StageSettings
@@ -37,7 +39,6 @@ from ltu_jax.weights import lineage
 from ltu_jax.weights.placement import base_dtypes
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
-WHISPER = "whisper."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,14 +81,7 @@ def model_functions(settings: StageSettings, *, labels: int, mesh: Mesh) -> Mode
     """
     layout = audio_layout(mesh)
     whisper = Whisper(settings.model.whisper, dtype=settings.compute.encoder_dtype)
-
-    def features(frozen: Params, batch: Mapping[str, Any]) -> Any:
-        if "features" in batch:
-            return layout.spread(batch["features"])
-        log_mel = layout.spread(batch["log_mel"])
-        encoder = whisper.encoder.bind(losses.under(frozen, WHISPER))
-        return layout.spread(encoder.features(log_mel))
-
+    features = losses.whisper_features(whisper.encoder, layout=layout)
     if settings.stage == "tagging":
         config = TaggerConfig(
             tltr=settings.model.tltr, labels=labels, d_input=None, audio_layers=None
@@ -227,7 +221,7 @@ def make_program(
 def batch_shapes(
     settings: StageSettings, *, text_length: int, labels: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return the shapes of the global batch as the step gets it (`stage.located`).
+    """Return the shapes of the global batch as the step gets it.
 
     They are the same for every number of hosts, which know the tokens of all pairs. One row is
     taken to have no padding and no prompt without loss: it wants all tokens but its first.
@@ -258,9 +252,9 @@ def batch_shapes(
         "segment_ids": ints(text_length),
         "positions": ints(clips * audio + text_length),
         **({"clip_ids": ints(text_length)} if several else {}),
-        **({losses.WEIGHTS: floats()} if data_config(settings).micro_rows else {}),
-        losses.POSITIONS: ints(text_length - 1),
-        losses.TARGETS: ints(text_length - 1),
+        **({ROW_WEIGHTS: floats()} if data_config(settings).micro_rows else {}),
+        TARGET_POSITIONS: ints(text_length - 1),
+        TARGET_IDS: ints(text_length - 1),
     }
 
 

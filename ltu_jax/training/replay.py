@@ -12,7 +12,7 @@ from ltu_jax.core.distributed import batch_share, host_batch_to_global, together
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
 from ltu_jax.core.paths import absolute
-from ltu_jax.training import losses
+from ltu_jax.models.text_batch import TARGET_IDS, TARGET_POSITIONS
 from ltu_jax.training.initialize import prepare, restored
 from ltu_jax.training.program import batch_shapes
 from ltu_jax.training.resilience import bad_batches
@@ -100,8 +100,8 @@ def _check_shapes(
         )
     for name, leaf in batch.items():
         shape = wanted[name].shape
-        if name in (losses.POSITIONS, losses.TARGETS):
-            shape = (shape[0], batch[losses.TARGETS].shape[-1])
+        if name in (TARGET_POSITIONS, TARGET_IDS):
+            shape = (shape[0], batch[TARGET_IDS].shape[-1])
         if leaf.shape != shape or leaf.dtype != wanted[name].dtype:
             raise UserError(
                 f"{path}: {name} is {leaf.dtype} {leaf.shape}; a batch of this run has "

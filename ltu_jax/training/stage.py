@@ -2,11 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.input.pipeline import InputPipeline
@@ -113,10 +112,9 @@ def assemble(
 ) -> Stage:
     """Put together model functions, loss and data of a stage on `devices`, None for all."""
     mesh = make_mesh(settings.mesh, devices)
-    check_rows(
-        settings.data.rows_per_batch, mesh=mesh, accumulation=settings.optimizer.accumulation
-    )
-    pipeline = open_pipeline(settings, bases, share=batch_share(mesh))
+    accumulation = settings.optimizer.accumulation
+    check_rows(settings.data.rows_per_batch, mesh=mesh, accumulation=accumulation)
+    pipeline = open_pipeline(settings, bases, share=batch_share(mesh), accumulation=accumulation)
     functions = model_functions(settings, labels=len(pipeline.labels), mesh=mesh)
     rows = settings.data.epochs * pipeline.rows_per_epoch
     steps = settings.steps or max(1, math.ceil(rows / settings.data.rows_per_batch))
@@ -152,30 +150,6 @@ def open_pipeline(
         clip_fingerprint=bases.clip_fingerprint,
         bad_log=BadRecordLog(settings.run_dir, process=jax.process_index()),
     )
-
-
-def host_batches(stage: Stage, *, start_step: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yield this host's training batches from `start_step` on, targets located.
-
-    Micro-batches of `optimizer.accumulation` are averaged, so weights that sum to a mean over all
-    rows of a step are as many times larger.
-    """
-    for batch in located(stage.pipeline, start_step=start_step):
-        if losses.WEIGHTS in batch:
-            times = np.float32(stage.settings.optimizer.accumulation)
-            batch = {**batch, losses.WEIGHTS: batch[losses.WEIGHTS] * times}
-        yield batch
-
-
-def located(
-    pipeline: InputPipeline, *, start_step: int = 0, steps: int | None = None
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yield batches as the loss takes them, of the same shapes on every host."""
-    batches = pipeline.batches(start_step=start_step, steps=steps)
-    for step, batch in enumerate(batches, start=start_step):
-        if "labels" in batch:
-            batch = losses.with_targets(batch, dense=False, most=pipeline.most_targets(step))
-        yield batch
 
 
 def _same_config(weights: Weights, expected: Mapping[str, Any], *, key: str) -> None:

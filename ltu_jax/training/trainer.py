@@ -47,7 +47,7 @@ from ltu_jax.training.resilience.guards import Skips
 from ltu_jax.training.resilience.watchdog import Watchdog
 from ltu_jax.training.run_folder import find_saved, inputs_of, locked
 from ltu_jax.training.saving import Saver, check_room_for, describe
-from ltu_jax.training.stage import Stage, assemble, host_batches, open_bases
+from ltu_jax.training.stage import Stage, assemble, open_bases
 from ltu_jax.training.stage_config import StageSettings
 from ltu_jax.training.state import TrainState, skipped_steps
 
@@ -57,7 +57,7 @@ def train_stage(
     *,
     resolved: Mapping[str, Any],
     devices: Sequence[jax.Device] | None = None,
-    batches: Callable[..., Iterator[dict[str, np.ndarray]]] = host_batches,
+    batches: Callable[..., Iterator[dict[str, np.ndarray]]] | None = None,
 ) -> "Outcome | None":
     """Train one stage to its end, resuming if its run folder has a checkpoint.
 
@@ -67,7 +67,8 @@ def train_stage(
         settings: the stage.
         resolved: the same as a JSON-able dict, kept in the checkpoint.
         devices: what to train on; None for all.
-        batches: `batches(stage, start_step=)` yields this host's batches.
+        batches: `batches(stage, start_step=)` yields this host's batches; None for those of its
+            pipeline.
 
     Returns:
         How it went; None when the run folder already held the last step.
@@ -117,12 +118,13 @@ def train_stage(
             clip_fingerprint=clip_fingerprint,
         )
         keep = settings.checkpoint.keep
+        batches_from = functools.partial(batches, stage) if batches else stage.pipeline.batches
         with Saver(
             run_dir, frozen=start.frozen_adapter, metadata=metadata, keep=keep, turn=turn
         ) as saver:
             outcome = train(
                 start,
-                batches=batches(stage, start_step=int(start.state.step)),
+                batches=batches_from(start_step=int(start.state.step)),
                 schedule=schedule_of(stage),
                 recorder=recorder,
                 saver=saver,

@@ -13,6 +13,7 @@ from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 from ltu_jax.training.state import split_trainable
 from tests.support.damages import LAYOUTS, VICTIM, flip, open_pipeline
+from tests.support.targets import dense_targets, with_labels
 
 LAYERS, WIDTH, AUDIO = 2, 16, 5
 MODEL = LTUASConfig(
@@ -54,7 +55,7 @@ def loss_and_gradients(request):
     step = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
 
     def run(batch):
-        (loss, _), gradients = step(trainable, frozen, losses.with_targets(batch, dense=True), None)
+        (loss, _), gradients = step(trainable, frozen, dense_targets(batch), None)
         return float(loss), gradients
 
     return run
@@ -67,7 +68,7 @@ def test_a_lost_record_is_as_one_without_targets(
     options = dict(audio_tokens=AUDIO, rows_per_batch=8, **LAYOUTS["packed"])
     whole = open_pipeline(records_dir, tokenizer, **options)
     damaged = open_pipeline(records_copy, tokenizer, **options)
-    batch, wanted = damaged.batch(0), whole.batch(0)
+    batch, wanted = with_labels(damaged.batch(0)), with_labels(whole.batch(0))
     assert len(damaged.bad) == 1
     # The truth: real audio and text of the victim, only its labels taken away.
     for row in range(8):
@@ -92,6 +93,6 @@ def test_a_batch_of_nothing_but_lost_records_has_loss_and_gradient_zero(
         flip(records_copy, f"train_{number}")
     options = dict(audio_tokens=AUDIO, rows_per_batch=8, max_bad_share=1, **LAYOUTS["packed"])
     pipeline = open_pipeline(records_copy, tokenizer, **options)
-    loss, gradients = loss_and_gradients(pipeline.batch(0))
+    loss, gradients = loss_and_gradients(with_labels(pipeline.batch(0)))
     assert loss == 0 and all((np.asarray(leaf) == 0).all() for leaf in gradients.values())
     assert len(pipeline.bad) == 7

@@ -17,6 +17,7 @@ from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.text import TokenizedPair, tokenize_pair
 from tests.support import records_corpus
 from tests.support.collator import collate
+from tests.support.targets import with_labels
 
 A = 25
 CUTOFF = 120  # cuts the longest few of the tiny corpus's pairs
@@ -69,23 +70,24 @@ def by_id(clips):
 
 def test_the_reference_layout_is_the_official_collator(records_dir, tokenizer, by_id):
     pipeline = _open(records_dir, tokenizer, layout="reference")
-    for step, batch in enumerate(pipeline.batches(steps=3)):
+    for step, batch in enumerate(map(with_labels, pipeline.batches(steps=3))):
         rows = [pipeline.contents(4 * step + row)[0] for row in range(4)]
         pairs = [_tokens(tokenizer, by_id[clip], place) for clip, (place,) in rows]
         wanted = collate(pairs, pad_id=tokenizer.pad_id, audio_tokens=A)
         np.testing.assert_array_equal(batch["input_ids"], wanted.input_ids)
-        np.testing.assert_array_equal(batch["labels"], wanted.labels)
+        np.testing.assert_array_equal(batch["labels"][:, 1:], wanted.labels[:, 1:])
         np.testing.assert_array_equal(batch["segment_ids"], wanted.attention_mask[:, A:])
         everywhere = np.arange(A + wanted.input_ids.shape[1])
         np.testing.assert_array_equal(batch["positions"], [everywhere] * 4)
-        assert batch["labels"].max() > 0 and (batch["labels"] == tokenizer.bos_id).sum() == 4
+        padded = int((wanted.attention_mask[:, A] == 0).sum())  # a pad position predicts BOS
+        assert 0 < padded == (batch["labels"] == tokenizer.bos_id).sum()
 
 
 def test_single_rows_are_padded_on_the_right_without_a_target_for_bos(
     records_dir, tokenizer, by_id
 ):
     pipeline = _open(records_dir, tokenizer, layout="single", train_on="answer")
-    batch = next(pipeline.batches())
+    batch = with_labels(next(pipeline.batches()))
     for row in range(4):
         clip, (place,) = pipeline.contents(row)[0]
         pair = _tokens(tokenizer, by_id[clip], place, train_on="answer")
@@ -96,12 +98,11 @@ def test_single_rows_are_padded_on_the_right_without_a_target_for_bos(
         assert batch["labels"][row].tolist() == pair.labels + [-100] * padding
         assert batch["segment_ids"][row].tolist() == [1] * length + [0] * padding
         assert batch["positions"][row].tolist() == list(range(A + len(ids)))
-    assert (batch["labels"][:, 0] == -100).all()
 
 
 def test_grouped_rows_are_their_pairs_one_after_the_other(records_dir, tokenizer, by_id):
     pipeline = _open(records_dir, tokenizer, pairs_per_clip=3)
-    for step, batch in enumerate(pipeline.batches(steps=3)):
+    for step, batch in enumerate(map(with_labels, pipeline.batches(steps=3))):
         for row in range(4):
             clip, places = pipeline.contents(4 * step + row)[0]
             assert 1 <= len(places) <= 3
@@ -250,7 +251,7 @@ def test_several_hosts_agree_on_shapes_without_talking(records_dir, tokenizer, l
     for step, (wanted, *found) in enumerate(zip(alone.batches(steps=5), *parts, strict=True)):
         _same({name: np.concatenate([part[name] for part in found]) for name in wanted}, wanted)
         widths.add(wanted["input_ids"].shape[1])
-        targets = (wanted["labels"][:, 1:] != -100).sum(axis=1)
+        targets = (wanted["target_ids"] != -100).sum(axis=1)
         assert [host.most_targets(step) for host in hosts] == [targets.max()] * 2
     assert len(widths) > 1
 

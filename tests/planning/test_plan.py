@@ -15,6 +15,7 @@ import pytest
 from ltu_jax import plan as command
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh
+from ltu_jax.models.text_batch import TARGET_IDS
 from ltu_jax.planning import aot
 from ltu_jax.planning.estimate import GPU_EFFICIENCY, check_batch, plan_gpu, stand_ins
 from ltu_jax.planning.plan_report import plan_report
@@ -24,7 +25,6 @@ from ltu_jax.planning.slices import find_gpu, find_slice
 from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.train import parse_config, resolve
 from ltu_jax.training.flops import count_work, mfu
-from ltu_jax.training.losses import TARGETS
 from ltu_jax.training.stage_config import stage_settings
 
 STAGE3 = "--config=configs/stage3.py"
@@ -76,7 +76,7 @@ def test_planner_and_trainer_count_the_same_work():
         clips[row, : len(filled)] = filled == 3
         targets[row, : len(filled) - len(own)] = 7  # all but the first of each pair
     batch = {"log_mel": np.zeros((2, 2, 10, 1)), "segment_ids": segments, "clip_ids": clips}
-    trained = count_work({**batch, TARGETS: targets}, audio_tokens=25, parts=1)
+    trained = count_work({**batch, TARGET_IDS: targets}, audio_tokens=25, parts=1)
     planned = plan_request(
         stage_settings(resolve(parse_config(grouped))[0]),
         text_length=None, mean_text=65.0, pairs_per_row=2.0, clips_per_row=1.5, pairs=1e3,

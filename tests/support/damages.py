@@ -6,7 +6,9 @@ from data_pipelines.input.data_config import DataConfig
 from data_pipelines.input.pipeline import InputPipeline
 from data_pipelines.input.rows import COLUMNS
 from data_pipelines.records import record_files
+from ltu_jax.models.text_batch import TARGET_IDS, with_targets
 from tests.support import records_corpus
+from tests.support.targets import with_labels
 
 A = 25
 VICTIM = "train_4"  # five pairs
@@ -93,7 +95,8 @@ DAMAGES = {
 
 def blanked(batch, pipeline, step, *, tokenizer, victims=(VICTIM,), host=(0, 1)):
     """The batch of whole records with the victims' places emptied by hand."""
-    batch = {name: leaf.copy() for name, leaf in batch.items()}
+    places = batch[TARGET_IDS].shape[1]
+    batch = {name: leaf.copy() for name, leaf in with_labels(batch).items()}
     share = pipeline.config.rows_per_batch // host[1]
     for row in range(share):
         position = step * pipeline.config.rows_per_batch + host[0] * share + row
@@ -116,7 +119,7 @@ def blanked(batch, pipeline, step, *, tokenizer, victims=(VICTIM,), host=(0, 1))
             if clip in victims:
                 heard = batch["log_mel"][row]
                 (heard[place] if pipeline.config.clips_per_row > 1 else heard)[...] = 0
-    return batch
+    return with_targets(batch, most=places)
 
 
 def assert_same(found, wanted):

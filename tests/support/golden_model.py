@@ -15,6 +15,7 @@ from ltu_jax.core.sharding import MeshConfig, make_mesh, param_shardings
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.text_batch import with_targets
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.training import losses
 from ltu_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -24,6 +25,7 @@ from ltu_jax.training.step import make_train_step
 from ltu_jax.weights.placement import place
 from ltu_jax.weights.tensors import as_tensors
 from tests.support.official_names import from_official
+from tests.support.targets import dense_targets
 
 FROZEN = (r"llama\.(embed_tokens|layers|norm|lm_head)\..+", False)
 STAGE1 = ((r"audio_proj\..+", True), (r"tltr\..+", False), FROZEN)
@@ -64,7 +66,7 @@ class Trainer:
         """State and metrics after one step per batch."""
         state, rows = self.state, []
         for batch in batches:
-            batch = jax.device_put(losses.with_targets(batch, dense=dense))
+            batch = jax.device_put((dense_targets if dense else with_targets)(batch))
             state, metrics = self.step(state, self.frozen, batch, jax.random.key(0))
             rows.append({name: float(value) for name, value in metrics.items()})
         return state, rows

@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 
 from ltu_jax.core.distributed import Share
+from ltu_jax.models.text_batch import TARGET_IDS
 from ltu_jax.train import parse_config, resolve
-from ltu_jax.training import losses, program
-from ltu_jax.training.stage import located, open_bases, open_pipeline
+from ltu_jax.training import program
+from ltu_jax.training.stage import open_bases, open_pipeline
 from ltu_jax.training.stage_config import stage_settings
 from tests.support.tiny_stage import ROOT, arguments, make_place
 
@@ -36,7 +37,7 @@ def batches(settings, *, hosts, steps=2):
     for host in range(hosts):
         share = Share(index=host, count=hosts)
         pipeline = open_pipeline(settings, bases, share=share)
-        streams.append(located(pipeline, steps=steps))
+        streams.append(pipeline.batches(steps=steps))
     for step, of_hosts in enumerate(zip(*streams, strict=True)):
         length = 0 if settings.stage == "tagging" else pipeline.text_length(step)
         yield length, len(pipeline.labels), of_hosts
@@ -77,5 +78,5 @@ def test_targets_of_answers_alone_need_no_more_places(place):
     settings = settings_of(place, *flags)
     for length, _, of_hosts in batches(settings, hosts=2):
         planned = program.batch_shapes(settings, text_length=length, labels=0)
-        places = {batch[losses.TARGETS].shape[1] for batch in of_hosts}
-        assert len(places) == 1 and places.pop() <= planned[losses.TARGETS].shape[1]
+        places = {batch[TARGET_IDS].shape[1] for batch in of_hosts}
+        assert len(places) == 1 and places.pop() <= planned[TARGET_IDS].shape[1]

@@ -7,9 +7,10 @@ import pytest
 
 from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
-from ltu_jax.training.chunked import chunked_sums
+from ltu_jax.training.losses import chunked_sums
 from ltu_jax.training.state import split_trainable
 from tests.support.golden_model import STAGE3
+from tests.support.targets import dense_targets
 
 EVERYTHING = ((r".+", True),)
 TIED, APART = "llama.embed_tokens.embedding", "llama.lm_head.kernel"
@@ -43,7 +44,6 @@ def in_chunks(chunk):
             trainable=head,
             frozen=rest,
             sums=losses.summed_cross_entropy,
-            ignored=IGNORE,
             chunk=chunk,
         )
 
@@ -93,7 +93,7 @@ def test_the_gradient_is_scaled_by_what_follows():
 def test_training_has_the_same_loss_and_gradients(tiny, rules):
     """Of the adapter alone, and of every parameter, on the golden batch."""
     trainable, frozen = split_trainable(tiny.params, rules)
-    batch = losses.with_targets(tiny.batch, dense=True)
+    batch = dense_targets(tiny.batch)
 
     def run(chunk):
         loss_fn = losses.language_loss(

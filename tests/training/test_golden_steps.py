@@ -14,12 +14,14 @@ from conditioning import adam, allowed, check_steps, decisive
 
 from configs import stage1, stage2, stage3
 from ltu_jax.core.config import read
+from ltu_jax.models.text_batch import ROW_WEIGHTS, with_targets
 from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 from ltu_jax.training.optimizer import OptimizerConfig, learning_rate
 from ltu_jax.training.state import split_trainable
 from tests.support.golden_model import STAGE1, STAGE3, make_trainer, optimizer_config
 from tests.support.official_names import from_official
+from tests.support.targets import dense_targets
 
 
 def compare(found, truth, *, atol):
@@ -110,7 +112,7 @@ def run_golden(tiny, name, *, rules, accumulation=1, batch=None, steps, logged=1
 def test_loss_and_gradients_of_stage_3(tiny, dense):
     trainable, frozen = split_trainable(tiny.params, STAGE3)
     loss_fn = losses.language_loss(tiny.fns, features=lambda frozen, batch: batch["features"])
-    batch = losses.with_targets(tiny.batch, dense=dense)
+    batch = (dense_targets if dense else with_targets)(tiny.batch)
     grad_fn = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
     (loss, _), grads = grad_fn(trainable, frozen, batch, None)
     np.testing.assert_allclose(float(loss), tiny.info["loss_stage3"], atol=1e-5)
@@ -155,7 +157,7 @@ def test_accumulation_is_the_mean_of_micro_batch_means(tiny, by_weights):
     if by_weights:  # as `data.micro_rows` has it, whatever the step accumulates
         targets = (rows["labels"][:, 1:] != IGNORE).sum(axis=1)
         counts = targets[[0, 1]] + targets[[2, 3]]
-        rows[losses.WEIGHTS] = np.float32(1 / (2 * counts[[0, 1, 0, 1]]))
+        rows[ROW_WEIGHTS] = np.float32(1 / (2 * counts[[0, 1, 0, 1]]))
     run = run_golden(
         tiny,
         "adamw_accum2",

@@ -19,6 +19,7 @@ from ltu_jax.training import losses
 from ltu_jax.training.state import create_state, split_trainable, state_shardings
 from ltu_jax.training.step import make_train_step
 from tests.support.golden_model import STAGE3
+from tests.support.targets import dense_targets
 
 ROWS, PAIR, AUDIO, LAYERS = 8, 12, 5, 3
 TEXT = 3 * PAIR  # rows of three pairs about one clip
@@ -70,7 +71,7 @@ def _batch() -> dict[str, np.ndarray]:
         "segment_ids": segments,
         "positions": np.tile(positions.astype(np.int32), (ROWS, 1)),
     }
-    return losses.with_targets(rows, dense=True)
+    return dense_targets(rows)
 
 
 @pytest.fixture(scope="module")

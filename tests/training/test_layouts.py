@@ -14,13 +14,14 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
-from ltu_jax.models.text_batch import TextBatch
+from ltu_jax.models.text_batch import ROW_WEIGHTS, TextBatch
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.preprocessing.text import IGNORE, load_tokenizer
 from ltu_jax.training import losses
 from ltu_jax.training.flops import count_work
 from ltu_jax.training.state import split_trainable
 from tests.support.golden_model import STAGE3
+from tests.support.targets import dense_targets, with_labels
 
 AUDIO, LAYERS, WIDTH = 5, 3, 24
 MODEL = LTUASConfig(
@@ -123,7 +124,7 @@ def epoch_of(records_dir, tokenizer, model, *, repair=None, **changes):
     config = DataConfig(**values | changes)
     rows = InputPipeline(config, tokenizer=tokenizer).rows_per_epoch
     pipeline = InputPipeline(dataclasses.replace(config, rows_per_batch=rows), tokenizer=tokenizer)
-    (batch,) = pipeline.batches(steps=1)
+    batch = with_labels(next(pipeline.batches(steps=1)))
     if repair is not None:
         batch = repair(batch)
     fns, trainable, frozen = model
@@ -138,7 +139,7 @@ def epoch_of(records_dir, tokenizer, model, *, repair=None, **changes):
         wanted = jnp.maximum(batch["labels"][:, 1:], 0)
         return gradients, -jnp.take_along_axis(logs, wanted[..., None], axis=2)[..., 0]
 
-    located = losses.with_targets(batch, dense=True)
+    located = dense_targets(batch)
     work = count_work(located, audio_tokens=AUDIO, parts=1)
     clips = sum(len(pipeline.contents(row)) for row in range(rows))
     assert (work.pairs, work.clips, work.audio_tokens) == (21, clips, clips * AUDIO)
@@ -249,7 +250,7 @@ def loss_and_gradients(model, batch):
     fns, trainable, frozen = model
     loss_fn = losses.language_loss(fns, features=features)
     compiled = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
-    (loss, _), gradients = compiled(trainable, frozen, losses.with_targets(batch, dense=True), None)
+    (loss, _), gradients = compiled(trainable, frozen, batch, None)
     return float(loss), {path: np.asarray(leaf) for path, leaf in gradients.items()}
 
 
@@ -273,15 +274,14 @@ def test_micro_rows_are_the_official_micro_batches(
     expected = [loss_and_gradients(model, part) for part in parts]
     fns, trainable, frozen = model
     loss_fn = losses.language_loss(fns, features=features, chunk=chunked)
-    located = losses.with_targets(batch, dense=False, most=whole.most_targets(0))
     (loss, _), gradients = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(
-        trainable, frozen, located, None
+        trainable, frozen, batch, None
     )
     np.testing.assert_allclose(loss, np.mean([value for value, _ in expected]), rtol=1e-5)
     assert (
         abs(
             loss
-            - loss_and_gradients(model, {k: v for k, v in batch.items() if k != losses.WEIGHTS})[0]
+            - loss_and_gradients(model, {k: v for k, v in batch.items() if k != ROW_WEIGHTS})[0]
         )
         > 1e-3
     )  # one mean over all tokens is another thing

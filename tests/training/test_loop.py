@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ltu_jax.training import losses
+from ltu_jax.models.text_batch import with_targets
 from ltu_jax.training.flops import StepWork
 from ltu_jax.training.initialize import Prepared
 from ltu_jax.training.logs import RunLog, plot_losses, read_rows
@@ -29,7 +29,7 @@ def loop(tiny, run_dir, *, steps=6, interrupt=None, validate=None, save_every=0)
             batch = dict(tiny.batch)
             if step == interrupt:
                 os.kill(os.getpid(), signal.SIGTERM)
-            yield losses.with_targets(batch, dense=False)
+            yield with_targets(batch)
 
     def save(state):
         saved.append(int(state.step))

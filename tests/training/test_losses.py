@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ltu_jax.models.text_batch import TARGET_IDS, TARGET_POSITIONS, with_targets
 from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 
@@ -23,13 +24,13 @@ def test_targets_are_every_shifted_label_once(dense):
         length = int(rng.integers(2, 60))
         labels = rng.integers(0, 9, (4, length))
         labels[rng.random(labels.shape) < rng.random()] = IGNORE
-        found = losses.with_targets(batch_of(labels), dense=dense)
+        found = with_targets(batch_of(labels), most=len(labels[0]) - 1 if dense else 0)
         assert "labels" not in found and "input_ids" in found
         for row in range(4):
             pairs = [
                 (int(position), int(target))
                 for position, target in zip(
-                    found[losses.POSITIONS][row], found[losses.TARGETS][row], strict=True
+                    found[TARGET_POSITIONS][row], found[TARGET_IDS][row], strict=True
                 )
                 if target != IGNORE
             ]
@@ -46,8 +47,8 @@ def test_buckets_are_few():
     for count in range(97):
         labels = np.full((2, 97), IGNORE)
         labels[0, 97 - count :] = 1
-        found = losses.with_targets(batch_of(labels), dense=False)
-        places.add(found[losses.TARGETS].shape[1])
+        found = with_targets(batch_of(labels))
+        places.add(found[TARGET_IDS].shape[1])
     assert len(places) == 3 and max(places) == 96
 
 

@@ -4,15 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from ltu_jax.training import losses
 from tests.support.golden_model import STAGE3, make_trainer, optimizer_config
+from tests.support.targets import dense_targets
 
 pytestmark = pytest.mark.optimised
 
 
 def test_the_step_writes_the_new_state_over_the_old_one(tiny):
     trainer = make_trainer(tiny, rules=STAGE3, config=optimizer_config(), steps=200)
-    batch = jax.device_put(losses.with_targets(tiny.batch, dense=True))
+    batch = jax.device_put(dense_targets(tiny.batch))
     key = jax.random.key(0)
     compiled = trainer.step.lower(trainer.state, trainer.frozen, batch, key).compile()
     state = sum(leaf.nbytes for leaf in jax.tree.leaves(trainer.state))

@@ -7,8 +7,8 @@ import pytest
 from ltu_jax.core.sharding import MeshConfig
 from ltu_jax.core.trees import count
 from ltu_jax.preprocessing.text import IGNORE
-from ltu_jax.training import losses
 from tests.support.golden_model import STAGE3, make_trainer, optimizer_config
+from tests.support.targets import dense_targets
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_optimiser_holds_trainable_parameters_only(tiny):
 def test_frozen_parameters_are_not_differentiated(tiny, rules, made):
     """The step computes the gradient of a base matrix only if the rules train it."""
     trainer = make_trainer(tiny, rules=rules, config=optimizer_config(), steps=200)
-    batch = losses.with_targets(tiny.batch, dense=True)
+    batch = dense_targets(tiny.batch)
     jaxpr = jax.make_jaxpr(trainer.step)(trainer.state, trainer.frozen, batch, jax.random.key(0))
     # Products with the shape of the matrix itself occur in its gradient and nowhere else.
     _, size_in, size_out = tiny.params["llama.layers.mlp.gate_proj.kernel"].shape

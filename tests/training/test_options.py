@@ -19,6 +19,7 @@ from ltu_jax.training.stage_config import stage_settings
 from ltu_jax.weights.placement import place_language_model
 from ltu_jax.weights.tensors import as_tensors
 from tests.support.golden_model import load_tiny
+from tests.support.targets import dense_targets
 
 LLAMA = dict(
     vocab_size=48, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
@@ -130,7 +131,7 @@ def test_a_backend_for_other_devices_is_refused():
 def test_int8_loss_is_within_one_percent_on_the_golden_batch(golden):
     """The gate of the issue on the tiny official model; benchmarks/int8_gate.py is the long one."""
     tiny = load_tiny(golden / "ltu_as_tiny_a", with_lora=True)
-    batch = losses.with_targets(tiny.batch, dense=True)
+    batch = dense_targets(tiny.batch)
     mesh = make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
     settings = settings_of(
         llama=dataclasses.asdict(tiny.fns.config.llama), base_dtype="int8", dtype="float32"

@@ -11,10 +11,11 @@ from configs import common
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.models.llama import LlamaConfig
+from ltu_jax.models.text_batch import TARGET_IDS, TARGET_POSITIONS, with_targets
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.planning.traced import gradient_flops, jaxpr_flops, saved_bytes
-from ltu_jax.training import losses, program
+from ltu_jax.training import program
 from ltu_jax.training.flops import StepWork, count_work, model_flops
 from ltu_jax.training.stage_config import stage_settings
 
@@ -132,10 +133,10 @@ def test_batch_shapes_are_those_that_the_loss_gets(features):
     batch = {
         name: np.zeros(leaf.shape, leaf.dtype)
         for name, leaf in made.batch.items()
-        if name not in (losses.POSITIONS, losses.TARGETS)
+        if name not in (TARGET_POSITIONS, TARGET_IDS)
     }
     batch["labels"] = rng.integers(0, 128, (ROWS, TEXT))
-    located = losses.with_targets(batch, dense=False)
+    located = with_targets(batch)
     assert {n: (x.shape, x.dtype) for n, x in located.items()} == {
         n: (x.shape, x.dtype) for n, x in made.batch.items()
     }

@@ -8,9 +8,8 @@ import pytest
 
 from ltu_jax import train
 from ltu_jax.core.errors import UserError
-from ltu_jax.training import losses
+from ltu_jax.models.text_batch import TARGET_IDS
 from ltu_jax.training.resilience import bad_batches
-from ltu_jax.training.stage import host_batches
 from tests.support.tiny_stage import ROOT, arguments, make_place
 
 pytestmark = pytest.mark.slow
@@ -23,10 +22,10 @@ def run(tmp_path_factory):
     place = make_place(tmp_path_factory.mktemp("replay"))
 
     def spoilt(stage, *, start_step):
-        for step, batch in enumerate(host_batches(stage, start_step=start_step), start=start_step):
+        for step, batch in enumerate(stage.pipeline.batches(start_step=start_step), start_step):
             if step == STEP:
-                wanted = batch[losses.TARGETS]
-                batch = {**batch, losses.TARGETS: np.where(wanted > 0, 319, wanted)}
+                wanted = batch[TARGET_IDS]
+                batch = {**batch, TARGET_IDS: np.where(wanted > 0, 319, wanted)}
             yield batch
 
     patch = pytest.MonkeyPatch()
