@@ -6,8 +6,8 @@
                                           "shard" the SHA-256 of what was counted
 
 With them rows are packed to the token, and every host knows the padded length of a global batch
-without asking the others. A pipeline that finds none counts them itself: seconds for thousands of
-clips, hours for millions, which is what the command is for.
+without asking the others. `write_records --tokenizer` counts too; training counts up to 200,000
+pairs itself and refuses more.
 """
 
 import argparse
@@ -35,17 +35,20 @@ def command(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with a tokenizer")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     flags = local_arguments(parser.parse_args(arguments))
-    load_tokenizer(flags.tokenizer)  # a wrong folder fails here, not in every worker
-    splits = record_files.read_manifest(flags.records)["splits"].values()
-    jobs = [
-        (flags.records, shard, flags.tokenizer) for split in splits for shard in split["shards"]
-    ]
+    count(flags.records, tokenizer=flags.tokenizer, workers=flags.workers)
+    return 0
+
+
+def count(records: Path, *, tokenizer: Path, workers: int) -> None:
+    """Count what is not counted yet, in `workers` processes, and print how many pairs there are."""
+    load_tokenizer(tokenizer)  # a wrong folder fails here, not in every worker
+    splits = record_files.read_manifest(records)["splits"].values()
+    jobs = [(records, shard, tokenizer) for split in splits for shard in split["shards"]]
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(flags.workers, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
         done = pool.map(count_shard, jobs)
         pairs = sum(tqdm(done, total=len(jobs), desc="shards", unit="shard", disable=None))
-    print(f"{flags.records}: tokens of {pairs} pairs are in {flags.records / FOLDER}")
-    return 0
+    print(f"{records}: tokens of {pairs} pairs are in {records / FOLDER}")
 
 
 if __name__ == "__main__":

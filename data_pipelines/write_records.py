@@ -19,10 +19,13 @@ with the reason; where more than --max-quarantined of the clips are, nothing is 
 
 import argparse
 import dataclasses
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipelines import token_lengths
+from data_pipelines.input import token_counts
 from data_pipelines.manifests import clip_manifests
 from data_pipelines.manifests.audio_finder import AudioFinder, Rewrite
 from data_pipelines.manifests.audio_finder import table as table_of_audio
@@ -39,6 +42,7 @@ from ltu_jax.core import errors, outputs
 from ltu_jax.core.files import write_json
 from ltu_jax.core.jsonl import write_jsonl
 from ltu_jax.core.paths import local_arguments
+from ltu_jax.preprocessing.text import load_tokenizer
 from ltu_jax.weights.fingerprint import SAME
 
 VALIDATION_SHARE = 0.01
@@ -95,6 +99,13 @@ def command(arguments: Sequence[str] | None = None) -> int:
         help="precision of --features, as config.compute.encoder_dtype of the training (default: "
         "float32, that of the mini preset)",
     )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        help="weights of the language model, whose tokens of all pairs are counted too; training "
+        "on more than 200,000 pairs asks for them",
+    )
+    parser.add_argument("--no-tokens", action="store_true", help="count none, and say nothing")
     parser.add_argument("--runner", default="DirectRunner", help="Beam runner (default: here)")
     parser.add_argument("--shards", type=int, help="per split (default: 1 per 256 MiB, at least 4)")
     parser.add_argument("--force", action="store_true", help="write again even if --out is valid")
@@ -106,6 +117,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("beam_flags", nargs="*", help="after a lone --: options of the runner")
     flags = local_arguments(parser.parse_args(arguments))
+    if flags.tokenizer is not None:
+        load_tokenizer(flags.tokenizer)  # a wrong folder fails before hours of work
     began = time.monotonic()
     read = [flags.corpus, flags.json, flags.audio_root, flags.features]
     outputs.claim(flags.out, record_files.MAKER, inputs=read)
@@ -127,6 +140,13 @@ def command(arguments: Sequence[str] | None = None) -> int:
     print(table(manifest))
     written = sum(split["clips"] for split in manifest["splits"].values())
     print(f"{flags.out}: {written} clips, {time.monotonic() - began:.0f} s")
+    if flags.no_tokens:
+        return 0
+    if flags.tokenizer is None:
+        asked = token_counts.command(flags.out, "LLAMA_WEIGHTS")
+        print(f"tokens were not counted, as no --tokenizer is given; to count them: {asked}")
+    else:
+        token_lengths.count(flags.out, tokenizer=flags.tokenizer, workers=os.cpu_count() or 1)
     return 0
 
 

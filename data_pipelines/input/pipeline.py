@@ -48,6 +48,7 @@ class InputPipeline:
         config: DataConfig,
         *,
         tokenizer: Tokenizer | None = None,
+        tokenizer_dir: Path | None = None,
         process_index: int = 0,
         process_count: int = 1,
         clip_fingerprint: Callable[[], Fingerprint] | None = None,
@@ -58,6 +59,7 @@ class InputPipeline:
         Args:
             config: what to read.
             tokenizer: of the language model; not needed for layout "tags".
+            tokenizer_dir: its folder, for the command that counts tokens.
             process_index, process_count: this host and all hosts; the global batch is cut into
                 equal consecutive parts.
             clip_fingerprint: computes the numeric fingerprint of the model's encoder; asked only
@@ -73,7 +75,7 @@ class InputPipeline:
         self.store = RecordStore(config.records, split=config.split)
         if config.layout != RowLayout.TAGS and tokenizer is None:
             raise ValueError(f"layout {str(config.layout)!r} needs a tokenizer")
-        self._tokenizer = tokenizer
+        self._tokenizer, self._tokenizer_dir = tokenizer, tokenizer_dir
         if config.rows_per_batch % process_count:
             raise UserError(
                 f"data.rows_per_batch is {config.rows_per_batch}, which {process_count} hosts "
@@ -85,12 +87,12 @@ class InputPipeline:
         if config.layout == RowLayout.TAGS:
             self.labels = tuple(read_json(Path(config.records) / TAG_LABELS))
         self._check_stored(clip_fingerprint, show=process_index == 0)
-        self._order = self._choose(show=process_index == 0)
+        self.order = self._choose(show=process_index == 0)
         self._sums = functools.lru_cache(maxsize=4)(self._sum_rows)  # of the newest steps
         self._rows = RowMaker(
             config,
             store=self.store,
-            order=self._order,
+            order=self.order,
             tokenizer=tokenizer,
             prompts=self._prompts,
             tokens=self._tokens,
@@ -109,7 +111,7 @@ class InputPipeline:
     @property
     def rows_per_epoch(self) -> int:
         """Rows that hold every chosen pair once."""
-        return self._order.rows_per_epoch
+        return self.order.rows_per_epoch
 
     @property
     def steps_per_epoch(self) -> int:
@@ -118,13 +120,13 @@ class InputPipeline:
 
     def order_fingerprint(self) -> str:
         """Return the hex SHA-256 of all that decides which pairs a row has, equal on all hosts."""
-        return self._order.fingerprint()
+        return self.order.fingerprint()
 
     def report(self) -> RowReport | None:
         """Count what the rows of an epoch hold and waste; None for layout "tags"."""
         if self.config.layout == RowLayout.TAGS:
             return None
-        return row_report(self._order, self.config, whole=self._whole)
+        return row_report(self.order, self.config, whole=self._whole)
 
     def _check_stored(
         self, clip_fingerprint: Callable[[], Fingerprint] | None, *, show: bool
@@ -168,7 +170,11 @@ class InputPipeline:
             self._prompts = self._whole = np.ones(len(records), np.int64)
         else:
             counted = token_lengths(
-                config.records, split=config.split, tokenizer=self._tokenizer, show=show
+                config.records,
+                split=config.split,
+                tokenizer=self._tokenizer,
+                show=show,
+                tokenizer_dir=self._tokenizer_dir,
             )
             self._prompts, self._whole = counted[numbers].astype(np.int64).T
         self._tokens = np.minimum(self._whole, config.cutoff)
@@ -186,7 +192,7 @@ class InputPipeline:
         """Return (clip, numbers of its pairs) for each clip of the row at `position`."""
         return tuple(
             (self.store.entries[number].clip_id, pairs)
-            for number, pairs in self._order.row(position)
+            for number, pairs in self.order.row(position)
         )
 
     def row(self, position: int) -> Example:
@@ -235,7 +241,7 @@ class InputPipeline:
     def _sum_rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Sum tokens, and tokens that may be targets, of each row of the global batch."""
         rows = self.config.rows_per_batch
-        pairs, begin = self._order.batch(step * rows, rows=rows)
+        pairs, begin = self.order.batch(step * rows, rows=rows)
         tokens = self._tokens[pairs]
         if self.config.train_on == TrainOn.ANSWER:
             targets = tokens - np.minimum(self._prompts[pairs], tokens)

@@ -4,11 +4,14 @@
                                           "shard" the SHA-256 of what was counted
 
 With them rows are packed to the token, and every host knows the padded length of a global batch
-without asking the others. A pipeline that finds none counts them itself: seconds for thousands of
-clips, hours for millions (`python -m data_pipelines.token_lengths` counts in many processes).
+without asking the others. `write_records --tokenizer` counts them, and so does
+`python -m data_pipelines.token_lengths`, in many processes. A pipeline that finds none counts up to
+`MOST_UNCOUNTED` pairs itself and refuses more.
 """
 
 import functools
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,21 @@ from data_pipelines.records import record_files
 from data_pipelines.records.array_cache import keep_arrays, load_arrays
 from data_pipelines.records.schema import RecordError
 from ltu_jax.core.axes import Int
+from ltu_jax.core.errors import UserError
 from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer, prompt_ids, tokenize_pair
 
 FOLDER = "tokens"
 UNREADABLE = (1, 1)  # counts of a pair whose record is damaged: one place in a row, left empty
+MOST_UNCOUNTED = 200_000  # pairs that a start counts itself, a minute or two
 _WITHOUT_CUTOFF = 1 << 30
+
+
+def command(records: str | Path, tokenizer_dir: str | Path) -> str:
+    """Return the command that counts the tokens of all pairs of a records directory."""
+    return (
+        f"python -m data_pipelines.token_lengths --records {shlex.quote(str(records))} "
+        f"--tokenizer {shlex.quote(str(tokenizer_dir))} --workers {os.cpu_count() or 1}"
+    )
 
 
 def pair_tokens(
@@ -45,19 +58,39 @@ def pair_tokens(
 
 
 def token_lengths(
-    directory: str | Path, *, split: str, tokenizer: Tokenizer, show: bool
+    directory: str | Path,
+    *,
+    split: str,
+    tokenizer: Tokenizer,
+    show: bool,
+    tokenizer_dir: str | Path | None = None,
 ) -> Int[np.ndarray, "P 2"]:
     """Count the (prompt, whole) tokens of every pair of a split, in the order of its records.
 
     What has not been counted yet is counted now, and kept where the folder can be written. Pairs
     of a damaged record have `UNREADABLE` counts, which are not kept.
 
+    Args:
+        directory: records directory.
+        split: of it.
+        tokenizer: of the language model.
+        show: whether a bar moves while pairs are counted.
+        tokenizer_dir: its folder, for the command in a message.
+
     Raises:
-        UserError: not a records directory, or a damaged index.
+        UserError: not a records directory, a damaged index, or more pairs to count than
+            `MOST_UNCOUNTED`; the message is the command that counts them.
     """
     shards = record_files.read_manifest(directory)["splits"][split]["shards"]
     counts_of = [_kept(directory, shard, tokenizer=tokenizer) for shard in shards]
     missing = [index for index, counts in enumerate(counts_of) if counts is None]
+    pairs = sum(len(record_files.read_index(directory, shards[index]).tasks) for index in missing)
+    if pairs > MOST_UNCOUNTED:
+        raise UserError(
+            f"the tokens of {pairs:,} pairs of {directory}, split {split!r}, are not counted for "
+            f"this tokenizer; count them once: "
+            f"{command(directory, tokenizer_dir or 'LLAMA_WEIGHTS')}"
+        )
     bar = tqdm(missing, desc="counting tokens", unit="shard", disable=None if show else True)
     for index in bar:
         counts_of[index] = _count(directory, shards[index], tokenizer=tokenizer)

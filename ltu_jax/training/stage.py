@@ -145,6 +145,7 @@ def open_pipeline(
     return InputPipeline(
         data_config(settings, feature_fingerprint=bases.fingerprint, **changes),
         tokenizer=tokenizer or bases.tokenizer,
+        tokenizer_dir=None if bases.llama is None else bases.llama.path,
         process_index=share.index,
         process_count=share.count,
         clip_fingerprint=bases.clip_fingerprint,

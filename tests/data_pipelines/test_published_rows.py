@@ -189,7 +189,7 @@ def test_labels_come_from_tags_or_else_from_answers(root, tmp_path):
     assert [clip.tags for clip in clips] == [("Dog, barking", "Wind", "Rain"), ("cat",), ()]
 
 
-def test_the_command_takes_the_published_form(root, tmp_path, capsys):
+def test_the_command_takes_the_published_form(root, tmp_path, capsys, golden):
     rows = [row(f"{THERE}/y/a.flac"), row(f"{THERE}/y/a.flac", input="  ", instruction="odd")]
     rows += [
         row(f"{THERE}/y/b.wav", instruction=f"What? {n}", output="Labels: Cat") for n in range(30)
@@ -208,12 +208,16 @@ def test_the_command_takes_the_published_form(root, tmp_path, capsys):
         1,
     ]
     assert write_records.command([*map(str, arguments)]) == 0
-    assert "by index" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "by index" in printed and "python -m data_pipelines.token_lengths" in printed
     assert len(RecordStore(out, split="train")) == 2
     assert json.loads((out / TAG_LABELS).read_text()) == ["Bark", "Cat", "Dog"]
     report = json.loads((tmp_path / "records.audio_report.json").read_text())
     assert report["clips"] == {"as is": 0, "rewritten": 0, "by index": 2, "missing": 0}
     (line,) = (tmp_path / "records.bad_rows.jsonl").read_text().splitlines()
     assert "m.json, row 2" in json.loads(line)["reason"]
+    vocabulary = golden / "text_cases" / "spm320.model"
+    assert write_records.command([*map(str, arguments), "--tokenizer", str(vocabulary)]) == 0
+    assert len(list((out / "tokens").rglob("*.npz"))) == 1
     with pytest.raises(UserError, match="1 of 32 rows.*--max-bad-rows"):
         write_records.command([*map(str, arguments), "--max-bad-rows", "0.01"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -86,6 +87,21 @@ def test_the_command_counts_all_splits(records_copy, golden, capsys, tokenizer):
         np.testing.assert_array_equal(count(records_copy, tokenizer, split), counts)
     with pytest.raises(UserError, match="no tokenizer.model"):
         count_tokens.command(["--records", str(records_copy), "--tokenizer", str(records_copy)])
+
+
+def test_a_start_refuses_to_count_many_pairs_and_names_the_command(
+    records_copy, golden, tokenizer, monkeypatch
+):
+    monkeypatch.setattr(token_counts, "MOST_UNCOUNTED", 17)
+    InputPipeline(_config(records_copy), tokenizer=tokenizer)  # they are counted
+    shutil.rmtree(records_copy / "tokens")
+    InputPipeline(_config(records_copy, split="val"), tokenizer=tokenizer)  # few
+    folder = golden / "text_cases" / "spm320.model"
+    with pytest.raises(UserError, match=r"18 pairs") as error:
+        InputPipeline(_config(records_copy), tokenizer=tokenizer, tokenizer_dir=folder)
+    arguments = shlex.split(str(error.value).split("python -m data_pipelines.token_lengths ")[1])
+    assert count_tokens.command(arguments) == 0
+    InputPipeline(_config(records_copy), tokenizer=tokenizer)
 
 
 def _config(directory, **changes):
