@@ -10,8 +10,6 @@ from benchmarks import alternate, generate, torch_reference, train_contenders, t
 from benchmarks.batches import CUTOFF, MULTIPLE, SHORTEST
 from ltu_jax.preprocessing.text import IGNORE
 
-pytestmark = pytest.mark.optimised
-
 
 @pytest.fixture(scope="module")
 def plan():

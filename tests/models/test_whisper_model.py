@@ -14,8 +14,6 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.models.whisper import Decoder, Encoder, Whisper, WhisperConfig, sinusoids
 from tests.support.official_names import arrays, from_hf_whisper, from_official
 
-pytestmark = pytest.mark.optimised
-
 CLIPS = ("jfk", "silence_2s", "short_0.1s", "exact_10s")
 
 

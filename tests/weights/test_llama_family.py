@@ -16,8 +16,6 @@ from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights
 
-pytestmark = pytest.mark.optimised
-
 SIZES = dict(
     vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
     num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,

@@ -17,8 +17,6 @@ from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError, as_tensors
 
-pytestmark = pytest.mark.optimised
-
 ROOT = "base_model.model."
 CASES = {
     "plain": ({}, ("q_proj", "v_proj")),
