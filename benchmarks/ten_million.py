@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks import alternate, input_pipeline
 from data_pipelines.input.data_config import DataConfig
 from data_pipelines.input.pipeline import InputPipeline
-from data_pipelines.input.token_counts import folder, token_lengths
+from data_pipelines.input.token_counts import FOLDER, folder, token_lengths
 from data_pipelines.records import record_files, record_index
 from data_pipelines.records.array_cache import keep_arrays
 from data_pipelines.records.record_index import RecordIndex
@@ -185,6 +185,8 @@ def main() -> None:
     input_pipeline.require_tokenizer()
     records = make_records(given.scratch, pairs=given.pairs)
     split = read_json(records / record_files.MANIFEST)["splits"]["train"]
+    for kept in records.glob(f"{FOLDER}/*/rows-*.npz"):
+        kept.unlink()  # by an earlier run
     starts = {name: _timed_start(records) for name in ("packs the rows", "finds them packed")}
     for name, found in starts.items():
         print(name, json.dumps(found, indent=1))

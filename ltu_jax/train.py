@@ -197,6 +197,8 @@ def _train(
     given: Mapping[str, Any],
 ) -> int:
     agree_at_launch(stages)
+    if config.stage == CURRICULUM and config.weights.tltr:
+        _say(f"tagging is left out: config.weights.tltr {config.weights.tltr} is the trained TLTR")
     if distributed.is_main():
         for stage in settings:
             claim_run(stage)

@@ -85,7 +85,7 @@ class InputPipeline:
         self._first_row = process_index * self._host_rows
         self.labels: tuple[str, ...] = ()
         if config.layout == RowLayout.TAGS:
-            self.labels = tuple(read_json(Path(config.records) / TAG_LABELS))
+            self.labels = _labels(Path(config.records))
         self._check_stored(clip_fingerprint, show=process_index == 0)
         self.order = self._choose(show=process_index == 0)
         self._sums = functools.lru_cache(maxsize=4)(self._sum_rows)  # of the newest steps
@@ -391,3 +391,14 @@ class InputPipeline:
         ahead = np.broadcast_to(ahead, (len(audio), len(ahead)))
         example["positions"] = np.concatenate([ahead, example["positions"]], axis=1)
         return with_targets(example, most=self.most_targets(step))
+
+
+def _labels(records: Path) -> tuple[str, ...]:
+    """Read the labels of layout "tags"; raises `UserError` where the records have none."""
+    if not (records / TAG_LABELS).is_file():
+        raise UserError(
+            f'{records} has no labels to tag clips by (no {TAG_LABELS}): give the rows "tags", or '
+            'cla_label answers like "Labels: Dog; Bark", and write the records again; or leave '
+            "tagging out with a trained TLTR: --config.weights.tltr=FOLDER"
+        )
+    return tuple(read_json(records / TAG_LABELS))

@@ -427,3 +427,9 @@ def test_what_is_not_there_is_named(records_dir, tokenizer, tmp_path):
 def test_a_bad_config_is_named(records_dir, changes, message):
     with pytest.raises(UserError, match=message):
         _config(records_dir, **changes)
+
+
+def test_records_without_labels_say_what_to_do_about_tagging(records_copy):
+    (records_copy / "tag_labels.json").unlink()
+    with pytest.raises(UserError, match=r"tag_labels\.json.*--config\.weights\.tltr"):
+        _open(records_copy, None, layout="tags", pairs_per_clip=1)
