@@ -81,6 +81,8 @@ setup(
         "cuda": ["jax[cuda13]"],
         "test": [
             "babycat==0.0.15",  # a second decoder of AAC
+            "dask",
+            "distributed",
             "gcp-storage-emulator",
             "gcsfs",
             "jiwer",

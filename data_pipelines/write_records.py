@@ -1,13 +1,16 @@
-"""Write a corpus as TFRecords: an Apache Beam pipeline in a tfds builder, one record per clip.
+"""Write a corpus as TFRecords, one record per clip, its shards by an Apache Beam pipeline.
 
     python -m data_pipelines.write_records --corpus data/mini --out data/mini_records
     python -m data_pipelines.write_records --json mine.jsonl --audio-root clips --out my_records
     python -m data_pipelines.write_records --corpus DIR --out DIR --features WHISPER_WEIGHTS_DIR
     python -m data_pipelines.write_records --corpus DIR --out DIR --runner FlinkRunner -- --flink...
 
-What follows a lone `--` are options of the Beam runner. Audio is stored as 16 kHz mono FLAC: such
-files byte for byte, anything else resampled and rounded to 16 bits. The output appears only when it
-is complete; valid output of the same input is kept.
+The shards are written by this process, by several (--workers 2), by a Dask cluster (--runner
+DaskRunner) or any other runner of Beam; what follows a lone `--` are its options. Every one writes
+the same bytes, and a writing that was killed goes on with the shards it lacks.
+
+Audio is stored as 16 kHz mono FLAC: such files byte for byte, anything else resampled and rounded
+to 16 bits. The output appears only when it is complete; valid output of the same input is kept.
 
 Absolute audio_ids of another machine are found by --rewrite and by the names of the files below
 --audio-root; OUT.audio_report.json says how. Rows that are broken, empty or contradict their clip
@@ -32,7 +35,7 @@ from data_pipelines.manifests.audio_finder import table as table_of_audio
 from data_pipelines.manifests.clip_manifests import ReadRules
 from data_pipelines.manifests.file_index import FileIndex
 from data_pipelines.records import record_files
-from data_pipelines.records.beam_builder import BeamRunner
+from data_pipelines.records.beam_runner import BeamRunner
 from data_pipelines.records.quarantine import MAX_SHARE, Quarantine, Quarantined
 from data_pipelines.records.schema import SPLITS, AnnotatedClip, RecordError
 from data_pipelines.records.summary import table
@@ -107,7 +110,12 @@ def command(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--no-tokens", action="store_true", help="count none, and say nothing")
     parser.add_argument("--runner", default="DirectRunner", help="Beam runner (default: here)")
-    parser.add_argument("--shards", type=int, help="per split (default: 1 per 256 MiB, at least 4)")
+    parser.add_argument(
+        "--workers", type=int, help="processes of DirectRunner or of a Dask cluster on this machine"
+    )
+    parser.add_argument(
+        "--shards", type=int, help="per split (default: 1 per 256 MiB or 4096 clips, at least 4)"
+    )
     parser.add_argument("--force", action="store_true", help="write again even if --out is valid")
     parser.add_argument(
         "--max-quarantined",
@@ -131,7 +139,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
         flags.out,
         tag_labels=given.tag_labels,
         extractor=extractor,
-        runner=BeamRunner(name=flags.runner, flags=tuple(flags.beam_flags)),
+        runner=BeamRunner(name=flags.runner, flags=tuple(flags.beam_flags), workers=flags.workers),
         shards=flags.shards,
         force=flags.force,
         quarantine=Quarantine(given.quarantined, max_share=flags.max_quarantined),

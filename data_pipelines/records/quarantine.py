@@ -6,7 +6,7 @@ OUT/quarantine.jsonl    {"clip_id", "audio", "dataset", "split", "pairs", "reaso
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data_pipelines.records.schema import AnnotatedClip
@@ -46,16 +46,14 @@ class Quarantine:
         """Begin with `entries`, which a reader of the clips could not use."""
         self.entries, self.max_share = list(entries), max_share
 
-    def without_missing(self, clips: Sequence[AnnotatedClip]) -> list[AnnotatedClip]:
-        """Return the clips whose audio file can be read; the others are left out."""
-        readable = []
+    def readable(self, clips: Iterable[AnnotatedClip]) -> Iterator[AnnotatedClip]:
+        """Yield the clips whose audio file can be read; the others are left out."""
         for clip in clips:
             if os.access(clip.audio, os.R_OK):
-                readable.append(clip)
+                yield clip
             else:
                 why = f"clip {clip.clip_id!r}: field 'audio': cannot read {clip.audio}"
                 self.entries.append(entry(clip, reason=why))
-        return readable
 
     def check(self, *, written: int) -> None:
         """Refuse more than `max_share`; a wrong folder must not pass as bad audio.

@@ -26,23 +26,30 @@ def summarise(
     window = audio.CLIP_FRAMES * audio.HOP / audio.SAMPLE_RATE
     summary: dict[str, Any] = {}
     for split in splits:
-        shards, clips = [], []
-        for header, lines in _indexes(folder, split):
+        counts: Counter[str] = Counter()
+        datasets: Counter[str] = Counter()
+        tasks: Counter[str] = Counter()
+        shards, seconds, beyond = [], 0.0, 0.0
+        for header, clips in _indexes(folder, split):
             shards.append(header)
-            clips += lines
-        pairs = [pair for clip in clips for pair in clip["pairs"]]
-        late = [clip["seconds"] - window for clip in clips if clip["seconds"] > window]
+            pairs = [pair for clip in clips for pair in clip["pairs"]]
+            late = [clip["seconds"] - window for clip in clips if clip["seconds"] > window]
+            counts["clips"] += len(clips)
+            counts["pairs"] += len(pairs)
+            counts["closed_ended_pairs"] += sum(closed_ended for _, closed_ended, _ in pairs)
+            counts["synthetic_clips"] += sum(clip["synthetic"] for clip in clips)
+            counts["clips_longer_than_window"] += len(late)
+            datasets.update(clip["dataset"] for clip in clips)
+            tasks.update(task for task, *_ in pairs)
+            seconds += sum(clip["seconds"] for clip in clips)
+            beyond += sum(late)
         summary[split] = {
-            "clips": len(clips),
-            "pairs": len(pairs),
-            "closed_ended_pairs": sum(closed_ended for _, closed_ended, _ in pairs),
-            "synthetic_clips": sum(clip["synthetic"] for clip in clips),
-            "seconds": round(sum(clip["seconds"] for clip in clips), 3),
-            "clips_longer_than_window": len(late),
-            "seconds_beyond_window": round(sum(late), 3),
+            **counts,
+            "seconds": round(seconds, 3),
+            "seconds_beyond_window": round(beyond, 3),
             "bytes": sum(shard["bytes"] for shard in shards),
-            "datasets": dict(sorted(Counter(clip["dataset"] for clip in clips).items())),
-            "tasks": dict(sorted(Counter(task for task, *_ in pairs).items())),
+            "datasets": dict(sorted(datasets.items())),
+            "tasks": dict(sorted(tasks.items())),
             "shards": shards,
         }
     return {

@@ -10,10 +10,12 @@ import soundfile
 import soxr
 
 from data_pipelines.records import record_files
-from data_pipelines.records.beam_builder import BeamRunner, from_line, to_flac, to_line
+from data_pipelines.records.beam_runner import BeamRunner
+from data_pipelines.records.clip_lines import from_line, to_line
 from data_pipelines.records.quarantine import Quarantine
 from data_pipelines.records.record_files import RecordStore
 from data_pipelines.records.schema import RecordError
+from data_pipelines.records.shard_writer import to_flac
 from data_pipelines.records.summary import table
 from data_pipelines.records.write import write_records
 from data_pipelines.write_records import command

@@ -20,8 +20,8 @@ from data_pipelines.input.token_counts import pair_tokens
 from data_pipelines.manifests import clip_manifests, official_rows
 from data_pipelines.manifests.audio_finder import AudioFinder
 from data_pipelines.records import tf_example
-from data_pipelines.records.beam_builder import to_flac
 from data_pipelines.records.schema import OFFICIAL_FIELDS, RecordError
+from data_pipelines.records.shard_writer import to_flac
 from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.text import load_tokenizer
 from tests.faults.count import Count
