@@ -87,6 +87,7 @@ setup(
             "gcsfs",
             "jiwer",
             "peft",
+            "psutil",
             "pycocoevalcap==1.2",
             "pytest",
             "pytest-xdist",
