@@ -15,7 +15,6 @@ are counted.
 
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from data_pipelines.records.schema import RecordError
 from data_pipelines.records.tf_example import import_tensorflow
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
+from ltu_jax.core.paths import as_path
 from ltu_jax.models.text_batch import ROW_WEIGHTS, with_targets
 from ltu_jax.preprocessing.text import IGNORE, Tokenizer, TrainOn
 from ltu_jax.weights.fingerprint import Fingerprint
@@ -85,7 +85,7 @@ class InputPipeline:
         self._first_row = process_index * self._host_rows
         self.labels: tuple[str, ...] = ()
         if config.layout == RowLayout.TAGS:
-            self.labels = _labels(Path(config.records))
+            self.labels = _labels(as_path(config.records))
         self._check_stored(clip_fingerprint, show=process_index == 0)
         self.order = self._choose(show=process_index == 0)
         self._sums = functools.lru_cache(maxsize=4)(self._sum_rows)  # of the newest steps

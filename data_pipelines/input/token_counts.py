@@ -23,6 +23,7 @@ from data_pipelines.records.array_cache import keep_arrays, load_arrays
 from data_pipelines.records.schema import RecordError
 from ltu_jax.core.axes import Int
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.paths import as_path, in_turn
 from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer, prompt_ids, tokenize_pair
 
 FOLDER = "tokens"
@@ -82,7 +83,8 @@ def token_lengths(
             `MOST_UNCOUNTED`; the message is the command that counts them.
     """
     shards = record_files.read_manifest(directory)["splits"][split]["shards"]
-    counts_of = [_kept(directory, shard, tokenizer=tokenizer) for shard in shards]
+    kept = functools.partial(_kept, directory, tokenizer=tokenizer)
+    counts_of = in_turn(shards, kept, remote=directory)
     missing = [index for index, counts in enumerate(counts_of) if counts is None]
     pairs = sum(len(record_files.read_index(directory, shards[index]).tasks) for index in missing)
     if pairs > MOST_UNCOUNTED:
@@ -99,7 +101,7 @@ def token_lengths(
 
 def folder(directory: str | Path, *, tokenizer: Tokenizer) -> Path:
     """Return the folder of what is counted with a tokenizer."""
-    return Path(directory) / FOLDER / tokenizer.identity[:16]
+    return as_path(directory) / FOLDER / tokenizer.identity[:16]
 
 
 def _path(directory: str | Path, shard: dict[str, Any], *, tokenizer: Tokenizer) -> Path:

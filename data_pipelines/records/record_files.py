@@ -11,6 +11,7 @@ The index makes every record reachable by (shard, offset, length), so the order 
 permutation of numbers; the clips themselves are read only when they are needed.
 """
 
+import functools
 import json
 import struct
 import zlib
@@ -27,6 +28,15 @@ from data_pipelines.records.tf_example import REWRITE, StoredClip, parse
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside, read_json, sha256_file
 from ltu_jax.core.outputs import Maker
+from ltu_jax.core.paths import (
+    as_path,
+    failures,
+    in_turn,
+    read_range,
+    reason,
+    size_of,
+    sizes_in,
+)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -130,7 +140,7 @@ def write_index(path: Path, *, out: Path, features_shape: tuple[int, ...] | None
 
 def read_manifest(directory: str | Path) -> dict[str, Any]:
     """Read manifest.json of a records directory; raises `UserError` when it has not this format."""
-    path = Path(directory) / MANIFEST
+    path = as_path(directory) / MANIFEST
     if not path.is_file():
         raise UserError(
             f"{directory} is not a records directory (no {MANIFEST}); write one with "
@@ -183,7 +193,7 @@ def verify(directory: str | Path) -> dict[str, Any]:
     Raises:
         UserError: naming the first file that is not as the manifest says.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     manifest = read_manifest(directory)
     for split in manifest["splits"].values():
         for shard in split["shards"]:
@@ -196,7 +206,7 @@ def verify(directory: str | Path) -> dict[str, Any]:
 def shard_problem(directory: str | Path, shard: Mapping[str, Any]) -> str | None:
     """Describe how a shard differs from its entry in the manifest; None when it does not."""
     path = shard_path(directory, shard["file"])
-    size = path.stat().st_size if path.is_file() else None
+    size = size_of(path) if path.is_file() else None
     if size != shard["bytes"]:
         return f"{path}: size is {size} bytes, {MANIFEST} says {shard['bytes']}"
     if sha256_file(path) != shard["sha256"]:
@@ -206,7 +216,7 @@ def shard_problem(directory: str | Path, shard: Mapping[str, Any]) -> str | None
 
 def index_path(directory: str | Path, shard: str) -> Path:
     """Return the path of a shard's index."""
-    return Path(directory) / INDEX / f"{shard}.jsonl"
+    return as_path(directory) / INDEX / f"{shard}.jsonl"
 
 
 def index_lines(directory: str | Path, shard: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -217,7 +227,7 @@ def index_lines(directory: str | Path, shard: Mapping[str, Any]) -> list[dict[st
     """
     path = index_path(directory, shard["file"])
     if not path.is_file():
-        raise UserError(f"{Path(directory) / INDEX}: no index of {shard['file']}; {REWRITE}")
+        raise UserError(f"{as_path(directory) / INDEX}: no index of {shard['file']}; {REWRITE}")
     content = path.read_bytes()
     # Records of earlier versions carry no checksum of their index.
     if zlib.crc32(content) != shard.get("index_crc32", zlib.crc32(content)):
@@ -233,7 +243,7 @@ def index_lines(directory: str | Path, shard: Mapping[str, Any]) -> list[dict[st
 
 def shard_path(directory: str | Path, name: str) -> Path:
     """Return the path of a shard in a records directory."""
-    return Path(directory) / BUILDER / VERSION / name
+    return as_path(directory) / BUILDER / VERSION / name
 
 
 # --- random access --------------------------------------------------------------------------------
@@ -270,11 +280,10 @@ def read_entry(
     """
     place = where(directory, entry)
     try:
-        with open(shard_path(directory, entry.shard), "rb") as file:
-            file.seek(entry.offset)
-            payload = file.read(entry.length)
-    except OSError as error:
-        raise RecordError(f"{place}: cannot read it: {error.strerror}; {REWRITE}") from error
+        path = shard_path(directory, entry.shard)
+        payload = read_range(path, start=entry.offset, size=entry.length)
+    except failures(path) as error:
+        raise RecordError(f"{place}: cannot read it: {reason(error)}; {REWRITE}") from error
     if len(payload) < entry.length:
         raise RecordError(f"{place}: {_TOO_SHORT}; {REWRITE}")
     if zlib.crc32(payload) != entry.crc32:
@@ -287,7 +296,7 @@ class RecordStore:
 
     def __init__(self, directory: str | Path, *, split: str):
         """Open a records directory; a record is checked when it is read, by its CRC."""
-        self.directory = Path(directory)
+        self.directory = as_path(directory)
         self.manifest = read_manifest(directory)
         splits = self.manifest["splits"]
         if split not in splits:
@@ -299,7 +308,7 @@ class RecordStore:
         self.features_shape = None if stored is None else tuple(stored["shape"])
         self._shards = splits[split]["shards"]
         self.entries: RecordIndex = record_index.join(
-            [read_index(directory, shard) for shard in self._shards]
+            in_turn(self._shards, functools.partial(read_index, directory), remote=directory)
         )
 
     def __len__(self) -> int:
@@ -316,10 +325,8 @@ class RecordStore:
 
     def cut_off(self) -> dict[int, str]:
         """Find records behind the end of their file, without reading them: number -> error."""
-        sizes = []
-        for name in self.entries.shard_names:
-            path = shard_path(self.directory, name)
-            sizes.append(path.stat().st_size if path.is_file() else _NO_FILE)
+        there = sizes_in(shard_path(self.directory, "shard").parent)
+        sizes = [there.get(name, _NO_FILE) for name in self.entries.shard_names]
         ends = self.entries.offset + self.entries.length
         sizes = np.asarray(sizes, np.int64)[self.entries.shard]
         return {

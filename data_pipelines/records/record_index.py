@@ -18,6 +18,7 @@ import numpy as np
 
 from data_pipelines.records.array_cache import load_arrays
 from ltu_jax.core.files import atomic_file
+from ltu_jax.core.paths import failures
 
 _RECORD = {"offset": np.int64, "length": np.int64, "crc32": np.int64, "seconds": np.float64}
 _ARRAYS = (*_RECORD, "shard", "number", "clip_ends", "dataset", "tag_ends", "tags", "pair_ends",
@@ -203,7 +204,7 @@ def of_lines(lines: Sequence[Mapping[str, Any]], *, shard: str) -> RecordIndex:
 
 def keep(path: Path, columns: RecordIndex, *, source: int) -> None:
     """Save where the folder can be written."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*failures(path)):
         save(path, columns, source=source)
 
 

@@ -104,8 +104,8 @@ def inside(
     """
     problem = _name_problem(name, absolute=owned)
     if problem is None:
-        path = Path(folder) / str(name)
-        if owned or _stays(path, Path(folder)):
+        path = as_path(folder) / str(name)
+        if owned or is_remote(path) or _stays(path, Path(folder)):
             return path
         problem = "a link that leads out of the folder: put the file itself there"
     raise error(f"{where} is refused: it names {str(name)[:200]!r}, which is {problem}")

@@ -12,12 +12,16 @@ import importlib.util
 import os
 import re
 import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ltu_jax.core.errors import UserError
 
 _BUCKET = "gs://"
+_AT_ONCE = 32  # requests
+J, T = TypeVar("J"), TypeVar("T")
 # The second form is what pathlib makes of an address.
 _ADDRESS = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*(?=://)|gs|s3|az|hdfs|https?):/+(?P<rest>.*)", re.DOTALL
@@ -197,3 +201,36 @@ def failures(path: str | os.PathLike) -> tuple[type[Exception], ...]:
 def reason(error: BaseException) -> str:
     """Say why a path could not be read or written."""
     return getattr(error, "strerror", None) or " ".join(str(error).split())[:300]
+
+
+def read_range(path: Path, *, start: int = 0, size: int | None = None) -> bytes:
+    """Read bytes of a file, to its end without `size`; fewer where it ends before. One request."""
+    if is_remote(path):
+        return _client().cat_file(str(path), start, None if size is None else start + size)
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(-1 if size is None else size)
+
+
+def sizes_in(folder: Path) -> dict[str, int]:
+    """Return the sizes of the files in a folder by name; {} where there is no such folder."""
+    if not is_remote(folder):
+        files = folder.iterdir() if folder.is_dir() else ()
+        return {path.name: path.stat().st_size for path in files if path.is_file()}
+    try:
+        found = _client().ls(str(folder), detail=True)
+    except FileNotFoundError:
+        require_bucket(folder)
+        return {}
+    return {one["name"].rpartition("/")[2]: one["size"] for one in found if one["type"] == "file"}
+
+
+def in_turn(jobs: Sequence[J], do: Callable[[J], T], *, remote: str | os.PathLike) -> list[T]:
+    """Do all jobs and return their results in order; many at once where `remote` is in a bucket.
+
+    A bucket answers each request after some hundredths of a second, whatever else it does.
+    """
+    if not is_remote(remote):
+        return [do(job) for job in jobs]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(do, jobs))

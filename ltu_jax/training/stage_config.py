@@ -34,7 +34,7 @@ BASE_DTYPES = (*DTYPES, "int8")
 _PATHS = {
     "run_dir": True,
     "init_from": True,
-    "data.records": False,
+    "data.records": True,
     "weights.llama": False,
     "weights.whisper": False,
     "weights.transcriber": False,

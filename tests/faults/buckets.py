@@ -17,17 +17,18 @@ _SAVE = 1.5  # seconds; about what a save to the emulator takes
 def kill_in_saves(lab: Lab, *, kills: int, seed: int = 0) -> Count:
     """SIGKILL while a checkpoint is written to a bucket, the same command again, to its end.
 
-    A chain of kills passes when the finished run is the undisturbed one, bit for bit, and nothing
-    is left of the saves that were cut off.
+    The records are read from the bucket too. A chain of kills passes when the finished run is the
+    undisturbed one, bit for bit, and nothing is left of the saves that were cut off.
     """
     count, draw, chain = Count(), random.Random(seed), 0
     folder, truth = lab.make_folder("bucket-kills"), lab.truth
     with bucket.served() as storage:
+        records = storage.take(lab.place / "records", "records")
         while count.tried < kills:
             name, killed = f"runs/killed{chain}", 0
             run_dir, log = as_path(f"gs://{bucket.NAME}/{name}"), folder / f"killed{chain}.log"
             while True:
-                run = lab.start(run_dir, log=log)
+                run = lab.start(run_dir, f"--config.data.records={records}", log=log)
                 if killed < min(_IN_A_ROW, kills - count.tried):
                     status = _wait_for_a_save(run, storage, name)
                     time.sleep(draw.uniform(0, _SAVE) if status is None else 0)

@@ -12,10 +12,11 @@ import re
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus, server
+from pathlib import Path
 from urllib.parse import unquote
 
 from gcp_storage_emulator.exceptions import NotFound
-from gcp_storage_emulator.handlers import buckets
+from gcp_storage_emulator.handlers import buckets, objects
 from gcp_storage_emulator.server import HANDLERS, Request, RequestHandler, Response, Router
 from gcp_storage_emulator.storage import Storage
 
@@ -39,6 +40,16 @@ class Memory(Storage):
     def content(self, name: str) -> bytes:
         """Return the content of an object."""
         return self.get_file(NAME, name)
+
+    def take(self, folder: Path, name: str) -> str:
+        """Copy the files of a local folder to `name`; returns the address."""
+        for path in folder.rglob("*"):
+            if path.is_file():
+                target = f"{name}/{path.relative_to(folder).as_posix()}"
+                content = path.read_bytes()
+                about = objects._make_object_resource("", NAME, target, "", str(len(content)))
+                self.create_file(NAME, target, content, objects._checksums(content, about))
+        return f"gs://{NAME}/{name}"
 
     def vanish(self) -> None:
         """Take the bucket away, with all that is in it."""
