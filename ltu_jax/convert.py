@@ -21,7 +21,7 @@ from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.paths import local_arguments
-from ltu_jax.weights import exporters, makers, store
+from ltu_jax.weights import exporters, hub, makers, store
 from ltu_jax.weights import verify as verification
 from ltu_jax.weights.files import shards
 from ltu_jax.weights.identify import describe
@@ -49,6 +49,8 @@ import examples:
     python -m ltu_jax.convert --from whisper-at --weights large-v1_ori.pth --out weights/tltr
   A LLaMA-family model from a Hugging Face directory or from GGUF (dequantised):
     python -m ltu_jax.convert --from hf-llama --weights ~/vicuna-7b-v1.1 --out weights/vicuna-7b
+    python -m ltu_jax.convert --from hf-llama --weights hf:lmsys/vicuna-7b-v1.1 \\
+        --out weights/vicuna-7b
     python -m ltu_jax.convert --from gguf --weights SmolLM2-135M-Instruct.Q4_1.gguf \\
         --out weights/smollm2-135m
   A complete official LTU-AS state dict; --llama gives only head counts, eps, theta, tokenizer
@@ -114,7 +116,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="file or directory; several only for a CTranslate2 model in parts",
+        help="file or directory, or hf:OWNER/NAME[@REVISION][::FILE] of the Hugging Face Hub; "
+        "several only for a CTranslate2 model in parts",
     )
     outgoing.add_argument("--checkpoint", type=Path, metavar="DIR", help="what to export")
     for field in dataclasses.fields(ImportOptions):
@@ -275,7 +278,9 @@ def import_weights(
         UserError: anything wrong with the source (nothing is written then); or `verify` found
             numbers outside their tolerance (the certificate says which).
     """
-    out, paths = Path(out), [Path(path) for path in weights]
+    out, paths = Path(out), [hub.local_path(path, option="--weights") for path in weights]
+    if options.get("llama") is not None:
+        options["llama"] = hub.local_path(options["llama"], option="--llama")
     kind = FORMATS[source].kind
     besides = [options.get(name) for name in ("tokenizer", "labels", "llama")]
     outputs.claim(out, makers.imported(kind), inputs=[*paths, *besides])
@@ -289,7 +294,7 @@ def import_weights(
         kind=kind,
         config=config,
         params=cast(params, wanted),
-        source=found.source,
+        source={**found.source, **_hub_name(weights)},
         files=found.files,
         facts=found.facts,
         check=lambda folder: verification.check_weights(folder, name=str(out)),
@@ -320,6 +325,12 @@ def import_weights(
     if verify:
         _certify(store.load_weights(out), out / certificate.FILE)
     return out
+
+
+def _hub_name(weights: Sequence[str | Path]) -> dict[str, str]:
+    """Return the name of weights that came from the Hub; a folder of its cache says nothing."""
+    name = str(weights[0])
+    return {"name": name} if name.startswith(hub.PREFIX) else {}
 
 
 def _certify(weights: store.Weights, file: Path, exported: Tensors | None = None) -> None:
