@@ -186,6 +186,15 @@ def records(it: Rehearsal) -> None:
     )
 
 
+def index(it: Rehearsal) -> None:
+    """Build, order and pack the index of all clips of the published data."""
+    it.run(
+        *("benchmarks.ten_million", "--pairs", str(it.rows)),
+        *("--scratch", str(it.path("index")), "--out", str(it.path("index"))),
+    )
+    shutil.rmtree(it.path("index"))
+
+
 def stages(it: Rehearsal) -> None:
     """Train the first two stages."""
     it.train(1, "stage1")
@@ -274,6 +283,7 @@ PARTS: dict[str, Callable[[Rehearsal], dict[str, Any] | None]] = {
     "sources": sources,
     "convert": convert,
     "records": records,
+    "index": index,
     "stages_1_and_2": stages,
     "stage_3_killed": stage3,
     "exports": exports,
