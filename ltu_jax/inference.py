@@ -249,7 +249,7 @@ class Model(LoadedModel):
 
     def audio_features(self, audio: AudioSource) -> Float[np.ndarray, "W A D"]:
         """Return Whisper's layers over the model's window, float32 [W, A, D] (facts 24, 25)."""
-        return self.audio_features_batch([arguments.encoded_clip("audio", audio)])[0]
+        return self.audio_features_batch([arguments.clip("audio", audio)])[0]
 
     def audio_features_batch(
         self, clips: Iterable[AudioSource], *, batch_size: int = 8

@@ -87,7 +87,7 @@ def clauses(found: Sequence[Token]) -> list[Clause]:
     cuts = sorted({0, len(found), *_cuts(found)})
     spans = list(zip(cuts, cuts[1:], strict=False))
     questions = _asked(found)
-    return [Clause(first=first, last=last, questions=first in questions) for first, last in spans]
+    return [Clause(first=first, last=last, asked=first in questions) for first, last in spans]
 
 
 def _cuts(found: Sequence[Token]) -> Iterator[int]:
