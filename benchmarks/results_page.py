@@ -47,11 +47,13 @@ COMMANDS = {
     "int8_gate": "python -m benchmarks.int8_gate --init-from RUN",
     "options_*": "python -m benchmarks.options",
     "overhead_*": "python -m benchmarks.overhead",
+    "write_records": "python -m benchmarks.write_records",
     "plan_*": "python -m benchmarks.plan [PRESET ...]",
     "resume_*": "python -m benchmarks.resume",
     "row_layouts_*": "python -m benchmarks.row_layouts (--modelled | --records DIR) --json FILE",
     "suite_*": "python -m pytest --durations=0",
     "train_step_*": "python -m benchmarks.train_step",
+    "ten_million_*": "python -m benchmarks.ten_million",
     "transcription_*": "python -m benchmarks.transcription",
 }
 

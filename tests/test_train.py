@@ -131,7 +131,7 @@ def test_a_new_interpreter_trains_by_the_documented_command(place, trained, tmp_
     more = (f"--config.init_from={trained / 'tagging'}", "--config.steps=2")
     given = stage_arguments(place, "stage1", tmp_path / "run", *more)
     done = subprocess.run(
-        [*command, *given], cwd=ROOT, env=tiny_stage.environment(devices=4),
+        [*command, *given], cwd=ROOT, env=tiny_stage.environment(devices=8),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -283,8 +283,8 @@ def test_micro_rows_are_the_official_micro_batches(
             loss
             - loss_and_gradients(model, {k: v for k, v in batch.items() if k != ROW_WEIGHTS})[0]
         )
-        > 1e-3
-    )  # one mean over all tokens is another thing
+        > 2e-4
+    )  # one mean over all tokens is another thing: three times what the losses may differ by
     for path, gradient in gradients.items():
         truth = np.mean([found[path] for _, found in expected], axis=0)
         limit = 1e-5 * np.abs(truth).max()

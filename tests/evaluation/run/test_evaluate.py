@@ -37,7 +37,7 @@ def command(corpus, weights, tmp_path, listener, monkeypatch):
     def run(*more: str, answer=None):
         loaded = []
 
-        def load(path, *, whisper, llama, dtype):
+        def load(path, *, whisper, llama, dtype, mesh):
             loaded.append(listener())
             loaded[0].answer = answer
             return loaded[0]
