@@ -74,7 +74,7 @@ def user(checkout, tmp_path):
     cloud = Cloud(tmp_path / "cloud")
     tools, home = cloud.install(), tmp_path / "home"
     home.mkdir()
-    quick = {name: "0.05" for name in ("TPU_POLL_SECONDS", "TPU_RETRY_SECONDS")}
+    quick = {name: "0.01" for name in ("TPU_POLL_SECONDS", "TPU_RETRY_SECONDS")}
     env = {"PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(home), "TPU_RETRIES": "3", **quick}
     yield User(checkout=checkout, home=home, cloud=cloud, env=env)
     cloud.kill()
@@ -83,7 +83,7 @@ def user(checkout, tmp_path):
 @pytest.fixture
 def trained(user) -> User:
     """The same with a slice that was set up, on which a long stage is running."""
-    user.cloud.set(env={"STEPS": "100000"})
+    user.cloud.set(env={"STEPS": "100000"}, lives=[["ACTIVE"]])
     user.call("create.sh", "--wait")
     user.call("setup.sh")
     user.call("launch.sh", STAGE, "--detach")
@@ -93,7 +93,7 @@ def trained(user) -> User:
 
 def test_a_spot_slice_is_preempted_and_comes_back_as_spot(user):
     """From the first command to the last: the same kind, type and bucket, from the saved step."""
-    user.cloud.set(env={"STEPS": "60"})
+    user.cloud.set(env={"STEPS": "100000"})
     asked = ("--spot", "--type", "v6e-16", "--zone", "us-east5-b")
     printed = user.call("create.sh", "--wait", *asked)
     assert "WAITING_FOR_RESOURCES" in printed and "PROVISIONING" in printed
@@ -101,6 +101,7 @@ def test_a_spot_slice_is_preempted_and_comes_back_as_spot(user):
     user.call("launch.sh", STAGE, "--config.steps=9", "--detach")
     watching = user.start("watch.sh", "--resume")
     wait_for(lambda: user.step() > 5)
+    user.cloud.set(env={})  # the next start comes to its end
     assert user.cloud.preempt() == [str(train.RESUME)] * 2  # each host saved
     saved = int((user.cloud.bucket / "runs" / "step").read_text())
     printed, _ = watching.communicate(timeout=120)
@@ -126,6 +127,7 @@ def test_what_was_asked_for_before_gives_way_to_what_is_said_now(user):
 
 
 def test_launch_ends_with_the_status_of_the_stage(user):
+    user.cloud.set(lives=[["ACTIVE"]])
     user.call("create.sh", "--wait")
     user.call("setup.sh", *BUCKET)
     for ends, status in (("0", 0), ("2", 2), ("1", 3)):  # gcloud itself ends with 1
@@ -138,7 +140,7 @@ def test_launch_ends_with_the_status_of_the_stage(user):
 
 
 def test_a_launch_that_a_lost_connection_repeats_starts_nothing_twice(user):
-    user.cloud.set(env={"STEPS": "100000"})
+    user.cloud.set(env={"STEPS": "100000"}, lives=[["ACTIVE"]])
     user.call("create.sh", "--wait")
     user.call("setup.sh")
     user.cloud.set(faults=[{"verb": "ssh", "times": 2, "late": True, "status": 255}])
@@ -195,7 +197,7 @@ def test_killing_the_wrapper_stops_the_trainer(trained, number):
 
 
 def test_a_host_that_was_restarted_gets_its_mount_and_its_stage_again(user):
-    user.cloud.set(env={"STEPS": "100000"})
+    user.cloud.set(env={"STEPS": "100000"}, lives=[["ACTIVE"]])
     user.call("create.sh", "--wait")
     user.call("setup.sh", *BUCKET)
     user.call("launch.sh", STAGE, "--detach")
@@ -269,6 +271,16 @@ def test_giving_back_what_is_not_there_is_no_error(user):
     user.call("create.sh")
     user.cloud.set(faults=[{"verb": "delete", "times": 1, "errors": "ERROR: PERMISSION_DENIED"}])
     assert "PERMISSION_DENIED" in user.call("delete.sh", status=1)
+
+
+def test_resume_stops_at_the_first_refusal(user):
+    user.cloud.give(states=("SUSPENDED",))
+    (user.home / ".local/state/ltu_jax").mkdir(parents=True)
+    (user.home / ".local/state/ltu_jax/ltu-as.launch").write_text(f"{STAGE}\n")
+    refusal = {"verb": "delete", "times": 1, "errors": "ERROR: PERMISSION_DENIED", "status": 7}
+    user.cloud.set(faults=[refusal])
+    assert "PERMISSION_DENIED" in user.call("resume.sh", status=7)
+    assert not user.cloud.calls("create") and not user.cloud.calls("ssh")
 
 
 def test_a_slice_that_has_gone_is_said_to_be(trained):

@@ -305,7 +305,7 @@ def _ssh(cloud: Cloud, arguments, options) -> int:
                 "PATH": f"{cloud.folder / 'host_tools'}:{os.environ['PATH']}",
                 "FAKE_HOST": str(host),
                 "LTU_JAX_BOOT_ID": str(cloud.folder / "boot"),
-                "TPU_TAIL_SECONDS": "0.05",
+                "TPU_TAIL_SECONDS": "0.02",
                 **given,
             },
             start_new_session=True,

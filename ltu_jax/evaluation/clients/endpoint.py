@@ -101,9 +101,9 @@ class Endpoint:
             except _TryAgain as failure:
                 pause = wait if failure.wait is None else failure.wait
                 if attempt == self.attempts or pause > _LONGEST_WAIT:
-                    wait = f" and asks to wait {pause:g} s" if failure.wait else ""
+                    longer = f" and asks to wait {pause:g} s" if failure.wait else ""
                     raise EndpointError(
-                        f"{url} {failure}{wait}, after {attempt} attempts; run the same command "
+                        f"{url} {failure}{longer}, after {attempt} attempts; run the same command "
                         "again later: what was answered is kept in the cache"
                     ) from None
                 self.sleep(min(pause, _LONGEST_WAIT))
