@@ -95,7 +95,7 @@ def _write(
                 if not is_remote(temporary):
                     temporary.mkdir(parents=True)
                     _require_room(temporary, trees)
-        with _quiet(), ocp.PyTreeCheckpointer() as writer:
+        with _explained(final, turn), _quiet(), ocp.PyTreeCheckpointer() as writer:
             for name, tree in trees.items():
                 writer.save(temporary / name, tree)
         barrier(f"checkpoint-{step}-written")
@@ -188,7 +188,9 @@ def _clear(temporary: Path) -> bool:
 def _explained(final: Path, turn: Turn) -> Iterator[None]:
     try:
         yield
-    except failures(final) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Orbax, TensorStore and gcsfs raise errors of many types
         turn.check()  # another may have cleared away what is missing now
         raise not_written(final, error) from error
 
@@ -198,8 +200,10 @@ def not_written(final: Path, error: BaseException) -> CheckpointError:
     try:
         others = [step for step in steps_in(final.parent.parent) if step != int(final.name)]
         newest = f"that of step {others[-1]}" if others else "none"
-    except (*failures(final), UserError):  # what failed the save fails this too
+    except failures(final):  # what failed the save fails this too
         newest = "not known"
+    except UserError as cause:  # the bucket is gone, which the error of a write does not say
+        newest, error = "not known", cause
     reason = " ".join(str(error).split())
     if len(reason) > 400:  # TensorStore begins with what it did and ends with the cause
         reason = f"{reason[:150]} ... {reason[-250:]}"
