@@ -21,7 +21,7 @@ from ltu_jax.core.axes import Array, Float, Int
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig
 from ltu_jax.core.values import whole
-from ltu_jax.generation import arguments, limits
+from ltu_jax.generation import arguments, buckets, limits
 from ltu_jax.generation import generate as generation
 from ltu_jax.generation.arguments import AudioSource
 from ltu_jax.generation.data_parallel import DataParallel
@@ -150,7 +150,7 @@ class Model(LoadedModel):
         sampling: SamplingConfig | None,
     ) -> Generator[str, None, Answer]:
         tokenizer = self._need_tokenizer()
-        ids, mask = generation.left_pad([prompt])
+        ids, mask = buckets.left_pad([prompt])
         tokens: list[int] = []
         shown = ""
         for token in generation.stream(
@@ -209,7 +209,7 @@ class Model(LoadedModel):
         )
         answers: dict[int, Answer] = {}
         for group, prompts, new in groups:
-            ids, mask = generation.left_pad(prompts)
+            ids, mask = buckets.left_pad(prompts)
             features = None
             if requests[group[0]].audio_features is not None:
                 features = np.stack([np.asarray(requests[i].audio_features) for i in group])
@@ -304,7 +304,7 @@ class Model(LoadedModel):
             length = audio_tokens + shape[1]
             positions = jnp.broadcast_to(jnp.arange(length), (shape[0], length))
         else:
-            positions = generation.text_positions(mask, audio_tokens=audio_tokens)
+            positions = buckets.text_positions(mask, audio_tokens=audio_tokens)
         text = TextBatch(
             input_ids=jnp.asarray(input_ids, jnp.int32),
             segment_ids=mask.astype(jnp.int32),

@@ -1,12 +1,11 @@
 """Autoregressive answers: one prefill, then one step function that both roads use.
 
 `generate` runs the step in a compiled `lax.while_loop`; `stream` calls the same step once a token.
-Prompts are left-padded to a few bucket lengths, each with a small program of its own that fills the
-cache; the cache has room for one of `PROMPT_ROOMS` and one of `ANSWER_BUCKETS`, so that the loop,
-which takes longest to compile, is one program for each answer size. Audio tokens come before the
-padding and the text, and have their room where a question is asked without them; the
-mask is `[ones(A), text mask]` and positions are `cumsum(mask) - 1` (facts 19 and 5a: the mask of
-the released code is misaligned for padded batches; this one gives each row its own answer).
+The cache is filled by a program for each size of prompt; the loop, which takes longest to compile,
+is the same for all prompts that fit into a room of the cache (`buckets`). Audio tokens come before
+the padding and the text, and have their room where a question is asked without them. The mask is
+`[ones(A), text mask]` and positions are `cumsum(mask) - 1` (facts 19 and 5a: the mask of the
+released code is misaligned for padded batches; this one gives each row its own answer).
 """
 
 import contextlib
@@ -21,18 +20,21 @@ import numpy as np
 from ltu_jax.core.axes import Array, Bool, Float, Int
 from ltu_jax.core.trees import Params
 from ltu_jax.generation import sampling as sampling_lib
+from ltu_jax.generation.buckets import (
+    ANSWER_BUCKETS,
+    BATCH_BUCKETS,
+    PAD_ID,
+    PROMPT_BUCKETS,
+    bucket,
+    slots,
+    text_positions,
+)
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.sampling import RowSettings, SamplingConfig
 from ltu_jax.models.functional import Functional
 from ltu_jax.models.ltu_as import LTUAS
 from ltu_jax.models.text_batch import TextBatch
 
-PROMPT_BUCKETS = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 512)
-# Slots of the cache for a prompt: what is not filled costs a step a little, a program much more.
-PROMPT_ROOMS = (128, 512)
-ANSWER_BUCKETS = (8, 16, 32, 64, 128, 256, 512)
-BATCH_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
-PAD_ID = 0
 # New tokens from which a CPU takes the layers apart: 30 layers compile some seconds longer, then a
 # token takes 0.6 of the time.
 LONG_ANSWER = 64
@@ -84,38 +86,6 @@ class _State(NamedTuple):
     ended: Bool[Array, "B"]  # done by end-of-sequence
     seen: Bool[Array, "B V"] | None
     scores: Float[Array, "B V"]  # what `token` was chosen from
-
-
-def bucket(n: int, sizes: Sequence[int]) -> int:
-    """Return the smallest size that holds `n`; beyond the last, the next multiple of the last."""
-    return next((size for size in sizes if size >= n), -(-n // sizes[-1]) * sizes[-1])
-
-
-def left_pad(
-    rows: Sequence[Sequence[int]], *, length: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pad token lists on the left with 0 to int32 [B, T]; return them and the mask of real tokens.
-
-    Raises `ValueError` for an empty prompt or one longer than `length`.
-    """
-    longest = max(len(row) for row in rows)
-    length = bucket(longest, PROMPT_BUCKETS) if length is None else length
-    ids = np.full((len(rows), length), PAD_ID, np.int32)
-    mask = np.zeros((len(rows), length), bool)
-    for index, row in enumerate(rows):
-        if not 0 < len(row) <= length:
-            raise ValueError(f"prompt {index} has {len(row)} tokens; give 1 to {length}")
-        ids[index, length - len(row) :] = row
-        mask[index, length - len(row) :] = True
-    return ids, mask
-
-
-def text_positions(mask: Int[Array, "B T"], *, audio_tokens: int) -> Int[Array, "B S"]:
-    """Count `[audio][pads][text]`: `cumsum(mask) - 1`, 1 at masked places (facts 19)."""
-    full = jnp.concatenate(
-        [jnp.ones((mask.shape[0], audio_tokens), jnp.int32), mask.astype(jnp.int32)], axis=1
-    )
-    return jnp.where(full > 0, jnp.cumsum(full, axis=1) - 1, 1)
 
 
 def generate(
@@ -216,11 +186,6 @@ def stream(
 def _apart(size: int) -> bool:
     """Tell whether steps take the layers' weights apart: longer to compile, faster on a CPU."""
     return size >= LONG_ANSWER and jax.default_backend() == "cpu"
-
-
-def slots(prompt: int, *, audio: int, answer: int) -> int:
-    """Return the slots of the cache for a prompt and an answer of at most so many tokens."""
-    return audio + bucket(prompt, PROMPT_ROOMS) + bucket(answer, ANSWER_BUCKETS)
 
 
 def _on(layout: DataParallel) -> contextlib.AbstractContextManager:

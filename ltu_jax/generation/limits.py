@@ -15,8 +15,8 @@ from ltu_jax.core import memory
 from ltu_jax.core.errors import UserError, spell
 from ltu_jax.core.values import text, whole
 from ltu_jax.generation.arguments import question as a_question
+from ltu_jax.generation.buckets import ANSWER_BUCKETS, BATCH_BUCKETS, PROMPT_BUCKETS, bucket, slots
 from ltu_jax.generation.data_parallel import DataParallel
-from ltu_jax.generation.generate import ANSWER_BUCKETS, BATCH_BUCKETS, PROMPT_BUCKETS, bucket, slots
 from ltu_jax.generation.request import Request, batches
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.whisper import WhisperConfig

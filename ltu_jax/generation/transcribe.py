@@ -18,8 +18,8 @@ from ltu_jax.core.axes import Array, Float
 from ltu_jax.core.errors import UserError, brief
 from ltu_jax.core.values import whole
 from ltu_jax.generation import whisper_decode
+from ltu_jax.generation.buckets import BATCH_BUCKETS, bucket
 from ltu_jax.generation.data_parallel import DataParallel
-from ltu_jax.generation.generate import BATCH_BUCKETS, bucket
 from ltu_jax.generation.transcription import OPENAI, TranscribeOptions
 from ltu_jax.generation.whisper_rules import (
     SECONDS_PER_FRAME,

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.generation.buckets import BATCH_BUCKETS, bucket
 from ltu_jax.generation.data_parallel import DataParallel
-from ltu_jax.generation.generate import BATCH_BUCKETS, bucket
 from ltu_jax.generation.whisper_rules import Emitted, Masks, restrict
 from ltu_jax.models.functional import Functional
 from ltu_jax.models.whisper import Decoder, Encoder

@@ -14,8 +14,8 @@ from ltu_jax.core.axes import Array, Float
 from ltu_jax.core.errors import UserError, on_command_line, spell
 from ltu_jax.core.values import whole
 from ltu_jax.generation import arguments, limits
+from ltu_jax.generation.buckets import BATCH_BUCKETS
 from ltu_jax.generation.data_parallel import DataParallel
-from ltu_jax.generation.generate import BATCH_BUCKETS
 from ltu_jax.generation.loading import Listener
 from ltu_jax.generation.request import AnswerMode, EncodedClip
 from ltu_jax.generation.transcribe import Transcriber, Transcript

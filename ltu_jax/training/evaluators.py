@@ -17,8 +17,9 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.ranking import mean_average_precision
 from ltu_jax.core.sharding import batch_sharding, param_shardings, replicated
 from ltu_jax.core.trees import Params, merge
+from ltu_jax.generation.buckets import left_pad
 from ltu_jax.generation.data_parallel import DataParallel
-from ltu_jax.generation.generate import generate, left_pad
+from ltu_jax.generation.generate import generate
 from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses

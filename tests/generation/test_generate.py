@@ -7,7 +7,8 @@ import pytest
 
 from ltu_jax.generation import generate as generate_lib
 from ltu_jax.generation import sampling
-from ltu_jax.generation.generate import generate, left_pad, stream
+from ltu_jax.generation.buckets import left_pad
+from ltu_jax.generation.generate import generate, stream
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
