@@ -23,11 +23,10 @@ from ltu_jax.core.files import write_json
 from ltu_jax.core.paths import local_arguments
 from ltu_jax.weights import exporters, hub, makers, store
 from ltu_jax.weights import verify as verification
-from ltu_jax.weights.files import shards
 from ltu_jax.weights.identify import describe
 from ltu_jax.weights.importers import FORMATS, ImportOptions, open_source
 from ltu_jax.weights.open import open_model
-from ltu_jax.weights.parity import certificate
+from ltu_jax.weights.parity import certificate, modules
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.tensors import DTYPES, Tensors, cast, describe_casts
 
@@ -294,7 +293,7 @@ def import_weights(
         kind=kind,
         config=config,
         params=cast(params, wanted),
-        source={**found.source, **_hub_name(weights)},
+        source={**found.source, **hub.source_name(weights[0])},
         files=found.files,
         facts=found.facts,
         check=lambda folder: verification.check_weights(folder, name=str(out)),
@@ -323,30 +322,8 @@ def import_weights(
         *(("note", note) for note in found.notes + notes),
     )
     if verify:
-        _certify(store.load_weights(out), out / certificate.FILE)
+        _certify(store.load_weights(out), out)
     return out
-
-
-def _hub_name(weights: Sequence[str | Path]) -> dict[str, str]:
-    """Return the name of weights that came from the Hub; a folder of its cache says nothing."""
-    name = str(weights[0])
-    return {"name": name} if name.startswith(hub.PREFIX) else {}
-
-
-def _certify(weights: store.Weights, file: Path, exported: Tensors | None = None) -> None:
-    """Write and show a parity certificate.
-
-    Raises:
-        UserError: a module is outside its tolerance.
-    """
-    found = certificate.certify(weights, exported=exported)
-    write_json(file, found)
-    print(certificate.table(found))
-    if found["verdict"] != certificate.PASSED:
-        raise UserError(
-            f"{file.parent} was written, but does not compute what its reference does: see the "
-            f"modules marked in {file}"
-        )
 
 
 def export_weights(
@@ -391,15 +368,20 @@ def export_weights(
     if target != "orbax" and out.is_dir():  # a checkpoint has its own
         verification.write_sums(out)
     if verify:
-        _certify(weights, out / certificate.FILE, _exported(out))
+        _certify(weights, out, modules.exported_tensors(out))
     return out
 
 
-def _exported(out: Path) -> Tensors:
-    """Return the tensors of an exported Hugging Face directory, by the names of our tables."""
-    tensors = shards.read_checkpoint(out)
-    whisper = "model.encoder.conv1.weight" in tensors
-    return {n.removeprefix("model.") if whisper else n: t for n, t in tensors.items()}
+def _certify(weights: store.Weights, folder: Path, exported: Tensors | None = None) -> None:
+    """Write and show a parity certificate.
+
+    Raises:
+        UserError: a module is outside its tolerance.
+    """
+    found = certificate.certify(weights, exported=exported)
+    write_json(folder / certificate.FILE, found)
+    print(certificate.table(found))
+    certificate.require_passed(found, folder=folder)
 
 
 def _table(*rows: tuple[str, str]) -> None:

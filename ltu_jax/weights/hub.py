@@ -83,5 +83,10 @@ def local_path(path: str | Path, *, option: str) -> Path:
         raise _refused(name, option, f"could not be fetched ({why}): {remedy}") from error
 
 
+def source_name(path: str | Path) -> dict[str, str]:
+    """Return the name of weights that came from the Hub; a folder of its cache says nothing."""
+    return {"name": str(path)} if str(path).startswith(PREFIX) else {}
+
+
 def _refused(name: HubName, option: str, why: str) -> UserError:
     return UserError(f"{option} {name} {why}")

@@ -19,6 +19,7 @@ import dataclasses
 import datetime
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -84,6 +85,19 @@ def certify(
         "modules": [_entry(row) for row in rows],
         fingerprint.KEY: clip_fingerprint,
     }
+
+
+def require_passed(certificate: Mapping[str, Any], *, folder: Path) -> None:
+    """Require the verdict of the certificate that was written to `folder`.
+
+    Raises:
+        WeightsError: a module is outside its tolerance.
+    """
+    if certificate["verdict"] != PASSED:
+        raise WeightsError(
+            f"{folder} was written, but does not compute what its reference does: see the "
+            f"modules marked in {folder / FILE}"
+        )
 
 
 def memory_needed(weights: Weights, *, dtype: str) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from ltu_jax.models.tltr import Tagger, TaggerConfig
 from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.preprocessing import audio
 from ltu_jax.weights import fingerprint, name_tables
+from ltu_jax.weights.files import shards
 from ltu_jax.weights.formats import hf_llama, hf_whisper, official_ltu_as
 from ltu_jax.weights.formats.official_ltu_as import merge_lora
 from ltu_jax.weights.formats.whisper_tokens import ENGLISH_VOCAB, special_tokens
@@ -97,6 +99,13 @@ def _ids(count: int, *, vocabulary: int) -> np.ndarray:
     """Return fixed random tokens, int32 [1, count]."""
     share = (fingerprint.random_numbers(count, start=1 << 20) + 1) / 2
     return (share * vocabulary).astype(np.int32)[None]
+
+
+def exported_tensors(folder: Path) -> Tensors:
+    """Return the tensors of an exported Hugging Face directory, by the names of our tables."""
+    tensors = shards.read_checkpoint(folder)
+    whisper = "model.encoder.conv1.weight" in tensors
+    return {n.removeprefix("model.") if whisper else n: t for n, t in tensors.items()}
 
 
 def _whisper(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[ModuleError]:
