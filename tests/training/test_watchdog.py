@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from ltu_jax.core.paths import as_path
 from ltu_jax.training.resilience import watchdog
 from ltu_jax.training.resilience.goodput import PARTS, Clock
 from ltu_jax.training.resilience.watchdog import STALLED, Watchdog
+from tests.support.bucket import NAME
 from tests.support.golden_model import guard_config
 from tests.support.tiny_stage import processes
 
@@ -43,7 +45,9 @@ class Looks:
         return False
 
 
-def ends(tmp_path, monkeypatch, *gaps, alive=lambda dog: None, median=0.0, part="step"):
+def ends(
+    tmp_path, monkeypatch, *gaps, alive=lambda dog: None, median=0.0, part="step", report=None
+):
     """With which status a watchdog of 10 s ends its process after these looks, and where."""
     looks, ended = Looks(*gaps), []
     clock = Clock(part=part, now=lambda: looks.now)
@@ -52,7 +56,7 @@ def ends(tmp_path, monkeypatch, *gaps, alive=lambda dog: None, median=0.0, part=
         clock,
         config=guard_config(stall_seconds=10.0, stall_factor=10.0, stall_busy_seconds=100.0),
         median=lambda: median,
-        report=tmp_path / "stall.txt",
+        report=report or tmp_path / "stall.txt",
         title="test",
         end=lambda status: ended.append((status, round(looks.now))),
     )
@@ -98,3 +102,17 @@ def test_no_limit_no_thread(seconds, tmp_path):
     )
     with dog:
         assert not dog._thread.is_alive()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_stacks_of_a_run_in_a_bucket_are_in_it_and_a_bucket_that_is_gone_ends_it_too(
+    there, bucket, tmp_path, monkeypatch
+):
+    if not there:
+        bucket.vanish()
+    report = as_path(f"gs://{NAME}/runs/a/stall-0.txt")
+    assert ends(tmp_path, monkeypatch, *[1.0] * 20, report=report) == [(STALLED, 12)]
+    assert bucket.names() == (["runs/a/stall-0.txt"] if there else [])
+    if there:
+        text = bucket.content("runs/a/stall-0.txt").decode()
+        assert "no sign of life" in text and "in _watch" in text

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from ltu_jax.core.files import atomic_file
+from ltu_jax.core.paths import failures
 from ltu_jax.training.resilience.goodput import STEPPING, Clock
 from ltu_jax.training.resilience.guards import GuardConfig
 
@@ -100,11 +102,13 @@ class Watchdog:
         )
         self._dump(sys.__stderr__, message)
         try:
-            with self._report.open("w") as file:
+            # By a local file: stacks need a descriptor, which a file of a bucket has not.
+            with atomic_file(self._report) as path, path.open("w") as file:
                 self._dump(file, message)
-        except OSError as error:  # the disk may be what stands still; the message is out already
+        except failures(self._report) as error:  # what stands still may be the disk itself
             print(f"error: {self._report}: {error}", file=sys.__stderr__, flush=True)
-        self._end(STALLED)
+        finally:
+            self._end(STALLED)
 
     def _dump(self, file: TextIO, message: str) -> None:
         print(message, file=file, flush=True)
