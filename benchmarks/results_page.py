@@ -353,10 +353,10 @@ def options(result: dict[str, Any]) -> str:
 def faults(result: dict[str, Any]) -> str:
     """Tabulate the trials of each guarantee."""
     rows = [
-        [name, f"{count['passed']} of {count['tried']}"]
+        [name, f"{count['passed']} of {count['tried']}", count["date"]]
         for name, count in result["guarantees"].items()
     ]
-    return _part(result, f"{result['form']} form", _table(["guarantee", "passed"], rows))
+    return _part(result, f"{result['form']} form", _table(["guarantee", "passed", "date"], rows))
 
 
 def resume(result: dict[str, Any]) -> str:

@@ -48,7 +48,7 @@ def main() -> int:
 def report(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Try the guarantees that are asked for, print and write the counts."""
     form, failures, spent, begun = "long" if given.long else "short", [], 0, time.monotonic()
-    counted: dict[str, dict[str, int]] = {}
+    counted: dict[str, dict[str, int | str]] = {}
     if given.only and given.json and given.json.exists():
         before = json.loads(given.json.read_text())
         if before["form"] != form:
@@ -60,7 +60,7 @@ def report(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         for name in given.only or GUARANTEES:
             guarantee, start = GUARANTEES[name], time.monotonic()
             count = guarantee.attempt(lab, guarantee.long if given.long else guarantee.short)
-            counted[name] = count.to_json()
+            counted[name] = count.to_json() | {"date": _today()}
             failures += [f"{name}: {failure}" for failure in count.failures]
             print(
                 f"{name:18} {count.tried:6} {count.passed:6} {time.monotonic() - start:8.0f}  "
@@ -74,11 +74,15 @@ def report(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 1 if failures else 0
 
 
+def _today() -> str:
+    return datetime.date.today().isoformat()
+
+
 def _write(path: Path, counted: dict, *, form: str, seconds: float) -> None:
     content = {
         "guarantees": counted,
         "form": form,
-        "date": datetime.date.today().isoformat(),
+        "date": _today(),
         "hardware": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         "seconds": round(seconds),
     }
