@@ -14,7 +14,7 @@ are counted.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +106,7 @@ class InputPipeline:
             where=f"split {config.split!r} of {config.records}",
             report=bad_log,
         )
-        for number, reason in self.store.cut_off().items():
-            self._note(number, reason, step=0)
+        self._note(self.store.cut_off().items(), step=0)
 
     @property
     def rows_per_epoch(self) -> int:
@@ -215,19 +214,24 @@ class InputPipeline:
             raise RecordError(lost[0][1])
         return example
 
-    def _note(self, number: int, reason: str, *, step: int) -> None:
-        entry = self.store.entries[number]
-        self.bad.note(
-            BadRecord(
-                file=str(shard_path(self.config.records, entry.shard)),
-                offset=entry.offset,
-                record=entry.number,
-                clip_id=entry.clip_id,
-                split=self.config.split,
-                step=step,
-                reason=reason,
+    def _note(self, lost: Iterable[tuple[int, str]], *, step: int) -> None:
+        """Count the records that `step` lost (number, reason), and only then judge."""
+        met = []
+        for number, reason in lost:
+            entry = self.store.entries[number]
+            file = str(shard_path(self.config.records, entry.shard))
+            met.append(
+                BadRecord(
+                    file=file,
+                    offset=entry.offset,
+                    record=entry.number,
+                    clip_id=entry.clip_id,
+                    split=self.config.split,
+                    step=step,
+                    reason=reason,
+                )
             )
-        )
+        self.bad.note(*met)
 
     # --- shapes that all hosts agree on -----------------------------------------------------------
 
@@ -284,7 +288,7 @@ class InputPipeline:
         rows = []
         for position in self._positions(step):
             columns, lost = self._rows.fixed(position)
-            self._note_all(lost, step=step)
+            self._note(lost, step=step)
             rows.append(columns)
         return self._batch_of(step, *map(np.stack, zip(*rows, strict=True)))
 
@@ -356,12 +360,8 @@ class InputPipeline:
             for position in np.asarray(self._positions(step))[came != _WHOLE].tolist():
                 if position in failures:
                     raise failures[position]
-                self._note_all(lost_rows.pop(position), step=step)
+                self._note(lost_rows.pop(position), step=step)
             yield self._batch_of(step, *columns)
-
-    def _note_all(self, lost: LostRecords, *, step: int) -> None:
-        for number, reason in lost:
-            self._note(number, reason, step=step)
 
     def _positions(self, step: int) -> range:
         first = step * self.config.rows_per_batch + self._first_row

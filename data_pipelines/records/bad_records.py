@@ -100,16 +100,17 @@ class BadRecordCounter:
     def __len__(self) -> int:
         return len(self.found)
 
-    def note(self, bad: BadRecord) -> None:
-        """Count a record, and report it when it is met for the first time.
+    def note(self, *met: BadRecord) -> None:
+        """Count records, and report each when it is met for the first time; then judge.
 
         Raises:
             TooManyBadRecords: there are more than may be.
         """
-        if _key(bad) not in self.found:
-            self.found[_key(bad)] = bad
-            if self._report is not None:
-                self._report(bad)
+        for bad in met:
+            if _key(bad) not in self.found:
+                self.found[_key(bad)] = bad
+                if self._report is not None:
+                    self._report(bad)
         self._judge()
 
     def recall(self, met: Iterable[BadRecord]) -> None:

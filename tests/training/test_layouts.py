@@ -261,7 +261,7 @@ def test_micro_rows_are_the_official_micro_batches(
     """One step of 12 rows is the mean over 4 batches of 3, each collated by itself."""
     values = dict(
         records=str(records_dir), split="train", cutoff=CUTOFF, pairs_per_clip=1, clips_per_row=1,
-        train_on=train_on, features="on_the_fly", seed=3, audio_tokens=AUDIO, n_mels=80, workers=1,
+        train_on=train_on, features="on_the_fly", seed=5, audio_tokens=AUDIO, n_mels=80, workers=1,
         layout="reference",
     )  # fmt: skip
     small = InputPipeline(DataConfig(rows_per_batch=3, **values), tokenizer=tokenizer)
@@ -283,8 +283,8 @@ def test_micro_rows_are_the_official_micro_batches(
             loss
             - loss_and_gradients(model, {k: v for k, v in batch.items() if k != ROW_WEIGHTS})[0]
         )
-        > 2e-4
-    )  # one mean over all tokens is another thing: three times what the losses may differ by
+        > 1e-3
+    )  # one mean over all tokens is another thing
     for path, gradient in gradients.items():
         truth = np.mean([found[path] for _, found in expected], axis=0)
         limit = 1e-5 * np.abs(truth).max()
