@@ -22,9 +22,10 @@ with the reason; where more than --max-quarantined of the clips are, nothing is 
 
 import argparse
 import dataclasses
+import itertools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data_pipelines import token_lengths
@@ -130,7 +131,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     read = [flags.corpus, flags.json, flags.audio_root, flags.features]
     outputs.claim(flags.out, record_files.MAKER, inputs=read)
-    given = _read(flags)
+    quarantine = Quarantine(max_share=flags.max_quarantined)
+    given = _read(flags, quarantine)
     extractor = None
     if flags.features is not None:
         extractor = FeatureExtractor(flags.features, dtype=flags.encoder_dtype)
@@ -142,7 +144,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
         runner=BeamRunner(name=flags.runner, flags=tuple(flags.beam_flags), workers=flags.workers),
         shards=flags.shards,
         force=flags.force,
-        quarantine=Quarantine(given.quarantined, max_share=flags.max_quarantined),
+        quarantine=quarantine,
         licences=given.licences,
     )
     print(table(manifest))
@@ -160,22 +162,21 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Given:
-    clips: list[AnnotatedClip]
-    quarantined: list[Quarantined]
-    tag_labels: list[str] | None
-    licences: dict[str, dict[str, int]] | None
+    """The clips, read one by one while they are written; no `tag_labels`: those they have."""
+
+    clips: Iterator[AnnotatedClip]
+    tag_labels: Sequence[str] | None = None
+    licences: dict[str, dict[str, int]] | None = None
 
 
-def _read(flags: argparse.Namespace) -> _Given:
+def _read(flags: argparse.Namespace, quarantine: Quarantine) -> _Given:
     if flags.json is not None:
-        return _read_json(flags)
-    clips = [
-        clip for split in SPLITS for clip in clip_manifests.read_corpus(flags.corpus, split=split)
-    ]
+        return _Given(clips=_read_json(flags, quarantine))
     return _Given(
-        clips=clips,
-        quarantined=[],
-        tag_labels=list(clip_manifests.tag_labels(flags.corpus)),
+        clips=itertools.chain.from_iterable(
+            clip_manifests.read_corpus(flags.corpus, split=split) for split in SPLITS
+        ),
+        tag_labels=clip_manifests.tag_labels(flags.corpus),
         licences=clip_manifests.licences(flags.corpus),
     )
 
@@ -185,29 +186,35 @@ def _beside(out: Path, ending: str) -> Path:
     return out.absolute().with_name(f"{out.absolute().name}.{ending}")
 
 
-def _read_json(flags: argparse.Namespace) -> _Given:
-    """Read the clips of --json; report how their audio was found, and rows that are of no use."""
+def _read_json(flags: argparse.Namespace, quarantine: Quarantine) -> Iterator[AnnotatedClip]:
+    """Yield the clips of --json; at their end report how audio was found, and rows of no use."""
     root = flags.json.parent if flags.audio_root is None else flags.audio_root
     if not 0 <= flags.val_share < 1:
         raise errors.UserError(f"--val-share is {flags.val_share}; use a share from 0 to below 1")
     index = flags.audio_index or _beside(flags.out, "audio_index.sqlite")
     finder = AudioFinder(root, rewrites=flags.rewrite, index=lambda: FileIndex(index, root=root))
-    left: list[Quarantined] = []
     bad: list[RecordError] = []
-    flags.out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    used = 0
+
+    def leave_out(clip: Quarantined) -> None:
+        nonlocal used
+        used += clip.pairs
+        quarantine.entries.append(clip)
+
     rules = ReadRules(
         validation_share=flags.val_share,
-        quarantine=left.append,
+        quarantine=leave_out,
         set_aside=bad.append,
         scratch=flags.out.absolute().parent,
     )
-    clips = list(clip_manifests.read_clips(flags.json, audio=finder, rules=rules))
+    for clip in clip_manifests.read_clips(flags.json, audio=finder, rules=rules):
+        used += len(clip.pairs)
+        yield clip
     found, rows_file = finder.report(), _beside(flags.out, "bad_rows.jsonl")
     write_json(_beside(flags.out, "audio_report.json"), found)
     write_jsonl(rows_file, ({"reason": str(error)} for error in bad))
     if found["datasets"]:
         print(table_of_audio(found))
-    used = sum(len(clip.pairs) for clip in clips) + sum(clip.pairs for clip in left)
     if bad and len(bad) > flags.max_bad_rows * (used + len(bad)):
         raise errors.UserError(
             f"{bad[0]}; {len(bad)} of {used + len(bad)} rows cannot be used, all listed in "
@@ -216,8 +223,6 @@ def _read_json(flags: argparse.Namespace) -> _Given:
         )
     if bad:
         print(f"{len(bad)} of {used + len(bad)} rows left out, for reasons in {rows_file}")
-    labels = sorted({tag for clip in clips for tag in clip.tags})
-    return _Given(clips=clips, quarantined=left, tag_labels=labels or None, licences=None)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ def write_records(
         clips: of any splits, each id once; read once, one by one.
         out: directory to make; on storage that all workers share when the runner is not local, as
             is the audio.
-        tag_labels: label list of the tagging stage; every tag of a clip must be in it.
+        tag_labels: label list of the tagging stage, which has every tag of a clip; None for the
+            tags that the clips have, sorted.
         extractor: computes the features that are stored too.
         runner: of Beam; None for this process.
         shards: per split; None for one per 256 MiB or 4096 clips, at least 4.
@@ -84,6 +85,7 @@ def write_records(
         if not given.clips and not quarantine.entries:
             raise UserError("there are no clips to write; check the corpus")
         outputs.claim(out, record_files.MAKER, inputs=[weights, *sorted(given.folders)])
+        tag_labels = sorted(given.tags) or None if tag_labels is None else list(tag_labels)
         reasons = [entry.reason for entry in quarantine.entries]
         settings = [_FORMAT, tag_labels, features, quarantine.max_share, licences, reasons]
         source = _digest([given.digest, settings])
@@ -121,7 +123,7 @@ def write_records(
             tfds_format.write_dataset_info(data, splits=headers, shape=shape)
             quarantine.write(folder / record_files.QUARANTINE)
             if tag_labels is not None:
-                write_json(folder / record_files.TAG_LABELS, list(tag_labels))
+                write_json(folder / record_files.TAG_LABELS, tag_labels)
             write_json(folder / record_files.MANIFEST, manifest)
         shutil.rmtree(work, ignore_errors=True)
     return manifest
@@ -150,11 +152,12 @@ def _work_folder(place: Path) -> Iterator[Path]:
 
 @dataclasses.dataclass(kw_only=True)
 class _Given:
-    """What the clips are that were written as lines: their number by split, audio, places."""
+    """What the clips are that were written as lines: number by split, audio, places, tags."""
 
     clips: Counter[str]
     bytes: int
     folders: set[Path]
+    tags: set[str]
     digest: str
 
 
@@ -175,7 +178,7 @@ def _checked(
 
 def _write_lines(clips: Iterable[AnnotatedClip], path: Path) -> _Given:
     """Write the lines of clips, one by one; return what they add up to."""
-    given = _Given(clips=Counter(), bytes=0, folders=set(), digest="")
+    given = _Given(clips=Counter(), bytes=0, folders=set(), tags=set(), digest="")
     digest = hashlib.sha256()
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for clip in clips:
@@ -185,6 +188,7 @@ def _write_lines(clips: Iterable[AnnotatedClip], path: Path) -> _Given:
             given.clips[clip.split] += 1
             given.bytes += int(line.file.partition("|")[0])
             given.folders.add(Path(clip.audio).parent)
+            given.tags.update(clip.tags)
     given.digest = digest.hexdigest()
     return given
 

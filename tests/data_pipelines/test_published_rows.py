@@ -1,8 +1,10 @@
 """The published JSON: absolute audio_ids, rows that disagree or are empty, labels in answers."""
 
+import gc
 import json
 import random
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from data_pipelines.manifests import file_index, official_rows, row_groups
 from data_pipelines.manifests.audio_finder import AudioFinder, AudioGone, Rewrite
 from data_pipelines.manifests.clip_manifests import ReadRules, read_clips
 from data_pipelines.manifests.file_index import FileIndex
+from data_pipelines.records import clip_lines
 from data_pipelines.records.record_files import TAG_LABELS, RecordStore
 from data_pipelines.records.schema import RecordError
 from ltu_jax.core.errors import UserError
@@ -221,3 +224,22 @@ def test_the_command_takes_the_published_form(root, tmp_path, capsys, golden):
     assert len(list((out / "tokens").rglob("*.npz"))) == 1
     with pytest.raises(UserError, match="1 of 32 rows.*--max-bad-rows"):
         write_records.command([*map(str, arguments), "--max-bad-rows", "0.01"])
+
+
+def test_the_command_holds_one_clip_at_a_time(tmp_path, monkeypatch):
+    for number in range(20):
+        soundfile.write(tmp_path / f"{number}.flac", np.full(1600, 0.1), 16000)
+    write(tmp_path / "mine.json", [row(f"{number}.flac") for number in range(20)])
+    alive, most = weakref.WeakSet(), []
+    of = clip_lines.ClipLine.of
+
+    def watched(clip):
+        alive.add(clip)
+        most.append(len(alive))
+        return of(clip)
+
+    monkeypatch.setattr(clip_lines.ClipLine, "of", watched)
+    given = ["--json", tmp_path / "mine.json", "--out", tmp_path / "records", "--no-tokens"]
+    assert write_records.command([*map(str, given), "--shards", "1"]) == 0
+    gc.collect()
+    assert len(most) == 20 and max(most) <= 2 and not alive
