@@ -74,7 +74,7 @@ def user(checkout, tmp_path):
     cloud = Cloud(tmp_path / "cloud")
     tools, home = cloud.install(), tmp_path / "home"
     home.mkdir()
-    quick = {name: "0.01" for name in ("TPU_POLL_SECONDS", "TPU_RETRY_SECONDS")}
+    quick = {name: "0.05" for name in ("TPU_POLL_SECONDS", "TPU_RETRY_SECONDS")}
     env = {"PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(home), "TPU_RETRIES": "3", **quick}
     yield User(checkout=checkout, home=home, cloud=cloud, env=env)
     cloud.kill()
@@ -100,7 +100,7 @@ def test_a_spot_slice_is_preempted_and_comes_back_as_spot(user):
     user.call("setup.sh", *BUCKET)
     user.call("launch.sh", STAGE, "--config.steps=9", "--detach")
     watching = user.start("watch.sh", "--resume")
-    wait_for(lambda: user.step() > 5)
+    wait_for(lambda: user.step() > 5 and user.starts() == ["x", "x"])  # both hear SIGTERM
     user.cloud.set(env={})  # the next start comes to its end
     assert user.cloud.preempt() == [str(train.RESUME)] * 2  # each host saved
     saved = int((user.cloud.bucket / "runs" / "step").read_text())

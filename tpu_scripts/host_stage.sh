@@ -44,7 +44,7 @@ start() {
 
 # The wrapper of a stage: hands SIGTERM on, and is there to write the status that follows.
 run() {
-  local child='' signals=0 before status
+  local child='' signals=0 unknown=0 before status
   trap 'signals=$((signals + 1)); [[ -z $child ]] || kill -TERM "$child" 2> /dev/null || true' TERM INT
   # setpriv and env give way to the trainer, so `child` is its process. It gets a SIGTERM of its own
   # where this shell is killed.
@@ -54,8 +54,15 @@ run() {
   while true; do
     before=$signals status=0
     wait "$child" || status=$?
-    # A signal ends `wait`, not the child.
-    if [[ $signals == "$before" ]]; then break; fi
+    # A signal ends `wait`, not the child; of a child that ended meanwhile bash may say -1.
+    if [[ $signals == "$before" ]]; then
+      if [[ $status != -1 ]]; then break; fi
+      unknown=$((unknown + 1))
+      if ((unknown == 3)); then
+        status=143 # only a signal brings this about
+        break
+      fi
+    fi
   done
   echo "$status" > launch/status.new
   mv launch/status.new launch/status

@@ -28,6 +28,8 @@ first = os.environ["HOME"].endswith("/0")
 saved, done = "runs/step", "runs/done"
 os.makedirs("runs", exist_ok=True)
 def stop(*_):
+    # The wrapper hands on a SIGTERM of its own, which must not meet an interpreter at its end.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if first:
         open(saved, "w").write(str(step))
         print("saved step", step, flush=True)
@@ -131,9 +133,11 @@ class Cloud:
 
     def preempt(self) -> list[str]:
         """Take the slice away with notice; returns the status that each host's stage left."""
-        self.set(node="PREEMPTED", states=["ACTIVE", "SUSPENDING", "SUSPENDING", "SUSPENDED"])
+        self.set(node="PREEMPTED", states=["ACTIVE", "SUSPENDING"])
         left = self.shut_down()
         shutil.rmtree(self.hosts)
+        with self.slice() as found:  # only now may it be deleted
+            found["states"] += ["SUSPENDING", "SUSPENDED"]
         return left
 
     def shut_down(self) -> list[str]:
