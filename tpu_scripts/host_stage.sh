@@ -38,34 +38,8 @@ start() {
   rm -f launch/status
   boot > launch/boot
   echo "$id" > launch/id
-  setsid bash tpu_scripts/host_stage.sh run "$@" > launch/log 2>&1 < /dev/null 8>&- &
+  setsid python3 tpu_scripts/host_run.py "$@" > launch/log 2>&1 < /dev/null 8>&- &
   echo $! > launch/pid
-}
-
-# The wrapper of a stage: hands SIGTERM on, and is there to write the status that follows.
-run() {
-  local child='' signals=0 unknown=0 before status
-  trap 'signals=$((signals + 1)); [[ -z $child ]] || kill -TERM "$child" 2> /dev/null || true' TERM INT
-  # setpriv and env give way to the trainer, so `child` is its process. It gets a SIGTERM of its own
-  # where this shell is killed.
-  setpriv --pdeathsig TERM "$@" &
-  child=$!
-  if ((signals)); then kill -TERM "$child"; fi # one that came before there was a child
-  while true; do
-    before=$signals status=0
-    wait "$child" || status=$?
-    # A signal ends `wait`, not the child; of a child that ended meanwhile bash may say -1.
-    if [[ $signals == "$before" ]]; then
-      if [[ $status != -1 ]]; then break; fi
-      unknown=$((unknown + 1))
-      if ((unknown == 3)); then
-        status=143 # only a signal brings this about
-        break
-      fi
-    fi
-  done
-  echo "$status" > launch/status.new
-  mv launch/status.new launch/status
 }
 
 follow() {
@@ -111,7 +85,7 @@ stop() {
 }
 
 case ${1:-} in
-  start | run | follow | stop) "$@" ;;
+  start | follow | stop) "$@" ;;
   *)
     echo "error: host_stage.sh start, follow or stop" >&2
     exit 2
