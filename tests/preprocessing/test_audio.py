@@ -1,5 +1,6 @@
 """Audio against golden numbers, closed forms and other libraries."""
 
+import io
 from pathlib import Path
 
 import librosa
@@ -193,3 +194,20 @@ def test_another_window_length():
     windowed = audio.model_log_mel(noise(4), n_mels=80, frames=300)
     assert windowed.log_mel.shape == (300, 80)
     assert windowed.seconds_dropped == pytest.approx(1.0)
+
+
+def test_samples_that_look_like_a_frame_of_flac_are_samples():
+    """Noise is stored as it is, so any bytes may stand in a frame: here a header and its CRC."""
+    header = bytes.fromhex("fff88c64425b")  # of 12 bits and 7 channels, far behind the end
+    crc = 0
+    for byte in header:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc << 1 ^ (0x107 if crc & 0x80 else 0)
+    samples = np.random.default_rng(0).integers(-32768, 32768, 3200).astype(">i2")
+    samples[1600:1604] = np.frombuffer(header + bytes([crc, 0]), ">i2")
+    file = io.BytesIO()
+    soundfile.write(file, samples.astype(np.int16), 16_000, format="FLAC", subtype="PCM_16")
+    assert header + bytes([crc]) in file.getvalue()
+    found = audio.load_audio(file.getvalue()).samples
+    np.testing.assert_array_equal(found, samples.astype(np.float32) / 32768)
