@@ -48,6 +48,7 @@ COMMANDS = {
     "options_*": "python -m benchmarks.options",
     "overhead_*": "python -m benchmarks.overhead",
     "write_records": "python -m benchmarks.write_records",
+    "single_rows_*": "python -m benchmarks.plan single_rows_v5e-16",
     "plan_*": "python -m benchmarks.plan [PRESET ...]",
     "resume_*": "python -m benchmarks.resume",
     "row_layouts_*": "python -m benchmarks.row_layouts (--modelled | --records DIR) --json FILE",
