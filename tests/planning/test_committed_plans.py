@@ -28,6 +28,13 @@ def test_a_plan_is_of_its_preset_and_of_rows_as_they_fill(file: Path):
     assert tuple(made["layout"]["mesh"].values()) == preset.mesh
 
 
+def test_every_preset_has_its_plan_and_every_variant_its_own():
+    assert {file.stem.removeprefix("plan_") for file in FILES} == set(slice_presets.TABLE)
+    for name in plan.VARIANTS:
+        made = json.loads((plan.RESULTS / f"{name}.json").read_text())
+        assert made["arguments"] == list(plan.arguments(name))
+
+
 def test_what_the_pages_launch_is_a_preset_of_the_slice_that_they_name():
     readme = (plan.ROOT / "README.md").read_text()
     assert "python -m ltu_jax.plan " + " ".join(plan.arguments("v5e-16")) in readme
