@@ -3,9 +3,9 @@
 `generate` runs the step in a compiled `lax.while_loop`; `stream` calls the same step once a token.
 The cache is filled by a program for each size of prompt; the loop, which takes longest to compile,
 is the same for all prompts that fit into a room of the cache (`buckets`). Audio tokens come before
-the padding and the text, and have their room where a question is asked without them. The mask is
-`[ones(A), text mask]` and positions are `cumsum(mask) - 1` (facts 19 and 5a: the mask of the
-released code is misaligned for padded batches; this one gives each row its own answer).
+the padding and the text. The mask is `[ones(A), text mask]` and positions are `cumsum(mask) - 1`
+(facts 19 and 5a: the mask of the released code is misaligned for padded batches; this one gives
+each row its own answer).
 """
 
 import contextlib
@@ -207,8 +207,7 @@ def _start(
         input_ids=prompt.input_ids, segment_ids=prompt.mask.astype(jnp.int32), positions=positions
     )
     bound = model.bind(params)
-    room = slots(length, audio=model.config.audio_tokens, answer=size)
-    cache = bound.init_cache(rows, room)
+    cache = bound.init_cache(rows, slots(length, audio=audio_tokens, answer=size))
     logits, cache = bound.prefill(text, features, cache=cache)
     seen = None
     if choice.settings is not None:
