@@ -8,8 +8,8 @@ import numpy as np
 from ltu_jax.core.axes import Array, Int
 
 PROMPT_BUCKETS = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 512)
-# Slots of the cache for a prompt. Each is another program for every answer size; a single one of 512
-# would have short prompts read a cache that is mostly empty at each token.
+# Slots of the cache for a prompt. Each is another program for every answer size; with a single one
+# of 512 every token of a short prompt would read a cache that is mostly empty.
 PROMPT_ROOMS = (64, 128, 256, 512)
 ANSWER_BUCKETS = (8, 16, 32, 64, 128, 256, 512)
 BATCH_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
