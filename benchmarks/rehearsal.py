@@ -268,7 +268,8 @@ def evaluate(it: Rehearsal) -> None:
     it.run(
         *("ltu_jax.evaluate", "--checkpoint", str(it.path("stage3")), "--dtype", "int8"),
         *("--jsonl", str(it.path("questions.jsonl")), "--modes", "joint,audio"),
-        *("--decodings", "greedy", "--batch-size", "2", "--out", str(it.path("evaluation"))),
+        *("--decodings", "greedy", "--max-new-tokens", "8", "--batch-size", "8"),
+        *("--out", str(it.path("evaluation"))),
     )
 
 

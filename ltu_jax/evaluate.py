@@ -74,7 +74,7 @@ def _run(argv: Sequence[str]) -> int:
     args = local_arguments(options.run_parser(__doc__).parse_args(argv))
     modes = options.choose(args.modes, tuple(EvaluationMode), "--modes")
     decodings = options.choose(args.decodings, options.DECODINGS, "--decodings")
-    for name in ("limit", "batch_size"):
+    for name in ("limit", "batch_size", "max_new_tokens"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value}: give at least 1")
@@ -92,6 +92,8 @@ def _run(argv: Sequence[str]) -> int:
     ]
     if args.check:
         return _check(datasets)
+    if args.max_new_tokens is not None:
+        datasets = [dataset.answered_within(args.max_new_tokens) for dataset in datasets]
     if args.checkpoint is None:
         raise UserError("--checkpoint: give the run, checkpoint or weights folder to measure")
     for dataset in datasets:
@@ -307,7 +309,7 @@ def _agree(
 ) -> None:
     """Require all processes to ask the same of the same model, or their parts would not fit."""
     names = ("modes", "decodings", "limit", "batch_size", "dtype", "seed", "allow_missing",
-             "transcription", "skip_bad_records", "on_training_data")  # fmt: skip
+             "max_new_tokens", "transcription", "skip_bad_records", "on_training_data")  # fmt: skip
 
     def facts() -> dict[str, str]:
         options = {f"--{name.replace('_', '-')}": str(getattr(args, name)) for name in names}

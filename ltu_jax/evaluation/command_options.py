@@ -91,6 +91,12 @@ def run_parser(description: str) -> argparse.ArgumentParser:
         "--batch-size", type=int, default=32, help="answers computed at once (default: 32)"
     )
     parser.add_argument(
+        "--max-new-tokens",
+        type=int,
+        metavar="N",
+        help="an answer ends there at the latest (default: the benchmark's own; 400 for --jsonl)",
+    )
+    parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "int8"),
         default="float32",

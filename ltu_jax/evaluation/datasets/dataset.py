@@ -46,6 +46,14 @@ class Dataset:
         found = {item.row for item in self.items}
         return {name: row for name, row in self.benchmark.rows.items() if name in found}
 
+    def answered_within(self, max_new_tokens: int) -> "Dataset":
+        """Return the data set with answers of at most so many tokens, in every row."""
+        rows = {
+            name: dataclasses.replace(row, max_new_tokens=max_new_tokens)
+            for name, row in self.benchmark.rows.items()
+        }
+        return dataclasses.replace(self, benchmark=dataclasses.replace(self.benchmark, rows=rows))
+
 
 _OWN_PATHS = ("jsonl", "open_asqa")  # lists of audio that a person has; their readers check them
 

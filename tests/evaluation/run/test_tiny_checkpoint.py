@@ -8,6 +8,7 @@ import pytest
 import ltu_jax
 from data_pipelines.records.whisper_features import fingerprint
 from ltu_jax import evaluate
+from ltu_jax.core.errors import UserError
 from ltu_jax.weights.store import load_weights
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
@@ -52,3 +53,18 @@ def test_samples_are_the_answers_of_the_model_one_by_one(corpus, tiny_weights, t
     weights = metrics["config"]["identity"]["weights"]
     assert weights["whisper"] == whisper
     assert weights["features"] == fingerprint(whisper_sha256=whisper, dtype="float32")
+
+
+def test_answers_end_where_they_are_told_to(corpus, tiny_weights, tmp_path):
+    out = tmp_path / "out"
+    command = ["--checkpoint", str(tiny_weights["ltu-as"]), "--whisper",
+               str(tiny_weights["whisper"]), "--data", str(corpus), "--out", str(out),
+               "--limit", "1", "--decodings", "greedy", "--modes", "text"]  # fmt: skip
+    evaluate.main([*command, "--max-new-tokens", "3"])
+    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert {sample["tokens"] for sample in samples} == {3}
+    assert {sample["finish_reason"] for sample in samples} == {"length"}
+    limits = json.loads((out / "config.json").read_text())["identity"]["max_new_tokens"]
+    assert set(limits.values()) == {3}
+    with pytest.raises(UserError, match="--max-new-tokens 0"):
+        evaluate.main([*command, "--max-new-tokens", "0"])
