@@ -1,0 +1,1 @@
+"""Answering for many at once: one engine whose slots requests enter and leave while others run."""
