@@ -15,6 +15,17 @@ L  stacked layers           G  clips in a row
 Einsum strings and jaxtyping shapes use these letters only.
 """
 
-from jaxtyping import Array, Bool, Float, Int
+from typing import Any
+
+from jaxtyping import Bool, Float, Int
 
 __all__ = ["Array", "Bool", "Float", "Int"]
+
+
+def __getattr__(name: str) -> Any:
+    """Give `Array` on first use: it imports JAX, which a process that decodes audio never needs."""
+    if name != "Array":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from jaxtyping import Array
+
+    return Array

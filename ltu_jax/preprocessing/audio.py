@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import soxr
 
-from ltu_jax.core.axes import Array, Float
+from ltu_jax.core.axes import Float
 from ltu_jax.core.paths import local_only
 from ltu_jax.preprocessing.formats.decode import sounds
 from ltu_jax.preprocessing.formats.sound import AudioError
@@ -269,7 +269,7 @@ def _hann() -> np.ndarray:
     return window
 
 
-def _check_samples(samples: np.ndarray | Array) -> int:
+def _check_samples(samples: np.ndarray) -> int:
     """Return the number of log-mel frames; AudioError on a wrong shape or not one frame."""
     if samples.ndim != 1 or len(samples) < HOP:
         raise AudioError(
