@@ -17,9 +17,9 @@ Einsum strings and jaxtyping shapes use these letters only.
 
 from typing import Any
 
-from jaxtyping import Bool, Float, Int
-
-__all__ = ["Array", "Bool", "Float", "Int"]
+from jaxtyping import Bool as Bool
+from jaxtyping import Float as Float
+from jaxtyping import Int as Int
 
 
 def __getattr__(name: str) -> Any:

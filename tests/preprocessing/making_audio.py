@@ -117,7 +117,8 @@ def wav(
 ) -> bytes:  # fmt: skip
     """A WAV put together by hand; `size` is what its data chunk states."""
     block = channels * bits // 8
-    fmt = struct.pack("<HHIIHH", tag, channels, rate, rate * block & 0xFFFFFFFF, block & 0xFFFF, bits)
+    fmt = struct.pack("<HHIIHH", tag, channels, rate, rate * block & 0xFFFFFFFF, block & 0xFFFF,
+                      bits)  # fmt: skip
     stated = len(data) if size is None else size
     body = b"WAVE" + front + chunk(b"fmt ", fmt) + b"data" + struct.pack("<I", stated)
     body += data + (bytes(len(data) % 2) if pad else b"") + behind
