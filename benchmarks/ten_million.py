@@ -5,8 +5,9 @@
 The records are synthetic: an index of a million clips over 850 shards, as large as that of
 Open-ASQA, whose records all are copies of some dozen real ones (one second of audio, questions of
 random words, pairs a clip as spread as in Open-ASQA). Each start is a fresh process that opens the
-records as stage 3 does (grouped rows of 622 tokens, 64 a batch) and makes its first batch; the
-first packs the rows and keeps them, the second finds them. The host's share of a step is all that
+records as stage 3 does (grouped rows of 622 tokens, 64 a batch) and makes its first batch
+(`benchmarks.first_batch`). The first compiles the packing loop, packs the rows and keeps both; the
+second finds them. The host's share of a step is all that
 follows from the order: padded length, most targets, and which pairs of which records each of the 64
 rows holds; no audio is read for it. No model runs.
 """
@@ -15,7 +16,7 @@ import argparse
 import dataclasses
 import json
 import os
-import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -24,8 +25,6 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import alternate, input_pipeline
-from data_pipelines.input.data_config import DataConfig
-from data_pipelines.input.pipeline import InputPipeline
 from data_pipelines.input.token_counts import FOLDER, folder, token_lengths
 from data_pipelines.records import record_files, record_index
 from data_pipelines.records.array_cache import keep_arrays
@@ -36,7 +35,7 @@ from ltu_jax.core import errors
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.preprocessing.text import load_tokenizer
 
-SHARDS, REAL_CLIPS, ROWS, STEPS = 850, 48, 64, 300
+SHARDS, REAL_CLIPS, ROWS = 850, 48, 64
 
 
 def _real_clip(audio: Path, number: int) -> AnnotatedClip:
@@ -117,49 +116,12 @@ def make_records(scratch: Path, *, pairs: int) -> Path:
     return out
 
 
-def start(records: Path) -> dict[str, float]:
-    """Open the records as a training does, make a batch, then time what each step asks."""
-    imported = time.time()
-    config = DataConfig(
-        records=str(records), split="train", layout="grouped", cutoff=108, pairs_per_clip=8,
-        clips_per_row=2, row_tokens=622, rows_per_batch=ROWS, train_on="answer",
-        features="on_the_fly", group_by_length=50, seed=0, audio_tokens=25, n_mels=80,
-    )  # fmt: skip
-    pipeline = InputPipeline(config, tokenizer=load_tokenizer(input_pipeline.TOKENIZER))
-    opened = time.time()
-    batch = next(iter(pipeline.batches(steps=1)))
-    assert batch["input_ids"].shape == (ROWS, 622)
-    first = time.time()
-    walls, cpus = [], []
-    for step in range(1, 1 + STEPS):
-        wall, cpu = time.perf_counter(), time.thread_time()
-        pipeline.text_length(step)
-        pipeline.most_targets(step)
-        for position in range(step * ROWS, (step + 1) * ROWS):
-            pipeline.order.row(position)
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.thread_time() - cpu)
-    milliseconds = {
-        f"{name}_{percent}": 1000 * float(np.percentile(values, percent))
-        for name, values in (("step_ms_wall", walls), ("step_ms_cpu", cpus))
-        for percent in (50, 99)
-    }
-    return {
-        "imported_at": imported,
-        "open_seconds": opened - imported,
-        "first_batch_seconds": first - opened,
-        "first_at": first,
-        "cpu_seconds": time.process_time(),
-        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-        "rows_per_epoch": pipeline.rows_per_epoch,
-        **milliseconds,
-    }
-
-
-def _timed_start(records: Path) -> dict[str, float]:
+def _timed_start(records: Path, *, compiled: Path) -> dict[str, float]:
     began = time.time()
-    command = [sys.executable, "-m", "benchmarks.ten_million", "--start", str(records)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "benchmarks.first_batch", str(records)]
+    command += [str(input_pipeline.TOKENIZER), str(ROWS)]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(compiled)}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
     found["import_seconds"] = found.pop("imported_at") - began
     found["start_to_first_batch_seconds"] = found.pop("first_at") - began
@@ -177,17 +139,16 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10_000_000)
     parser.add_argument("--scratch", type=Path, default=Path("build/ten_million"))
     parser.add_argument("--out", type=Path, default=alternate.RESULTS, help="folder of the JSON")
-    parser.add_argument("--start", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.start is not None:
-        print(json.dumps(start(given.start)))
-        return
     input_pipeline.require_tokenizer()
     records = make_records(given.scratch, pairs=given.pairs)
     split = read_json(records / record_files.MANIFEST)["splits"]["train"]
     for kept in records.glob(f"{FOLDER}/*/rows-*.npz"):
         kept.unlink()  # by an earlier run
-    starts = {name: _timed_start(records) for name in ("packs the rows", "finds them packed")}
+    compiled = given.scratch.absolute() / "compiled"
+    shutil.rmtree(compiled, ignore_errors=True)
+    names = ("packs the rows", "finds them packed")
+    starts = {name: _timed_start(records, compiled=compiled) for name in names}
     for name, found in starts.items():
         print(name, json.dumps(found, indent=1))
     about = {"what": "synthetic index; no model", "rows_per_batch": ROWS, "shards": SHARDS}

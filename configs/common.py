@@ -189,6 +189,7 @@ def base(stage: str, *, recipe: str) -> ConfigDict:
     config.checkpoint.keep = 2  # newest ones kept
     # Go on though base weights, tokenizer or records are not those the checkpoint was made with.
     config.checkpoint.allow_other_inputs = False
+    config.checkpoint.must_exist = False  # no checkpoint in run_dir is an error, not a new run
 
     config.guards = ConfigDict()  # numbers that go wrong, runs that stand still, hosts that differ
     # A step whose loss or gradient is not finite is skipped; so many in a row stop the run.
@@ -280,7 +281,7 @@ def mini_language(config: ConfigDict) -> ConfigDict:
 
 
 def link(config: ConfigDict, *, parent: ml_collections.ConfigDict) -> ConfigDict:
-    """Let a stage of a curriculum follow the curriculum's seed, weights, records and mesh."""
+    """Let a stage of a curriculum follow what its curriculum has for all stages."""
     config.seed = parent.get_ref("seed")
     for name in ("llama", "whisper", "tltr"):
         # Tagging has no language model. A reference must not be made for it and then be emptied:
@@ -291,4 +292,5 @@ def link(config: ConfigDict, *, parent: ml_collections.ConfigDict) -> ConfigDict
     for name in ("data", "fsdp", "tensor"):
         config.mesh[name] = parent.mesh.get_ref(name)
     config.compute.compilation_cache = parent.get_ref("compilation_cache")
+    config.checkpoint.must_exist = parent.checkpoint.get_ref("must_exist")
     return config

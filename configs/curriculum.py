@@ -28,6 +28,8 @@ def get_config(preset: str = "") -> ConfigDict:
         config.weights[name] = stages["stage3"].weights[name]
     config.mesh = ConfigDict(stages["stage3"].mesh.to_dict())
     config.compilation_cache = ""
+    config.checkpoint = ConfigDict()
+    config.checkpoint.must_exist = False  # of the first stage that runs; see there
     for index, name in enumerate(ORDER):
         stage = common.link(stages[name], parent=config)
         stage.run_dir = config.get_oneway_ref("run_dir") + f"/{name}"

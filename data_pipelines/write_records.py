@@ -43,8 +43,8 @@ from data_pipelines.records.summary import table
 from data_pipelines.records.whisper_features import FeatureExtractor
 from data_pipelines.records.write import write_records
 from ltu_jax.core import errors, outputs
-from ltu_jax.core.files import write_json
-from ltu_jax.core.jsonl import write_jsonl
+from ltu_jax.core.files import atomic_file, write_json
+from ltu_jax.core.jsonl import JsonlWriter
 from ltu_jax.core.paths import local_arguments
 from ltu_jax.preprocessing.text import load_tokenizer
 from ltu_jax.weights.fingerprint import SAME
@@ -186,6 +186,18 @@ def _beside(out: Path, ending: str) -> Path:
     return out.absolute().with_name(f"{out.absolute().name}.{ending}")
 
 
+class _BadRows:
+    """Writes down rows that cannot be used, one by one; keeps their number and the first reason."""
+
+    def __init__(self, file: JsonlWriter):
+        self._file, self.count, self.first = file, 0, ""
+
+    def __call__(self, error: RecordError) -> None:
+        self.first = self.first or str(error)
+        self.count += 1
+        self._file.append({"reason": str(error)})
+
+
 def _read_json(flags: argparse.Namespace, quarantine: Quarantine) -> Iterator[AnnotatedClip]:
     """Yield the clips of --json; at their end report how audio was found, and rows of no use."""
     root = flags.json.parent if flags.audio_root is None else flags.audio_root
@@ -193,7 +205,6 @@ def _read_json(flags: argparse.Namespace, quarantine: Quarantine) -> Iterator[An
         raise errors.UserError(f"--val-share is {flags.val_share}; use a share from 0 to below 1")
     index = flags.audio_index or _beside(flags.out, "audio_index.sqlite")
     finder = AudioFinder(root, rewrites=flags.rewrite, index=lambda: FileIndex(index, root=root))
-    bad: list[RecordError] = []
     used = 0
 
     def leave_out(clip: Quarantined) -> None:
@@ -201,28 +212,30 @@ def _read_json(flags: argparse.Namespace, quarantine: Quarantine) -> Iterator[An
         used += clip.pairs
         quarantine.entries.append(clip)
 
-    rules = ReadRules(
-        validation_share=flags.val_share,
-        quarantine=leave_out,
-        set_aside=bad.append,
-        scratch=flags.out.absolute().parent,
-    )
-    for clip in clip_manifests.read_clips(flags.json, audio=finder, rules=rules):
-        used += len(clip.pairs)
-        yield clip
-    found, rows_file = finder.report(), _beside(flags.out, "bad_rows.jsonl")
+    rows_file = _beside(flags.out, "bad_rows.jsonl")
+    with atomic_file(rows_file) as temporary, JsonlWriter(temporary) as file:
+        bad = _BadRows(file)
+        rules = ReadRules(
+            validation_share=flags.val_share,
+            quarantine=leave_out,
+            set_aside=bad,
+            scratch=flags.out.absolute().parent,
+        )
+        for clip in clip_manifests.read_clips(flags.json, audio=finder, rules=rules):
+            used += len(clip.pairs)
+            yield clip
+    found = finder.report()
     write_json(_beside(flags.out, "audio_report.json"), found)
-    write_jsonl(rows_file, ({"reason": str(error)} for error in bad))
     if found["datasets"]:
         print(table_of_audio(found))
-    if bad and len(bad) > flags.max_bad_rows * (used + len(bad)):
+    if bad.count > flags.max_bad_rows * (used + bad.count):
         raise errors.UserError(
-            f"{bad[0]}; {len(bad)} of {used + len(bad)} rows cannot be used, all listed in "
+            f"{bad.first}; {bad.count} of {used + bad.count} rows cannot be used, all listed in "
             f"{rows_file}, and at most {flags.max_bad_rows:.2%} may be left out: mend them, or "
             "raise --max-bad-rows; nothing was written"
         )
-    if bad:
-        print(f"{len(bad)} of {used + len(bad)} rows left out, for reasons in {rows_file}")
+    if bad.count:
+        print(f"{bad.count} of {used + bad.count} rows left out, for reasons in {rows_file}")
 
 
 if __name__ == "__main__":

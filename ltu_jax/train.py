@@ -109,7 +109,10 @@ def resolve(config: ConfigDict) -> list[dict[str, Any]]:
     if plain["stage"] != CURRICULUM:
         return [plain]
     given = bool(plain["weights"]["tltr"])
-    return [plain[name] for name in STAGES if not (name == "tagging" and given)]
+    first, *later = [plain[name] for name in STAGES if not (name == "tagging" and given)]
+    for stage in later:  # it may not have begun yet
+        stage["checkpoint"]["must_exist"] = False
+    return [first, *later]
 
 
 def main(argv: Sequence[str], **given: Any) -> int:

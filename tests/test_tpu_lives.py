@@ -101,6 +101,8 @@ def test_a_spot_slice_is_preempted_and_comes_back_as_spot(user):
     user.call("launch.sh", STAGE, "--config.steps=9", "--detach")
     watching = user.start("watch.sh", "--resume")
     wait_for(lambda: user.step() > 5 and user.starts() == ["x", "x"])  # both hear SIGTERM
+    seen = user.home / ".local/state/ltu_jax/ltu-as.log"
+    wait_for(lambda: seen.is_file() and "checkpoints/4" in seen.read_text())
     user.cloud.set(env={})  # the next start comes to its end
     assert user.cloud.preempt() == [str(train.RESUME)] * 2  # each host saved
     saved = int((user.cloud.bucket / "runs" / "step").read_text())
@@ -111,6 +113,10 @@ def test_a_spot_slice_is_preempted_and_comes_back_as_spot(user):
     assert "--accelerator-type=v6e-16 --runtime-version=v2-alpha-tpuv6e" in second
     assert f"trained from step {saved} -m ltu_jax.train" in printed and saved > 5
     assert printed.count("--config.steps=9") >= 2 and "ltu-as: complete" in printed
+    # An empty folder in place of the run would be an error now.
+    first, *_, last = [line for line in printed.splitlines() if line.startswith("trained from")]
+    must_exist = "--config.checkpoint.must_exist=True"
+    assert must_exist not in first and must_exist in last
     assert {(host / "runs").resolve() for host in (user.host(0), user.host(1))} == {
         user.cloud.bucket / "runs"
     }
@@ -241,7 +247,7 @@ def test_each_state_is_resumed_as_it_needs(user, states, deleted):
     (user.home / ".local/state/ltu_jax").mkdir(parents=True)
     (user.home / ".local/state/ltu_jax/ltu-as.launch").write_text(f"{STAGE}\n")
     printed = user.call("resume.sh", *BUCKET)
-    assert "ltu-as: complete" in printed
+    assert "ltu-as: complete" in printed and "must_exist" not in printed  # nothing was seen
     assert len(user.cloud.calls("delete")) == (deleted or 0)
     assert len(user.cloud.calls("create")) == (0 if deleted is None else 1)
 

@@ -35,6 +35,7 @@ if [[ $DRY_RUN == 1 ]]; then id=ID; fi
 # resume.sh repeats this call.
 if [[ $DRY_RUN == 0 ]]; then
   mkdir -p "$TPU_STATE"
+  rm -f "$TPU_STATE/$TPU_NAME.log" # what watch.sh saw of the launch before
   quoted "$stage" ${settings[@]+"${settings[@]}"} > "$TPU_STATE/$TPU_NAME.launch"
 fi
 train=(env LTU_JAX_DISTRIBUTED=auto .venv/bin/python -m ltu_jax.train "--config=$config")

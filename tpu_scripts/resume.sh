@@ -23,6 +23,12 @@ saved=$TPU_STATE/$TPU_NAME.launch
 [[ -f $saved ]] || fail "$saved is not there: nothing was launched on $TPU_NAME from this machine; use launch.sh"
 : "${kind:=--${TPU_KIND:-on-demand}}"
 eval "launched=($(< "$saved"))"
+# Where a checkpoint was seen, a run folder without one is a mount that failed, and no new run.
+must_exist=--config.checkpoint.must_exist=True
+if [[ " ${launched[*]} " != *" $must_exist "* ]] &&
+  grep -q 'saved .*/checkpoints/[0-9]' "$TPU_STATE/$TPU_NAME.log" 2> /dev/null; then
+  launched+=("$must_exist")
+fi
 common_options
 if [[ $DRY_RUN == 1 ]]; then
   STATE=LOST

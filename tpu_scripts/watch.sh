@@ -39,7 +39,8 @@ follow_stage() {
       return
     fi
     since=$SECONDS status=0
-    on_workers "$worker" "$follow" || status=$?
+    # What is shown is kept: resume.sh looks there for a checkpoint.
+    on_workers "$worker" "$follow" | tee -a "$TPU_STATE/$TPU_NAME.log" || status=${PIPESTATUS[0]}
     case $status in
       "$DONE" | "$WRONG_INPUT" | "$STOPPED" | "$KILLED") return ;;
       1 | "$LOST") # of gcloud and ssh; host_stage.sh ends with neither

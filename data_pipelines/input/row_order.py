@@ -34,20 +34,31 @@ class _Epoch:
     rows: np.ndarray
 
 
-def sorted_within(clips: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Sort as `np.lexsort((keys, clips))`, several times as fast where there are millions.
+def sorted_within(keys: np.ndarray, *, places: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Sort as `np.lexsort((keys, np.repeat(places, sizes)))`, ten times as fast for millions.
 
     Args:
-        clips: int [P], 0 or more.
-        keys: float [P], from 0 up to but not including 1.
+        keys: float [P], from 0 up to but not including 1, clip after clip.
+        places: int [C], a permutation of 0..C-1: where each clip goes.
+        sizes: int [C], how many keys each clip has, 1 or more.
     """
-    bits = min(53, 63 - int(clips.max(initial=0)).bit_length())
-    joined = (clips.astype(np.uint64) << np.uint64(bits)) | (keys * 2.0**bits).astype(np.uint64)
-    order = np.argsort(joined)
-    joined = joined[order]
-    if (joined[1:] == joined[:-1]).any():  # keys of a clip that differ in their last bits only
-        return np.lexsort((keys, clips))
-    return order
+    first = np.cumsum(sizes) - sizes
+    # One number holds the place, as many bits of the key as fit, and which of its clip it is: a
+    # sort of numbers is much faster than one that also moves where they came from.
+    rank_bits = int(sizes.max() - 1).bit_length()
+    key_bits = min(53, 63 - rank_bits - (len(sizes) - 1).bit_length())
+    joined = np.repeat(places.astype(np.uint64) << np.uint64(key_bits + rank_bits), sizes)
+    joined |= (keys * 2.0**key_bits).astype(np.uint64) << np.uint64(rank_bits)
+    joined |= (np.arange(len(keys)) - np.repeat(first, sizes)).astype(np.uint64)
+    joined.sort()
+    upper = joined >> np.uint64(rank_bits)
+    if (upper[1:] == upper[:-1]).any():  # keys of a clip that differ in their last bits only
+        return np.lexsort((keys, np.repeat(places, sizes)))
+    begins = np.empty_like(first)
+    begins[places] = first
+    upper >>= np.uint64(key_bits)
+    joined &= np.uint64((1 << rank_bits) - 1)
+    return begins[upper] + joined.astype(np.int64)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,9 +127,9 @@ class RowOrder:
         self._records, self._pairs, self._tokens = records, pairs, tokens
         # Pairs of one record are neighbours.
         first = np.flatnonzero(np.r_[True, records[1:] != records[:-1]])
-        counts = np.diff(np.r_[first, len(records)])
-        rank = np.arange(len(records)) - np.repeat(first, counts)
-        counts = np.repeat(counts, counts)
+        self._sizes = np.diff(np.r_[first, len(records)])
+        rank = np.arange(len(records)) - np.repeat(first, self._sizes)
+        counts = np.repeat(self._sizes, self._sizes)
         # The fewest parts that keep the cap, as equal as can be: 9 pairs by 4 are 3 + 3 + 3.
         part = rank * -(-counts // rule.pairs_per_clip) // counts
         self._parts = np.flatnonzero((rank == 0) | np.r_[True, part[1:] != part[:-1]])
@@ -220,11 +231,11 @@ class RowOrder:
         pairs, clips = np.arange(len(self._records)), self._records
         if self._rule.shuffle:
             rng = self._rng(epoch, _PAIRS)
-            keys = rng.random(len(pairs))
+            keys, places = rng.random(len(pairs)), np.arange(len(self._sizes))
             if self._packed:  # the order of clips decides which of them share a row
-                _, clips = np.unique(clips, return_inverse=True)
-                clips = rng.permutation(clips[-1] + 1)[clips]
-            pairs = sorted_within(clips, keys)
+                places = rng.permutation(len(places))
+                clips = np.repeat(places, self._sizes)
+            pairs = sorted_within(keys, places=places, sizes=self._sizes)
         return pairs, clips
 
     def _pack(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:

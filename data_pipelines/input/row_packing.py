@@ -35,8 +35,9 @@ def pack(
     from data_pipelines.input.pair_pool import fill_rows
 
     first = np.flatnonzero(np.r_[True, clips[1:] != clips[:-1]])
-    begins = np.r_[first, len(clips)].astype(np.int64)
-    return fill_rows(tokens.astype(np.int32), begins, room, most_pairs, most_clips)
+    begins = np.r_[first, len(clips)]
+    limits = {"room": room, "most_pairs": most_pairs, "most_clips": most_clips}
+    return fill_rows(tokens, begins, **limits)
 
 
 def kept_packing(

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from data_pipelines.manifests.official_rows import OPTIONAL, BrokenList, OfficialRow, rows_or_errors
 from data_pipelines.records.schema import RecordError
+from ltu_jax.core import staging
 
 _BUCKET = 64 << 20
 _MOST_BUCKETS = 512  # files that are open at once
+_ROWS = "rows"  # part of the name of the temporary folder; what is left of a killed one is cleared
 SetAside = Callable[[RecordError], None]
 
 
@@ -59,8 +61,7 @@ def grouped(
     size = path.stat().st_size if path.is_file() else 0
     buckets = min(_MOST_BUCKETS, 1 + size // _BUCKET)
     splits: Counter[str] = Counter()
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rows-", dir=scratch)))
+    with staging.staging(Path(scratch or tempfile.gettempdir()) / _ROWS) as folder:
         with contextlib.ExitStack() as opened:
             files = [
                 opened.enter_context(open(folder / str(number), "w", encoding="utf-8"))

@@ -9,7 +9,8 @@ agreeing. The holder writes its claim anew every few seconds. Who wants the lock
 that does not change for `LEASE` seconds of the watcher's own clock is dead, and the next number
 takes the lock over. An ended process of the same machine is noticed at once. A holder that was only
 asleep finds a higher number, or its own claim gone, before it writes anything that matters
-(`RunLock.check`).
+(`RunLock.check`). So does one whose folder was taken away, or whose mount was lost: the folder that
+is there then has no claim of its own.
 """
 
 import contextlib
@@ -99,6 +100,7 @@ class RunLock:
         self._number = 0
         self._beats = 0
         self._lost: str = ""
+        self._place: os.stat_result | None = None  # the folder that was locked
         self._stop = threading.Event()
 
     @contextlib.contextmanager
@@ -110,6 +112,7 @@ class RunLock:
             UserError: the folder cannot be written.
         """
         self._acquire()
+        self._place = self._there()
         _HELD.add(self.token)
         thread = threading.Thread(target=self._keep_alive, name="run-lock", daemon=True)
         thread.start()
@@ -275,12 +278,42 @@ class RunLock:
             return ""
         with contextlib.suppress(OSError):
             highest = self._claims.read_note(f"taken-{self.token}") or highest
+        if not highest and (gone := self._displaced()):
+            return (
+                f"{self._what}: {gone} while it was trained in; this process stops and writes "
+                "nothing more there. Bring the folder back, and the same command goes on from its "
+                "newest checkpoint"
+            )
         by = f"taken over by {_name(highest)}" if highest else "unlocked by hand"
         return (
             f"{self._what}: {self._root} was {by} while this process (host {self._me['host']}, "
             f"process {self._me['process']}) gave no sign of life for {self._lease:.0f} s or more; "
             "this one stops and writes nothing more there"
         )
+
+    def _there(self) -> os.stat_result | None:
+        """Look at the folder; None where it is gone, and in a bucket, which has no folders."""
+        if is_remote(self._root):
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            return self._root.stat()
+        return None
+
+    def _displaced(self) -> str:
+        """Say what became of the folder if it is not the one that was locked; "" if it is.
+
+        It is asked only where the claim is gone: mounted buckets may number a folder anew.
+        """
+        before, now = self._place, self._there()
+        if before is None:
+            return ""
+        if now is None:
+            return f"{self._root} has vanished (moved, deleted, or its mount was lost)"
+        if now.st_dev != before.st_dev:
+            return f"{self._root} lies on another disk than it did (its mount was lost)"
+        if now.st_ino != before.st_ino:
+            return f"another folder has taken the place of {self._root}"
+        return ""
 
     def _release(self) -> None:
         with contextlib.suppress(OSError):

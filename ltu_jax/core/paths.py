@@ -21,6 +21,7 @@ from ltu_jax.core.errors import UserError
 
 _BUCKET = "gs://"
 _AT_ONCE = 32  # requests
+FSTAB = Path("/etc/fstab")  # what is mounted where when a machine starts
 J, T = TypeVar("J"), TypeVar("T")
 # The second form is what pathlib makes of an address.
 _ADDRESS = re.compile(
@@ -153,6 +154,21 @@ def require_bucket(path: Path) -> None:
             f"does not answer ({reason}); check its name, `gcloud auth application-default login` "
             "(on a TPU VM: its service account and scopes), and the network"
         ) from error
+
+
+def unmounted(path: str | os.PathLike) -> Path | None:
+    """Return a place above a path that has a disk by `FSTAB` and none is mounted at; else None."""
+    if is_remote(path):
+        return None
+    try:
+        lines = FSTAB.read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    fields = [line.split() for line in lines if not line.lstrip().startswith("#")]
+    # Blanks in a name are written as \\040.
+    places = {line[1].replace("\\040", " ") for line in fields if len(line) > 2}
+    above = [folder for folder in (absolute(path), *absolute(path).parents)]
+    return next((one for one in above if str(one) in places and not os.path.ismount(one)), None)
 
 
 def _client() -> Any:

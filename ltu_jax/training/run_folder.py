@@ -24,7 +24,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
 from ltu_jax.core.lock import RunLock
 from ltu_jax.core.parts import read_parts
-from ltu_jax.core.paths import absolute, as_path, is_remote
+from ltu_jax.core.paths import FSTAB, absolute, as_path, is_remote, unmounted
 from ltu_jax.training.stage import Stage, leaves
 from ltu_jax.training.stage_config import StageSettings
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
@@ -55,6 +55,34 @@ def claim_run(settings: StageSettings) -> None:
         names=_FILES,
         inputs=[path for path in reads if path],
         option="config.run_dir",
+    )
+
+
+def require_run(settings: StageSettings) -> None:
+    """Refuse, before any work, a run folder whose disk is known to be missing.
+
+    Each process asks for itself: a mount may be lost on one host.
+
+    Raises:
+        UserError: `checkpoint.must_exist`, and there is no checkpoint; or the folder is below a
+            place of /etc/fstab that is not mounted.
+    """
+    run_dir = as_path(settings.run_dir)
+    if (place := unmounted(run_dir)) is not None:
+        raise UserError(
+            f"config.run_dir {run_dir} is below {place}, where nothing is mounted now, though "
+            f"{FSTAB} says what belongs there: mount it (`mount {place}`), or choose another "
+            "--config.run_dir"
+        )
+    if settings.checkpoint.must_exist and not checkpoint.steps_in(run_dir):
+        raise _no_run(run_dir)
+
+
+def _no_run(run_dir: Path) -> UserError:
+    return UserError(
+        f"{run_dir} holds no checkpoint, and config.{MUST_EXIST} says that one was there: mount "
+        "the disk or bucket that has the run, or correct --config.run_dir; to begin anew, leave "
+        f"--config.{MUST_EXIST} out"
     )
 
 
@@ -120,11 +148,14 @@ def find_saved(
     """Find the newest good checkpoint of a stage's run folder; require this config and inputs.
 
     Raises:
-        UserError: it is of another config, of other inputs, or of more steps than the run has.
+        UserError: it is of another config, of other inputs, or of more steps than the run has; or
+            there is none and one must exist.
     """
     settings = stage.settings
     run_dir = as_path(settings.run_dir)
     newest = checkpoint.newest_good(run_dir)
+    if newest is None and settings.checkpoint.must_exist:
+        raise _no_run(run_dir)
     if newest is None:
         return Saved(step=None, folder=None, metadata={}, changed={})
     folder = run_dir / checkpoint.FOLDER / str(newest)
@@ -179,6 +210,7 @@ def refuse_other_config(saved: Mapping[str, Any], now: Mapping[str, Any], *, run
 _ABSENT = "(no such key)"
 INPUTS = "inputs"  # the key of a checkpoint's metadata
 ALLOW = "checkpoint.allow_other_inputs"
+MUST_EXIST = "checkpoint.must_exist"
 _NAMES = {
     "llama": "the language model (config.weights.llama)",
     "whisper": "the Whisper (config.weights.whisper)",

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from ltu_jax import checkpoint
+from ltu_jax.core.distributed import is_main
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.paths import (
     absolute,
@@ -72,6 +73,7 @@ class Saver:
         self._alone = jax.process_count() == 1
         self._pending: tuple[int, Future] | None = None
         self._noted: list[int] = []
+        self._told = False
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> "Saver":
@@ -161,6 +163,9 @@ class Saver:
         if failure is not None:  # Orbax and TensorStore raise errors of many types
             self._turn.check()  # another may have cleared away what was half written
             raise checkpoint.not_written(self._folder(step), failure) from failure
+        if not self._told and is_main():
+            print(f"saved {self._folder(step)}", flush=True)  # tpu_scripts/resume.sh looks for it
+        self._told = True
 
     def _folder(self, step: int) -> Path:
         return absolute(self._run_dir) / checkpoint.FOLDER / str(step)

@@ -110,12 +110,13 @@ class CheckpointConfig:
     """The interval of saves in steps (0 = only at the end) and the number of checkpoints kept.
 
     `allow_other_inputs`: go on though base weights, tokenizer or records are other ones than the
-    checkpoint was made with.
+    checkpoint was made with. `must_exist`: a run folder without a checkpoint is an error.
     """
 
     every: int
     keep: int
     allow_other_inputs: bool
+    must_exist: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ from ltu_jax.training.resilience.consistency import (
 from ltu_jax.training.resilience.goodput import Clock, Meter, goodput
 from ltu_jax.training.resilience.guards import Skips
 from ltu_jax.training.resilience.watchdog import Watchdog
-from ltu_jax.training.run_folder import find_saved, inputs_of, locked
+from ltu_jax.training.run_folder import find_saved, inputs_of, locked, require_run
 from ltu_jax.training.saving import Saver, check_room_for, describe
 from ltu_jax.training.stage import Stage, assemble, open_bases
 from ltu_jax.training.stage_config import StageSettings
@@ -82,6 +82,8 @@ def train_stage(
     if settings.compute.compilation_cache:
         keep_compiled(settings.compute.compilation_cache)
     run_dir, cannot_start = as_path(settings.run_dir), f"{settings.stage} cannot start"
+    with together(cannot_start):
+        require_run(settings)
     # Base weights, model, loss and data.
     with together(cannot_start):
         stage = assemble(settings, open_bases(settings), devices=devices)

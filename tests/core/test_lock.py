@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -242,3 +243,22 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     told = pytest.raises(UserError, match=r"file/run cannot be locked .*--config.run_dir")
     with told, RunLock(tmp_path / "file" / "run", **QUICK).hold():
         pass
+
+
+@pytest.mark.parametrize("instead", ["nothing", "a folder", "a disk"])
+def test_a_folder_that_is_taken_away_is_an_error_and_is_not_made_again(tmp_path, instead):
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    word = {"nothing": "vanished", "a folder": "taken the place", "a disk": "another disk"}[instead]
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as disk:
+        with pytest.raises(LockedError, match=word) as error, RunLock(run, **QUICK).hold() as held:
+            held.check()
+            run.rename(moved)
+            if instead == "a folder":
+                run.mkdir()
+            if instead == "a disk":  # as where a mount was lost, or came back elsewhere
+                run.symlink_to(disk)
+            held.check()
+        assert str(run) in str(error.value)
+        assert run.exists() == (instead != "nothing")
+        assert instead == "nothing" or not list(run.iterdir())
+    assert claims(moved)  # whoever brings it back finds the lock of a dead process

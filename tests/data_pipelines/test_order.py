@@ -279,14 +279,17 @@ def _fewest(tokens, clips):
     return best
 
 
-@pytest.mark.parametrize("clips", [1, 7, 400, 2**40])
-def test_the_fast_sort_is_the_sort_by_clip_and_key(clips):
+@pytest.mark.parametrize(("clips", "most"), [(1, 1), (1, 3000), (7, 900), (400, 12), (3000, 1)])
+def test_the_fast_sort_is_the_sort_by_clip_and_key(clips, most):
     rng = np.random.default_rng(clips)
-    owners = rng.integers(0, clips, 3000)
-    keys = rng.random(3000)
-    np.testing.assert_array_equal(sorted_within(owners, keys), np.lexsort((keys, owners)))
-    keys = rng.integers(0, 5, 3000) / 5 + rng.integers(0, 3, 3000) * 2.0**-52  # ties, and nearly
-    np.testing.assert_array_equal(sorted_within(owners, keys), np.lexsort((keys, owners)))
+    sizes, places = rng.integers(1, most + 1, clips), rng.permutation(clips)
+    owners, count = np.repeat(places, sizes), int(sizes.sum())
+    for keys in (
+        rng.random(count),
+        rng.integers(0, 5, count) / 5 + rng.integers(0, 3, count) * 2.0**-52,  # ties, and nearly
+    ):
+        found = sorted_within(keys, places=places, sizes=sizes)
+        np.testing.assert_array_equal(found, np.lexsort((keys, owners)))
 
 
 def test_a_packing_that_is_kept_is_the_packing_that_is_made(tmp_path, monkeypatch):

@@ -4,7 +4,11 @@ import gc
 import json
 import random
 import shutil
+import subprocess
+import sys
+import tracemalloc
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +24,7 @@ from data_pipelines.records.record_files import TAG_LABELS, RecordStore
 from data_pipelines.records.schema import RecordError
 from ltu_jax.core.errors import UserError
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 THERE = "/data/sls/audioset/dave/audio"
 
 
@@ -152,6 +157,42 @@ def test_a_manifest_in_many_buckets_has_the_clips_of_one(root, tmp_path, monkeyp
     monkeypatch.setattr(row_groups, "_BUCKET", 100)
     monkeypatch.setattr(official_rows, "_CHUNK", 64)
     assert clips() == wanted and len(wanted) == 4
+
+
+def test_what_a_killed_reading_left_is_cleared_by_the_next(root, tmp_path):
+    path, scratch = write(tmp_path / "m.json", [row("y/a.flac"), row("y/b.wav")]), tmp_path / "out"
+    scratch.mkdir()
+    code = (
+        "import os, sys; from data_pipelines.manifests.row_groups import grouped\n"
+        "options = dict(default_split='train', set_aside=None, scratch=sys.argv[2])\n"
+        "with grouped(sys.argv[1], **options) as groups:\n"
+        "    next(groups.clips()), os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(path), str(scratch)], cwd=ROOT)
+    assert killed.returncode == -9 and len(list(scratch.iterdir())) == 1
+    other = write(tmp_path / "other.json", [row("y/b.wav")])
+    rules = ReadRules(scratch=scratch)
+    assert len(list(read_clips(other, audio=AudioFinder(root), rules=rules))) == 1
+    assert not list(scratch.iterdir())
+
+
+def test_memory_does_not_grow_with_the_rows_that_are_left_out(root, tmp_path):
+    def peak(bad: int) -> int:
+        rows = [row("y/a.flac"), *({"instruction": f"{number} " * 40} for number in range(bad))]
+        path = tmp_path / f"{bad}.jsonl"
+        path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+        arguments = ["--json", path, "--audio-root", root, "--out", tmp_path / f"out{bad}"]
+        tracemalloc.start()
+        try:
+            with pytest.raises(UserError, match=f"{bad} of {bad + 1} rows cannot be used"):
+                write_records.command([*map(str, arguments)])
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many = peak(300), peak(6000)  # whose reasons are a megabyte
+    assert many < few + (200 << 10)
+    assert len((tmp_path / "out6000.bad_rows.jsonl").read_text().splitlines()) == 6000
 
 
 def test_validation_is_cut_by_clip_whatever_the_order(root, tmp_path):

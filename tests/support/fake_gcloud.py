@@ -43,6 +43,8 @@ while not os.path.exists(done):
     step += 1
     if first:
         open("runs/now", "w").write(str(step))
+        if step == 4:
+            print("saved", os.path.abspath("runs/checkpoints/4"), flush=True)
         if step >= int(os.environ.get("STEPS", "3")):
             open(done, "w").close()
 sys.exit(int(os.environ.get("ENDS", "0")))

@@ -19,7 +19,8 @@ import pytest
 from ltu_jax import checkpoint
 from ltu_jax.checkpoint import recovery
 from ltu_jax.core.errors import UserError
-from ltu_jax.training import saving
+from ltu_jax.core.lock import LockedError
+from ltu_jax.training import run_folder, saving
 from ltu_jax.training.saving import Saver, check_room, checkpoint_bytes
 from ltu_jax.training.state import TrainState
 from tests.support.tiny_stage import processes
@@ -305,3 +306,20 @@ def test_a_signal_from_before_the_loop_took_them_is_handed_to_it(tmp_path):
         saver.poll()
         signal.signal(signal.SIGTERM, ours)
     assert got == [signal.SIGTERM] and saver.signal == 0
+
+
+def test_a_run_folder_that_vanishes_ends_the_run_and_is_not_made_again(tmp_path, capsys):
+    run = tmp_path / "run"
+    with (
+        pytest.raises(LockedError, match="vanished"),
+        run_folder.locked(run, what="x") as turn,
+        Saver(run, frozen={}, metadata=METADATA, keep=9, turn=turn) as saver,
+    ):
+        saver.save(state_at(1))
+        saver.save(state_at(2))  # waits for the one before
+        assert capsys.readouterr().out == f"saved {run}/checkpoints/1\n"  # for resume.sh
+        saver.finish()
+        run.rename(tmp_path / "unmounted")
+        saver.save(state_at(3))
+    assert not run.exists() and checkpoint.steps_in(tmp_path / "unmounted") == [1, 2]
+    assert capsys.readouterr().out == ""  # the first one says it all
