@@ -22,6 +22,7 @@ done
 saved=$TPU_STATE/$TPU_NAME.launch
 [[ -f $saved ]] || fail "$saved is not there: nothing was launched on $TPU_NAME from this machine; use launch.sh"
 : "${kind:=--${TPU_KIND:-on-demand}}"
+launched=()
 eval "launched=($(< "$saved"))"
 # Where a checkpoint was seen, a run folder without one is a mount that failed, and no new run.
 must_exist=--config.checkpoint.must_exist=True
@@ -54,5 +55,4 @@ esac
 if [[ $SET_UP == 0 ]]; then "$SCRIPTS/setup.sh" "${OPTIONS[@]}"; fi
 # A stage may have ended on one of its hosts only.
 if [[ $new == 0 ]]; then "$SCRIPTS/stop.sh" "${OPTIONS[@]}"; fi
-# shellcheck disable=SC2154 # launched is set by eval
 exec "$SCRIPTS/launch.sh" "${launched[@]}" ${detach[@]+"${detach[@]}"} "${OPTIONS[@]}"

@@ -176,7 +176,7 @@ class InputPipeline:
                 show=show,
                 tokenizer_dir=self._tokenizer_dir,
             )
-            self._prompts, self._whole = counted[numbers].astype(np.int64).T
+            self._prompts, self._whole = (counts[numbers].astype(np.int64) for counts in counted.T)
         self._tokens = np.minimum(self._whole, config.cutoff)
         return RowOrder(
             OrderRule.from_config(config),

@@ -181,6 +181,10 @@ class RowOrder:
 
     def fingerprint(self) -> str:
         """Return the hex SHA-256 of everything that the order follows from."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256(repr(dataclasses.astuple(self._rule)).encode())
         for values in (self._records, self._pairs, self._tokens):
             digest.update(np.ascontiguousarray(values, np.int64))

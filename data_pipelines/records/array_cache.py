@@ -1,6 +1,6 @@
 """Arrays kept beside records as npz files without pickles; a damaged or missing one is no loss.
 
-A start reads thousands of small ones, which `np.load` takes ten times as long for: it opens every
+A start reads thousands of small ones, which `np.load` takes four times as long for: it opens every
 member as a file of its own.
 """
 

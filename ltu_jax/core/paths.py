@@ -21,7 +21,8 @@ from ltu_jax.core.errors import UserError
 
 _BUCKET = "gs://"
 _AT_ONCE = 32  # requests
-FSTAB = Path("/etc/fstab")  # what is mounted where when a machine starts
+FSTAB = Path("/etc/fstab")  # what is mounted when a machine starts
+MOUNTS = Path("/proc/self/mounts")  # what is mounted now, on Linux
 J, T = TypeVar("J"), TypeVar("T")
 # The second form is what pathlib makes of an address.
 _ADDRESS = re.compile(
@@ -160,15 +161,19 @@ def unmounted(path: str | os.PathLike) -> Path | None:
     """Return a place above a path that has a disk by `FSTAB` and none is mounted at; else None."""
     if is_remote(path):
         return None
+    missing = _places(FSTAB) - _places(MOUNTS)
+    above = (absolute(path), *absolute(path).parents)
+    return next((one for one in above if str(one) in missing and not os.path.ismount(one)), None)
+
+
+def _places(table: Path) -> set[str]:
+    """Return the mount points of a table of the system; none where there is no such table."""
     try:
-        lines = FSTAB.read_text(errors="replace").splitlines()
+        lines = table.read_text(errors="replace").splitlines()
     except OSError:
-        return None
+        return set()
     fields = [line.split() for line in lines if not line.lstrip().startswith("#")]
-    # Blanks in a name are written as \\040.
-    places = {line[1].replace("\\040", " ") for line in fields if len(line) > 2}
-    above = [folder for folder in (absolute(path), *absolute(path).parents)]
-    return next((one for one in above if str(one) in places and not os.path.ismount(one)), None)
+    return {line[1].replace(r"\040", " ") for line in fields if len(line) > 2}
 
 
 def _client() -> Any:
