@@ -22,9 +22,11 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig
 from ltu_jax.core.values import whole
 from ltu_jax.generation import arguments, buckets, limits
+from ltu_jax.generation import explain as explaining
 from ltu_jax.generation import generate as generation
 from ltu_jax.generation.arguments import AudioSource
 from ltu_jax.generation.data_parallel import DataParallel
+from ltu_jax.generation.explain import Explanation
 from ltu_jax.generation.limits import Prompts
 from ltu_jax.generation.loading import LoadedModel, load_model
 from ltu_jax.generation.request import (
@@ -313,6 +315,31 @@ class Model(LoadedModel):
         if audio_features is not None:
             audio_features = jnp.asarray(audio_features, jnp.float32)
         return _logits(self.params, text, audio_features, model=self.model)
+
+    def explain(self, clip: EncodedClip, question: str, *, tokens: Sequence[int]) -> Explanation:
+        """Return what an answer listened to: Whisper's layers, and audio tokens word by word.
+
+        Args:
+            clip: what `listen` gave, with audio.
+            question: as in `answer`.
+            tokens: `Answer.tokens`, or the ids of any other answer.
+
+        Raises:
+            UserError: a clip of text mode, ids outside the vocabulary, no room for the answer.
+        """
+        arguments.encoded_clip(clip, config=self.config)
+        features, tokens = explaining.heard(clip), explaining.ids(tokens, config=self.config)
+        prompt, _ = self._prompts.one(
+            question, clip.spoken_text, with_audio=True, max_new_tokens=len(tokens)
+        )
+        return explaining.explain(
+            self.model,
+            self.params,
+            prompt=prompt,
+            audio_features=features[None],
+            tokens=tokens,
+            tokenizer=self._need_tokenizer(),
+        )
 
     def check_question(
         self,

@@ -1,5 +1,6 @@
 """The Python API on the official tiny weights: logits, generated ids and scores, refusals."""
 
+import dataclasses
 import json
 
 import jax
@@ -8,10 +9,16 @@ import pytest
 
 import ltu_jax
 from ltu_jax.convert import import_weights
+from ltu_jax.core.errors import UserError
+from ltu_jax.generation.explain import explain
 from ltu_jax.generation.generate import generate, stream
+from ltu_jax.generation.request import drain
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.inference import AnswerMode, EncodedClip, PositionLayout, Request
+from ltu_jax.models.listening import audio_heard
+from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.models.whisper import Whisper, WhisperConfig
+from ltu_jax.preprocessing.text import prompt_ids
 from ltu_jax.weights import store
 
 WHISPER = WhisperConfig(
@@ -386,3 +393,59 @@ def test_the_package_is_imported_lazily():
     code = "import ltu_jax, sys; assert 'jax' not in sys.modules; ltu_jax.load; print('ok')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "ok", done.stderr
+
+
+# --- what it listened to --------------------------------------------------------------------------
+
+
+def test_an_explanation_is_the_attention_behind_each_token(model, arrays):
+    """Padding changes nothing, and row i belongs to the position that chose token i."""
+    features = arrays["forward"]["in.audio_input"][0]
+    clip = EncodedClip(
+        features=features, spoken_text="", seconds=1.0, seconds_dropped=0.0, mode=AnswerMode.AUDIO
+    )
+    answer = drain(model.stream(clip, "what is it?", max_new_tokens=6))
+    made = model.explain(clip, "what is it?", tokens=answer.tokens)
+    layers, tokens = features.shape[0], len(answer.tokens)
+    assert made.layers.shape == (25, layers) and made.tokens.shape == (tokens, 25)
+    np.testing.assert_allclose(made.layers.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(made.tokens.sum(1), 1, atol=1e-5)
+    assert "".join(made.pieces).strip() == answer.text and len(made.pieces) == tokens
+
+    prompt = prompt_ids(model.tokenizer, instruction="what is it?", spoken_text="")
+    ids = np.array([[*prompt, *answer.tokens]])
+    text = TextBatch(
+        input_ids=ids, segment_ids=np.ones_like(ids), positions=np.arange(25 + ids.size)[None]
+    )
+    whole = np.asarray(model.model.pure(audio_heard)(model.params, text, features[None]))[0]
+    np.testing.assert_allclose(made.tokens, whole[len(prompt) - 1 : -1], atol=1e-5)
+
+    both = np.stack([features, arrays["forward"]["in.audio_input"][1]])
+    made = explain(
+        model.model,
+        model.params,
+        prompt=prompt,
+        audio_features=both,
+        tokens=answer.tokens,
+        tokenizer=model.tokenizer,
+    )
+    assert made.layers.shape == (50, layers) and made.tokens.shape == (tokens, 50)
+    np.testing.assert_allclose(made.tokens.sum(1), 1, atol=1e-5)
+    alone = model.explain(clip, "what is it?", tokens=answer.tokens)
+    np.testing.assert_allclose(made.layers[:25], alone.layers, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [(), "abc", [1.5], [320], [-1], [[1]], None])
+def test_what_cannot_be_explained_is_refused_by_name(model, tokens):
+    clip = EncodedClip(
+        features=np.zeros((6, 25, 48), np.float32),
+        spoken_text="",
+        seconds=1.0,
+        seconds_dropped=0.0,
+        mode=AnswerMode.AUDIO,
+    )
+    with pytest.raises(UserError, match="^tokens"):
+        model.explain(clip, "what?", tokens=tokens)
+    silent = dataclasses.replace(clip, features=None, mode=AnswerMode.TEXT)
+    with pytest.raises(UserError, match="^clip is of mode 'text'"):
+        model.explain(silent, "what?", tokens=(1,))

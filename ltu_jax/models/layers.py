@@ -159,6 +159,30 @@ def attend(
     batch, time, heads, size = q.shape
     kv_heads, keys = k.shape[1:3]
     groups = heads // kv_heads
+    weights = _softmax(q, k, visible=visible, scale=scale).astype(v.dtype)
+    weights = weights.reshape(batch, kv_heads, groups * time, keys)
+    mixed = jnp.einsum("BKTS,BKSH->BKTH", weights, v)
+    mixed = mixed.reshape(batch, kv_heads, groups, time, size).transpose(0, 3, 1, 2, 4)
+    return mixed.reshape(batch, time, heads * size)
+
+
+def attention_weights(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B K S H"],
+    *,
+    visible: Bool[Array, "B T S"] | None,
+    scale: float,
+) -> Float[Array, "B N T S"]:
+    """Return the float32 weights by which `attend` mixes the values."""
+    weights = _softmax(q, k, visible=visible, scale=scale)
+    return weights.reshape(q.shape[0], q.shape[2], q.shape[1], k.shape[2])
+
+
+def _softmax(q: Array, k: Array, *, visible: Array | None, scale: float) -> Float[Array, "..."]:
+    """Softmax of the scores, [B, K, N / K * T, S]; with `visible` [B, K, N / K, T, S]."""
+    batch, time, heads, size = q.shape
+    kv_heads, keys = k.shape[1:3]
+    groups = heads // kv_heads
     # The query heads of one key head become rows of one product; every product is then a plain
     # batch of matrices, which saves the CPU a transposition of the [T, S] weights.
     q = q.reshape(batch, time, kv_heads, groups, size).transpose(0, 2, 3, 1, 4)
@@ -168,11 +192,7 @@ def attend(
         lowest = jnp.finfo(jnp.float32).min
         scores = scores.reshape(batch, kv_heads, groups, time, keys)
         scores = jnp.where(visible[:, None, None], scores, lowest)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    weights = weights.reshape(batch, kv_heads, groups * time, keys)
-    mixed = jnp.einsum("BKTS,BKSH->BKTH", weights, v)
-    mixed = mixed.reshape(batch, kv_heads, groups, time, size).transpose(0, 3, 1, 2, 4)
-    return mixed.reshape(batch, time, heads * size)
+    return jax.nn.softmax(scores, axis=-1)
 
 
 def attend_to_all(
@@ -235,6 +255,10 @@ class WhisperAttention(nnx.Module):
         visible: Bool[Array, "B T S"] | None = None,
     ) -> Float[Array, "B T D"]:
         return self.out(attend(q, k, v, visible=visible, scale=1.0))
+
+    def weights(self, x: Float[Array, "B T D"]) -> Float[Array, "B N T T"]:
+        """The float32 weights by which a call on the same x mixes its values."""
+        return attention_weights(self.queries(x), self.keys_values(x)[0], visible=None, scale=1.0)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         q, (k, v) = self.queries(x), self.keys_values(x)

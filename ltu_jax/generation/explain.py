@@ -1,0 +1,126 @@
+"""What the model listened to while it answered: attention over Whisper's layers and over time."""
+
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltu_jax.core.axes import Float
+from ltu_jax.core.errors import UserError, brief
+from ltu_jax.core.trees import Params
+from ltu_jax.generation.buckets import left_pad, text_positions
+from ltu_jax.generation.request import EncodedClip
+from ltu_jax.models.functional import Functional
+from ltu_jax.models.listening import audio_heard, layers_heard
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
+from ltu_jax.models.text_batch import TextBatch
+from ltu_jax.preprocessing.text import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Explanation:
+    """What an answer listened to; rows sum to 1.
+
+    Attributes:
+        layers: weight of each Whisper layer at each audio token: mean over heads and queries of
+            the layer transformer's attention.
+        tokens: where each answer token lies on the audio tokens: attention of the position that
+            chose it, mean over layers and heads, the part on audio scaled to 1.
+        pieces: the text of each answer token; joined and stripped they are the answer's text.
+    """
+
+    layers: Float[np.ndarray, "A W"]
+    tokens: Float[np.ndarray, "T A"]
+    pieces: tuple[str, ...]
+
+
+def explain(
+    model: Functional[LTUAS],
+    params: Params,
+    *,
+    prompt: Sequence[int],
+    audio_features: Float[Any, "G W A D"],
+    tokens: Sequence[int],
+    tokenizer: Tokenizer,
+) -> Explanation:
+    """Explain an answer to a prompt by one forward pass over both.
+
+    Args:
+        model: the model apart from its parameters.
+        params: flat parameters.
+        prompt: ids of the prompt.
+        audio_features: features of the clips before it; their audio tokens follow one another.
+        tokens: ids of the answer, of this model or any other; at least one.
+        tokenizer: tells the text of the answer's tokens.
+    """
+    # The position before a token chose it, so the last token is not read.
+    ids, mask = left_pad([[*prompt, *tokens[:-1]]])
+    features = jnp.asarray(audio_features, jnp.float32)[None]
+    layers, audio = _forward(params, ids, mask, features, model=model)
+    return Explanation(
+        layers=np.asarray(layers[0]),
+        tokens=np.asarray(audio[0, -len(tokens) :]),
+        pieces=_pieces(tokenizer, tokens),
+    )
+
+
+@partial(jax.jit, static_argnames="model")
+def _forward(params, ids, mask, features, *, model):
+    text = TextBatch(
+        input_ids=ids,
+        segment_ids=mask.astype(jnp.int32),
+        positions=text_positions(mask, audio_tokens=features.shape[1] * features.shape[3]),
+    )
+    bound = model.bind(params)
+    return layers_heard(bound, features), audio_heard(bound, text, features)
+
+
+def _pieces(tokenizer: Tokenizer, tokens: Sequence[int]) -> tuple[str, ...]:
+    """The text that each token adds; a character of several tokens comes with its last one."""
+    made, shown = [], ""
+    for count in range(1, len(tokens) + 1):
+        text = tokenizer.decode(list(tokens[:count]))
+        # An unfinished character decodes to the replacement sign.
+        ready = text.startswith(shown) and (count == len(tokens) or not text.endswith("\ufffd"))
+        made.append(text[len(shown) :] if ready else "")
+        shown = text if ready else shown
+    return tuple(made)
+
+
+def heard(clip: EncodedClip) -> Float[np.ndarray, "W A D"]:
+    """Return the features of a clip that was heard.
+
+    Raises:
+        UserError: a clip of text mode.
+    """
+    if clip.features is None:
+        raise UserError(
+            f"clip is of mode {clip.mode.value!r}, in which no audio is heard: explain an answer "
+            "of mode 'joint' or 'audio'"
+        )
+    return clip.features
+
+
+def ids(tokens: Any, *, config: LTUASConfig) -> tuple[int, ...]:
+    """Require the ids of an answer.
+
+    Raises:
+        UserError: none, or what is no id of the vocabulary.
+    """
+    vocabulary = config.llama.vocab_size
+    several = isinstance(tokens, Sequence | np.ndarray) and not isinstance(tokens, str | bytes)
+    if not several or not all(isinstance(one, numbers.Integral) for one in tokens):
+        raise UserError(f"tokens is {brief(tokens)}: give the ids of an answer, Answer.tokens")
+    if len(tokens) == 0:
+        raise UserError("tokens is empty: give the ids of an answer, Answer.tokens")
+    for place, one in enumerate(tokens):
+        if not 0 <= one < vocabulary:
+            raise UserError(
+                f"tokens[{place}] is {one}: the vocabulary has the ids 0 to {vocabulary - 1}"
+            )
+    return tuple(map(int, tokens))
