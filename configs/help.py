@@ -19,7 +19,7 @@ _WIDTH, _INDENT = 100, 6
 
 def comments() -> dict[str, str]:
     """Read the comments of `common.base` on each key and section, above and beside it."""
-    found: dict[str, str] = {}
+    by_key: dict[str, str] = {}
     above: list[str] = []
     for line in inspect.getsource(common.base).splitlines():
         match = _SETS.fullmatch(line)
@@ -28,9 +28,9 @@ def comments() -> dict[str, str]:
             continue
         if match:
             key, _, beside = match.groups()
-            found[key] = " ".join([*above, *([beside] if beside else [])])
+            by_key[key] = " ".join([*above, *([beside] if beside else [])])
         above = []
-    return found
+    return by_key
 
 
 def listing(config: ConfigDict) -> str:
@@ -45,7 +45,7 @@ def listing(config: ConfigDict) -> str:
     def place(leaf: tuple[str, Any]) -> tuple[str, int]:
         parts = leaf[0].split(".")
         names = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
-        known = next((found for name in names if (found := _known(name, texts))), "")
+        known = next((text for name in names if (text := _known(name, texts))), "")
         stage = "" if _known(parts[0], texts) else parts[0]  # of a curriculum
         return stage, order.get(known, -1)
 

@@ -194,14 +194,14 @@ def verify_folder(path: Path) -> None:
     Raises:
         UserError: there is none, or one is damaged.
     """
-    found = verification.verify(path)
-    for one in found:
+    report = verification.verify(path)
+    for one in report:
         text = one.problem.removeprefix(f"{one.folder} is ") or "good"
         print(f"{one.folder}  {one.files} files, {one.size / 1e6:,.1f} MB: {text}")
-    bad = [one for one in found if one.problem]
-    if bad and found[0].checkpoint:
+    bad = [one for one in report if one.problem]
+    if bad and report[0].checkpoint:
         raise UserError(
-            f"{len(bad)} of {len(found)} checkpoints damaged: "
+            f"{len(bad)} of {len(report)} checkpoints damaged: "
             f"{', '.join(str(one.folder) for one in bad)}; training sets them aside by itself"
         )
     if bad:
@@ -283,9 +283,9 @@ def import_weights(
     kind = FORMATS[source].kind
     besides = [options.get(name) for name in ("tokenizer", "labels", "llama")]
     outputs.claim(out, makers.imported(kind), inputs=[*paths, *besides])
-    found = open_source(source, paths, ImportOptions(**options))
+    imported = open_source(source, paths, ImportOptions(**options))
     what = ", ".join(str(path) for path in paths)
-    config, params, notes = verification.check_import(found, kind, what=what)
+    config, params, notes = verification.check_import(imported, kind, what=what)
     wanted = None if dtype is None else DTYPES[dtype]
     lost = describe_casts(params, wanted)
     identity = store.save_weights(
@@ -293,9 +293,9 @@ def import_weights(
         kind=kind,
         config=config,
         params=cast(params, wanted),
-        source={**found.source, **hub.source_name(weights[0])},
-        files=found.files,
-        facts=found.facts,
+        source={**imported.source, **hub.source_name(weights[0])},
+        files=imported.files,
+        facts=imported.facts,
         check=lambda folder: verification.check_weights(folder, name=str(out)),
         desc=f"import {source}",
     )
@@ -316,10 +316,10 @@ def import_weights(
             for name, key in (("positions", "max_position_embeddings"), ("ends at", "end_tokens"))
             if key in header
         ),
-        ("files", ", ".join(sorted(found.files)) or "none"),
+        ("files", ", ".join(sorted(imported.files)) or "none"),
         ("sha256", identity),
         *([("rounded", lost)] if lost else []),
-        *(("note", note) for note in found.notes + notes),
+        *(("note", note) for note in imported.notes + notes),
     )
     if verify:
         _certify(store.load_weights(out), out)
@@ -378,10 +378,10 @@ def _certify(weights: store.Weights, folder: Path, exported: Tensors | None = No
     Raises:
         UserError: a module is outside its tolerance.
     """
-    found = certificate.certify(weights, exported=exported)
-    write_json(folder / certificate.FILE, found)
-    print(certificate.table(found))
-    certificate.require_passed(found, folder=folder)
+    certified = certificate.certify(weights, exported=exported)
+    write_json(folder / certificate.FILE, certified)
+    print(certificate.table(certified))
+    certificate.require_passed(certified, folder=folder)
 
 
 def _table(*rows: tuple[str, str]) -> None:

@@ -241,9 +241,9 @@ def _print_outcome(
 def _check(datasets: Sequence[Dataset]) -> int:
     status = 0
     for one in datasets:
-        found = list(unreadable_clips(one.clips.values()))
-        print(runner.check(one, found))
-        status |= bool(found or one.bad_records)
+        unreadable = list(unreadable_clips(one.clips.values()))
+        print(runner.check(one, unreadable))
+        status |= bool(unreadable or one.bad_records)
     return status
 
 
@@ -283,10 +283,10 @@ def _compare(argv: Sequence[str]) -> int:
         outputs.claim(args.out, compare.MAKER, inputs=[args.a, args.b])
     left_out: list[str] = []
     runs = (run_dir.read_run(args.a), run_dir.read_run(args.b))
-    found = compare.compare(*runs, options.open_tools(args), left_out=left_out)
-    print(tables.comparison_table(found, left_out))
+    comparisons = compare.compare(*runs, options.open_tools(args), left_out=left_out)
+    print(tables.comparison_table(comparisons, left_out))
     if args.out is not None:
-        compare.write(found, args.out, left_out=left_out)
+        compare.write(comparisons, args.out, left_out=left_out)
     return 0
 
 

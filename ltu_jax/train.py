@@ -277,11 +277,11 @@ def _summarise_afterwards(stage: StageSettings) -> None:
 
 def _last_validation(log: Path, *, step: int) -> dict[str, float]:
     # Not by `read_rows`, which keeps one row of a step: that of the sample answers.
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for _, row in read_jsonl(log):
         if row["step"] == step:
-            found |= {key: row[key] for key in row if key.startswith("val_")}
-    return found
+            values |= {key: row[key] for key in row if key.startswith("val_")}
+    return values
 
 
 def _finish(run_dir: Path, settings: Sequence[StageSettings]) -> None:

@@ -124,14 +124,14 @@ class AudioFinder:
         if self._index is None:
             self._index = self._open()
         path = PurePosixPath(audio_id)
-        found = self._index.find(path.name)
-        if not found:
+        files = self._index.find(path.name)
+        if not files:
             raise AudioGone(
                 f"{where} is {audio_id!r}: there is no such file, and none named {path.name!r} "
                 f"below {self._root}; give --rewrite OLD=NEW or another --audio-root"
             )
-        shared = [_shared_end(path.parent, file.parent) for file in found]
-        best = [file for file, length in zip(found, shared, strict=True) if length == max(shared)]
+        shared = [_shared_end(path.parent, file.parent) for file in files]
+        best = [file for file, length in zip(files, shared, strict=True) if length == max(shared)]
         if len(best) > 1:
             names = shorten(map(str, best), most=_CANDIDATES, separator=", ")
             raise AudioGone(

@@ -59,8 +59,8 @@ class FileIndex:
         rows = self._database.execute(
             "SELECT folder, name FROM files WHERE stem = ?", (stem_key(name),)
         )
-        found = sorted(self.root / folder / file for folder, file in rows)
-        return [path for path in found if path.name == name] or found
+        files = sorted(self.root / folder / file for folder, file in rows)
+        return [path for path in files if path.name == name] or files
 
     def close(self) -> None:
         """Close the file."""

@@ -125,5 +125,5 @@ def read_parts(path: str | os.PathLike) -> list[tuple[Path, bytes]]:
     path = as_path(path)
     objects = Objects(path.parent)
     numbered = sorted((number_of(path, name), name) for name in objects.names())
-    found = ((name, objects.read(name)) for number, name in numbered if number)
-    return [(path.parent / name, part.content) for name, part in found if part is not None]
+    contents = ((name, objects.read(name)) for number, name in numbered if number)
+    return [(path.parent / name, part.content) for name, part in contents if part is not None]

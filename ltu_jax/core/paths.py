@@ -239,11 +239,11 @@ def sizes_in(folder: Path) -> dict[str, int]:
         files = folder.iterdir() if folder.is_dir() else ()
         return {path.name: path.stat().st_size for path in files if path.is_file()}
     try:
-        found = _client().ls(str(folder), detail=True)
+        entries = _client().ls(str(folder), detail=True)
     except FileNotFoundError:
         require_bucket(folder)
         return {}
-    return {one["name"].rpartition("/")[2]: one["size"] for one in found if one["type"] == "file"}
+    return {one["name"].rpartition("/")[2]: one["size"] for one in entries if one["type"] == "file"}
 
 
 def in_turn(jobs: Sequence[J], do: Callable[[J], T], *, remote: str | os.PathLike) -> list[T]:

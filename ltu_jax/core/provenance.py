@@ -16,13 +16,13 @@ _EVALUATION = ("jax", "jaxlib", "flax", "transformers", "numpy", "whisper-normal
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Return the version of each package, `NOT_INSTALLED` for one that is not there."""
-    found = {}
+    by_package = {}
     for name in packages:
         try:
-            found[name] = importlib.metadata.version(name)
+            by_package[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = NOT_INSTALLED
-    return found
+            by_package[name] = NOT_INSTALLED
+    return by_package
 
 
 def git_state(folder: Path = ROOT) -> dict[str, Any] | None:
@@ -36,7 +36,7 @@ def git_state(folder: Path = ROOT) -> dict[str, Any] | None:
         "commit": ("rev-parse", "HEAD"),
         "changed": ("status", "--porcelain", "-uno"),
     }
-    found = {}
+    outputs = {}
     for name, command in commands.items():
         try:
             done = subprocess.run(
@@ -50,10 +50,10 @@ def git_state(folder: Path = ROOT) -> dict[str, Any] | None:
             return None
         if done.returncode:
             return None
-        found[name] = done.stdout.strip()
-    if Path(found["root"]).resolve() != folder.resolve():
+        outputs[name] = done.stdout.strip()
+    if Path(outputs["root"]).resolve() != folder.resolve():
         return None
-    return {"commit": found["commit"], "changed": bool(found["changed"])}
+    return {"commit": outputs["commit"], "changed": bool(outputs["changed"])}
 
 
 def processor() -> str:
@@ -63,8 +63,8 @@ def processor() -> str:
     else:
         cores = os.cpu_count() or 1
     info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
-    return f"{found[1].strip() if found else platform.machine()}, {cores} cores"
+    match = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
+    return f"{match[1].strip() if match else platform.machine()}, {cores} cores"
 
 
 def environment() -> dict[str, Any]:

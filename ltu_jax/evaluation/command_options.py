@@ -222,11 +222,11 @@ def choose(text: str, known: tuple[_Name, ...], option: str) -> tuple[_Name, ...
 
 def prediction_files(given: Sequence[str]) -> dict[str, Path]:
     """Return the file of answers of each other system."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for text in given:
         name, path = _pair(text, "--predictions")
-        if name in found or name in _OURS:
-            why = "given twice" if name in found else "the name of a line of ours"
+        if name in files or name in _OURS:
+            why = "given twice" if name in files else "the name of a line of ours"
             raise UserError(f"--predictions {text!r}: {name!r} is {why}; give another name")
-        found[name] = Path(path)
-    return found
+        files[name] = Path(path)
+    return files

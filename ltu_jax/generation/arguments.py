@@ -180,8 +180,8 @@ def requests(value: Any, *, config: LTUASConfig) -> list[Request]:
         raise UserError(
             f"requests is {type(value).__name__} {brief(value)}: give a list of Request"
         )
-    found = list(value)
-    for number, one in enumerate(found):
+    items = list(value)
+    for number, one in enumerate(items):
         name = f"requests[{number}]"
         if not isinstance(one, Request):
             raise UserError(f"{name} is {type(one).__name__} {brief(one)}: give a Request")
@@ -189,7 +189,7 @@ def requests(value: Any, *, config: LTUASConfig) -> list[Request]:
         text(f"{name}.spoken_text", one.spoken_text)
         if one.audio_features is not None:
             features(f"{name}.audio_features", one.audio_features, config=config)
-    return found
+    return items
 
 
 def transcript_of(spoken_text: Any, *, audio: Any, mode: Any) -> tuple[AnswerMode, str | None]:
@@ -208,12 +208,12 @@ def transcript_of(spoken_text: Any, *, audio: Any, mode: Any) -> tuple[AnswerMod
 def devices(value: Any) -> Sequence[jax.Device]:
     """Require at least one device, each once."""
     single = isinstance(value, jax.Device | str) or not isinstance(value, Iterable)
-    found = [] if single else list(value)
-    if not found or not all(isinstance(one, jax.Device) for one in found):
+    listed = [] if single else list(value)
+    if not listed or not all(isinstance(one, jax.Device) for one in listed):
         raise UserError(f"devices is {brief(value)}: give a list of them, such as jax.devices()")
-    if len(set(found)) < len(found):
+    if len(set(listed)) < len(listed):
         raise UserError(f"devices is {brief(value)}: give each once")
-    return found
+    return listed
 
 
 # --- numbers --------------------------------------------------------------------------------------

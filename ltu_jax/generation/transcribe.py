@@ -94,8 +94,8 @@ class Transcriber:
         options: TranscribeOptions = OPENAI,
     ) -> list[Transcript]:
         """Return one transcript a clip, in order; arguments and errors as in `iterate`."""
-        found = dict(self.iterate(clips, batch_size=batch_size, options=options))
-        return [found[index] for index in range(len(found))]
+        by_index = dict(self.iterate(clips, batch_size=batch_size, options=options))
+        return [by_index[index] for index in range(len(by_index))]
 
     def iterate(
         self,

@@ -72,10 +72,10 @@ def backend(name: str, *, mesh: Mesh | None = None, longest_pair: int | None = N
     if name == "xla":
         return Backend(of=lambda audio: attend)
     if name == "splash":
-        found: Attend = partial(_splash_on_mesh, mesh=mesh) if mesh is not None else _splash
+        function: Attend = partial(_splash_on_mesh, mesh=mesh) if mesh is not None else _splash
     else:
-        found = partial(_dot_product, implementation="cudnn" if name == "cudnn" else "xla")
-    return Backend(of=lambda audio: found)
+        function = partial(_dot_product, implementation="cudnn" if name == "cudnn" else "xla")
+    return Backend(of=lambda audio: function)
 
 
 def require_platform(name: str, mesh: Mesh) -> None:

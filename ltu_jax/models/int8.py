@@ -22,8 +22,8 @@ def quantise(
     import qwix  # only runs with an int8 base need it
 
     axes = [axis for axis in range(kernel.ndim) if axis != kernel.ndim - 2]
-    found = qwix.quantize(jnp.asarray(kernel, jnp.float32), jnp.int8, channelwise_axes=axes)
-    return found.qvalue, jnp.squeeze(found.scale, -2)
+    quantised = qwix.quantize(jnp.asarray(kernel, jnp.float32), jnp.int8, channelwise_axes=axes)
+    return quantised.qvalue, jnp.squeeze(quantised.scale, -2)
 
 
 def quantise_on_host(

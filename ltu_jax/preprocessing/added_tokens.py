@@ -36,10 +36,10 @@ class AddedToken:
 
 def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in `file`; {} where there is none."""
-    found = read_json(file) if file.is_file() else {}
-    if not isinstance(found, dict):
+    content = read_json(file) if file.is_file() else {}
+    if not isinstance(content, dict):
         raise UserError(f"{file} is not a JSON object; copy the file again")
-    return found
+    return content
 
 
 def _flags(token: Mapping[str, Any]) -> dict[str, bool]:
@@ -55,19 +55,19 @@ def read_specials(folder: Path) -> dict[str, SpecialToken]:
     Raises:
         UserError: a file that is no JSON object, a token that is no text.
     """
-    found = {}
+    specials = {}
     for name in _SETTINGS:
         content = read_object(folder / name)
         for key in _SPECIAL_KEYS:
             token = content.get(key)
             if isinstance(token, dict) and isinstance(token.get("content"), str):  # an AddedToken
-                found[key] = SpecialToken(text=token["content"], **_flags(token))
+                specials[key] = SpecialToken(text=token["content"], **_flags(token))
             elif isinstance(token, str) and token:
                 # The 4.28 slow tokenizer strips around a plain-string token on both sides.
-                found[key] = SpecialToken(text=token, strip_left=True, strip_right=True)
+                specials[key] = SpecialToken(text=token, strip_left=True, strip_right=True)
             elif token:
                 raise UserError(f"{folder / name}: {key} is {token!r}; expected a token")
-    return found
+    return specials
 
 
 def read_added(file: Path, *, named: Mapping[str, SpecialToken]) -> dict[str, AddedToken]:
@@ -86,7 +86,7 @@ def read_added(file: Path, *, named: Mapping[str, SpecialToken]) -> dict[str, Ad
         for token in more if isinstance(more, list) else ():
             names.add(str(token.get("content") if isinstance(token, dict) else token))
     slow = file.suffix != ".json"
-    found: dict[str, AddedToken] = {}
+    by_text: dict[str, AddedToken] = {}
     by_id: dict[int, tuple[str, Path]] = {}
     for source, text, index, given in _given_ids(file):
         if not isinstance(text, str) or not text or not re.fullmatch(r"[0-9]{1,9}", str(index)):
@@ -100,16 +100,16 @@ def read_added(file: Path, *, named: Mapping[str, SpecialToken]) -> dict[str, Ad
             special=bool(given.get("special", False)) or text in names,
             **(_flags(given) if given else _unflagged(text, named, slow=slow)),
         )
-        earlier = found.get(text, token)
+        earlier = by_text.get(text, token)
         other, where = by_id.get(earlier.index, (text, source))
         if (other, earlier.index) != (text, token.index):
             raise UserError(
                 f"{source}: the added token {text!r} has the id {token.index}; in {where} "
                 f"{other!r} is {earlier.index}. Take all tokenizer files from the same model"
             )
-        found[text] = replace(token, special=token.special or earlier.special)
+        by_text[text] = replace(token, special=token.special or earlier.special)
         by_id[token.index] = (text, source)
-    return found
+    return by_text
 
 
 def _unflagged(text: str, named: Mapping[str, SpecialToken], *, slow: bool) -> dict[str, bool]:

@@ -84,10 +84,10 @@ def _checked(source: str | Path) -> Path:
     if path.is_dir():
         raise AudioError(f"{path}: is a folder; name one audio file in it")
     if not path.exists():
-        found = find_audio(path)
-        if found is None:
+        file = find_audio(path)
+        if file is None:
             raise AudioError(f"{path}: no such file; check the path")
-        path = found
+        path = file
     if not path.is_file():
         raise AudioError(f"{path}: not a regular file; name an audio file")
     if not os.access(path, os.R_OK):

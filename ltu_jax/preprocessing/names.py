@@ -44,18 +44,18 @@ def find_audio(path: str | Path, *, endings: Sequence[str] = ()) -> Path | None:
             return None
         wanted = [_key(path.name), *(_normal(path.name) + ending for ending in endings)]
         names = _names(folder)
-        found = [folder / name for key in dict.fromkeys(wanted) for name in names.get(key, ())]
-        found = [one for one in found if one.is_file()]
+        files = [folder / name for key in dict.fromkeys(wanted) for name in names.get(key, ())]
+        files = [one for one in files if one.is_file()]
     except AmbiguousName:
         raise
     except (OSError, ValueError):  # a name that no file system takes
         return None
-    if len(found) > 1:
+    if len(files) > 1:
         raise AmbiguousName(
-            f"{path}: {' and '.join(sorted(repr(one.name) for one in found))} in {folder} could be "
+            f"{path}: {' and '.join(sorted(repr(one.name) for one in files))} in {folder} could be "
             "meant; write the name of one of them in full, or move the others away"
         )
-    return found[0] if found else None
+    return files[0] if files else None
 
 
 def _folder(path: Path) -> Path | None:
@@ -65,13 +65,13 @@ def _folder(path: Path) -> Path | None:
     if parent is None:
         return None
     names = _names(parent).get(_key(path.name), ())
-    found = [parent / name for name in names if (parent / name).is_dir()]
-    if len(found) > 1:
+    folders = [parent / name for name in names if (parent / name).is_dir()]
+    if len(folders) > 1:
         raise AmbiguousName(
-            f"{path}: {' and '.join(sorted(repr(one.name) for one in found))} in {parent} are "
+            f"{path}: {' and '.join(sorted(repr(one.name) for one in folders))} in {parent} are "
             "spelt alike; write one of them exactly, or rename the other"
         )
-    return found[0] if found else None
+    return folders[0] if folders else None
 
 
 def _names(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -86,11 +86,11 @@ def _names(folder: Path) -> dict[str, tuple[str, ...]]:
 @functools.lru_cache(maxsize=64)
 def _listed(folder: str, changed: int) -> dict[str, tuple[str, ...]]:
     del changed
-    found: dict[str, tuple[str, ...]] = {}
+    by_key: dict[str, tuple[str, ...]] = {}
     for name in os.listdir(folder):
         key = _key(name)
-        found[key] = (*found.get(key, ()), name)
-    return found
+        by_key[key] = (*by_key.get(key, ()), name)
+    return by_key
 
 
 def _key(name: str) -> str:

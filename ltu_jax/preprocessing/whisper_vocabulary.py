@@ -91,25 +91,25 @@ class Vocabulary:
             )
         size = ids["notimestamps"] + 1 + _TIMESTAMPS
         # OpenAI's numbering rule: everything follows from the number of languages
-        found = cls._numbered(size, multilingual=texts == _MULTILINGUAL_TEXT)
+        vocabulary = cls._numbered(size, multilingual=texts == _MULTILINGUAL_TEXT)
         rule = {
-            "endoftext": found.end,
-            "startoftranscript": found.start,
-            "translate": found.translate,
-            "transcribe": found.transcribe,
-            "startoflm": found.start_of_lm,
-            "startofprev": found.previous,
-            "notimestamps": found.no_timestamps,
+            "endoftext": vocabulary.end,
+            "startoftranscript": vocabulary.start,
+            "translate": vocabulary.translate,
+            "transcribe": vocabulary.transcribe,
+            "startoflm": vocabulary.start_of_lm,
+            "startofprev": vocabulary.previous,
+            "notimestamps": vocabulary.no_timestamps,
         }
         wrong = [name for name in _NAMED if ids[name] != rule[name]]
         if wrong:
             raise ValueError(f"<|{wrong[0]}|> is {ids[wrong[0]]}, expected {rule[wrong[0]]}")
-        for code, index in zip(LANGUAGES, found.languages, strict=False):
+        for code, index in zip(LANGUAGES, vocabulary.languages, strict=False):
             if id_of(f"<|{code}|>") not in (None, index):
                 raise ValueError(f"<|{code}|> is {id_of(f'<|{code}|>')}, expected {index}")
-        if size > rows or (rows in _PUBLISHED and found != cls.of_size(rows)):
+        if size > rows or (rows in _PUBLISHED and vocabulary != cls.of_size(rows)):
             raise ValueError(f"it has {size} tokens, timestamps included, the table {rows} rows")
-        return found
+        return vocabulary
 
     @classmethod
     def _numbered(cls, size: int, *, multilingual: bool) -> Self:

@@ -104,14 +104,14 @@ def _init(key: Array, *, init: Callable[[Array], Params], paths: tuple[str, ...]
     return {path: made[path] for path in paths}
 
 
-def _check_tltr(found: Weights, settings: StageSettings) -> None:
+def _check_tltr(weights: Weights, settings: StageSettings) -> None:
     """Require the TLTR that the settings describe: shapes alone tell neither heads nor layers."""
     wanted: dict[str, int | None] = dataclasses.asdict(settings.model.tltr)
-    tltr, audio_layers = found.config["tltr"], found.config["audio_layers"]
-    d_input = found.config.get("d_input")  # of the features where it is not that of the TLTR
+    tltr, audio_layers = weights.config["tltr"], weights.config["audio_layers"]
+    d_input = weights.config.get("d_input")  # of the features where it is not that of the TLTR
     if d_input is not None:
         raise UserError(
-            f"{found.path} is a low variant of Whisper-AT: it projects features of width "
+            f"{weights.path} is a low variant of Whisper-AT: it projects features of width "
             f"{d_input} to a TLTR of width {tltr['d_model']}, and {settings.stage} "
             f"needs a TLTR of width {wanted['d_model']} on the features themselves; import the "
             "full variant (NAME_ori.pth instead of NAME_low.pth)"
@@ -124,23 +124,23 @@ def _check_tltr(found: Weights, settings: StageSettings) -> None:
                  if there[key] != here[key]]  # fmt: skip
     if differing:
         raise UserError(
-            f"{found.path} has a TLTR for another encoder or of another config: "
+            f"{weights.path} has a TLTR for another encoder or of another config: "
             f"{', '.join(differing)}; give the one of the Whisper in config.weights.whisper "
             "(--config.weights.tltr or --config.init_from), or choose that TLTR's Whisper and set "
             "config.model.whisper and config.model.tltr to its sizes"
         )
 
 
-def _same_labels(found: Weights, labels: Sequence[str]) -> bool:
+def _same_labels(weights: Weights, labels: Sequence[str]) -> bool:
     """Return whether a label head goes on: with the same labels, or as many unnamed ones."""
-    if f"{HEAD}bias" not in found.params.shapes:
+    if f"{HEAD}bias" not in weights.params.shapes:
         return False
-    (count,) = found.params.shapes[f"{HEAD}bias"]
-    names = label_names(found)
+    (count,) = weights.params.shapes[f"{HEAD}bias"]
+    names = label_names(weights)
     same = count == len(labels) if names is None else names == tuple(labels)
     if not same and is_main():
         print(
-            f"{found.path}: its {count} labels are not the {len(labels)} of these records; the "
+            f"{weights.path}: its {count} labels are not the {len(labels)} of these records; the "
             "TLTR goes on, the label head starts anew",
             flush=True,
         )

@@ -162,8 +162,8 @@ def chunked_sums(
     @jax.custom_vjp
     def total(states: Array, head: Params, rest: Params, targets: Array) -> Sums:
         def add(total: Sums, part: tuple[Array, Array]) -> tuple[Sums, None]:
-            found = sums(unembed(merge(head, rest), part[0]), part[1])
-            return jax.tree.map(jnp.add, total, found), None
+            value = sums(unembed(merge(head, rest), part[0]), part[1])
+            return jax.tree.map(jnp.add, total, value), None
 
         return jax.lax.scan(add, (jnp.float32(0), jnp.float32(0)), (parts(states), parts(targets)))[
             0
@@ -173,19 +173,19 @@ def chunked_sums(
         def add(carry, part):
             (loss, hits), slopes = carry
             state, target = part
-            found, pull, more = jax.vjp(
+            value, pull, more = jax.vjp(
                 lambda state, head: sums(unembed(merge(head, rest), state), target),
                 state,
                 head,
                 has_aux=True,
             )
-            slope, of_head = pull(jnp.ones_like(found))
-            carry = (loss + found, hits + more), jax.tree.map(jnp.add, slopes, of_head)
+            slope, of_head = pull(jnp.ones_like(value))
+            carry = (loss + value, hits + more), jax.tree.map(jnp.add, slopes, of_head)
             return carry, slope
 
         start = (jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, head)
-        (found, of_head), slopes = jax.lax.scan(add, start, (parts(states), parts(targets)))
-        return found, (jnp.moveaxis(slopes, 0, 1).reshape(states.shape), of_head)
+        (value, of_head), slopes = jax.lax.scan(add, start, (parts(states), parts(targets)))
+        return value, (jnp.moveaxis(slopes, 0, 1).reshape(states.shape), of_head)
 
     def backward(slopes, cotangents: Sums):
         of_states, of_head = jax.tree.map(lambda slope: slope * cotangents[0], slopes)

@@ -94,8 +94,8 @@ def _run_before(path: Path) -> tuple[str, ...] | None:
     if outputs.text_with('"step": ')(path / _LOG) is not None:
         return ()
     folder = path / checkpoint.FOLDER
-    found = folder.iterdir() if folder.is_dir() else ()
-    ours = (one.name.startswith(checkpoint.UNFINISHED) or _sealed(one) for one in found)
+    entries = folder.iterdir() if folder.is_dir() else ()
+    ours = (one.name.startswith(checkpoint.UNFINISHED) or _sealed(one) for one in entries)
     return () if any(ours) else None
 
 
@@ -224,16 +224,16 @@ _HEX = 12  # digits shown of a hash
 def inputs_of(stage: Stage) -> dict[str, dict[str, str]]:
     """Return `{name: {"sha256": ..., "where": ...}}` of all that a stage's steps follow from."""
     settings, bases = stage.settings, stage.bases
-    found = {"whisper": _entry(bases.whisper.sha256, bases.whisper.path)}
+    inputs = {"whisper": _entry(bases.whisper.sha256, bases.whisper.path)}
     if bases.llama is not None:
-        found["llama"] = _entry(bases.llama.sha256, bases.llama.path)
+        inputs["llama"] = _entry(bases.llama.sha256, bases.llama.path)
         folder = Path(bases.llama.tokenizer_dir)
         files = {file.name: sha256_file(file) for file in sorted(folder.glob("tokenizer.*"))}
-        found["tokenizer"] = _entry(_digest(files), folder)
+        inputs["tokenizer"] = _entry(_digest(files), folder)
     records = as_path(settings.data.records)
-    found["records"] = _entry(_records_digest(stage), records)
-    found["order"] = _entry(stage.pipeline.order_fingerprint(), records)
-    return found
+    inputs["records"] = _entry(_records_digest(stage), records)
+    inputs["order"] = _entry(stage.pipeline.order_fingerprint(), records)
+    return inputs
 
 
 def _records_digest(stage: Stage) -> str:

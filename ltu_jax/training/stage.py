@@ -154,12 +154,12 @@ def open_pipeline(
 
 
 def _same_config(weights: Weights, expected: Mapping[str, Any], *, key: str) -> None:
-    found = leaves(weights.config)
+    theirs = leaves(weights.config)
     wanted = leaves(dict(expected))
     differing = [
-        f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name)
+        f"{name} is {theirs.get(name)!r} there and {wanted.get(name)!r} here"
+        for name in sorted(theirs.keys() | wanted.keys())
+        if theirs.get(name) != wanted.get(name)
     ]
     if differing:
         raise UserError(
@@ -172,10 +172,10 @@ def _same_config(weights: Weights, expected: Mapping[str, Any], *, key: str) -> 
 def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Flatten a nested config to `{"a.b": value}`, tuples as lists, for comparison."""
     if isinstance(tree, Mapping):
-        found: dict[str, Any] = {}
+        flat: dict[str, Any] = {}
         for name, value in tree.items():
-            found |= leaves(value, f"{prefix}{name}.")
-        return found
+            flat |= leaves(value, f"{prefix}{name}.")
+        return flat
     if isinstance(tree, list | tuple):
         tree = [list(item) if isinstance(item, tuple) else item for item in tree]
     return {prefix[:-1]: tree}

@@ -222,8 +222,8 @@ def missing_weights(settings: StageSettings) -> str | None:
     lines = []
     for name, folder, source in wanted:
         if not folder or not (Path(folder) / "config.json").is_file():
-            found = f"no weights in {folder!r}" if folder else "empty"
-            lines.append(f"config.weights.{name}: {found}. Needed: {source}")
+            state = f"no weights in {folder!r}" if folder else "empty"
+            lines.append(f"config.weights.{name}: {state}. Needed: {source}")
     if not lines:
         return None
     return f"{settings.stage} cannot start:\n  " + "\n  ".join(lines)

@@ -72,10 +72,10 @@ def make_train_step(
             index, part = inputs
             fresh = jax.random.fold_in(key, index)
             (loss, metrics), grads = grad_fn(state.trainable, frozen, part, fresh)
-            found = (loss, metrics, grads)
+            result = (loss, metrics, grads)
             if weigh is not None:
-                found = jax.tree.map(lambda leaf: leaf * shares[index], found)
-            return jax.tree.map(jnp.add, total, found), None
+                result = jax.tree.map(lambda leaf: leaf * shares[index], result)
+            return jax.tree.map(jnp.add, total, result), None
 
         first = jax.tree.map(lambda leaf: leaf[0], micro)
         shapes = jax.eval_shape(grad_fn, state.trainable, frozen, first, key)

@@ -67,8 +67,8 @@ class ExportRecord:
         return json.dumps(self.to_json(), sort_keys=True)
 
 
-def _from_json(found: Any, *, what: str) -> ExportRecord:
-    if not isinstance(found, dict) or found.get(KEY) != FORMAT:
+def _from_json(content: Any, *, what: str) -> ExportRecord:
+    if not isinstance(content, dict) or content.get(KEY) != FORMAT:
         raise WeightsError(
             f"{what}: its record of ltu_jax is not of format {FORMAT}; this version reads no other"
         )
@@ -81,17 +81,19 @@ def _from_json(found: Any, *, what: str) -> ExportRecord:
         "facts": dict,
     }
     for key, kind in kinds.items():
-        if not isinstance(found.get(key), kind):
-            raise WeightsError(f"{what}: the {key} of its record of ltu_jax is {found.get(key)!r}")
-    if not isinstance(found.get("base"), dict | None):
-        raise WeightsError(f"{what}: the base of its record of ltu_jax is {found['base']!r}")
-    odd = set(found["facts"]) - set(FACTS)
+        if not isinstance(content.get(key), kind):
+            raise WeightsError(
+                f"{what}: the {key} of its record of ltu_jax is {content.get(key)!r}"
+            )
+    if not isinstance(content.get("base"), dict | None):
+        raise WeightsError(f"{what}: the base of its record of ltu_jax is {content['base']!r}")
+    odd = set(content["facts"]) - set(FACTS)
     if odd:
         raise WeightsError(f"{what}: its record of ltu_jax has unknown facts {sorted(odd)}")
     for key in ("source_config", "source_generation_config"):
-        if not isinstance(found["facts"].get(key, {}), dict):
-            raise WeightsError(f"{what}: {key} is {found['facts'][key]!r}; expected an object")
-    return ExportRecord(**{name: found.get(name) for name in (*kinds, "base")})
+        if not isinstance(content["facts"].get(key, {}), dict):
+            raise WeightsError(f"{what}: {key} is {content['facts'][key]!r}; expected an object")
+    return ExportRecord(**{name: content.get(name) for name in (*kinds, "base")})
 
 
 def read(path: Path) -> ExportRecord | None:
@@ -108,10 +110,10 @@ def read(path: Path) -> ExportRecord | None:
     if text is None:
         return None
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
         raise WeightsError(f"{path}: its record of ltu_jax is no JSON") from None
-    return _from_json(found, what=str(path))
+    return _from_json(content, what=str(path))
 
 
 def _inside(path: Path) -> str | bytes | None:

@@ -47,17 +47,17 @@ def of_hf(
     file = None if folder is None else folder / GENERATION_FILE
     generation = read_settings(file) if file is not None and file.is_file() else None
     said = settings if generation is None or generation.get("eos_token_id") is None else generation
-    found: dict[str, Any] = {"source_config": dict(settings)} if "model_type" in settings else {}
+    facts: dict[str, Any] = {"source_config": dict(settings)} if "model_type" in settings else {}
     if generation is not None:
-        found["source_generation_config"] = generation
+        facts["source_generation_config"] = generation
     if (count := limited(positions(settings, what=what), max_positions, what=what)) is not None:
-        found["max_position_embeddings"] = count
+        facts["max_position_embeddings"] = count
     ends = said.get("eos_token_id")
     if ends is not None:
-        found["end_tokens"] = end_tokens(
+        facts["end_tokens"] = end_tokens(
             ends if isinstance(ends, list) else [ends], rows=rows, what=f"{what}: eos_token_id"
         )
-    return found
+    return facts
 
 
 def positions(settings: Mapping[str, Any], *, what: str) -> int | None:

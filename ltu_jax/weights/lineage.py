@@ -51,16 +51,16 @@ def other_base(wanted: Mapping[str, Any] | None, params: Tensors) -> tuple[str, 
     """Return a remark where an adapter that says its base (`base_print`) is put over another."""
     if not wanted:
         return ()
-    found = base_print(params)
-    if wanted.get("dtype") != found["dtype"]:
+    actual = base_print(params)
+    if wanted.get("dtype") != actual["dtype"]:
         return (
             f"the adapter was over a base in {wanted.get('dtype')}; this one is in "
-            f"{found['dtype']}, so its numbers cannot be compared and answers may differ",
+            f"{actual['dtype']}, so its numbers cannot be compared and answers may differ",
         )
-    if wanted.get("numbers") != found["numbers"]:
+    if wanted.get("numbers") != actual["numbers"]:
         return (
             "this is another base than the adapter was over: same sizes and dtype, other numbers "
-            f"(sample hash {found['numbers'][:12]}, wanted {str(wanted.get('numbers'))[:12]})",
+            f"(sample hash {actual['numbers'][:12]}, wanted {str(wanted.get('numbers'))[:12]})",
         )
     return ()
 
@@ -69,12 +69,12 @@ def trained_over(metadata: Mapping[str, Any], params: Tensors) -> dict[str, Any]
     """Return what metadata tell of the base in memory while the adapter was trained."""
     compute = (metadata.get("config") or {}).get("compute") or {}
     before = (metadata.get("source") or {}).get(OVER) or {}
-    found = {
+    bases = {
         "base_dtype": compute.get("base_dtype", before.get("base_dtype")),
         "stored_dtype": base_dtype(params),
         "base_sha256": metadata["base"]["llama"]["sha256"],
     }
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in bases.items() if value is not None}
 
 
 def carried(source: Mapping[str, Any] | None) -> dict[str, Any]:

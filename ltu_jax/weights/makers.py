@@ -43,10 +43,10 @@ def exported(target: str, *, folder: bool) -> Maker:
 
 def _settings(path: Path) -> dict[str, Any]:
     try:
-        found = read_json(path)
+        content = read_json(path)
     except UserError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _weights_directory(path: Path, *, kind: str) -> Collection[str] | None:
@@ -77,7 +77,7 @@ def _adapter(path: Path) -> Collection[str] | None:
 def _recorded(path: Path, *, target: str) -> Collection[str] | None:
     """Return () where a weight file says that it was exported to the format `target`."""
     try:
-        found = export_record.read(path)
+        record = export_record.read(path)
     except UserError:
         return None
-    return () if found is not None and found.format == target else None
+    return () if record is not None and record.format == target else None

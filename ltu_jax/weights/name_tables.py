@@ -140,7 +140,7 @@ def _hollow(shape: Shape) -> np.ndarray:
 def _relevant(rules: Sequence[NameRule], paths: Iterable[str]) -> dict[str, tuple[NameRule, int]]:
     """Return {our path: (its rule, part of it)} for exactly `paths`."""
     paths = set(paths)
-    found: dict[str, tuple[NameRule, int]] = {}
+    relevant: dict[str, tuple[NameRule, int]] = {}
     for entry in rules:
         named = [target for target in entry.targets if target is not None]
         hit = [target for target in named if target in paths]
@@ -148,12 +148,12 @@ def _relevant(rules: Sequence[NameRule], paths: Iterable[str]) -> dict[str, tupl
             raise WeightsError(f"{entry.source} needs all of {named}; there is only {hit}")
         for part, target in enumerate(entry.targets):
             if target in paths:
-                assert target not in found, f"two rules for {target}"
-                found[target] = (entry, part)
-    lost = paths - set(found)
+                assert target not in relevant, f"two rules for {target}"
+                relevant[target] = (entry, part)
+    lost = paths - set(relevant)
     if lost:
         raise WeightsError(f"this format has no name for {len(lost)} parameters: {shorten(lost)}")
-    return found
+    return relevant
 
 
 def _names(entry: NameRule, layers: int) -> list[str]:

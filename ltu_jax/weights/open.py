@@ -59,10 +59,10 @@ def open_weights(path: str | os.PathLike, *, kind: str | None = None) -> Weights
         return load_weights(path, kind=kind)
     if kind not in (None, "llama"):
         raise WeightsError(f"{path} holds 'llama' weights, expected {kind!r}")
-    found = hf_llama.from_hf(path)
-    config, shapes = model_shapes("llama", found.config)
-    params = found.params(shapes, what=str(path))
-    has_tokenizer = any(name.startswith("tokenizer.") for name in found.files)
+    imported = hf_llama.from_hf(path)
+    config, shapes = model_shapes("llama", imported.config)
+    params = imported.params(shapes, what=str(path))
+    has_tokenizer = any(name.startswith("tokenizer.") for name in imported.files)
     return Weights(
         kind="llama",
         config=config,
@@ -70,8 +70,8 @@ def open_weights(path: str | os.PathLike, *, kind: str | None = None) -> Weights
         path=path,
         sha256=store.identity("llama", config, _hashes(shards.checkpoint_files(path).files)),
         tokenizer_dir=path if has_tokenizer else None,
-        source=dict(found.source),
-        facts=dict(found.facts),
+        source=dict(imported.source),
+        facts=dict(imported.facts),
     )
 
 
@@ -240,12 +240,12 @@ def require_width(whisper: Weights, config: LTUASConfig) -> None:
     Raises:
         UserError: it has another size; the message names both.
     """
-    found = (whisper.config["n_audio_layer"], whisper.config["n_audio_state"])
+    size = (whisper.config["n_audio_layer"], whisper.config["n_audio_state"])
     # Official weights of a width that no Whisper has do not tell the number of layers.
-    wanted = (config.audio_layers or found[0], config.tltr.d_model)
-    if found != wanted:
+    wanted = (config.audio_layers or size[0], config.tltr.d_model)
+    if size != wanted:
         raise UserError(
-            f"{whisper.path} is a Whisper of {found[0]} layers and width {found[1]}; this model "
+            f"{whisper.path} is a Whisper of {size[0]} layers and width {size[1]}; this model "
             f"was built for {wanted[0]} layers and width {wanted[1]}: give that one"
         )
 
@@ -292,15 +292,15 @@ def _require_same_encoder(weights: Weights, folder: Path, metadata: Mapping[str,
         return
     trained, apart = Fingerprint.from_json(metadata.get(KEY)), ""
     if trained is not None:
-        found = compare(trained, of_encoder(weights, dtype=trained.dtype))
-        if found.verdict == Likeness.SAME:
+        difference = compare(trained, of_encoder(weights, dtype=trained.dtype))
+        if difference.verdict == Likeness.SAME:
             return
-        if found.verdict == Likeness.PRECISION:
+        if difference.verdict == Likeness.PRECISION:
             there = f"those that {folder} was trained on ({trained.dtype})"
-            line = found.warning(there=there, here=f"those of {weights.path}")
+            line = difference.warning(there=there, here=f"those of {weights.path}")
             warnings.warn(line, FeatureWarning, stacklevel=5)
             return
-        apart = f", and on a fixed clip the two encoders differ by {found.distance:.1e}"
+        apart = f", and on a fixed clip the two encoders differ by {difference.distance:.1e}"
     raise UserError(
         f"{weights.path} is not the Whisper that {folder} was trained on: its sha256 is "
         f"{weights.sha256}, the checkpoint names {entry['sha256']}{apart}"

@@ -213,8 +213,8 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
         raise WeightsError(f"{path} is not a weights directory: it has no config.json")
     header = read_settings(path / "config.json")
     if "ltu_jax" not in header:
-        found = header.get("model_type")
-        kind = f" (a Hugging Face directory of model_type {found!r})" if found else ""
+        stated = header.get("model_type")
+        kind = f" (a Hugging Face directory of model_type {stated!r})" if stated else ""
         raise WeightsError(
             f"{path} is not a weights directory of ltu_jax{kind}; import it first with "
             "`python -m ltu_jax.convert --from ... --weights "
@@ -309,12 +309,12 @@ def check_against(
             the likely cause.
     """
     wanted = {path: _shape(leaf) for path, leaf in shapes.items()}
-    found = (
+    stated = (
         params.shapes
         if isinstance(params, LazyParams)
         else {path: _shape(leaf) for path, leaf in params.items()}
     )
-    problem = complain(wanted=wanted, found=found, what=what)
+    problem = complain(wanted=wanted, found=stated, what=what)
     if problem:
         raise WeightsError(problem)
 

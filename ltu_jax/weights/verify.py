@@ -98,8 +98,8 @@ def _sums_problem(path: Path) -> str:
             return f"line {number} of {path / SUMS} is not a hash and a file of this folder"
         if not (path / name).is_file():
             return f"{path / name} is missing"
-        if (found := sha256_file(path / name)) != digest:
-            return f"{path / name} was changed: its sha256 is {found}, {SUMS} says {digest}"
+        if (digest_now := sha256_file(path / name)) != digest:
+            return f"{path / name} was changed: its sha256 is {digest_now}, {SUMS} says {digest}"
     return ""
 
 
@@ -120,7 +120,7 @@ def _reading_problem(path: Path) -> str:
 
 
 def check_import(
-    found: Import, kind: str, *, what: str
+    imported: Import, kind: str, *, what: str
 ) -> tuple[dict[str, Any], dict[str, Tensor], tuple[str, ...]]:
     """Return what an import would become, all checked but the numbers.
 
@@ -130,17 +130,19 @@ def check_import(
     Raises:
         WeightsError: names or shapes that do not fit, or a tokenizer that could not be used.
     """
-    config, shapes = model_shapes(kind, found.config)
-    params = found.params(shapes, what=what)
+    config, shapes = model_shapes(kind, imported.config)
+    params = imported.params(shapes, what=what)
     with tempfile.TemporaryDirectory(prefix="ltu-jax-") as name:
-        for file, content in found.files.items():
+        for file, content in imported.files.items():
             if isinstance(content, str):
                 (Path(name) / file).write_text(content, encoding="utf-8")
             elif isinstance(content, bytes):
                 (Path(name) / file).write_bytes(content)
             else:
                 shutil.copyfile(content, Path(name) / file)
-        notes = _tokenizer(Path(name), kind, config, ends=found.facts.get("end_tokens"), name=what)
+        notes = _tokenizer(
+            Path(name), kind, config, ends=imported.facts.get("end_tokens"), name=what
+        )
     return config, params, notes
 
 

@@ -34,7 +34,7 @@ class Clap:
         self._torch, transformers = _libraries()
         place = str(source)
         try:
-            model, found = transformers.ClapModel.from_pretrained(
+            model, loading_info = transformers.ClapModel.from_pretrained(
                 place, use_safetensors=True, output_loading_info=True, dtype=self._torch.float32
             )
             processor = transformers.ClapProcessor.from_pretrained(place)
@@ -45,7 +45,7 @@ class Clap:
                 "tokenizer, or a hub id such as laion/clap-htsat-unfused"
             ) from None
         # transformers would go on with random numbers in their place
-        lost = [*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])]
+        lost = [*loading_info["missing_keys"], *(key[0] for key in loading_info["mismatched_keys"])]
         if lost:
             raise UserError(
                 f"{place} lacks {len(lost)} parameters of its CLAP model ({lost[0]}, ...); fetch "
@@ -90,8 +90,8 @@ class Clap:
             # Where nothing is longer, a fused model's extractor marks a random part as if it were.
             longer = self._torch.zeros((len(mel), 1), dtype=self._torch.bool)
             with self._torch.inference_mode():
-                found = self._model.get_audio_features(input_features=mel, is_longer=longer)
-            vectors.append(found.pooler_output.numpy())
+                embedding = self._model.get_audio_features(input_features=mel, is_longer=longer)
+            vectors.append(embedding.pooler_output.numpy())
         mean = np.concatenate(vectors).mean(0)
         return mean / np.linalg.norm(mean)
 
@@ -105,10 +105,10 @@ class Clap:
             text = max(texts, key=len)
             raise UserError(f"{text[:60]!r}... has {length} tokens; CLAP takes {room}")
         with self._torch.inference_mode():
-            found = self._model.get_text_features(
+            embedding = self._model.get_text_features(
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             )
-        return found.pooler_output.numpy()
+        return embedding.pooler_output.numpy()
 
 
 def _libraries() -> tuple[Any, Any]:

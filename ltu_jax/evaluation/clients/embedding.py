@@ -106,15 +106,15 @@ class CachedEmbedder:
             UserError: the backend fails, or the cache does.
         """
         keys = {text: key("embedding", self.backend.identity, text) for text in texts}
-        found = self.cache.get(list(keys.values()))
-        missing = [text for text, name in keys.items() if name not in found]
+        known = self.cache.get(list(keys.values()))
+        missing = [text for text, name in keys.items() if name not in known]
         for start in range(0, len(missing), _AT_ONCE):
             some = missing[start : start + _AT_ONCE]
             vectors = np.asarray(self.backend(some), "<f4")
             made = {keys[t]: v.tobytes() for t, v in zip(some, vectors, strict=True)}
             self.cache.put(made)
-            found |= made
-        vectors = [np.frombuffer(found[keys[text]], "<f4") for text in texts]
+            known |= made
+        vectors = [np.frombuffer(known[keys[text]], "<f4") for text in texts]
         sizes = {len(vector) for vector in vectors if vector.any()}
         if len(sizes) > 1:
             raise UserError(

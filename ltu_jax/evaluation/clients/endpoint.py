@@ -146,16 +146,16 @@ class Endpoint:
         except (OSError, http.client.HTTPException, UnicodeError) as error:
             raise self._unreachable(url, error) from None
         try:
-            found = json.loads(content)
+            answer = json.loads(content)
         except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
+            answer = None
+        if not isinstance(answer, dict):
             raise EndpointError(
                 f"{url} replied with something else than a JSON object: "
                 f"{_excerpt(content, secret=secret)!r}; is it an OpenAI-compatible server, and "
                 "does the address end in /v1?"
             )
-        return found
+        return answer
 
     def _read(self, reply: http.client.HTTPResponse, *, url: str, deadline: float) -> bytes:
         blocks, size = [], 0

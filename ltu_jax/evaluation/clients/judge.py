@@ -135,8 +135,8 @@ class EndpointJudge:
 
     def _score(self, reply: str) -> float | None:
         prompt = PROMPTS[self.version]
-        found = re.fullmatch(prompt.pattern, reply.strip())
-        return None if found is None else int(found[1]) / prompt.best
+        match = re.fullmatch(prompt.pattern, reply.strip())
+        return None if match is None else int(match[1]) / prompt.best
 
 
 def open_judge(

@@ -85,7 +85,7 @@ class LocalEmbedder:
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, [CLS] and [SEP] included, cut to `max_tokens`."""
-        return [found.ids for found in self._tokenizer.encode_batch(list(texts))]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 
 
 def _batches(lengths: Sequence[int], *, longest: int) -> Iterator[tuple[list[int], int, int]]:

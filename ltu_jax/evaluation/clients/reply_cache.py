@@ -34,7 +34,7 @@ class ReplyCache:
         Raises:
             UserError: the file is damaged, no cache, or cannot be read.
         """
-        found: dict[str, bytes] = {}
+        replies: dict[str, bytes] = {}
         with self._open() as file:
             for start in range(0, len(keys), _KEYS_AT_ONCE):
                 some = list(keys[start : start + _KEYS_AT_ONCE])
@@ -43,8 +43,8 @@ class ReplyCache:
                 for name, value, digest in file.execute(query, some):
                     if digest != _digest(name, value):
                         raise self._damaged(f"entry {name[:12]}... does not match its hash")
-                    found[name] = value
-        return found
+                    replies[name] = value
+        return replies
 
     def put(self, entries: Mapping[str, bytes]) -> None:
         """Keep entries, in place of those that have the same keys.

@@ -43,8 +43,8 @@ class Dataset:
     @property
     def rows(self) -> Mapping[str, BenchmarkRow]:
         """The rows that have items, in the benchmark's order."""
-        found = {item.row for item in self.items}
-        return {name: row for name, row in self.benchmark.rows.items() if name in found}
+        present = {item.row for item in self.items}
+        return {name: row for name, row in self.benchmark.rows.items() if name in present}
 
     def answered_within(self, max_new_tokens: int) -> "Dataset":
         """Return the data set with answers of at most so many tokens, in every row."""

@@ -66,10 +66,10 @@ def bootstrap(
         ValueError: there is no sample, or counts and clusters differ in length.
     """
     counts = np.asarray(counts, dtype=np.float64)
-    found = bootstrap_draws(
+    draws = bootstrap_draws(
         counts[None], clusters=clusters, statistic=statistic, resamples=resamples, seed=seed
     )
-    return Interval(value=found.value, low=found.low, high=found.high, n=len(counts))
+    return Interval(value=draws.value, low=draws.low, high=draws.high, n=len(counts))
 
 
 def bootstrap_draws(

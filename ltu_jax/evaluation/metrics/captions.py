@@ -38,8 +38,8 @@ def bleu_counts(candidate: Tokens, references: Sequence[Tokens], *, n: int) -> t
     from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
 
     cooked = cook_refs([" ".join(words) for words in references], n=n)
-    found = cook_test(" ".join(candidate), cooked, eff="closest", n=n)
-    return tuple(map(float, (*found["correct"], *found["guess"], found["reflen"])))
+    counts = cook_test(" ".join(candidate), cooked, eff="closest", n=n)
+    return tuple(map(float, (*counts["correct"], *counts["guess"], counts["reflen"])))
 
 
 def bleu(sums: np.ndarray) -> np.ndarray:
@@ -94,9 +94,9 @@ def meteor(sums: np.ndarray) -> np.ndarray:
     stages = sums[..., 4:20].reshape(*sums.shape[:-1], 4, 2, 2)  # kind, content/function, side
     chunks, matched = sums[..., 20], sums[..., 21:23]
     weights = np.array([_METEOR_DELTA, 1 - _METEOR_DELTA])
-    found = np.einsum("...kws,k,w->...s", stages, _METEOR_STAGES, weights)
+    totals = np.einsum("...kws,k,w->...s", stages, _METEOR_STAGES, weights)
     words = weights[0] * (lengths - functions) + weights[1] * functions
-    share = _divide(found, words)  # precision, recall
+    share = _divide(totals, words)  # precision, recall
     against = np.array([1 - _METEOR_ALPHA, _METEOR_ALPHA])
     mean = _divide(1.0, _divide(against, share, empty=np.inf).sum(axis=-1))
     fragments = _divide(chunks, matched.mean(axis=-1))

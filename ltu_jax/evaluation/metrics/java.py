@@ -70,9 +70,9 @@ def java_version() -> int:
         NotComputedError: there is no Java, or it does not tell.
     """
     done = start(["-version"], what="java -version", stdin="")
-    if not (found := re.search(r'version "(?:1\.)?(\d+)', done.stderr)):
+    if not (match := re.search(r'version "(?:1\.)?(\d+)', done.stderr)):
         raise NotComputedError(f"java -version says {done.stderr.strip()[:100]!r}: {_INSTALL}")
-    return int(found[1])
+    return int(match[1])
 
 
 def once(
@@ -122,14 +122,14 @@ def _align(pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         stdin="".join(f"{line}\n" for line in lines),
         seconds=PATIENCE + len(pairs) // 10,
     )
-    found = [line.split() for line in done.stdout.splitlines()]
-    if len(found) != len(pairs) or any(len(one) != METEOR_COUNTS for one in found):
+    rows = [line.split() for line in done.stdout.splitlines()]
+    if len(rows) != len(pairs) or any(len(one) != METEOR_COUNTS for one in rows):
         raise NotComputedError(
-            f"METEOR gave {len(found)} lines for {len(pairs)} captions, or not "
+            f"METEOR gave {len(rows)} lines for {len(pairs)} captions, or not "
             f"{METEOR_COUNTS} numbers in each: reinstall it (pip install --force-reinstall "
             "--no-deps pycocoevalcap==1.2)"
         )
-    return [_summable(tuple(map(float, numbers))) for numbers in found]
+    return [_summable(tuple(map(float, numbers))) for numbers in rows]
 
 
 def _summable(counts: tuple[float, ...]) -> tuple[float, ...]:

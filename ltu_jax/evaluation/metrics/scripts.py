@@ -50,14 +50,14 @@ def english(texts: Sequence[str]) -> bool:
     joined = one_spelling(" ".join(texts))
     if not latin(joined):
         return False
-    found = [word.lower() for word in _WORD.findall(_ENDING.sub("", joined)) if latin(word)]
-    if not found:
+    latin_words = [word.lower() for word in _WORD.findall(_ENDING.sub("", joined)) if latin(word)]
+    if not latin_words:
         return True
-    letters = "".join(found)
+    letters = "".join(latin_words)
     if sum(not c.isascii() for c in letters) > _ACCENTED * len(letters):
         return False
-    known = {word: simplemma.is_known(word, lang="en") for word in set(found)}
-    return sum(known[word] for word in found) >= _ENGLISH_WORDS * len(found)
+    known = {word: simplemma.is_known(word, lang="en") for word in set(latin_words)}
+    return sum(known[word] for word in latin_words) >= _ENGLISH_WORDS * len(latin_words)
 
 
 def unspaced(texts: Sequence[str]) -> bool:

@@ -99,11 +99,11 @@ def _sign_flips(
     observed = _apart(totals, statistic)
     if not np.isfinite(observed):
         return np.nan
-    found = []
+    samples = []
     for flips in _flips(clusters, resamples=resamples, seed=seed):
         moved = (flips @ change).reshape(len(flips), draws, width)
-        found.append(_apart((totals[0] + moved, totals[1] - moved), statistic))
-    return _share(np.concatenate(found), observed, exact=clusters <= _ALL_FLIPS)
+        samples.append(_apart((totals[0] + moved, totals[1] - moved), statistic))
+    return _share(np.concatenate(samples), observed, exact=clusters <= _ALL_FLIPS)
 
 
 def _apart(totals: Sequence[np.ndarray], statistic: Statistic) -> np.ndarray:
@@ -124,11 +124,11 @@ def _flips(clusters: int, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
         yield generator.integers(0, 2, size=size).astype(np.float64)
 
 
-def _share(found: np.ndarray, observed: float, *, exact: bool) -> float:
+def _share(samples: np.ndarray, observed: float, *, exact: bool) -> float:
     """Return the share of differences no smaller than the observed one, which is among them."""
-    found = found[np.isfinite(found)]
-    far = np.count_nonzero(found >= observed * (1 - _SAME) - np.finfo(float).eps * 8)
-    return far / len(found) if exact else (far + 1) / (len(found) + 1)
+    samples = samples[np.isfinite(samples)]
+    far = np.count_nonzero(samples >= observed * (1 - _SAME) - np.finfo(float).eps * 8)
+    return far / len(samples) if exact else (far + 1) / (len(samples) + 1)
 
 
 def paired_samples(
@@ -177,14 +177,14 @@ def paired_samples(
                 )
             )
         )
-    found = np.concatenate(differences)
-    lift = np.mean(found[np.isfinite(found)]) - value if np.isfinite(found).any() else np.nan
+    samples = np.concatenate(differences)
+    lift = np.mean(samples[np.isfinite(samples)]) - value if np.isfinite(samples).any() else np.nan
     p = np.nan
     if names > _MANY:
-        p = _share_beyond_zero(found - lift)
+        p = _share_beyond_zero(samples - lift)
     elif len(sides[0][0]) == len(sides[1][0]):
         p = _exchanged_samples(sides, place, names, statistic, seed=seed)
-    return _difference(float(value), found - lift, p=p, clusters=names)
+    return _difference(float(value), samples - lift, p=p, clusters=names)
 
 
 _MANY = 100  # clusters above which the resamples at hand tell p as well
@@ -229,10 +229,10 @@ def _exchanged_samples(
         return np.nan
     exact = 2**clusters <= _RANKINGS
     most = 2**clusters if exact else _RANKINGS - 1
-    found = []
+    samples = []
     for flips in _flips(clusters, resamples=most, seed=seed):
-        found += [apart(flip) for flip in flips[:: 1 if exact else max(1, len(flips) // most)]]
-    return _share(np.array(found), observed, exact=exact)
+        samples += [apart(flip) for flip in flips[:: 1 if exact else max(1, len(flips) // most)]]
+    return _share(np.array(samples), observed, exact=exact)
 
 
 def mcnemar(right_a: Sequence[bool], right_b: Sequence[bool]) -> float:

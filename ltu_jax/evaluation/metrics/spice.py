@@ -42,10 +42,10 @@ def spice_scores(pairs: Sequence[java.Pair], *, jars: Path | None) -> list[float
         NotComputedError: a jar or Java is missing, this Java is too new, or SPICE failed.
     """
     folder = jars if jars is not None else java.package("SPICE") / "spice"
-    found = class_path(folder)
+    classes = class_path(folder)
 
     def run(keys: Sequence[tuple[Path, java.Pair]]) -> list[float]:
-        return _propositions([pair for _, pair in keys], found)
+        return _propositions([pair for _, pair in keys], classes)
 
     sent = [(folder, pair) for pair in pairs if pair[0]]
     scores = dict(zip(sent, java.once(_known, sent, run), strict=True))

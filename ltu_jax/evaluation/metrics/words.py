@@ -70,10 +70,10 @@ def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
     row = list(range(len(hypothesis) + 1))
     for i, expected in enumerate(reference, start=1):
         diagonal, row[0] = row[0], i
-        for j, found in enumerate(hypothesis, start=1):
+        for j, word in enumerate(hypothesis, start=1):
             diagonal, row[j] = (
                 row[j],
-                min(row[j] + 1, row[j - 1] + 1, diagonal + (expected != found)),
+                min(row[j] + 1, row[j - 1] + 1, diagonal + (expected != word)),
             )
     return row[-1]
 

@@ -48,8 +48,8 @@ def metric_names(row: Mapping[str, Any]) -> list[str]:
 
 def systems(row: Mapping[str, Any]) -> list[str]:
     """Return the systems that have figures in a row: the model first, then the baselines."""
-    found = distinct(figure["system"] for figure in row["figures"])
-    return sorted(found, key=lambda name: name != MODEL)
+    names = distinct(figure["system"] for figure in row["figures"])
+    return sorted(names, key=lambda name: name != MODEL)
 
 
 def find_figure(
@@ -68,8 +68,8 @@ def find_figure(
     """
     for decoding in decodings or _DECODINGS[rule]:
         for figure in row["figures"]:
-            found = (figure[key] for key in ("metric", "rule", "mode", "system", "decoding"))
-            if (*found,) == (metric, rule, mode, system, decoding):
+            key_values = (figure[key] for key in ("metric", "rule", "mode", "system", "decoding"))
+            if (*key_values,) == (metric, rule, mode, system, decoding):
                 return figure
     return None
 
@@ -128,12 +128,12 @@ def p_value(p: float | None) -> str:
 
 def of_both_rules(paper: Figure | None, strict: Figure | None, key: str) -> str:
     """Return a count of both rules: one number where they agree, else "paper/strict"."""
-    found = [
+    figures = [
         str(figure[key])
         for figure in (paper, strict)
         if figure is not None and figure[key] is not None
     ]
-    return "/".join(distinct(found)) or "-"
+    return "/".join(distinct(figures)) or "-"
 
 
 def left_out(row: Mapping[str, Any]) -> list[str]:
@@ -155,7 +155,7 @@ def wrapped(title: str, *, inches: float) -> str:
 
 def panels(metrics: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     """Group rows and metrics with a strict figure of the model by what can share an axis."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    by_panel: dict[str, list[tuple[str, str]]] = {}
     for name, row in rows(metrics).items():
         for metric in metric_names(row):
             figures = [
@@ -163,8 +163,8 @@ def panels(metrics: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
                 for mode in metrics["modes"]
             ]
             if any(figure is not None and figure["value"] is not None for figure in figures):
-                found.setdefault(panel(row, metric), []).append((name, metric))
-    return dict(sorted(found.items()))
+                by_panel.setdefault(panel(row, metric), []).append((name, metric))
+    return dict(sorted(by_panel.items()))
 
 
 def panel(row: Mapping[str, Any], metric: str) -> str:
@@ -184,12 +184,12 @@ def differences(
 
     Differences of figures that are undefined are left out.
     """
-    found: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+    by_system: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
     for rule in RULES:
         for decoding in _DECODINGS[rule]:
             for one in row.get("grounding", ()):
                 own = (one["rule"], one["decoding"]) == (rule, decoding)
                 if own and one["difference"] is not None:
-                    of_rule = found.setdefault((one["metric"], one["with"], one["without"]), {})
+                    of_rule = by_system.setdefault((one["metric"], one["with"], one["without"]), {})
                     of_rule.setdefault(rule, one)
-    return found
+    return by_system

@@ -227,17 +227,17 @@ def _figure_lines(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     lines = []
     for metric in formatting.metric_names(row):
         of_metric = [one for one in row["figures"] if one["metric"] == metric]
-        found: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
+        by_line: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
         for one in of_metric:
             if one["value"] is not None:
                 key = (one["system"], one["decoding"], one["mode"])
-                found.setdefault(key, {})[one["rule"]] = one
+                by_line.setdefault(key, {})[one["rule"]] = one
         arrow = "↑" if formatting.higher_is_better(row, metric) else "↓"
         names = {one["rule"]: one["name"] for one in of_metric if one["system"] == formatting.MODEL}
         tools = {rule: name for rule, name in names.items() if name != metric}
-        decodings = formatting.distinct(decoding for _, decoding, _ in found)
+        decodings = formatting.distinct(decoding for _, decoding, _ in by_line)
         entries = sorted(
-            found.items(),
+            by_line.items(),
             key=lambda entry: (entry[0][0] != formatting.MODEL, decodings.index(entry[0][1])),
         )
         for place, ((system, decoding, mode), of_rule) in enumerate(entries):

@@ -28,20 +28,20 @@ def summary_tasks(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if _VERSUS_WHISPER in others:
             entries[f"{name}_vs_whisper"] = _VERSUS_WHISPER
         for entry, metric in entries.items():
-            found: dict[str, Any] = {}
+            by_name: dict[str, Any] = {}
             for mode in metrics["modes"]:
                 figure = formatting.find_figure(
                     row, metric=metric, rule="strict", mode=mode, decodings=("greedy",)
                 )
                 if figure is not None and figure["value"] is not None:
-                    found[mode] = {key: figure[key] for key in _SUMMARY}
+                    by_name[mode] = {key: figure[key] for key in _SUMMARY}
             level = formatting.find_figure(
                 row, metric=metric, rule="strict", mode=None, system="chance"
             )
-            if found and level is not None and level["value"] is not None:
-                found["chance"] = level["value"]
-            if found:
-                tasks[entry] = found
+            if by_name and level is not None and level["value"] is not None:
+                by_name["chance"] = level["value"]
+            if by_name:
+                tasks[entry] = by_name
     return tasks
 
 
@@ -130,12 +130,12 @@ def _value(figure: formatting.Figure) -> str:
 
 def _full_names(row: Mapping[str, Any], metric: str) -> list[str]:
     """Return what a short name stands for, where a rule's full name says more."""
-    found = {
+    names = {
         figure["rule"]: figure["name"]
         for figure in row["figures"]
         if figure["metric"] == metric and figure["system"] == formatting.MODEL
     }
-    named = [f"{rule} {name}" for rule, name in found.items() if name != metric]
+    named = [f"{rule} {name}" for rule, name in names.items() if name != metric]
     return [f"{metric}: {', '.join(named)}"] if named else []
 
 

@@ -92,14 +92,14 @@ def figure(
         return entry
     rule = graded.scored_by
     if rule.of_samples is not None:
-        found = _of_samples(graded, clusters)
+        draws = _of_samples(graded, clusters)
     else:
-        found = bootstrap_draws(counts_of(graded), clusters=clusters, statistic=rule.statistic)
-    entry |= {key: number(value) for key, value in vars(found).items()}
-    if found.low == found.high and _of_shares(graded):
+        draws = bootstrap_draws(counts_of(graded), clusters=clusters, statistic=rule.statistic)
+    entry |= {key: number(value) for key, value in vars(draws).items()}
+    if draws.low == draws.high and _of_shares(graded):
         # All clusters alike: resampling finds no other figure, though other clusters might. Each
         # counts as one trial, so that many items of one recording are not many trials.
-        entry["low"], entry["high"] = binomial(found.value, len(set(clusters)))
+        entry["low"], entry["high"] = binomial(draws.value, len(set(clusters)))
     if entry["value"] is None:
         entry["not_computed"] = "not computed: undefined for these answers"
     return entry
@@ -117,21 +117,21 @@ def _of_shares(graded: Graded) -> bool:
 
 def _of_samples(graded: Graded, clusters: Sequence[str]) -> Draws:
     """Return a figure that is no function of sums: each draw by itself, then means."""
-    found = []
+    results = []
     for draw in graded.scores:
         present = [place for place, score in enumerate(draw) if score.counts]
-        found.append(
+        results.append(
             bootstrap_samples(
                 np.array([draw[place].counts for place in present]),
                 clusters=[clusters[place] for place in present],
                 statistic=graded.scored_by.of_samples,
             )
         )
-    values = [one.value for one in found]
+    values = [one.value for one in results]
     return Draws(
         value=float(np.mean(values)),
-        low=float(np.mean([one.low for one in found])),
-        high=float(np.mean([one.high for one in found])),
+        low=float(np.mean([one.low for one in results])),
+        high=float(np.mean([one.high for one in results])),
         spread=float(np.std(values, ddof=1)) if len(values) > 1 else None,
     )
 

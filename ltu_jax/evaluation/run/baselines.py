@@ -117,12 +117,12 @@ def read_predictions(path: Path, known: Collection[str]) -> dict[str, str]:
         UserError: no such file, a broken line, an item that the benchmark does not have or that
             has two lines.
     """
-    found = {}
+    predictions = {}
     for where, record in json_lines(path, what="predictions, one JSON object a line"):
         item_id = field(record, "item_id", where)
         if item_id not in known:
             raise UserError(f"{where}: the benchmark has no item {item_id!r}")
-        if item_id in found:
+        if item_id in predictions:
             raise UserError(f"{where}: item {item_id!r} has a prediction already")
-        found[item_id] = field(record, "output", where)
-    return found
+        predictions[item_id] = field(record, "output", where)
+    return predictions

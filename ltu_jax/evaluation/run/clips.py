@@ -139,9 +139,9 @@ def transcribe_clips(
 
 def _unchanged(pairs: Sequence[tuple[AudioClip, ClipFacts]]) -> None:
     """Raise `UserError` when a file is not the one that was heard, of which the answers are."""
-    found = functools.cache(sha256_file)  # clips may be parts of one file
+    digest_of = functools.cache(sha256_file)  # clips may be parts of one file
     for clip, one in tqdm(pairs, desc="checking", unit="clip", disable=not pairs):
-        if clip.audio.is_file() and found(clip.audio) != one.sha256:
+        if clip.audio.is_file() and digest_of(clip.audio) != one.sha256:
             raise UserError(
                 f"{clip.audio} is not the file that this evaluation has heard as {clip.clip_id!r}: "
                 "give another --out, or put the file back"
@@ -202,11 +202,11 @@ class ClipFeatures:
         for name in wanted:
             if name in self._arrays:
                 continue
-            found = self._found(name)
-            if found is None:
+            stored = self._found(name)
+            if stored is None:
                 missing.append(name)
             else:
-                self._arrays[name] = found
+                self._arrays[name] = stored
                 bar.update()
         for first in range(0, len(missing), _CLIPS_AT_ONCE):
             batch = missing[first : first + _CLIPS_AT_ONCE]

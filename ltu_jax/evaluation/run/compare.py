@@ -50,7 +50,7 @@ def compare(
         raise UserError(f"{a.folder} and {b.folder} have no item in common")
     remarks = [] if left_out is None else left_out
     remarks += _unlike(a, b, common)
-    found = []
+    comparisons = []
     for name, row in a.rows.items():
         items = [item for item in common if item.row == name]
         if not items:
@@ -67,19 +67,19 @@ def compare(
             for mine, other in pairs:
                 where = {"row": name, "mode": str(mode), "decoding": decoding}
                 if (entry := _difference(mine, other, clusters)) is not None:
-                    found.append(where | entry)
+                    comparisons.append(where | entry)
                 else:
                     reasons = [one.not_computed for one in (mine, other)]
                     remarks.append(
                         f"{name}, {mine.metric.name} ({mine.rule}), {mode}, {decoding}: "
                         f"{next(filter(None, reasons), 'not computed: no answer could be read')}"
                     )
-    if not found:
+    if not comparisons:
         raise UserError(
             f"{a.folder} and {b.folder} have no figure in common: "
             f"{_scope(a)}; {_scope(b)}. Run them alike, or give the tools that the figures need"
         )
-    return found
+    return comparisons
 
 
 def _scope(run: EvaluationRun) -> str:
@@ -115,10 +115,12 @@ def _unlike(a: EvaluationRun, b: EvaluationRun, common: Sequence[Item]) -> list[
     return remarks
 
 
-def write(found: Sequence[Mapping[str, Any]], path: Path, *, left_out: Sequence[str] = ()) -> None:
+def write(
+    comparisons: Sequence[Mapping[str, Any]], path: Path, *, left_out: Sequence[str] = ()
+) -> None:
     """Write the differences and what was left out as JSON."""
     write_json(
-        path, {"differences": [dict(one) for one in found], "left_out": list(left_out)}, MAKER
+        path, {"differences": [dict(one) for one in comparisons], "left_out": list(left_out)}, MAKER
     )
 
 
@@ -136,8 +138,8 @@ def _graded(
 
 
 def _difference(a: Graded, b: Graded, clusters: Sequence[str]) -> dict[str, Any] | None:
-    found = difference(b, a, clusters)
-    if found is None:
+    estimate = difference(b, a, clusters)
+    if estimate is None:
         return None
     values = [value_of(one, range(len(clusters))) for one in (a, b)]
     entry = {
@@ -145,31 +147,31 @@ def _difference(a: Graded, b: Graded, clusters: Sequence[str]) -> dict[str, Any]
         "rule": a.rule,
         "a": values[0],
         "b": values[1],
-        "difference": number(found.value),
-        "low": number(found.low),
-        "high": number(found.high),
-        "p": number(found.p),
+        "difference": number(estimate.value),
+        "low": number(estimate.low),
+        "high": number(estimate.high),
+        "p": number(estimate.p),
         "n": len(clusters),
-        "clusters": found.clusters,
-        "better": _better(found, higher=a.metric.higher),
+        "clusters": estimate.clusters,
+        "better": _better(estimate, higher=a.metric.higher),
         "mcnemar_p": None,
     }
-    if found.clusters < ENOUGH:
+    if estimate.clusters < ENOUGH:
         entry |= {"low": None, "high": None}
     right = [_right(one) for one in (a, b)]
     # It takes every item for independent: false of several questions about one recording.
-    if None not in right and found.clusters == len(clusters):
+    if None not in right and estimate.clusters == len(clusters):
         entry["mcnemar_p"] = mcnemar(*right)
     return entry
 
 
-def _better(found: Difference, *, higher: bool) -> str:
+def _better(estimate: Difference, *, higher: bool) -> str:
     """Return "A" or "B" where p is below 0.05, else why neither is said to be better."""
-    if found.clusters < ENOUGH:
+    if estimate.clusters < ENOUGH:
         return "too few"
-    if not np.isfinite(found.p) or found.p >= LEVEL or found.value == 0:
+    if not np.isfinite(estimate.p) or estimate.p >= LEVEL or estimate.value == 0:
         return "not shown"
-    return "B" if (found.value > 0) == higher else "A"
+    return "B" if (estimate.value > 0) == higher else "A"
 
 
 def _right(graded: Graded) -> list[bool] | None:

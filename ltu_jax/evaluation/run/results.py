@@ -165,15 +165,15 @@ def _systems(
     run: EvaluationRun, items: Sequence[Item], row: BenchmarkRow
 ) -> dict[str, Mapping[str, str]]:
     """Return answers that need no model of ours, by the name of what gave them."""
-    found = {
+    by_system = {
         baselines.MAJORITY: baselines.majority(items, row),
         baselines.WHISPER: baselines.whisper_alone(items, row.task, run.spoken_texts),
     }
     own = {item.item_id for item in items}
     for system, outputs in run.systems.items():
         if own & outputs.keys():
-            found[system] = outputs
-    return {name: outputs for name, outputs in found.items() if outputs is not None}
+            by_system[system] = outputs
+    return {name: outputs for name, outputs in by_system.items() if outputs is not None}
 
 
 def _chance(run: EvaluationRun, items: Sequence[Item], row: BenchmarkRow) -> list[dict[str, Any]]:
@@ -203,8 +203,8 @@ def _grounding(
         part = _main(grades[name, other, decoding], place)
         if other is EvaluationMode.JOINT:
             continue
-        found = difference(whole, part, clusters)
-        if found is not None and np.isfinite(found.value):
+        estimate = difference(whole, part, clusters)
+        if estimate is not None and np.isfinite(estimate.value):
             result.append(
                 {
                     "metric": whole.metric.name,
@@ -212,9 +212,9 @@ def _grounding(
                     "decoding": decoding,
                     "with": str(EvaluationMode.JOINT),
                     "without": str(other),
-                    "difference": found.value,
-                    "low": found.low,
-                    "high": found.high,
+                    "difference": estimate.value,
+                    "low": estimate.low,
+                    "high": estimate.high,
                 }
             )
     return result

@@ -183,9 +183,9 @@ class EvaluationRun:
     @property
     def rows(self) -> dict[str, BenchmarkRow]:
         """The rows that have items."""
-        found = {item.row for item in self.items}
+        present = {item.row for item in self.items}
         rows = BENCHMARKS[self.config["identity"]["benchmark"]].rows
-        return {name: row for name, row in rows.items() if name in found}
+        return {name: row for name, row in rows.items() if name in present}
 
     @property
     def spoken_texts(self) -> dict[str, str]:
@@ -246,7 +246,7 @@ def _item(record: dict[str, Any], where: str) -> tuple[Item, str]:
     """Return an item and its cluster, from a line that `write_items` wrote."""
     lists = [record.get("references"), record.get("choices")]
     texts = [record.get(name) for name in ("item_id", "clip_id", "row", "question", "cluster")]
-    texts += [one for found in lists if isinstance(found, list) for one in found]
+    texts += [one for group in lists if isinstance(group, list) for one in group]
     groups = record.get("groups")
     texts += groups.values() if isinstance(groups, dict) else [groups]
     whole = all(isinstance(one, list) for one in lists) and record["references"]

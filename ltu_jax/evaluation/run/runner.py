@@ -237,12 +237,12 @@ def _prepare_clips(
 def _of_all(collected: CollectedAnswers) -> CollectedAnswers:
     """Return what all processes computed, in the time of the slowest; each keeps its samples."""
     mine = np.array([collected.computed, collected.audio_seconds, collected.seconds])
-    found = multihost_utils.process_allgather(mine).reshape(-1, 3)
+    gathered = multihost_utils.process_allgather(mine).reshape(-1, 3)
     return dataclasses.replace(
         collected,
-        computed=int(found[:, 0].sum()),
-        audio_seconds=float(found[:, 1].sum()),
-        seconds=float(found[:, 2].max()),
+        computed=int(gathered[:, 0].sum()),
+        audio_seconds=float(gathered[:, 1].sum()),
+        seconds=float(gathered[:, 2].max()),
     )
 
 
@@ -253,13 +253,13 @@ def _write_systems(dataset: Dataset, predictions: Mapping[str, Path], out: Path)
 
 
 def _write_clap(dataset: Dataset, clap: Clap, readable: Mapping[str, ClipFacts], out: Path) -> None:
-    found: dict[str, dict[str, str]] = {}
+    scores: dict[str, dict[str, str]] = {}
     for name, row in dataset.rows.items():
         items = [item for item in dataset.items if item.row == name and item.clip_id in readable]
         labels = baselines.clap_labels(items, row, dataset.clips, clap)
         for system, outputs in labels.items():
-            found.setdefault(system, {}).update(outputs)
-    for name, outputs in found.items():
+            scores.setdefault(system, {}).update(outputs)
+    for name, outputs in scores.items():
         _write_system(name, outputs, out)
 
 
@@ -289,10 +289,12 @@ def throughput_of(out: Path) -> Mapping[str, Any]:
     """
     path = out / "metrics.json"
     metrics = read_json(path)
-    found = metrics.get("throughput") if isinstance(metrics, dict) else None
-    if not isinstance(found, dict) or not isinstance(found.get("answers_per_second"), int | float):
+    throughput = metrics.get("throughput") if isinstance(metrics, dict) else None
+    if not isinstance(throughput, dict) or not isinstance(
+        throughput.get("answers_per_second"), int | float
+    ):
         raise UserError(f"{path} has no throughput; delete it and give the run's command again")
-    return found
+    return throughput
 
 
 def check(dataset: Dataset, unreadable_clips: Sequence[tuple[Any, str]]) -> str:

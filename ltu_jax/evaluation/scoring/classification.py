@@ -97,13 +97,13 @@ def multilabel_metrics(
         choices = _common_choices(answers)
         scores = []
         for one in answers:
-            found = strict.named_classes(one.output or "", choices)
+            classes = strict.named_classes(one.output or "", choices)
             scores.append(
                 _ranked(
                     one,
-                    np.array([float(choice in found) for choice in choices]),
-                    parsed="; ".join(found) or None,
-                    status=strict.status(one.output, parsed=bool(found)),
+                    np.array([float(choice in classes) for choice in choices]),
+                    parsed="; ".join(classes) or None,
+                    status=strict.status(one.output, parsed=bool(classes)),
                 )
             )
         return scores

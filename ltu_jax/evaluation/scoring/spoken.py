@@ -95,9 +95,9 @@ def _qualifier(reference: _Reference) -> Callable[[Sequence[Answered]], str]:
 
     def qualifier(answers: Sequence[Answered]) -> str:
         texts = [reference(one) for one in answers]
-        found = [] if scripts.english(texts) else ["not as English"]
-        found += ["characters of scripts without spaces"] if scripts.unspaced(texts) else []
-        return ", ".join(found)
+        qualifiers = [] if scripts.english(texts) else ["not as English"]
+        qualifiers += ["characters of scripts without spaces"] if scripts.unspaced(texts) else []
+        return ", ".join(qualifiers)
 
     return qualifier
 

@@ -152,7 +152,7 @@ def _stating(head: bytes, *, frames: int, size: int) -> bytes:
 
 
 def _stretches(content: Content, start: int, end: int, *, name: str) -> list[_Stretch]:
-    found: list[_Stretch] = []
+    stretches: list[_Stretch] = []
     offset, free = start, None
     stretch: _Stretch | None = None
     while offset + 4 <= end:
@@ -180,19 +180,19 @@ def _stretches(content: Content, start: int, end: int, *, name: str) -> list[_St
         if stretch is None or info is not None:
             stretch = _Stretch(first=frame, begin=offset, info=info)
             stretch.frames = 0 if info is None else -1
-            found.append(stretch)
+            stretches.append(stretch)
         if offset + length > end:
             if stretch.frames < 1:
-                found.pop()
+                stretches.pop()
             break  # the end of a recording may lie in a frame
         stretch.frames += 1
         offset += length
         stretch.end = offset
-    if not found:
+    if not stretches:
         raise AudioError(f"{name}: holds no audio (0 s); record or export it again")
-    for one in found:
+    for one in stretches:
         one.holes = [hole for hole in one.holes if hole[0] < one.end]
-    return found
+    return stretches
 
 
 def _behind_tags(content: Content, offset: int, end: int) -> int | None:
@@ -325,9 +325,9 @@ def _free_length(content: Content, offset: int) -> int | None:
     place = 4
     while frame is not None and (place := data.find(head[:1], place)) > 0 and place < _LARGEST:
         size, behind, sure = place - frame.padding, 0, 0
-        while (found := _frame(data[behind : behind + 4])) and _same_kind(found, frame):
+        while (following := _frame(data[behind : behind + 4])) and _same_kind(following, frame):
             sure += 1
-            behind += size + found.padding
+            behind += size + following.padding
             if sure == _SURE or behind == len(data):
                 return size
         place += 1

@@ -23,7 +23,7 @@ def links(content: Content, start: int, end: int, *, name: str) -> list[Link]:
     Raises:
         AudioError: the last page is cut off.
     """
-    found: list[Link] = []
+    chain: list[Link] = []
     offset, beginning = start, False
     while offset < end:
         head = content.at(offset, _HEAD + 255)
@@ -36,12 +36,12 @@ def links(content: Content, start: int, end: int, *, name: str) -> list[Link]:
                 "copy or download it again"
             )
         if head[5] & _BEGIN:
-            if found and beginning:
-                found[-1].streams += 1
+            if chain and beginning:
+                chain[-1].streams += 1
             else:
-                found.append(Link(offset, end))
-                if len(found) > 1:
-                    found[-2].end = offset
+                chain.append(Link(offset, end))
+                if len(chain) > 1:
+                    chain[-2].end = offset
         beginning = bool(head[5] & _BEGIN)
         offset += size
-    return found or [Link(start, end)]
+    return chain or [Link(start, end)]

@@ -96,12 +96,12 @@ def read_batch(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], BadStep]
 
 
 def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    found = archive.infolist()
-    if len(found) > _MOST_ARRAYS or sum(info.file_size for info in found) > _MOST_BYTES:
+    members = archive.infolist()
+    if len(members) > _MOST_ARRAYS or sum(info.file_size for info in members) > _MOST_BYTES:
         raise ValueError(f"more than {_MOST_ARRAYS} arrays or {_MOST_BYTES:,} bytes")
-    if len({info.filename for info in found}) < len(found):
+    if len({info.filename for info in members}) < len(members):
         raise ValueError("an array twice")
-    return found
+    return members
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
@@ -121,10 +121,10 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 
 def not_finite(batch: Mapping[str, np.ndarray]) -> list[str]:
     """Name the arrays of a batch that have entries which are not finite, and their rows."""
-    found = []
+    names = []
     for name, array in batch.items():
         wrong = ~np.isfinite(array).reshape(len(array), -1)
         if wrong.any():
             rows = ", ".join(map(str, np.flatnonzero(wrong.any(axis=1))))
-            found.append(f"{name}: {int(wrong.sum())} entries in rows {rows}")
-    return found
+            names.append(f"{name}: {int(wrong.sum())} entries in rows {rows}")
+    return names

@@ -53,11 +53,11 @@ def agree_at_launch(stages: Sequence[Mapping[str, Any]]) -> None:
     """
 
     def config() -> dict[str, str]:
-        found = {}
+        facts = {}
         for stage in stages:
             values = leaves(stage).items()
-            found |= {f"{stage['stage']}: config.{key}": repr(value) for key, value in values}
-        return found
+            facts |= {f"{stage['stage']}: config.{key}": repr(value) for key, value in values}
+        return facts
 
     distributed.check_devices()
     distributed.agree(config, advice=_SAME_COMMAND)
@@ -81,7 +81,7 @@ def agree_on_files(stage: Stage) -> None:
     run_dir = as_path(settings.run_dir)
 
     def facts() -> dict[str, str]:
-        found = {
+        hashes = {
             f"{settings.data.records}/{MANIFEST}": sha256_file(
                 as_path(settings.data.records) / MANIFEST
             )[:_HEX],
@@ -89,10 +89,10 @@ def agree_on_files(stage: Stage) -> None:
             "config.weights.whisper": bases.whisper.sha256[:_HEX],
         }
         if bases.llama is not None:
-            found["config.weights.llama"] = bases.llama.sha256[:_HEX]
+            hashes["config.weights.llama"] = bases.llama.sha256[:_HEX]
             for file in sorted(bases.llama.tokenizer_dir.glob("tokenizer*")):
-                found[f"config.weights.llama/{file.name}"] = sha256_file(file)[:_HEX]
-        return found
+                hashes[f"config.weights.llama/{file.name}"] = sha256_file(file)[:_HEX]
+        return hashes
 
     distributed.agree(facts, advice="put the same records and weights on every host")
     agree_on_run_dir(run_dir)

@@ -57,9 +57,9 @@ class Clock:
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each part until now."""
-        found = dict(self._seconds)
-        found[self.part] += self._now() - self._since
-        return found
+        totals = dict(self._seconds)
+        totals[self.part] += self._now() - self._since
+        return totals
 
 
 def goodput(seconds: dict[str, float]) -> float:

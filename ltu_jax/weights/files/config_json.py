@@ -17,10 +17,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         UserError: missing, too large, not JSON, or not an object.
     """
-    found = read_json(path)
-    if not isinstance(found, dict):
+    settings = read_json(path)
+    if not isinstance(settings, dict):
         raise WeightsError(f"{path} is not a JSON object")
-    return found
+    return settings
 
 
 def refuse_quantised(settings: Mapping[str, Any], *, what: str) -> None:
@@ -30,9 +30,9 @@ def refuse_quantised(settings: Mapping[str, Any], *, what: str) -> None:
         WeightsError: it does; the message names the method.
     """
     for key in ("quantization_config", "compression_config"):
-        found = settings.get(key)
-        if found:
-            method = found.get("quant_method", found) if isinstance(found, dict) else found
+        value = settings.get(key)
+        if value:
+            method = value.get("quant_method", value) if isinstance(value, dict) else value
             raise WeightsError(
                 f"{what}: {key} says {_shown(method)}: its weights are quantised, which is not "
                 "read. Save them as floating-point numbers (in transformers model.dequantize() and "

@@ -42,13 +42,13 @@ class _Joined:
 
     def places(self, start: int, size: int) -> list[tuple[Path, int, int]]:
         """Return (piece, first byte in it, bytes) of each part of a stretch."""
-        found, begin = [], 0
+        stretches, begin = [], 0
         for piece, length in self.pieces:
             first, last = max(start, begin), min(start + size, begin + length)
             if first < last:
-                found.append((piece, first - begin, last - first))
+                stretches.append((piece, first - begin, last - first))
             begin += length
-        return found
+        return stretches
 
     def skip(self, size: int) -> int:
         """Move on by `size` bytes and return where they began."""
@@ -59,12 +59,12 @@ class _Joined:
 
     def take(self, size: int) -> bytes:
         """Return the next `size` bytes; for heads, which are short."""
-        start, found = self.skip(size), []
+        start, pieces = self.skip(size), []
         for piece, first, length in self.places(start, size):
             with piece.open("rb") as file:
                 file.seek(first)
-                found.append(file.read(length))
-        return b"".join(found)
+                pieces.append(file.read(length))
+        return b"".join(pieces)
 
     def number(self, kind: str) -> int:
         """Read one little-endian number."""

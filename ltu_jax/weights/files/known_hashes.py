@@ -55,10 +55,10 @@ def _store() -> Path:
 
 def _read() -> dict[str, object]:
     try:
-        found = read_json(_store())
+        content = read_json(_store())
     except (UserError, OSError, RuntimeError):  # none yet, damaged, or nobody's home
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _remember(file: Path, entry: list) -> None:

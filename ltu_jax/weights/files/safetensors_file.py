@@ -111,11 +111,11 @@ class _Twice(ValueError):
 
 
 def _no_name_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
         names = [name for name, _ in pairs]
         raise _Twice(next(name for name in names if names.count(name) > 1))
-    return found
+    return entries
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:

@@ -32,9 +32,9 @@ def check_sha256(path: str | Path, *, expected: str, known: bool = False) -> Non
     Raises:
         WeightsError: the hashes differ.
     """
-    found = known_hashes.sha256(path) if known else sha256_file(path)
-    if found != expected.lower():
-        raise damaged(Path(path), f"its sha256 is {found}, expected {expected.lower()}")
+    digest = known_hashes.sha256(path) if known else sha256_file(path)
+    if digest != expected.lower():
+        raise damaged(Path(path), f"its sha256 is {digest}, expected {expected.lower()}")
 
 
 def read_file(path: str | Path) -> dict[str, Tensor]:
@@ -64,19 +64,19 @@ def read_checkpoint(path: str | Path, *, chosen: str | None = None) -> dict[str,
     path = Path(path)
     if not path.is_dir():
         return read_file(path)
-    found = checkpoint_files(path, chosen=chosen)
-    if len(found.files) == 1 and found.index is None:
-        return read_file(found.files[0])
+    files = checkpoint_files(path, chosen=chosen)
+    if len(files.files) == 1 and files.index is None:
+        return read_file(files.files[0])
     tensors: dict[str, Tensor] = {}
-    for file in found.files:
+    for file in files.files:
         for name, tensor in read_file(file).items():
             if name in tensors:
                 raise WeightsError(f"{file}: {name} is also in another shard")
             tensors[name] = tensor
-    lost = sorted(set(found.names) - set(tensors))
+    lost = sorted(set(files.names) - set(tensors))
     if lost:
         raise damaged(
-            path, f"{len(lost)} tensors of {found.index.name} are in no shard: {lost[:10]}"
+            path, f"{len(lost)} tensors of {files.index.name} are in no shard: {lost[:10]}"
         )
     return tensors
 

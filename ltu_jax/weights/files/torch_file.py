@@ -53,8 +53,8 @@ def torch_module(reason: str) -> ModuleType:
             f"{reason} and needs PyTorch: run `pip install torch`, or use the safetensors file of "
             "the same weights"
         ) from None
-    found = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
-    if found < MIN_TORCH:
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < MIN_TORCH:
         raise WeightsError(
             f"{reason}, and PyTorch {torch.__version__} cannot read pickles safely "
             f"(CVE-2026-24747); run `pip install 'torch>={MIN_TORCH[0]}.{MIN_TORCH[1]}'`, or use "

@@ -108,12 +108,12 @@ def model_files(paths: Sequence[Path]) -> list[Path]:
 
 def _scalar(tensors: dict[str, Tensor], name: str, *, path: Path) -> int | None:
     """Take a setting out of the tensors; None when the file does not have it."""
-    found = tensors.pop(name, None)
-    if found is None:
+    tensor = tensors.pop(name, None)
+    if tensor is None:
         return None
-    if math.prod(found.shape) != 1:
-        raise damaged(path, f"{name} {list(found.shape)} is not one number")
-    return int(found.read().reshape(()))
+    if math.prod(tensor.shape) != 1:
+        raise damaged(path, f"{name} {list(tensor.shape)} is not one number")
+    return int(tensor.read().reshape(()))
 
 
 def from_ct2(paths: Sequence[str | Path], *, sha256: str | None = None) -> Import:
@@ -166,10 +166,10 @@ def from_ct2(paths: Sequence[str | Path], *, sha256: str | None = None) -> Impor
         what=str(pieces[0]),
     )  # fmt: skip
     settings = next((f / "config.json" for f in folders if (f / "config.json").is_file()), None)
-    found = read_settings(settings) if settings else {}
+    stated = read_settings(settings) if settings else {}
     files, notes = tokenizer_files(
         folders, config,
-        suppress=found.get("suppress_ids"), begin=found.get("suppress_ids_begin"),
+        suppress=stated.get("suppress_ids"), begin=stated.get("suppress_ids_begin"),
     )  # fmt: skip
     return Import(
         config=config,

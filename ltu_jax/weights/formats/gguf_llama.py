@@ -222,10 +222,10 @@ def _refuse_settings(fields: Mapping[str, Any], *, family: str, head_dim: int, p
         # llama.cpp scales by a factor whose kind is not said as if it were linear
         neutral |= {"rope.scaling.factor": (0.0, 1.0), "rope.scale_linear": (0.0, 1.0)}
     for key, values in neutral.items():
-        found = fields.get(f"{family}.{key}", values[0])
-        if found not in values:
+        value = fields.get(f"{family}.{key}", values[0])
+        if value not in values:
             raise WeightsError(
-                f"{path}: {family}.{key} is {str(found)[:80]}, which is not implemented; "
+                f"{path}: {family}.{key} is {str(value)[:80]}, which is not implemented; "
                 f"{values[-1]} is"
             )
 

@@ -59,11 +59,11 @@ def given(folder: Path, fields: Mapping[str, Any], *, path: Path) -> dict[str, P
         WeightsError: none there, or the tokenizer of another model.
     """
     folder = folder if folder.is_dir() else folder.parent
-    found = {n: folder / n for n in store.TOKENIZER_FILES if (folder / n).is_file()}
+    files = {n: folder / n for n in store.TOKENIZER_FILES if (folder / n).is_file()}
     tokenizer = load_tokenizer(folder)
     tokens = fields.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list):
-        return found
+        return files
     for index in range(tokenizer.vocab_size):
         ours = tokenizer.token(index)
         theirs = tokens[index] if index < len(tokens) else None
@@ -72,7 +72,7 @@ def given(folder: Path, fields: Mapping[str, Any], *, path: Path) -> dict[str, P
                 f"--tokenizer {folder} is not the tokenizer of {path}: its token {index} is "
                 f"{ours!r}, that of the file {theirs!r}"
             )
-    return found
+    return files
 
 
 def files(
@@ -144,29 +144,29 @@ def _check_tokenizer(fields: Mapping[str, Any], *, path: Path) -> None:
         {"scores": (int, float)} if fields["tokenizer.ggml.model"] == "llama" else {}
     )
     for name, kind in lists.items():
-        found = fields.get(f"tokenizer.ggml.{name}")
+        stated = fields.get(f"tokenizer.ggml.{name}")
         if (
-            not isinstance(found, list)
-            or len(found) != len(tokens)
-            or not all(isinstance(value, kind) for value in found)
+            not isinstance(stated, list)
+            or len(stated) != len(tokens)
+            or not all(isinstance(value, kind) for value in stated)
         ):
             raise damaged(path, f"its tokenizer.ggml.{name} does not fit its tokens")
     for key in ("bos", "eos", "unknown", "padding"):
-        found = fields.get(f"tokenizer.ggml.{key}_token_id", 0)
-        if type(found) is not int or not 0 <= found < len(tokens):
-            raise damaged(path, f"its tokenizer.ggml.{key}_token_id is {found}, of {len(tokens)}")
+        stated = fields.get(f"tokenizer.ggml.{key}_token_id", 0)
+        if type(stated) is not int or not 0 <= stated < len(tokens):
+            raise damaged(path, f"its tokenizer.ggml.{key}_token_id is {stated}, of {len(tokens)}")
 
 
-def _merges(found: Any, vocabulary: Mapping[str, int], *, path: Path) -> list[tuple[str, str]]:
+def _merges(given: Any, vocabulary: Mapping[str, int], *, path: Path) -> list[tuple[str, str]]:
     """Return the pairs of tokens that are joined, in their order.
 
     Raises:
         WeightsError: no list, no pair, or a part or result that is no token.
     """
-    if not isinstance(found, list) or not all(isinstance(merge, str) for merge in found):
+    if not isinstance(given, list) or not all(isinstance(merge, str) for merge in given):
         raise damaged(path, "its tokenizer.ggml.merges is no list of texts")
     merges = []
-    for merge in found:
+    for merge in given:
         pair = tuple(merge.split(" "))
         if len(pair) != 2:
             raise damaged(path, f"its tokenizer.ggml.merges has {merge[:80]!r}, which is no pair")

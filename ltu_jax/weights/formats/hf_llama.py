@@ -134,10 +134,10 @@ def _sizes(tensors: Tensors, *, what: str) -> dict[str, int]:
     )
     absent = [name for name in needed if name not in tensors]
     if absent:
-        found = architecture(tensors)
+        sizes = architecture(tensors)
         kind = (
-            f"weights of another architecture: found {found}"
-            if found not in (None, "llama")
+            f"weights of another architecture: found {sizes}"
+            if sizes not in (None, "llama")
             else "not complete LLaMA weights"
         )
         raise WeightsError(f"{what}: {kind}; {', '.join(absent)} missing")
@@ -178,7 +178,7 @@ def _compare_sizes(settings: Mapping[str, Any], sizes: Mapping[str, int], *, wha
 def _biased(settings: Mapping[str, Any], tensors: Tensors, *, what: str) -> bool:
     """Return whether q, k and v have a bias, on which tensors and config must agree."""
     name = "model.layers.0.self_attn.{}.bias"
-    found, output = (name.format(part) in tensors for part in ("q_proj", "o_proj"))
+    query, output = (name.format(part) in tensors for part in ("q_proj", "o_proj"))
     kind, said = settings.get("model_type"), settings.get("attention_bias")
     if kind == "qwen2":
         said = True  # by architecture; transformers knows no such setting there
@@ -189,13 +189,13 @@ def _biased(settings: Mapping[str, Any], tensors: Tensors, *, what: str) -> bool
             f"{what}: {name.format('o_proj')}: a bias of the output projection (attention_bias "
             f"{settings.get('attention_bias')!r}) is not implemented"
         )
-    if said is not None and said != found:
+    if said is not None and said != query:
         raise WeightsError(
             f"{what}: attention_bias is {settings.get('attention_bias')!r} of a {kind}, and "
-            f"{name.format('q_proj')} is {'there' if found else 'missing'}; correct the config or "
+            f"{name.format('q_proj')} is {'there' if query else 'missing'}; correct the config or "
             "take the weights that belong to it"
         )
-    return found
+    return query
 
 
 def _tied(settings: Mapping[str, Any], tensors: Tensors, *, what: str, numbers: bool) -> bool:
@@ -240,11 +240,11 @@ def tokenizer_files(folder: Path) -> dict[str, Path]:
     Raises:
         UserError: one that is called .json and is not.
     """
-    found = {n: folder / n for n in store.TOKENIZER_FILES if (folder / n).is_file()}
-    for name, file in found.items():
+    files = {n: folder / n for n in store.TOKENIZER_FILES if (folder / n).is_file()}
+    for name, file in files.items():
         if name.endswith(".json"):
             read_settings(file)
-    return found
+    return files
 
 
 def from_hf(
@@ -379,12 +379,12 @@ def _family(
 def _rope(config: Mapping[str, Any], said: dict[str, Any]) -> dict[str, Any]:
     """Return RoPE as the source spells it if it is what we compute, else in the older spelling."""
     theta, scaling = config["rope_theta"], config["rope_scaling"]
-    found = {key: said.pop(key) for key in _ROPE if key in said}
-    if found and hf_rope.from_config(found, what="source_config", default=_HF_DEFAULT_THETA) == (
+    rope = {key: said.pop(key) for key in _ROPE if key in said}
+    if rope and hf_rope.from_config(rope, what="source_config", default=_HF_DEFAULT_THETA) == (
         theta,
         scaling,
     ):
-        return found if "rope_parameters" in found else found | {"rope_theta": theta}
+        return rope if "rope_parameters" in rope else rope | {"rope_theta": theta}
     return {
         "rope_theta": theta,
         "rope_scaling": None if scaling is None else {"rope_type": "llama3", **scaling},

@@ -39,12 +39,12 @@ def check_inv_freq(
                 f"{what}: {name} is {list(rest[name].shape)} of {kind}; expected {wanted.size} "
                 "fractions"
             )
-        found = rest.pop(name).read()
+        frequencies = rest.pop(name).read()
         tolerance = _INV_FREQ_TOLERANCE[kind]
-        values = found.astype(np.float64)
+        values = frequencies.astype(np.float64)
         if values.shape != wanted.shape:
             raise WeightsError(
-                f"{what}: {name} has {found.size} values, expected {wanted.size} "
+                f"{what}: {name} has {frequencies.size} values, expected {wanted.size} "
                 f"(head size {head_dim}); check num_attention_heads in --llama"
             )
         if not np.allclose(values, wanted, rtol=tolerance, atol=1e-7 if tolerance > 1e-5 else 0):
@@ -58,18 +58,18 @@ def check_inv_freq(
 def _parameters(settings: Mapping[str, Any], *, what: str) -> Mapping[str, Any]:
     """Return the RoPE parameters by their name in transformers 4 or 5; both must agree."""
     both = [settings[key] for key in ("rope_parameters", "rope_scaling") if settings.get(key)]
-    for found in both:
-        if not isinstance(found, Mapping):
-            raise WeightsError(f"{what}: the RoPE parameters are {found!r}; expected an object")
-        if any(isinstance(value, Mapping) for value in found.values()):
+    for stated in both:
+        if not isinstance(stated, Mapping):
+            raise WeightsError(f"{what}: the RoPE parameters are {stated!r}; expected an object")
+        if any(isinstance(value, Mapping) for value in stated.values()):
             raise WeightsError(
-                f"{what}: RoPE parameters by kind of layer are not implemented: {list(found)}"
+                f"{what}: RoPE parameters by kind of layer are not implemented: {list(stated)}"
             )
-        kinds = {found[key] for key in ("rope_type", "type") if found.get(key) is not None}
+        kinds = {stated[key] for key in ("rope_type", "type") if stated.get(key) is not None}
         if len(kinds) > 1:
             raise WeightsError(
-                f"{what}: the RoPE parameters say rope_type {found['rope_type']!r} and type "
-                f"{found['type']!r}; correct one of them"
+                f"{what}: the RoPE parameters say rope_type {stated['rope_type']!r} and type "
+                f"{stated['type']!r}; correct one of them"
             )
     if len(both) == 2:
         keys = set(both[0]) & set(both[1])
@@ -80,7 +80,7 @@ def _parameters(settings: Mapping[str, Any], *, what: str) -> Mapping[str, Any]:
                 f"{what}: rope_parameters and rope_scaling differ: {key} is {both[0].get(key)!r} "
                 f"and {both[1].get(key)!r}; correct one of them"
             )
-    return {key: value for found in both for key, value in found.items()}
+    return {key: value for stated in both for key, value in stated.items()}
 
 
 def _one_value(

@@ -132,10 +132,10 @@ def from_hf(path: str | Path, *, weights_file: str | None = None, numbers: bool 
     _compare_sizes(settings, config, tensors, what=f"{path}/config.json")
     file = path / GENERATION_FILE
     generation = read_settings(file) if file.is_file() else {}
-    found = settings | generation
+    stated = settings | generation
     files, notes = tokenizer_files(
         [path], config,
-        suppress=found.get("suppress_tokens"), begin=found.get("begin_suppress_tokens"),
+        suppress=stated.get("suppress_tokens"), begin=stated.get("begin_suppress_tokens"),
     )  # fmt: skip
     if files:
         compare_generation(generation, json.loads(files["generation.json"]), what=file)
@@ -175,11 +175,11 @@ def _compare_sizes(
                 "config.json and weights of one model"
             )
     for side in ("encoder", "decoder"):
-        found = tensors.get(f"{side}.layers.0.fc1.weight")
+        kernel = tensors.get(f"{side}.layers.0.fc1.weight")
         said = settings.get(f"{side}_ffn_dim")
-        if found is not None and said not in (None, found.shape[0]):
+        if kernel is not None and said not in (None, kernel.shape[0]):
             raise WeightsError(
-                f"{what}: {side}_ffn_dim is {said}, the tensors say {found.shape[0]}; take "
+                f"{what}: {side}_ffn_dim is {said}, the tensors say {kernel.shape[0]}; take "
                 "config.json and weights of one model"
             )
 
@@ -206,8 +206,8 @@ def config_from_shapes(
     """
     absent = [name for name in names if name not in shapes]
     if absent:
-        found = architecture(shapes)
-        kind = f"weights of another architecture: found {found}" if found else "not a Whisper"
+        sizes = architecture(shapes)
+        kind = f"weights of another architecture: found {sizes}" if sizes else "not a Whisper"
         raise WeightsError(f"{what}: {kind}; {', '.join(absent)} missing")
     for name, axes in zip(names, (3, 2, 2, 2), strict=True):
         if len(shapes[name]) != axes:

@@ -33,22 +33,24 @@ def settings(base: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path
     if not base.exists():
         raise WeightsError(f"--llama {base} does not exist; give a config.json or a directory")
     file = base / "config.json" if base.is_dir() else base
-    found = read_json(file)
-    if not isinstance(found, dict):
+    content = read_json(file)
+    if not isinstance(content, dict):
         raise WeightsError(f"--llama {file} is not a JSON object")
     folder = base if base.is_dir() else base.parent
-    of_us = "ltu_jax" in found
+    of_us = "ltu_jax" in content
     if of_us:
-        found = found.get("config")
-        if not isinstance(found, dict):
+        content = content.get("config")
+        if not isinstance(content, dict):
             raise WeightsError(f"--llama {file} has no config")
-    known = found.get("ltu_as", {})  # in a directory that we exported
+    known = content.get("ltu_as", {})  # in a directory that we exported
     if not isinstance(known, dict):
         raise WeightsError(f"--llama {file}: ltu_as is {known!r}; expected an object")
-    if isinstance(found.get("llama"), dict):  # an LTUASConfig
-        found, known = found["llama"], found
+    if isinstance(content.get("llama"), dict):  # an LTUASConfig
+        content, known = content["llama"], content
     return (
-        ours(found) if of_us else {key: value for key, value in found.items() if value is not None},
+        ours(content)
+        if of_us
+        else {key: value for key, value in content.items() if value is not None},
         {key: value for key, value in known.items() if value is not None},
         hf_llama.tokenizer_files(folder),
     )
@@ -65,10 +67,10 @@ def ours(config: Mapping[str, Any]) -> dict[str, Any]:
 def facts_of(base: Path, *, rows: int) -> dict[str, Any]:
     """Return what `--llama` says of the language model beside its config; see `facts`."""
     file = base / "config.json" if base.is_dir() else base
-    found = read_json(file)
-    if "ltu_jax" in found:
-        return {key: found[key] for key in store.FACTS if key in found}
-    return facts.of_hf(found, folder=file.parent, rows=rows, what=f"--llama {file}")
+    content = read_json(file)
+    if "ltu_jax" in content:
+        return {key: content[key] for key in store.FACTS if key in content}
+    return facts.of_hf(content, folder=file.parent, rows=rows, what=f"--llama {file}")
 
 
 def opened(base: Path, *, what: str) -> BaseModel:

@@ -35,19 +35,19 @@ def agreed(claims: Mapping[str, Facts | None], *, what: str) -> dict[str, Any]:
     Raises:
         WeightsError: two of them contradict each other.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     teller: dict[str, str] = {}
     for who, facts in claims.items():
         for key, value in _flat(facts or {}):
-            if key in found and found[key] != value:
+            if key in values and values[key] != value:
                 raise WeightsError(
-                    f"{what}: {key} is {found[key]} by {teller[key]} and {value} by {who}; they "
+                    f"{what}: {key} is {values[key]} by {teller[key]} and {value} by {who}; they "
                     "must agree: leave out the option, or give the one that belongs to the weights"
                 )
-            if key not in found:
-                found[key], teller[key] = value, who
+            if key not in values:
+                values[key], teller[key] = value, who
     nested: dict[str, Any] = {}
-    for key, value in found.items():
+    for key, value in values.items():
         group, _, name = key.rpartition(".")
         (nested.setdefault(group, {}) if group else nested)[name] = value
     return nested
@@ -164,7 +164,7 @@ def unlike_official(config: Mapping[str, Any]) -> tuple[str, ...]:
             ),
         }
     return tuple(
-        f"{name} {found} (there {there})"
-        for name, (found, there) in wanted.items()
-        if found != there
+        f"{name} {value} (there {there})"
+        for name, (value, there) in wanted.items()
+        if value != there
     )

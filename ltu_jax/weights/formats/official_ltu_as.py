@@ -74,14 +74,14 @@ def canonical(name: str) -> str:
     return name
 
 
-def canonical_tensors(found: Tensors, *, what: str) -> dict[str, Tensor]:
+def canonical_tensors(given: Tensors, *, what: str) -> dict[str, Tensor]:
     """Return tensors under their `canonical` names.
 
     Raises:
         WeightsError: one name in two spellings.
     """
     tensors: dict[str, Tensor] = {}
-    for name, tensor in found.items():
+    for name, tensor in given.items():
         if canonical(name) in tensors:
             raise WeightsError(f"{what}: {name} is there twice, in two spellings")
         tensors[canonical(name)] = tensor
@@ -319,10 +319,10 @@ def check_audio(tensors: Tensors, *, what: str) -> None:
 def lora_shape(tensors: Tensors) -> tuple[int, tuple[str, ...]] | None:
     """Return rank and targets of the LoRA among canonical tensors, None where there is none."""
     pattern = re.compile(r".*\.(\w+)\.lora_A\.default\.weight")
-    found = {match.group(1): name for name in tensors if (match := pattern.fullmatch(name))}
-    targets = tuple(name for name in peft_config.TARGETS if name in found)
+    by_layer = {match.group(1): name for name in tensors if (match := pattern.fullmatch(name))}
+    targets = tuple(name for name in peft_config.TARGETS if name in by_layer)
     # a name that is no target of ours is surplus when the table is applied
-    return (tensors[found[targets[0]]].shape[0], targets) if targets else None
+    return (tensors[by_layer[targets[0]]].shape[0], targets) if targets else None
 
 
 def _inv_freq_names(config: Mapping[str, Any]) -> list[str]:

@@ -126,8 +126,8 @@ def _opened(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
         raise WeightsError(f"{path}: {odd[0]} is {dims[odd[0]]!r}; dims are positive integers")
     loose = [name for name, tensor in tensors.items() if not isinstance(tensor, Tensor)]
     if loose:
-        found = type(tensors[loose[0]]).__name__
-        raise WeightsError(f"{path}: {loose[0]!r} in its model_state_dict is a {found}, no tensor")
+        kind = type(tensors[loose[0]]).__name__
+        raise WeightsError(f"{path}: {loose[0]!r} in its model_state_dict is a {kind}, no tensor")
     return dict(dims), {**name_prefixes.unwrapped(tensors, anchors=_ANCHORS, what=str(path))[0]}
 
 

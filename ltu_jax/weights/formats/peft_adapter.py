@@ -131,13 +131,13 @@ def _known(path: Path) -> dict[str, Any]:
     file = path / SETTINGS_FILE
     if not file.is_file():
         return {}
-    found = read_json(file)
-    if not isinstance(found, dict) or found.get("ltu_jax_peft") != _FORMAT:
+    settings = read_json(file)
+    if not isinstance(settings, dict) or settings.get("ltu_jax_peft") != _FORMAT:
         raise WeightsError(f"{file} is not of format {_FORMAT}; this version reads no other")
-    if not isinstance(found.get("config"), dict):
+    if not isinstance(settings.get("config"), dict):
         raise WeightsError(f"{file} has no config")
-    LTUASConfig.from_dict(found["config"])  # a key that is unknown or missing is told here
-    return found["config"]
+    LTUASConfig.from_dict(settings["config"])  # a key that is unknown or missing is told here
+    return settings["config"]
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -99,21 +99,21 @@ def read(path: Path) -> AdapterConfig:
     )
 
 
-def _targets(found: Any, *, path: Path) -> tuple[str, ...] | None:
-    if found == "all-linear":
+def _targets(value: Any, *, path: Path) -> tuple[str, ...] | None:
+    if value == "all-linear":
         return TARGETS
-    if isinstance(found, str):
+    if isinstance(value, str):
         return None  # a regular expression: the names of the tensors tell
-    if not isinstance(found, list) or not found or not all(isinstance(n, str) for n in found):
-        raise WeightsError(f"{path}: target_modules is {found!r}; expected a list of names")
+    if not isinstance(value, list) or not value or not all(isinstance(n, str) for n in value):
+        raise WeightsError(f"{path}: target_modules is {value!r}; expected a list of names")
     known = {name: name for name in TARGETS} | {hf_llama.projection(n): n for n in TARGETS}
-    lost = sorted(name for name in found if name not in known)
+    lost = sorted(name for name in value if name not in known)
     if lost:
         raise WeightsError(
             f"{path}: target_modules has {', '.join(lost)}; LoRA is held on {', '.join(TARGETS)} "
             "of every layer only"
         )
-    return tuple(name for name in TARGETS if name in {known[entry] for entry in found})
+    return tuple(name for name in TARGETS if name in {known[entry] for entry in value})
 
 
 def to_json(lora: Mapping[str, Any], *, base_name: str) -> dict[str, Any]:

@@ -127,10 +127,10 @@ def read_labels(path: str | Path, *, count: int) -> tuple[str, ...]:
 
 
 def _split(
-    found: Mapping[str, Tensor], *, path: Path
+    tensors: Mapping[str, Tensor], *, path: Path
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the tagger's tensors by their plain names, and those of a Whisper beside it."""
-    plain = {name: name_prefixes.plain(name) for name in found}
+    plain = {name: name_prefixes.plain(name) for name in tensors}
     beside = any(name.startswith("at_model.") for name in plain.values())
     tagger: dict[str, Tensor] = {}
     whisper: dict[str, Tensor] = {}
@@ -139,7 +139,7 @@ def _split(
         short = short.removeprefix("at_model.")
         if short in part:
             raise WeightsError(f"{path}: {name} is there twice, with and without its prefix")
-        part[short] = found[name]
+        part[short] = tensors[name]
     return tagger, whisper
 
 
@@ -147,10 +147,10 @@ def _matrix(tensors: Mapping[str, Tensor], name: str, path: Path) -> tuple[int, 
     """Return the shape of a weight from which sizes are read."""
     if name in tensors and len(tensors[name].shape) == 2:
         return tensors[name].shape
-    if any("audio_encoder.time_tr" in found for found in tensors):
+    if any("audio_encoder.time_tr" in names for names in tensors):
         cause = "this is an LTU-AS state dict; use --from ltu-as"
-    elif found := architecture(tensors):
-        cause = f"weights of another architecture: found {found}"
+    elif sizes := architecture(tensors):
+        cause = f"weights of another architecture: found {sizes}"
     else:
         cause = "a baseline of Whisper-AT's trainer, or no tagger at all; TL-TR is what is imported"
     state = "no" if name not in tensors else "no matrix"

@@ -83,11 +83,15 @@ def tokenizer_files(
     Raises:
         WeightsError: a tokenizer of another model.
     """
-    found = next((f / "tokenizer.json" for f in folders if (f / "tokenizer.json").is_file()), None)
-    if found is None:
+    tokenizer = next(
+        (f / "tokenizer.json" for f in folders if (f / "tokenizer.json").is_file()), None
+    )
+    if tokenizer is None:
         return {}, ("no tokenizer.json beside the weights: these can encode audio, not transcribe",)
-    generation = _generation(read_json(found), config, suppress=suppress, begin=begin, what=found)
-    return {"tokenizer.json": found, "generation.json": generation}, ()
+    generation = _generation(
+        read_json(tokenizer), config, suppress=suppress, begin=begin, what=tokenizer
+    )
+    return {"tokenizer.json": tokenizer, "generation.json": generation}, ()
 
 
 def given_tokenizer(path: str | Path, config: Mapping[str, int]) -> Files:
@@ -210,7 +214,7 @@ def _check_ids(ids: Any, *, rows: int, what: str) -> None:
             raise WeightsError(f"{what} has {str(index)[:80]}; the token table has {rows} rows")
 
 
-def compare_generation(found: Mapping[str, Any], ours: Mapping[str, Any], *, what: Path) -> None:
+def compare_generation(stated: Mapping[str, Any], ours: Mapping[str, Any], *, what: Path) -> None:
     """Require a generation_config.json to name the ids that the tokenizer beside it has.
 
     `decoder_start_token_id` is not compared: transformers writes its own default there.
@@ -220,13 +224,13 @@ def compare_generation(found: Mapping[str, Any], ours: Mapping[str, Any], *, wha
     """
     special, languages = ours["special"], ours["languages"]
     wanted: dict[str, Any] = {"no_timestamps_token_id": special["no_timestamps"]}
-    told: dict[str, Any] = {"no_timestamps_token_id": found.get("no_timestamps_token_id")}
-    if "lang_to_id" in found:  # an English model has no use for them
+    told: dict[str, Any] = {"no_timestamps_token_id": stated.get("no_timestamps_token_id")}
+    if "lang_to_id" in stated:  # an English model has no use for them
         wanted["is_multilingual"], told["is_multilingual"] = (
-            ours["multilingual"], found.get("is_multilingual"),
+            ours["multilingual"], stated.get("is_multilingual"),
         )  # fmt: skip
     for key, ids in (("lang_to_id", languages), ("task_to_id", special)):
-        listed = found.get(key)
+        listed = stated.get(key)
         for name, index in listed.items() if isinstance(listed, Mapping) else ():
             short = name.removeprefix("<|").removesuffix("|>")
             wanted[f"{key}: {name}"], told[f"{key}: {name}"] = ids.get(short), index

@@ -67,32 +67,32 @@ def describe(path: str | Path, *, hash: bool = True) -> Description:
     """
     path = Path(path)
     try:
-        found, files = _find(path)
+        identified, files = _find(path)
         size = sum(file.stat().st_size for file in files)
         digest = _sha256(path, files, size=size) if hash and files else ""
-        licence = found.licence or _licence(path)
+        licence = identified.licence or _licence(path)
     except OSError as error:
-        found = only_problem(
+        identified = only_problem(
             "unreadable", f"{error.filename or path} cannot be read: {error.strerror}"
         )
         size, digest, licence = 0, "", ""
-    model = found.model.words if found.model is not None else ""
+    model = identified.model.words if identified.model is not None else ""
     return Description(
         path=path,
-        format=found.format,
-        key=found.key,
+        format=identified.format,
+        key=identified.key,
         model=_WHISPER_HASHES.get(digest, model),
-        stage=found.model.stage if found.model is not None else "",
-        sizes=dict(found.model.sizes) if found.model is not None else {},
-        tensors=len(found.tensors),
-        parameters=parameter_count(found.tensors),
+        stage=identified.model.stage if identified.model is not None else "",
+        sizes=dict(identified.model.sizes) if identified.model is not None else {},
+        tensors=len(identified.tensors),
+        parameters=parameter_count(identified.tensors),
         bytes=size,
-        dtypes=found.dtypes,
+        dtypes=identified.dtypes,
         sha256=digest,
         licence=licence,
-        problems=found.problems,
-        notes=found.notes,
-        next=_command(found),
+        problems=identified.problems,
+        notes=identified.notes,
+        next=_command(identified),
     )
 
 
@@ -129,10 +129,10 @@ def _find(path: Path) -> tuple[Identified, list[Path]]:
         hint = f"; {near} holds {', '.join(seen)}" if seen else ""
         return only_problem("nothing", f"{path} does not exist{hint}"), []
     if path.is_dir():
-        found = identify_folder(path)
-        if found.model is None:  # perhaps somebody's home: not worth hashing
-            return found, []
-        return found, sorted(
+        identified = identify_folder(path)
+        if identified.model is None:  # perhaps somebody's home: not worth hashing
+            return identified, []
+        return identified, sorted(
             file
             for file in path.rglob("*")
             if file.is_file()
@@ -146,16 +146,19 @@ def _find(path: Path) -> tuple[Identified, list[Path]]:
     return _in_its_folder(path, identify_file(path, head=head)), [path]
 
 
-def _in_its_folder(path: Path, found: Identified) -> Identified:
+def _in_its_folder(path: Path, identified: Identified) -> Identified:
     """Point from a weight file of a Hugging Face directory to the directory."""
-    hugging_face = found.model is not None and found.model.family in ("hf-llama", "hf-whisper")
+    hugging_face = identified.model is not None and identified.model.family in (
+        "hf-llama",
+        "hf-whisper",
+    )
     if not hugging_face or not (path.parent / "config.json").is_file():
-        return found
+        return identified
     folder = identify_folder(path.parent)
-    if folder.key != found.model.family:
-        return found
+    if folder.key != identified.model.family:
+        return identified
     return dataclasses.replace(
-        found,
+        identified,
         key=folder.key,
         weights=path.parent,
         problems=folder.problems,
@@ -200,15 +203,15 @@ def _licence(path: Path) -> str:
     return ""
 
 
-def _command(found: Identified) -> str | None:
+def _command(identified: Identified) -> str | None:
     """Return the command line that imports it; what has to be filled in is in capitals."""
-    if found.key is None or found.weights is None or found.problems:
+    if identified.key is None or identified.weights is None or identified.problems:
         return None
-    path = found.weights.resolve()
+    path = identified.weights.resolve()
     name = path.parent.name if path.stem in _UNTELLING else path.stem
     stem = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "imported"
-    words = ["python", "-m", "ltu_jax.convert", "--from", found.key]
-    words += ["--weights", shlex.quote(str(found.weights))]
-    if found.key in ("ltu-as", "peft") and found.base is not None:
-        words += ["--llama", found.base]
+    words = ["python", "-m", "ltu_jax.convert", "--from", identified.key]
+    words += ["--weights", shlex.quote(str(identified.weights))]
+    if identified.key in ("ltu-as", "peft") and identified.base is not None:
+        words += ["--llama", identified.base]
     return " ".join([*words, "--out", f"assets/{stem}"])

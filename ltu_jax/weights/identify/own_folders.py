@@ -22,10 +22,10 @@ def settings_of(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     if not path.is_file():
         return {}, ()
     try:
-        found = read_json(path)
+        content = read_json(path)
     except UserError as error:
         return {}, (str(error),)
-    return (found, ()) if isinstance(found, dict) else ({}, (f"{path} is no JSON object",))
+    return (content, ()) if isinstance(content, dict) else ({}, (f"{path} is no JSON object",))
 
 
 def our_weights(path: Path, settings: Mapping[str, Any]) -> Identified:

@@ -66,8 +66,8 @@ def recognise(shapes: Shapes, *, hint: str = "") -> RecognisedModel:
         lambda: _llama(official),
         lambda: _ours(shapes),
     ):
-        if (found := attempt()) is not None:
-            return found
+        if (known := attempt()) is not None:
+            return known
     other = architecture(shapes)
     if other is not None:
         return RecognisedModel(
@@ -93,8 +93,8 @@ def _plain(shapes: Shapes) -> Shapes:
 
 
 def _depth(pattern: str, names: Iterable[str]) -> int:
-    found = (re.match(pattern, name) for name in names)
-    return max((int(match.group(1)) + 1 for match in found if match), default=0)
+    matches = (re.match(pattern, name) for name in names)
+    return max((int(match.group(1)) + 1 for match in matches if match), default=0)
 
 
 def _missing(wanted: Iterable[str], shapes: Shapes) -> tuple[str, ...]:
@@ -278,12 +278,12 @@ def _ours(shapes: Shapes) -> RecognisedModel | None:
         "encoder.blocks.attn.query.kernel": "Whisper",
         "tltr.time_tr.attn.query.kernel": "TLTR",
     }
-    found = [word for name, word in kinds.items() if name in shapes]
-    if not found:
+    words = [word for name, word in kinds.items() if name in shapes]
+    if not words:
         return None
     return RecognisedModel(
         family="ours",
-        words=f"{found[0]} parameters under ltu_jax's own names",
+        words=f"{words[0]} parameters under ltu_jax's own names",
         problems=("only a part of a weights directory: give the directory with its config.json",),
     )
 

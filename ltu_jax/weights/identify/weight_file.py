@@ -49,8 +49,8 @@ def identify_file(path: Path, *, head: bytes) -> Identified:
             "empty file", f"{path} has 0 bytes: a failed download or copy; fetch it again"
         )
     for kind in (pointer, _gguf, _archive, numpy_array, _pickle, _ct2, _safetensors, other):
-        if (found := kind(path, head)) is not None:
-            return found
+        if (identified := kind(path, head)) is not None:
+            return identified
     return unknown(path, head)
 
 
@@ -208,8 +208,8 @@ def _torch(path: Path, format: str) -> Identified:
     others = len(tree) - len(tensors)
     if others:
         problems.append(f"{others} entries besides its tensors; save state_dict() alone")
-    found = _with_tensors(path, tensors, format=format)
-    return dataclasses.replace(found, problems=(*found.problems, *problems))
+    identified = _with_tensors(path, tensors, format=format)
+    return dataclasses.replace(identified, problems=(*identified.problems, *problems))
 
 
 def _ct2(path: Path, head: bytes) -> Identified | None:
@@ -233,11 +233,11 @@ def identify_ct2(pieces: list[Path]) -> Identified:
         return only_problem(
             f"{format} of {model.spec}", f"it is no Whisper: ltu_jax reads {ct2_whisper.SPEC} only"
         )
-    found = _with_tensors(pieces[0], model.tensors, format=format, key="ct2-whisper")
+    identified = _with_tensors(pieces[0], model.tensors, format=format, key="ct2-whisper")
     if model.quantised is None:
-        return found
+        return identified
     what = f"quantised to integers ({model.quantised}); take the float16 or float32 package"
-    return dataclasses.replace(found, key=None, problems=(*found.problems, what))
+    return dataclasses.replace(identified, key=None, problems=(*identified.problems, what))
 
 
 def _safetensors(path: Path, head: bytes) -> Identified | None:

@@ -44,47 +44,51 @@ def identify_folder(path: Path) -> Identified:
     settings, problems = settings_of(path / "config.json")
     if "ltu_jax" in settings:
         return our_weights(path, settings)
-    if (found := our_run(path, names)) is not None:
-        return found
+    if (identified := our_run(path, names)) is not None:
+        return identified
     if any(name in _ORBAX for name in names):
         return only_problem(
             "Orbax checkpoint that ltu_jax did not write",
             f"{path} has no metadata.json of ltu_jax beside it: give the folder that holds it (the "
             "run, or checkpoints/STEP), or export it from the program that made it",
         )
-    if (found := our_records(path, names)) is not None:
-        return found
+    if (identified := our_records(path, names)) is not None:
+        return identified
     sets = _weight_sets(path, names, settings)
     if not sets:
         inner = [name for name in names if (path / name).is_dir()]
         hint = f"; perhaps one of its folders is meant: {', '.join(inner[:5])}" if inner else ""
         return only_problem("folder without weights", f"there is no weight file in {path}{hint}")
     sets.sort(key=lambda entry: entry[1].model is None)  # what can be read comes first
-    label, found = sets[0]
+    label, identified = sets[0]
     notes = list(_progress(path))
     if len(sets) > 1:
         listed = "; ".join(f"{name}: {_words(other)}" for name, other in sets)
         notes.append(f"several sets of weights lie here ({listed}); {label} is the one read")
-        found = dataclasses.replace(found, format=f"mixed folder; first {found.format}")
-    if found.model is not None and export_record.FILE in names:
+        identified = dataclasses.replace(
+            identified, format=f"mixed folder; first {identified.format}"
+        )
+    if identified.model is not None and export_record.FILE in names:
         try:
             of_export, _ = export_notes(path)
-            notes += [note for note in of_export if note not in found.notes]
+            notes += [note for note in of_export if note not in identified.notes]
         except UserError as error:
             problems = (*problems, str(error))
     left = [name for name in names if leftover(path / name) is not None]
     if left:
         notes.append(f"left by Hugging Face's Trainer and not needed: {', '.join(left)}")
     return dataclasses.replace(
-        found,
-        problems=(*found.problems, *problems),
-        notes=(*found.notes, *notes),
+        identified,
+        problems=(*identified.problems, *problems),
+        notes=(*identified.notes, *notes),
     )
 
 
-def _words(found: Identified) -> str:
-    text = found.model.words if found.model is not None else "; ".join(found.problems)
-    return f"{found.format}, {text}"
+def _words(identified: Identified) -> str:
+    text = (
+        identified.model.words if identified.model is not None else "; ".join(identified.problems)
+    )
+    return f"{identified.format}, {text}"
 
 
 def _weight_sets(
@@ -143,10 +147,10 @@ def _adapter(path: Path) -> Identified:
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         return only_problem(format, f"{path} has {peft_config.FILE} but no adapter_model file")
-    found = _file(file)
-    if found.model is None:
-        return dataclasses.replace(found, format=format)
-    tensors, dtypes = dict(found.tensors), set(found.dtypes)
+    identified = _file(file)
+    if identified.model is None:
+        return dataclasses.replace(identified, format=format)
+    tensors, dtypes = dict(identified.tensors), set(identified.dtypes)
     for beside in sorted(path.glob("*.safetensors")):
         if beside != file:
             more = _file(beside)
@@ -190,7 +194,7 @@ def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix:
         return only_problem(format, str(error))
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     model = recognise(shapes, hint=f"{path.name} {settings.get('_name_or_path', '')}")
-    found = Identified(
+    identified = Identified(
         format=format,
         model=model,
         weights=path,
@@ -199,18 +203,18 @@ def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix:
         problems=model.problems,
     )
     if model.family == "ltu-as":
-        return dataclasses.replace(found, key="ltu-as", format="official LTU-AS state dict")
+        return dataclasses.replace(identified, key="ltu-as", format="official LTU-AS state dict")
     keys = {"hf-llama": hf_llama.MODEL_TYPES, "hf-whisper": ("whisper",)}
     if model_type in keys.get(model.family or "", ()):
-        found = dataclasses.replace(found, key=model.family)
+        identified = dataclasses.replace(identified, key=model.family)
         if not model.problems:
             # what the import itself would say, but for the numbers
             kind, opened = _IMPORTERS[model.family]
             try:
                 check_import(opened(path, numbers=False), kind, what=str(path))
             except UserError as error:
-                return dataclasses.replace(found, problems=(str(error),))
-        return found
+                return dataclasses.replace(identified, problems=(str(error),))
+        return identified
     if model_type is None:
         why = f"{path} has no config.json with a model_type, which says what the shapes do not"
     elif model_type in (*hf_llama.MODEL_TYPES, "whisper"):
@@ -219,7 +223,7 @@ def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix:
         why = f"model_type {model_type!r} is not supported; supported are " + ", ".join(
             (*hf_llama.MODEL_TYPES, "whisper")
         )
-    return dataclasses.replace(found, problems=(*found.problems, why))
+    return dataclasses.replace(identified, problems=(*identified.problems, why))
 
 
 def _single(path: Path, stem: str, suffix: str) -> Path:

@@ -169,10 +169,10 @@ def table(certificate: Mapping[str, Any]) -> str:
 
 def versions() -> dict[str, str | None]:
     """Return the versions of libraries, and the commit of this code if it runs from a checkout."""
-    found: dict[str, str | None] = {
+    by_package: dict[str, str | None] = {
         name: None if version == provenance.NOT_INSTALLED else version
         for name, version in provenance.versions(_LIBRARIES).items()
     }
     if state := provenance.git_state():
-        found["commit"] = state["commit"][:12] + ("-dirty" if state["changed"] else "")
-    return found
+        by_package["commit"] = state["commit"][:12] + ("-dirty" if state["changed"] else "")
+    return by_package

@@ -79,13 +79,13 @@ def _ltu_as(
         segment_ids=mask[:, audio:].astype(jnp.int32),
         positions=jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape),
     )
-    found = jax.jit(model.pure(LTUAS.intermediates))(params, text, given["audio_input"])
-    logits = model.bind(params).unembed(found["final_norm"][:, audio:])
-    layers = {f"llama.layers.{number}": layer for number, layer in enumerate(found["layers"])}
+    outputs = jax.jit(model.pure(LTUAS.intermediates))(params, text, given["audio_input"])
+    logits = model.bind(params).unembed(outputs["final_norm"][:, audio:])
+    layers = {f"llama.layers.{number}": layer for number, layer in enumerate(outputs["layers"])}
     return layers | {
-        "tltr": found["tltr"],
-        "audio_proj": found["audio_embeds"],
-        "llama.norm": found["final_norm"],
+        "tltr": outputs["tltr"],
+        "audio_proj": outputs["audio_embeds"],
+        "llama.norm": outputs["final_norm"],
         "logits": logits,
     }
 
@@ -101,5 +101,5 @@ def _tagger(
 
 def _params(table: Any, weights: Any, shapes: Mapping[str, Any], *, dtype: str) -> dict[str, Any]:
     wanted = {path: leaf.shape for path, leaf in shapes.items()}
-    found = name_tables.assemble(table, weights, wanted, what="golden case")
-    return {path: jnp.asarray(tensor.read(), dtype) for path, tensor in found.items()}
+    params = name_tables.assemble(table, weights, wanted, what="golden case")
+    return {path: jnp.asarray(tensor.read(), dtype) for path, tensor in params.items()}

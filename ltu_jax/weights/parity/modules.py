@@ -158,18 +158,18 @@ def _llama(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[M
     positions = np.arange(_TOKENS, dtype=np.int32)[None]
     params = _params(weights, dtype)
     text = TextBatch(input_ids=ids, segment_ids=np.ones_like(ids), positions=positions)
-    found = jax.jit(model.pure(Llama.intermediates))(params, text)
-    ours = _by_layer(_numpy(found))
-    del params, found
+    outputs = jax.jit(model.pure(Llama.intermediates))(params, text)
+    ours = _by_layer(_numpy(outputs))
+    del params, outputs
     tensors = exported or name_tables.export(hf_llama.HF_RULES, weights.params.tensors)
     embeds = _embedded(weights.params.tensors, ids)
     for name, wanted in reference.llama_model(weights.config, tensors, embeds=embeds):
         yield _row(name, ours[name], wanted, against=_TRANSFORMERS, dtype=dtype)
 
 
-def _by_layer(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    layers = {f"llama.layers.{n}": layer for n, layer in enumerate(found.pop("layers"))}
-    return found | layers | {"llama.norm": found["final_norm"]}
+def _by_layer(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    layers = {f"llama.layers.{n}": layer for n, layer in enumerate(outputs.pop("layers"))}
+    return outputs | layers | {"llama.norm": outputs["final_norm"]}
 
 
 def _embedded(tensors: Tensors, ids: np.ndarray) -> Float[np.ndarray, "B T E"]:
@@ -190,8 +190,8 @@ def _ltu_as(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[
     def run(params: Any, ids: Any, features: Any) -> dict[str, Any]:
         bound = model.bind(params)
         text = TextBatch(input_ids=ids, segment_ids=jnp.ones_like(ids), positions=positions)
-        found = bound.intermediates(text, features)
-        return found | {"logits": bound.unembed(found["final_norm"])}
+        outputs = bound.intermediates(text, features)
+        return outputs | {"logits": bound.unembed(outputs["final_norm"])}
 
     params = _params(weights, dtype)
     ours = _by_layer(_numpy(run(params, ids, features)))

@@ -39,9 +39,9 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="AIR-Bench")
     path = find(data, ("Foundation_meta.json", "Foundation/Foundation_meta.json"), what=_WHAT)
-    found = CollectedItems()
-    for where, record in json_records(path, what=_WHAT, problems=found):
-        with found.record():
+    collected = CollectedItems()
+    for where, record in json_records(path, what=_WHAT, problems=collected):
+        with collected.record():
             task, source = text(record, "task_name", where), text(record, "dataset_name", where)
             question, answer = text(record, "question", where), text(record, "answer_gt", where)
             options = _options(record, where)
@@ -64,8 +64,8 @@ def read(data: Path, *, split: str) -> Corpus:
                 choices=options,
                 groups={"task_name": task, "dataset_name": source},
             )
-            found.add(item, clip, where=where)
-    return found.corpus(path, split=split)
+            collected.add(item, clip, where=where)
+    return collected.corpus(path, split=split)
 
 
 def _prompt(question: str, options: tuple[str, ...]) -> str:

@@ -134,17 +134,17 @@ def _files(folder: Path, clips: Sequence[_Captioned], table: Path) -> list[Path]
     def names(clip: _Captioned, form: str) -> list[str]:
         return [stem + s for stem in _FORMS[form](clip) for s in _SUFFIXES if stem + s in present]
 
-    found = {form: [names(clip, form) for clip in clips] for form in _FORMS}
-    form = max(_FORMS, key=lambda form: sum(map(bool, found[form])))
-    if not any(found[form]):
+    by_form = {form: [names(clip, form) for clip in clips] for form in _FORMS}
+    form = max(_FORMS, key=lambda form: sum(map(bool, by_form[form])))
+    if not any(by_form[form]):
         raise UserError(
             f"{folder} has no file of the {len(clips)} clips in {table}: name them in one of the "
             f"forms {', '.join(_FORMS)} with {', '.join(_SUFFIXES)}; it holds "
             f"{shorten(sorted(present)) or 'nothing'}"
         )
-    suffixes = Counter(Path(own[0]).suffix for own in found[form] if own)
+    suffixes = Counter(Path(own[0]).suffix for own in by_form[form] if own)
     usual = suffixes.most_common(1)[0][0]
     return [
         folder / (own[0] if own else _FORMS[form](clip)[0] + usual)
-        for clip, own in zip(clips, found[form], strict=True)
+        for clip, own in zip(clips, by_form[form], strict=True)
     ]

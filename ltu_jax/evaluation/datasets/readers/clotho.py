@@ -35,11 +35,11 @@ def read(data: Path, *, split: str) -> Corpus:
     audio = data / split
     if not audio.exists() and (data / "clotho_audio_files").exists():
         audio = data / "clotho_audio_files" / split
-    found = CollectedItems()
+    collected = CollectedItems()
     for where, row in csv_rows(
-        table, columns=("file_name", *_CAPTIONS), what=_WHAT, problems=found
+        table, columns=("file_name", *_CAPTIONS), what=_WHAT, problems=collected
     ):
-        with found.record():
+        with collected.record():
             file = row["file_name"]
             empty = [column for column in ("file_name", *_CAPTIONS) if not row[column].strip()]
             if empty:
@@ -51,5 +51,5 @@ def read(data: Path, *, split: str) -> Corpus:
                 row="clotho",
                 references=tuple(row[column].strip() for column in _CAPTIONS),
             )
-            found.add(item, clip, where=where)
-    return found.corpus(table, split=split)
+            collected.add(item, clip, where=where)
+    return collected.corpus(table, split=split)

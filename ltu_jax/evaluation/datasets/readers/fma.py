@@ -55,14 +55,14 @@ def read(data: Path, *, split: str) -> Corpus:
         if part == "test":
             tracks.append((where, track, artist, genre))
     choices = tuple(sorted(genres))
-    found = CollectedItems()
+    collected = CollectedItems()
     for where, track, artist, genre in tracks:
         name = f"{track:06d}"
         audio = data / f"fma_{subset}" / name[:3] / f"{name}.mp3"
         clip = AudioClip(clip_id=name, audio=audio, cluster=f"artist {artist}")
         item = Item(item_id=name, clip_id=name, row="fma", references=(genre,), choices=choices)
-        found.add(item, clip, where=where)
-    return found.corpus(table, split=split)
+        collected.add(item, clip, where=where)
+    return collected.corpus(table, split=split)
 
 
 def _tracks(path: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:

@@ -38,9 +38,9 @@ def read(data: Path, *, split: str) -> Corpus:
     table = truth / f"{part}.csv"
     columns = ("fname", "labels") if part == "eval" else ("fname", "labels", "split")
     choices = tuple(names.values())
-    found = CollectedItems()
-    for where, row in csv_rows(table, columns=columns, what=_WHAT, problems=found):
-        with found.record():
+    collected = CollectedItems()
+    for where, row in csv_rows(table, columns=columns, what=_WHAT, problems=collected):
+        with collected.record():
             if part == "dev" and row["split"] not in SPLITS[1:]:
                 raise UserError(f"{where}: split is {row['split']!r}: it should be train or val")
             labels = row["labels"].split(",")
@@ -64,8 +64,8 @@ def read(data: Path, *, split: str) -> Corpus:
                 references=tuple(dict.fromkeys(names[label] for label in labels)),
                 choices=choices,
             )
-            found.add(item, clip, where=where)
-    return found.corpus(table, split=split)
+            collected.add(item, clip, where=where)
+    return collected.corpus(table, split=split)
 
 
 def _vocabulary(path: Path) -> dict[str, str]:

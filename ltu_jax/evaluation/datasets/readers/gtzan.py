@@ -66,10 +66,10 @@ def _files(folder: Path, genre: str) -> dict[str, Path]:
         raise UserError(f"{folder} does not exist: it should hold the excerpts of genre {genre!r}")
     present = {path.stem + path.suffix.lower() for path in visible(folder)}
     names = [f"{genre}.{number:05d}" for number in range(_EXCERPTS)]
-    found = {s: [name for name in names if name + s in present] for s in _SUFFIXES}
-    if not any(found.values()):
+    by_suffix = {s: [name for name in names if name + s in present] for s in _SUFFIXES}
+    if not any(by_suffix.values()):
         raise UserError(f"{folder} holds no {genre}.00000.wav or .au to {genre}.00099: {_WHAT}")
-    usual = max(_SUFFIXES, key=lambda suffix: len(found[suffix]))
+    usual = max(_SUFFIXES, key=lambda suffix: len(by_suffix[suffix]))
     return {
         name: folder / (name + next((s for s in _SUFFIXES if name + s in present), usual))
         for name in names

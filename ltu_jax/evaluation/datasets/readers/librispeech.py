@@ -58,12 +58,12 @@ def read(data: Path, *, split: str) -> Corpus:
 
 
 def _numbered(folder: Path, *, what: str) -> list[Path]:
-    found = [path for path in visible(folder) if path.is_dir() and path.name.isdecimal()]
-    if not found:
+    folders = [path for path in visible(folder) if path.is_dir() and path.name.isdecimal()]
+    if not folders:
         raise UserError(
             f"{folder} has no numbered folders: it should have one for each of its {what}"
         )
-    return sorted(found, key=lambda path: int(path.name))
+    return sorted(folders, key=lambda path: int(path.name))
 
 
 def _chapter(folder: Path, name: str, bad: RecordProblems) -> Iterator[tuple[str, str]]:

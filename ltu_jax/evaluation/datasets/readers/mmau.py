@@ -37,9 +37,9 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="MMAU")
     path = data / "mmau-test-mini.json"
-    found = CollectedItems()
-    for where, record in json_records(path, what=_WHAT, problems=found):
-        with found.record():
+    collected = CollectedItems()
+    for where, record in json_records(path, what=_WHAT, problems=collected):
+        with collected.record():
             if record.get("split") != split:
                 raise UserError(
                     f"{where}: split is {record.get('split')!r}: it should be {split!r}"
@@ -59,8 +59,8 @@ def read(data: Path, *, split: str) -> Corpus:
                 choices=options,
                 groups={name: _group(record, name, where) for name in _GROUPS},
             )
-            found.add(item, clip, where=where)
-    return found.corpus(path, split=split)
+            collected.add(item, clip, where=where)
+    return collected.corpus(path, split=split)
 
 
 def _prompt(question: str, options: tuple[str, ...]) -> str:

@@ -49,8 +49,8 @@ def read(data: Path, *, split: str) -> Corpus:
     check_split(split, SPLITS, dataset="CMU-MOSEI")
     table = find(data, ("CMU_MOSEI_Labels.csv", "label.csv"), what=_WHAT)
     rows = _sentences_of_videos if table.name == "CMU_MOSEI_Labels.csv" else _cut_sentences
-    found = CollectedItems()
-    for where, part, sentiment, clip in rows(data, table, found):
+    collected = CollectedItems()
+    for where, part, sentiment, clip in rows(data, table, collected):
         if part != split:
             continue
         item = Item(
@@ -60,19 +60,19 @@ def read(data: Path, *, split: str) -> Corpus:
             references=(sentiment,),
             choices=CLASSES,
         )
-        with found.record():
-            found.add(item, clip, where=where)
-    return found.corpus(table, split=split)
+        with collected.record():
+            collected.add(item, clip, where=where)
+    return collected.corpus(table, split=split)
 
 
 def _sentences_of_videos(
-    data: Path, table: Path, found: CollectedItems
+    data: Path, table: Path, collected: CollectedItems
 ) -> Iterator[tuple[str, str, str, AudioClip]]:
     folder = data / "Audio"
     folder = (folder if folder.exists() else data / "Raw" / "Audio") / "Full" / "WAV_16000"
-    for where, row in csv_rows(table, columns=_S3PRL, what=_WHAT, problems=found):
+    for where, row in csv_rows(table, columns=_S3PRL, what=_WHAT, problems=collected):
         clip = None
-        with found.record():
+        with collected.record():
             sentiment = _one_of(row, "label2b", _SIGNS, where)
             part = _one_of(row, "split", _NUMBERS, where)
             start, end = (_number(row, name, where) for name in ("start", "end"))
@@ -92,11 +92,11 @@ def _sentences_of_videos(
 
 
 def _cut_sentences(
-    data: Path, table: Path, found: CollectedItems
+    data: Path, table: Path, collected: CollectedItems
 ) -> Iterator[tuple[str, str, str, AudioClip]]:
-    for where, row in csv_rows(table, columns=_MMSA, what=_WHAT, problems=found):
+    for where, row in csv_rows(table, columns=_MMSA, what=_WHAT, problems=collected):
         clip = None
-        with found.record():
+        with collected.record():
             part = _one_of(row, "mode", {mode: mode for mode in _MODES}, where)
             sentiment = _one_of(row, "annotation", {name.title(): name for name in CLASSES}, where)
             stem = data / "Raw" / row["video_id"] / row["clip_id"]

@@ -52,8 +52,8 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="Open-ASQA")
     path = _file(data)
-    found = CollectedItems()
-    rows = _open_ended(path, found)
+    collected = CollectedItems()
+    rows = _open_ended(path, collected)
     if split == "sample":
         smallest = heapq.nsmallest(SAMPLE, ((_draw(row), number, row) for number, row in rows))
         rows = iter(sorted((number, row) for _, number, row in smallest))
@@ -78,9 +78,9 @@ def read(data: Path, *, split: str) -> Corpus:
             references=(output,),
             groups={"dataset": dataset, "task": task},
         )
-        with found.record():
-            found.add(item, clip, where=f"{path}, record {number}")
-    return found.corpus(path, split=split)
+        with collected.record():
+            collected.add(item, clip, where=f"{path}, record {number}")
+    return collected.corpus(path, split=split)
 
 
 def _file(data: Path) -> Path:
@@ -98,10 +98,10 @@ def _draw(row: _Row) -> bytes:
     return hashlib.blake2b("\0".join(row).encode(), digest_size=8).digest()
 
 
-def _open_ended(path: Path, found: CollectedItems) -> Iterator[tuple[int, _Row]]:
+def _open_ended(path: Path, collected: CollectedItems) -> Iterator[tuple[int, _Row]]:
     for number, record in _stream(path):
         where, row = f"{path}, record {number}", None
-        with found.record():
+        with collected.record():
             if not isinstance(record, dict):
                 raise UserError(f"{where} is {str(record)[:60]!r}: it should be an object")
             row = tuple(

@@ -43,9 +43,9 @@ def read(data: Path, *, split: str) -> Corpus:
             that give one clip different transcripts or clusters.
     """
     check_split(split, SPLITS, dataset="your own JSONL")
-    found = CollectedItems()
-    for where, record in json_lines(data, what=_WHAT, problems=found):
-        with found.record():
+    collected = CollectedItems()
+    for where, record in json_lines(data, what=_WHAT, problems=collected):
+        with collected.record():
             unknown = [key for key in record if key not in (*_KEYS, *_OPTIONAL)]
             if unknown:
                 raise UserError(
@@ -64,8 +64,8 @@ def read(data: Path, *, split: str) -> Corpus:
                 choices=labels,
                 groups=_groups(record, where),
             )
-            found.add(item, clip, where=where)
-    return found.corpus(data, split=split)
+            collected.add(item, clip, where=where)
+    return collected.corpus(data, split=split)
 
 
 def _task(record: dict[str, Any], where: str) -> Task:

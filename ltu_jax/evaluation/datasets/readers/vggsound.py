@@ -35,11 +35,11 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="VGGSound")
     table = find(data, ("vggsound.csv", "data/vggsound.csv"), what=_WHAT)
-    found, rows = CollectedItems(), []
+    collected, rows = CollectedItems(), []
     for where, row in csv_rows(
-        table, columns=_COLUMNS, what=_WHAT, header=_COLUMNS, problems=found
+        table, columns=_COLUMNS, what=_WHAT, header=_COLUMNS, problems=collected
     ):
-        with found.record():
+        with collected.record():
             rows.append((where, *_checked(row, where)))
     choices = tuple(sorted({label for _, _, _, label, _ in rows}))
     files = _files(data, split)
@@ -55,9 +55,9 @@ def read(data: Path, *, split: str) -> Corpus:
         item = Item(
             item_id=name, clip_id=name, row="vggsound", references=(label,), choices=choices
         )
-        with found.record():
-            found.add(item, clip, where=where)
-    return found.corpus(table, split=split)
+        with collected.record():
+            collected.add(item, clip, where=where)
+    return collected.corpus(table, split=split)
 
 
 def _checked(row: dict[str, str], where: str) -> tuple[str, int, str, str]:

@@ -73,8 +73,8 @@ def _age(text: str) -> float | None:
     ranges = list(_RANGE.finditer(text))
     if re.search(r"\d", _RANGE.sub(" ", text)) or _IN_WORDS.search(text):
         return None
-    found, mentions = _tokens(text, ranges)
-    meant = denial.meant(found, mentions)
+    tokens, mentions = _tokens(text, ranges)
+    meant = denial.meant(tokens, mentions)
     if len(meant) != 1:
         return None
     years = meant[0]
@@ -100,14 +100,14 @@ def _tokens(text: str, ranges: Sequence[re.Match[str]]) -> tuple[list[Token], li
         values.append(sum(bounds) / len(bounds) if said else None)
         pieces.append(f" {_PLACEHOLDER} ")
     pieces.append(text[end:])
-    found = clauses.tokens(clauses.prepared("".join(pieces)))
-    places = [place for place, token in enumerate(found) if token.text == _PLACEHOLDER]
+    tokens = clauses.tokens(clauses.prepared("".join(pieces)))
+    places = [place for place, token in enumerate(tokens) if token.text == _PLACEHOLDER]
     mentions = [
         # A bound, or what no age is, still is a meaning: beside it no other is the one.
         Mention(meaning="none" if value is None else value, first=place, last=place + 1)
         for place, value in zip(places, values, strict=True)
     ]
-    return found, mentions
+    return tokens, mentions
 
 
 # Stands for a number while clauses are found; taken out of the text itself.

@@ -33,8 +33,8 @@ def named_classes(text: str, choices: Sequence[str]) -> tuple[str, ...]:
     word of a compound ("cow bell") is not named. Named twice it is still one class.
     """
     for part in (clauses.concluded(text), text):
-        found = clauses.tokens(prepared := clauses.prepared(part))
-        affirmed = set(denial.meant(found, mentions(clauses.lower(prepared), found, choices)))
+        tokens = clauses.tokens(prepared := clauses.prepared(part))
+        affirmed = set(denial.meant(tokens, mentions(clauses.lower(prepared), tokens, choices)))
         if affirmed:
             return tuple(choice for choice in choices if choice in affirmed)
     return ()
@@ -46,50 +46,50 @@ def named_class(text: str, choices: Sequence[str]) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
-def mentions(text: str, found: Sequence[Token], choices: Sequence[str]) -> list[Mention]:
+def mentions(text: str, tokens: Sequence[Token], choices: Sequence[str]) -> list[Mention]:
     """Find the choices in a text: exact wording first, then forms of their words.
 
     Args:
         text: prepared, in lower case.
-        found: its tokens.
+        tokens: its tokens.
         choices: the classes.
     """
-    taken = _other_things(found)
+    taken = _other_things(tokens)
     result = []
     labels = _labels(tuple(choices))
     for label in labels:
-        for span in _exact(label, text, found):
+        for span in _exact(label, text, tokens):
             if taken.isdisjoint(span):
                 taken.update(span)
                 result.append(Mention(meaning=label.choice, first=span[0], last=span[-1] + 1))
-    known = [forms.keys(token.text) if token.word else frozenset() for token in found]
-    everything = frozenset().union(*known) | {_joined(found, at) for at in range(len(found))}
+    known = [forms.keys(token.text) if token.word else frozenset() for token in tokens]
+    everything = frozenset().union(*known) | {_joined(tokens, at) for at in range(len(tokens))}
     for label in labels:
         if not _may_stand(label, everything):
             continue
-        for span in _inflected(label, found, known, taken):
+        for span in _inflected(label, tokens, known, taken):
             taken.update(span)
             result.append(Mention(meaning=label.choice, first=span[0], last=span[-1] + 1))
     heads = {one.first for one in result}
-    return [one for one in result if not _is_no_thing(one, found, heads)]
+    return [one for one in result if not _is_no_thing(one, tokens, heads)]
 
 
 @functools.lru_cache(maxsize=256)
 def _labels(choices: tuple[str, ...]) -> tuple[_Label, ...]:
     """Return the labels, the longest first."""
-    found = []
+    labels = []
     for choice in choices:
         name = clauses.lower(clauses.prepared(choice)).strip(" ;")
         words = tuple(token.text for token in clauses.tokens(name) if token.word)
         if name:
             pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
-            found.append(_Label(choice=choice, name=name, words=words, pattern=pattern))
-    return tuple(sorted(found, key=lambda label: len(label.name), reverse=True))
+            labels.append(_Label(choice=choice, name=name, words=words, pattern=pattern))
+    return tuple(sorted(labels, key=lambda label: len(label.name), reverse=True))
 
 
-def _other_things(found: Sequence[Token]) -> set[int]:
+def _other_things(tokens: Sequence[Token]) -> set[int]:
     """Return tokens of phrases that mean something else than their words."""
-    texts = [token.text for token in found]
+    texts = [token.text for token in tokens]
     taken: set[int] = set()
     for phrase in lexicon.OTHER_THINGS:
         words = phrase.split()
@@ -99,28 +99,28 @@ def _other_things(found: Sequence[Token]) -> set[int]:
     return taken
 
 
-def _exact(label: _Label, text: str, found: Sequence[Token]) -> Iterator[list[int]]:
+def _exact(label: _Label, text: str, tokens: Sequence[Token]) -> Iterator[list[int]]:
     if label.name not in text:  # quick to say, and nearly always so among hundreds of classes
         return
     for match in label.pattern.finditer(text):
-        first = bisect.bisect_right(found, match.start(), key=lambda token: token.end)
-        last = bisect.bisect_left(found, match.end(), key=lambda token: token.start)
+        first = bisect.bisect_right(tokens, match.start(), key=lambda token: token.end)
+        last = bisect.bisect_left(tokens, match.end(), key=lambda token: token.start)
         span = list(range(first, last))
-        if span and _standing(label, found, span):
+        if span and _standing(label, tokens, span):
             yield span
 
 
-def _standing(label: _Label, found: Sequence[Token], span: Sequence[int]) -> bool:
+def _standing(label: _Label, tokens: Sequence[Token], span: Sequence[int]) -> bool:
     """Tell whether "no" and "yes" are the answer, not the first word of a noun phrase: "no dog"."""
     if label.words != ("no",):
         return True
-    following = found[span[-1] + 1].text if span[-1] + 1 < len(found) else "."
+    following = tokens[span[-1] + 1].text if span[-1] + 1 < len(tokens) else "."
     return following in ".,!;:" or following in lexicon.SUBJECTS
 
 
-def _joined(found: Sequence[Token], place: int) -> str:
+def _joined(tokens: Sequence[Token], place: int) -> str:
     """Return a token and the next as one word: "foot steps"."""
-    pair = found[place : place + 2]
+    pair = tokens[place : place + 2]
     return "+" + "".join(token.text for token in pair) if len(pair) == 2 else ""
 
 
@@ -135,36 +135,36 @@ def _may_stand(label: _Label, everything: frozenset[str]) -> bool:
 
 
 def _inflected(
-    label: _Label, found: Sequence[Token], known: Sequence[frozenset[str]], taken: set[int]
+    label: _Label, tokens: Sequence[Token], known: Sequence[frozenset[str]], taken: set[int]
 ) -> Iterator[list[int]]:
     """Yield spans of tokens that are forms of a label's words."""
     whole = "".join(label.words)
-    for place, token in enumerate(found):
+    for place, token in enumerate(tokens):
         if place in taken or not token.word:
             continue
         if len(label.words) == 1:
-            if forms.names(token.text, whole) and not _is_verb_of(found, place, whole):
+            if forms.names(token.text, whole) and not _is_verb_of(tokens, place, whole):
                 yield [place]
         elif forms.same(token.text, whole):
             yield [place]
         pair = [place, place + 1]
-        if pair[1] < len(found) and pair[1] not in taken and found[pair[1]].word:
-            joined = _joined(found, place)[1:]
+        if pair[1] < len(tokens) and pair[1] not in taken and tokens[pair[1]].word:
+            joined = _joined(tokens, place)[1:]
             if forms.same(joined, whole) and not lexicon.function_word(token.text):
                 yield pair
     if len(label.words) > 1:
-        yield from _several(label.words, found, known, taken)
+        yield from _several(label.words, tokens, known, taken)
 
 
-def _is_verb_of(found: Sequence[Token], place: int, label: str) -> bool:
+def _is_verb_of(tokens: Sequence[Token], place: int, label: str) -> bool:
     """Tell whether a word is what another does: the rooster crows."""
     subjects = lexicon.SUBJECTS_OF.get(label, frozenset())
-    return any(token.text in subjects for token in found[max(place - 2, 0) : place])
+    return any(token.text in subjects for token in tokens[max(place - 2, 0) : place])
 
 
 def _several(
     words: Sequence[str],
-    found: Sequence[Token],
+    tokens: Sequence[Token],
     known: Sequence[frozenset[str]],
     taken: set[int],
 ) -> Iterator[list[int]]:
@@ -180,14 +180,14 @@ def _several(
         if not free and not own & needed[0]:
             continue
         left, span, gap = list(zip(content, needed, strict=True)), [], 0
-        for place in range(start, len(found)):
-            text = found[place].text
+        for place in range(start, len(tokens)):
+            text = tokens[place].text
             if place in taken or (span and (gap > _GAP or text in ".!?;:(")):
                 break
             fits = [
                 at
                 for at, (word, one) in enumerate(left if free else left[:1])
-                if known[place] & one and _as_noun(found, place, word)
+                if known[place] & one and _as_noun(tokens, place, word)
             ]
             if fits:
                 span.append(place)
@@ -202,18 +202,18 @@ def _several(
                 break
 
 
-def _as_noun(found: Sequence[Token], place: int, word: str) -> bool:
+def _as_noun(tokens: Sequence[Token], place: int, word: str) -> bool:
     """Tell whether "can" is a tin: behind an article or beside its verb, before no other one."""
-    if word not in lexicon.AUXILIARIES or found[place].text != word:
+    if word not in lexicon.AUXILIARIES or tokens[place].text != word:
         return True
-    before = found[place - 1].text if place else ""
+    before = tokens[place - 1].text if place else ""
     return before in lexicon.DETERMINERS or before in ("of", "tin", "soda", "beer")
 
 
-def _is_no_thing(one: Mention, found: Sequence[Token], heads: set[int]) -> bool:
+def _is_no_thing(one: Mention, tokens: Sequence[Token], heads: set[int]) -> bool:
     """Tell whether a mention only tells the kind of what the next word is: "rain forest"."""
-    if one.last >= len(found) or one.last in heads or not found[one.last].word:
+    if one.last >= len(tokens) or one.last in heads or not tokens[one.last].word:
         return False
-    if not found[one.last - 1].word:
+    if not tokens[one.last - 1].word:
         return False
-    return forms.compound(found[one.last - 1].text, found[one.last].text)
+    return forms.compound(tokens[one.last - 1].text, tokens[one.last].text)

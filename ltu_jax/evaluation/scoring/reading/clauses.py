@@ -82,20 +82,20 @@ def tokens(text: str) -> list[Token]:
     ]
 
 
-def clauses(found: Sequence[Token]) -> list[Clause]:
+def clauses(sequence: Sequence[Token]) -> list[Clause]:
     """Return the clauses of a text, in order; marks that end one belong to it."""
-    cuts = sorted({0, len(found), *_cuts(found)})
+    cuts = sorted({0, len(sequence), *_cuts(sequence)})
     spans = list(zip(cuts, cuts[1:], strict=False))
-    questions = _asked(found)
+    questions = _asked(sequence)
     return [Clause(first=first, last=last, asked=first in questions) for first, last in spans]
 
 
-def _cuts(found: Sequence[Token]) -> Iterator[int]:
+def _cuts(sequence: Sequence[Token]) -> Iterator[int]:
     """Return where clauses begin."""
     denied = False
-    for place, token in enumerate(found):
+    for place, token in enumerate(sequence):
         text = token.text
-        after = [other.text for other in found[place + 1 : place + 7]] + [""] * 6
+        after = [other.text for other in sequence[place + 1 : place + 7]] + [""] * 6
         if text in ".!?;":
             denied = False
             yield place + 1
@@ -104,12 +104,12 @@ def _cuts(found: Sequence[Token]) -> Iterator[int]:
                 yield place + 1
         elif text == "(" and after[1] != ")":
             yield place
-        elif text == ")" and place >= 2 and found[place - 2].text != "(":
+        elif text == ")" and place >= 2 and sequence[place - 2].text != "(":
             yield place + 1
-        elif text in lexicon.YES_OR_NO and _begins(found, place):
+        elif text in lexicon.YES_OR_NO and _begins(sequence, place):
             if after[0] in (",", ":", "") or after[0] in lexicon.SUBJECTS:
                 yield place + 1
-        elif text == "but" and place and found[place - 1].text in lexicon.BEFORE_BUT:
+        elif text == "but" and place and sequence[place - 1].text in lexicon.BEFORE_BUT:
             continue  # "anything but": no turn
         elif text in lexicon.TURNS or _turns(text, after[0]):
             yield place
@@ -127,8 +127,8 @@ def _turns(text: str, following: str) -> bool:
     )
 
 
-def _begins(found: Sequence[Token], place: int) -> bool:
-    return place == 0 or found[place - 1].text in ",.!?;:"
+def _begins(sequence: Sequence[Token], place: int) -> bool:
+    return place == 0 or sequence[place - 1].text in ",.!?;:"
 
 
 def _new_clause(after: Sequence[str]) -> bool:
@@ -146,14 +146,14 @@ def _new_clause(after: Sequence[str]) -> bool:
     return False
 
 
-def _asked(found: Sequence[Token]) -> set[int]:
+def _asked(sequence: Sequence[Token]) -> set[int]:
     """Return where the tokens of questions stand: "Is it a dog?", if no "Yes" follows."""
     result: set[int] = set()
     first = 0
-    for place, token in enumerate(found):
+    for place, token in enumerate(sequence):
         if token.text in ".!?;":
-            opens = found[first].text if first < place else ""
-            following = found[place + 1].text if place + 1 < len(found) else ""
+            opens = sequence[first].text if first < place else ""
+            following = sequence[place + 1].text if place + 1 < len(sequence) else ""
             asks = opens in lexicon.AUXILIARIES or opens in lexicon.ASKING
             if token.text == "?" and asks and following != "yes":
                 result.update(range(first, place + 1))

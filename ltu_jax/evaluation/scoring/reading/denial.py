@@ -20,7 +20,7 @@ class Mention:
     last: int
 
 
-def meant(found: Sequence[Token], mentions: Collection[Mention]) -> list[str | float]:
+def meant(tokens: Sequence[Token], mentions: Collection[Mention]) -> list[str | float]:
     """Return the meanings that a text claims, each once, in the order it names them.
 
     What it claims and denies as well is not among them.
@@ -30,36 +30,36 @@ def meant(found: Sequence[Token], mentions: Collection[Mention]) -> list[str | f
     denied: set[str | float] = set()
     before: list[Mention] = []
     left = collections.deque(sorted(mentions, key=lambda one: one.first))
-    for clause in clauses(found):
+    for clause in clauses(tokens):
         own = []
         while left and left[0].first < clause.last:
             own.append(left.popleft())
-        if not own and _takes_back(found, clause, inside):
+        if not own and _takes_back(tokens, clause, inside):
             denied |= {one.meaning for one in before}
             for one in before:
                 claimed.pop(one.meaning, None)
-        states = _states(found, clause, inside)
+        states = _states(tokens, clause, inside)
         for one in own:
             if (
-                _denied_behind(found, one, clause, inside)
+                _denied_behind(tokens, one, clause, inside)
                 or states[one.first - clause.first] == "no"
             ):
                 denied.add(one.meaning)
             elif not clause.asked and not states[one.first - clause.first]:
                 claimed[one.meaning] = None
-        words = any(token.word for token in found[clause.first : clause.last])
+        words = any(token.word for token in tokens[clause.first : clause.last])
         before = own if own else before if not words else []
     return [meaning for meaning in claimed if meaning not in denied]
 
 
-def _states(found: Sequence[Token], clause: Clause, inside: Collection[int]) -> list[str]:
+def _states(tokens: Sequence[Token], clause: Clause, inside: Collection[int]) -> list[str]:
     """Return of each token "no" where it is denied, "maybe" where it is doubted, else ""."""
     result, state, until_comma = [], "", False
-    phrases = dict(_phrases(found, clause))
+    phrases = dict(_phrases(tokens, clause))
     skip = clause.first
-    texts = [token.text for token in found[clause.first : clause.last]]
+    texts = [token.text for token in tokens[clause.first : clause.last]]
     for place, text in enumerate(texts, start=clause.first):
-        following = found[place + 1].text if place + 1 < len(found) else ""
+        following = tokens[place + 1].text if place + 1 < len(tokens) else ""
         if place < skip or place in inside:
             pass
         elif place in phrases:
@@ -94,9 +94,9 @@ def _listed(texts: Sequence[str], place: int) -> bool:
     return any(text in ("or", "nor") for text in texts[place + 1 : place + 5])
 
 
-def _phrases(found: Sequence[Token], clause: Clause) -> Iterator[tuple[int, tuple[str, int]]]:
+def _phrases(tokens: Sequence[Token], clause: Clause) -> Iterator[tuple[int, tuple[str, int]]]:
     """Yield (place, (kind, number of tokens)) of the phrases of several words."""
-    texts = [token.text for token in found[clause.first : clause.last]]
+    texts = [token.text for token in tokens[clause.first : clause.last]]
     for place in range(len(texts)):
         for length in range(_LONGEST_PHRASE, 0, -1):
             phrase = " ".join(texts[place : place + length])
@@ -115,14 +115,14 @@ _KINDS = {
 
 
 def _denied_behind(
-    found: Sequence[Token], one: Mention, clause: Clause, inside: Collection[int]
+    tokens: Sequence[Token], one: Mention, clause: Clause, inside: Collection[int]
 ) -> bool:
     """Tell whether the clause denies a mention behind it: "a dog in the yard is not heard"."""
-    place, several = _last_of_list(found, one.last, clause, inside)
+    place, several = _last_of_list(tokens, one.last, clause, inside)
     verb = False
     while place < min(clause.last, one.last + _FURTHEST):
-        text = found[place].text
-        following = found[place + 1].text if place + 1 < clause.last else ""
+        text = tokens[place].text
+        following = tokens[place + 1].text if place + 1 < clause.last else ""
         if place in inside or following in lexicon.ENDING:
             return False
         if several and text.removesuffix("n't") in _SINGULAR:
@@ -144,13 +144,13 @@ _SINGULAR = frozenset(("is", "was", "has", "does"))
 
 
 def _last_of_list(
-    found: Sequence[Token], place: int, clause: Clause, inside: Collection[int]
+    tokens: Sequence[Token], place: int, clause: Clause, inside: Collection[int]
 ) -> tuple[int, bool]:
     """Return (where the verb may stand, whether mentions share it): "A and B are wrong"."""
     several, end = False, min(clause.last, place + _FURTHEST)
-    while place < end and found[place].text in (",", "and", "or"):
+    while place < end and tokens[place].text in (",", "and", "or"):
         after = place + 1
-        while after < end and found[after].text in (",", "and", "or", *lexicon.DETERMINERS):
+        while after < end and tokens[after].text in (",", "and", "or", *lexicon.DETERMINERS):
             after += 1
         if after not in inside:
             break
@@ -166,9 +166,9 @@ def _predicate(text: str, following: str) -> bool:
     return text in lexicon.DENYING_PREDICATES
 
 
-def _takes_back(found: Sequence[Token], clause: Clause, inside: Collection[int]) -> bool:
+def _takes_back(tokens: Sequence[Token], clause: Clause, inside: Collection[int]) -> bool:
     """Tell whether a clause without content denies what was said before it: "but it is not"."""
-    texts = [token.text for token in found[clause.first : clause.last] if token.word]
+    texts = [token.text for token in tokens[clause.first : clause.last] if token.word]
     if not any(lexicon.denies(text) or text == "nope" for text in texts):
         return False
     return not any(

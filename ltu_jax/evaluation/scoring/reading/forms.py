@@ -19,17 +19,17 @@ def keys(word: str) -> frozenset[str]:
     an adjective, "sadly" and "sadness", have its lemma, too.
     """
     word = word.removesuffix("'s").removesuffix("'")
-    found = {_lemma(word)}
+    stems = {_lemma(word)}
     for ending in ("ly", "ness"):
         bare = word.removesuffix(ending)
         if bare != word and len(bare) > 2:
-            found.add(_lemma(bare[:-1] + "y" if bare.endswith("i") else bare))
-    found |= {lexicon.FAMILIES[one] for one in found if one in lexicon.FAMILIES}
-    for one in (*found, word):
+            stems.add(_lemma(bare[:-1] + "y" if bare.endswith("i") else bare))
+    stems |= {lexicon.FAMILIES[one] for one in stems if one in lexicon.FAMILIES}
+    for one in (*stems, word):
         stem = _STEMMER.stemWord(one)
         if len(one) - len(stem) <= 1 or one.endswith("ing"):
-            found.add(f"~{stem}")
-    return frozenset(found)
+            stems.add(f"~{stem}")
+    return frozenset(stems)
 
 
 def _lemma(word: str) -> str:

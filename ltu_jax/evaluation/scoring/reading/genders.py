@@ -21,8 +21,8 @@ def gender(text: str) -> str | None:
     Whole words: "female" is not "male". "Not female" is no answer, "male, not female" is.
     """
     for part in (clauses.concluded(text), text):
-        found = clauses.tokens(clauses.prepared(part))
-        sides = denial.meant(found, _mentions(found))
+        tokens = clauses.tokens(clauses.prepared(part))
+        sides = denial.meant(tokens, _mentions(tokens))
         if len(sides) == 1:
             return str(sides[0])
         if sides:
@@ -30,11 +30,11 @@ def gender(text: str) -> str | None:
     return None
 
 
-def _mentions(found: Sequence[Token]) -> list[Mention]:
+def _mentions(tokens: Sequence[Token]) -> list[Mention]:
     result = []
-    for place, token in enumerate(found):
+    for place, token in enumerate(tokens):
         side = _SIDES.get(token.text.removesuffix("'s").removesuffix("'"))
-        following = found[place + 1].text if place + 1 < len(found) else ""
+        following = tokens[place + 1].text if place + 1 < len(tokens) else ""
         if side is not None and following not in _NOBODY:
             result.append(Mention(meaning=side, first=place, last=place + 1))
     return result

@@ -40,36 +40,36 @@ def option(text: str, options: Sequence[str]) -> str | None:
 
 def _named(text: str, options: Sequence[str], *, lead: str) -> set[str]:
     prepared = clauses.prepared(text)
-    found = clauses.tokens(prepared)
+    tokens = clauses.tokens(prepared)
     texts = {_OWN_LETTER.sub("", own).strip(" .,;:!?"): own for own in options}
     texts = {bare: own for bare, own in texts.items() if bare.strip()}
-    by_text = classes.mentions(clauses.lower(prepared), found, tuple(texts))
+    by_text = classes.mentions(clauses.lower(prepared), tokens, tuple(texts))
     inside = {place for one in by_text for place in range(one.first, one.last)}
     mentions = [
         Mention(meaning=texts[str(one.meaning)], first=one.first, last=one.last) for one in by_text
     ]
-    for place, letter in _letters(prepared, found, lead=lead):
+    for place, letter in _letters(prepared, tokens, lead=lead):
         index = ord(letter) - ord("A")
         # A letter that no option has is a meaning, too: "(E) Woman" is not the woman.
         meaning = options[index] if index < len(options) else f"{letter} of {len(options)}"
         if place not in inside:
             mentions.append(Mention(meaning=meaning, first=place, last=place + 1))
-    return {str(one) for one in denial.meant(found, mentions)}
+    return {str(one) for one in denial.meant(tokens, mentions)}
 
 
-def _letters(text: str, found: Sequence[Token], *, lead: str) -> Iterator[tuple[int, str]]:
+def _letters(text: str, tokens: Sequence[Token], *, lead: str) -> Iterator[tuple[int, str]]:
     """Yield (place, capital) of the tokens that are letters of options."""
-    words = [place for place, token in enumerate(found) if token.word]
+    words = [place for place, token in enumerate(tokens) if token.word]
     for place in words:
-        token = found[place]
+        token = tokens[place]
         letter = text[token.start : token.end]
         if len(letter) != 1 or not "A" <= letter.upper() <= "Z":
             continue
-        before = found[place - 1].text if place else lead
-        after = found[place + 1].text if place + 1 < len(found) else ""
+        before = tokens[place - 1].text if place else lead
+        after = tokens[place + 1].text if place + 1 < len(tokens) else ""
         bracketed = before == "(" and after == ")"
         titled = before in _TITLES or (
-            before == ":" and place > 1 and found[place - 2].text in _TITLES
+            before == ":" and place > 1 and tokens[place - 2].text in _TITLES
         )
         if letter.islower():
             listed = place == 0 and after == ")"  # a bare "b" may be any word
