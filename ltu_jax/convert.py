@@ -132,8 +132,10 @@ def _add_option(group: Any, field: dataclasses.Field) -> None:
     words = dict(field.metadata)
     if field.name == "llama":
         both = (ImportOptions, exporters.ExportOptions)
-        fields = (one for options in both for one in dataclasses.fields(options))
-        words["help"] = "; ".join(one.metadata["help"] for one in fields if one.name == "llama")
+        fields = (declared for options in both for declared in dataclasses.fields(options))
+        words["help"] = "; ".join(
+            declared.metadata["help"] for declared in fields if declared.name == "llama"
+        )
     if field.type is bool:
         words["action"] = "store_true"
     else:
@@ -195,14 +197,14 @@ def verify_folder(path: Path) -> None:
         UserError: there is none, or one is damaged.
     """
     report = verification.verify(path)
-    for one in report:
-        text = one.problem.removeprefix(f"{one.folder} is ") or "good"
-        print(f"{one.folder}  {one.files} files, {one.size / 1e6:,.1f} MB: {text}")
-    bad = [one for one in report if one.problem]
+    for check in report:
+        text = check.problem.removeprefix(f"{check.folder} is ") or "good"
+        print(f"{check.folder}  {check.files} files, {check.size / 1e6:,.1f} MB: {text}")
+    bad = [check for check in report if check.problem]
     if bad and report[0].checkpoint:
         raise UserError(
             f"{len(bad)} of {len(report)} checkpoints damaged: "
-            f"{', '.join(str(one.folder) for one in bad)}; training sets them aside by itself"
+            f"{', '.join(str(check.folder) for check in bad)}; training sets them aside by itself"
         )
     if bad:
         raise UserError(f"{bad[0].folder} is damaged: {bad[0].problem}; convert it again")
@@ -284,8 +286,8 @@ def import_weights(
     besides = [options.get(name) for name in ("tokenizer", "labels", "llama")]
     outputs.claim(out, makers.imported(kind), inputs=[*paths, *besides])
     imported = open_source(source, paths, ImportOptions(**options))
-    what = ", ".join(str(path) for path in paths)
-    config, params, notes = verification.check_import(imported, kind, what=what)
+    names = ", ".join(str(path) for path in paths)
+    config, params, notes = verification.check_import(imported, kind, what=names)
     wanted = None if dtype is None else DTYPES[dtype]
     lost = describe_casts(params, wanted)
     identity = store.save_weights(

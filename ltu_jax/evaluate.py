@@ -240,10 +240,10 @@ def _print_outcome(
 
 def _check(datasets: Sequence[Dataset]) -> int:
     status = 0
-    for one in datasets:
-        unreadable = list(unreadable_clips(one.clips.values()))
-        print(runner.check(one, unreadable))
-        status |= bool(unreadable or one.bad_records)
+    for dataset in datasets:
+        unreadable = list(unreadable_clips(dataset.clips.values()))
+        print(runner.check(dataset, unreadable))
+        status |= bool(unreadable or dataset.bad_records)
     return status
 
 
@@ -314,7 +314,7 @@ def _agree(
     def facts() -> dict[str, str]:
         options = {f"--{name.replace('_', '-')}": str(getattr(args, name)) for name in names}
         hashes = {name: str(value) for name, value in weights.items() if name != "path"}
-        return options | hashes | {one.name: one.manifest for one in datasets}
+        return options | hashes | {dataset.name: dataset.manifest for dataset in datasets}
 
     distributed.agree(facts, advice="start the same command with the same data on every host")
 

@@ -173,10 +173,10 @@ def _at(place: Path, *, where: str) -> Path | None:
         raise AudioGone(f"{where}: {error}") from error
 
 
-def _shared_end(one: PurePosixPath, other: Path) -> int:
+def _shared_end(first: PurePosixPath, other: Path) -> int:
     """Count the folders that two paths share at their ends."""
     shared = 0
-    for mine, its in zip(reversed(one.parts), reversed(other.parts), strict=False):
+    for mine, its in zip(reversed(first.parts), reversed(other.parts), strict=False):
         if mine != its:
             break
         shared += 1

@@ -211,7 +211,7 @@ def _collect(items: Sequence[ShardItem], quarantine: Quarantine) -> dict[str, li
         left_out += [Quarantined(**clip) for clip in seal["left_out"]]
     left_out.sort(key=lambda entry: entry.clip_id)
     quarantine.entries += left_out
-    written = {split: sum(one["records"] for one in of) for split, of in headers.items()}
+    written = {split: sum(header["records"] for header in of) for split, of in headers.items()}
     quarantine.check(written=sum(written.values()))
     for split, count in written.items():
         if not count:

@@ -123,7 +123,7 @@ def join(
         raise UserError(f"{what} exists and is a file; name a directory")
     else:
         taken = [name for name in _files(place, top=names) if not _is_junk(name)]
-        same = any(one.exists() and os.path.samefile(one, place) for one in _given(inputs))
+        same = any(path.exists() and os.path.samefile(path, place) for path in _given(inputs))
     if same:
         raise UserError(f"{what} is read by this command itself; give another {option}")
     made_by = _marked(place)

@@ -92,9 +92,9 @@ def local_arguments(given: argparse.Namespace) -> argparse.Namespace:
         UserError: names the option that has an address.
     """
     for name, value in vars(given).items():
-        for one in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(one, Path):
-                local_only(one, option=f"--{name.replace('_', '-')}")
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, Path):
+                local_only(item, option=f"--{name.replace('_', '-')}")
     return given
 
 
@@ -243,7 +243,11 @@ def sizes_in(folder: Path) -> dict[str, int]:
     except FileNotFoundError:
         require_bucket(folder)
         return {}
-    return {one["name"].rpartition("/")[2]: one["size"] for one in entries if one["type"] == "file"}
+    return {
+        entry["name"].rpartition("/")[2]: entry["size"]
+        for entry in entries
+        if entry["type"] == "file"
+    }
 
 
 def in_turn(jobs: Sequence[J], do: Callable[[J], T], *, remote: str | os.PathLike) -> list[T]:

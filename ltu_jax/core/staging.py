@@ -116,14 +116,14 @@ def _end(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _exchange(one: Path, two: Path) -> bool:
+def _exchange(first: Path, second: Path) -> bool:
     """Exchange two names in one act; False where that cannot be done."""
     if sys.platform != "linux":
         return False
     call = getattr(ctypes.CDLL(None), "renameat2", None)
     if call is None:
         return False
-    names = (os.fsencode(one), os.fsencode(two))
+    names = (os.fsencode(first), os.fsencode(second))
     return call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0
 
 

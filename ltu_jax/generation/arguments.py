@@ -70,9 +70,9 @@ def configs(value: Any) -> Any:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         return one_config(value)
     several = list(value)
-    for number, one in enumerate(several):
-        if not isinstance(one, SamplingConfig):
-            raise UserError(f"sampling[{number}] is {brief(one)}: give a SamplingConfig")
+    for number, config in enumerate(several):
+        if not isinstance(config, SamplingConfig):
+            raise UserError(f"sampling[{number}] is {brief(config)}: give a SamplingConfig")
     return several
 
 
@@ -98,7 +98,7 @@ def clip(name: str, source: Any) -> audio_lib.Audio:
             raise UserError(f"{spell(name)} is {path!r}: name an audio file")
         return audio_lib.load_audio(Path(path))
     if isinstance(source, list | tuple) and source:
-        plain = all(isinstance(one, numbers.Real) for one in source)
+        plain = all(isinstance(sample, numbers.Real) for sample in source)
         if plain and not isinstance(source[0], bool):
             return _samples(name, np.asarray(source, np.float64))
     elif hasattr(source, "__array__"):
@@ -130,7 +130,7 @@ def clips(source: Any, *, name: str = "clips") -> Iterator[tuple[str, Any]]:
             f"{spell(name)} is {type(source).__name__} {brief(source)}: give a list of clips, "
             "[clip] for one"
         )
-    return ((f"{name}[{number}]", one) for number, one in enumerate(source))
+    return ((f"{name}[{number}]", item) for number, item in enumerate(source))
 
 
 def features(name: str, value: Any, *, config: LTUASConfig) -> Float[np.ndarray, "W A D"]:
@@ -181,14 +181,14 @@ def requests(value: Any, *, config: LTUASConfig) -> list[Request]:
             f"requests is {type(value).__name__} {brief(value)}: give a list of Request"
         )
     items = list(value)
-    for number, one in enumerate(items):
+    for number, request in enumerate(items):
         name = f"requests[{number}]"
-        if not isinstance(one, Request):
-            raise UserError(f"{name} is {type(one).__name__} {brief(one)}: give a Request")
-        question(f"{name}.question", one.question)
-        text(f"{name}.spoken_text", one.spoken_text)
-        if one.audio_features is not None:
-            features(f"{name}.audio_features", one.audio_features, config=config)
+        if not isinstance(request, Request):
+            raise UserError(f"{name} is {type(request).__name__} {brief(request)}: give a Request")
+        question(f"{name}.question", request.question)
+        text(f"{name}.spoken_text", request.spoken_text)
+        if request.audio_features is not None:
+            features(f"{name}.audio_features", request.audio_features, config=config)
     return items
 
 
@@ -209,7 +209,7 @@ def devices(value: Any) -> Sequence[jax.Device]:
     """Require at least one device, each once."""
     single = isinstance(value, jax.Device | str) or not isinstance(value, Iterable)
     listed = [] if single else list(value)
-    if not listed or not all(isinstance(one, jax.Device) for one in listed):
+    if not listed or not all(isinstance(device, jax.Device) for device in listed):
         raise UserError(f"devices is {brief(value)}: give a list of them, such as jax.devices()")
     if len(set(listed)) < len(listed):
         raise UserError(f"devices is {brief(value)}: give each once")

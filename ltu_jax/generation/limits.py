@@ -254,7 +254,7 @@ class Prompts:
             UserError: no room, by the request or the argument that asks for too much.
         """
         given = None if max_new_tokens is None else whole("max_new_tokens", max_new_tokens)
-        prompts = [self._ids(one.question, one.spoken_text) for one in requests]
+        prompts = [self._ids(request.question, request.spoken_text) for request in requests]
         made = []
         for group in batches(requests, prompts, batch_size):
             last = group[-1]  # a group is in the order of its prompts' lengths
@@ -266,9 +266,12 @@ class Prompts:
                 audio=audio,
                 new=given or new[-1],
             )
-            one = requests[last]
+            request = requests[last]
             longest = partial(
-                _longer, question=one.question, spoken_text=one.spoken_text, of=f"requests[{last}]."
+                _longer,
+                question=request.question,
+                spoken_text=request.spoken_text,
+                of=f"requests[{last}].",
             )
             self.limits.check(size, longest=longest)
             made.append((group, [prompts[i] for i in group], new))

@@ -32,8 +32,10 @@ class TranscribeOptions:
         temperatures = self.temperatures
         if not isinstance(temperatures, tuple | list) or not temperatures:
             raise UserError(f"temperatures={brief(temperatures)}: give a tuple of numbers, 0 first")
-        for one in temperatures:
-            number("temperatures", one, above=-1e-9, most=100, rule="each must be 0 or more")
+        for temperature in temperatures:
+            number(
+                "temperatures", temperature, above=-1e-9, most=100, rule="each must be 0 or more"
+            )
         for name in ("compression_ratio_limit", "logprob_limit", "no_speech_limit"):
             value = getattr(self, name)
             number(name, value, above=-1e9, most=1e9, rule="must be a finite number")

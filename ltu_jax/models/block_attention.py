@@ -135,12 +135,12 @@ def _scatter(parts: Parts, g: Array) -> tuple[Array, Array | None]:
     return here + _ahead(late), jnp.einsum("BKCGTA,BKCGTH->BKAH", audio, g)
 
 
-def _minus(parts: Parts, one: Array) -> Parts:
+def _minus(parts: Parts, part: Array) -> Parts:
     """Subtract a number per query [B, K, C, G, T, 1]."""
     own, before, audio = parts
     if audio is None:
-        return own - one, None, None
-    return own - one, before - one[:, :, 1:], audio - one
+        return own - part, None, None
+    return own - part, before - part[:, :, 1:], audio - part
 
 
 def _most(parts: Parts) -> Array:

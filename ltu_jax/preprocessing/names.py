@@ -45,15 +45,15 @@ def find_audio(path: str | Path, *, endings: Sequence[str] = ()) -> Path | None:
         wanted = [_key(path.name), *(_normal(path.name) + ending for ending in endings)]
         names = _names(folder)
         files = [folder / name for key in dict.fromkeys(wanted) for name in names.get(key, ())]
-        files = [one for one in files if one.is_file()]
+        files = [file for file in files if file.is_file()]
     except AmbiguousName:
         raise
     except (OSError, ValueError):  # a name that no file system takes
         return None
     if len(files) > 1:
         raise AmbiguousName(
-            f"{path}: {' and '.join(sorted(repr(one.name) for one in files))} in {folder} could be "
-            "meant; write the name of one of them in full, or move the others away"
+            f"{path}: {' and '.join(sorted(repr(file.name) for file in files))} in {folder} could "
+            "be meant; write the name of one of them in full, or move the others away"
         )
     return files[0] if files else None
 
@@ -68,7 +68,7 @@ def _folder(path: Path) -> Path | None:
     folders = [parent / name for name in names if (parent / name).is_dir()]
     if len(folders) > 1:
         raise AmbiguousName(
-            f"{path}: {' and '.join(sorted(repr(one.name) for one in folders))} in {parent} are "
+            f"{path}: {' and '.join(sorted(repr(each.name) for each in folders))} in {parent} are "
             "spelt alike; write one of them exactly, or rename the other"
         )
     return folders[0] if folders else None

@@ -95,7 +95,7 @@ def _run_before(path: Path) -> tuple[str, ...] | None:
         return ()
     folder = path / checkpoint.FOLDER
     entries = folder.iterdir() if folder.is_dir() else ()
-    ours = (one.name.startswith(checkpoint.UNFINISHED) or _sealed(one) for one in entries)
+    ours = (entry.name.startswith(checkpoint.UNFINISHED) or _sealed(entry) for entry in entries)
     return () if any(ours) else None
 
 

@@ -62,7 +62,7 @@ def verify(path: Path) -> list[FolderCheck]:
         return [_verdict(path, _sums_problem(path))]
     if path.is_dir() and any(_weight_files(path)):
         return [_verdict(path, _reading_problem(path))]
-    return [FolderCheck(**vars(one), checkpoint=True) for one in recovery.survey(path)]
+    return [FolderCheck(**vars(check), checkpoint=True) for check in recovery.survey(path)]
 
 
 def _weight_files(path: Path) -> Iterator[Path]:

@@ -61,7 +61,9 @@ def rouge_l(candidate: Tokens, references: Sequence[Tokens]) -> float:
 
     if not candidate:  # to coco-caption an empty text is one empty word
         return 0.0
-    return float(Rouge().calc_score([" ".join(candidate)], [" ".join(one) for one in references]))
+    return float(
+        Rouge().calc_score([" ".join(candidate)], [" ".join(reference) for reference in references])
+    )
 
 
 def cider_d(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> list[float]:

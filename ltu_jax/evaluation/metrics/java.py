@@ -123,7 +123,7 @@ def _align(pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         seconds=PATIENCE + len(pairs) // 10,
     )
     rows = [line.split() for line in done.stdout.splitlines()]
-    if len(rows) != len(pairs) or any(len(one) != METEOR_COUNTS for one in rows):
+    if len(rows) != len(pairs) or any(len(row) != METEOR_COUNTS for row in rows):
         raise NotComputedError(
             f"METEOR gave {len(rows)} lines for {len(pairs)} captions, or not "
             f"{METEOR_COUNTS} numbers in each: reinstall it (pip install --force-reinstall "

@@ -172,8 +172,10 @@ def paired_samples(
         differences.append(
             np.subtract(
                 *(
-                    np.mean([statistic(d, drawn * here) for d, here in zip(*one, strict=True)], 0)
-                    for one in sides
+                    np.mean(
+                        [statistic(d, drawn * here) for d, here in zip(*system, strict=True)], 0
+                    )
+                    for system in sides
                 )
             )
         )

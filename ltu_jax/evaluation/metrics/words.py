@@ -154,7 +154,9 @@ def chance_word_error_rate(references: Sequence[str]) -> float:
         return int(np.maximum(lengths, len(guess)).sum()) - common
 
     best = total  # silence: every word is missing
-    guesses = sorted({tuple(text) for text in split}, key=lambda one: (least_errors(one), one))
+    guesses = sorted(
+        {tuple(text) for text in split}, key=lambda candidate: (least_errors(candidate), candidate)
+    )
     for guess in guesses[:_GUESSES]:
         if least_errors(guess) < best:
             best = min(best, _total_errors(split, guess))

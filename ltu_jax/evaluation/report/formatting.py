@@ -187,9 +187,11 @@ def differences(
     by_system: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
     for rule in RULES:
         for decoding in _DECODINGS[rule]:
-            for one in row.get("grounding", ()):
-                own = (one["rule"], one["decoding"]) == (rule, decoding)
-                if own and one["difference"] is not None:
-                    of_rule = by_system.setdefault((one["metric"], one["with"], one["without"]), {})
-                    of_rule.setdefault(rule, one)
+            for difference in row.get("grounding", ()):
+                own = (difference["rule"], difference["decoding"]) == (rule, decoding)
+                if own and difference["difference"] is not None:
+                    of_rule = by_system.setdefault(
+                        (difference["metric"], difference["with"], difference["without"]), {}
+                    )
+                    of_rule.setdefault(rule, difference)
     return by_system

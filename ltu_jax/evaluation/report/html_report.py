@@ -174,7 +174,9 @@ def _modes_of(runs: Sequence[ReportedRun]) -> list[tuple[str, list[_Pair]]]:
             rows = [published_scores.measured(run.metrics, column) for run in runs]
             row = next((row for row in rows if row is not None), None)
             cells.append(_pair(row, metric=column.metric, mode=mode))
-        if any(one is not None and one["value"] is not None for cell in cells for one in cell):
+        if any(
+            figure is not None and figure["value"] is not None for cell in cells for figure in cell
+        ):
             lines.append((mode, cells))
     return lines
 
@@ -226,14 +228,18 @@ def _figure_lines(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a line for each metric, system, kind of answers and mode, the model's first."""
     lines = []
     for metric in formatting.metric_names(row):
-        of_metric = [one for one in row["figures"] if one["metric"] == metric]
+        of_metric = [figure for figure in row["figures"] if figure["metric"] == metric]
         by_line: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
-        for one in of_metric:
-            if one["value"] is not None:
-                key = (one["system"], one["decoding"], one["mode"])
-                by_line.setdefault(key, {})[one["rule"]] = one
+        for figure in of_metric:
+            if figure["value"] is not None:
+                key = (figure["system"], figure["decoding"], figure["mode"])
+                by_line.setdefault(key, {})[figure["rule"]] = figure
         arrow = "↑" if formatting.higher_is_better(row, metric) else "↓"
-        names = {one["rule"]: one["name"] for one in of_metric if one["system"] == formatting.MODEL}
+        names = {
+            figure["rule"]: figure["name"]
+            for figure in of_metric
+            if figure["system"] == formatting.MODEL
+        }
         tools = {rule: name for rule, name in names.items() if name != metric}
         decodings = formatting.distinct(decoding for _, decoding, _ in by_line)
         entries = sorted(
@@ -242,7 +248,7 @@ def _figure_lines(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
         for place, ((system, decoding, mode), of_rule) in enumerate(entries):
             first, baseline = place == 0, system != formatting.MODEL
-            draws = max(one["draws"] or 1 for one in of_rule.values())
+            draws = max(figure["draws"] or 1 for figure in of_rule.values())
             figures = [of_rule.get(rule) for rule in formatting.RULES]
             lines.append(
                 {
@@ -262,4 +268,4 @@ def _figure_lines(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _weakest_first(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the share right of each class of a row, the weakest first."""
     classes = row.get("per_class") or {}
-    return dict(sorted(classes.items(), key=lambda one: (one[1]["strict"] or 0, one[0])))
+    return dict(sorted(classes.items(), key=lambda item: (item[1]["strict"] or 0, item[0])))

@@ -172,7 +172,7 @@ def _differences(axis, own: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]
         if not points:
             continue
         value, low, high = (
-            np.array([formatting.scaled(one[key], one["metric"]) for _, one in points])
+            np.array([formatting.scaled(point[key], point["metric"]) for _, point in points])
             for key in ("difference", "low", "high")
         )
         axis.errorbar(

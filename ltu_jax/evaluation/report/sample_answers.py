@@ -51,7 +51,9 @@ def choose(path: Path, metrics: Mapping[str, Any]) -> dict[str, list[SampleAnswe
             continue
         if name not in chosen:
             names = formatting.metric_names(rows[name])
-            metric = next((one for one in names if _score(line, one) is not None), None)
+            metric = next(
+                (candidate for candidate in names if _score(line, candidate) is not None), None
+            )
             if metric is None:
                 continue
             sign = 1 if formatting.higher_is_better(rows[name], metric) else -1
@@ -75,7 +77,7 @@ class _Candidates:
             return
         for ranked, sign in ((self.best, -self.sign), (self.worst, self.sign)):
             ranked.append((sign * score, line))
-            ranked.sort(key=lambda one: one[0])
+            ranked.sort(key=lambda candidate: candidate[0])
             del ranked[_OF_EACH:]
         computed = "paper" in line["scores"][self.metric]
         apart = computed and _score(line, self.metric, "paper") != score
@@ -88,9 +90,14 @@ class _Candidates:
         lines += [
             ("worst", line)
             for _, line in self.worst
-            if _score(line, self.metric) != best and all(line is not one for _, one in self.best)
+            if _score(line, self.metric) != best
+            and all(line is not candidate for _, candidate in self.best)
         ]
-        disputed = [one for one in self.disputed if all(one is not line for _, line in lines)]
+        disputed = [
+            candidate
+            for candidate in self.disputed
+            if all(candidate is not line for _, line in lines)
+        ]
         named = [(self._kind(_score(line, self.metric), kind), line) for kind, line in lines]
         named += [("rules differ", line) for line in disputed[:_OF_EACH]]
         return [SampleAnswer(kind=kind, metric=self.metric, line=line) for kind, line in named]

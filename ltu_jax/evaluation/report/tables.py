@@ -150,21 +150,21 @@ def comparison_table(comparisons: Iterable[Mapping[str, Any]], left_out: Sequenc
     """
     head = ["row", "metric", "rule", "mode", "answers", "A", "B", "B - A", "95 % interval", "p"]
     lines = [[*head, "McNemar p", "n common", "better"]]
-    for one in comparisons:
-        metric = one["metric"]
-        low, high = (formatting.number(one[key], metric, sign=True) for key in ("low", "high"))
+    for item in comparisons:
+        metric = item["metric"]
+        low, high = (formatting.number(item[key], metric, sign=True) for key in ("low", "high"))
         lines.append(
             [
-                *(str(one[key]) for key in ("row", "metric", "rule", "mode", "decoding")),
-                *(formatting.number(one[key], metric) for key in ("a", "b")),
-                formatting.number(one["difference"], metric, sign=True),
+                *(str(item[key]) for key in ("row", "metric", "rule", "mode", "decoding")),
+                *(formatting.number(item[key], metric) for key in ("a", "b")),
+                formatting.number(item["difference"], metric, sign=True),
                 f"[{low}, {high}]",
-                *(formatting.p_value(one[key]) for key in ("p", "mcnemar_p")),
-                str(one["n"]),
-                _better(one),
+                *(formatting.p_value(item[key]) for key in ("p", "mcnemar_p")),
+                str(item["n"]),
+                _better(item),
             ]
         )
-    beneath = [f"left out: {one}" for one in left_out]
+    beneath = [f"left out: {item}" for item in left_out]
     if len(lines) == 1:
         return "\n".join(["A and B have no items in common: nothing to compare.", *beneath])
     legend = (
@@ -176,10 +176,10 @@ def comparison_table(comparisons: Iterable[Mapping[str, Any]], left_out: Sequenc
     return "\n".join([_aligned(lines, left=5), legend, *beneath])
 
 
-def _better(one: Mapping[str, Any]) -> str:
+def _better(comparison: Mapping[str, Any]) -> str:
     """Return what a line of a comparison says of the two runs."""
-    better = one.get("better", "")
-    return f"{better} ({one['clusters']} clusters)" if better == "too few" else better
+    better = comparison.get("better", "")
+    return f"{better} ({comparison['clusters']} clusters)" if better == "too few" else better
 
 
 def _aligned(lines: Sequence[Sequence[str]], *, left: int) -> str:

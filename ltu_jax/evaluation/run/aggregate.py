@@ -82,7 +82,7 @@ def figure(
     if graded.not_computed is not None:
         return entry
     statuses = Counter(v.status for draw in graded.scores for v in draw)
-    entry |= {str(one): statuses[one] for one in Status if one is not Status.PARSED}
+    entry |= {str(status): statuses[status] for status in Status if status is not Status.PARSED}
     entry["left_out"] = sum(not v.counts for draw in graded.scores for v in draw)
     entry["differ"] = _differing(graded, other)
     unread = [not any(score.counts for score in draw) for draw in graded.scores]
@@ -111,7 +111,7 @@ def _of_shares(graded: Graded) -> bool:
         return all(len({v.value for v in draw}) == 1 for draw in graded.scores)
     given = [v.counts for draw in graded.scores for v in draw if v.counts]
     return graded.scored_by.statistic is ratio and all(
-        right in (0, 1) and one == 1 for right, one in given
+        right in (0, 1) and share == 1 for right, share in given
     )
 
 
@@ -127,28 +127,28 @@ def _of_samples(graded: Graded, clusters: Sequence[str]) -> Draws:
                 statistic=graded.scored_by.of_samples,
             )
         )
-    values = [one.value for one in results]
+    values = [result.value for result in results]
     return Draws(
         value=float(np.mean(values)),
-        low=float(np.mean([one.low for one in results])),
-        high=float(np.mean([one.high for one in results])),
+        low=float(np.mean([result.low for result in results])),
+        high=float(np.mean([result.high for result in results])),
         spread=float(np.std(values, ddof=1)) if len(values) > 1 else None,
     )
 
 
-def difference(one: Graded, other: Graded, clusters: Sequence[str]) -> Difference | None:
+def difference(first: Graded, other: Graded, clusters: Sequence[str]) -> Difference | None:
     """Return a figure minus another of the same items.
 
     None where one of them was not computed, or left out by its rule whatever was answered.
     """
-    rule, counts = one.scored_by, (counts_of(one), counts_of(other))
+    rule, counts = first.scored_by, (counts_of(first), counts_of(other))
     if not all(own.size for own in counts):
         return None
     if rule.of_samples is None:
         return paired_bootstrap(*counts, clusters=clusters, statistic=rule.statistic)
     present = [
         np.array([[float(bool(score.counts)) for score in draw] for draw in each.scores])
-        for each in (one, other)
+        for each in (first, other)
     ]
     return paired_samples(*counts, *present, clusters=clusters, statistic=rule.of_samples)
 
@@ -178,7 +178,8 @@ def breakdown(
             if group in item.groups:
                 members.setdefault(item.groups[group], []).append(place)
         result["groups"][group] = {
-            value: {"n": len(places)} | {name: value_of(one, places) for name, one in pair.items()}
+            value: {"n": len(places)}
+            | {name: value_of(graded, places) for name, graded in pair.items()}
             for value, places in sorted(members.items())
         }
     if task in _CLASSES:
@@ -186,11 +187,12 @@ def breakdown(
         for place, item in enumerate(items):
             by_class.setdefault(item.label, []).append(place)
         result["per_class"] = {
-            label: {"n": len(places)} | {name: _right(one, places) for name, one in pair.items()}
+            label: {"n": len(places)}
+            | {name: _right(graded, places) for name, graded in pair.items()}
             for label, places in sorted(by_class.items())
         }
         result["confusion"] = {
-            name: _confusion(items, one) for name, one in pair.items() if one.scores
+            name: _confusion(items, graded) for name, graded in pair.items() if graded.scores
         }
     return result
 

@@ -235,14 +235,18 @@ def _answers(
                 made = model.answer_batch(
                     [
                         Request(
-                            question=one.question,
-                            spoken_text=one.spoken_text,
-                            audio_features=None if one.audio is None else features[one.audio],
+                            question=question.question,
+                            spoken_text=question.spoken_text,
+                            audio_features=None
+                            if question.audio is None
+                            else features[question.audio],
                         )
-                        for one in batch
+                        for question in batch
                     ],
                     max_new_tokens=batch[0].max_new_tokens,
-                    sampling=None if batch[0].draw is None else [one.sampling() for one in batch],
+                    sampling=None
+                    if batch[0].draw is None
+                    else [question.sampling() for question in batch],
                     batch_size=batch_size,
                 )
                 milliseconds = round((time.perf_counter() - start) * 1000, 1)

@@ -92,10 +92,10 @@ def clap_labels(
         kinds.setdefault(item.choices, []).append(item)
     with tqdm(total=len(items), desc="CLAP", unit="clip") as bar:
         for choices, members in kinds.items():
-            texts = [text.format(label=one) for text in systems.values() for one in choices]
+            texts = [text.format(label=entry) for text in systems.values() for entry in choices]
             for first in range(0, len(members), _CLIPS_AT_ONCE):
                 part = members[first : first + _CLIPS_AT_ONCE]
-                samples = [decode(clips[one.clip_id]).samples for one in part]
+                samples = [decode(clips[entry.clip_id]).samples for entry in part]
                 scores = clap.scores(samples, texts).reshape(len(part), len(systems), -1)
                 for place, system in enumerate(systems):
                     for item, best in zip(part, scores[:, place].argmax(axis=1), strict=True):

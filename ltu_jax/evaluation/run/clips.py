@@ -124,9 +124,11 @@ def transcribe_clips(
                     broken[clip.clip_id] = str(error)
             if broken and not allow_missing:
                 continue  # names all that is broken before any time is spent on the rest
-            for one in _with_words(part, model=model, whisper=whisper, batch_size=batch_size):
-                result[one.clip_id] = one
-                file.append(dataclasses.asdict(one))
+            for transcribed in _with_words(
+                part, model=model, whisper=whisper, batch_size=batch_size
+            ):
+                result[transcribed.clip_id] = transcribed
+                file.append(dataclasses.asdict(transcribed))
             bar.update(len(part))
     if broken and not allow_missing:
         listed = shorten(list(broken.values()), most=_LISTED, separator="\n  ")
@@ -140,8 +142,8 @@ def transcribe_clips(
 def _unchanged(pairs: Sequence[tuple[AudioClip, ClipFacts]]) -> None:
     """Raise `UserError` when a file is not the one that was heard, of which the answers are."""
     digest_of = functools.cache(sha256_file)  # clips may be parts of one file
-    for clip, one in tqdm(pairs, desc="checking", unit="clip", disable=not pairs):
-        if clip.audio.is_file() and digest_of(clip.audio) != one.sha256:
+    for clip, facts in tqdm(pairs, desc="checking", unit="clip", disable=not pairs):
+        if clip.audio.is_file() and digest_of(clip.audio) != facts.sha256:
             raise UserError(
                 f"{clip.audio} is not the file that this evaluation has heard as {clip.clip_id!r}: "
                 "give another --out, or put the file back"
@@ -157,10 +159,10 @@ def read_clip_facts(paths: Iterable[Path]) -> dict[str, ClipFacts]:
                 kind = int | float if field.type is float else field.type
                 if not isinstance(value := record.get(field.name), kind):
                     raise UserError(f"{where} is not a clip: {field.name} is {value!r}; {DELETE}")
-            one = ClipFacts(
+            facts = ClipFacts(
                 **{field.name: record[field.name] for field in dataclasses.fields(ClipFacts)}
             )
-            result[one.clip_id] = one
+            result[facts.clip_id] = facts
     return result
 
 

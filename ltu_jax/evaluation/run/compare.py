@@ -69,7 +69,7 @@ def compare(
                 if (entry := _difference(mine, other, clusters)) is not None:
                     comparisons.append(where | entry)
                 else:
-                    reasons = [one.not_computed for one in (mine, other)]
+                    reasons = [graded.not_computed for graded in (mine, other)]
                     remarks.append(
                         f"{name}, {mine.metric.name} ({mine.rule}), {mode}, {decoding}: "
                         f"{next(filter(None, reasons), 'not computed: no answer could be read')}"
@@ -120,7 +120,12 @@ def write(
 ) -> None:
     """Write the differences and what was left out as JSON."""
     write_json(
-        path, {"differences": [dict(one) for one in comparisons], "left_out": list(left_out)}, MAKER
+        path,
+        {
+            "differences": [dict(comparison) for comparison in comparisons],
+            "left_out": list(left_out),
+        },
+        MAKER,
     )
 
 
@@ -141,7 +146,7 @@ def _difference(a: Graded, b: Graded, clusters: Sequence[str]) -> dict[str, Any]
     estimate = difference(b, a, clusters)
     if estimate is None:
         return None
-    values = [value_of(one, range(len(clusters))) for one in (a, b)]
+    values = [value_of(graded, range(len(clusters))) for graded in (a, b)]
     entry = {
         "metric": a.metric.name,
         "rule": a.rule,
@@ -158,7 +163,7 @@ def _difference(a: Graded, b: Graded, clusters: Sequence[str]) -> dict[str, Any]
     }
     if estimate.clusters < ENOUGH:
         entry |= {"low": None, "high": None}
-    right = [_right(one) for one in (a, b)]
+    right = [_right(graded) for graded in (a, b)]
     # It takes every item for independent: false of several questions about one recording.
     if None not in right and estimate.clusters == len(clusters):
         entry["mcnemar_p"] = mcnemar(*right)

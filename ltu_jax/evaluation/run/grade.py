@@ -72,12 +72,12 @@ def grade_row(
         [
             Answered(
                 item=item,
-                output=one.get(item.item_id),
+                output=output.get(item.item_id),
                 spoken_text=spoken_texts.get(item.clip_id, ""),
             )
             for item in items
         ]
-        for one in outputs
+        for output in outputs
     ]
     result = []
     for metric in row.metrics:
@@ -133,10 +133,10 @@ def number(value: float | None) -> float | None:
 def scores_of(graded: Sequence[Graded], *, draw: int, place: int) -> dict[str, dict[str, Any]]:
     """Return metric -> rule -> score of one answer, as the samples file has it."""
     scores: dict[str, dict[str, Any]] = {}
-    for one in graded:
-        if one.scores:
-            score = one.scores[draw][place]
-            scores.setdefault(one.metric.name, {})[one.rule] = {
+    for result in graded:
+        if result.scores:
+            score = result.scores[draw][place]
+            scores.setdefault(result.metric.name, {})[result.rule] = {
                 "parsed": score.parsed,
                 "status": str(score.status),
                 "score": number(score.value),

@@ -143,7 +143,7 @@ def _row(
 def _main(graded: Sequence[Graded], place: int) -> Graded:
     """Return the first metric that was computed, by the rule at `place`."""
     own = graded[place :: len(RULES)]
-    return next((one for one in own if one.scores), own[0])
+    return next((rule for rule in own if rule.scores), own[0])
 
 
 def _decoding_of(rule: str, decodings: Sequence[str]) -> str:

@@ -147,7 +147,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         identity = config["identity"]
         texts = [identity["benchmark"], identity["split"], config["system"], *config["modes"]]
-        broken = not all(isinstance(one, str) for one in [*texts, *config["decodings"]])
+        broken = not all(isinstance(text, str) for text in [*texts, *config["decodings"]])
     except (KeyError, TypeError):
         broken = True
     if broken:
@@ -246,11 +246,11 @@ def _item(record: dict[str, Any], where: str) -> tuple[Item, str]:
     """Return an item and its cluster, from a line that `write_items` wrote."""
     lists = [record.get("references"), record.get("choices")]
     texts = [record.get(name) for name in ("item_id", "clip_id", "row", "question", "cluster")]
-    texts += [one for group in lists if isinstance(group, list) for one in group]
+    texts += [member for group in lists if isinstance(group, list) for member in group]
     groups = record.get("groups")
     texts += groups.values() if isinstance(groups, dict) else [groups]
-    whole = all(isinstance(one, list) for one in lists) and record["references"]
-    if not whole or not all(isinstance(one, str) for one in texts):
+    whole = all(isinstance(member, list) for member in lists) and record["references"]
+    if not whole or not all(isinstance(member, str) for member in texts):
         raise UserError(f"{where} is not an item; run the evaluation again, which writes the file")
     fields = {field.name: record[field.name] for field in dataclasses.fields(Item)}
     lists = {name: tuple(record[name]) for name in ("references", "choices")}

@@ -231,7 +231,7 @@ def _prepare_clips(
         write_jsonl(out / "clips.jsonl", lines)
         for part in out.glob("clips.[0-9]*.jsonl"):
             part.unlink()
-    return {name: one for name, one in known.items() if name in needed}
+    return {name: facts for name, facts in known.items() if name in needed}
 
 
 def _of_all(collected: CollectedAnswers) -> CollectedAnswers:

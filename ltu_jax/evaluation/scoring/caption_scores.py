@@ -94,8 +94,8 @@ class _Reading:
         """Score each answer; its value is the statistic of its own counts."""
         scored = [
             place
-            for place, one in enumerate(answers)
-            if one.output is not None or self.keeps_missing
+            for place, answered in enumerate(answers)
+            if answered.output is not None or self.keeps_missing
         ]
         given = _Captions(
             texts=[self.caption(answers[place].output or "") for place in scored],
@@ -169,9 +169,9 @@ def _embedding_similarity(given: _Captions, tools: Tools) -> list[tuple[float, f
     texts = list(dict.fromkeys(text for text in everything if text.strip()))
     vectors = dict(zip(texts, tools.embedder(texts), strict=True)) if texts else {}
 
-    def cosine(one: str, other: str) -> float:
-        both = one in vectors and other in vectors
-        return float(vectors[one] @ vectors[other]) if both else 0.0
+    def cosine(first: str, other: str) -> float:
+        both = first in vectors and other in vectors
+        return float(vectors[first] @ vectors[other]) if both else 0.0
 
     return _values(
         [

@@ -79,31 +79,34 @@ def multilabel_metrics(
     _check_frame(label_text)
 
     def official(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
-        given = [one for one in answers if one.output is not None]
+        given = [answered for answered in answers if answered.output is not None]
         choices = _common_choices(answers)
-        texts = [paper.embedded_answer(one.output, part=part, frame=label_text) for one in given]
+        texts = [
+            paper.embedded_answer(answered.output, part=part, frame=label_text)
+            for answered in given
+        ]
         rows = _similarities(given, texts, tools, frame=label_text)
         scores = []
-        for one in answers:
-            if one.output is None:
+        for answered in answers:
+            if answered.output is None:
                 scores.append(dropped(Status.MISSING))
                 continue
             similarities = next(rows)
             top = choices[int(np.argmax(similarities))]
-            scores.append(_ranked(one, similarities, parsed=top, status=Status.PARSED))
+            scores.append(_ranked(answered, similarities, parsed=top, status=Status.PARSED))
         return scores
 
     def unguessed(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
         choices = _common_choices(answers)
         scores = []
-        for one in answers:
-            classes = strict.named_classes(one.output or "", choices)
+        for answered in answers:
+            classes = strict.named_classes(answered.output or "", choices)
             scores.append(
                 _ranked(
-                    one,
+                    answered,
                     np.array([float(choice in classes) for choice in choices]),
                     parsed="; ".join(classes) or None,
-                    status=strict.status(one.output, parsed=bool(classes)),
+                    status=strict.status(answered.output, parsed=bool(classes)),
                 )
             )
         return scores
@@ -142,8 +145,8 @@ def _similarities(
     """Yield the cosine of each answer's text to each of its item's choices, in a frame."""
     embedder = embedder_of(tools, purpose="the official label match")
     labels: dict[tuple[str, ...], np.ndarray] = {}
-    for one, answer_words in zip(answers, vectors(embedder, texts), strict=True):
-        choices = one.item.choices
+    for answered, answer_words in zip(answers, vectors(embedder, texts), strict=True):
+        choices = answered.item.choices
         if choices not in labels:
             framed = [paper.embedded_label(choice, frame=frame, comma=comma) for choice in choices]
             labels[choices] = vectors(embedder, framed)
@@ -153,16 +156,16 @@ def _similarities(
 def _nearest(
     answers: Sequence[Answered], tools: Tools, *, frame: str, part: paper.Part, comma: str
 ) -> list[AnswerScore]:
-    given = [one for one in answers if one.output is not None]
-    texts = [paper.embedded_answer(one.output, part=part, frame=frame) for one in given]
+    given = [answered for answered in answers if answered.output is not None]
+    texts = [paper.embedded_answer(answered.output, part=part, frame=frame) for answered in given]
     rows = _similarities(given, texts, tools, frame=frame, comma=comma)
     scores = []
-    for one in answers:
-        label = checked_label(one.item, one.item.choices)
-        if one.output is None:
+    for answered in answers:
+        label = checked_label(answered.item, answered.item.choices)
+        if answered.output is None:
             scores.append(dropped(Status.MISSING))
             continue
-        guess = one.item.choices[int(np.argmax(next(rows)))]
+        guess = answered.item.choices[int(np.argmax(next(rows)))]
         scores.append(right_or_wrong(guess, right=guess == label, status=Status.PARSED))
     return scores
 
@@ -178,25 +181,27 @@ def _named_label(answered: Answered) -> AnswerScore:
 
 
 def _common_choices(answers: Sequence[Answered]) -> tuple[str, ...]:
-    for one in answers:
-        if one.item.choices != answers[0].item.choices:
+    for given in answers:
+        if given.item.choices != answers[0].item.choices:
             raise UserError(
-                f"item {one.item.item_id!r} has other choices than {answers[0].item.item_id!r}: "
+                f"item {given.item.item_id!r} has other choices than {answers[0].item.item_id!r}: "
                 "mAP ranks all items of a row for each label, so give all of them the same labels"
             )
     return answers[0].item.choices if answers else ()
 
 
 def _ranked(
-    one: Answered, ranking: np.ndarray, *, parsed: str | None, status: Status
+    answered: Answered, ranking: np.ndarray, *, parsed: str | None, status: Status
 ) -> AnswerScore:
-    unknown = [name for name in one.item.references if name not in one.item.choices]
+    unknown = [name for name in answered.item.references if name not in answered.item.choices]
     if unknown:
         raise UserError(
-            f"item {one.item.item_id!r}: the label {unknown[0]!r} is not among its choices: "
+            f"item {answered.item.item_id!r}: the label {unknown[0]!r} is not among its choices: "
             "correct the references or the choices"
         )
-    truth = np.array([float(choice in one.item.references) for choice in one.item.choices])
+    truth = np.array(
+        [float(choice in answered.item.references) for choice in answered.item.choices]
+    )
     return AnswerScore(
         parsed=parsed,
         status=status,
@@ -206,8 +211,8 @@ def _ranked(
 
 
 def _quoting(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
-    english = scripts.english([one.spoken_text for one in answers])
-    return [_quoted(one, english=english) for one in answers]
+    english = scripts.english([answered.spoken_text for answered in answers])
+    return [_quoted(answered, english=english) for answered in answers]
 
 
 def _quoted(answered: Answered, *, english: bool) -> AnswerScore:
@@ -230,18 +235,18 @@ def _officially_quoted(answers: Sequence[Answered], tools: Tools) -> list[Answer
     There is no official rule for both in one answer: this is its two rules at once. Whisper's
     transcript is the reference here, so it replaces nothing.
     """
-    given = [one for one in answers if one.output is not None]
-    texts = [words.around_words(one.output) for one in given]
+    given = [answered for answered in answers if answered.output is not None]
+    texts = [words.around_words(answered.output) for answered in given]
     rows = _similarities(given, texts, tools, frame="{}")
     scores = []
-    for one in answers:
-        label = checked_label(one.item, one.item.choices)
-        if one.output is None:
+    for answered in answers:
+        label = checked_label(answered.item, answered.item.choices)
+        if answered.output is None:
             scores.append(dropped(Status.MISSING))
             continue
-        guess = one.item.choices[int(np.argmax(next(rows)))]
-        expected = paper.librispeech_words(one.spoken_text).split()
-        answer_words = paper.librispeech_words(words.spoken_words(one.output)).split()
+        guess = answered.item.choices[int(np.argmax(next(rows)))]
+        expected = paper.librispeech_words(answered.spoken_text).split()
+        answer_words = paper.librispeech_words(words.spoken_words(answered.output)).split()
         words_right = words.word_errors(expected, answer_words) <= QUOTE_TOLERANCE * len(expected)
         scores.append(
             right_or_wrong(guess, right=guess == label and words_right, status=Status.PARSED)

@@ -47,37 +47,41 @@ def _judged(answers: Sequence[Answered], tools: Tools) -> list[float | None]:
         )
     if not answers:
         return []
-    triples = [(one.item.question, one.item.label, one.output) for one in answers]
+    triples = [
+        (answered.item.question, answered.item.label, answered.output) for answered in answers
+    ]
     return list(tools.judge(triples))
 
 
 def official_judge(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
     """Score by the judge: missing answers and replies without a score drop."""
-    given = [one for one in answers if one.output is not None]
+    given = [answered for answered in answers if answered.output is not None]
     replies = iter(_judged(given, tools))
     scores = []
-    for one in answers:
-        score = None if one.output is None else next(replies)
+    for answered in answers:
+        score = None if answered.output is None else next(replies)
         if score is None:
-            status = Status.MISSING if one.output is None else Status.UNPARSED
+            status = Status.MISSING if answered.output is None else Status.UNPARSED
             scores.append(dropped(status))
         else:
-            scores.append(_scored(one, score, _status(one)))
+            scores.append(_scored(answered, score, _status(answered)))
     return scores
 
 
 def unguessed_judge(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
     """Score all items by the judge; missing, declined and unscored answers are worth 0."""
-    given = [one for one in answers if one.output is not None and not _declines(one)]
+    given = [
+        answered for answered in answers if answered.output is not None and not _declines(answered)
+    ]
     replies = iter(_judged(given, tools))
     scores = []
-    for one in answers:
-        status, score = strict.status(one.output, parsed=False), 0.0
-        if one.output is not None and not _declines(one):
+    for answered in answers:
+        status, score = strict.status(answered.output, parsed=False), 0.0
+        if answered.output is not None and not _declines(answered):
             reply = next(replies)
             if reply is not None:
                 status, score = Status.PARSED, reply
-        scores.append(_scored(one, score, status))
+        scores.append(_scored(answered, score, status))
     return scores
 
 
@@ -85,15 +89,18 @@ def _similarity(
     answers: Sequence[Answered], tools: Tools, *, keep_missing: bool
 ) -> list[AnswerScore]:
     embedder = embedder_of(tools, purpose="embedding similarity")
-    given = [one for one in answers if one.output is not None]
-    both = vectors(embedder, [one.output for one in given] + [one.item.label for one in given])
+    given = [answered for answered in answers if answered.output is not None]
+    both = vectors(
+        embedder,
+        [answered.output for answered in given] + [answered.item.label for answered in given],
+    )
     cosines = iter(np.sum(both[: len(given)] * both[len(given) :], axis=-1).tolist())
     missing = AnswerScore(parsed=None, status=Status.MISSING, value=0.0, counts=(0.0, 1.0))
     if not keep_missing:
         missing = dropped(Status.MISSING)
     return [
-        missing if one.output is None else _scored(one, next(cosines), _status(one))
-        for one in answers
+        missing if answered.output is None else _scored(answered, next(cosines), _status(answered))
+        for answered in answers
     ]
 
 

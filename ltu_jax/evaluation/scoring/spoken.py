@@ -84,8 +84,11 @@ def _by_language(reference: _Reference) -> Callable:
     """Return the strict rule: one language for all references."""
 
     def grade(answers: Sequence[Answered]) -> list[AnswerScore]:
-        english = scripts.english([reference(one) for one in answers])
-        return [unguessed(one, reference=reference(one), english=english) for one in answers]
+        english = scripts.english([reference(answered) for answered in answers])
+        return [
+            unguessed(answered, reference=reference(answered), english=english)
+            for answered in answers
+        ]
 
     return grade
 
@@ -94,7 +97,7 @@ def _qualifier(reference: _Reference) -> Callable[[Sequence[Answered]], str]:
     """Return a function that says what is counted where it is not English words."""
 
     def qualifier(answers: Sequence[Answered]) -> str:
-        texts = [reference(one) for one in answers]
+        texts = [reference(answered) for answered in answers]
         qualifiers = [] if scripts.english(texts) else ["not as English"]
         qualifiers += ["characters of scripts without spaces"] if scripts.unspaced(texts) else []
         return ", ".join(qualifiers)
@@ -107,7 +110,7 @@ def _grade(
 ) -> Callable[[Sequence[Answered], Tools], list[AnswerScore]]:
     def grade(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
         scores = scores_of(answers)
-        counted = [one.counts for one in scores if one.counts]
+        counted = [score.counts for score in scores if score.counts]
         if counted and not any(expected for _, expected in counted):
             raise NotComputedError(
                 "WER: no reference has a word, and the rate divides by their number: "

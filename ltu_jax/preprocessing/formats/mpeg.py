@@ -190,8 +190,8 @@ def _stretches(content: Content, start: int, end: int, *, name: str) -> list[_St
         stretch.end = offset
     if not stretches:
         raise AudioError(f"{name}: holds no audio (0 s); record or export it again")
-    for one in stretches:
-        one.holes = [hole for hole in one.holes if hole[0] < one.end]
+    for known in stretches:
+        known.holes = [hole for hole in known.holes if hole[0] < known.end]
     return stretches
 
 
@@ -266,8 +266,8 @@ def frame_length(content: bytes, offset: int) -> int | None:
 
 def _same_kind(frame: Frame, other: Frame) -> bool:
     mine, its = (
-        (one.layer, one.samples, one.rate, one.channels, one.length is None)
-        for one in (frame, other)
+        (header.layer, header.samples, header.rate, header.channels, header.length is None)
+        for header in (frame, other)
     )
     return mine == its
 

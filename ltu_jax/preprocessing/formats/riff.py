@@ -52,8 +52,8 @@ class Wav:
         """How long so many bytes last, and so many, in words, where the format says it."""
         if self.tag not in _PCM:
             return ""
-        one, two = size / self.bytes_a_second, other / self.bytes_a_second
-        return f" ({one:.2f} s of {two:.2f} s)"
+        seconds, two = size / self.bytes_a_second, other / self.bytes_a_second
+        return f" ({seconds:.2f} s of {two:.2f} s)"
 
     def pieces(self) -> list[Piece]:
         """A plain WAV of the same samples."""

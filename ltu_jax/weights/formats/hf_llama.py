@@ -213,14 +213,14 @@ def _tied(settings: Mapping[str, Any], tensors: Tensors, *, what: str, numbers: 
     return True
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
+def _equal(first: Tensor, other: Tensor) -> bool:
     """Compare the numbers of two tensors, read in blocks."""
-    if (one.shape, one.dtype) != (other.shape, other.dtype):
+    if (first.shape, first.dtype) != (other.shape, other.dtype):
         return False
-    rows = one.shape[0]
-    step = max(1, BLOCK_BYTES * rows // max(1, one.nbytes))
+    rows = first.shape[0]
+    step = max(1, BLOCK_BYTES * rows // max(1, first.nbytes))
     return all(
-        np.array_equal(one.between(row, stop), other.between(row, stop))
+        np.array_equal(first.between(row, stop), other.between(row, stop))
         for row, stop in ((row, min(row + step, rows)) for row in range(0, rows, step))
     )
 

@@ -184,8 +184,8 @@ def _compare_sizes(
             )
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and np.array_equal(one.read(), other.read())
+def _equal(first: Tensor, other: Tensor) -> bool:
+    return first.shape == other.shape and np.array_equal(first.read(), other.read())
 
 
 def config_from_shapes(

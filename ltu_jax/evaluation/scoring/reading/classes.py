@@ -70,8 +70,8 @@ def mentions(text: str, tokens: Sequence[Token], choices: Sequence[str]) -> list
         for span in _inflected(label, tokens, known, taken):
             taken.update(span)
             result.append(Mention(meaning=label.choice, first=span[0], last=span[-1] + 1))
-    heads = {one.first for one in result}
-    return [one for one in result if not _is_no_thing(one, tokens, heads)]
+    heads = {mention.first for mention in result}
+    return [mention for mention in result if not _is_no_thing(mention, tokens, heads)]
 
 
 @functools.lru_cache(maxsize=256)
@@ -130,7 +130,7 @@ def _may_stand(label: _Label, everything: frozenset[str]) -> bool:
         return True
     whole = "".join(label.words)
     return not forms.keys(whole).isdisjoint(everything) or any(
-        one[:1] == "+" and forms.same(one[1:], whole) for one in everything if len(one) > 3
+        form[:1] == "+" and forms.same(form[1:], whole) for form in everything if len(form) > 3
     )
 
 
@@ -175,7 +175,7 @@ def _several(
     for start, own in enumerate(known):
         if start in taken or not content:
             continue
-        if free and not any(own & one for one in needed):
+        if free and not any(own & places for places in needed):
             continue
         if not free and not own & needed[0]:
             continue
@@ -186,8 +186,8 @@ def _several(
                 break
             fits = [
                 at
-                for at, (word, one) in enumerate(left if free else left[:1])
-                if known[place] & one and _as_noun(tokens, place, word)
+                for at, (word, places) in enumerate(left if free else left[:1])
+                if known[place] & places and _as_noun(tokens, place, word)
             ]
             if fits:
                 span.append(place)
@@ -210,10 +210,10 @@ def _as_noun(tokens: Sequence[Token], place: int, word: str) -> bool:
     return before in lexicon.DETERMINERS or before in ("of", "tin", "soda", "beer")
 
 
-def _is_no_thing(one: Mention, tokens: Sequence[Token], heads: set[int]) -> bool:
+def _is_no_thing(mention: Mention, tokens: Sequence[Token], heads: set[int]) -> bool:
     """Tell whether a mention only tells the kind of what the next word is: "rain forest"."""
-    if one.last >= len(tokens) or one.last in heads or not tokens[one.last].word:
+    if mention.last >= len(tokens) or mention.last in heads or not tokens[mention.last].word:
         return False
-    if not tokens[one.last - 1].word:
+    if not tokens[mention.last - 1].word:
         return False
-    return forms.compound(tokens[one.last - 1].text, tokens[one.last].text)
+    return forms.compound(tokens[mention.last - 1].text, tokens[mention.last].text)

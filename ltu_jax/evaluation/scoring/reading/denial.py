@@ -25,28 +25,28 @@ def meant(tokens: Sequence[Token], mentions: Collection[Mention]) -> list[str | 
 
     What it claims and denies as well is not among them.
     """
-    inside = {place for one in mentions for place in range(one.first, one.last)}
+    inside = {place for mention in mentions for place in range(mention.first, mention.last)}
     claimed: dict[str | float, None] = {}
     denied: set[str | float] = set()
     before: list[Mention] = []
-    left = collections.deque(sorted(mentions, key=lambda one: one.first))
+    left = collections.deque(sorted(mentions, key=lambda mention: mention.first))
     for clause in clauses(tokens):
         own = []
         while left and left[0].first < clause.last:
             own.append(left.popleft())
         if not own and _takes_back(tokens, clause, inside):
-            denied |= {one.meaning for one in before}
-            for one in before:
-                claimed.pop(one.meaning, None)
+            denied |= {mention.meaning for mention in before}
+            for mention in before:
+                claimed.pop(mention.meaning, None)
         states = _states(tokens, clause, inside)
-        for one in own:
+        for mention in own:
             if (
-                _denied_behind(tokens, one, clause, inside)
-                or states[one.first - clause.first] == "no"
+                _denied_behind(tokens, mention, clause, inside)
+                or states[mention.first - clause.first] == "no"
             ):
-                denied.add(one.meaning)
-            elif not clause.asked and not states[one.first - clause.first]:
-                claimed[one.meaning] = None
+                denied.add(mention.meaning)
+            elif not clause.asked and not states[mention.first - clause.first]:
+                claimed[mention.meaning] = None
         words = any(token.word for token in tokens[clause.first : clause.last])
         before = own if own else before if not words else []
     return [meaning for meaning in claimed if meaning not in denied]
@@ -115,12 +115,12 @@ _KINDS = {
 
 
 def _denied_behind(
-    tokens: Sequence[Token], one: Mention, clause: Clause, inside: Collection[int]
+    tokens: Sequence[Token], mention: Mention, clause: Clause, inside: Collection[int]
 ) -> bool:
     """Tell whether the clause denies a mention behind it: "a dog in the yard is not heard"."""
-    place, several = _last_of_list(tokens, one.last, clause, inside)
+    place, several = _last_of_list(tokens, mention.last, clause, inside)
     verb = False
-    while place < min(clause.last, one.last + _FURTHEST):
+    while place < min(clause.last, mention.last + _FURTHEST):
         text = tokens[place].text
         following = tokens[place + 1].text if place + 1 < clause.last else ""
         if place in inside or following in lexicon.ENDING:

@@ -24,10 +24,10 @@ def keys(word: str) -> frozenset[str]:
         bare = word.removesuffix(ending)
         if bare != word and len(bare) > 2:
             stems.add(_lemma(bare[:-1] + "y" if bare.endswith("i") else bare))
-    stems |= {lexicon.FAMILIES[one] for one in stems if one in lexicon.FAMILIES}
-    for one in (*stems, word):
-        stem = _STEMMER.stemWord(one)
-        if len(one) - len(stem) <= 1 or one.endswith("ing"):
+    stems |= {lexicon.FAMILIES[form] for form in stems if form in lexicon.FAMILIES}
+    for form in (*stems, word):
+        stem = _STEMMER.stemWord(form)
+        if len(form) - len(stem) <= 1 or form.endswith("ing"):
             stems.add(f"~{stem}")
     return frozenset(stems)
 
@@ -50,7 +50,7 @@ def names(word: str, label: str) -> bool:
     if not same(word, label):
         return False
     verb = label.endswith("ing") or adjective(label)
-    verb |= not {one.removesuffix("s") for one in keys(label)}.isdisjoint(lexicon.VERBS)
+    verb |= not {form.removesuffix("s") for form in keys(label)}.isdisjoint(lexicon.VERBS)
     return verb or not word.endswith(("ing", "ed")) or word == label
 
 

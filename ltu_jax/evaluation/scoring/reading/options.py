@@ -33,8 +33,8 @@ def option(text: str, options: Sequence[str]) -> str | None:
     for part in (clauses.concluded(text), text):
         named = _named(part, options, lead="is" if part is not text else "")
         if named:
-            one = named.pop() if len(named) == 1 else None
-            return one if one in options else None
+            choice = named.pop() if len(named) == 1 else None
+            return choice if choice in options else None
     return None
 
 
@@ -44,9 +44,10 @@ def _named(text: str, options: Sequence[str], *, lead: str) -> set[str]:
     texts = {_OWN_LETTER.sub("", own).strip(" .,;:!?"): own for own in options}
     texts = {bare: own for bare, own in texts.items() if bare.strip()}
     by_text = classes.mentions(clauses.lower(prepared), tokens, tuple(texts))
-    inside = {place for one in by_text for place in range(one.first, one.last)}
+    inside = {place for mention in by_text for place in range(mention.first, mention.last)}
     mentions = [
-        Mention(meaning=texts[str(one.meaning)], first=one.first, last=one.last) for one in by_text
+        Mention(meaning=texts[str(mention.meaning)], first=mention.first, last=mention.last)
+        for mention in by_text
     ]
     for place, letter in _letters(prepared, tokens, lead=lead):
         index = ord(letter) - ord("A")
@@ -54,7 +55,7 @@ def _named(text: str, options: Sequence[str], *, lead: str) -> set[str]:
         meaning = options[index] if index < len(options) else f"{letter} of {len(options)}"
         if place not in inside:
             mentions.append(Mention(meaning=meaning, first=place, last=place + 1))
-    return {str(one) for one in denial.meant(tokens, mentions)}
+    return {str(mention) for mention in denial.meant(tokens, mentions)}
 
 
 def _letters(text: str, tokens: Sequence[Token], *, lead: str) -> Iterator[tuple[int, str]]:
