@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import jax
@@ -41,3 +42,28 @@ def own_folder() -> Path | None:
     except OSError:
         return None
     return folder if folder.stat().st_uid == os.getuid() else None
+
+
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+class CompileCount:
+    """Counts the programs that this process compiles, or loads from the cache, from now on."""
+
+    def __init__(self) -> None:
+        self._count, self._lock = 0, threading.Lock()
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, seconds: float, **_: object) -> None:
+        if event == _COMPILED:
+            with self._lock:
+                self._count += 1
+
+    @property
+    def count(self) -> int:
+        """Return the number so far."""
+        return self._count
+
+    def close(self) -> None:
+        """Count no more."""
+        jax.monitoring.unregister_event_duration_listener(self._listen)

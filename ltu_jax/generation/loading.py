@@ -31,13 +31,13 @@ from ltu_jax.weights.store import Weights, check_against, load_weights
 # What `dtype` may be. Of "int8" the kernels of the language model alone are int8; what is left, and
 # products, are in the dtype that it was trained in beside such a base.
 DTYPES = ("float32", "bfloat16", "int8")
-_WHOLE = {"int8": "bfloat16"}
+WHOLE = {"int8": "bfloat16"}
 
 
 @functools.lru_cache(maxsize=4)
 def _model(config: LTUASConfig, dtype: str) -> Functional[LTUAS]:
     """Return the same object for the same sizes, so that a second model compiles nothing."""
-    compute, quantised = _WHOLE.get(dtype, dtype), dtype == "int8"
+    compute, quantised = WHOLE.get(dtype, dtype), dtype == "int8"
     return LTUAS.functional(config, dtype=jnp.dtype(compute), int8_base=quantised)
 
 
@@ -121,7 +121,7 @@ def load_model(
         opened.tensors,
         model.shapes,
         base_dtype=dtype,
-        dtype=_WHOLE.get(dtype, dtype),
+        dtype=WHOLE.get(dtype, dtype),
         mesh=layout.mesh or make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), devices[:1]),
         what=str(opened.path),
     )

@@ -70,6 +70,34 @@ class RowSettings(NamedTuple):
     key: Array  # [B] typed PRNG keys
 
 
+class RowNumbers(NamedTuple):
+    """`RowSettings` as they lie in memory and change by rows: a seed in place of its key."""
+
+    temperature: Float[Array, "B"]
+    top_p_tail: Float[Array, "B"]
+    top_k: Int[Array, "B"]
+    repetition_penalty: Float[Array, "B"]
+    argmax: Bool[Array, "B"]
+    seed: Int[Array, "B"]
+
+    @classmethod
+    def of(cls, configs: Sequence[SamplingConfig]) -> Self:
+        """Return numpy arrays of one config a row."""
+        return cls(
+            temperature=np.asarray([c.temperature for c in configs], np.float32),
+            top_p_tail=np.asarray([1.0 - c.top_p for c in configs], np.float32),
+            top_k=np.asarray([min(c.top_k, np.iinfo(np.int32).max) for c in configs], np.int32),
+            repetition_penalty=np.asarray([c.repetition_penalty for c in configs], np.float32),
+            argmax=np.asarray([c.pick == "argmax" for c in configs]),
+            seed=np.asarray([c.seed for c in configs], np.uint32),
+        )
+
+    def settings(self) -> RowSettings:
+        """Return the settings, each row with the key of its seed."""
+        *numbers, seed = (jnp.asarray(leaf) for leaf in self)
+        return RowSettings(*numbers, key=jax.vmap(jax.random.key)(seed))
+
+
 def row_settings(sampling: SamplingConfig | Sequence[SamplingConfig], *, rows: int) -> RowSettings:
     """One `RowSettings` for `rows` rows from one config for all or one config per row.
 
@@ -79,14 +107,7 @@ def row_settings(sampling: SamplingConfig | Sequence[SamplingConfig], *, rows: i
     configs = [sampling] * rows if isinstance(sampling, SamplingConfig) else list(sampling)
     if len(configs) != rows:
         raise UserError(f"{len(configs)} sampling configs for {rows} rows; give one or {rows}")
-    return RowSettings(
-        temperature=jnp.asarray([c.temperature for c in configs], jnp.float32),
-        top_p_tail=jnp.asarray([1.0 - c.top_p for c in configs], jnp.float32),
-        top_k=jnp.asarray([min(c.top_k, np.iinfo(np.int32).max) for c in configs], jnp.int32),
-        repetition_penalty=jnp.asarray([c.repetition_penalty for c in configs], jnp.float32),
-        argmax=jnp.asarray([c.pick == "argmax" for c in configs]),
-        key=jax.vmap(jax.random.key)(jnp.asarray([c.seed for c in configs], jnp.uint32)),
-    )
+    return RowNumbers.of(configs).settings()
 
 
 def seen_tokens(
@@ -108,8 +129,11 @@ def process(
 
 
 def choose(scores: Float[Array, "B V"], *, settings: RowSettings, step: Array) -> Int[Array, "B"]:
-    """Draw the next token of each row with its key folded with `step`, or take the best."""
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(settings.key)
+    """Draw the next token of each row with its key folded with `step`, or take the best.
+
+    `step` is one number for all rows, or one a row.
+    """
+    keys = jax.vmap(jax.random.fold_in)(settings.key, jnp.broadcast_to(step, settings.key.shape))
     drawn = jax.vmap(jax.random.categorical)(keys, scores)
     return jnp.where(settings.argmax, jnp.argmax(scores, axis=-1), drawn).astype(jnp.int32)
 

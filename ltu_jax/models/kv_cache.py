@@ -70,3 +70,52 @@ def write_layer(
 def causal_slots(*, slots: int, start: Int[Array, ""], new: int) -> Bool[Array, "T S"]:
     """Return which slots each of `new` queries sees when they go to `start` and on themselves."""
     return jnp.arange(slots)[None] <= start + jnp.arange(new)[:, None]
+
+
+# --- slots ----------------------------------------------------------------------------------------
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SlotCache:
+    """A cache whose rows come and go: each is filled from 0 to a length of its own.
+
+    What lies behind a row's length is never seen, so a row is freed by forgetting it.
+    """
+
+    keys: Float[Array, "L B K S H"]
+    values: Float[Array, "L B K S H"]
+    length: Int[Array, "B"]  # positions filled, which is where the next token goes
+
+
+def empty_slot_cache(
+    *, layers: int, rows: int, kv_heads: int, length: int, head_dim: int, dtype: Any
+) -> SlotCache:
+    """Return a cache of `rows` empty rows of at most `length` positions."""
+    shape = (layers, rows, kv_heads, length, head_dim)
+    return SlotCache(
+        keys=jnp.zeros(shape, dtype),
+        values=jnp.zeros(shape, dtype),
+        length=jnp.zeros(rows, jnp.int32),
+    )
+
+
+def write_rows(
+    stored: Float[Array, "L B K S H"],
+    new: Float[Array, "B K T H"],
+    *,
+    layer: Int[Array, ""],
+    places: Int[Array, "B T"],
+    room: int,
+) -> tuple[Float[Array, "L B K S H"], Float[Array, "B K S H"]]:
+    """Put one layer's new positions of the first rows at `places`, a row apart from another.
+
+    Places beyond the cache are left out. Returns all layers, and of that layer and those rows the
+    first `room` positions; see `write_layer`.
+    """
+    rows, heads, _, size = new.shape
+    which = jnp.arange(rows)[:, None]
+    moved = new.swapaxes(1, 2).astype(stored.dtype)
+    stored = stored.at[layer, which, :, places].set(moved, mode="drop", unique_indices=True)
+    part = lax.dynamic_slice(stored, (layer, 0, 0, 0, 0), (1, rows, heads, room, size))
+    return stored, part[0]

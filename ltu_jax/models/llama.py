@@ -218,7 +218,12 @@ class Llama(nnx.Module):
 
     @classmethod
     def functional(
-        cls, config: LlamaConfig, *, dtype: Any = jnp.float32, remat: str = "none"
+        cls,
+        config: LlamaConfig,
+        *,
+        dtype: Any = jnp.float32,
+        remat: str = "none",
+        int8_base: bool = False,
     ) -> Functional[Self]:
         """Return a language model alone, apart from its parameters `llama.*`, as in LTU-AS.
 
@@ -226,10 +231,12 @@ class Llama(nnx.Module):
             config: sizes.
             dtype: compute dtype of the products; float32 ones are float32 on every device.
             remat: "none", "full" or a policy name, for the backward pass of each layer.
+            int8_base: kernels in int8, as in LTU-AS.
         """
         check_remat(remat)
+        made = dict(lora=None, dtype=dtype, remat=remat, quantised=int8_base)
         return Functional(
-            lambda rngs: cls(config, lora=None, dtype=dtype, remat=remat, rngs=rngs),
+            lambda rngs: cls(config, **made, rngs=rngs),
             config=config,
             prefix="llama.",
         )
@@ -250,7 +257,8 @@ class Llama(nnx.Module):
         last = self.norm(layers[-1])
         return {"layers": layers, "final_norm": last, "logits": self.unembed(last)}
 
-    def _rope(self, positions: Int[Array, "B T"]) -> Rope:
+    def rope(self, positions: Int[Array, "B T"]) -> Rope:
+        """Return the rotations of positions."""
         config = self.config
         return rope_tables(
             positions, config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
@@ -279,7 +287,7 @@ class Llama(nnx.Module):
         attend: Attend = attend,
     ) -> Float[Array, "B T E"]:
         """All layers, before the final norm; the path of training."""
-        rope = self._rope(positions)
+        rope = self.rope(positions)
 
         def squared(x: Array) -> tuple[Array, Array]:
             """The mean square for the next norm too: the product that makes x sums it on the way.
@@ -320,7 +328,7 @@ class Llama(nnx.Module):
         visible: Bool[Array, "B T T"],
     ) -> tuple[Float[Array, "L B T E"], Float[Array, "L B K T H"], Float[Array, "L B K T H"]]:
         """Output, keys and values of every layer."""
-        rope = self._rope(positions)
+        rope = self.rope(positions)
 
         def step(layer: Layer, x: Array, _: None) -> tuple[Array, Any]:
             q, k, v = layer.project(x, rope=rope)
@@ -338,7 +346,7 @@ class Llama(nnx.Module):
         cache: KVCache,
     ) -> tuple[Float[Array, "B T E"], KVCache]:
         """All layers over the whole prompt, its keys and values put into an empty cache."""
-        rope = self._rope(positions)
+        rope = self.rope(positions)
 
         def step(layer: Layer, x: Array, _: None) -> tuple[Array, Any]:
             q, k, v = layer.project(x, rope=rope)
@@ -366,7 +374,7 @@ class Llama(nnx.Module):
         `layers` are this model's own, apart (`separate_layers`): slower to compile, faster on a
         CPU.
         """
-        rope = self._rope(positions)
+        rope = self.rope(positions)
         start, new, slots = cache.length, x.shape[1], cache.visible.shape[1]
         index = jnp.arange(slots)
         fresh = (index[None] >= start) & (index[None] <= start + jnp.arange(new)[:, None])

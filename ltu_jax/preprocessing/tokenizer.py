@@ -43,6 +43,10 @@ class Tokenizer(Protocol):
         """Return the id of one token by its name; ValueError when the vocabulary lacks it."""
         ...
 
+    def token(self, index: int) -> str | None:
+        """Return the name of the token with this id, None where there is none."""
+        ...
+
     @property
     def identity(self) -> str:
         """Hex SHA-256 of all that decides which ids a text becomes."""

@@ -1,0 +1,368 @@
+"""The engine against answers alone: any order, slot, company and tier; and how answers end."""
+
+import asyncio
+import dataclasses
+import json
+import os
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ltu_jax
+from ltu_jax.core import memory
+from ltu_jax.core.errors import UserError
+from ltu_jax.generation.request import AnswerMode, EncodedClip, drain
+from ltu_jax.generation.sampling import SamplingConfig
+from ltu_jax.generation.text_loading import load_language_model
+from ltu_jax.preprocessing.text import prompt_ids
+from ltu_jax.serving.engine import Engine, EngineSettings
+from ltu_jax.serving.engine_types import (
+    EngineClosed,
+    EngineRequest,
+    Failed,
+    FinishReason,
+    JsonGrammar,
+    NewToken,
+    QueueFull,
+)
+from ltu_jax.serving.slot_programs import SlotSizes
+from ltu_jax.weights.store import load_weights, save_weights
+from tests.support import tiny_ltu_as
+
+# The long form: LTU_JAX_ENGINE_REQUESTS=1000 python -m pytest tests/serving/test_engine.py -k alone
+REQUESTS = int(os.environ.get("LTU_JAX_ENGINE_REQUESTS", "32"))
+SIZES = SlotSizes(
+    tiers=(1, 4), slot_tokens=160, clips=2, steps=3, drafts=2, prompts=(112,), rooms=(112,)
+)
+PATIENCE = 300  # seconds after which a test that waits fails
+
+
+@pytest.fixture(scope="module")
+def model(golden, tmp_path_factory):
+    made = tiny_ltu_as.save(
+        tmp_path_factory.mktemp("tiny"), tokenizer=golden / "text_cases" / "spm320.model"
+    )
+    return ltu_jax.load(made["ltu-as"])
+
+
+@pytest.fixture(scope="module")
+def engine(model):
+    made = Engine(model, EngineSettings(sizes=SIZES))
+    made.warm()
+    yield made
+    made.close()
+
+
+def clip(number, *, audio=True):
+    rng = np.random.default_rng(number)
+    return EncodedClip(
+        features=rng.normal(size=(2, 25, 32)).astype(np.float32) if audio else None,
+        spoken_text=("", "hi all")[number % 2],
+        seconds=None,
+        seconds_dropped=0.0,
+        mode=AnswerMode.JOINT if audio else AnswerMode.TEXT,
+    )
+
+
+def request(model, number, **options):
+    """One of many: with audio or without, greedy or drawn, of several lengths."""
+    heard = clip(number % 7, audio=number % 3 != 0)
+    question = ("What?", "Who spoke?")[number % 2]
+    drawn = SamplingConfig.official(seed=number) if number % 4 < 2 else None
+    if number % 8 == 0:
+        drawn = SamplingConfig(seed=number)
+    ids = prompt_ids(model.tokenizer, instruction=question, spoken_text=heard.spoken_text)
+    options = {"max_new_tokens": 9 + number % 8, "sampling": drawn, **options}
+    return EngineRequest(prompt=tuple(ids), clips=(heard,), **options), question
+
+
+def alone(model, asked, question):
+    """The oracle: what the Python API answers."""
+    return drain(
+        model.stream(
+            asked.clips[0],
+            question,
+            max_new_tokens=asked.max_new_tokens,
+            sampling=asked.sampling,
+        )
+    )
+
+
+def read(ticket):
+    """All events, and the text that they make."""
+    events = list(ticket.events(PATIENCE))
+    if isinstance(events[-1], Failed):
+        raise events[-1].error
+    return events, "".join(event.text for event in events)
+
+
+def idle(engine):
+    stats = engine.stats()
+    return stats.busy == stats.queued == 0
+
+
+# --- the same answer ------------------------------------------------------------------------------
+
+
+def test_answers_are_those_of_each_request_alone(model, engine):
+    """From several threads, in random order, with cancelled ones among them; nothing compiles."""
+    different = min(REQUESTS, 56)  # then they come again
+    asked = {number: request(model, number) for number in range(different)}
+    wanted = {number: alone(model, *one) for number, one in asked.items()}
+    assert len({one.tokens for one in wanted.values()}) > different // 2
+    order = np.random.default_rng(0).permutation(REQUESTS) % different
+    wrong = []
+
+    def client(numbers):
+        rng = np.random.default_rng(int(numbers[0]))
+        while len(numbers):
+            some, numbers = np.split(numbers, [rng.integers(1, 6)])
+            tickets = [engine.submit(asked[int(number)][0]) for number in some]
+            leaves = rng.random(len(some)) < 0.1
+            for number, ticket, left in zip(some, tickets, leaves, strict=True):
+                if left:
+                    next(ticket.events(PATIENCE))
+                    ticket.cancel()
+                events, text = read(ticket)
+                want, got = wanted[int(number)], events[-1]
+                if got.reason == FinishReason.CANCELLED:
+                    same = got.tokens == want.tokens[: len(got.tokens)]
+                else:
+                    same = (got.tokens, text) == (want.tokens, want.text)
+                    same &= (got.reason == "stop") == (want.finish_reason == "eos")
+                if not same:
+                    wrong.append((int(number), got, want))
+
+    before = engine.stats().compiled
+    threads = [threading.Thread(target=client, args=(part,)) for part in np.array_split(order, 3)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert wrong == []
+    assert idle(engine)
+    assert engine.stats().compiled == before
+
+
+def test_prompt_lookup_makes_the_same_tokens_in_fewer_steps(model, engine):
+    dispatches = []
+    for lookup in (False, True):
+        before = engine.stats().dispatches
+        made = []
+        for number in (2, 3, 6, 7):  # greedy ones
+            asked, _ = request(model, number, max_new_tokens=40, prompt_lookup=lookup)
+            made.append(read(engine.submit(asked))[0][-1].tokens)
+        dispatches.append((made, engine.stats().dispatches - before))
+    (plain, many), (guessed, few) = dispatches
+    assert guessed == plain
+    assert few < many
+
+
+def test_log_probabilities_are_the_models_own(model, engine):
+    asked, _ = request(model, 1, logprobs=True, top_logprobs=3)
+    events, _ = read(engine.submit(asked))
+    finished = events[-1]
+    ids = np.asarray([[*asked.prompt, *finished.tokens]])
+    logits = model.logits(ids, np.ones_like(ids), asked.clips[0].features[None], layout="inference")
+    wanted = np.asarray(jax.nn.log_softmax(logits[0, len(asked.prompt) - 1 : -1], axis=-1))
+    for event, row in zip(events[:-1], wanted, strict=True):
+        assert event.logprob.id == event.id
+        np.testing.assert_allclose(event.logprob.logprob, row[event.id], atol=2e-4)
+        assert [one.id for one in event.top] == np.argsort(-row, kind="stable")[:3].tolist()
+        np.testing.assert_allclose(
+            [one.logprob for one in event.top], np.sort(row)[:-4:-1], atol=2e-4
+        )
+
+
+def test_clips_stand_one_after_another_before_the_text(model, engine):
+    """Two clips: against the full forward pass over [clip 1][clip 2][text]."""
+    asked, _ = request(model, 2, max_new_tokens=6)
+    two = dataclasses.replace(asked, clips=(clip(4), clip(5)))
+    events, _ = read(engine.submit(two))
+    llama = model.model.bind(model.params).llama
+    bound = model.model.bind(model.params)
+    audio = [bound.embed_audio(jnp.asarray(one.features)[None]) for one in two.clips]
+    ids = list(two.prompt)
+    for _ in range(6):
+        x = jnp.concatenate([*audio, bound.embed_text(jnp.asarray([ids]))], axis=1)
+        time = x.shape[1]
+        states = llama.run(
+            x, positions=jnp.arange(time)[None], visible=jnp.tril(jnp.ones((1, time, time), bool))
+        )
+        ids.append(int(llama.unembed(llama.norm(states[:, -1]))[0].argmax()))
+    assert list(events[-1].tokens) == ids[len(two.prompt) :]
+    assert events[-1].usage.audio == 50 and events[-1].usage.prompt == 50 + len(two.prompt)
+
+
+def test_a_language_model_alone_answers_text(model, golden, tmp_path):
+    """Its weights opened without audio: against the full forward pass, token by token."""
+    weights = load_weights(model.path)
+    save_weights(
+        tmp_path / "llama",
+        kind="llama",
+        config=weights.config["llama"],
+        params={
+            path: np.asarray(leaf)
+            for path, leaf in weights.params.items()
+            if path.startswith("llama.") and "lora" not in path
+        },
+        source={"test": "random"},
+        files={"tokenizer.model": golden / "text_cases" / "spm320.model"},
+    )
+    plain = load_language_model(tmp_path / "llama")
+    engine = Engine(plain, EngineSettings(sizes=dataclasses.replace(SIZES, tiers=(2,), drafts=0)))
+    ids = list(prompt_ids(plain.tokenizer, instruction="Why?", spoken_text=None))
+    ticket = engine.submit(EngineRequest(prompt=tuple(ids), max_new_tokens=5))
+    with pytest.raises(UserError, match="clips"):
+        engine.submit(EngineRequest(prompt=tuple(ids), clips=(clip(1),)))
+    llama, start = plain.model.bind(plain.params), len(ids)
+    for _ in range(5):
+        time = len(ids)
+        states = llama.run(
+            llama.embed(jnp.asarray([ids])),
+            positions=jnp.arange(time)[None],
+            visible=jnp.tril(jnp.ones((1, time, time), bool)),
+        )
+        ids.append(int(llama.unembed(llama.norm(states[:, -1]))[0].argmax()))
+    assert list(read(ticket)[0][-1].tokens) == ids[start:]
+    engine.close()
+
+
+# --- how answers end ------------------------------------------------------------------------------
+
+
+def test_stop_strings_cut_the_answer(model, engine):
+    asked, question = request(model, 6, max_new_tokens=16)
+    whole = alone(model, asked, question).text
+    place = len(whole) // 2
+    stop = whole[place : place + 2]
+    events, text = read(engine.submit(dataclasses.replace(asked, stop=("never", stop))))
+    assert text == whole[: whole.index(stop)].rstrip()
+    assert events[-1].reason == FinishReason.STOP and events[-1].stop == stop
+
+
+def test_json_by_schema_in_company(model, engine):
+    """A model of random numbers writes JSON; its neighbours' answers stay theirs."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "kind": {"enum": ["open", "closed"]},
+            "n": {"type": "integer", "minimum": 0, "maximum": 9},
+        },
+        "required": ["kind", "n"],
+        "additionalProperties": False,
+    }
+    bound = JsonGrammar(schema=schema)
+    tickets = [
+        engine.submit(request(model, number, max_new_tokens=60, grammar=bound)[0])
+        for number in (1, 2)
+    ]
+    beside, question = request(model, 7)
+    neighbour = engine.submit(beside)
+    for ticket in tickets:
+        events, text = read(ticket)
+        assert events[-1].reason == FinishReason.STOP
+        assert set(json.loads(text)) == {"kind", "n"}
+    assert read(neighbour)[0][-1].tokens == alone(model, beside, question).tokens
+
+
+def test_cancelling_frees_slot_and_queue(model, engine):
+    long = [
+        engine.submit(request(model, number, max_new_tokens=60)[0]) for number in (2, 3, 6, 7, 2, 3)
+    ]
+    next(long[0].events(PATIENCE))
+    for ticket in long:
+        ticket.cancel()
+    reasons = [read(ticket)[0][-1].reason for ticket in long]
+    assert FinishReason.CANCELLED in reasons
+    asked, question = request(model, 11)
+    assert read(engine.submit(asked))[1] == alone(model, asked, question).text
+    assert idle(engine)
+
+
+def test_a_deadline_ends_an_answer_that_waits(model, engine):
+    with engine._turning:  # the engine stands still
+        ticket = engine.submit(request(model, 3, deadline=1e-9)[0])
+    events, text = read(ticket)
+    assert events[-1].reason == FinishReason.DEADLINE and text == ""
+
+
+def test_a_full_queue_refuses(model):
+    engine = Engine(model, EngineSettings(sizes=SIZES, queue=2))
+    with engine._turning:
+        tickets = [engine.submit(request(model, 2, max_new_tokens=1)[0]) for _ in range(2)]
+        with pytest.raises(QueueFull):
+            engine.submit(request(model, 2)[0])
+        for ticket in tickets:
+            ticket.cancel()
+    assert engine.drain(PATIENCE)
+    with pytest.raises(EngineClosed):
+        engine.submit(request(model, 2)[0])
+    engine.close()
+
+
+def test_a_failed_program_fails_its_requests_and_closes_the_engine(model, monkeypatch):
+    engine = Engine(model, EngineSettings(sizes=SIZES))
+
+    def broken(*_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine._programs, "enter", broken)
+    events = list(engine.submit(request(model, 2)[0]).events(PATIENCE))
+    assert [type(event) for event in events] == [Failed]
+    engine._thread.join()
+    with pytest.raises(EngineClosed, match="out of memory"):
+        engine.submit(request(model, 2)[0])
+    assert idle(engine) and engine.stats().failed == 1
+    engine.close()
+
+
+def test_events_reach_an_asyncio_loop(model, engine):
+    asked, question = request(model, 10)
+
+    async def collect():
+        return [event async for event in engine.submit(asked).stream()]
+
+    events = asyncio.run(collect())
+    assert events[-1].tokens == tuple(one.id for one in events if isinstance(one, NewToken))
+    assert "".join(one.text for one in events) == alone(model, asked, question).text
+
+
+# --- refusals before work -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"prompt": ()}, "prompt"),
+        ({"prompt": (1, 320)}, "prompt"),
+        ({"prompt": (1,) * 160}, "prompt"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"max_new_tokens": 160}, "max_new_tokens"),
+        ({"clips": (clip(0),) * 3}, "clips"),
+        ({"clips": ("clip.wav",)}, "clip"),
+        ({"stop": "one string"}, "stop"),
+        ({"stop": ("",)}, "stop"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"deadline": 0}, "deadline"),
+        ({"grammar": {"type": "object"}}, "grammar"),
+        ({"end_ids": tuple(range(9))}, "end_ids"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_by_name(model, engine, options, name):
+    before = engine.stats().submitted
+    with pytest.raises(UserError, match=name):
+        engine.submit(dataclasses.replace(request(model, 1)[0], **options))
+    assert engine.stats().submitted == before
+
+
+def test_slots_that_do_not_fit_are_refused_with_a_number_that_does(model, monkeypatch):
+    monkeypatch.setattr(memory, "at_hand", lambda: 80 << 20)
+    with pytest.raises(UserError) as refused:
+        Engine(model, EngineSettings(sizes=SlotSizes(tiers=(64,), slot_tokens=4096)))
+    slots = int(str(refused.value).split("at most ")[1].split()[0])
+    fits = Engine(model, EngineSettings(sizes=SlotSizes(tiers=(slots,), slot_tokens=4096)))
+    fits.close()
