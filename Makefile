@@ -28,12 +28,12 @@ clean:
 	  { echo "error: $(PYTHON) is older than 3.11; run: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || $(PYTHON) -m virtualenv .venv || \
 	  { rm -rf .venv; echo "error: no venv module; run: $(PYTHON) -m pip install --user virtualenv" >&2; exit 1; }
-	$(PIP) install --quiet --progress-bar on --constraint constraints.txt --editable '.[demo]'
+	$(PIP) install --quiet --progress-bar on --constraint constraints.txt --editable '.[demo,serve]'
 	@touch $@
 
 .venv/.ready-test: .venv/.ready
 	$(PIP) install --quiet --progress-bar on torch==2.13.0
-	$(PIP) install --quiet --progress-bar on --constraint constraints.txt --editable '.[demo,test]'
+	$(PIP) install --quiet --progress-bar on --constraint constraints.txt --editable '.[demo,serve,test]'
 	@# The planner's compiler; as a package every program would look for TPUs.
 	$(PIP) install --quiet --progress-bar on --constraint constraints.txt --no-deps --upgrade \
 	  --target .venv/libtpu "libtpu; platform_machine == 'x86_64' and sys_platform == 'linux'"

@@ -77,6 +77,8 @@ setup(
         "demo": ["onnxruntime"],
         # Paths of Google Cloud Storage (gs://) for training.
         "gcs": ["gcsfs"],
+        # The server's answers in JSON.
+        "serve": ["llguidance>=1.9,<2"],
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "test": [

@@ -169,10 +169,12 @@ class Engine:
     def close(self) -> None:
         """Cancel what runs, and end the thread; see `AnswerEngine`."""
         with self._changed:
+            first = not self._closing
             self._taking, self._closing = False, True
             self._changed.notify_all()
         self._thread.join()
-        self._compiled.close()
+        if first:
+            self._compiled.close()
 
     def _wake(self) -> None:
         with self._changed:
@@ -208,14 +210,12 @@ class Engine:
 
     def _turn(self) -> None:
         self._drop_unwanted()
-        entered = self._enter_waiting()
-        bound = any(row.matcher is not None for row in self._rows.values())
-        if bound:
+        self._enter_waiting()
+        if any(row.matcher is not None for row in self._rows.values()):
             self._read_to(0)  # a grammar has to know the last token before it allows the next
         self._move_to_front()
-        stepped = self._step()
-        # With something new on its way, all that was dispatched before is read; else everything.
-        self._read_to(int(stepped) if stepped or not entered else 0)
+        # While the newest steps are computed, what was dispatched before them is read.
+        self._read_to(1 if self._step() else 0)
 
     def _drop_unwanted(self) -> None:
         """End what was cancelled or is late, queued or running."""
@@ -240,15 +240,15 @@ class Engine:
                 self._counts["completion_tokens"] += len(row.tokens)
             self._changed.notify_all()
 
-    def _enter_waiting(self) -> bool:
+    def _enter_waiting(self) -> None:
         """Read the prompts of waiting requests into free slots, a few in one turn."""
-        for number in range(_MOST_ENTERING):
+        for _ in range(_MOST_ENTERING):
             with self._changed:
                 free = next(
                     (s for s in range(self._settings.sizes.slots) if s not in self._rows), None
                 )
                 if free is None or not self._waiting:
-                    return number > 0
+                    return
                 row = self._waiting.popleft()
                 self._rows[free] = row
                 self._counts["prompt_tokens"] += len(row.program.ids)
@@ -257,7 +257,6 @@ class Engine:
                 row.program, row.features, slot=free, allowed=row.allowed()
             )
             self._pending.append(_Entered(row=row, token=token, told=told))
-        return True
 
     def _move_to_front(self) -> None:
         """Let few rows stand in few slots, so that a smaller program computes them."""
