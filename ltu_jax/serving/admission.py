@@ -97,14 +97,12 @@ class Admission:
         )
 
     def _features(self, request: EngineRequest) -> tuple[np.ndarray, ...]:
-        clips = tuple(request.clips)
         config = self.model.model.config
-        if clips and not self.programs.hears:
+        if request.clips and not self.programs.hears:
             raise UserError(f"clips: {self.model.path} is a language model alone and hears nothing")
+        clips = [arguments.encoded_clip(one, config=config) for one in request.clips]
         heard = tuple(
-            np.asarray(arguments.encoded_clip(one, config=config).features, np.float32)
-            for one in clips
-            if one.features is not None
+            np.asarray(one.features, np.float32) for one in clips if one.features is not None
         )
         most = self.programs.sizes.clips
         if len(heard) > most:

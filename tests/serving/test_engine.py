@@ -99,6 +99,14 @@ def read(ticket):
     return events, "".join(event.text for event in events)
 
 
+def likeliest(llama, x):
+    """The likeliest token behind each position, by the full forward pass."""
+    time = x.shape[1]
+    visible = jnp.tril(jnp.ones((1, time, time), bool))
+    states = llama.run(x, positions=jnp.arange(time)[None], visible=visible)
+    return llama.unembed(llama.norm(states)).argmax(-1)
+
+
 def idle(engine):
     stats = engine.stats()
     return stats.busy == stats.queued == 0
@@ -184,23 +192,22 @@ def test_clips_stand_one_after_another_before_the_text(model, engine):
     asked, _ = request(model, 2, max_new_tokens=6)
     two = dataclasses.replace(asked, clips=(clip(4), clip(5)))
     events, _ = read(engine.submit(two))
-    llama = model.model.bind(model.params).llama
-    bound = model.model.bind(model.params)
-    audio = [bound.embed_audio(jnp.asarray(one.features)[None]) for one in two.clips]
-    ids = list(two.prompt)
-    for _ in range(6):
-        x = jnp.concatenate([*audio, bound.embed_text(jnp.asarray([ids]))], axis=1)
-        time = x.shape[1]
-        states = llama.run(
-            x, positions=jnp.arange(time)[None], visible=jnp.tril(jnp.ones((1, time, time), bool))
-        )
-        ids.append(int(llama.unembed(llama.norm(states[:, -1]))[0].argmax()))
-    assert list(events[-1].tokens) == ids[len(two.prompt) :]
+
+    @jax.jit
+    def forward(params, features, ids):
+        bound = model.model.bind(params)
+        audio = [bound.embed_audio(one[None]) for one in features]
+        return likeliest(bound.llama, jnp.concatenate([*audio, bound.embed_text(ids)], axis=1))
+
+    tokens = list(events[-1].tokens)
+    ids = jnp.asarray([[*two.prompt, *tokens[:-1]]])
+    best = forward(model.params, [one.features for one in two.clips], ids)
+    assert best[0, -len(tokens) :].tolist() == tokens
     assert events[-1].usage.audio == 50 and events[-1].usage.prompt == 50 + len(two.prompt)
 
 
 def test_a_language_model_alone_answers_text(model, golden, tmp_path):
-    """Its weights opened without audio: against the full forward pass, token by token."""
+    """Its weights opened without audio: against the full forward pass."""
     weights = load_weights(model.path)
     save_weights(
         tmp_path / "llama",
@@ -220,16 +227,15 @@ def test_a_language_model_alone_answers_text(model, golden, tmp_path):
     ticket = engine.submit(EngineRequest(prompt=tuple(ids), max_new_tokens=5))
     with pytest.raises(UserError, match="clips"):
         engine.submit(EngineRequest(prompt=tuple(ids), clips=(clip(1),)))
-    llama, start = plain.model.bind(plain.params), len(ids)
-    for _ in range(5):
-        time = len(ids)
-        states = llama.run(
-            llama.embed(jnp.asarray([ids])),
-            positions=jnp.arange(time)[None],
-            visible=jnp.tril(jnp.ones((1, time, time), bool)),
-        )
-        ids.append(int(llama.unembed(llama.norm(states[:, -1]))[0].argmax()))
-    assert list(read(ticket)[0][-1].tokens) == ids[start:]
+    tokens = list(read(ticket)[0][-1].tokens)
+
+    @jax.jit
+    def forward(params, ids):
+        llama = plain.model.bind(params)
+        return likeliest(llama, llama.embed(ids))
+
+    best = forward(plain.params, jnp.asarray([[*ids, *tokens[:-1]]]))
+    assert best[0, -len(tokens) :].tolist() == tokens
     engine.close()
 
 
@@ -364,7 +370,7 @@ def test_what_cannot_be_answered_is_refused_by_name(model, engine, options, name
 def test_slots_that_do_not_fit_are_refused_with_a_number_that_does(model, monkeypatch):
     monkeypatch.setattr(memory, "at_hand", lambda: 80 << 20)
     with pytest.raises(UserError) as refused:
-        Engine(model, EngineSettings(sizes=SlotSizes(tiers=(64,), slot_tokens=4096)))
+        Engine(model, EngineSettings(sizes=SlotSizes(tiers=(64,), slot_tokens=512)))
     slots = int(str(refused.value).split("at most ")[1].split()[0])
-    fits = Engine(model, EngineSettings(sizes=SlotSizes(tiers=(slots,), slot_tokens=4096)))
+    fits = Engine(model, EngineSettings(sizes=SlotSizes(tiers=(slots,), slot_tokens=512)))
     fits.close()
