@@ -21,6 +21,7 @@ import jax
 
 from ltu_jax.core import provenance
 from ltu_jax.core.files import write_json
+from ltu_jax.core.memory import most_resident
 
 RESULTS = Path("benchmarks/results")
 _PACKAGES = ("jax", "jaxlib", "flax", "qwix", "torch", "transformers", "peft", "numpy")
@@ -111,6 +112,13 @@ def beside_fastest(timings: Mapping[str, Timing], *, names: Sequence[str]) -> di
 def on_gpu() -> bool:
     """Tell whether JAX computes on a GPU."""
     return jax.devices()[0].platform == "gpu"
+
+
+def peak_bytes() -> int:
+    """Return the most that JAX has held on its GPU, or this process on a CPU."""
+    if on_gpu():
+        return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+    return most_resident()
 
 
 def header() -> dict[str, Any]:

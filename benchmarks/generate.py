@@ -9,12 +9,14 @@ language model alone, since `transformers` has no LTU-AS: ltu_jax runs its own p
 (`ltu_jax.generation.generate`) without audio. On a CPU `transformers` takes part twice, the second
 time with its linear layers through oneDNN, and the ratio is that against the faster one. All must
 write the same ids in float32 before anything is timed. A round is one call for the whole batch,
-prompt included; contenders take turns, medians are compared.
+prompt included; contenders take turns, medians are compared. "ltu_jax int8" has the kernels in
+int8, and so other ids; on a CPU it runs if --contenders names it.
 """
 
 import argparse
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +28,48 @@ import transformers
 
 from benchmarks import alternate, torch_reference
 from benchmarks.model_sizes import TINY_LLAMA
+from benchmarks.random_weights import draw
 from ltu_jax.core import errors
+from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.generation.generate import generate
-from ltu_jax.models.llama import Llama, LlamaConfig
+from ltu_jax.models.functional import Functional, Shapes
+from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.sizes import LLAMA_SIZES
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.weights import name_tables
 from ltu_jax.weights.formats import hf_llama
+from ltu_jax.weights.placement import place_language_model
 from ltu_jax.weights.store import load_weights
 from ltu_jax.weights.tensors import as_tensors
 
 NEVER = -1  # an id that no model writes: end-of-sequence is off
 RANDOM = "random:"
 REAL = Path("assets/weights/smollm2-135m")
+PYTORCH = ("transformers", "transformers oneDNN")
+OURS, INT8 = "ltu_jax", "ltu_jax int8"
+PLAIN = (*PYTORCH, OURS)
+CONTENDERS = (*PLAIN, INT8)
+ONLY_CPU, ONLY_GPU = ("transformers oneDNN",), (INT8,)  # unless named with --contenders
+RATE = "tokens_per_second"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Language:
-    """A language model's config and weights, under our names in numpy."""
+    """A language model's config and weights, under our names; of int8 kernels scales too."""
 
     name: str
     config: LlamaConfig
-    params: dict[str, np.ndarray]
+    params: dict[str, jax.Array]
 
 
-def open_language(where: str, *, dtype: str) -> Language:
+def open_language(where: str, *, dtype: str, int8: bool = False) -> Language:
     """Read weights from a folder, or draw them for "random:SIZE" of `LLAMA_SIZES` or "tiny".
+
+    Args:
+        where: the folder, or what to draw.
+        dtype: of the parameters.
+        int8: the kernels in int8 instead.
 
     Raises:
         UserError: a size that is not known, or a folder that is no language model.
@@ -61,40 +78,48 @@ def open_language(where: str, *, dtype: str) -> Language:
         weights = load_weights(where)
         if weights.kind != "llama":
             raise errors.UserError(f"{where} holds a {weights.kind}; --weights takes a llama")
-        params = {path: np.asarray(leaf).astype(dtype) for path, leaf in weights.params.items()}
         config = LlamaConfig.from_dict(weights.config)
+        params = place_language_model(
+            weights.params.tensors,
+            _ours(config, dtype=dtype, int8=int8)[1],
+            base_dtype="int8" if int8 else dtype,
+            dtype=dtype,
+            mesh=make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1]),
+            what=where,
+        )
         return Language(name=Path(where).name, config=config, params=params)
     size = where.removeprefix(RANDOM)
     sizes = LLAMA_SIZES | {"tiny": TINY_LLAMA}
     if size not in sizes:
         raise errors.UserError(f"--weights {where}: sizes are {', '.join(sizes)}")
-    model = Llama.functional(sizes[size])
+    shapes = _ours(sizes[size], dtype=dtype, int8=int8)[1]
+    return Language(name=where, config=sizes[size], params=draw(shapes, dtype=dtype, seed=0))
 
-    def make(key: Any) -> dict[str, Any]:
-        return {path: leaf.astype(dtype) for path, leaf in model.init(key).items()}
 
-    params = jax.device_get(jax.jit(make)(jax.random.key(0)))
-    return Language(name=where, config=sizes[size], params=params)
+def _ours(config: LlamaConfig, *, dtype: str, int8: bool) -> tuple[Functional[LTUAS], Shapes]:
+    """Return our model around a language model, and the shapes of that within."""
+    whole = LTUASConfig(
+        tltr=TLTRConfig(d_model=16, time_heads=1, layer_heads=8),
+        llama=config,
+        lora=None,
+        audio_layers=1,
+        audio_tokens=1,
+    )
+    model = LTUAS.functional(whole, dtype=dtype, int8_base=int8)
+    return model, {p: leaf for p, leaf in model.shapes.items() if p.startswith("llama.")}
 
 
 class Ours:
     """Our product road, text only, on weights that lie on the device."""
 
-    def __init__(self, language: Language, *, dtype: str):
-        config = LTUASConfig(
-            tltr=TLTRConfig(d_model=16, time_heads=1, layer_heads=8),
-            llama=language.config,
-            lora=None,
-            audio_layers=1,
-            audio_tokens=1,
-        )
-        self._model = LTUAS.functional(config, dtype=dtype)
+    def __init__(self, language: Language, *, dtype: str, int8: bool = False):
+        self._model, held = _ours(language.config, dtype=dtype, int8=int8)
         audio = {
             path: jnp.zeros(leaf.shape, leaf.dtype)
             for path, leaf in self._model.shapes.items()
-            if not path.startswith("llama.")
+            if path not in held
         }
-        self._params = jax.device_put(language.params) | audio
+        self._params = language.params | audio
 
     def run(self, prompts: np.ndarray, new_tokens: int) -> np.ndarray:
         """Return new ids [B, new_tokens]."""
@@ -121,7 +146,7 @@ class Theirs:
             model = transformers.AutoModelForCausalLM.from_config(made, attn_implementation="sdpa")
         tensors = name_tables.export(hf_llama.HF_RULES, as_tensors(language.params))
         state = {
-            name: torch.from_numpy(np.array(tensor.read(), np.float32)).to(getattr(torch, dtype))
+            name: torch_reference.tensor_of(np.asarray(tensor.read()), getattr(torch, dtype))
             for name, tensor in tensors.items()
         }
         model.load_state_dict(state, strict=not language.config.tie_word_embeddings, assign=True)
@@ -131,7 +156,8 @@ class Theirs:
         self._device = "cuda" if alternate.on_gpu() else "cpu"
         if onednn:
             torch_reference.use_onednn(model)
-        self._model = model.eval().to(self._device)
+        model = model.eval()
+        self._model = torch_reference.on_cuda(model) if self._device == "cuda" else model
 
     def run(self, prompts: np.ndarray, new_tokens: int) -> np.ndarray:
         """Return new ids [B, new_tokens]."""
@@ -149,24 +175,46 @@ class Theirs:
         return found[:, prompts.shape[1] :].cpu().numpy()
 
 
+def make_models(where: str, names: Sequence[str], *, dtype: str) -> tuple[dict[str, Any], Any]:
+    """Make the wanted models of `CONTENDERS` with the same weights; return one's `Language` too."""
+    models, language = {}, None
+    if whole := [name for name in names if name != INT8]:
+        language = open_language(where, dtype=dtype)
+        for name in whole:
+            if name == OURS:
+                models[name] = Ours(language, dtype=dtype)
+            else:
+                models[name] = Theirs(language, dtype=dtype, onednn="oneDNN" in name)
+    if INT8 in names:
+        language = open_language(where, dtype=dtype, int8=True)
+        models[INT8] = Ours(language, dtype=dtype, int8=True)
+    return {name: models[name] for name in names}, language
+
+
 def measure(
-    language: Language, *, dtype: str, batches: list[int], prompt: int, new: int, rounds: int
+    where: str,
+    *,
+    names: Sequence[str],
+    dtype: str,
+    batches: list[int],
+    prompt: int,
+    new: int,
+    rounds: int,
 ) -> dict[str, Any]:
-    """Check the ids, time, and put the rows of the table together."""
-    ours = Ours(language, dtype=dtype)
-    kinds = {"transformers": False} | ({} if alternate.on_gpu() else {"transformers oneDNN": True})
-    theirs = {name: Theirs(language, dtype=dtype, onednn=onednn) for name, onednn in kinds.items()}
-    models = {**theirs, "ltu_jax": ours}
+    """Check the ids, time, and put the rows of the table together.
+
+    On a GPU the rows have their peak memory where a process has a single contender.
+    """
+    models, language = make_models(where, names, dtype=dtype)
+    vocabulary = language.config.vocab_size
     rng = np.random.default_rng(0)
-    rows, timings, same = [], {}, {}
+    rows, timings, written = [], {}, {}
     for batch in batches:
-        prompts = rng.integers(3, language.config.vocab_size, (batch, prompt)).astype(np.int32)
+        prompts = rng.integers(3, vocabulary, (batch, prompt)).astype(np.int32)
         found = {name: model.run(prompts, new) for name, model in models.items()}
-        same[batch] = min(float((found[name] == found["ltu_jax"]).mean()) for name in theirs)
-        if dtype == "float32" and same[batch] < 1.0:
-            raise errors.UserError(
-                f"batch {batch}: only {same[batch]:.0%} of the ids agree; nothing was timed"
-            )
+        written[str(batch)] = {name: ids.tolist() for name, ids in found.items()}
+        if dtype == "float32":
+            require_equal(written[str(batch)])
         timed = alternate.alternate(
             [
                 alternate.Contender(name=name, run=lambda m=model, p=prompts: m.run(p, new))
@@ -174,24 +222,102 @@ def measure(
             ],
             rounds=rounds,
         )
-        ratios = alternate.beside_fastest(timed, names=list(theirs))
         for name, timing in timed.items():
             rows.append(
                 {
                     "contender": name,
                     "batch": batch,
-                    "tokens_per_second": batch * new / timing.median,
+                    RATE: batch * new / timing.median,
                     "ms_per_token": timing.median / new * 1000,
-                    "x fastest PyTorch": ratios[name],
+                    "peak_gb": _peak_gb(name) if len(models) == 1 else None,
                 }
             )
             timings[f"{name}, batch {batch}"] = timing.to_json()
-    return {"rows": rows, "equal_ids": same, "timings": timings}
+    return {"weights": language.name, "rows": with_ratios(rows), "timings": timings, "ids": written}
 
 
-def main() -> None:
-    """Run the command line."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch shares the GPU
+def _peak_gb(name: str) -> float | None:
+    """Return what the GPU's allocator has held at most; None on a CPU."""
+    if not alternate.on_gpu():
+        return None
+    held = torch.cuda.max_memory_allocated() if name in PYTORCH else alternate.peak_bytes()
+    return held / 1e9
+
+
+def require_equal(ids: Mapping[str, Any]) -> None:
+    """Require that all contenders but int8 have written the same ids.
+
+    Raises:
+        UserError: they have not; times of other work say nothing.
+    """
+    if (found := agreement(ids)) is not None and found < 1.0:
+        raise errors.UserError(
+            f"only {found:.0%} of the ids agree; times of other work say nothing"
+        )
+
+
+def agreement(ids: Mapping[str, Any], *, of: Sequence[str] = ()) -> float | None:
+    """Return the least share of ids that two contenders have in common; None: there are no two.
+
+    Args:
+        ids: contender -> ids.
+        of: which of them; by default all but int8.
+    """
+    (first, *others) = [np.asarray(ids[name]) for name in ids if name in (of or PLAIN)] or [None]
+    return min((float((first == other).mean()) for other in others), default=None)
+
+
+def with_ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Set each row beside the fastest PyTorch of its batch size."""
+    found = []
+    for row in rows:
+        rates = [
+            other[RATE]
+            for other in rows
+            if other["contender"] in PYTORCH and other["batch"] == row["batch"]
+        ]
+        found.append(dict(row) | {"x fastest PyTorch": row[RATE] / max(rates) if rates else None})
+    return found
+
+
+def combined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one result from those of several processes, each of which ran some contenders.
+
+    Raises:
+        UserError: in float32 they wrote other ids.
+    """
+    rows = sorted(
+        (row for part in parts for row in part["rows"]),
+        key=lambda row: (row["batch"], list(CONTENDERS).index(row["contender"])),
+    )
+    ids: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        for batch, by_name in part["ids"].items():
+            ids[batch] = ids.get(batch, {}) | by_name
+    if parts[0]["dtype"] == "float32":
+        for by_name in ids.values():
+            require_equal(by_name)
+    return dict(parts[0]) | {
+        "rows": with_ratios(rows),
+        "timings": {name: one for part in parts for name, one in part["timings"].items()},
+        "ids": ids,
+    }
+
+
+def finished(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result with the shares of equal ids in place of the ids."""
+    ids = result["ids"]
+    shares = {
+        "equal_ids": {batch: agreement(by_name) for batch, by_name in ids.items()},
+        "equal_ids_int8": {
+            batch: agreement(by_name, of=(OURS, INT8)) for batch, by_name in ids.items()
+        },
+    }
+    return {key: value for key, value in result.items() if key != "ids"} | shares
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.generate",
         description=__doc__,
@@ -202,19 +328,29 @@ def main() -> None:
         help="folder of language model weights, or random:SIZE (llama-7b, llama-13b, smollm2-135m, "
         f"tiny); default random:llama-7b on a GPU, else {REAL} where it is, or its random:SIZE",
     )
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, metavar="NAME",
+                        help="default: all of " + "; ".join(CONTENDERS))  # fmt: skip
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="default 1 8")
     parser.add_argument("--prompt", type=int, default=64, help="tokens of a prompt (default 64)")
     parser.add_argument("--new-tokens", type=int, default=128, help="per row (default 128)")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds (default 5)")
     parser.add_argument("--out", type=Path, default=alternate.RESULTS, help="folder of the JSON")
-    given = parser.parse_args()
+    parser.add_argument("--keep-ids", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def main() -> None:
+    """Run the command line."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch shares the GPU
+    given = command_line().parse_args()
     on_gpu = alternate.on_gpu()
     dtype = "bfloat16" if on_gpu else "float32"
     size = "llama-7b" if on_gpu else "smollm2-135m"
     default = f"{RANDOM}{size}" if on_gpu or not (REAL / "config.json").is_file() else str(REAL)
-    language = open_language(given.weights or default, dtype=dtype)
+    left_out = ONLY_CPU if on_gpu else ONLY_GPU
     found = measure(
-        language,
+        given.weights or default,
+        names=given.contenders or [name for name in CONTENDERS if name not in left_out],
         dtype=dtype,
         batches=given.batches,
         prompt=given.prompt,
@@ -225,11 +361,11 @@ def main() -> None:
     about = {
         "what": f"{given.new_tokens} forced new tokens (no end of sequence) after {given.prompt}, "
         "greedy",
-        "weights": language.name,
         "dtype": dtype,
         "torch_threads": torch.get_num_threads(),
     }
-    alternate.write("generate", about | found, out=given.out)
+    result = about | found
+    alternate.write("generate", result if given.keep_ids else finished(result), out=given.out)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ COMMANDS = {
     "grouping_mini": "python -m benchmarks.grouping --init-from RUN --data data/mini",
     "input_pipeline_*": "python -m benchmarks.input_pipeline",
     "int8_gate": "python -m benchmarks.int8_gate --init-from RUN",
+    "on_gpu": "benchmarks/on_gpu.sh run WHEELS OUT",
     "options_*": "python -m benchmarks.options",
     "overhead_*": "python -m benchmarks.overhead",
     "write_records": "python -m benchmarks.write_records",

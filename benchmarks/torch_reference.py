@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import peft
 import torch
@@ -142,11 +143,9 @@ def build(config: LTUASConfig, params: Mapping[str, np.ndarray], *, base_dtype: 
     given = official_ltu_as.to_official(dataclasses.asdict(config), as_tensors(params))
     state = {}
     for name in model.state_dict():
+        base = name.startswith("language.") and "lora_" not in name
         array = np.asarray(given[_official(name)].read())
-        if name.startswith("language.") and "lora_" not in name:
-            state[name] = torch.from_numpy(array.astype(np.float32)).to(base_dtype)
-        else:
-            state[name] = torch.from_numpy(array.astype(np.float32))
+        state[name] = tensor_of(array, base_dtype if base else torch.float32)
     model.load_state_dict(state, strict=True, assign=True)
     causal = model.language.get_base_model()
     if config.llama.tie_word_embeddings:
@@ -156,6 +155,21 @@ def build(config: LTUASConfig, params: Mapping[str, np.ndarray], *, base_dtype: 
     causal.model.rotary_emb = type(rotary)(config=causal.config)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith("language.") or "lora_" in name)
+    return model
+
+
+def tensor_of(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    """Copy numbers to a tensor of `dtype`, bfloat16 without a way through float32."""
+    if dtype == torch.bfloat16 and array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(np.array(array.view(np.uint16))).view(dtype)
+    return torch.from_numpy(array.astype(np.float32)).to(dtype)
+
+
+def on_cuda(model: nn.Module) -> nn.Module:
+    """Move a model to the GPU, its weights laid out as those of a checkpoint: row after row."""
+    model = model.to("cuda")
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()
     return model
 
 

@@ -1,26 +1,27 @@
 """What the train-step benchmark compares: sizes, random weights, and our step as stages use it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import alternate
 from benchmarks.batches import CUTOFF, Work, make_work, with_true_positions
 from benchmarks.model_sizes import ltu_as
+from benchmarks.random_weights import draw
 from configs.common import PROJECTION_TLTR_LORA
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, batch_sharding, make_mesh, param_shardings
+from ltu_jax.models.attention import require_platform
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.text_batch import with_targets
 from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import flops, losses, optimizer, state, step
-from ltu_jax.weights.lineage import is_adapter
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
+INT8_TOLERANCE = 3e-2
 LEARNING_RATE, CLIP_NORM = 2e-4, 1.0
 
 
@@ -48,23 +49,10 @@ def setup(size: str, *, pairs_per_batch: int | None, pairs_per_clip: int, batche
     )
 
 
-def random_params(setup: Setup, *, seed: int) -> dict[str, np.ndarray]:
-    """Draw our weights, with LoRA branches that are not zero; the base in the run's dtype."""
-    model = LTUAS.functional(setup.config, dtype=setup.dtype)
-    base = jnp.dtype(setup.dtype)
-
-    def make(key: Any) -> dict[str, Any]:
-        params = model.init(key)
-        return {
-            path: leaf.astype(jnp.float32 if is_adapter(path) else base)
-            for path, leaf in params.items()
-        }
-
-    params = jax.device_get(jax.jit(make)(jax.random.key(seed)))
-    rng = np.random.default_rng(seed)
-    for path in [path for path in params if path.endswith(".lora_b")]:
-        params[path] = rng.normal(0, 0.02, params[path].shape).astype(np.float32)
-    return params
+def random_params(setup: Setup, *, seed: int, int8_base: bool = False) -> dict[str, jax.Array]:
+    """Draw our weights where JAX computes, the base in the run's dtype or its kernels in int8."""
+    model = LTUAS.functional(setup.config, dtype=setup.dtype, int8_base=int8_base)
+    return draw(model.shapes, dtype=setup.dtype, seed=seed)
 
 
 def draw_work(setup: Setup, *, seed: int) -> Work:
@@ -83,9 +71,17 @@ def draw_work(setup: Setup, *, seed: int) -> Work:
 class Ours:
     """The train step as stages put it together, over the benchmark's batches."""
 
-    def __init__(self, setup: Setup, params: Mapping[str, np.ndarray]):
+    def __init__(
+        self,
+        setup: Setup,
+        params: Mapping[str, Any],
+        *,
+        attention: str = "blocks",
+        int8_base: bool = False,
+    ):
         # PyTorch runs on one device as well.
         mesh = make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
+        require_platform(attention, mesh)
         self._sharding = batch_sharding(mesh)
         # As full-size stages are configured. To compute the cheap parts again is faster than to
         # keep them, on a CPU too.
@@ -93,8 +89,9 @@ class Ours:
             setup.config,
             dtype=setup.dtype,
             remat="lora",
-            attention="blocks",
+            attention=attention,
             longest_pair=CUTOFF,
+            int8_base=int8_base,
         )
         loss_fn = losses.language_loss(model, features=lambda _, batch: batch["features"])
         trainable, frozen = state.split_trainable(params, PROJECTION_TLTR_LORA)
@@ -142,29 +139,61 @@ class Ours:
         return float(self._evaluate(self.state.trainable, self._frozen, placed)["loss"])
 
 
+LAYOUTS = ("random", "sorted", "grouped")
+
+
 def check_losses(
-    ours: Ours, theirs: Any, work: Work, *, tolerance: float
-) -> dict[str, list[float]]:
-    """Return the losses of both on the first batch of every layout: [PyTorch, ltu_jax].
+    models: Mapping[str, Any],
+    work: Work,
+    *,
+    tolerance: float,
+    layouts: Mapping[str, Collection[str]] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Return the loss of every model on the first batch of every layout, by layout and model.
 
     A grouped batch is compared with PyTorch's mean over the same pairs, one a row.
 
-    Raises:
-        UserError: a difference above the tolerance; timing other maths would say nothing.
+    Args:
+        models: those of PyTorch have a name without "jax", and the others are compared with them.
+        work: the batches.
+        tolerance: as in `require_equal`, which is asked.
+        layouts: those that a model of ours takes; None: all.
     """
-    found = {
-        "random": [theirs.loss(work.random[0]), ours.loss(work.random[0])],
-        "sorted": [theirs.loss(work.sorted[0]), ours.loss(work.sorted[0])],
-    }
-    single = [with_true_positions(batch) for batch in work.sorted]
-    found["grouped"] = [_mean_loss(theirs, single), _mean_loss(ours, work.grouped)]
-    for layout, (theirs_loss, ours_loss) in found.items():
-        if abs(theirs_loss - ours_loss) > tolerance * max(1.0, abs(theirs_loss)):
-            raise UserError(
-                f"losses differ on the {layout} batch: PyTorch {theirs_loss:.6f}, ltu_jax "
-                f"{ours_loss:.6f}, tolerance {tolerance}; nothing was timed"
-            )
+    found: dict[str, dict[str, float]] = {}
+    for kind in sorted(models, key=lambda kind: ("jax" in kind, kind)):
+        model, pytorch = models[kind], "jax" not in kind
+        for layout in LAYOUTS if pytorch or layouts is None else sorted(layouts[kind]):
+            if layout != "grouped":
+                loss = model.loss(getattr(work, layout)[0])
+            elif pytorch:
+                loss = _mean_loss(model, [with_true_positions(batch) for batch in work.sorted])
+            else:
+                loss = _mean_loss(model, work.grouped)
+            found.setdefault(layout, {})[kind] = loss
+    require_equal(found, tolerance=tolerance)
     return found
+
+
+def require_equal(found: Mapping[str, Mapping[str, float]], *, tolerance: float) -> None:
+    """Require that all models have the loss of the first one on each layout.
+
+    Args:
+        found: layout -> model -> loss.
+        tolerance: relative, and absolute below 1; `INT8_TOLERANCE` for an int8 base.
+
+    Raises:
+        UserError: a difference above it, or a loss that is no number; timing other maths would
+            say nothing.
+    """
+    for layout, by_model in found.items():
+        (first, wanted), *others = by_model.items()
+        for name, loss in others:
+            allowed = max(tolerance, INT8_TOLERANCE) if "int8" in name else tolerance
+            if not abs(loss - wanted) <= allowed * max(1.0, abs(wanted)):
+                raise UserError(
+                    f"losses differ on the {layout} batch: {first} {wanted:.6f}, {name} "
+                    f"{loss:.6f}, tolerance {allowed}; times of other maths say nothing"
+                )
 
 
 def _mean_loss(model: Any, batches: Sequence[Mapping[str, np.ndarray]]) -> float:

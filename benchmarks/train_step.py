@@ -14,21 +14,21 @@ through oneDNN: on CPUs not of Intel PyTorch's own float32 products leave AVX-51
 row shows what remains of a difference without that. Peak memory is that of a process of its own on
 a CPU, of the allocators on a GPU. Ratios are against the fastest PyTorch of the machine, whatever
 its BLAS and order of rows, and against the fastest that takes rows as drawn, as the official code
-does. MFU counts the maths that the pairs need with every clip heard
-once, whatever a contender computes besides.
+does. MFU counts the maths that the pairs need with every clip heard once, whatever a contender
+computes besides. On a GPU the base is also in int8, and attention cuDNN's; on a CPU these rows run
+if --rows names them (cuDNN's never).
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import torch
 
 from benchmarks import alternate, torch_reference
@@ -44,6 +44,7 @@ from benchmarks.train_contenders import (
     draw_work,
     model_flops,
     random_params,
+    require_equal,
     setup,
 )
 from ltu_jax.core import errors
@@ -58,8 +59,12 @@ ROWS = {
     "ltu_jax single, random": ("jax", "random"),
     "ltu_jax single, sorted": ("jax", "sorted"),
     "ltu_jax grouped": ("jax", "grouped"),
+    "ltu_jax int8, grouped": ("jax int8", "grouped"),
+    "ltu_jax cudnn, grouped": ("jax cudnn", "grouped"),
 }
 PYTORCH = tuple(name for name in ROWS if name.startswith("PyTorch"))
+ONLY_CPU, ONLY_GPU = ("onednn",), ("jax int8", "jax cudnn")  # unless named with --rows
+RATE = "samples_per_second"
 
 
 def make_torch(plan: Setup, params: Mapping[str, Any], *, onednn: bool) -> torch_reference.Trainer:
@@ -72,33 +77,46 @@ def make_torch(plan: Setup, params: Mapping[str, Any], *, onednn: bool) -> torch
     if onednn:
         torch_reference.use_onednn(model)
     return torch_reference.Trainer(
-        model=model.to("cuda" if on_gpu else "cpu"),
+        model=torch_reference.on_cuda(model) if on_gpu else model,
         learning_rate=LEARNING_RATE,
         clip_norm=CLIP_NORM,
         autocast=on_gpu,
     )
 
 
-def make_models(plan: Setup, params: Mapping[str, Any], kinds: set[str]) -> dict[str, Any]:
-    """Make the wanted models of `ROWS`, each with weights and optimiser of its own."""
+def make_models(plan: Setup, kinds: set[str]) -> dict[str, Any]:
+    """Make the wanted models of `ROWS` with the same weights, each with an optimiser of its own."""
     makers = {
-        "jax": lambda: Ours(plan, params),
-        "torch": lambda: make_torch(plan, params, onednn=False),
-        "onednn": lambda: make_torch(plan, params, onednn=True),
+        "jax": Ours,
+        "jax cudnn": partial(Ours, attention="cudnn"),
+        "torch": partial(make_torch, onednn=False),
+        "onednn": partial(make_torch, onednn=True),
     }
-    return {kind: makers[kind]() for kind in sorted(kinds)}
+    models = {}
+    if wanted := sorted(kinds & makers.keys()):
+        params = random_params(plan, seed=0)
+        models = {kind: makers[kind](plan, params) for kind in wanted}
+    if "jax int8" in kinds:
+        params = random_params(plan, seed=0, int8_base=True)
+        models["jax int8"] = Ours(plan, params, int8_base=True)
+    return models
 
 
 def peak_of(name: str, plan: Setup, work: Work) -> int:
-    """Return the peak bytes of this process, or of the GPU's allocator, after one round."""
+    """Return the peak bytes of a process of its own, or of the GPU's allocator, after one round."""
     kind, layout = ROWS[name]
-    model = make_models(plan, random_params(plan, seed=0), {kind})[kind]
-    model.run(getattr(work, layout))
-    if not alternate.on_gpu():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if kind == "jax":
-        return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
-    return torch.cuda.max_memory_allocated()
+    model = make_models(plan, {kind})[kind]
+    return _round_peak(kind, lambda: model.run(getattr(work, layout)))
+
+
+def _round_peak(kind: str, run: Callable[[], Any]) -> int:
+    """Run a round; of JAX the peak is that since the process began."""
+    if alternate.on_gpu() and kind == "torch":
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated()
+    run()
+    return alternate.peak_bytes()
 
 
 def peaks(names: list[str], arguments: list[str]) -> dict[str, int]:
@@ -115,54 +133,89 @@ def peaks(names: list[str], arguments: list[str]) -> dict[str, int]:
 
 
 def measure(plan: Setup, work: Work, *, names: list[str], rounds: int) -> dict[str, Any]:
-    """Check the losses, time, and put the rows of the table together."""
-    params = random_params(plan, seed=0)
-    models = make_models(plan, params, {ROWS[name][0] for name in names})
+    """Check the losses, time, and put the rows of the table together.
+
+    On a GPU the rows have their peak memory where no other model of JAX lay beside them.
+    """
+    kinds = {ROWS[name][0] for name in names}
+    models = make_models(plan, kinds)
+    layouts = {kind: {ROWS[name][1] for name in names if ROWS[name][0] == kind} for kind in kinds}
     tolerance = TOLERANCE[plan.dtype]
-    theirs = next(models[kind] for kind in ("torch", "onednn") if kind in models)
-    checked = check_losses(models["jax"], theirs, work, tolerance=tolerance)
-    alternate.show(f"losses agree: {checked}")
+    losses = check_losses(models, work, tolerance=tolerance, layouts=layouts)
+    alternate.show(f"losses agree: {losses}")
 
     def contender(name: str) -> alternate.Contender:
         kind, layout = ROWS[name]
         return alternate.Contender(name=name, run=lambda: models[kind].run(getattr(work, layout)))
 
-    timings = alternate.alternate([contender(name) for name in names], rounds=rounds)
+    contenders = [contender(name) for name in names]
+    memory = {}
+    if alternate.on_gpu() and (len(names) == 1 or kinds == {"torch"}):
+        memory = {one.name: _round_peak(ROWS[one.name][0], one.run) for one in contenders}
+    timings = alternate.alternate(contenders, rounds=rounds)
     peak, source = peak_flops()
     flops, rows = model_flops(plan, work), []
-    ratios = alternate.beside_fastest(timings, names=PYTORCH)
-    random = [name for name in PYTORCH if name.endswith("random")]
-    # The official code draws its batches at random; sorting them is PyTorch at its best.
-    against_random = {}
-    if any(name in timings for name in random):
-        against_random = alternate.beside_fastest(timings, names=random)
     for name, timing in timings.items():
         shapes = [batch["input_ids"].shape for batch in getattr(work, ROWS[name][1])]
-        row = {
-            "contender": name,
-            "samples_per_second": work.pairs / timing.median,
-            "tokens_per_second": work.text_tokens / timing.median,
-            "mfu": flops / timing.median / peak,
-        }
-        row["x fastest PyTorch"] = ratios[name]
-        row["x fastest PyTorch, random"] = against_random.get(name)
-        rows.append(row | {"batches": " ".join(f"{r}x{t}" for r, t in shapes)})
+        rows.append(
+            {
+                "contender": name,
+                RATE: work.pairs / timing.median,
+                "tokens_per_second": work.text_tokens / timing.median,
+                "mfu": flops / timing.median / peak,
+                "batches": " ".join(f"{r}x{t}" for r, t in shapes),
+                "peak_gb": memory[name] / 1e9 if name in memory else None,
+            }
+        )
     return {
-        "losses": {
-            layout: dict(zip(("torch", "jax"), pair, strict=True))
-            for layout, pair in checked.items()
-        },
+        "losses": losses,
         "tolerance": tolerance,
         "flops_per_round": flops,
         "peak_flops": {"flop_per_second": peak, "source": source},
-        "rows": rows,
+        "rows": with_ratios(rows),
         "timings": {name: timing.to_json() for name, timing in timings.items()},
     }
 
 
-def main() -> None:
-    """Run the command line."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch shares the GPU
+def with_ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Set each row beside the fastest PyTorch, and the fastest that takes rows as drawn.
+
+    The official code draws its batches at random; sorting them is PyTorch at its best.
+    """
+    random = [name for name in PYTORCH if name.endswith("random")]
+    found = [dict(row) for row in rows]
+    for key, names in (("x fastest PyTorch", PYTORCH), ("x fastest PyTorch, random", random)):
+        rates = [row[RATE] for row in rows if row["contender"] in names]
+        for row in found:
+            row[key] = row[RATE] / max(rates) if rates else None
+    return found
+
+
+def combined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one result from those of several processes, each of which ran some of the rows.
+
+    Raises:
+        UserError: their losses differ.
+    """
+    ordered = sorted(
+        (row for part in parts for row in part["rows"]),
+        key=lambda row: list(ROWS).index(row["contender"]),
+    )
+    losses: dict[str, dict[str, float]] = {}
+    by_pytorch = sorted(parts, key=lambda part: part["rows"][0]["contender"] not in PYTORCH)
+    for part in by_pytorch:
+        for layout, by_kind in part["losses"].items():
+            losses[layout] = losses.get(layout, {}) | by_kind
+    require_equal(losses, tolerance=parts[0]["tolerance"])
+    return dict(parts[0]) | {
+        "losses": losses,
+        "rows": with_ratios(ordered),
+        "timings": {name: one for part in parts for name, one in part["timings"].items()},
+    }
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.train_step",
         description=__doc__,
@@ -183,7 +236,13 @@ def main() -> None:
     parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
     parser.add_argument("--out", type=Path, default=alternate.RESULTS, help="folder of the JSON")
     parser.add_argument("--peak-of", choices=ROWS, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the command line."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch shares the GPU
+    given = command_line().parse_args()
     plan = setup(
         given.size or ("7b" if alternate.on_gpu() else "cpu"),
         pairs_per_batch=given.pairs_per_batch,
@@ -194,19 +253,20 @@ def main() -> None:
     if given.peak_of:
         print(peak_of(given.peak_of, plan, work))
         return
-    # oneDNN is about CPUs
-    names = given.rows or [name for name in ROWS if not (alternate.on_gpu() and "oneDNN" in name)]
+    left_out = ONLY_CPU if alternate.on_gpu() else ONLY_GPU
+    names = given.rows or [name for name, (kind, _) in ROWS.items() if kind not in left_out]
     found = measure(plan, work, names=names, rounds=given.rounds)
-    if not given.no_memory:
+    without = [row["contender"] for row in found["rows"] if row["peak_gb"] is None]
+    if without and not given.no_memory:
         arguments = [
             f"--size={given.size or ('7b' if alternate.on_gpu() else 'cpu')}",
             f"--batches={plan.batches}",
             f"--pairs-per-batch={plan.pairs_per_batch}",
             f"--pairs-per-clip={plan.pairs_per_clip}",
         ]
-        memory = peaks(names, arguments)
+        memory = peaks(without, arguments)
         for row in found["rows"]:
-            row["peak_gb"] = memory[row["contender"]] / 1e9
+            row["peak_gb"] = memory.get(row["contender"], 0) / 1e9 or row["peak_gb"]
     print(alternate.table(found["rows"]))
     alternate.write(
         "train_step",

@@ -1,6 +1,8 @@
-"""Free memory of this host and of its devices."""
+"""Free memory of this host and of its devices, and how much this process took."""
 
 import os
+import re
+import resource
 from pathlib import Path
 
 import jax
@@ -45,3 +47,14 @@ def at_hand(device: jax.Device | None = None) -> int:
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     return available()
+
+
+def most_resident() -> int:
+    """Return the most bytes of host memory that this process has held."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # `getrusage` would also count the process that started this one.
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if peak:
+            return int(peak.group(1)) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

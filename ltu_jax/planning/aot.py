@@ -6,7 +6,6 @@ import fcntl
 import importlib.util
 import os
 import re
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import jax
 from jax.experimental import topologies
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.memory import most_resident
 from ltu_jax.planning.hlo_cost import HloCost, roll_up
 from ltu_jax.planning.slices import Slice
 from ltu_jax.training.program import Program
@@ -157,7 +157,7 @@ def compile_program(program: Program, *, hbm_bytes: int) -> Compiled:
             cost=None,
             problem=str(error).splitlines()[0],
             seconds=time.perf_counter() - start,
-            resident_bytes=_most_resident(),
+            resident_bytes=most_resident(),
         )
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
@@ -177,7 +177,7 @@ def compile_program(program: Program, *, hbm_bytes: int) -> Compiled:
         cost=cost,
         problem=problem,
         seconds=seconds,
-        resident_bytes=_most_resident(),
+        resident_bytes=most_resident(),
     )
 
 
@@ -185,13 +185,3 @@ def _needed_bytes(message: str) -> float | None:
     """Read the bytes that a program needs from an out-of-memory message of the TPU compiler."""
     used = _USED.search(message) or _NEEDED.search(message)
     return float(used.group(1)) * _UNITS[used.group(2).upper()] if used else None
-
-
-def _most_resident() -> int:
-    status = Path("/proc/self/status")
-    if status.exists():
-        # `getrusage` would also count the process that started this one.
-        peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        if peak:
-            return int(peak.group(1)) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

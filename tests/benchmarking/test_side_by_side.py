@@ -68,8 +68,8 @@ def test_both_train_alike(plan, work, onednn):
     params = train_contenders.random_params(plan, seed=0)
     ours = train_contenders.Ours(plan, params)
     theirs = train_step.make_torch(plan, params, onednn=onednn)
-    found = train_contenders.check_losses(ours, theirs, work, tolerance=1e-5)
-    before = found["random"][0]
+    found = train_contenders.check_losses({"jax": ours, "torch": theirs}, work, tolerance=1e-5)
+    before = found["random"]["torch"]
     for batches in (work.random, work.sorted):
         assert ours.run(batches) == pytest.approx(theirs.run(batches), abs=1e-4)
     after = theirs.loss(work.random[0])
@@ -80,8 +80,8 @@ def test_both_train_alike(plan, work, onednn):
 def test_other_weights_are_noticed(plan, work):
     ours = train_contenders.Ours(plan, train_contenders.random_params(plan, seed=0))
     other = train_step.make_torch(plan, train_contenders.random_params(plan, seed=1), onednn=False)
-    with pytest.raises(train_contenders.UserError, match="nothing was timed"):
-        train_contenders.check_losses(ours, other, work, tolerance=1e-4)
+    with pytest.raises(train_contenders.UserError, match="losses differ on the random batch"):
+        train_contenders.check_losses({"jax": ours, "torch": other}, work, tolerance=1e-4)
 
 
 def test_onednn_linear_is_a_linear_layer():
@@ -100,14 +100,38 @@ def test_onednn_linear_is_a_linear_layer():
 
 
 def test_both_write_the_same_ids():
-    language = generate.open_language("random:tiny", dtype="float32")
-    found = generate.measure(language, dtype="float32", batches=[2], prompt=9, new=70, rounds=1)
-    assert found["equal_ids"] == {2: 1.0}
-    assert [row["contender"] for row in found["rows"]] == [
-        "transformers",
-        "transformers oneDNN",
-        "ltu_jax",
-    ]
+    found = generate.measure(
+        "random:tiny",
+        names=generate.CONTENDERS,
+        dtype="float32",
+        batches=[2],
+        prompt=9,
+        new=70,
+        rounds=1,
+    )
+    shares = generate.finished(found)
+    assert shares["equal_ids"] == {"2": 1.0} and "ids" not in shares
+    # int8 is another model, but not wholly another
+    assert 0.05 < shares["equal_ids_int8"]["2"] <= 1.0
+    assert tuple(row["contender"] for row in found["rows"]) == generate.CONTENDERS
+
+
+def test_an_int8_base_has_nearly_the_same_loss(plan, work):
+    """Its kernels are those of the whole base, rounded; other weights would be off by more."""
+    params = train_contenders.random_params(plan, seed=0)
+    rounded = train_contenders.random_params(plan, seed=0, int8_base=True)
+    path = next(path for path in params if path.endswith("up_proj.kernel"))
+    whole, kernel = np.asarray(params[path]), np.asarray(rounded[path])
+    step = np.asarray(rounded[path + "_scale"])[:, None]
+    np.testing.assert_allclose(step[:, 0], np.abs(whole).max(1) / 127.5, rtol=1e-6)
+    assert (np.abs(kernel * step - whole) <= step * 0.5001).all()
+    models = {
+        "jax": train_contenders.Ours(plan, params),
+        "jax int8": train_contenders.Ours(plan, rounded, int8_base=True),
+    }
+    both = {kind: {"grouped"} for kind in models}
+    found = train_contenders.check_losses(models, work, tolerance=1e-4, layouts=both)
+    assert found["grouped"]["jax int8"] != found["grouped"]["jax"]
 
 
 def test_ratios_are_against_the_fastest_of_the_others():
