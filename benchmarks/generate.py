@@ -16,7 +16,7 @@ int8, and so other ids; on a CPU it runs if --contenders names it.
 import argparse
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,16 @@ import torch
 import transformers
 
 from benchmarks import alternate, torch_reference
+from benchmarks.joined import (
+    CONTENDERS,
+    INT8,
+    OURS,
+    PYTORCH,
+    TOKENS,
+    decoding_beside_pytorch,
+    require_equal_ids,
+    without_ids,
+)
 from benchmarks.model_sizes import TINY_LLAMA
 from benchmarks.random_weights import draw
 from ltu_jax.core import errors
@@ -46,12 +56,7 @@ from ltu_jax.weights.tensors import as_tensors
 NEVER = -1  # an id that no model writes: end-of-sequence is off
 RANDOM = "random:"
 REAL = Path("assets/weights/smollm2-135m")
-PYTORCH = ("transformers", "transformers oneDNN")
-OURS, INT8 = "ltu_jax", "ltu_jax int8"
-PLAIN = (*PYTORCH, OURS)
-CONTENDERS = (*PLAIN, INT8)
 ONLY_CPU, ONLY_GPU = ("transformers oneDNN",), (INT8,)  # unless named with --contenders
-RATE = "tokens_per_second"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -214,7 +219,7 @@ def measure(
         found = {name: model.run(prompts, new) for name, model in models.items()}
         written[str(batch)] = {name: ids.tolist() for name, ids in found.items()}
         if dtype == "float32":
-            require_equal(written[str(batch)])
+            require_equal_ids(written[str(batch)])
         timed = alternate.alternate(
             [
                 alternate.Contender(name=name, run=lambda m=model, p=prompts: m.run(p, new))
@@ -227,13 +232,18 @@ def measure(
                 {
                     "contender": name,
                     "batch": batch,
-                    RATE: batch * new / timing.median,
+                    TOKENS: batch * new / timing.median,
                     "ms_per_token": timing.median / new * 1000,
                     "peak_gb": _peak_gb(name) if len(models) == 1 else None,
                 }
             )
             timings[f"{name}, batch {batch}"] = timing.to_json()
-    return {"weights": language.name, "rows": with_ratios(rows), "timings": timings, "ids": written}
+    return {
+        "weights": language.name,
+        "rows": decoding_beside_pytorch(rows),
+        "timings": timings,
+        "ids": written,
+    }
 
 
 def _peak_gb(name: str) -> float | None:
@@ -242,78 +252,6 @@ def _peak_gb(name: str) -> float | None:
         return None
     held = torch.cuda.max_memory_allocated() if name in PYTORCH else alternate.peak_bytes()
     return held / 1e9
-
-
-def require_equal(ids: Mapping[str, Any]) -> None:
-    """Require that all contenders but int8 have written the same ids.
-
-    Raises:
-        UserError: they have not; times of other work say nothing.
-    """
-    if (found := agreement(ids)) is not None and found < 1.0:
-        raise errors.UserError(
-            f"only {found:.0%} of the ids agree; times of other work say nothing"
-        )
-
-
-def agreement(ids: Mapping[str, Any], *, of: Sequence[str] = ()) -> float | None:
-    """Return the least share of ids that two contenders have in common; None: there are no two.
-
-    Args:
-        ids: contender -> ids.
-        of: which of them; by default all but int8.
-    """
-    (first, *others) = [np.asarray(ids[name]) for name in ids if name in (of or PLAIN)] or [None]
-    return min((float((first == other).mean()) for other in others), default=None)
-
-
-def with_ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Set each row beside the fastest PyTorch of its batch size."""
-    found = []
-    for row in rows:
-        rates = [
-            other[RATE]
-            for other in rows
-            if other["contender"] in PYTORCH and other["batch"] == row["batch"]
-        ]
-        found.append(dict(row) | {"x fastest PyTorch": row[RATE] / max(rates) if rates else None})
-    return found
-
-
-def combined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one result from those of several processes, each of which ran some contenders.
-
-    Raises:
-        UserError: in float32 they wrote other ids.
-    """
-    rows = sorted(
-        (row for part in parts for row in part["rows"]),
-        key=lambda row: (row["batch"], list(CONTENDERS).index(row["contender"])),
-    )
-    ids: dict[str, dict[str, Any]] = {}
-    for part in parts:
-        for batch, by_name in part["ids"].items():
-            ids[batch] = ids.get(batch, {}) | by_name
-    if parts[0]["dtype"] == "float32":
-        for by_name in ids.values():
-            require_equal(by_name)
-    return dict(parts[0]) | {
-        "rows": with_ratios(rows),
-        "timings": {name: one for part in parts for name, one in part["timings"].items()},
-        "ids": ids,
-    }
-
-
-def finished(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a result with the shares of equal ids in place of the ids."""
-    ids = result["ids"]
-    shares = {
-        "equal_ids": {batch: agreement(by_name) for batch, by_name in ids.items()},
-        "equal_ids_int8": {
-            batch: agreement(by_name, of=(OURS, INT8)) for batch, by_name in ids.items()
-        },
-    }
-    return {key: value for key, value in result.items() if key != "ids"} | shares
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -365,7 +303,7 @@ def main() -> None:
         "torch_threads": torch.get_num_threads(),
     }
     result = about | found
-    alternate.write("generate", result if given.keep_ids else finished(result), out=given.out)
+    alternate.write("generate", result if given.keep_ids else without_ids(result), out=given.out)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from benchmarks import alternate, generate, train_step
+from benchmarks import alternate, joined
 from benchmarks.model_sizes import SIZES
 from ltu_jax.core import errors
 from ltu_jax.core.files import read_json, write_json
@@ -196,8 +196,8 @@ def write_results(
 ) -> list[str]:
     """Write the summary and one file a benchmark; return how the parts of one disagree."""
     mergers = {
-        "train_step": train_step.combined,
-        "generate": lambda parts: generate.finished(generate.combined(parts)),
+        "train_step": joined.join_steps,
+        "generate": lambda parts: joined.without_ids(joined.join_decoding(parts)),
         "certificate": lambda parts: parts[0],
     }
     files, differences = {}, []

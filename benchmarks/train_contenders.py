@@ -9,10 +9,10 @@ import numpy as np
 
 from benchmarks import alternate
 from benchmarks.batches import CUTOFF, Work, make_work, with_true_positions
+from benchmarks.joined import require_equal_losses
 from benchmarks.model_sizes import ltu_as
 from benchmarks.random_weights import draw
 from configs.common import PROJECTION_TLTR_LORA
-from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, batch_sharding, make_mesh, param_shardings
 from ltu_jax.models.attention import require_platform
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
@@ -21,7 +21,6 @@ from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import flops, losses, optimizer, state, step
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
-INT8_TOLERANCE = 3e-2
 LEARNING_RATE, CLIP_NORM = 2e-4, 1.0
 
 
@@ -156,7 +155,7 @@ def check_losses(
     Args:
         models: those of PyTorch have a name without "jax", and the others are compared with them.
         work: the batches.
-        tolerance: as in `require_equal`, which is asked.
+        tolerance: as in `require_equal_losses`, which is asked.
         layouts: those that a model of ours takes; None: all.
     """
     found: dict[str, dict[str, float]] = {}
@@ -170,30 +169,8 @@ def check_losses(
             else:
                 loss = _mean_loss(model, work.grouped)
             found.setdefault(layout, {})[kind] = loss
-    require_equal(found, tolerance=tolerance)
+    require_equal_losses(found, tolerance=tolerance)
     return found
-
-
-def require_equal(found: Mapping[str, Mapping[str, float]], *, tolerance: float) -> None:
-    """Require that all models have the loss of the first one on each layout.
-
-    Args:
-        found: layout -> model -> loss.
-        tolerance: relative, and absolute below 1; `INT8_TOLERANCE` for an int8 base.
-
-    Raises:
-        UserError: a difference above it, or a loss that is no number; timing other maths would
-            say nothing.
-    """
-    for layout, by_model in found.items():
-        (first, wanted), *others = by_model.items()
-        for name, loss in others:
-            allowed = max(tolerance, INT8_TOLERANCE) if "int8" in name else tolerance
-            if not abs(loss - wanted) <= allowed * max(1.0, abs(wanted)):
-                raise UserError(
-                    f"losses differ on the {layout} batch: {first} {wanted:.6f}, {name} "
-                    f"{loss:.6f}, tolerance {allowed}; times of other maths say nothing"
-                )
 
 
 def _mean_loss(model: Any, batches: Sequence[Mapping[str, np.ndarray]]) -> float:

@@ -24,7 +24,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ import torch
 
 from benchmarks import alternate, torch_reference
 from benchmarks.batches import Work
+from benchmarks.joined import SAMPLES, STEPS, steps_beside_pytorch
 from benchmarks.model_sizes import SIZES
 from benchmarks.train_contenders import (
     CLIP_NORM,
@@ -44,27 +45,12 @@ from benchmarks.train_contenders import (
     draw_work,
     model_flops,
     random_params,
-    require_equal,
     setup,
 )
 from ltu_jax.core import errors
 from ltu_jax.training.flops import peak_flops
 
-# name -> (model, layout of its batches)
-ROWS = {
-    "PyTorch, random": ("torch", "random"),
-    "PyTorch, sorted": ("torch", "sorted"),
-    "PyTorch oneDNN, random": ("onednn", "random"),
-    "PyTorch oneDNN, sorted": ("onednn", "sorted"),
-    "ltu_jax single, random": ("jax", "random"),
-    "ltu_jax single, sorted": ("jax", "sorted"),
-    "ltu_jax grouped": ("jax", "grouped"),
-    "ltu_jax int8, grouped": ("jax int8", "grouped"),
-    "ltu_jax cudnn, grouped": ("jax cudnn", "grouped"),
-}
-PYTORCH = tuple(name for name in ROWS if name.startswith("PyTorch"))
 ONLY_CPU, ONLY_GPU = ("onednn",), ("jax int8", "jax cudnn")  # unless named with --rows
-RATE = "samples_per_second"
 
 
 def make_torch(plan: Setup, params: Mapping[str, Any], *, onednn: bool) -> torch_reference.Trainer:
@@ -85,7 +71,7 @@ def make_torch(plan: Setup, params: Mapping[str, Any], *, onednn: bool) -> torch
 
 
 def make_models(plan: Setup, kinds: set[str]) -> dict[str, Any]:
-    """Make the wanted models of `ROWS` with the same weights, each with an optimiser of its own."""
+    """Make the wanted models of `STEPS`: the same weights, each with an optimiser of its own."""
     makers = {
         "jax": Ours,
         "jax cudnn": partial(Ours, attention="cudnn"),
@@ -104,7 +90,7 @@ def make_models(plan: Setup, kinds: set[str]) -> dict[str, Any]:
 
 def peak_of(name: str, plan: Setup, work: Work) -> int:
     """Return the peak bytes of a process of its own, or of the GPU's allocator, after one round."""
-    kind, layout = ROWS[name]
+    kind, layout = STEPS[name]
     model = make_models(plan, {kind})[kind]
     return _round_peak(kind, lambda: model.run(getattr(work, layout)))
 
@@ -137,30 +123,30 @@ def measure(plan: Setup, work: Work, *, names: list[str], rounds: int) -> dict[s
 
     On a GPU the rows have their peak memory where no other model of JAX lay beside them.
     """
-    kinds = {ROWS[name][0] for name in names}
+    kinds = {STEPS[name][0] for name in names}
     models = make_models(plan, kinds)
-    layouts = {kind: {ROWS[name][1] for name in names if ROWS[name][0] == kind} for kind in kinds}
+    layouts = {kind: {STEPS[name][1] for name in names if STEPS[name][0] == kind} for kind in kinds}
     tolerance = TOLERANCE[plan.dtype]
     losses = check_losses(models, work, tolerance=tolerance, layouts=layouts)
     alternate.show(f"losses agree: {losses}")
 
     def contender(name: str) -> alternate.Contender:
-        kind, layout = ROWS[name]
+        kind, layout = STEPS[name]
         return alternate.Contender(name=name, run=lambda: models[kind].run(getattr(work, layout)))
 
     contenders = [contender(name) for name in names]
     memory = {}
     if alternate.on_gpu() and (len(names) == 1 or kinds == {"torch"}):
-        memory = {one.name: _round_peak(ROWS[one.name][0], one.run) for one in contenders}
+        memory = {one.name: _round_peak(STEPS[one.name][0], one.run) for one in contenders}
     timings = alternate.alternate(contenders, rounds=rounds)
     peak, source = peak_flops()
     flops, rows = model_flops(plan, work), []
     for name, timing in timings.items():
-        shapes = [batch["input_ids"].shape for batch in getattr(work, ROWS[name][1])]
+        shapes = [batch["input_ids"].shape for batch in getattr(work, STEPS[name][1])]
         rows.append(
             {
                 "contender": name,
-                RATE: work.pairs / timing.median,
+                SAMPLES: work.pairs / timing.median,
                 "tokens_per_second": work.text_tokens / timing.median,
                 "mfu": flops / timing.median / peak,
                 "batches": " ".join(f"{r}x{t}" for r, t in shapes),
@@ -172,45 +158,8 @@ def measure(plan: Setup, work: Work, *, names: list[str], rounds: int) -> dict[s
         "tolerance": tolerance,
         "flops_per_round": flops,
         "peak_flops": {"flop_per_second": peak, "source": source},
-        "rows": with_ratios(rows),
+        "rows": steps_beside_pytorch(rows),
         "timings": {name: timing.to_json() for name, timing in timings.items()},
-    }
-
-
-def with_ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Set each row beside the fastest PyTorch, and the fastest that takes rows as drawn.
-
-    The official code draws its batches at random; sorting them is PyTorch at its best.
-    """
-    random = [name for name in PYTORCH if name.endswith("random")]
-    found = [dict(row) for row in rows]
-    for key, names in (("x fastest PyTorch", PYTORCH), ("x fastest PyTorch, random", random)):
-        rates = [row[RATE] for row in rows if row["contender"] in names]
-        for row in found:
-            row[key] = row[RATE] / max(rates) if rates else None
-    return found
-
-
-def combined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one result from those of several processes, each of which ran some of the rows.
-
-    Raises:
-        UserError: their losses differ.
-    """
-    ordered = sorted(
-        (row for part in parts for row in part["rows"]),
-        key=lambda row: list(ROWS).index(row["contender"]),
-    )
-    losses: dict[str, dict[str, float]] = {}
-    by_pytorch = sorted(parts, key=lambda part: part["rows"][0]["contender"] not in PYTORCH)
-    for part in by_pytorch:
-        for layout, by_kind in part["losses"].items():
-            losses[layout] = losses.get(layout, {}) | by_kind
-    require_equal(losses, tolerance=parts[0]["tolerance"])
-    return dict(parts[0]) | {
-        "losses": losses,
-        "rows": with_ratios(ordered),
-        "timings": {name: one for part in parts for name, one in part["timings"].items()},
     }
 
 
@@ -231,11 +180,11 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--batches", type=int, default=3, help="batches in a round (default 3)")
     parser.add_argument("--pairs-per-batch", type=int, help="default 8, at 7b 64")
     parser.add_argument("--pairs-per-clip", type=int, default=4, help="pairs of a grouped row")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="NAME", help="default: all of "
-                        + "; ".join(ROWS))  # fmt: skip
+    parser.add_argument("--rows", nargs="+", choices=STEPS, metavar="NAME", help="default: all of "
+                        + "; ".join(STEPS))  # fmt: skip
     parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
     parser.add_argument("--out", type=Path, default=alternate.RESULTS, help="folder of the JSON")
-    parser.add_argument("--peak-of", choices=ROWS, help=argparse.SUPPRESS)
+    parser.add_argument("--peak-of", choices=STEPS, help=argparse.SUPPRESS)
     return parser
 
 
@@ -254,7 +203,7 @@ def main() -> None:
         print(peak_of(given.peak_of, plan, work))
         return
     left_out = ONLY_CPU if alternate.on_gpu() else ONLY_GPU
-    names = given.rows or [name for name, (kind, _) in ROWS.items() if kind not in left_out]
+    names = given.rows or [name for name, (kind, _) in STEPS.items() if kind not in left_out]
     found = measure(plan, work, names=names, rounds=given.rounds)
     without = [row["contender"] for row in found["rows"] if row["peak_gb"] is None]
     if without and not given.no_memory:

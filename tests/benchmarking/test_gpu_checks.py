@@ -6,7 +6,7 @@ import json
 import psutil
 import pytest
 
-from benchmarks import certificate, generate, gpu_checks, train_step
+from benchmarks import certificate, generate, gpu_checks, joined, train_step
 from benchmarks.model_sizes import SIZES
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
@@ -44,7 +44,7 @@ def test_every_benchmark_understands_its_check(size):
         for row in PARSERS["train_step"]().parse_args(check.arguments).rows
     ]
     assert len(rows) == len(set(rows))
-    kinds = {train_step.ROWS[row][0] for row in rows}
+    kinds = {joined.STEPS[row][0] for row in rows}
     assert kinds == {"torch", "jax", "jax int8"} | ({"jax cudnn"} if size == "7b" else set())
 
 
@@ -99,7 +99,7 @@ def test_train_steps_of_several_processes_become_one_table():
     ours = part("ltu_jax grouped", 8.0, losses={"grouped": {"jax": 9.0001}})
     small = part("ltu_jax int8, grouped", 4.0, losses={"grouped": {"jax int8": 9.1}})
     theirs = part("PyTorch, random", 2.0, losses={"grouped": {"torch": 9.0}})
-    found = train_step.combined([ours, small, theirs])
+    found = joined.join_steps([ours, small, theirs])
     assert [row["contender"] for row in found["rows"]] == [
         "PyTorch, random",
         "ltu_jax grouped",
@@ -107,13 +107,13 @@ def test_train_steps_of_several_processes_become_one_table():
     ]
     assert [row["x fastest PyTorch"] for row in found["rows"]] == [1.0, 4.0, 2.0]
     assert found["losses"]["grouped"] == {"torch": 9.0, "jax": 9.0001, "jax int8": 9.1}
-    assert train_step.combined([ours])["rows"][0]["x fastest PyTorch"] is None
+    assert joined.join_steps([ours])["rows"][0]["x fastest PyTorch"] is None
     wrong = part("ltu_jax grouped", 8.0, losses={"grouped": {"jax": 9.01}})
     with pytest.raises(UserError, match="torch 9.000000, jax 9.010000"):
-        train_step.combined([wrong, theirs])
+        joined.join_steps([wrong, theirs])
     nothing = part("ltu_jax grouped", 8.0, losses={"grouped": {"jax": float("nan")}})
     with pytest.raises(UserError, match="jax nan"):
-        train_step.combined([nothing, theirs])
+        joined.join_steps([nothing, theirs])
 
 
 def test_decoding_of_several_processes_becomes_one_table():
@@ -126,11 +126,11 @@ def test_decoding_of_several_processes_becomes_one_table():
         part("ltu_jax", 6.0, [[5, 6, 7, 8]]),
         part("transformers", 3.0, [[5, 6, 0, 0]]),
     ]
-    found = generate.finished(generate.combined(parts))
+    found = joined.without_ids(joined.join_decoding(parts))
     assert [row["x fastest PyTorch"] for row in found["rows"]] == [1.0, 2.0, 3.0]
     assert found["equal_ids"] == {"1": 0.5} and found["equal_ids_int8"] == {"1": 0.75}
     assert json.dumps(found)
     exact = [dict(one, dtype="float32") for one in parts]
     with pytest.raises(UserError, match="only 50% of the ids agree"):
-        generate.combined(exact)
-    assert generate.finished(generate.combined(exact[:1]))["equal_ids"] == {"1": None}
+        joined.join_decoding(exact)
+    assert joined.without_ids(joined.join_decoding(exact[:1]))["equal_ids"] == {"1": None}

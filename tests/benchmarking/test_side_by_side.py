@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import alternate, generate, torch_reference, train_contenders, train_step
+from benchmarks import alternate, generate, joined, torch_reference, train_contenders, train_step
 from benchmarks.batches import CUTOFF, MULTIPLE, SHORTEST
+from ltu_jax.core.errors import UserError
 from ltu_jax.preprocessing.text import IGNORE
 
 
@@ -80,7 +81,7 @@ def test_both_train_alike(plan, work, onednn):
 def test_other_weights_are_noticed(plan, work):
     ours = train_contenders.Ours(plan, train_contenders.random_params(plan, seed=0))
     other = train_step.make_torch(plan, train_contenders.random_params(plan, seed=1), onednn=False)
-    with pytest.raises(train_contenders.UserError, match="losses differ on the random batch"):
+    with pytest.raises(UserError, match="losses differ on the random batch"):
         train_contenders.check_losses({"jax": ours, "torch": other}, work, tolerance=1e-4)
 
 
@@ -102,18 +103,18 @@ def test_onednn_linear_is_a_linear_layer():
 def test_both_write_the_same_ids():
     found = generate.measure(
         "random:tiny",
-        names=generate.CONTENDERS,
+        names=joined.CONTENDERS,
         dtype="float32",
         batches=[2],
         prompt=9,
         new=70,
         rounds=1,
     )
-    shares = generate.finished(found)
+    shares = joined.without_ids(found)
     assert shares["equal_ids"] == {"2": 1.0} and "ids" not in shares
     # int8 is another model, but not wholly another
     assert 0.05 < shares["equal_ids_int8"]["2"] <= 1.0
-    assert tuple(row["contender"] for row in found["rows"]) == generate.CONTENDERS
+    assert tuple(row["contender"] for row in found["rows"]) == joined.CONTENDERS
 
 
 def test_an_int8_base_has_nearly_the_same_loss(plan, work):
