@@ -112,8 +112,8 @@ def test_both_write_the_same_ids():
     )
     shares = joined.without_ids(found)
     assert shares["equal_ids"] == {"2": 1.0} and "ids" not in shares
-    # int8 is another model, but not wholly another
-    assert 0.05 < shares["equal_ids_int8"]["2"] <= 1.0
+    # int8 is another model: its rows begin alike and soon go their own way
+    assert 0 < shares["equal_ids_int8"]["2"] < 1
     assert tuple(row["contender"] for row in found["rows"]) == joined.CONTENDERS
 
 
