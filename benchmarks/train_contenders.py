@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import alternate
@@ -94,6 +95,8 @@ class Ours:
         )
         loss_fn = losses.language_loss(model, features=lambda _, batch: batch["features"])
         trainable, frozen = state.split_trainable(params, PROJECTION_TLTR_LORA)
+        # steps donate them, and others may be made of the same parameters
+        trainable = jax.tree.map(jnp.copy, trainable)
         settings = optimizer.OptimizerConfig(
             learning_rate=LEARNING_RATE,
             group_multipliers=(),
