@@ -55,6 +55,42 @@ MAX_BAD_ROWS = 0.05
 
 def command(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; see the module's docstring."""
+    flags = _flags(arguments)
+    if flags.tokenizer is not None:
+        load_tokenizer(flags.tokenizer)  # a wrong folder fails before hours of work
+    began = time.monotonic()
+    read = [flags.corpus, flags.json, flags.audio_root, flags.features]
+    outputs.claim(flags.out, record_files.MAKER, inputs=read)
+    quarantine = Quarantine(max_share=flags.max_quarantined)
+    given = _read(flags, quarantine)
+    extractor = None
+    if flags.features is not None:
+        extractor = FeatureExtractor(flags.features, dtype=flags.encoder_dtype)
+    manifest = write_records(
+        given.clips,
+        flags.out,
+        tag_labels=given.tag_labels,
+        extractor=extractor,
+        runner=BeamRunner(name=flags.runner, flags=tuple(flags.beam_flags), workers=flags.workers),
+        shards=flags.shards,
+        force=flags.force,
+        quarantine=quarantine,
+        licences=given.licences,
+    )
+    print(table(manifest))
+    written = sum(split["clips"] for split in manifest["splits"].values())
+    print(f"{flags.out}: {written} clips, {time.monotonic() - began:.0f} s")
+    if flags.no_tokens:
+        return 0
+    if flags.tokenizer is None:
+        asked = token_counts.command(flags.out, "LLAMA_WEIGHTS")
+        print(f"tokens were not counted, as no --tokenizer is given; to count them: {asked}")
+    else:
+        token_lengths.count(flags.out, tokenizer=flags.tokenizer, workers=os.cpu_count() or 1)
+    return 0
+
+
+def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.write_records",
         description=__doc__,
@@ -125,39 +161,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
         help=f"share of clips that unreadable audio may cost (default: {MAX_SHARE})",
     )
     parser.add_argument("beam_flags", nargs="*", help="after a lone --: options of the runner")
-    flags = local_arguments(parser.parse_args(arguments))
-    if flags.tokenizer is not None:
-        load_tokenizer(flags.tokenizer)  # a wrong folder fails before hours of work
-    began = time.monotonic()
-    read = [flags.corpus, flags.json, flags.audio_root, flags.features]
-    outputs.claim(flags.out, record_files.MAKER, inputs=read)
-    quarantine = Quarantine(max_share=flags.max_quarantined)
-    given = _read(flags, quarantine)
-    extractor = None
-    if flags.features is not None:
-        extractor = FeatureExtractor(flags.features, dtype=flags.encoder_dtype)
-    manifest = write_records(
-        given.clips,
-        flags.out,
-        tag_labels=given.tag_labels,
-        extractor=extractor,
-        runner=BeamRunner(name=flags.runner, flags=tuple(flags.beam_flags), workers=flags.workers),
-        shards=flags.shards,
-        force=flags.force,
-        quarantine=quarantine,
-        licences=given.licences,
-    )
-    print(table(manifest))
-    written = sum(split["clips"] for split in manifest["splits"].values())
-    print(f"{flags.out}: {written} clips, {time.monotonic() - began:.0f} s")
-    if flags.no_tokens:
-        return 0
-    if flags.tokenizer is None:
-        asked = token_counts.command(flags.out, "LLAMA_WEIGHTS")
-        print(f"tokens were not counted, as no --tokenizer is given; to count them: {asked}")
-    else:
-        token_lengths.count(flags.out, tokenizer=flags.tokenizer, workers=os.cpu_count() or 1)
-    return 0
+    return local_arguments(parser.parse_args(arguments))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,14 +8,13 @@ A problem never ends the stream: it stands where the clip would have stood.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data_pipelines.manifests import clip_manifests
-from data_pipelines.manifests.official_rows import OfficialRow, jsonl, rows_or_errors
+from data_pipelines.manifests.official_rows import lines_or_errors
 from data_pipelines.records import record_files, schema
 from data_pipelines.records.schema import QAPair, RecordError
 from ltu_jax.core.errors import UserError
@@ -52,12 +51,12 @@ def kind_of(path: Path, *, audio_root: Path | None) -> str:
         return "manifest"
     if audio_root is not None:
         raise UserError(f"--audio-root belongs to a JSON file of rows, but {path} is none")
-    if (path / "clips.jsonl").is_file():
+    if (path / clip_manifests.CLIPS).is_file():
         return "corpus"
     if (path / record_files.MANIFEST).is_file():
         return "records"
     raise UserError(
-        f"{path} is no data: give a corpus folder (clips.jsonl), a records directory "
+        f"{path} is no data: give a corpus folder ({clip_manifests.CLIPS}), a records directory "
         f"({record_files.MANIFEST}), or a JSON or JSONL file of rows"
     )
 
@@ -79,60 +78,51 @@ def label_names(path: Path) -> tuple[str, ...] | None:
 
 
 def _of_manifest(path: Path, *, root: Path) -> Iterator[Case | Problem]:
-    groups: dict[str, list[OfficialRow]] = {}
-    for row in rows_or_errors(path):
-        if isinstance(row, RecordError):
-            yield Problem(check="rows", where=str(path), what=str(row))
-        else:
-            groups.setdefault(row.values["audio_id"], []).append(row)
-    for audio_id, rows in groups.items():
-        first, audio = rows[0], None
-        for row in rows[1:]:
-            if any(row.values.get(key) != first.values.get(key) for key in ("input", "dataset")):
-                what = f"another spoken text or dataset than row {first.number} of the same clip"
-                yield Problem(check="rows", where=row.where, what=what)
+    unusable: list[RecordError] = []
+    rules = clip_manifests.ReadRules(set_aside=unusable.append, whole=False)
+    for clip in clip_manifests.clips_of_rows(path, rules=rules):
+        yield from _bad_rows(path, unusable)
+        unusable.clear()
+        where, audio = clip.rows[0].where, None
         try:
-            audio = clip_manifests.resolve_audio(audio_id, root=root, where=first.where)
+            audio = clip_manifests.resolve_audio(clip.values["audio_id"], root=root, where=where)
         except RecordError as error:  # not there, or not in the audio folder
-            yield Problem(check="missing", where=first.where, what=str(error))
+            yield Problem(check="missing", where=where, what=str(error))
         yield Case(
-            clip_id=audio_id,
-            where=first.where,
+            clip_id=clip.clip_id,
+            where=where,
             audio=audio,
             sha256=None,
-            spoken_text=first.values["input"],
-            dataset=first.values["dataset"],
-            split=first.values.get("split", "train"),
+            spoken_text=clip.values["input"],
+            dataset=clip.values["dataset"],
+            split=clip.split,
             licence=schema.UNKNOWN_LICENCE,
-            tags=tuple(first.values.get("tags", ())),
-            pairs=tuple(clip_manifests.pair(row, index) for index, row in enumerate(rows)),
+            tags=clip.tags,
+            pairs=clip.pairs,
         )
+    yield from _bad_rows(path, unusable)
+
+
+def _bad_rows(path: Path, errors: Iterable[RecordError]) -> Iterator[Problem]:
+    return (Problem(check="rows", where=str(path), what=str(error)) for error in errors)
 
 
 # --- corpus folder --------------------------------------------------------------------------------
 
-_CLIP = {"clip_id": str, "audio": str, "dataset": str, "split": str, "spoken_text": str,
-         "tags": list}  # fmt: skip
-
 
 def _of_corpus(path: Path) -> Iterator[Case | Problem]:
-    pairs: dict[tuple[str, str], list[QAPair]] = {}
+    pairs: dict[str, dict[str, list[QAPair]]] = {split: {} for split in schema.SPLITS}
     for split in schema.SPLITS:
         manifest = path / f"open_asqa_{split}.json"
         if not manifest.is_file():
             yield Problem(check="rows", where=str(manifest), what="no such file")
             continue
-        for row in rows_or_errors(manifest):
-            if isinstance(row, RecordError):
-                yield Problem(check="rows", where=str(manifest), what=str(row))
-            else:
-                of_clip = pairs.setdefault((split, row.values["audio_id"]), [])
-                of_clip.append(clip_manifests.pair(row, len(of_clip)))
-    for number, clip in _lines(path / "clips.jsonl"):
-        where = f"{path / 'clips.jsonl'}, row {number}"
-        if isinstance(clip, RecordError) or (wrong := _wrong_field(clip)):
-            what = str(clip) if isinstance(clip, RecordError) else wrong
-            yield Problem(check="rows", where=where, what=what)
+        unusable: list[RecordError] = []
+        pairs[split] = clip_manifests.corpus_pairs(manifest, set_aside=unusable.append)
+        yield from _bad_rows(manifest, unusable)
+    for where, clip in clip_manifests.corpus_entries(path):
+        if isinstance(clip, RecordError):
+            yield Problem(check="rows", where=where, what=str(clip))
             continue
         audio: Path | None = None
         try:
@@ -145,7 +135,6 @@ def _of_corpus(path: Path) -> Iterator[Case | Problem]:
         if audio is not None and not audio.is_file():
             yield Problem(check="missing", where=where, what=f"no file {audio}")
             audio = None
-        source = clip.get("source")
         yield Case(
             clip_id=clip["clip_id"],
             where=where,
@@ -154,30 +143,14 @@ def _of_corpus(path: Path) -> Iterator[Case | Problem]:
             spoken_text=clip["spoken_text"],
             dataset=clip["dataset"],
             split=clip["split"],
-            licence=(source.get("license") if isinstance(source, dict) else None)
-            or schema.UNKNOWN_LICENCE,
+            licence=clip_manifests.corpus_licence(clip),
             tags=tuple(clip["tags"]),
-            pairs=tuple(pairs.pop((clip["split"], clip["audio"]), ())),
+            pairs=tuple(pairs.get(clip["split"], {}).pop(clip["audio"], ())),
         )
-    for split, audio_id in pairs:
-        what = f"{split}: rows about {audio_id!r}, which is no clip of clips.jsonl"
-        yield Problem(check="rows", where=str(path / f"open_asqa_{split}.json"), what=what)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        yield from jsonl(path)
-    except RecordError as error:
-        yield 0, error
-
-
-def _wrong_field(clip: Any) -> str | None:
-    if not isinstance(clip, dict):
-        return f"is {type(clip).__name__}, expected an object with fields"
-    for field, kind in _CLIP.items():
-        if not isinstance(clip.get(field), kind):
-            return f"field {field!r} is {clip.get(field)!r}: give a {kind.__name__}"
-    return None
+    for split, of_split in pairs.items():
+        for audio_id in of_split:
+            what = f"{split}: rows about {audio_id!r}, which is no clip of {clip_manifests.CLIPS}"
+            yield Problem(check="rows", where=str(path / f"open_asqa_{split}.json"), what=what)
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -209,7 +182,7 @@ def _files(path: Path, shards: list[str]) -> Iterator[Problem]:
         if file.name not in known:
             yield Problem(check="foreign", where=str(file), what="not of these records; not read")
     if (path / record_files.QUARANTINE).is_file():
-        for _, entry in _lines(path / record_files.QUARANTINE):
+        for _, entry in lines_or_errors(path / record_files.QUARANTINE):
             what = str(entry.get("reason") if isinstance(entry, dict) else entry)
             yield Problem(check="quarantined", where=record_files.QUARANTINE, what=what)
 

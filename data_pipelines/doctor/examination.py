@@ -107,8 +107,8 @@ class _Examination:
         self._formats: Counter[str] = Counter()
         self._seconds: list[float] = []
         self._levels: list[float] = []
-        # content -> (split, where) of the first clip in each split
-        self._contents: dict[bytes, dict[str, str]] = defaultdict(dict)
+        # content -> where the first clip of each (split, dataset) is
+        self._contents: dict[bytes, dict[tuple[str, str], str]] = defaultdict(dict)
 
     def problem(self, problem: Problem) -> None:
         self._findings.add(problem.check, where=problem.where, what=problem.what)
@@ -152,19 +152,20 @@ class _Examination:
                 self._findings.add(check, where=case.where, what=what)
         if measures.level < _SILENT:
             return  # silence is like silence
-        places = self._contents[measures.content]
-        if case.split in places:
-            what = f"as {places[case.split]}"
-            self._findings.add("twins", where=case.where, what=what)
-        places.setdefault(case.split, case.where)
+        # Audio that is in two datasets is a clip in each.
+        places, place = self._contents[measures.content], (case.split, case.dataset)
+        if place in places:
+            self._findings.add("twins", where=case.where, what=f"as {places[place]}")
+        places.setdefault(place, case.where)
 
     def result(self) -> dict[str, Any]:
         """Return the findings: counts, coverage, histograms, and every check with its verdict."""
         self._texts.finish()
         for places in self._contents.values():
-            for split, where in places.items():
-                if split != "train" and "train" in places:
-                    what = f"{split}: as {places['train']} of train"
+            trained = next((where for (split, _), where in places.items() if split == "train"), "")
+            for (split, _), where in places.items():
+                if split != "train" and trained:
+                    what = f"{split}: as {trained} of train"
                     self._findings.add("leaked_audio", where=where, what=what)
         pairs = sum(n["pairs"] for tasks in self._tasks.values() for n in tasks.values())
         clips = self._clips + self._bad

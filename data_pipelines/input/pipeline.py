@@ -24,15 +24,14 @@ from data_pipelines.input import mixtures
 from data_pipelines.input.data_config import DataConfig, FeatureSource, RowLayout
 from data_pipelines.input.row_order import OrderRule, RowOrder
 from data_pipelines.input.row_report import RowReport, row_report
-from data_pipelines.input.rows import Example, LostRecords, RowMaker
+from data_pipelines.input.rows import Example, LostRecords, RowMaker, read_labels
 from data_pipelines.input.token_counts import folder, token_lengths
 from data_pipelines.records import whisper_features
 from data_pipelines.records.bad_records import BadRecord, BadRecordCounter, BadRecordLog
-from data_pipelines.records.record_files import TAG_LABELS, RecordStore, shard_path
+from data_pipelines.records.record_files import RecordStore, shard_path
 from data_pipelines.records.schema import RecordError
 from data_pipelines.records.tf_example import import_tensorflow
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.files import read_json
 from ltu_jax.core.paths import as_path
 from ltu_jax.models.text_batch import ROW_WEIGHTS, with_targets
 from ltu_jax.preprocessing.text import IGNORE, Tokenizer, TrainOn
@@ -86,7 +85,7 @@ class InputPipeline:
         self._first_row = process_index * self._host_rows
         self.labels: tuple[str, ...] = ()
         if config.layout == RowLayout.TAGS:
-            self.labels = _labels(as_path(config.records))
+            self.labels = read_labels(as_path(config.records))
         self._check_stored(clip_fingerprint, show=process_index == 0)
         self.order = self._choose(show=process_index == 0)
         self._sums = functools.lru_cache(maxsize=4)(self._sum_rows)  # of the newest steps
@@ -392,14 +391,3 @@ class InputPipeline:
         ahead = np.broadcast_to(ahead, (len(audio), len(ahead)))
         example["positions"] = np.concatenate([ahead, example["positions"]], axis=1)
         return with_targets(example, most=self.most_targets(step))
-
-
-def _labels(records: Path) -> tuple[str, ...]:
-    """Read the labels of layout "tags"; raises `UserError` where the records have none."""
-    if not (records / TAG_LABELS).is_file():
-        raise UserError(
-            f'{records} has no labels to tag clips by (no {TAG_LABELS}): give the rows "tags", or '
-            'cla_label answers like "Labels: Dog; Bark", and write the records again; or leave '
-            "tagging out with a trained TLTR: --config.weights.tltr=FOLDER"
-        )
-    return tuple(read_json(records / TAG_LABELS))

@@ -4,6 +4,7 @@ What a record that cannot be used would have filled stays empty; see `pipeline`.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from data_pipelines.records.record_files import TAG_LABELS, RecordStore
 from data_pipelines.records.schema import QAPair, RecordError
 from data_pipelines.records.tf_example import REWRITE, StoredClip
 from ltu_jax.core.axes import Float
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import read_json
 from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.text import IGNORE, Tokenizer, tokenize_pair
 
@@ -317,3 +320,14 @@ def padded(
     widths = (missing, 0) if left else (0, missing)
     fill = {**COLUMNS, "input_ids": pad_id}
     return [np.pad(example[name], widths, constant_values=fill[name]) for name in names]
+
+
+def read_labels(records: Path) -> tuple[str, ...]:
+    """Read the labels of layout "tags"; raises `UserError` where the records have none."""
+    if not (records / TAG_LABELS).is_file():
+        raise UserError(
+            f'{records} has no labels to tag clips by (no {TAG_LABELS}): give the rows "tags", or '
+            'cla_label answers like "Labels: Dog; Bark", and write the records again; or leave '
+            "tagging out with a trained TLTR: --config.weights.tltr=FOLDER"
+        )
+    return tuple(read_json(records / TAG_LABELS))

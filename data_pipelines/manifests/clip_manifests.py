@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.manifests.audio_finder import AudioFinder, AudioGone
-from data_pipelines.manifests.official_rows import OfficialRow, jsonl, read_rows
+from data_pipelines.manifests.official_rows import (
+    OfficialRow,
+    lines_or_errors,
+    rows_or_errors,
+)
 from data_pipelines.manifests.row_groups import SetAside, agreeing, grouped, share_of
 from data_pipelines.records import schema
 from data_pipelines.records.quarantine import Quarantined
@@ -20,6 +24,9 @@ from ltu_jax.preprocessing.audio import AudioError, probe
 from ltu_jax.preprocessing.names import AmbiguousName, find_audio
 
 LABEL_TASK, LABELS_BEGIN = "cla_label", "Labels:"  # how Open-ASQA writes the labels of a clip
+CLIPS = "clips.jsonl"  # of a corpus folder
+_ENTRY = {"clip_id": str, "audio": str, "dataset": str, "split": str, "spoken_text": str,
+          "tags": list}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +40,7 @@ class ReadRules:
         synthetic: whether the audio is.
         quarantine: is handed a clip that cannot be used, as its audio is gone; None raises.
         set_aside: is told of a row that is broken or contradicts the others; None raises.
+        whole: whether a list that is cut short raises; else `set_aside` is told of it too.
         scratch: folder for temporary files as large as the manifest; None for the system's.
     """
 
@@ -41,53 +49,97 @@ class ReadRules:
     synthetic: bool = False
     quarantine: Callable[[Quarantined], None] | None = None
     set_aside: SetAside | None = None
+    whole: bool = True
     scratch: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipRows:
+    """A clip as its rows tell it: they agree on all that a clip has once."""
+
+    clip_id: str
+    split: str
+    rows: list[OfficialRow]
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The fields of its first row."""
+        return self.rows[0].values
+
+    @property
+    def pairs(self) -> tuple[schema.QAPair, ...]:
+        """Its pairs, in the order of its rows."""
+        return tuple(pair(row, index) for index, row in enumerate(self.rows))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The labels of a clip: its "tags", else those of its answers "Labels: A; B"."""
+        given = self.values.get("tags")
+        if given is not None:
+            return tuple(given)
+        names: list[str] = []
+        for row in self.rows:
+            answer = row.values["output"].strip()
+            if row.values["task"] == LABEL_TASK and answer.startswith(LABELS_BEGIN):
+                parts = answer.removeprefix(LABELS_BEGIN).split(";")
+                names += [name for part in parts if (name := part.strip().rstrip(".").rstrip())]
+        return tuple(dict.fromkeys(names))
+
+
+def clips_of_rows(path: Path, *, rules: ReadRules) -> Iterator[ClipRows]:
+    """Gather the rows of a manifest by clip, whatever became of its audio.
+
+    A file up to 64 MB gives clips in order of first appearance, a larger one in an order that
+    follows from its size and rows alone; a part of it is in memory at a time. Open-ASQA has audio
+    in two datasets (82k clips of AudioSet are audio and joint data): it makes a clip in each, whose
+    id is then ``audio_id@dataset``, so that either can be trained on without the other. Raises
+    `schema.RecordError` when rows of a clip contradict each other; see `ReadRules`.
+    """
+    with grouped(
+        path,
+        default_split=rules.split,
+        set_aside=rules.set_aside,
+        whole=rules.whole,
+        scratch=rules.scratch,
+    ) as groups:
+        cut = rules.validation_share if not groups.splits["val"] else 0.0
+        for rows, alone in groups.clips():
+            rows = agreeing(rows, set_aside=rules.set_aside)
+            values = rows[0].values
+            audio_id, split = values["audio_id"], values.get("split", rules.split)
+            if split == "train" and share_of(audio_id, salt="validation") < cut:
+                split = "val"
+            clip_id = audio_id if alone else f"{audio_id}@{values['dataset']}"
+            yield ClipRows(clip_id=clip_id, split=split, rows=rows)
 
 
 def read_clips(
     path: Path, *, audio: AudioFinder, rules: ReadRules | None = None
 ) -> Iterator[schema.AnnotatedClip]:
-    """Read the clips of a manifest, each with all its pairs.
+    """Read the clips of a manifest, each with all its pairs and its audio; see `clips_of_rows`.
 
-    A file up to 64 MB gives them in order of first appearance, a larger one in an order that
-    follows from its size and rows alone; a part of it is in memory at a time. Open-ASQA has audio
-    in two datasets (82k clips of AudioSet are audio and joint data): it makes a clip in each, whose
-    id is then ``audio_id@dataset``, so that either can be trained on without the other. A clip
-    without tags has those that its ``cla_label`` answers name. Raises `schema.RecordError` when
-    rows of a clip contradict each other, or when audio is missing or unreadable; see `ReadRules`.
+    A clip without tags has those that its ``cla_label`` answers name. Raises `schema.RecordError`
+    when rows contradict each other, or when audio is missing or unreadable; see `ReadRules`.
     """
     rules = rules or ReadRules()
-    with grouped(
-        path, default_split=rules.split, set_aside=rules.set_aside, scratch=rules.scratch
-    ) as groups:
-        cut = rules.validation_share if not groups.splits["val"] else 0.0
-        for rows, alone in groups.clips():
-            rows = agreeing(rows, set_aside=rules.set_aside)
-            first = rows[0].values
-            audio_id, dataset, split = (
-                first["audio_id"], first["dataset"], first.get("split", rules.split)
-            )  # fmt: skip
-            if split == "train" and share_of(audio_id, salt="validation") < cut:
-                split = "val"
-            clip_id = audio_id if alone else f"{audio_id}@{dataset}"
-            try:
-                sound = _Audio.find(rows[0], finder=audio)
-                clip = _clip(clip_id, rows, audio=sound, split=split, synthetic=rules.synthetic)
-            except schema.RecordError as error:
-                if rules.quarantine is None:
-                    raise
-                rules.quarantine(
-                    Quarantined(
-                        clip_id=clip_id,
-                        audio=audio_id,
-                        dataset=dataset,
-                        split=split,
-                        pairs=len(rows),
-                        reason=str(error),
-                    )
+    for told in clips_of_rows(path, rules=rules):
+        try:
+            clip = _clip(told, finder=audio, synthetic=rules.synthetic)
+        except schema.RecordError as error:
+            if rules.quarantine is None:
+                raise
+            rules.quarantine(
+                Quarantined(
+                    clip_id=told.clip_id,
+                    audio=told.values["audio_id"],
+                    dataset=told.values["dataset"],
+                    split=told.split,
+                    pairs=len(told.rows),
+                    reason=str(error),
                 )
-                continue
-            yield clip
+            )
+            continue
+        yield clip
 
 
 def resolve_audio(audio_id: str, *, root: Path, where: str) -> Path:
@@ -104,11 +156,56 @@ def corpus_audio(corpus: Path, name: str) -> Path:
     Raises:
         UserError: a name that leads out of the folder; a RecordError where two files fit it.
     """
-    place = inside(corpus, name, where=corpus / "clips.jsonl")
+    place = inside(corpus, name, where=corpus / CLIPS)
     try:
         return find_audio(place) or place
     except AmbiguousName as error:
-        raise schema.RecordError(f"{corpus / 'clips.jsonl'}: field 'audio': {error}") from error
+        raise schema.RecordError(f"{corpus / CLIPS}: field 'audio': {error}") from error
+
+
+def corpus_entries(corpus: Path) -> Iterator[tuple[str, Mapping[str, Any] | schema.RecordError]]:
+    """Read where each line of ``clips.jsonl`` stands, and its fields or what is wrong with it."""
+    path = Path(corpus) / CLIPS
+    for number, entry in lines_or_errors(path):
+        where = f"{path}, row {number}"
+        if not isinstance(entry, schema.RecordError) and (wrong := _wrong_field(entry)):
+            entry = schema.RecordError(f"{where}: {wrong}")
+        yield where, entry
+
+
+def _wrong_field(entry: Any) -> str | None:
+    if not isinstance(entry, dict):
+        return f"is {type(entry).__name__}, expected an object with fields"
+    for field, kind in _ENTRY.items():
+        if not isinstance(entry.get(field), kind):
+            return f"field {field!r} is {entry.get(field)!r}: give a {kind.__name__}"
+    return None
+
+
+def corpus_pairs(
+    manifest: Path, *, set_aside: SetAside | None = None
+) -> dict[str, list[schema.QAPair]]:
+    """Read the pairs of a split of a corpus by the audio that they are about.
+
+    An unusable row raises its `schema.RecordError`, unless `set_aside` is told of it instead.
+    """
+    pairs: dict[str, list[schema.QAPair]] = {}
+    for row in rows_or_errors(manifest):
+        if not isinstance(row, schema.RecordError):
+            of_clip = pairs.setdefault(row.values["audio_id"], [])
+            of_clip.append(pair(row, len(of_clip)))
+        elif set_aside is None:
+            raise row
+        else:
+            set_aside(row)
+    return pairs
+
+
+def corpus_licence(entry: Mapping[str, Any]) -> str:
+    """Return the licence of a clip of a corpus."""
+    source = entry.get("source")
+    named = source.get("license") if isinstance(source, dict) else None
+    return named or schema.UNKNOWN_LICENCE
 
 
 def read_corpus(corpus: Path, *, split: str) -> Iterator[schema.AnnotatedClip]:
@@ -116,16 +213,15 @@ def read_corpus(corpus: Path, *, split: str) -> Iterator[schema.AnnotatedClip]:
     corpus = Path(corpus)
     if split not in schema.SPLITS:
         raise schema.RecordError(f"split is {split!r}: use one of {', '.join(schema.SPLITS)}")
-    if not (corpus / "clips.jsonl").is_file():
+    if not (corpus / CLIPS).is_file():
         raise schema.RecordError(
-            f"{corpus} holds no corpus (no clips.jsonl); build it with: python -m "
+            f"{corpus} holds no corpus (no {CLIPS}); build it with: python -m "
             f"data_pipelines.build_mini --out {corpus}"
         )
-    pairs: dict[str, list[schema.QAPair]] = {}
-    for row in read_rows(corpus / f"open_asqa_{split}.json"):
-        of_clip = pairs.setdefault(row.values["audio_id"], [])
-        of_clip.append(pair(row, len(of_clip)))
-    for _, record in jsonl(corpus / "clips.jsonl"):
+    pairs = corpus_pairs(corpus / f"open_asqa_{split}.json")
+    for _, record in corpus_entries(corpus):
+        if isinstance(record, schema.RecordError):
+            raise record
         if record["split"] != split:
             continue
         clip = schema.AnnotatedClip(
@@ -151,9 +247,10 @@ def tag_labels(corpus: Path) -> tuple[str, ...]:
 def licences(corpus: Path) -> dict[str, dict[str, int]]:
     """Count the clips of a corpus by dataset and licence ("unknown" where none is named)."""
     counts: dict[str, dict[str, int]] = {}
-    for _, clip in jsonl(Path(corpus) / "clips.jsonl"):
-        of_dataset = counts.setdefault(clip["dataset"], {})
-        licence = clip.get("source", {}).get("license") or schema.UNKNOWN_LICENCE
+    for _, clip in corpus_entries(corpus):
+        if isinstance(clip, schema.RecordError):
+            raise clip
+        of_dataset, licence = counts.setdefault(clip["dataset"], {}), corpus_licence(clip)
         of_dataset[licence] = of_dataset.get(licence, 0) + 1
     return counts
 
@@ -211,37 +308,22 @@ class _Audio:
         return cls(path=path, rate=shape.rate, seconds=shape.seconds)
 
 
-def _clip(
-    clip_id: str, rows: list[OfficialRow], *, audio: _Audio, split: str, synthetic: bool
-) -> schema.AnnotatedClip:
-    first = rows[0]
+def _clip(told: ClipRows, *, finder: AudioFinder, synthetic: bool) -> schema.AnnotatedClip:
+    first = told.rows[0]
+    audio = _Audio.find(first, finder=finder)
     clip = schema.AnnotatedClip(
-        clip_id=clip_id,
+        clip_id=told.clip_id,
         audio=audio.path,
         sample_rate=audio.rate,
         seconds=audio.seconds,
         spoken_text=first.values["input"],
         dataset=first.values["dataset"],
-        split=split,
+        split=told.split,
         synthetic=synthetic,
-        tags=_tags(rows),
-        pairs=tuple(pair(row, index) for index, row in enumerate(rows)),
+        tags=told.tags,
+        pairs=told.pairs,
     )
     return schema.validate(clip, where=first.where)
-
-
-def _tags(rows: list[OfficialRow]) -> tuple[str, ...]:
-    """Return the labels of a clip: its "tags", else those of its answers "Labels: A; B"."""
-    given = rows[0].values.get("tags")
-    if given is not None:
-        return tuple(given)
-    names: list[str] = []
-    for row in rows:
-        answer = row.values["output"].strip()
-        if row.values["task"] == LABEL_TASK and answer.startswith(LABELS_BEGIN):
-            parts = answer.removeprefix(LABELS_BEGIN).split(";")
-            names += [name for part in parts if (name := part.strip().rstrip(".").rstrip())]
-    return tuple(dict.fromkeys(names))
 
 
 def pair(row: OfficialRow, index: int) -> schema.QAPair:

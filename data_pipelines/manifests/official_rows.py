@@ -1,7 +1,7 @@
 """Rows of Open-ASQA manifests, one by one: JSON lists of any size and JSON Lines, each row checked.
 
-A row that breaks the rules is one `RecordError` naming file, row and field. `read_rows` raises it;
-`rows_or_errors` hands it over in the row's place and goes on.
+A row that breaks the rules is one `RecordError` naming file, row and field: it stands in the row's
+place, and the next row follows.
 """
 
 import contextlib
@@ -40,29 +40,19 @@ class OfficialRow:
         return f"{self.source}, row {self.number}"
 
 
-def read_rows(path: Path) -> Iterator[OfficialRow]:
-    """Stream the rows of a JSON list (any size: at most one row is held in memory) or of a
-    ``.jsonl`` file.
-
-    Raises `RecordError` for a missing file, broken JSON, or a row with a missing, unknown or
-    ill-typed field.
-    """
-    for row in rows_or_errors(path):
-        if isinstance(row, RecordError):
-            raise row
-        yield row
-
-
 def rows_or_errors(path: Path) -> Iterator[OfficialRow | RecordError]:
-    """Read the rows of a manifest; in place of an unusable row stands its error.
+    """Stream the rows of a JSON list (any size: at most one is in memory) or of a ``.jsonl`` file.
 
-    Broken JSON ends a list (`BrokenList`); of a ``.jsonl`` file it costs its line. Raises
-    `RecordError` for a missing file.
+    In place of a row with a missing, unknown or ill-typed field stands its error. Broken JSON ends
+    a list (`BrokenList`); of a ``.jsonl`` file it costs its line.
+
+    Raises:
+        RecordError: there is no such file.
     """
     path = Path(path)
     if not path.is_file():
         raise RecordError(f"manifest {path} does not exist; give a JSON list or a .jsonl file")
-    values = _lines_or_errors(path) if path.suffix.lower() == ".jsonl" else _list_or_error(path)
+    values = lines_or_errors(path) if path.suffix.lower() == ".jsonl" else _list_or_error(path)
     for number, value in values:
         if isinstance(value, RecordError):
             yield value
@@ -74,14 +64,6 @@ def rows_or_errors(path: Path) -> Iterator[OfficialRow | RecordError]:
             yield error
         else:
             yield row
-
-
-def jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """Read (line number, value) of a JSON Lines file; raises `RecordError` for a broken line."""
-    for number, value in _lines_or_errors(path):
-        if isinstance(value, RecordError):
-            raise value
-        yield number, value
 
 
 def _check(row: OfficialRow) -> None:
@@ -130,7 +112,8 @@ def _parsed(text: str, *, where: str) -> Any:
         return RecordError(f"{where}: not valid JSON: {error}")
 
 
-def _lines_or_errors(path: Path) -> Iterator[tuple[int, Any]]:
+def lines_or_errors(path: Path) -> Iterator[tuple[int, Any]]:
+    """Read (line number, value) of a JSON Lines file; a broken line has its error for a value."""
     # Bytes that are no UTF-8 become half characters, which `_check` refuses in their row.
     with _open(path, newline="\n") as file:
         for number, line in enumerate(file, start=1):

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data_pipelines.manifests.official_rows import OPTIONAL, BrokenList, OfficialRow, rows_or_errors
+from data_pipelines.records import line_buckets
 from data_pipelines.records.schema import RecordError
 from ltu_jax.core import staging
 
 _BUCKET = 64 << 20
-_MOST_BUCKETS = 512  # files that are open at once
 _ROWS = "rows"  # part of the name of the temporary folder; what is left of a killed one is cleared
 SetAside = Callable[[RecordError], None]
 
@@ -37,11 +37,10 @@ class RowGroups:
         """
         for number in range(self._buckets):
             groups: dict[tuple[str, str], list[OfficialRow]] = {}
-            with open(self._folder / str(number), encoding="utf-8") as file:
-                for line in file:
-                    place, values = json.loads(line)
-                    row = OfficialRow(source=self._source, number=place, values=values)
-                    groups.setdefault((values["audio_id"], values["dataset"]), []).append(row)
+            for line in line_buckets.read_lines(self._folder / str(number)):
+                place, values = json.loads(line)
+                row = OfficialRow(source=self._source, number=place, values=values)
+                groups.setdefault((values["audio_id"], values["dataset"]), []).append(row)
             datasets = Counter(audio_id for audio_id, _ in groups)
             for (audio_id, _), rows in groups.items():
                 yield rows, datasets[audio_id] == 1
@@ -49,34 +48,37 @@ class RowGroups:
 
 @contextlib.contextmanager
 def grouped(
-    path: Path, *, default_split: str, set_aside: SetAside | None, scratch: Path | None = None
+    path: Path,
+    *,
+    default_split: str,
+    set_aside: SetAside | None,
+    whole: bool = True,
+    scratch: Path | None = None,
 ) -> Iterator[RowGroups]:
     """Sort the rows of a manifest into groups, kept in a temporary folder below `scratch`.
 
     Raises:
-        RecordError: a list that is cut short; an unusable row, unless there is `set_aside`, which
-            is told of it instead.
+        RecordError: an unusable row, unless there is `set_aside`, which is told of it instead; a
+            list that is cut short, if it must be `whole`.
     """
     path = Path(path)
-    size = path.stat().st_size if path.is_file() else 0
-    buckets = min(_MOST_BUCKETS, 1 + size // _BUCKET)
+    buckets = 1 + (path.stat().st_size if path.is_file() else 0) // _BUCKET
     splits: Counter[str] = Counter()
+
+    def usable() -> Iterator[tuple[int, str]]:
+        for row in rows_or_errors(path):
+            if isinstance(row, RecordError):
+                if set_aside is None or (whole and isinstance(row, BrokenList)):
+                    raise row
+                set_aside(row)
+                continue
+            splits[row.values.get("split", default_split)] += 1
+            bucket = share_of(row.values["audio_id"], salt="bucket") * buckets
+            yield int(bucket), json.dumps([row.number, row.values]) + "\n"
+
     with staging.staging(Path(scratch or tempfile.gettempdir()) / _ROWS) as folder:
-        with contextlib.ExitStack() as opened:
-            files = [
-                opened.enter_context(open(folder / str(number), "w", encoding="utf-8"))
-                for number in range(buckets)
-            ]
-            for row in rows_or_errors(path):
-                if isinstance(row, RecordError):
-                    if set_aside is None or isinstance(row, BrokenList):
-                        raise row
-                    set_aside(row)
-                    continue
-                splits[row.values.get("split", default_split)] += 1
-                bucket = share_of(row.values["audio_id"], salt="bucket") * buckets
-                files[int(bucket)].write(json.dumps([row.number, row.values]) + "\n")
-        yield RowGroups(folder, source=path, buckets=buckets, splits=splits)
+        line_buckets.deal_out(usable(), folder / _ROWS)
+        yield RowGroups(folder / _ROWS, source=path, buckets=buckets, splits=splits)
 
 
 def agreeing(rows: list[OfficialRow], *, set_aside: SetAside | None) -> list[OfficialRow]:

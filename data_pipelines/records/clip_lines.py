@@ -4,7 +4,7 @@
     WORK/parts/<number>     the same lines, those of shard <number> of each split
 
 Neither memory nor order depends on how many clips there are: one pass writes the lines, a second
-deals them out through a buffer of fixed size.
+deals them out (`line_buckets`).
 """
 
 import dataclasses
@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.records import line_buckets
 from data_pipelines.records.schema import AnnotatedClip, QAPair, RecordError
-
-_BUFFER = 32 << 20  # characters of lines held before they go to their files
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,10 +41,9 @@ class ClipLine:
     @classmethod
     def read(cls, path: Path) -> Iterator["ClipLine"]:
         """Read the lines of a file one by one."""
-        with path.open(encoding="utf-8", newline="\n") as file:
-            for line in file:
-                split, key, state, clip = line.rstrip("\n").split("\t")
-                yield cls(split=split, key=key, file=state, clip=clip)
+        for line in line_buckets.read_lines(path):
+            split, key, state, clip = line.split("\t")
+            yield cls(split=split, key=key, file=state, clip=clip)
 
     @property
     def text(self) -> str:
@@ -84,23 +82,7 @@ def deal_out(lines: Iterable[ClipLine], folder: Path, *, shards: int) -> None:
     Raises:
         RecordError: an id that two clips have, whatever their splits.
     """
-    folder.mkdir()
-    waiting: dict[int, list[str]] = {}
-    held = 0
-
-    def flush() -> None:
-        for number, texts in waiting.items():
-            with (folder / str(number)).open("a", encoding="utf-8", newline="\n") as file:
-                file.writelines(texts)
-        waiting.clear()
-
-    for line in lines:
-        waiting.setdefault(line.shard(shards), []).append(line.text)
-        held += len(line.text)
-        if held >= _BUFFER:
-            flush()
-            held = 0
-    flush()
+    line_buckets.deal_out(((line.shard(shards), line.text) for line in lines), folder)
     for path in folder.iterdir():
         seen: set[str] = set()
         for line in ClipLine.read(path):
@@ -114,6 +96,5 @@ def deal_out(lines: Iterable[ClipLine], folder: Path, *, shards: int) -> None:
 
 def lines_of_shard(folder: Path, *, split: str, number: int) -> list[ClipLine]:
     """Read the lines of one shard of one split, in the order of the shard."""
-    path = folder / str(number)
-    lines = [line for line in ClipLine.read(path) if line.split == split] if path.exists() else []
+    lines = [line for line in ClipLine.read(folder / str(number)) if line.split == split]
     return sorted(lines, key=lambda line: line.key)

@@ -276,7 +276,7 @@ def data_config(settings: StageSettings, **changes: Any) -> DataConfig:
     # Keys of one layout say nothing in the others.
     if values["layout"] != RowLayout.GROUPED:
         values |= {"pairs_per_clip": 1, "clips_per_row": 1}
-    if values["layout"] != RowLayout.REFERENCE and "micro_rows" not in changes:
+    if values["layout"] != settings.data.layout:  # validation has rows of its own
         values["micro_rows"] = 0
     return DataConfig(**values)
 

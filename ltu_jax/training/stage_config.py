@@ -152,11 +152,6 @@ class StageSettings:
             raise UserError(f"data.layout is {self.data.layout!r}; the tagging stage needs 'tags'")
         if self.stage != "tagging" and self.data.layout == "tags":
             raise UserError(f"data.layout 'tags' has no text; {self.stage} needs another one")
-        if self.data.micro_rows and self.data.layout != "reference":
-            raise UserError(
-                f"data.micro_rows is {self.data.micro_rows}, but data.layout "
-                f"{self.data.layout!r} has no official micro-batches; use 0, or 'reference'"
-            )
         if self.data.micro_rows and self.optimizer.loss_mean != "micro":
             raise UserError(
                 f"data.micro_rows is {self.data.micro_rows}: the loss is the mean of the means of "

@@ -36,13 +36,23 @@ def write(path, value):
     return path
 
 
+def read_rows(path):
+    """All rows; raises the error of the first that cannot be used."""
+    rows = []
+    for row in official_rows.rows_or_errors(path):
+        if isinstance(row, schema.RecordError):
+            raise row
+        rows.append(row)
+    return rows
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64, 1 << 20])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_streamed_list_equals_json_loads(tmp_path, monkeypatch, chunk, indent):
     monkeypatch.setattr(official_rows, "_CHUNK", chunk)
     rows = [ROW | {"output": f"answer {index} \u00e9"} for index in range(5)]
     path = write(tmp_path / "m.json", json.dumps(rows, indent=indent) + "\n")
-    found = list(clip_manifests.read_rows(path))
+    found = read_rows(path)
     assert [row.values for row in found] == rows
     assert [row.number for row in found] == [1, 2, 3, 4, 5]
 
@@ -65,12 +75,12 @@ def test_a_broken_list_is_named(tmp_path, monkeypatch, chunk, text, message):
     monkeypatch.setattr(official_rows, "_CHUNK", chunk)
     path = write(tmp_path / "m.json", text)
     with pytest.raises(schema.RecordError, match="m.json") as error:
-        list(clip_manifests.read_rows(path))
+        read_rows(path)
     assert message in str(error.value)
 
 
 def test_an_empty_list_has_no_rows(tmp_path):
-    assert list(clip_manifests.read_rows(write(tmp_path / "m.json", "[ ]"))) == []
+    assert read_rows(write(tmp_path / "m.json", "[ ]")) == []
 
 
 @pytest.mark.parametrize("field", schema.OFFICIAL_FIELDS)
@@ -78,7 +88,7 @@ def test_a_missing_field_names_file_row_and_field(tmp_path, field):
     bad = {name: value for name, value in ROW.items() if name != field}
     path = write(tmp_path / "m.jsonl", json.dumps(ROW) + "\n\n" + json.dumps(bad) + "\n")
     with pytest.raises(schema.RecordError, match=rf"m\.jsonl, row 3: field '{field}' is missing"):
-        list(clip_manifests.read_rows(path))
+        read_rows(path)
 
 
 @pytest.mark.parametrize(
@@ -95,16 +105,16 @@ def test_a_missing_field_names_file_row_and_field(tmp_path, field):
 def test_a_bad_value_is_named(tmp_path, change, message):
     path = write(tmp_path / "m.json", [ROW, ROW | change])
     with pytest.raises(schema.RecordError, match=r"m\.json, row 2: ") as error:
-        list(clip_manifests.read_rows(path))
+        read_rows(path)
     assert message in str(error.value)
 
 
 def test_a_missing_manifest_and_a_broken_line_are_named(tmp_path):
     with pytest.raises(schema.RecordError, match=r"none\.json does not exist"):
-        list(clip_manifests.read_rows(tmp_path / "none.json"))
+        read_rows(tmp_path / "none.json")
     path = write(tmp_path / "m.jsonl", json.dumps(ROW) + "\n{oops\n")
     with pytest.raises(schema.RecordError, match=r"m\.jsonl, row 2: not valid JSON"):
-        list(clip_manifests.read_rows(path))
+        read_rows(path)
 
 
 def test_rows_of_a_clip_are_grouped_and_audio_is_found(tmp_path, audio_root):

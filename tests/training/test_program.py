@@ -106,6 +106,22 @@ def test_recomputing_adds_a_forward_pass_of_the_layers():
     assert saved_bytes(again, accumulation=1) < 0.5 * saved_bytes(plain, accumulation=1)
 
 
+def test_micro_rows_go_with_the_official_layout_alone():
+    stage = settings("stage3")
+
+    def having(layout):
+        data = dataclasses.replace(
+            stage.data, layout=layout, micro_rows=1, pairs_per_clip=1, lengths=()
+        )
+        return dataclasses.replace(stage, data=data)
+
+    with pytest.raises(UserError, match="data.micro_rows is 1, but layout 'single'"):
+        program.data_config(having("single"))
+    assert program.data_config(having("reference")).micro_rows == 1
+    # Rows of another layout for validation have none.
+    assert program.data_config(having("reference"), layout="single").micro_rows == 0
+
+
 def test_micro_batches_do_the_same_work():
     made = program_of(with_features(settings("stage3"), "stored"))
     whole = gradient_flops(made, accumulation=1)
