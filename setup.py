@@ -32,7 +32,10 @@ setup(
     packages=find_packages(include=["ltu_jax*", "configs*", "data_pipelines*"]),
     # tests/test_wheel.py finds what is missing here.
     package_data={
-        "ltu_jax": ["**/*.json", "**/*.safetensors", "**/*.j2", "**/*.css"],
+        "ltu_jax": [
+            *("**/*.json", "**/*.safetensors", "**/*.j2", "**/*.css", "**/*.html", "**/*.js"),
+            *("**/*.svg", "**/*.mp3", "**/*.LICENSE"),
+        ],
         "data_pipelines": ["**/*.j2", "**/*.css"],
     },
     install_requires=[
@@ -89,6 +92,7 @@ setup(
             "gcsfs",
             "jiwer",
             "peft",
+            "playwright",  # drives Debian's chromium; no browser of its own is fetched
             "psutil",
             "pycocoevalcap==1.2",
             "pytest",
