@@ -261,16 +261,27 @@ function word(turn, answer, index) {
   const start = each * clips.indexOf(player.clip);
   const rows = index < 0 ? tokens : [tokens[index]];
   const mean = (place) => rows.reduce((sum, row) => sum + row[place], 0) / rows.length;
-  const weights = Array.from({ length: each }, (_, i) => mean(start + i));
-  player.showAttention(weights, step);
-  const most = weights.indexOf(Math.max(...weights));
+  const all = Array.from({ length: each }, (_, i) => mean(start + i));
+  // A short clip is followed by silence, up to the end of what the model hears.
+  const { seconds } = player.clip;
+  const shown = Math.min(each, Math.ceil(seconds / step - 1e-6));
+  const weights = all.slice(0, shown);
+  const behind = all.slice(shown).reduce((sum, weight) => sum + weight, 0);
+  // Language models rest attention on the first position of all, which here is a sound.
+  const first = start === 0 && shown > 1 ? 1 : 0;
+  const most = Math.max(...weights.slice(first));
+  const at = weights.indexOf(most, first);
+  player.showAttention(weights, { step, most });
+  const percent = (weight) => `${Math.round(100 * weight)} %`;
   const what = index < 0 ? "The whole answer" : `“${pieces[index].trim()}”`;
-  const place = `${clock(most * step)} to ${clock((most + 1) * step)}`;
-  $("explained").textContent = `${what}: most of all ${place}, ${Math.round(100 * weights[most])} %.`;
-  drawWeights($("layers"), layers.slice(start, start + each));
+  const place = `${clock(at * step)} to ${clock(Math.min((at + 1) * step, seconds))}`;
+  const said = [`${what}: most of all ${place}, ${percent(most)}`];
+  if (first) said.push(`${percent(weights[0])} rests on the first moment`);
+  if (behind >= 0.005) said.push(`${percent(behind)} on the silence behind the clip`);
+  $("explained").textContent = `${said.join("; ")}.`;
   // The picture of layers stands under the seconds that it is of.
-  const heard = Math.min(1, (each * step) / player.clip.seconds);
-  $("layers").style.width = `${100 * heard}%`;
+  drawWeights($("layers"), layers.slice(start, start + shown));
+  $("layers").style.width = `${Math.min(100, (100 * shown * step) / seconds)}%`;
   $("explanation").hidden = false;
 }
 

@@ -106,15 +106,14 @@ export class Player {
     if (seconds !== null) $("unheard").style.left = `${(100 * seconds) / all}%`;
   }
 
-  // Draws weights of stretches of `step` seconds over the spectrogram.
-  showAttention(weights, step) {
+  // Draws weights of stretches of `step` seconds over the spectrogram; `most` stays clear.
+  showAttention(weights, { step, most }) {
     const overlay = $("attention");
-    const most = Math.max(...weights);
     const columns = weights.map((weight, i) => {
       const column = document.createElement("i");
       column.style.left = `${(100 * i * step) / this.#clip.seconds}%`;
       column.style.width = `${(100 * step) / this.#clip.seconds}%`;
-      column.style.setProperty("--shade", (0.85 * (1 - weight / most)).toFixed(4));
+      column.style.setProperty("--shade", (0.85 * Math.max(0, 1 - weight / most)).toFixed(4));
       column.dataset.weight = weight;
       return column;
     });
