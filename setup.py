@@ -52,6 +52,7 @@ setup(
         "tensorflow-datasets",
         "apache-beam",
         "importlib_resources",
+        "protobuf",
         "librosa",
         "numba",
         "av>=18.1,<19",

@@ -131,7 +131,8 @@ def base(stage: str, *, recipe: str) -> ConfigDict:
     # Padded text lengths, few shapes to compile; () = row_tokens ("grouped"), else multiples of 8.
     config.data.lengths = ()
     config.data.group_by_length = 50  # rows of like length share a batch within 50 batches
-    config.data.workers = 4  # threads that make rows on each host
+    # Processes that make rows on each host; -1 = one a core, at most 8; 0 = threads of the trainer.
+    config.data.workers = -1
 
     config.optimizer = ConfigDict()  # AdamW
     config.optimizer.learning_rate = 2e-4  # at the end of warm-up

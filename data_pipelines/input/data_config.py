@@ -15,6 +15,7 @@ import dataclasses
 from enum import StrEnum
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.hardware import cores
 from ltu_jax.preprocessing.audio import CLIP_FRAMES
 from ltu_jax.preprocessing.text import TrainOn
 
@@ -35,10 +36,11 @@ class FeatureSource(StrEnum):
     STORED = "stored"
 
 
+MOST_WORKERS = 8  # make some hundred clips a second
 _LEAST = {
     "cutoff": 2, "pairs_per_clip": 1, "clips_per_row": 1, "rows_per_batch": 1, "audio_tokens": 1,
     "n_mels": 1, "row_tokens": 0, "micro_rows": 0, "frames": 1, "pad_multiple": 1,
-    "group_by_length": 0, "seed": 0, "workers": 1, "prefetch": 1,
+    "group_by_length": 0, "seed": 0, "workers": -1, "prefetch": 1,
     "accumulation": 1,
 }  # fmt: skip
 
@@ -70,7 +72,8 @@ class PipelineSettings:
         group_by_length: rows of like length are batched together within windows of this many
             batches; 0 for never. Without effect where all batches have one length.
         max_bad_share: share of the split's records that may be bad; one more stops.
-        workers: threads that make rows.
+        workers: processes that make rows; 0 for threads of this one, -1 for one a core, at most
+            `MOST_WORKERS`.
     """
 
     records: str
@@ -89,7 +92,7 @@ class PipelineSettings:
     lengths: tuple[int, ...] = ()
     group_by_length: int = 0
     max_bad_share: float = 0.0001
-    workers: int = 4
+    workers: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,6 +173,11 @@ class DataConfig(PipelineSettings):
                 f"data.lengths ends at {self.lengths[-1]}, but a row may hold {self.room} tokens; "
                 "add that length (unused, it costs nothing)"
             )
+
+    @property
+    def worker_count(self) -> int:
+        """Processes that make rows, 0 for none."""
+        return min(cores(), MOST_WORKERS) if self.workers < 0 else self.workers
 
     @property
     def room(self) -> int:

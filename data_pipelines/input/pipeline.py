@@ -1,11 +1,11 @@
 """Records in, device batches out: read, decode, log-mel, tokenise and pad, in the background.
 
-`InputPipeline.row` makes one row in plain Python. `InputPipeline.batches` runs it for the rows of
-this host inside a `tf.data` graph, in parallel and ahead of the step. Which rows a step holds is a
-function of (seed, step) alone (`RowOrder`), the same for every number of hosts: host p of n
-reads only the records of its part of each global batch, and resuming at a step costs nothing. The
-tokens of every pair are known beforehand (`token_counts`), so hosts agree on shapes without
-talking.
+`InputPipeline.row` makes one row in plain Python. `InputPipeline.batches` has the rows of this host
+made by worker processes (`row_workers`), asked by a `tf.data` graph in parallel and ahead of the
+step; the bits do not depend on their number. Which rows a step holds is a function of (seed, step)
+alone (`RowOrder`), the same for every number of hosts: host p of n reads only the records of its
+part of each global batch, and resuming at a step costs nothing. The tokens of every pair are known
+beforehand (`token_counts`), so hosts agree on shapes without talking.
 
 A record that cannot be used costs itself only. The places of its pairs become padding without a
 target, and nothing attends to the place of its clip. The rest of the batch keeps every bit, on this
@@ -13,10 +13,10 @@ host and on the others. In layout "tags" the row at the next position takes its 
 are counted.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,20 +24,21 @@ from data_pipelines.input import mixtures
 from data_pipelines.input.data_config import DataConfig, FeatureSource, RowLayout
 from data_pipelines.input.row_order import OrderRule, RowOrder
 from data_pipelines.input.row_report import RowReport, row_report
-from data_pipelines.input.rows import Example, LostRecords, RowMaker, read_labels
+from data_pipelines.input.row_stream import HostRows, made_ahead
+from data_pipelines.input.row_workers import RowWorkers
+from data_pipelines.input.rows import Example, LostRecords, RowMaker, RowPlan, plan_row, read_labels
 from data_pipelines.input.token_counts import folder, token_lengths
 from data_pipelines.records import whisper_features
 from data_pipelines.records.bad_records import BadRecord, BadRecordCounter, BadRecordLog
 from data_pipelines.records.record_files import RecordStore, shard_path
 from data_pipelines.records.schema import RecordError
-from data_pipelines.records.tf_example import import_tensorflow
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.paths import as_path
 from ltu_jax.models.text_batch import ROW_WEIGHTS, with_targets
 from ltu_jax.preprocessing.text import IGNORE, Tokenizer, TrainOn
 from ltu_jax.weights.fingerprint import Fingerprint
 
-_WHOLE, _BLANKED, _FAILED = range(3)  # states of a row that was made
+_THREADS = 4  # that make rows where there are no workers
 
 
 class InputPipeline:
@@ -81,21 +82,19 @@ class InputPipeline:
                 f"data.rows_per_batch is {config.rows_per_batch}, which {process_count} hosts "
                 "cannot share equally; use a multiple"
             )
-        self._host_rows = config.rows_per_batch // process_count
-        self._first_row = process_index * self._host_rows
-        self.labels: tuple[str, ...] = ()
-        if config.layout == RowLayout.TAGS:
-            self.labels = read_labels(as_path(config.records))
+        share = config.rows_per_batch // process_count
+        self._host = HostRows(
+            per_batch=config.rows_per_batch, first=process_index * share, count=share
+        )
+        tagged = config.layout == RowLayout.TAGS
+        self.labels = read_labels(as_path(config.records)) if tagged else ()
         self._check_stored(clip_fingerprint, show=process_index == 0)
         self.order = self._choose(show=process_index == 0)
         self._sums = functools.lru_cache(maxsize=4)(self._sum_rows)  # of the newest steps
         self._rows = RowMaker(
             config,
-            store=self.store,
-            order=self.order,
+            features_shape=self.store.features_shape,
             tokenizer=tokenizer,
-            prompts=self._prompts,
-            tokens=self._tokens,
             label_index={label: place for place, label in enumerate(self.labels)},
         )
         self._bad_log = bad_log
@@ -208,20 +207,47 @@ class InputPipeline:
             RecordError: a record is damaged or incomplete; the message names file and record.
                 Batches go on without it.
         """
-        example, lost = self._rows.make(position)
+        plan = next(self._plans(position))
+        example, lost = self._rows.make(plan, self._rows.fetch(plan))
         if lost:
             raise RecordError(lost[0][1])
         return example
+
+    def _plans(self, position: int) -> Iterator[RowPlan]:
+        """Plan the row at `position`, and in layout "tags" those that may stand in for it."""
+        tags = self.config.layout == RowLayout.TAGS
+        for stand_in in range(position, position + (self.rows_per_epoch if tags else 1)):
+            yield plan_row(
+                self.order,
+                stand_in,
+                entries=self.store.entries,
+                prompts=self._prompts,
+                tokens=self._tokens,
+            )
+
+    def _made(
+        self, position: int, *, by: Callable[[RowPlan], tuple[list[np.ndarray] | None, LostRecords]]
+    ) -> tuple[list[np.ndarray], LostRecords]:
+        """Have the row at `position` made, and return the records that it lost."""
+        lost: LostRecords = []
+        for plan in self._plans(position):
+            columns, without = by(plan)
+            lost += without
+            if columns is not None:
+                return columns, lost
+        raise RecordError(f"no tagged clip of {self.config.records} can be used: {lost[0][1]}")
+
+    def _fixed_here(self, plan: RowPlan) -> tuple[list[np.ndarray] | None, LostRecords]:
+        return self._rows.fixed(plan, self._rows.fetch(plan))
 
     def _note(self, lost: Iterable[tuple[int, str]], *, step: int) -> None:
         """Count the records that `step` lost (number, reason), and only then judge."""
         met = []
         for number, reason in lost:
             entry = self.store.entries[number]
-            file = str(shard_path(self.config.records, entry.shard))
             met.append(
                 BadRecord(
-                    file=file,
+                    file=str(shard_path(self.config.records, entry.shard)),
                     offset=entry.offset,
                     record=entry.number,
                     clip_id=entry.clip_id,
@@ -283,10 +309,10 @@ class InputPipeline:
     # --- batches ----------------------------------------------------------------------------------
 
     def batch(self, step: int) -> Example:
-        """Make this host's part of the global batch of `step`, without tf.data."""
+        """Make this host's part of the global batch of `step`, without tf.data and workers."""
         rows = []
-        for position in self._positions(step):
-            columns, lost = self._rows.fixed(position)
+        for position in self._host.positions(step):
+            columns, lost = self._made(position, by=self._fixed_here)
             self._note(lost, step=step)
             rows.append(columns)
         return self._batch_of(step, *map(np.stack, zip(*rows, strict=True)))
@@ -310,61 +336,30 @@ class InputPipeline:
 
         Raises:
             TooManyBadRecords: at the step that meets one too many.
+            UserError: a worker process has ended.
         """
-        tf = import_tensorflow()
         if self._bad_log is not None:
             self.bad.recall(self._bad_log.before(start_step, split=self.config.split))
-        # Rows are made ahead and side by side; the consumer notes what they lost, in order.
-        lost_rows: dict[int, LostRecords] = {}
-        failures: dict[int, RecordError] = {}
-
-        def make(position: np.ndarray) -> list[np.ndarray]:
-            try:
-                columns, lost = self._rows.fixed(int(position))
-            except RecordError as error:
-                failures[int(position)] = error
-                return [*blank, np.int32(_FAILED)]
-            if lost:
-                lost_rows[int(position)] = lost
-            return [*columns, np.int32(_BLANKED if lost else _WHOLE)]
-
-        blank = self._rows.blank()
-        types = [tf.as_dtype(array.dtype) for array in blank] + [tf.int32]
-
-        def load(position: Any) -> Any:
-            tensors = tf.numpy_function(make, [position], types, stateful=False)
-            for tensor, array in zip(tensors, [*blank, np.int32(0)], strict=True):
-                tensor.set_shape(array.shape)
-            return tuple(tensors)
-
-        end = (
-            np.iinfo(np.int64).max // self.config.rows_per_batch
-            if steps is None
-            else start_step + steps
-        )
-        dataset = tf.data.Dataset.range(start_step, end)
-        dataset = dataset.flat_map(
-            lambda step: tf.data.Dataset.range(self._host_rows).map(
-                lambda row: step * self.config.rows_per_batch + self._first_row + row
+        with contextlib.ExitStack() as open_:
+            fixed, at_once = self._fixed_here, _THREADS
+            if count := self.config.worker_count:
+                workers = RowWorkers(self._rows, workers=count)
+                open_.callback(workers.close)
+                fixed, at_once = workers.fixed, workers.at_once
+            stream = made_ahead(
+                functools.partial(self._made, by=fixed),
+                blank=self._rows.blank(),
+                rows=self._host,
+                start_step=start_step,
+                steps=steps,
+                at_once=at_once,
+                prefetch=self.config.prefetch,
             )
-        )
-        dataset = dataset.map(load, num_parallel_calls=self.config.workers, deterministic=True)
-        dataset = dataset.batch(self._host_rows, drop_remainder=True).prefetch(self.config.prefetch)
-        # Nothing is left to tune, and the tuner's thread would hold up the end of a run for as long
-        # as it happens to sleep, seconds to a minute.
-        fixed = tf.data.Options()
-        fixed.autotune.enabled = False
-        dataset = dataset.with_options(fixed)
-        for step, (*columns, came) in enumerate(dataset.as_numpy_iterator(), start=start_step):
-            for position in np.asarray(self._positions(step))[came != _WHOLE].tolist():
-                if position in failures:
-                    raise failures[position]
-                self._note(lost_rows.pop(position), step=step)
-            yield self._batch_of(step, *columns)
-
-    def _positions(self, step: int) -> range:
-        first = step * self.config.rows_per_batch + self._first_row
-        return range(first, first + self._host_rows)
+            open_.enter_context(contextlib.closing(stream))
+            for step, (columns, lost) in enumerate(stream, start=start_step):
+                if lost:
+                    self._note(lost, step=step)
+                yield self._batch_of(step, *columns)
 
     def _batch_of(self, step: int, audio: np.ndarray, *columns: np.ndarray) -> Example:
         """Cut the padding to the length of the step and put the audio's positions in front."""
@@ -380,7 +375,7 @@ class InputPipeline:
             after = config.audio_tokens + np.arange(width, dtype=np.int32)
             example["positions"] = np.broadcast_to(after, (len(audio), width))
         if config.micro_rows:
-            mine = slice(self._first_row, self._first_row + self._host_rows)
+            mine = slice(self._host.first, self._host.first + self._host.count)
             ahead = width - self._widths(step)[mine, None]  # places that its micro-batch has not
             example["positions"] = np.maximum(example["positions"] - ahead, config.audio_tokens)
             # The first place of a micro-batch, which nothing predicts, may hold BOS.

@@ -1,8 +1,10 @@
 """One training row in plain Python: the audio of its clips, and the text of their pairs laid out.
 
-What a record that cannot be used would have filled stays empty; see `pipeline`.
+What a record that cannot be used would have filled stays empty; see `pipeline`. A row is made of
+its plan alone, in whatever process.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,9 +12,11 @@ import numpy as np
 
 from data_pipelines.input.data_config import DataConfig, FeatureSource, RowLayout
 from data_pipelines.input.row_order import RowOrder
-from data_pipelines.records.record_files import TAG_LABELS, RecordStore
+from data_pipelines.records import record_files
+from data_pipelines.records.record_files import TAG_LABELS
+from data_pipelines.records.record_index import IndexEntry, RecordIndex
 from data_pipelines.records.schema import QAPair, RecordError
-from data_pipelines.records.tf_example import REWRITE, StoredClip
+from data_pipelines.records.tf_example import REWRITE, StoredClip, parse
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
@@ -22,6 +26,61 @@ from ltu_jax.preprocessing.text import IGNORE, Tokenizer, tokenize_pair
 Example = dict[str, np.ndarray]
 LostRecords = list[tuple[int, str]]  # numbers of records that a row lost, with the reason
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowClip:
+    """A clip of a row that is to be made.
+
+    Attributes:
+        record: number of its record in the split.
+        entry: where that lies.
+        pairs: numbers of the pairs within it that the row holds.
+        prompts: tokens of the prompt of each.
+        tokens: text tokens of each, cut.
+    """
+
+    record: int
+    entry: IndexEntry
+    pairs: tuple[int, ...]
+    prompts: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+RowPlan = tuple[RowClip, ...]
+
+
+def plan_row(
+    order: RowOrder,
+    position: int,
+    *,
+    entries: RecordIndex,
+    prompts: np.ndarray,
+    tokens: np.ndarray,
+) -> RowPlan:
+    """Plan the row at `position` of the endless stream.
+
+    Args:
+        order: which pairs are in which row.
+        position: of the row.
+        entries: of the records.
+        prompts: int [P], tokens of the prompt of each pair of the order.
+        tokens: int [P], text tokens of the pair, cut.
+    """
+    members, clips, begin = order.members(position), [], 0
+    for record, pairs in order.row(position):
+        mine, begin = members[begin : begin + len(pairs)], begin + len(pairs)
+        clips.append(
+            RowClip(
+                record=record,
+                entry=entries[record],
+                pairs=pairs,
+                prompts=tuple(prompts[mine].tolist()),
+                tokens=tuple(tokens[mine].tolist()),
+            )
+        )
+    return tuple(clips)
+
+
 _SECONDS_TOLERANCE = 0.02  # the writer states the seconds it decoded, in float32
 _EVERY_ROW = ("input_ids", "labels", "segment_ids", "positions")
 # Columns of a row's text and what a padded place holds (None: the tokenizer's pad id).
@@ -29,131 +88,121 @@ COLUMNS = {"input_ids": None, "labels": IGNORE, "segment_ids": 0, "positions": 0
 
 
 class RowMaker:
-    """The reader of one pipeline's rows: makes the row at a position of the endless stream."""
+    """Makes rows of their plans; it is pickled into the processes that do so."""
 
     def __init__(
         self,
         config: DataConfig,
         *,
-        store: RecordStore,
-        order: RowOrder,
+        features_shape: tuple[int, ...] | None,
         tokenizer: Tokenizer | None,
-        prompts: np.ndarray,
-        tokens: np.ndarray,
         label_index: Mapping[str, int],
     ):
         """Take the parts of a pipeline.
 
         Args:
             config: of the pipeline.
-            store: the records.
-            order: which of them are in which row.
+            features_shape: of the records' stored features, None where they have none.
             tokenizer: None for layout "tags".
-            prompts: int [P], tokens of the prompt of each pair of the order.
-            tokens: int [P], text tokens of the pair, cut.
             label_index: places of the labels of layout "tags".
         """
-        self._config, self._store, self._order = config, store, order
-        self._tokenizer, self._prompts, self._tokens = tokenizer, prompts, tokens
-        self._label_index = label_index
+        self.config, self._tokenizer, self._label_index = config, tokenizer, label_index
         self.columns = _EVERY_ROW + (("clip_ids",) if config.clips_per_row > 1 else ())
         self.audio_column = "features" if config.features == FeatureSource.STORED else "log_mel"
-        self._shape = (config.frames, config.n_mels)
+        self._features_shape, self._shape = None, (config.frames, config.n_mels)
         if config.features == FeatureSource.STORED:
-            self._shape = store.features_shape
+            self._features_shape = self._shape = features_shape
 
-    def make(self, position: int) -> tuple[Example, LostRecords]:
-        """Make the row at `position`, unusable records leaving empty places; return those."""
-        if self._config.layout == RowLayout.TAGS:
-            return self._tag_row(position)
-        clips, parts, lost = [], [], []
-        members = iter(self._order.members(position))
-        for clip, (number, chosen) in enumerate(self._order.row(position)):
-            places = [next(members) for _ in chosen]
+    def fetch(self, plan: RowPlan) -> list[bytes | RecordError]:
+        """Read the records of a row; in the place of one that is damaged stands why."""
+        fetched: list[bytes | RecordError] = []
+        for clip in plan:
             try:
-                sound, columns = self._clip(
-                    number, chosen, places, first_segment=len(parts) + 1, clip=clip
-                )
+                fetched.append(record_files.read_payload(self.config.records, clip.entry))
             except RecordError as error:
-                lost.append((number, str(error)))
+                fetched.append(error)
+        return fetched
+
+    def make(
+        self, plan: RowPlan, fetched: Sequence[bytes | RecordError]
+    ) -> tuple[Example | None, LostRecords]:
+        """Make the row of a plan, unusable records leaving empty places.
+
+        Returns:
+            The row, and the records that it lost; no row in layout "tags" where it lost its clip.
+        """
+        clips, parts, lost = [], [], []
+        for place, (clip, content) in enumerate(zip(plan, fetched, strict=True)):
+            try:
+                sound, columns = self._clip(clip, content, first=len(parts) + 1, place=place)
+            except RecordError as error:
+                lost.append((clip.record, str(error)))
+                if self.config.layout == RowLayout.TAGS:
+                    return None, lost
                 sound = np.zeros(self._shape, np.float32)  # as where a row has no such clip
                 columns = [
-                    blank_columns(int(self._tokens[place]), pad_id=self._tokenizer.pad_id)
-                    for place in places
+                    blank_columns(length, pad_id=self._tokenizer.pad_id) for length in clip.tokens
                 ]
             clips.append(sound)
             parts += columns
+        if self.config.layout == RowLayout.TAGS:
+            return {self.audio_column: clips[0], **parts[0]}, lost
         text = {column: np.concatenate([part[column] for part in parts]) for column in self.columns}
-        if self._config.clips_per_row == 1:
+        if self.config.clips_per_row == 1:
             return {self.audio_column: clips[0], **text}, lost
-        silence = [np.zeros_like(clips[0])] * (self._config.clips_per_row - len(clips))
+        silence = [np.zeros_like(clips[0])] * (self.config.clips_per_row - len(clips))
         return {self.audio_column: np.stack(clips + silence), **text}, lost
 
     def _clip(
-        self,
-        number: int,
-        chosen: tuple[int, ...],
-        places: list[int],
-        *,
-        first_segment: int,
-        clip: int,
+        self, clip: RowClip, content: bytes | RecordError, *, first: int, place: int
     ) -> tuple[np.ndarray, list[Example]]:
-        """Return the audio input of a record, and the columns of some of its pairs."""
-        record, where = self._store.read(number), self._store.where(number)
-        columns = [
-            pair_columns(
-                self._tokenizer,
-                record.pairs[pair],
-                spoken_text=record.spoken_text,
-                config=self._config,
-                segment=segment,
-                clip=clip,
-                prompt_tokens=int(self._prompts[place]),
-                planned_tokens=int(self._tokens[place]),
-                where=where,
-            )
-            for segment, (pair, place) in enumerate(
-                zip(chosen, places, strict=True), start=first_segment
-            )
-        ]
-        return audio_input(record, self._config, shape=self._shape, where=where), columns
+        """Return the audio input of a record, and its columns: of its pairs, or its labels."""
+        if isinstance(content, RecordError):
+            raise content
+        where = record_files.where(self.config.records, clip.entry)
+        record = parse(content, where=where, features_shape=self._features_shape)
+        if self.config.layout == RowLayout.TAGS:
+            columns = [{"targets": tag_targets(record, self._label_index, where=where)}]
+        else:
+            columns = [
+                pair_columns(
+                    self._tokenizer,
+                    record.pairs[pair],
+                    spoken_text=record.spoken_text,
+                    config=self.config,
+                    segment=segment,
+                    clip=place,
+                    prompt_tokens=clip.prompts[segment - first],
+                    planned_tokens=clip.tokens[segment - first],
+                    where=where,
+                )
+                for segment, pair in enumerate(clip.pairs, start=first)
+            ]
+        return audio_input(record, self.config, shape=self._shape, where=where), columns
 
-    def _tag_row(self, position: int) -> tuple[Example, LostRecords]:
-        lost: LostRecords = []
-        for stand_in in range(position, position + self._order.rows_per_epoch):
-            ((number, _),) = self._order.row(stand_in)
-            where = self._store.where(number)
-            try:
-                record = self._store.read(number)
-                marked = tag_targets(record, self._label_index, where=where)
-                sound = audio_input(record, self._config, shape=self._shape, where=where)
-            except RecordError as error:
-                lost.append((number, str(error)))
-                continue
-            return {self.audio_column: sound, "targets": marked}, lost
-        raise RecordError(f"no tagged clip of {self._config.records} can be used: {lost[0][1]}")
-
-    def fixed(self, position: int) -> tuple[list[np.ndarray], LostRecords]:
+    def fixed(
+        self, plan: RowPlan, fetched: Sequence[bytes | RecordError]
+    ) -> tuple[list[np.ndarray] | None, LostRecords]:
         """Make a row as arrays of fixed shapes: its audio, and text padded to the longest."""
-        example, lost = self.make(position)
-        if self._config.layout == RowLayout.TAGS:
-            return list(example.values()), lost
+        example, lost = self.make(plan, fetched)
+        if example is None or self.config.layout == RowLayout.TAGS:
+            return None if example is None else list(example.values()), lost
         text = padded(
             example,
-            length=self._config.longest,
+            length=self.config.longest,
             pad_id=self._tokenizer.pad_id,
-            left=self._config.layout == RowLayout.REFERENCE,
+            left=self.config.layout == RowLayout.REFERENCE,
             names=self.columns,
         )
         return [example[self.audio_column], *text], lost
 
     def blank(self) -> list[np.ndarray]:
         """Return zeros in the shape of a row."""
-        several = (self._config.clips_per_row,) if self._config.clips_per_row > 1 else ()
+        several = (self.config.clips_per_row,) if self.config.clips_per_row > 1 else ()
         sound = np.zeros((*several, *self._shape), np.float32)
-        if self._config.layout == RowLayout.TAGS:
+        if self.config.layout == RowLayout.TAGS:
             return [sound, np.zeros(len(self._label_index), np.float32)]
-        return [sound, *(np.zeros(self._config.longest, np.int32) for _ in self.columns)]
+        return [sound, *(np.zeros(self.config.longest, np.int32) for _ in self.columns)]
 
 
 def audio_input(

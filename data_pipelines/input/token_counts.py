@@ -21,6 +21,7 @@ from tqdm import tqdm
 from data_pipelines.records import record_files
 from data_pipelines.records.array_cache import keep_arrays, load_arrays
 from data_pipelines.records.schema import RecordError
+from data_pipelines.records.tf_example import parse
 from ltu_jax.core.axes import Int
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.paths import as_path, in_turn
@@ -118,9 +119,13 @@ def _kept(
 
 def _count(directory: str | Path, shard: dict[str, Any], *, tokenizer: Tokenizer) -> np.ndarray:
     counts, damaged = [], False
-    for entry in record_files.read_index(directory, shard):
+    entries = record_files.read_index(directory, shard)
+    payloads = record_files.read_payloads(directory, entries)
+    for entry, payload in zip(entries, payloads, strict=True):
         try:
-            record = record_files.read_entry(directory, entry, features_shape=None)
+            if isinstance(payload, RecordError):
+                raise payload
+            record = parse(payload, where=record_files.where(directory, entry))
         except RecordError:  # whoever reads the record names it
             damaged = True
             counts += [UNREADABLE] * len(entry.pairs)

@@ -63,6 +63,7 @@ MAKER = Maker(name="`python -m data_pipelines.write_records`", before=_written_b
 
 _FRAME_HEAD = 12  # TFRecord: uint64 length and its CRC, the payload, the payload's CRC
 _FRAME_TAIL = 4
+_PIECE = 8 << 20  # bytes
 _NO_FILE = -1
 _TOO_SHORT = "the file ends before it does"
 
@@ -269,26 +270,71 @@ def where(directory: str | Path, entry: IndexEntry) -> str:
     return f"{path}, record {entry.number} (clip {entry.clip_id!r})"
 
 
+def read_payload(directory: str | Path, entry: IndexEntry) -> bytes:
+    """Read the bytes of one record.
+
+    Raises:
+        RecordError: the shard is gone or cut short, the CRC differs; the message names file and
+            record.
+    """
+    return _checked(_read(directory, entry, size=entry.length), entry, directory=directory)
+
+
+def read_payloads(directory: str | Path, entries: RecordIndex) -> Iterator[bytes | RecordError]:
+    """Yield the bytes of all records of a shard in their order, or why they cannot be had.
+
+    They are read in pieces of several MB: a bucket takes its time to answer at all.
+    """
+    ends, begin = entries.offset + entries.length, 0
+    while begin < len(entries):
+        start = int(entries.offset[begin])
+        end = max(begin + 1, int(np.searchsorted(ends, start + _PIECE, side="right")))
+        try:
+            piece = _read(directory, entries[begin], size=int(ends[end - 1]) - start)
+        except RecordError:
+            piece = None  # each record for itself, by its own name
+        for entry in map(entries.__getitem__, range(begin, end)):
+            place = entry.offset - start
+            try:
+                if piece is None:
+                    yield read_payload(directory, entry)
+                else:
+                    payload = piece[place : place + entry.length]
+                    yield _checked(payload, entry, directory=directory)
+            except RecordError as error:
+                yield error
+        begin = end
+
+
+def _read(directory: str | Path, entry: IndexEntry, *, size: int) -> bytes:
+    """Read `size` bytes from the beginning of a record on; fewer where the file ends."""
+    path = shard_path(directory, entry.shard)
+    try:
+        return read_range(path, start=entry.offset, size=size)
+    except failures(path) as error:
+        place = where(directory, entry)
+        raise RecordError(f"{place}: cannot read it: {reason(error)}; {REWRITE}") from error
+
+
+def _checked(payload: bytes, entry: IndexEntry, *, directory: str | Path) -> bytes:
+    if len(payload) < entry.length:
+        raise RecordError(f"{where(directory, entry)}: {_TOO_SHORT}; {REWRITE}")
+    if zlib.crc32(payload) != entry.crc32:
+        damaged = "checksum differs, the file is damaged"
+        raise RecordError(f"{where(directory, entry)}: {damaged}; {REWRITE}")
+    return payload
+
+
 def read_entry(
     directory: str | Path, entry: IndexEntry, *, features_shape: tuple[int, ...] | None
 ) -> StoredClip:
     """Read and check one record.
 
     Raises:
-        RecordError: the shard is gone or cut short, the CRC differs, a field is missing; the
-            message names file and record.
+        RecordError: as `read_payload`, or a field is missing.
     """
-    place = where(directory, entry)
-    try:
-        path = shard_path(directory, entry.shard)
-        payload = read_range(path, start=entry.offset, size=entry.length)
-    except failures(path) as error:
-        raise RecordError(f"{place}: cannot read it: {reason(error)}; {REWRITE}") from error
-    if len(payload) < entry.length:
-        raise RecordError(f"{place}: {_TOO_SHORT}; {REWRITE}")
-    if zlib.crc32(payload) != entry.crc32:
-        raise RecordError(f"{place}: checksum differs, the file is damaged; {REWRITE}")
-    return parse(payload, where=place, features_shape=features_shape)
+    payload = read_payload(directory, entry)
+    return parse(payload, where=where(directory, entry), features_shape=features_shape)
 
 
 class RecordStore:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import DecodeError
 
 from data_pipelines.records.schema import AnnotatedClip, QAPair, RecordError, validate
 from ltu_jax.core.errors import UserError
@@ -64,6 +66,32 @@ _PAIR_FIELDS = {
     "pair_id": "text", "instruction": "text", "output": "text", "task": "text",
     "closed_ended": "int",
 }  # fmt: skip
+_EXAMPLE = """
+name: "example.proto" package: "tensorflow" syntax: "proto3"
+message_type { name: "BytesList" field {
+    name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
+message_type { name: "FloatList" field {
+    name: "value" number: 1 label: LABEL_REPEATED type: TYPE_FLOAT } }
+message_type { name: "Int64List" field {
+    name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
+message_type { name: "Feature" oneof_decl { name: "kind" }
+  field { name: "bytes_list" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+    type_name: ".tensorflow.BytesList" oneof_index: 0 }
+  field { name: "float_list" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+    type_name: ".tensorflow.FloatList" oneof_index: 0 }
+  field { name: "int64_list" number: 3 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+    type_name: ".tensorflow.Int64List" oneof_index: 0 } }
+message_type { name: "Features"
+  field { name: "feature" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE
+    type_name: ".tensorflow.Features.FeatureEntry" }
+  nested_type { name: "FeatureEntry" options { map_entry: true }
+    field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+    field { name: "value" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+      type_name: ".tensorflow.Feature" } } }
+message_type { name: "Example" field {
+    name: "features" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+    type_name: ".tensorflow.Features" } }
+"""
 _LISTS = {"bytes": "bytes_list", "text": "bytes_list", "int": "int64_list", "float": "float_list"}
 
 
@@ -71,14 +99,13 @@ def parse(
     payload: bytes, *, where: str, features_shape: tuple[int, ...] | None = None
 ) -> StoredClip:
     """Decode a serialised `tf.train.Example`; raises `RecordError` naming `where` and the field."""
-    example_type = _example_type()
     try:
-        example = example_type.FromString(payload)
-    except _decode_error() as error:
+        example = _example_type().FromString(payload)
+    except DecodeError as error:
         raise RecordError(f"{where}: not a tf.train.Example ({error}); {REWRITE}") from error
     fields = example.features.feature
 
-    def values(name: str, kind: str) -> list[Any]:
+    def require(name: str, kind: str) -> None:
         if name not in fields:
             raise RecordError(f"{where}: field {name!r} is missing; {REWRITE}")
         if fields[name].WhichOneof("kind") != _LISTS[kind]:
@@ -86,6 +113,9 @@ def parse(
             raise RecordError(
                 f"{where}: field {name!r} holds {items}, expected {_LISTS[kind]}; {REWRITE}"
             )
+
+    def values(name: str, kind: str) -> list[Any]:
+        require(name, kind)
         items = list(getattr(fields[name], _LISTS[kind]).value)
         if kind != "text":
             return items
@@ -115,7 +145,8 @@ def parse(
     )
     features = None
     if features_shape is not None:
-        flat = np.asarray(values("features", "float"), np.float32)
+        require("features", "float")
+        flat = _floats(fields["features"].float_list)
         if flat.size != np.prod(features_shape):
             raise RecordError(
                 f"{where}: field 'features' holds {flat.size} numbers, expected shape "
@@ -130,13 +161,19 @@ def parse(
     return record
 
 
+def _floats(stored: Any) -> np.ndarray:
+    """Return the numbers of a FloatList: the end of its own bytes, as they are packed."""
+    count = len(stored.value)
+    content = stored.SerializeToString()
+    return np.frombuffer(content, "<f4", offset=len(content) - 4 * count).astype(np.float32)
+
+
 @functools.cache
 def _example_type() -> Any:
-    return import_tensorflow().train.Example
+    """Make the type of `tf.train.Example` without the seconds that TensorFlow takes to import.
 
-
-@functools.cache
-def _decode_error() -> type[Exception]:
-    from google.protobuf.message import DecodeError
-
-    return DecodeError
+    It has a pool of its own: in protobuf's there is TensorFlow's type of that name.
+    """
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(text_format.Parse(_EXAMPLE, descriptor_pb2.FileDescriptorProto()))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))

@@ -1,10 +1,11 @@
-"""The TPU chips and GPUs that are known, by the makers' data sheets.
+"""The TPU chips and GPUs that are known, by the makers' data sheets; the cores of this host.
 
 `hbm_bytes` of a TPU is what its compiler allows a program (read from its out-of-memory message),
 less than the chip has.
 """
 
 import dataclasses
+import os
 
 GIB = 1 << 30
 
@@ -115,6 +116,13 @@ GPUS = {
 _DEVICE_KINDS = (
     ("v5 lite", "v5e"), ("v5e", "v5e"), ("v5p", "v5p"), ("v5", "v5p"), ("v6", "v6e"), ("v4", "v4")
 )  # fmt: skip
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def find_peak(device_kind: str) -> float | None:

@@ -1,13 +1,14 @@
 """Origin of a result: versions of packages, commit of this code, processor and devices."""
 
 import importlib.metadata
-import os
 import platform
 import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from ltu_jax.core.hardware import cores
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_INSTALLED = "not installed"
@@ -58,13 +59,9 @@ def git_state(folder: Path = ROOT) -> dict[str, Any] | None:
 
 def processor() -> str:
     """Return the name of the CPU and how many of its cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
     info = Path("/proc/cpuinfo")
     match = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
-    return f"{match[1].strip() if match else platform.machine()}, {cores} cores"
+    return f"{match[1].strip() if match else platform.machine()}, {cores()} cores"
 
 
 def environment() -> dict[str, Any]:

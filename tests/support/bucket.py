@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from http import HTTPStatus, server
 from pathlib import Path
@@ -29,6 +30,7 @@ class Memory(Storage):
     def __init__(self) -> None:
         super().__init__(use_memory_fs=True)
         self.answering = threading.RLock()
+        self.delay = 0.0  # seconds that an answer takes, as those of a bucket do
 
     def _write_config_to_file(self) -> None:
         pass
@@ -71,6 +73,7 @@ class _Router(Router):
         request = Request(self._request_handler, method)
         storage = self._request_handler.storage
         request.data  # read from the socket before others wait  # noqa: B018
+        time.sleep(storage.delay)
         with storage.answering:
             status, generation = self._precondition(request, storage)
             if status is None:

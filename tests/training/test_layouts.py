@@ -119,7 +119,7 @@ def epoch_of(records_dir, tokenizer, model, *, repair=None, **changes):
     values = dict(
         records=str(records_dir), split="train", cutoff=CUTOFF, pairs_per_clip=1, clips_per_row=1,
         rows_per_batch=1, train_on="all", features="on_the_fly", seed=3, audio_tokens=AUDIO,
-        n_mels=80, workers=1,
+        n_mels=80,
     )  # fmt: skip
     config = DataConfig(**values | changes)
     rows = InputPipeline(config, tokenizer=tokenizer).rows_per_epoch
@@ -261,7 +261,7 @@ def test_micro_rows_are_the_official_micro_batches(
     """One step of 12 rows is the mean over 4 batches of 3, each collated by itself."""
     values = dict(
         records=str(records_dir), split="train", cutoff=CUTOFF, pairs_per_clip=1, clips_per_row=1,
-        train_on=train_on, features="on_the_fly", seed=5, audio_tokens=AUDIO, n_mels=80, workers=1,
+        train_on=train_on, features="on_the_fly", seed=5, audio_tokens=AUDIO, n_mels=80,
         layout="reference",
     )  # fmt: skip
     small = InputPipeline(DataConfig(rows_per_batch=3, **values), tokenizer=tokenizer)
