@@ -241,12 +241,14 @@ class Engine:
             self._changed.notify_all()
 
     def _enter_waiting(self) -> None:
-        """Read the prompts of waiting requests into free slots, a few in one turn."""
-        for _ in range(_MOST_ENTERING):
+        """Read the prompts of waiting requests into free slots, a few in one turn.
+
+        While nobody is being answered, nobody waits for it: then all that there is room for.
+        """
+        slots = self._settings.sizes.slots
+        for _ in range(_MOST_ENTERING if self._rows else slots):
             with self._changed:
-                free = next(
-                    (s for s in range(self._settings.sizes.slots) if s not in self._rows), None
-                )
+                free = next((slot for slot in range(slots) if slot not in self._rows), None)
                 if free is None or not self._waiting:
                     return
                 row = self._waiting.popleft()

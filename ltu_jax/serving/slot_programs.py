@@ -28,10 +28,11 @@ from ltu_jax.serving.slot_state import (
     Made,
     SlotState,
     advance,
+    begin,
     empty_state,
-    enter,
     hear,
     move,
+    read,
 )
 
 # Places of audio and text that a prompt is padded to; each is one program.
@@ -213,19 +214,21 @@ class SlotPrograms:
             args = (self.params, one, audio, np.int32(number * self.audio_tokens))
             audio = self._program(("hear", one.shape[0]), args)(*args)
         length = len(request.ids)
-        padded = np.zeros((1, self.sizes.padded(length)), np.int32)
-        padded[0, :length] = request.ids
+        whole = np.zeros((1, self.sizes.slot_tokens), np.int32)
+        whole[0, :length] = request.ids
+        ids, place = whole[:, : self.sizes.padded(length)], (np.int32(length), np.int32(slot))
+        args = (self.params, self.state, ids, audio, *place)
+        self.state, logits = self._program(("read", ids.shape[1]), args)(*args)
         bound = {} if allowed is None else {0: allowed}
         entrant = Entrant(
-            ids=padded,
-            length=np.int32(length),
-            slot=np.int32(slot),
+            ids=whole,
+            length=place[0],
+            slot=place[1],
             choice=_row_choice(request),
             allowed=self._allowed(bound, rows=1),
         )
-        args = (self.params, self.state, entrant, audio)
-        program = self._program(("enter", padded.shape[1]), args)
-        self.state, token, told = program(*args)
+        args = (self.state, entrant, logits)
+        self.state, token, told = self._program(("begin",), args)(*args)
         return token, told
 
     def advance(
@@ -308,8 +311,10 @@ class SlotPrograms:
         match key:
             case ("hear", _):
                 return jax.jit(partial(hear, model=self.model))
-            case ("enter", _):
-                return jax.jit(partial(enter, model=self.model), donate_argnums=1)
+            case ("read", _):
+                return jax.jit(partial(read, model=self.model), donate_argnums=1)
+            case ("begin",):
+                return jax.jit(begin, donate_argnums=0)
             case ("move",):
                 return jax.jit(move, donate_argnums=0)
             case ("advance", tier, room, drafts):

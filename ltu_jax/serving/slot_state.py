@@ -115,52 +115,59 @@ def empty_state(
 class Entrant(NamedTuple):
     """A request on its way into a row; `ids` are padded at the end, audio is -1, -2, ... there."""
 
-    ids: Int[Array, "1 T"]
+    ids: Int[Array, "1 S"]
     length: Int[Array, ""]
     slot: Int[Array, ""]
     choice: RowChoice  # of one row
     allowed: Allowed  # of one row
 
 
-def enter(
+def read(
     params: Params,
     state: SlotState,
-    entrant: Entrant,
+    ids: Int[Array, "1 T"],
     audio: Float[Array, "A E"],
+    length: Int[Array, ""],
+    slot: Int[Array, ""],
     *,
     model: Functional,
-) -> tuple[SlotState, Int[Array, ""], Told]:
-    """Read a prompt into its row and choose the first token."""
-    ids, slot, choice = entrant.ids, entrant.slot, entrant.choice
+) -> tuple[SlotState, Float[Array, "1 V"]]:
+    """Read a prompt into the cache of its row; return what its first token is chosen from."""
     llama = language_model(model.bind(params))
     cache = SlotCache(keys=state.keys, values=state.values, length=state.progress.length)
-    logits, cache = read_prompt(llama, ids, audio, length=entrant.length, slot=slot, cache=cache)
-    real = (jnp.arange(ids.shape[1]) < entrant.length)[None] & (ids >= 0)
+    logits, cache = read_prompt(llama, ids, audio, length=length, slot=slot, cache=cache)
+    return state._replace(keys=cache.keys, values=cache.values), logits
+
+
+def begin(
+    state: SlotState, entrant: Entrant, logits: Float[Array, "1 V"]
+) -> tuple[SlotState, Int[Array, ""], Told]:
+    """Choose the first token of a prompt that was read, and let its row begin.
+
+    A program of its own: the choice takes longest to compile, and is the same for every length.
+    """
+    ids, slot, choice = entrant.ids, entrant.slot, entrant.choice
+    text = (jnp.arange(ids.shape[1]) < entrant.length)[None] & (ids >= 0)
     seen = sampling_lib.seen_tokens(
-        jnp.maximum(ids, 0), attention_mask=real, vocab=logits.shape[-1]
+        jnp.maximum(ids, 0), attention_mask=text, vocab=logits.shape[-1]
     )
     count = jnp.zeros(1, jnp.int32)
-    everyone = jnp.ones(1, bool)
     token, told = choose(
-        logits, choice, seen=seen, count=count, allowed=entrant.allowed, active=everyone
+        logits, choice, seen=seen, count=count, allowed=entrant.allowed, active=jnp.ones(1, bool)
     )
-    history = jnp.full((1, state.progress.history.shape[1]), _NO_DRAFT, jnp.int32)
-    history = history.at[:, : ids.shape[1]].set(jnp.where(real, ids, _NO_DRAFT))
     row = Progress(
         length=entrant.length[None],
         token=token,
         count=count + 1,
         done=ends_of(token, choice) | (choice.limit <= 1),
         seen=seen.at[0, token[0]].set(True),
-        history=history.at[:, entrant.length].set(token),
+        history=jnp.where(text, ids, _NO_DRAFT).at[:, entrant.length].set(token),
     )
 
     def put(rows: Array, one: Array) -> Array:
         return rows.at[slot].set(one[0])
 
-    state = SlotState(
-        keys=cache.keys,
-        values=cache.values,
+    state = state._replace(
         choice=jax.tree.map(put, state.choice, choice),
         progress=jax.tree.map(put, state.progress, row),
     )
