@@ -402,7 +402,9 @@ async function start() {
   try {
     const [model] = await withKey(api.models);
     state.model = model.id;
-    state.hears = model.ltu !== null;
+    state.hears = model.ltu?.modes?.includes("joint") ?? true;
+    $("listen").hidden = !state.hears;
+    document.querySelector(".modes").hidden = !state.hears;
     $("model").textContent = model.id;
   } catch (error) {
     $("model").textContent = "no model";

@@ -22,6 +22,7 @@ class PageServer(ThreadingHTTPServer):
         pace: seconds between two chunks of an answer.
         key: the API key that requests need, "" for none.
         left: how many answers were not read to their end.
+        modes: what the model can answer from.
     """
 
     daemon_threads = True
@@ -37,6 +38,7 @@ class PageServer(ThreadingHTTPServer):
         self.asked.clear()
         self.answers: dict[str, str] = {}
         self.pace, self.key, self.left = 0.0, "", 0
+        self.modes = ["joint", "audio", "text"]
         self.gate = threading.Event()  # answers wait in their middle until it is set
         self.gate.set()
 
@@ -64,6 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/models":
             if self._may():
                 model = {"id": "recorded", "object": "model", "created": 0, "owned_by": "test"}
+                model |= {"ltu": {"modes": self.server.modes}}
                 self._json(200, {"object": "list", "data": [model]})
         else:
             self._error(404, "not found")
@@ -90,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def _chat(self, asked: dict) -> None:
-        mode = asked["ltu"]["mode"]
+        mode = asked.get("ltu", {"mode": "text"})["mode"]
         recorded = RECORDED["answers"][mode]
         text = self.server.answers.get(mode, recorded["text"])
         known = {name: recorded[name] for name in ("spoken_text", "seconds", "seconds_dropped")}

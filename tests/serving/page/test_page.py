@@ -439,3 +439,16 @@ def test_a_key_is_asked_for_and_sent(visit, server):
     example(page)
     ask(page)
     assert answers(page) == [JOINT["text"]]
+
+
+def test_a_language_model_alone_is_asked_without_sound(visit, server):
+    page = visit()
+    server.modes = ["text"]
+    page.reload()
+    page.locator("#listen").wait_for(state="hidden")
+    ask(page, "Who are you?")
+    (body,) = server.bodies(CHAT)
+    assert "ltu" not in body
+    assert body["messages"] == [
+        {"role": "user", "content": [{"type": "text", "text": "Who are you?"}]}
+    ]
