@@ -212,10 +212,10 @@ async function receive(turn, answer, signal) {
   const request = {
     model: state.model,
     messages: await messagesOf(turn),
-    max_completion_tokens: $("longest").valueAsNumber || 256,
     temperature: answer.temperature,
     seed: answer.seed,
   };
+  if ($("longest").value) request.max_completion_tokens = $("longest").valueAsNumber;
   if (state.hears) request.ltu = { mode: answer.mode };
   for await (const chunk of api.chat(request, signal)) {
     if (chunk.usage) answer.usage = chunk.usage;
