@@ -1,14 +1,20 @@
 """Make the committed plans again: stage 3 by every preset of configs/slice_presets.py.
 
     python -m benchmarks.plan [PRESET ... | single_rows_v5e-16]
+    python -m benchmarks.plan --check v5e-16
 
 Writes benchmarks/results/plan_PRESET.json; single_rows_v5e-16.json is a preset with one pair a row,
 which docs/data.md holds against grouped rows, and does not fit. A slice is compiled for, which
-takes one to two minutes and 4 GB on two idle cores; a GPU is planned by arithmetic.
+takes one to two minutes and 4 GB on two idle cores; a GPU is planned by arithmetic. With --check
+nothing is written: the figures must not be worse than the committed ones.
 """
 
+import argparse
+import json
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from configs.slice_presets import TABLE
@@ -23,18 +29,49 @@ VARIANTS = {
         "--config.data.rows_per_batch=256",
     )
 }
+# How much of a committed figure a step may need when it is compiled anew.
+_MOST = {"est_step_seconds": 1.02, "peak_bytes_per_chip": 1.03}
+_MOST_RESIDENT = 4e9  # bytes of the compiling process
 
 
-def main(names: list[str]) -> int:
-    """Make the named plans, or all; 1 if one of them does not fit."""
-    status = 0
-    for name in names or (*TABLE, *VARIANTS):
-        target = RESULTS / (f"{name}.json" if name in VARIANTS else f"plan_{name}.json")
-        command = (sys.executable, "-m", "ltu_jax.plan", *arguments(name))
-        status |= subprocess.run(
-            (*command, "--json", str(target)), cwd=ROOT, check=False
-        ).returncode
-    return status
+def main(argv: Sequence[str]) -> int:
+    """Make or check the named plans, or all; 1 if one does not fit, or became worse."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plan")
+    parser.add_argument("names", nargs="*", default=[*TABLE, *VARIANTS], metavar="PRESET")
+    parser.add_argument("--check", action="store_true", help="compare with the committed plans")
+    options = parser.parse_args(argv)
+    return max([(check if options.check else make)(name) for name in options.names])
+
+
+def make(name: str) -> int:
+    """Write the plan of a preset or variant; 1 if it does not fit."""
+    return _run(name, RESULTS / (f"{name}.json" if name in VARIANTS else f"plan_{name}.json"))
+
+
+def check(name: str) -> int:
+    """Compile the step of a preset and name what became worse; 1 if something has."""
+    committed = json.loads((RESULTS / f"plan_{name}.json").read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "plan.json"
+        if status := _run(name, target):
+            return status
+        made = json.loads(target.read_text())
+    limits = {figure: most * committed[figure] for figure, most in _MOST.items()}
+    limits |= {"compile_resident_bytes": _MOST_RESIDENT}
+    limits |= {"flops_per_device": 1.05 * made["hand_flops_per_device"]}
+    worse = [figure for figure, limit in limits.items() if made[figure] > limit]
+    for figure in worse:
+        print(f"{name}: {figure} is {made[figure]:.6g}, at most {limits[figure]:.6g}")
+    for library in ("jax", "libtpu"):
+        if made["versions"][library] != committed["versions"][library]:
+            worse.append(library)
+            print(f"{name} was committed with another {library}: python -m benchmarks.plan {name}")
+    return 1 if worse else 0
+
+
+def _run(name: str, target: Path) -> int:
+    command = (sys.executable, "-m", "ltu_jax.plan", *arguments(name), "--json", str(target))
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 def arguments(name: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Fixtures for the whole suite: 8 fake CPU devices, full float32 products, golden data, weights."""
 
 import fcntl
+import gc
 import os
 from pathlib import Path
 
@@ -26,6 +27,15 @@ def pytest_configure():
     """Share compiled programs with other workers and with subprocesses."""
     compilation.share_cache()
     compilation.quickly()
+
+
+def pytest_collection_finish():
+    """Let the garbage collector pass over what was imported, and come by less often.
+
+    Tracing makes millions of objects that reference counts free by themselves.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -54,15 +64,27 @@ def _real_weights(name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def smollm2_dir() -> Path:
-    """SmolLM2-135M-Instruct as a weights directory, converted once."""
+def smollm2_files() -> Path:
+    """SmolLM2-135M-Instruct as a weights directory, converted once; nothing computes with it."""
     return _real_weights("smollm2-135m")
 
 
 @pytest.fixture(scope="session")
-def whisper_tiny_dir() -> Path:
-    """Whisper tiny.en as a weights directory, converted once."""
+def smollm2_dir(smollm2_files) -> Path:
+    """The same, to compute with: as a user's programs do (`support/compilation.py`)."""
+    return smollm2_files
+
+
+@pytest.fixture(scope="session")
+def whisper_tiny_files() -> Path:
+    """Whisper tiny.en as a weights directory, converted once; nothing computes with it."""
     return _real_weights("whisper-tiny.en")
+
+
+@pytest.fixture(scope="session")
+def whisper_tiny_dir(whisper_tiny_files) -> Path:
+    """The same, to compute with: as a user's programs do (`support/compilation.py`)."""
+    return whisper_tiny_files
 
 
 @pytest.fixture(scope="session")

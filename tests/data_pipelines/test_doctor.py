@@ -119,6 +119,24 @@ def test_every_defect_of_a_manifest_is_counted_once(sick, tmp_path, capsys):
     assert where["leaked_audio"][0]["what"].endswith("row 1 of train")
 
 
+def test_a_manifest_has_the_clips_that_write_records_makes_of_it(tmp_path):
+    for number, name in enumerate("ab"):
+        soundfile.write(tmp_path / f"{name}.wav", records_corpus.samples(number, seconds=1), RATE)
+    rows = [
+        _row("a.wav"), _row("a.wav", dataset="other"),  # a clip in each dataset, and no twin
+        _row("b.wav", input="Hello"), _row("b.wav", input="Hello", instruction="Who?"),
+        _row("b.wav", input="Goodbye"),  # disagrees with most
+    ]  # fmt: skip
+    path = _write_rows(tmp_path, rows)
+    _, report = _examine(tmp_path, path)
+    assert (report["clips"], report["pairs"], _found(report)["rows"]) == (3, 4, 1)
+    assert "'Goodbye'" in report["checks"][0]["examples"][0]["what"]
+    assert "twins" not in _found(report)
+    path.write_text(path.read_text()[:-20])  # what stands before is examined all the same
+    _, report = _examine(tmp_path, path)
+    assert (report["clips"], report["pairs"], _found(report)["rows"]) == (3, 4, 1)
+
+
 def test_limits_decide_and_the_rest_are_notes(sick, tmp_path):
     arguments = [f"--limit={name}=1" for name in TRUTH]
     status, report = _examine(tmp_path, sick, *arguments)
@@ -282,15 +300,16 @@ def test_a_corpus_that_changed(corpus, tmp_path):
     (corpus / "clip1.flac").write_bytes((corpus / "clip2.flac").read_bytes())
     (corpus / "clip3.flac").unlink()
     text = (corpus / "clips.jsonl").read_text().splitlines()
-    (corpus / "clips.jsonl").write_text("\n".join([*text[:-1], '{"clip_id": 3}', "[1]"]) + "\n")
+    lines = ["{broken", *text[:-1], '{"clip_id": 3}', "[1]"]
+    (corpus / "clips.jsonl").write_text("\n".join(lines) + "\n")
     rows = json.loads((corpus / "open_asqa_train.json").read_text())
     _write_rows(corpus, [*rows, _row("nowhere.flac"), 7], "open_asqa_train.json")
     status, report = _examine(tmp_path, corpus)
     found = _found(report)
     assert status == 1
     assert (found["corrupt"], found["missing"]) == (1, 1)
-    # Two lines of clips.jsonl, the number, rows about a clip that is none: twice.
-    assert found["rows"] == 5
+    # Three lines of clips.jsonl, the number, rows about a clip that is none: twice.
+    assert found["rows"] == 6
 
 
 def test_what_is_no_data_is_said(tmp_path, records_dir, sick):

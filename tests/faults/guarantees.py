@@ -35,13 +35,13 @@ GUARANTEES = {
     "kill": Guarantee(
         promise="kill -9 at any instant, the same command again: the same bits",
         attempt=lambda lab, trials: kill_at_random(lab, kills=trials),
-        short=8,
+        short=5,
         long=100,
     ),
     "stop": Guarantee(
         promise="SIGTERM at any instant: saved, no step lost",
         attempt=lambda lab, trials: stop_at_random(lab, stops=trials),
-        short=3,
+        short=2,
         long=50,
     ),
     "two_trainers": Guarantee(
@@ -53,19 +53,19 @@ GUARANTEES = {
     "bucket_kill": Guarantee(
         promise="kill -9 in a save to a bucket, the same command again: the same bits",
         attempt=lambda lab, trials: kill_in_saves(lab, kills=trials),
-        short=3,
+        short=2,
         long=20,
     ),
     "bucket_two_trainers": Guarantee(
         promise="two trainers on one folder of a bucket: one trains, the other stops by name",
         attempt=lambda lab, trials: two_on_a_bucket(lab, trials=trials),
-        short=3,
+        short=1,
         long=20,
     ),
     "checkpoint_damage": Guarantee(
         promise="damage to any file of a checkpoint is found; the step before goes on",
         attempt=lambda lab, trials: damage_checkpoints(lab, trials=trials),
-        short=24,
+        short=12,
         long=240,
     ),
     "disk": Guarantee(

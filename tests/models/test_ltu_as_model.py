@@ -78,6 +78,21 @@ def forward(fns):
 
 
 @pytest.fixture(scope="module")
+def prefill(fns):
+    return jax.jit(fns.pure(LTUAS.prefill))
+
+
+@pytest.fixture(scope="module")
+def extend(fns):
+    return jax.jit(fns.pure(LTUAS.extend))
+
+
+@pytest.fixture(scope="module")
+def hidden(fns):
+    return jax.jit(fns.pure(LTUAS.hidden))
+
+
+@pytest.fixture(scope="module")
 def params(fns):
     return noisy(fns.shapes)
 
@@ -103,7 +118,9 @@ def close(got, want, atol=1e-5):
 
 
 @pytest.mark.parametrize("with_audio", [True, False])
-def test_prefill_and_extend_equal_the_full_forward(fns, forward, params, with_audio):
+def test_prefill_and_extend_equal_the_full_forward(
+    fns, forward, prefill, extend, params, with_audio
+):
     ids, audio = tokens(2, 14), features(2)
     text = plain(ids)
     if not with_audio:
@@ -116,9 +133,8 @@ def test_prefill_and_extend_equal_the_full_forward(fns, forward, params, with_au
         segment_ids=text.segment_ids[:, :start],
         positions=text.positions[:, : skip + start],
     )
-    logits, cache = jax.jit(fns.pure(LTUAS.prefill))(params, prompt, audio, cache=cache)
+    logits, cache = prefill(params, prompt, audio, cache=cache)
     close(logits, want[:, start - 1])
-    extend = jax.jit(fns.pure(LTUAS.extend))
     for t in (9, 10, 11):  # token by token, then several at once
         now = text.positions[:, skip + t : skip + t + 1]
         logits, cache = extend(params, ids[:, t : t + 1], positions=now, cache=cache)
@@ -129,8 +145,8 @@ def test_prefill_and_extend_equal_the_full_forward(fns, forward, params, with_au
     assert int(cache.length) == skip + 14
 
 
-def test_left_padded_batch_equals_rows_one_by_one(fns, forward, params):
-    lengths, width = (5, 9, 5), 9
+def test_left_padded_batch_equals_rows_one_by_one(fns, forward, prefill, extend, params):
+    lengths, width = (4, 6, 4), 6
     audio = features(3)
     rows = [tokens(1, n + 2, seed=10 + i) for i, n in enumerate(lengths)]
     ids = np.zeros((3, width), np.int32)
@@ -141,7 +157,6 @@ def test_left_padded_batch_equals_rows_one_by_one(fns, forward, params):
         ids[i, width - n :] = row[0, :n]
         segments[i, width - n :] = 1
         positions[i, AUDIO + width - n :] = AUDIO + np.arange(n)
-    prefill, extend = (jax.jit(fns.pure(m)) for m in (LTUAS.prefill, LTUAS.extend))
     cache = fns.bind(params).init_cache(3, 20)
     text = TextBatch(input_ids=ids, segment_ids=segments, positions=positions)
     first, cache = prefill(params, text, audio, cache=cache)
@@ -157,8 +172,8 @@ def test_left_padded_batch_equals_rows_one_by_one(fns, forward, params):
             close(logits[i], want[n - 1 + t])
 
 
-def test_grouped_pairs_equal_rows_of_their_own(fns, forward, params):
-    lengths = (6, 8, 6)
+def test_grouped_pairs_equal_rows_of_their_own(fns, forward, prefill, extend, params):
+    lengths = (6, 8, 5)
     audio = features(1)
     pairs = [tokens(1, n, seed=20 + i) for i, n in enumerate(lengths)]
     ids = np.concatenate([*pairs, np.zeros((1, 3), np.int32)], axis=1)
@@ -181,11 +196,11 @@ def test_grouped_pairs_equal_rows_of_their_own(fns, forward, params):
         segment_ids=segments[:, :upto],
         positions=positions[:, : AUDIO + upto],
     )
-    logits, cache = jax.jit(fns.pure(LTUAS.prefill))(params, prompt, audio, cache=cache)
+    logits, cache = prefill(params, prompt, audio, cache=cache)
     close(logits, grouped[:, upto - 1])
     new = tokens(1, 1, seed=5)
     now = np.array([[AUDIO + lengths[-1]]], np.int32)
-    logits, _ = jax.jit(fns.pure(LTUAS.extend))(params, new, positions=now, cache=cache)
+    logits, _ = extend(params, new, positions=now, cache=cache)
     longer = np.concatenate([pairs[-1], new], axis=1)
     close(logits, forward(params, plain(longer), audio)[:, -1])
 
@@ -245,10 +260,10 @@ def test_visibility_is_what_it_says():
     np.testing.assert_array_equal(one.visible(audio_tokens=each), same.visible(audio_tokens=each))
 
 
-def test_parts_make_the_whole(fns, forward, params):
+def test_parts_make_the_whole(fns, forward, hidden, params):
     ids, audio = tokens(2, 6), features(2)
     model, text = fns.bind(params), plain(ids)
-    states = jax.jit(fns.pure(LTUAS.hidden))(params, text, audio)
+    states = hidden(params, text, audio)
     whole = forward(params, text, audio)
     close(model.unembed(states), whole)
     close(model.unembed(states[0, 3]), whole[0, 3])  # any leading shape
@@ -277,20 +292,16 @@ def test_lora_on_every_projection_is_the_low_rank_product():
     close(got, jax.jit(bare.pure(LTUAS.__call__))(merged, plain(ids), audio), atol=1e-4)
 
 
-def test_dropout_is_on_the_adapter_only_and_keeps_its_mean(fns, params):
-    ids, audio = tokens(2, 6), features(2)
-    run, text = jax.jit(fns.pure(LTUAS.hidden)), plain(ids)
-    still = run(params, text, audio)
-    one = run(params, text, audio, dropout_key=jax.random.key(1))
-    again = run(params, text, audio, dropout_key=jax.random.key(1))
-    other = run(params, text, audio, dropout_key=jax.random.key(2))
+def test_dropout_is_on_the_adapter_only_and_keeps_its_mean(hidden, params):
+    audio, text = features(2), plain(tokens(2, 6))
+    still = hidden(params, text, audio)
+    one = hidden(params, text, audio, dropout_key=jax.random.key(1))
+    again = hidden(params, text, audio, dropout_key=jax.random.key(1))
+    other = hidden(params, text, audio, dropout_key=jax.random.key(2))
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - still).max() > 1e-3 and np.abs(one - other).max() > 1e-3
     zero = {n: jnp.zeros_like(v) if n.endswith("lora_b") else v for n, v in params.items()}
-    close(
-        run(zero, text, audio, dropout_key=jax.random.key(1)),
-        run(zero, text, audio),
-    )
+    close(hidden(zero, text, audio, dropout_key=jax.random.key(1)), hidden(zero, text, audio))
     # With one layer and one target the output is linear in the dropped input, up to the norm.
     from flax import nnx
 

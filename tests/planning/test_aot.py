@@ -1,6 +1,6 @@
-"""The real TPU compiler: a small model, and the full-size step against the committed figures.
+"""The real TPU compiler plans a small step; `python -m benchmarks.plan --check` the full size.
 
-Each compilation is a process of its own, because libtpu allows one per machine and never lets go.
+It has a process of its own, because libtpu allows one per machine and never lets go.
 """
 
 import json
@@ -14,7 +14,6 @@ import pytest
 from ltu_jax.planning.aot import library
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMITTED = ROOT / "benchmarks" / "results" / "plan_v5e-16.json"
 pytestmark = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"),
     reason="libtpu exists for x86-64 Linux only",
@@ -60,15 +59,3 @@ def test_a_small_step_compiles_for_a_slice(tmp_path):
     parts = ("base_bytes", "trainable_bytes", "optimiser_bytes", "batch_bytes")
     held = sum(made[name] for name in parts)
     assert held < made["peak_bytes_per_chip"] < 5e9
-
-
-@pytest.mark.slow
-def test_the_full_step_keeps_its_committed_estimate(tmp_path):
-    committed = json.loads(COMMITTED.read_text())
-    made, _ = plan(committed["arguments"], tmp_path / "plan.json")
-    for name in ("jax", "libtpu"):
-        assert made["versions"][name] == committed["versions"][name], "python -m benchmarks.plan"
-    assert made["est_step_seconds"] <= 1.02 * committed["est_step_seconds"]
-    assert made["peak_bytes_per_chip"] <= 14.5e9
-    assert made["flops_per_device"] <= 1.05 * made["hand_flops_per_device"]
-    assert made["compile_resident_bytes"] <= 4e9

@@ -1,9 +1,11 @@
 """Each preset of a machine, without the compiler: its batch divides, its pairs are 256, it fits."""
 
 import functools
+import json
 
 import pytest
 
+from benchmarks import plan
 from configs import slice_presets
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.hardware import GPUS
@@ -86,6 +88,26 @@ def test_a_step_has_about_256_pairs(stage, name):
 @pytest.mark.parametrize("stage", STAGES[1:])  # stage 1 trains less in rows of stage 2
 def test_a_step_fits(stage, name):
     assert needed(stage, name) + RESERVE_BYTES <= machine_of(name)[1]
+
+
+def test_the_committed_plan_is_of_the_step_that_runs():
+    """All that the compiler does not decide; `python -m benchmarks.plan --check` has the rest."""
+    committed = json.loads((plan.RESULTS / "plan_v5e-16.json").read_text())
+    request = asked("stage3", "v5e-16")
+    mesh = make_mesh(request.settings.mesh, stand_ins(16))
+    program = make_plan_program(request, mesh, length=request.text_length)
+    resident = traced.resident_bytes(program, mesh)
+    flops = traced.gradient_flops(program, accumulation=committed["batch"]["accumulation"])
+    made = {
+        "flops_per_device": flops / mesh.size,
+        "activation_bytes": saved_bytes(request, program) / batch_ways(mesh),
+        "base_bytes": resident.base,
+        "trainable_bytes": resident.trainable,
+        "optimiser_bytes": resident.optimiser,
+        "batch_bytes": resident.batch,
+    }
+    assert made == pytest.approx({name: committed[name] for name in made}, rel=0.005)
+    assert committed["flops_per_device"] <= 1.05 * committed["hand_flops_per_device"]
 
 
 def test_the_default_does_not_fit_where_its_preset_does():

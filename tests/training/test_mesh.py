@@ -66,24 +66,38 @@ def test_a_mesh_changes_nothing(tiny, batches, alone, sizes, accumulation):
     assert shard == (kernel.shape[0], kernel.shape[1] // fsdp, kernel.shape[2] // tensor)
 
 
-@pytest.mark.parametrize("sizes, accumulation", [((1, 1, 1), 4), ((4, 1, 1), 2), ((2, 2, 2), 2)])
-def test_a_mean_of_tokens_does_not_depend_on_micro_batches(tiny, batches, sizes, accumulation):
-    """Micro-batches of unlike sizes: the mean of their means is another number."""
-    uneven = []
+@pytest.fixture(scope="module")
+def uneven(batches):
+    """Batches whose micro-batches have unlike numbers of targets."""
+    made = []
     for batch in batches:
         labels = batch["labels"].copy()
         labels[1::2, : labels.shape[1] * 2 // 3] = IGNORE
-        uneven.append({**batch, "labels": labels})
+        made.append({**batch, "labels": labels})
+    return made
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, uneven):
+    """State and metrics where each uneven batch is one micro-batch on one device."""
     one = MeshConfig(data=1, fsdp=1, tensor=1)
-    _, whole, wanted = train(tiny, uneven, mesh=one)
+    _, state, rows = train(tiny, uneven, mesh=one)
     _, _, official = train(tiny, uneven, mesh=one, accumulation=2)
-    assert abs(official[0]["loss"] - wanted[0]["loss"]) > 1e-3
+    assert abs(official[0]["loss"] - rows[0]["loss"]) > 1e-3  # the mean of means is another number
+    return state, rows
+
+
+@pytest.mark.parametrize("sizes, accumulation", [((1, 1, 1), 4), ((4, 1, 1), 2), ((2, 2, 2), 2)])
+def test_a_mean_of_tokens_does_not_depend_on_micro_batches(
+    tiny, uneven, whole, sizes, accumulation
+):
+    expected_state, expected_rows = whole
     mesh = MeshConfig(data=sizes[0], fsdp=sizes[1], tensor=sizes[2])
     _, state, rows = train(tiny, uneven, mesh=mesh, accumulation=accumulation, loss_mean="token")
-    for row, expected in zip(rows, wanted, strict=True):
+    for row, expected in zip(rows, expected_rows, strict=True):
         for name in ("loss", "token_accuracy", "grad_norm"):
             np.testing.assert_allclose(row[name], expected[name], rtol=1e-5)
-    for path, leaf in whole.trainable.items():
+    for path, leaf in expected_state.trainable.items():
         found = np.asarray(state.trainable[path])
         np.testing.assert_allclose(found, np.asarray(leaf), atol=1e-5, rtol=0, err_msg=path)
 
