@@ -20,8 +20,9 @@ from tqdm import tqdm
 from data_pipelines.input.token_counts import FOLDER, count_shard
 from data_pipelines.records import record_files
 from ltu_jax.core import errors
-from ltu_jax.core.paths import local_arguments
+from ltu_jax.core.paths import argument, local_arguments
 from ltu_jax.preprocessing.text import load_tokenizer
+from ltu_jax.weights import places
 
 
 def command(arguments: list[str] | None = None) -> int:
@@ -32,10 +33,11 @@ def command(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--records", type=Path, required=True, help="records directory")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="folder with a tokenizer")
+    parser.add_argument("--tokenizer", type=argument, required=True, help="folder with a tokenizer")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     flags = local_arguments(parser.parse_args(arguments))
-    count(flags.records, tokenizer=flags.tokenizer, workers=flags.workers)
+    tokenizer = places.find(flags.tokenizer, option="--tokenizer", numbers=False).path
+    count(flags.records, tokenizer=tokenizer, workers=flags.workers)
     return 0
 
 

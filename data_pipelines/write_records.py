@@ -43,10 +43,12 @@ from data_pipelines.records.summary import table
 from data_pipelines.records.whisper_features import FeatureExtractor
 from data_pipelines.records.write import write_records
 from ltu_jax.core import errors, outputs
+from ltu_jax.core.bucket_copies import local_copy
 from ltu_jax.core.files import atomic_file, write_json
 from ltu_jax.core.jsonl import JsonlWriter
-from ltu_jax.core.paths import local_arguments
+from ltu_jax.core.paths import argument, is_remote, local_arguments
 from ltu_jax.preprocessing.text import load_tokenizer
+from ltu_jax.weights import places
 from ltu_jax.weights.fingerprint import SAME
 
 VALIDATION_SHARE = 0.01
@@ -56,8 +58,7 @@ MAX_BAD_ROWS = 0.05
 def command(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; see the module's docstring."""
     flags = _flags(arguments)
-    if flags.tokenizer is not None:
-        load_tokenizer(flags.tokenizer)  # a wrong folder fails before hours of work
+    _fetch(flags)
     began = time.monotonic()
     read = [flags.corpus, flags.json, flags.audio_root, flags.features]
     outputs.claim(flags.out, record_files.MAKER, inputs=read)
@@ -98,7 +99,11 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--corpus", type=Path, help="corpus directory made by build_mini")
-    given.add_argument("--json", type=Path, help="JSON or JSONL file of Open-ASQA records")
+    given.add_argument(
+        "--json",
+        type=argument,
+        help="JSON or JSONL file of Open-ASQA records; one of a bucket is copied here first",
+    )
     parser.add_argument(
         "--audio-root", type=Path, help="folder of --json's audio (default: its own)"
     )
@@ -131,7 +136,7 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         f"(default: {MAX_BAD_ROWS})",
     )
     parser.add_argument("--out", type=Path, required=True, help="records directory to write")
-    parser.add_argument("--features", type=Path, help="Whisper weights whose features to store")
+    parser.add_argument("--features", type=argument, help="Whisper weights whose features to store")
     parser.add_argument(
         "--encoder-dtype",
         choices=tuple(SAME),
@@ -141,7 +146,7 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--tokenizer",
-        type=Path,
+        type=argument,
         help="weights of the language model, whose tokens of all pairs are counted too; training "
         "on more than 200,000 pairs asks for them",
     )
@@ -162,6 +167,18 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("beam_flags", nargs="*", help="after a lone --: options of the runner")
     return local_arguments(parser.parse_args(arguments))
+
+
+def _fetch(flags: argparse.Namespace) -> None:
+    """Bring rows and tokenizer here; a wrong one fails before hours of work."""
+    if flags.tokenizer is not None:
+        where = places.find(flags.tokenizer, option="--tokenizer", numbers=False)
+        flags.tokenizer = where.path
+        load_tokenizer(flags.tokenizer)
+    if flags.json is not None and is_remote(flags.json):
+        if flags.audio_root is None:
+            raise errors.UserError(f"--json {flags.json}: give the folder of its --audio-root")
+        flags.json = local_copy(flags.json, option="--json")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.paths import local_arguments
+from ltu_jax.core.paths import argument, local_arguments
 
 EXAMPLES = """
 examples:
@@ -44,23 +44,26 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("questions", nargs="+", metavar="QUESTION", help="one or more, in quotes")
     it.add_argument(
         "--checkpoint",
-        type=Path,
+        type=argument,
         required=True,
         metavar="DIR",
         help="a training run (its newest checkpoint), one checkpoint, or a weights directory",
     )
     it.add_argument(
-        "--whisper", type=Path, metavar="DIR", help="the Whisper that hears, if not where it says"
+        "--whisper",
+        type=argument,
+        metavar="DIR",
+        help="the Whisper that hears, if not where it says",
     )
     it.add_argument(
         "--transcriber",
-        type=Path,
+        type=argument,
         metavar="DIR",
         help="the Whisper that writes what is said, of any size (default: as in training, else the "
         "one that hears)",
     )
     it.add_argument(
-        "--llama", type=Path, metavar="DIR", help="language model weights, if not where it says"
+        "--llama", type=argument, metavar="DIR", help="language model weights, if not where it says"
     )
     it.add_argument(
         "--dtype",

@@ -20,8 +20,8 @@ from typing import Any, get_args
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
-from ltu_jax.core.paths import local_arguments
-from ltu_jax.weights import exporters, hub, makers, store
+from ltu_jax.core.paths import argument, as_path, local_arguments, local_only, size_of
+from ltu_jax.weights import exporters, makers, places, store
 from ltu_jax.weights import verify as verification
 from ltu_jax.weights.identify import describe
 from ltu_jax.weights.importers import FORMATS, ImportOptions, open_source
@@ -102,7 +102,9 @@ def parser() -> argparse.ArgumentParser:
     way.add_argument(
         "--to", dest="target", choices=exporters.TARGETS, help=_formats(exporters.TARGETS)
     )
-    it.add_argument("--out", type=Path, required=True, help="the directory (or file) to write")
+    it.add_argument(
+        "--out", type=argument, required=True, help="the directory (or file) to write, or gs://..."
+    )
     it.add_argument(
         "--verify",
         action="store_true",
@@ -113,12 +115,12 @@ def parser() -> argparse.ArgumentParser:
     incoming.add_argument(
         "--weights",
         nargs="+",
-        type=Path,
+        type=argument,
         metavar="PATH",
-        help="file or directory, or hf:OWNER/NAME[@REVISION][::FILE] of the Hugging Face Hub; "
-        "several only for a CTranslate2 model in parts",
+        help="file or directory, hf:OWNER/NAME[@REVISION][::FILE] of the Hugging Face Hub, or "
+        "gs://BUCKET/NAME; several only for a CTranslate2 model in parts",
     )
-    outgoing.add_argument("--checkpoint", type=Path, metavar="DIR", help="what to export")
+    outgoing.add_argument("--checkpoint", type=argument, metavar="DIR", help="what to export")
     for field in dataclasses.fields(ImportOptions):
         _add_option(it if field.name in _BOTH else incoming, field)
     for field in dataclasses.fields(exporters.ExportOptions):
@@ -139,7 +141,8 @@ def _add_option(group: Any, field: dataclasses.Field) -> None:
     if field.type is bool:
         words["action"] = "store_true"
     else:
-        words["type"] = get_args(field.type)[0]
+        kind = get_args(field.type)[0]
+        words["type"] = argument if kind is Path else kind
     group.add_argument(f"--{field.name.replace('_', '-')}", **words)
 
 
@@ -149,7 +152,7 @@ def info_parser() -> argparse.ArgumentParser:
         prog="python -m ltu_jax.convert info",
         description="Say in plain words what a file or folder is, without loading its tensors.",
     )
-    it.add_argument("path", type=Path, metavar="PATH")
+    it.add_argument("path", type=argument, metavar="PATH")
     it.add_argument("--no-hash", action="store_true", help="skip the SHA-256 (it reads everything)")
     return it
 
@@ -162,7 +165,7 @@ def verify_parser() -> argparse.ArgumentParser:
         "with its SHA-256; nothing is changed. Exit status 2 when one is damaged.",
     )
     it.add_argument(
-        "path", type=Path, metavar="DIR",
+        "path", type=argument, metavar="DIR",
         help="a run, runs, one checkpoint, or a folder that convert has made",
     )  # fmt: skip
     return it
@@ -187,6 +190,7 @@ def _command(arguments: Sequence[str]) -> None:
 
 def info(path: Path, *, hash: bool = True) -> None:
     """Print what `path` is; see `describe.describe`."""
+    path = places.find(path, option="PATH").path
     _table(*describe.table(describe.describe(path, hash=hash)))
 
 
@@ -196,7 +200,7 @@ def verify_folder(path: Path) -> None:
     Raises:
         UserError: there is none, or one is damaged.
     """
-    report = verification.verify(path)
+    report = verification.verify(places.find(path, option="DIR", runs=True).path)
     for check in report:
         text = check.problem.removeprefix(f"{check.folder} is ") or "good"
         print(f"{check.folder}  {check.files} files, {check.size / 1e6:,.1f} MB: {text}")
@@ -279,14 +283,17 @@ def import_weights(
         UserError: anything wrong with the source (nothing is written then); or `verify` found
             numbers outside their tolerance (the certificate says which).
     """
-    out, paths = Path(out), [hub.local_path(path, option="--weights") for path in weights]
-    if options.get("llama") is not None:
-        options["llama"] = hub.local_path(options["llama"], option="--llama")
-    kind = FORMATS[source].kind
-    besides = [options.get(name) for name in ("tokenizer", "labels", "llama")]
-    outputs.claim(out, makers.imported(kind), inputs=[*paths, *besides])
-    imported = open_source(source, paths, ImportOptions(**options))
-    names = ", ".join(str(path) for path in paths)
+    out = local_only(out, option="--out with --verify") if verify else as_path(out)
+    kind, others = FORMATS[source].kind, ("tokenizer", "labels", "llama")
+    besides = {name: options[name] for name in others if options.get(name) is not None}
+    outputs.claim(out, makers.imported(kind), inputs=[*weights, *besides.values()])
+    runs = source == "orbax"
+    given = [places.find(path, option="--weights", runs=runs) for path in weights]
+    for name, path in besides.items():
+        options[name] = places.find(path, option=f"--{name}").path
+    imported = open_source(source, [place.path for place in given], ImportOptions(**options))
+    names = ", ".join(place.named for place in given)
+    named = {} if given[0].address is None else {"name": given[0].address}
     config, params, notes = verification.check_import(imported, kind, what=names)
     wanted = None if dtype is None else DTYPES[dtype]
     lost = describe_casts(params, wanted)
@@ -295,14 +302,14 @@ def import_weights(
         kind=kind,
         config=config,
         params=cast(params, wanted),
-        source={**imported.source, **hub.source_name(weights[0])},
+        source={**imported.source, **named},
         files=imported.files,
         facts=imported.facts,
         check=lambda folder: verification.check_weights(folder, name=str(out)),
         desc=f"import {source}",
     )
     header = store.read_header(out)
-    size = sum((out / name).stat().st_size for name in header["sha256"])
+    size = sum(size_of(out / name) for name in header["sha256"])
     sizes = exporters.describe(config)
     _table(
         ("written", str(out)),
@@ -354,8 +361,9 @@ def export_weights(
             "--verify of an export is for --to hf in float32, which transformers computes with; of "
             "another format, import the result with --verify"
         )
-    out, given = Path(out), exporters.ExportOptions(**options)
-    exporters.claim(target, out, inputs=[Path(checkpoint), given.llama, given.whisper])
+    out = local_only(out, option="--out with --verify") if verify else as_path(out)
+    given = exporters.ExportOptions(**options)
+    exporters.claim(target, out, inputs=[checkpoint, given.llama, given.whisper])
     weights = open_model(checkpoint)
     config, shapes = model_shapes(weights.kind, weights.config)
     store.check_against(shapes, weights.params, what=str(checkpoint))
@@ -367,8 +375,6 @@ def export_weights(
         ("tensors", str(written.tensors)),
         *(("note", note) for note in written.notes),
     )
-    if target != "orbax" and out.is_dir():  # a checkpoint has its own
-        verification.write_sums(out)
     if verify:
         _certify(weights, out, modules.exported_tensors(out))
     return out

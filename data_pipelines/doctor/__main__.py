@@ -23,8 +23,9 @@ from data_pipelines.doctor.examination import Orders, examine
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, write_json
-from ltu_jax.core.paths import local_arguments
-from ltu_jax.preprocessing.text import load_tokenizer
+from ltu_jax.core.paths import argument, local_arguments
+from ltu_jax.preprocessing.text import Tokenizer, load_tokenizer
+from ltu_jax.weights import places
 
 _NAME = "`python -m data_pipelines.doctor`"
 PAGE = outputs.Maker(
@@ -49,7 +50,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     orders = Orders(
         data=flags.data,
         audio_root=flags.audio_root,
-        tokenizer=None if flags.tokenizer is None else load_tokenizer(flags.tokenizer),
+        tokenizer=None if flags.tokenizer is None else _tokenizer(flags.tokenizer),
         cutoff=flags.cutoff,
         every=flags.every,
         limits=checks.read_limits(flags.limit),
@@ -67,6 +68,10 @@ def command(arguments: Sequence[str] | None = None) -> int:
     return 0 if report["ok"] else 1
 
 
+def _tokenizer(given: Path) -> Tokenizer:
+    return load_tokenizer(places.find(given, option="--tokenizer", numbers=False).path)
+
+
 def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.doctor",
@@ -75,7 +80,7 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("data", type=Path, help="corpus, records directory, JSON or JSONL file")
     parser.add_argument("--audio-root", type=Path, help="audio of a JSON file (default: its own)")
-    parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer: count tokens")
+    parser.add_argument("--tokenizer", type=argument, help="folder with a tokenizer: count tokens")
     parser.add_argument(
         "--cutoff", type=int, default=CUTOFF, help=f"text tokens of a pair (default: {CUTOFF})"
     )

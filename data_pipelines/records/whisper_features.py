@@ -18,6 +18,7 @@ import numpy as np
 
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.paths import as_path
 from ltu_jax.models.whisper import POOL
 from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.audio import CLIP_FRAMES
@@ -107,15 +108,16 @@ def _compiled(weights_dir: Path, dtype: str, sha256: str) -> Callable[[Any], Any
     import jax
 
     from ltu_jax.models.whisper import Encoder, Whisper, WhisperConfig
-    from ltu_jax.weights.store import check_against, load_weights
+    from ltu_jax.weights.open import open_weights
+    from ltu_jax.weights.store import check_against
 
-    weights = load_weights(weights_dir, kind="whisper", dtype=np.float32)
+    weights = open_weights(weights_dir, kind="whisper")
     assert weights.sha256 == sha256, f"{weights_dir} changed while it was used"
     whisper = Whisper(WhisperConfig.from_dict(weights.config), dtype=dtype)
     check_against(whisper.shapes, weights.params, what=str(weights_dir))
     # The encoder alone: the decoder's parameters would only take memory.
     encoder = whisper.encoder
-    params = {path: weights.params[path] for path in encoder.shapes}
+    params = {path: weights.params[path].astype(np.float32) for path in encoder.shapes}
     return functools.partial(jax.jit(encoder.pure(Encoder.features)), jax.device_put(params))
 
 
@@ -126,13 +128,14 @@ class FeatureExtractor:
         """Name the encoder.
 
         Args:
-            weights_dir: weights directory of kind "whisper".
+            weights_dir: weights of kind "whisper"; of the Hub or of a bucket, each machine that
+                works on them brings them there.
             batch_size: rows computed at once; one shape, hence one compilation.
             dtype: of the activations; stored features are float32 either way.
         """
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; it must be at least 1")
-        self.weights_dir, self.batch_size, self.dtype = Path(weights_dir), batch_size, dtype
+        self.weights_dir, self.batch_size, self.dtype = as_path(weights_dir), batch_size, dtype
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("weights_dir", "batch_size", "dtype")
@@ -140,9 +143,9 @@ class FeatureExtractor:
 
     @functools.cached_property
     def _weights(self) -> Any:
-        from ltu_jax.weights.store import load_weights
+        from ltu_jax.weights.open import open_weights
 
-        return load_weights(self.weights_dir, kind="whisper")
+        return open_weights(self.weights_dir, kind="whisper", option="--features")
 
     @functools.cached_property
     def _config(self) -> Any:

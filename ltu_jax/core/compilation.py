@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from ltu_jax.core.paths import as_path, is_remote, require_bucket, user_cache
 from ltu_jax.core.provenance import processor
 
 _MOST = 4 << 30  # bytes; what was used longest ago goes first
@@ -16,10 +17,14 @@ def keep_compiled(folder: str | os.PathLike | None = None) -> None:
     """Keep compiled programs between runs.
 
     Args:
-        folder: where. None is a folder of this user and this kind of processor under
-            `~/.cache/ltu_jax`, unless JAX is told another (`JAX_COMPILATION_CACHE_DIR`): programs
-            for another processor may not run on this one, and what others can write must not be
-            loaded.
+        folder: where, on this machine or in a bucket: JAX itself reads and writes both. In a bucket
+            nothing is dropped (JAX's lock for that is a file): give it a lifecycle rule. None is a
+            folder of this user and this kind of processor under `~/.cache/ltu_jax`, unless JAX is
+            told another (`JAX_COMPILATION_CACHE_DIR`): programs for another processor may not run
+            on this one, and what others can write must not be loaded.
+
+    Raises:
+        UserError: a bucket that is gone or forbidden; JAX would compile all anew each time.
     """
     if folder is None:
         if jax.config.jax_compilation_cache_dir:
@@ -28,14 +33,16 @@ def keep_compiled(folder: str | os.PathLike | None = None) -> None:
         if folder is None:
             return
         jax.config.update("jax_compilation_cache_max_size", _MOST)
+    elif is_remote(folder):
+        require_bucket(as_path(folder))
+        jax.config.update("jax_compilation_cache_max_size", -1)
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def own_folder() -> Path | None:
     """Return this user's folder, made with mode 0700; None where there is no place for one."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     kind = hashlib.sha256(processor().split(",")[0].encode()).hexdigest()[:12]
-    folder = Path(cache) / "ltu_jax" / "compiled" / kind
+    folder = user_cache() / "compiled" / kind
     try:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)

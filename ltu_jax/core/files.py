@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ltu_jax.core import outputs, staging
+from ltu_jax.core.bucket_copies import publish
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.paths import as_path, is_remote, size_of, upload
 from ltu_jax.core.text_files import read_text
@@ -36,11 +37,20 @@ def atomic_dir(path: str | os.PathLike, maker: outputs.Maker) -> Iterator[Path]:
 
     An older output of the same maker is replaced as a whole; a link stays a link. A killed process
     leaves the old folder or the new one at `path`; the next process clears its temporary folder.
+    A folder of a bucket is written to the disk of TMPDIR first (`bucket_copies.publish`).
 
     Raises:
         UserError: `path` holds something that is not of this maker.
     """
     place = outputs.claim(path, maker)
+    if is_remote(place):
+        with tempfile.TemporaryDirectory(prefix="ltu-jax-") as folder:
+            new = Path(folder) / place.name
+            new.mkdir()
+            yield new
+            write_json(new / outputs.MARKER, outputs.signature(maker, outputs.files_below(new)))
+            publish(new, outputs.claim(path, maker), marker=outputs.MARKER)
+        return
     with staging.staging(place) as folder:
         new = folder / staging.NEW
         new.mkdir()
@@ -62,6 +72,8 @@ def atomic_file(path: str | os.PathLike, maker: outputs.Maker | None = None) -> 
         UserError: the file at `path` is not of this maker.
     """
     if is_remote(path):
+        if maker is not None:
+            outputs.claim(path, maker)
         with tempfile.TemporaryDirectory() as folder:
             new = Path(folder) / as_path(path).name
             yield new

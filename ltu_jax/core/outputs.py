@@ -15,7 +15,14 @@ from pathlib import Path
 
 from ltu_jax.core import staging
 from ltu_jax.core.errors import UserError, shorten
-from ltu_jax.core.paths import as_path, is_remote, local_only, require_bucket, size_of
+from ltu_jax.core.paths import (
+    as_path,
+    is_remote,
+    local_only,
+    objects_at,
+    require_bucket,
+    size_of,
+)
 
 MARKER = ".ltu_jax_output.json"
 _FORMAT = 1
@@ -66,9 +73,11 @@ def claim(
         UserError: the place holds something that is not of this maker, is an input or around one,
             or cannot be written.
     """
-    local_only(out, option=option)
     place = follow(out, option=option)
     what = f"{option} {out}"
+    if is_remote(place):
+        _claim_remote(place, maker, inputs=inputs, what=what)
+        return place
     _check_parents(place, what=what)
     staging.clear(place.parent, name=place.name)
     if not os.path.lexists(place):
@@ -210,6 +219,24 @@ def text_with(*parts: str) -> Callable[[Path], Collection[str] | None]:
     return before
 
 
+def _claim_remote(
+    place: Path, maker: Maker, *, inputs: Iterable[str | os.PathLike | None], what: str
+) -> None:
+    """Require that nothing is at an address, or a folder that `maker` made."""
+    require_bucket(place)
+    there = objects_at(place)
+    if not there:
+        return
+    for given in map(os.fspath, filter(None, inputs)):
+        if is_remote(given) and f"{given}/".startswith(f"{place}/"):
+            raise UserError(
+                f"{what} is the input {given} or around it, which would be lost; give another place"
+            )
+    if not maker.folder or "" in there:
+        raise UserError(f"{what} is there already; delete it, or give another name")
+    _check_owner(place, [name for name in there if not _is_junk(name)], maker, what=what)
+
+
 def _check_parents(place: Path, *, what: str) -> None:
     parent = next(path for path in place.parents if os.path.lexists(path))
     if not parent.is_dir():
@@ -222,8 +249,12 @@ def _check_folder(place: Path, maker: Maker, *, what: str) -> None:
     there = [name for name in _files(place) if not _is_junk(name)]
     if os.path.ismount(place):
         raise UserError(f"{what} is a mounted disk, which cannot be replaced; name a folder in it")
-    if not there:
-        return
+    if there:
+        _check_owner(place, there, maker, what=what)
+
+
+def _check_owner(place: Path, there: list[str], maker: Maker, *, what: str) -> None:
+    """Require that `maker` made all the files of a folder."""
     marked = _marked(place)
     if marked is not None:
         made_by, files = marked
@@ -290,7 +321,7 @@ def _is_junk(name: str) -> bool:
 
 
 def _given(inputs: Iterable[str | os.PathLike | None]) -> Iterator[Path]:
-    return (Path(path) for path in inputs if path is not None)
+    return (Path(path) for path in inputs if path is not None and not is_remote(path))
 
 
 def _around(path: Path) -> list[Path]:

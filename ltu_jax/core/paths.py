@@ -8,6 +8,7 @@ processes write there too.
 
 import argparse
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import re
@@ -60,6 +61,14 @@ def as_path(path: str | os.PathLike, *, option: str = "") -> Path:
     return _bucket_path(text, what=what)
 
 
+def argument(text: str) -> Path:
+    """Return the path in an option of a command that may be of a bucket (`type` of argparse)."""
+    try:
+        return as_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _bucket_path(text: str, *, what: str) -> Any:
     if importlib.util.find_spec("gcsfs") is None:
         raise UserError(f"{what} needs gcsfs, which is not installed: pip install 'ltu_jax[gcs]'")
@@ -103,6 +112,11 @@ def _address(text: str) -> str:
     return f"{match['scheme']}://{match['rest'].lstrip('/')}" if match else text
 
 
+def user_cache() -> Path:
+    """Return the folder of this user for what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ltu_jax"
+
+
 # --- what local folders and buckets do differently ------------------------------------------------
 
 
@@ -132,6 +146,27 @@ def remove_tree(folder: Path) -> None:
 def copy_object(source: Path, target: Path) -> None:
     """Copy one object of a bucket within Google Cloud Storage, over what is at `target`."""
     _client().cp_file(str(source), str(target))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectFacts:
+    """What a bucket says of an object: an object of one generation has one content for ever."""
+
+    size: int
+    generation: str
+    crc32c: str
+
+
+def objects_at(address: Path) -> dict[str, ObjectFacts]:
+    """Return the objects below an address of a bucket by relative name; "" is one of its name."""
+    root = str(address).removeprefix(_BUCKET).rstrip("/")
+    return {
+        name.removeprefix(root).removeprefix("/"): ObjectFacts(
+            size=int(told["size"]), generation=str(told["generation"]), crc32c=told["crc32c"]
+        )
+        for name, told in sorted(_client().find(root, detail=True).items())
+        if not name.endswith("/")  # what browsers make for a folder
+    }
 
 
 def require_bucket(path: Path) -> None:

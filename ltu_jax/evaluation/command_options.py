@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.paths import argument
 from ltu_jax.evaluation.clients.embedding import open_embedder
 from ltu_jax.evaluation.clients.judge import open_judge
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS
@@ -142,13 +143,13 @@ def run_parser(description: str) -> argparse.ArgumentParser:
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=Path, help="run, checkpoint or weights folder")
+    parser.add_argument("--checkpoint", type=argument, help="run, checkpoint or weights folder")
     for name in ("whisper", "llama"):
         text = f"{name} weights folder, if not where the checkpoint says"
-        parser.add_argument(f"--{name}", type=Path, help=text)
+        parser.add_argument(f"--{name}", type=argument, help=text)
     parser.add_argument(
         "--transcriber",
-        type=Path,
+        type=argument,
         help="the Whisper that writes what is said where the data do not (default: as in training, "
         "else the one that hears)",
     )

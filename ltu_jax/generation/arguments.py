@@ -13,6 +13,7 @@ import numpy as np
 
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError, brief, spell
+from ltu_jax.core.paths import as_path
 from ltu_jax.core.values import text
 from ltu_jax.generation.request import AnswerMode, EncodedClip, Request
 from ltu_jax.generation.sampling import SamplingConfig
@@ -50,7 +51,7 @@ def folder(name: str, value: Any) -> Path:
     plain = os.fspath(value)
     if not isinstance(plain, str) or not plain or "\0" in plain:
         raise UserError(f"{spell(name)} is {plain!r}: give a folder")
-    return Path(plain)
+    return as_path(plain, option=spell(name))
 
 
 def one_config(value: Any, *, name: str = "sampling") -> SamplingConfig | None:

@@ -24,9 +24,10 @@ from ltu_jax.weights.open import (
     open_listener,
     open_model,
     open_transcriber,
+    open_weights,
 )
 from ltu_jax.weights.placement import place_language_model
-from ltu_jax.weights.store import Weights, check_against, load_weights
+from ltu_jax.weights.store import Weights, check_against
 
 # What `dtype` may be. Of "int8" the kernels of the language model alone are int8; what is left, and
 # products, are in the dtype that it was trained in beside such a base.
@@ -85,7 +86,7 @@ def load_model(
 
     Args:
         path: weights directory of kind "ltu-as", run, or checkpoint.
-        whisper: Whisper weights directory in place of the one that the checkpoint names; a
+        whisper: a Whisper's weights in place of the one that the checkpoint names; a
             weights directory names none.
         llama: base weights in place of those that the checkpoint names (same hash), or where a
             weights directory without tokenizer finds one.
@@ -186,6 +187,6 @@ def load_transcriber(path: str | Path) -> Transcriber:
     Raises:
         UserError: not Whisper weights, damaged, or without tokenizer.json.
     """
-    weights = load_weights(path, kind="whisper")
-    load_whisper_tokenizer(path)  # its error says what to do without one
+    weights = open_weights(path, kind="whisper", option=spell("transcriber"))
+    load_whisper_tokenizer(weights.path)  # its error says what to do without one
     return _transcriber(weights)

@@ -27,6 +27,7 @@ from ltu_jax.core.parts import read_parts
 from ltu_jax.core.paths import FSTAB, absolute, as_path, is_remote, unmounted
 from ltu_jax.training.stage import Stage, leaves
 from ltu_jax.training.stage_config import StageSettings
+from ltu_jax.weights import places
 from ltu_jax.weights.fingerprint import KEY, Fingerprint
 
 _LOG = "log.jsonl"
@@ -224,12 +225,12 @@ _HEX = 12  # digits shown of a hash
 def inputs_of(stage: Stage) -> dict[str, dict[str, str]]:
     """Return `{name: {"sha256": ..., "where": ...}}` of all that a stage's steps follow from."""
     settings, bases = stage.settings, stage.bases
-    inputs = {"whisper": _entry(bases.whisper.sha256, bases.whisper.path)}
+    inputs = {"whisper": _entry(bases.whisper.sha256, bases.whisper.named)}
     if bases.llama is not None:
-        inputs["llama"] = _entry(bases.llama.sha256, bases.llama.path)
+        inputs["llama"] = _entry(bases.llama.sha256, bases.llama.named)
         folder = Path(bases.llama.tokenizer_dir)
         files = {file.name: sha256_file(file) for file in sorted(folder.glob("tokenizer.*"))}
-        inputs["tokenizer"] = _entry(_digest(files), folder)
+        inputs["tokenizer"] = _entry(_digest(files), bases.llama.address or folder)
     records = as_path(settings.data.records)
     inputs["records"] = _entry(_records_digest(stage), records)
     inputs["order"] = _entry(stage.pipeline.order_fingerprint(), records)
@@ -253,8 +254,8 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _entry(sha256: str, where: Path) -> dict[str, str]:
-    return {"sha256": sha256, "where": str(absolute(where))}
+def _entry(sha256: str, where: str | Path) -> dict[str, str]:
+    return {"sha256": sha256, "where": places.lasting(where)}
 
 
 def compare_inputs(

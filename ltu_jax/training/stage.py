@@ -66,26 +66,29 @@ def open_bases(settings: StageSettings) -> Bases:
     problem = missing_weights(settings)
     if problem:
         raise UserError(problem)
-    whisper = open_weights(settings.weights.whisper, kind="whisper")
+    given = settings.weights
+    whisper = open_weights(given.whisper, kind="whisper", option="config.weights.whisper")
     _same_config(whisper, dataclasses.asdict(settings.model.whisper), key="whisper")
     transcriber = llama = tokenizer = None
-    if settings.weights.transcriber and settings.model.llama is not None:
-        transcriber = open_weights(settings.weights.transcriber, kind="whisper")
+    if given.transcriber and settings.model.llama is not None:
+        transcriber = open_weights(
+            given.transcriber, kind="whisper", option="config.weights.transcriber"
+        )
         if transcriber.tokenizer_dir is None:
             raise UserError(
-                f"config.weights.transcriber {transcriber.path} has no tokenizer.json, so it "
+                f"config.weights.transcriber {transcriber.named} has no tokenizer.json, so it "
                 "cannot have written; convert it again from a source that has one"
             )
     if settings.model.llama is not None:
-        llama = open_weights(settings.weights.llama, kind="llama")
+        llama = open_weights(given.llama, kind="llama", option="config.weights.llama")
         _same_config(llama, dataclasses.asdict(settings.model.llama), key="llama")
         if llama.tokenizer_dir is None:
             raise UserError(
-                f"{llama.path} has no tokenizer.model or tokenizer.json; convert the weights again "
-                "from a folder that has one"
+                f"{llama.named} has no tokenizer.model or tokenizer.json; convert the weights "
+                "again from a folder that has one"
             )
         tokenizer = load_tokenizer(llama.tokenizer_dir)
-        require_rows(tokenizer, rows=settings.model.llama.vocab_size, what=str(llama.path))
+        require_rows(tokenizer, rows=settings.model.llama.vocab_size, what=llama.named)
         _enough_positions(settings, llama)
     return Bases(
         whisper=whisper,
@@ -103,7 +106,7 @@ def _enough_positions(settings: StageSettings, llama: Weights) -> None:
     if limit is not None and longest > limit:
         raise UserError(
             f"data.cutoff {settings.data.cutoff} and {settings.model.audio_tokens} audio tokens "
-            f"are {longest} positions; {llama.path} has {limit}: choose a smaller data.cutoff"
+            f"are {longest} positions; {llama.named} has {limit}: choose a smaller data.cutoff"
         )
 
 
@@ -163,7 +166,7 @@ def _same_config(weights: Weights, expected: Mapping[str, Any], *, key: str) -> 
     ]
     if differing:
         raise UserError(
-            f"{weights.path} is of another architecture than config.model.{key}: "
+            f"{weights.named} is of another architecture than config.model.{key}: "
             f"{'; '.join(differing[:5])}; choose other weights (--config.weights.{key}=DIR) or set "
             f"the sizes (--config.model.{key}.<field>=...)"
         )

@@ -14,7 +14,7 @@ from typing import Any
 from data_pipelines.input.data_config import PipelineSettings
 from ltu_jax.core.config import read
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.paths import as_path, local_only
+from ltu_jax.core.paths import as_path
 from ltu_jax.core.sharding import MeshConfig
 from ltu_jax.generation.transcription import RULES
 from ltu_jax.models.attention import BACKENDS
@@ -26,21 +26,21 @@ from ltu_jax.models.whisper import WhisperConfig
 from ltu_jax.training.logs import LogConfig
 from ltu_jax.training.optimizer import OptimizerConfig
 from ltu_jax.training.resilience.guards import GuardConfig
+from ltu_jax.weights import places
 
 STAGES = ("tagging", "stage1", "stage2", "stage3")
 DTYPES = ("float32", "bfloat16", "float16")
 BASE_DTYPES = (*DTYPES, "int8")
-# The keys whose values are paths, and whether they may be of a bucket.
-_PATHS = {
-    "run_dir": True,
-    "init_from": True,
-    "data.records": True,
-    "weights.llama": False,
-    "weights.whisper": False,
-    "weights.transcriber": False,
-    "weights.tltr": False,
-    "compute.compilation_cache": False,
-}
+# The keys whose values are paths, of this machine or of a bucket; those of weights, which may be
+# names on the Hugging Face Hub too.
+_PATHS = ("run_dir", "data.records", "compute.compilation_cache")
+_WEIGHTS = (
+    "init_from",
+    "weights.llama",
+    "weights.whisper",
+    "weights.transcriber",
+    "weights.tltr",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,9 +141,10 @@ class StageSettings:
     guards: GuardConfig
 
     def __post_init__(self) -> None:
-        for name, remote in _PATHS.items():
-            check = as_path if remote else local_only
-            check(operator.attrgetter(name)(self), option=f"config.{name}")
+        for name in _PATHS:
+            as_path(operator.attrgetter(name)(self), option=f"config.{name}")
+        for name in _WEIGHTS:
+            places.check(operator.attrgetter(name)(self), option=f"config.{name}")
         if self.stage not in STAGES:
             raise UserError(f"stage is {self.stage!r}; use one of {', '.join(STAGES)}")
         if (self.stage == "tagging") != (self.model.llama is None):
@@ -216,6 +217,8 @@ def missing_weights(settings: StageSettings) -> str | None:
     ]
     lines = []
     for name, folder, source in wanted:
+        if places.is_elsewhere(folder):  # opening it says what is wrong
+            continue
         if not folder or not (Path(folder) / "config.json").is_file():
             state = f"no weights in {folder!r}" if folder else "empty"
             lines.append(f"config.weights.{name}: {state}. Needed: {source}")

@@ -1,7 +1,8 @@
 """Exports: one function for each format that weights can leave in, all atomic and streamed."""
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ltu_jax.weights.formats import (
 from ltu_jax.weights.formats.official_ltu_as import merge_lora
 from ltu_jax.weights.store import Weights
 from ltu_jax.weights.tensors import DTYPES, Tensors, cast, describe_casts
+from ltu_jax.weights.verify import write_sums
 
 PT = {"format": "pt"}  # what transformers wants to read in a safetensors header
 ONE_FILE = 1 << 62
@@ -94,6 +96,14 @@ class Target:
     takes: tuple[str, ...] = ("dtype",)
 
 
+@contextlib.contextmanager
+def _folder(out: Path, target: str) -> Iterator[Path]:
+    """Yield the folder of an export, which has the SHA-256 of its files when it is complete."""
+    with atomic_dir(out, makers.exported(target, folder=True)) as folder:
+        yield folder
+        write_sums(folder)
+
+
 def _rounded(tensors: Tensors, options: ExportOptions) -> tuple[Tensors, tuple[str, ...]]:
     """Return the tensors in the asked dtype, and what that loses."""
     dtype = None if options.dtype is None else DTYPES[options.dtype]
@@ -154,7 +164,7 @@ def _to_official(weights: Weights, out: Path, options: ExportOptions) -> Written
         with atomic_file(out, makers.exported("ltu-as", folder=False)) as file:
             _write_file(file, tensors, record, desc="export ltu-as")
         return Written(tensors=len(tensors), notes=notes)
-    with atomic_dir(out, makers.exported("ltu-as", folder=True)) as folder:
+    with _folder(out, "ltu-as") as folder:
         _write_file(folder / official_ltu_as.FILE, tensors, record, desc="export ltu-as")
         notes += _copy_tokenizer(weights, folder)
         settings = _llama_settings(weights, weights.config["llama"], folder, tensors, options)
@@ -185,7 +195,7 @@ def _to_hf(weights: Weights, out: Path, options: ExportOptions) -> Written:
     else:
         tensors = name_tables.export(hf_llama.HF_RULES, merge_lora(weights.config, weights.tensors))
     tensors, notes = _rounded(tensors, options)
-    with atomic_dir(out, makers.exported("hf", folder=True)) as folder:
+    with _folder(out, "hf") as folder:
         placed, _ = shards.write_shards(
             folder, tensors, stem="model", metadata=PT, desc="export hf"
         )
@@ -296,7 +306,7 @@ def _to_peft(weights: Weights, out: Path, options: ExportOptions) -> Written:
     adapter = {path: t for path, t in weights.tensors.items() if lineage.is_adapter(path)}
     lost = describe_casts(adapter, dtype)
     adapter_files = peft_adapter.to_peft(weights.config, cast(adapter, dtype), base_name=name)
-    with atomic_dir(out, makers.exported("peft", folder=True)) as folder:
+    with _folder(out, "peft") as folder:
         count = adapter_files.write(folder, desc="export peft")
         export_record.write_beside(folder, _record(weights, "peft", without_base=True))
     return Written(tensors=count, notes=((lost,) if lost else ()) + (f"base: {name}",))

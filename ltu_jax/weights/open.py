@@ -1,4 +1,6 @@
-"""Open a model by its path: a weights directory, a Hugging Face LLaMA, a run, or a checkpoint.
+"""Open a model by its path: a weights directory, a Hugging Face model, a run, or a checkpoint.
+
+Every path may be one of this machine, a name on the Hugging Face Hub, or of a bucket (`places`).
 
 A checkpoint holds the trained parameters and names its base weights by path and hash; `open_model`
 joins them. Headers are read and files hashed; numbers are read when they are asked for.
@@ -16,10 +18,10 @@ from tqdm import tqdm
 
 from ltu_jax import checkpoint
 from ltu_jax.core.errors import UserError, spell
-from ltu_jax.core.paths import absolute, as_path, is_remote, local_only
+from ltu_jax.core.paths import absolute, as_path, is_remote
 from ltu_jax.core.trees import merge
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.weights import lineage, store
+from ltu_jax.weights import hub, lineage, places, store
 from ltu_jax.weights.files import known_hashes, shards
 from ltu_jax.weights.files.config_json import read_settings
 from ltu_jax.weights.fingerprint import (
@@ -30,7 +32,7 @@ from ltu_jax.weights.fingerprint import (
     compare,
     of_encoder,
 )
-from ltu_jax.weights.formats import hf_llama
+from ltu_jax.weights.formats import hf_llama, hf_whisper
 from ltu_jax.weights.formats.whisper_at import LABELS, read_labels
 from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.store import LazyParams, Weights, load_weights
@@ -44,41 +46,60 @@ _BIG = 2 << 30  # bytes; hashing more than this shows a bar
 # --- base weights ---------------------------------------------------------------------------------
 
 
-def open_weights(path: str | os.PathLike, *, kind: str | None = None) -> Weights:
-    """Open a weights directory, or a LLaMA-family Hugging Face directory as it lies.
+def open_weights(
+    path: str | os.PathLike, *, kind: str | None = None, option: str = "the weights directory"
+) -> Weights:
+    """Open a weights directory, or a Hugging Face directory of a LLaMA or Whisper as it lies.
 
     Args:
-        path: the directory.
+        path: the directory: local, hf:OWNER/NAME[@REVISION] or gs://BUCKET/NAME.
         kind: refuse any other kind.
+        option: what messages call the path.
 
     Raises:
         WeightsError: missing, of another kind, incomplete or changed.
     """
-    path = local_only(path, option="the weights directory")
-    if not is_hf_llama(path):
-        return load_weights(path, kind=kind)
-    if kind not in (None, "llama"):
-        raise WeightsError(f"{path} holds 'llama' weights, expected {kind!r}")
-    imported = hf_llama.from_hf(path)
-    config, shapes = model_shapes("llama", imported.config)
-    params = imported.params(shapes, what=str(path))
+    place = places.find(path, option=option)
+    lying = _huggingface_kind(place.path)
+    if lying is None:
+        return dataclasses.replace(load_weights(place.path, kind=kind), address=place.address)
+    if kind not in (None, lying):
+        raise WeightsError(f"{place.named} holds {lying!r} weights, expected {kind!r}")
+    return _as_it_lies(place, kind=lying)
+
+
+def _as_it_lies(place: places.Place, *, kind: str) -> Weights:
+    """Open a Hugging Face directory that was not imported."""
+    path = place.path
+    imported = (hf_llama if kind == "llama" else hf_whisper).from_hf(path)
+    config, shapes = model_shapes(kind, imported.config)
+    params = imported.params(shapes, what=place.named)
     has_tokenizer = any(name.startswith("tokenizer.") for name in imported.files)
     return Weights(
-        kind="llama",
+        kind=kind,
         config=config,
         params=LazyParams(params),
         path=path,
-        sha256=store.identity("llama", config, _hashes(shards.checkpoint_files(path).files)),
+        sha256=store.identity(kind, config, _hashes(shards.checkpoint_files(path).files)),
         tokenizer_dir=path if has_tokenizer else None,
-        source=dict(imported.source),
+        source={**imported.source, **({"name": place.address} if place.address else {})},
         facts=dict(imported.facts),
+        address=place.address,
     )
 
 
 def is_hf_llama(path: Path) -> bool:
     """Return whether a folder is a Hugging Face directory of a LLaMA-family model."""
+    return _huggingface_kind(path) == "llama"
+
+
+def _huggingface_kind(path: Path) -> str | None:
+    """Return the kind of weights in a Hugging Face directory that can be read as it lies."""
     settings = read_settings(path / "config.json") if (path / "config.json").is_file() else {}
-    return "ltu_jax" not in settings and settings.get("model_type") in hf_llama.MODEL_TYPES
+    if "ltu_jax" in settings:
+        return None
+    kinds = {**dict.fromkeys(hf_llama.MODEL_TYPES, "llama"), "whisper": "whisper"}
+    return kinds.get(str(settings.get("model_type")))
 
 
 def _hashes(files: tuple[Path, ...]) -> dict[str, str]:
@@ -89,14 +110,12 @@ def _hashes(files: tuple[Path, ...]) -> dict[str, str]:
 
 def base_entry(weights: Weights, *, relative_to: str | os.PathLike) -> dict[str, Any]:
     """Return how a checkpoint names a base that it does not copy: paths, sha256 and source."""
+    entry = {"sha256": weights.sha256, "source": dict(weights.source)}
+    if weights.address is not None:
+        return {"path": weights.address, "absolute_path": weights.address, **entry}
     whole, start = absolute(weights.path), absolute(relative_to)
-    near = not is_remote(whole) and not is_remote(start)
-    return {
-        "path": os.path.relpath(whole, start) if near else str(whole),
-        "absolute_path": str(whole),
-        "sha256": weights.sha256,
-        "source": dict(weights.source),
-    }
+    path = str(whole) if is_remote(start) else os.path.relpath(whole, start)
+    return {"path": path, "absolute_path": str(whole), **entry}
 
 
 def open_base(entry: Mapping[str, Any], *, relative_to: str | os.PathLike, what: str) -> Weights:
@@ -111,23 +130,33 @@ def open_base(entry: Mapping[str, Any], *, relative_to: str | os.PathLike, what:
         WeightsError: it is nowhere (the message says how to get it), or it is not the one that was
             trained on.
     """
-    named = [entry["path"], entry.get("absolute_path", entry["path"])]
-    near = not is_remote(named[0]) and not os.path.isabs(named[0])
-    tried = [as_path(relative_to) / named[0] if near else as_path(named[0]), as_path(named[1])]
-    path = next((path for path in tried if (path / "config.json").is_file()), None)
-    if path is None:
-        places = " and ".join(str(absolute(place)) for place in dict.fromkeys(tried))
-        raise WeightsError(
-            f"the {what} of {relative_to} is missing: looked for a weights directory at {places}; "
-            f"put it back or make it again{_recipe(entry.get('source') or {})}"
-        )
-    weights = open_weights(path)
+    path = _base_path(entry, relative_to=relative_to, what=what)
+    weights = open_weights(path, option=f"the {what} of {relative_to},")
     if weights.sha256 != entry["sha256"]:
         raise WeightsError(
             f"{path} is not the {what} that {relative_to} was trained on: its sha256 is "
             f"{weights.sha256}, the checkpoint names {entry['sha256']}"
         )
     return weights
+
+
+def _base_path(
+    entry: Mapping[str, Any], *, relative_to: str | os.PathLike, what: str
+) -> str | os.PathLike:
+    """Return where a base is, by the first of its two paths where something is."""
+    named = [entry["path"], entry.get("absolute_path", entry["path"])]
+    if places.is_elsewhere(named[0]):
+        return named[0]
+    near = not os.path.isabs(named[0])
+    tried = [as_path(relative_to) / named[0] if near else Path(named[0]), as_path(named[1])]
+    path = next((path for path in tried if (path / "config.json").is_file()), None)
+    if path is None:
+        shown = " and ".join(str(absolute(place)) for place in dict.fromkeys(tried))
+        raise WeightsError(
+            f"the {what} of {relative_to} is missing: looked for a weights directory at {shown}; "
+            f"put it back or make it again{_recipe(entry.get('source') or {})}"
+        )
+    return path
 
 
 def _recipe(source: Mapping[str, Any]) -> str:
@@ -145,18 +174,21 @@ def open_model(path: str | os.PathLike, *, llama: str | os.PathLike | None = Non
     """Open a weights directory, a run, or a checkpoint joined with its base language model.
 
     Args:
-        path: the weights directory, the run (its newest checkpoint counts) or the checkpoint.
+        path: the weights directory, the run (its newest checkpoint counts) or the checkpoint;
+            local, of the Hub or of a bucket.
         llama: base weights in place of those that the checkpoint names, of the same hash; where a
             weights directory has no tokenizer, the folder that has one.
 
     Raises:
         UserError: none of them, a tagger's checkpoint, or a base that is missing or changed.
     """
-    path = local_only(path, option="the model")
+    place = places.find(path, option="the model", runs=True)
+    path = place.path
     if path.is_dir() and store.is_weights_dir(path):
-        weights = load_weights(path)
+        weights = dataclasses.replace(load_weights(path), address=place.address)
         if llama is not None and weights.tokenizer_dir is None:
-            return dataclasses.replace(weights, tokenizer_dir=Path(llama))
+            tokenizer = places.find(llama, option=spell("llama"), numbers=False).path
+            return dataclasses.replace(weights, tokenizer_dir=tokenizer)
         return weights
     metadata, adapter = checkpoint.load_adapter(path)
     folder = checkpoint.resolve(path)
@@ -167,7 +199,7 @@ def open_model(path: str | os.PathLike, *, llama: str | os.PathLike | None = Non
         )
     entry = metadata["base"]["llama"]
     if llama is not None:
-        entry = {"path": str(absolute(llama)), "sha256": entry["sha256"]}
+        entry = {"path": places.lasting(llama), "sha256": entry["sha256"]}
     base = open_base(entry, relative_to=folder, what="language model")
     return Weights(
         kind="ltu-as",
@@ -185,8 +217,17 @@ def open_model(path: str | os.PathLike, *, llama: str | os.PathLike | None = Non
         },
         facts=base.facts,
         checkpoint=metadata,
-        base_name=str(base.path) if base.source.get("format") == "hf-llama" else None,
+        base_name=_base_name(base),
     )
+
+
+def _base_name(base: Weights) -> str | None:
+    """Return what PEFT and people call a plain language model."""
+    if base.source.get("format") != "hf-llama":
+        return None
+    if base.address is not None and hub.is_name(base.address):
+        return hub.parse(base.address, option="the language model").repo
+    return base.address or str(base.path)
 
 
 def open_adapter(path: str | os.PathLike) -> Weights:
@@ -198,7 +239,8 @@ def open_adapter(path: str | os.PathLike) -> Weights:
     Raises:
         UserError: none of them, damaged, or weights of another kind.
     """
-    path = as_path(path, option="the start")
+    place = places.find(path, option="the start", runs=True)
+    path = place.path
     if path.is_dir() and store.is_weights_dir(path):
         kind = store.read_header(path)["kind"]
         if kind not in ("ltu-as", "tltr"):
@@ -208,7 +250,7 @@ def open_adapter(path: str | os.PathLike) -> Weights:
             )
         weights = load_weights(path, kind=kind, dtype=np.float32)
         adapter = {name: t for name, t in weights.tensors.items() if lineage.is_adapter(name)}
-        return dataclasses.replace(weights, params=LazyParams(adapter))
+        return dataclasses.replace(weights, params=LazyParams(adapter), address=place.address)
     metadata, adapter = checkpoint.load_adapter(path)
     return Weights(
         kind="tltr" if metadata["kind"] == "tagger-checkpoint" else "ltu-as",
@@ -245,7 +287,7 @@ def require_width(whisper: Weights, config: LTUASConfig) -> None:
     wanted = (config.audio_layers or size[0], config.tltr.d_model)
     if size != wanted:
         raise UserError(
-            f"{whisper.path} is a Whisper of {size[0]} layers and width {size[1]}; this model "
+            f"{whisper.named} is a Whisper of {size[0]} layers and width {size[1]}; this model "
             f"was built for {wanted[0]} layers and width {wanted[1]}: give that one"
         )
 
@@ -274,7 +316,7 @@ def open_listener(model: Weights, given: str | os.PathLike | None) -> Weights | 
     """
     metadata = model.checkpoint
     if given is not None:
-        weights = load_weights(given, kind="whisper")
+        weights = open_weights(given, kind="whisper", option=spell("whisper"))
     elif metadata is not None:
         entry = metadata["base"]["whisper"]
         weights = open_base(entry, relative_to=model.path, what="Whisper")
@@ -297,12 +339,12 @@ def _require_same_encoder(weights: Weights, folder: Path, metadata: Mapping[str,
             return
         if difference.verdict == Likeness.PRECISION:
             there = f"those that {folder} was trained on ({trained.dtype})"
-            line = difference.warning(there=there, here=f"those of {weights.path}")
+            line = difference.warning(there=there, here=f"those of {weights.named}")
             warnings.warn(line, FeatureWarning, stacklevel=5)
             return
         apart = f", and on a fixed clip the two encoders differ by {difference.distance:.1e}"
     raise UserError(
-        f"{weights.path} is not the Whisper that {folder} was trained on: its sha256 is "
+        f"{weights.named} is not the Whisper that {folder} was trained on: its sha256 is "
         f"{weights.sha256}, the checkpoint names {entry['sha256']}{apart}"
     )
 
@@ -317,7 +359,7 @@ def open_transcriber(model: Weights, given: str | os.PathLike | None) -> Weights
         UserError: missing or changed, or a given one that has no tokenizer.
     """
     if given is not None:
-        weights = load_weights(given, kind="whisper")
+        weights = open_weights(given, kind="whisper", option=spell("transcriber"))
         if weights.tokenizer_dir is None:
             raise UserError(
                 f"{spell('transcriber', given)} has no tokenizer.json, so it cannot write; "

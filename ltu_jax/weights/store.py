@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ltu_jax.core.errors import shorten
 from ltu_jax.core.files import atomic_dir, inside, sha256_file, write_json
+from ltu_jax.core.paths import as_path
 from ltu_jax.weights import makers
 from ltu_jax.weights.diagnosis import complain
 from ltu_jax.weights.facts import FACTS
@@ -83,6 +84,7 @@ class Weights:
     tokenizer_dir: None when no tokenizer came along.
     facts: those of `FACTS` that are known.
     checkpoint: the metadata of a checkpoint; None of a weights directory.
+    address: of what was brought here: hf:OWNER/NAME@COMMIT or gs://BUCKET/NAME; else None.
     base_name: what a person would call the language model below the adapter, where that is known.
     """
 
@@ -95,7 +97,13 @@ class Weights:
     source: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
     checkpoint: Mapping[str, Any] | None = None
+    address: str | None = None
     base_name: str | None = None
+
+    @property
+    def named(self) -> str:
+        """What messages and records call it."""
+        return self.address or str(self.path)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -193,7 +201,7 @@ def save_weights(
 
 def is_weights_dir(path: str | os.PathLike) -> bool:
     """Return whether `path` is one of our weights directories."""
-    config = Path(path) / "config.json"
+    config = as_path(path) / "config.json"
     return config.is_file() and "ltu_jax" in read_settings(config)
 
 
@@ -203,7 +211,7 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         WeightsError: no such directory, not ours, or written by a newer version.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_dir():
         raise WeightsError(
             f"weights directory {path} does not exist; make it with "

@@ -1,96 +1,129 @@
-"""Weights by their name on the Hugging Face Hub, from a hub on loopback."""
+"""Weights by their name on the Hugging Face Hub, wherever weights are given; one on loopback."""
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from configs import stage3
 from ltu_jax.core.errors import UserError
-from ltu_jax.weights import hub
+from ltu_jax.evaluation.run.weights_identity import identify
+from ltu_jax.inference import load
+from ltu_jax.train import resolve
+from ltu_jax.training.stage_config import missing_weights, stage_settings
+from ltu_jax.weights import places
+from ltu_jax.weights.open import base_entry, open_base, open_weights
+from ltu_jax.weights.store import Weights
+from tests.support import tiny_ltu_as
+from tests.support.hub import Hub, served
+from tests.weights import tiny_whisper
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-FILES = {
-    "config.json": b'{"model_type": "llama"}',
-    "tokenizer.model": b"tokens",
-    "pytorch_model.bin": b"numbers",
-    "README.md": b"words",
-}
 
 
-class Hub(BaseHTTPRequestHandler):
-    """One repository, org/tiny, whose branch v1.1 is COMMIT."""
-
-    asked: list[str] = []
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        self.asked.append(self.path)
-        path, _, _ = self.path.partition("?")
-        if path.startswith("/api/models/org/tiny/tree/"):
-            rows = [
-                {"type": "file", "path": name, "size": len(data), "oid": _oid(data)}
-                for name, data in FILES.items()
-            ]
-            self._send(json.dumps(rows).encode())
-        elif path in ("/api/models/org/tiny/revision/v1.1", "/api/models/org/tiny"):
-            names = [{"rfilename": name} for name in FILES]
-            about = {"id": "org/tiny", "sha": COMMIT, "siblings": names}
-            self._send(json.dumps(about).encode())
-        elif path.startswith("/org/tiny/resolve/") and path.rpartition("/")[2] in FILES:
-            self._send(FILES[path.rpartition("/")[2]])
-        elif path.startswith("/api/models/org/tiny"):
-            self._send(b"{}", status=404, code="RevisionNotFound")
-        elif "/org/tiny/" in path:
-            self._send(b"{}", status=404, code="EntryNotFound")
-        else:
-            self._send(b"{}", status=401, code="RepoNotFound")
-
-    def _send(self, data: bytes, *, status: int = 200, code: str = "") -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("Content-Type", "application/json")
-        self.send_header("ETag", f'"{_oid(data)}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        if code:
-            self.send_header("X-Error-Code", code)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, golden):
+    """A tiny LTU-AS, its Whisper, and old repositories of pickles, by name."""
+    folder = tmp_path_factory.mktemp("repositories")
+    tokenizer = golden / "text_cases" / "spm320.model"
+    tiny, old = tiny_ltu_as.save(folder, tokenizer=tokenizer), folder / "old"
+    (old / "onnx").mkdir(parents=True)
+    for name in ("config.json", "tokenizer.model", "pytorch_model.bin", "README.md", "onnx/a.json"):
+        (old / name).write_text("{}")
+    (tiny["whisper"] / "pytorch_model.bin").write_bytes(b"the same numbers as a pickle")
+    named = {"org/ltu-as": tiny["ltu-as"], "org/whisper": tiny["whisper"]}
+    return named | {"org/old": old, "org/closed": old}
 
 
-def _oid(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+@pytest.fixture
+def hub(folders, tmp_path):
+    with served(folders, cache=tmp_path / "hub", gated=frozenset({"org/closed"})) as hub:
+        yield hub
 
 
-def fetched(tmp_path: Path, *names: str) -> list[str]:
-    """What `local_path` makes of names in a fresh process: a path, or the error's text."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+def same(one: Weights, other: Weights) -> bool:
+    return one.sha256 == other.sha256 and all(
+        np.array_equal(one.params[path], other.params[path]) for path in one.params
+    )
+
+
+def test_load_and_evaluate_take_names(hub, folders):
+    model, whisper = folders["org/ltu-as"], folders["org/whisper"]
+    local = load(model, whisper=whisper)
+    fetched = load("hf:org/ltu-as", whisper="hf:org/whisper@v1.1")
+    for path, leaf in local.params.items():
+        assert np.array_equal(leaf, fetched.params[path])
+    assert local.listener.params.keys() == fetched.listener.params.keys()
+    here, _ = identify(model, bases={"whisper": whisper})
+    there, _ = identify(Path("hf:org/ltu-as"), bases={"whisper": Path("hf:org/whisper")})
+    assert there.pop("path") == f"hf:org/ltu-as@{hub.commit('org/ltu-as')}"
+    assert here.pop("path") and here == there
+    assert "pytorch_model.bin" not in hub.fetched()
+
+
+def test_a_checkpoint_names_its_base_by_commit_and_finds_it_without_a_network(hub, folders):
+    weights = open_weights("hf:org/whisper@v1.1", kind="whisper")
+    assert same(weights, open_weights(folders["org/whisper"]))
+    entry = base_entry(weights, relative_to="runs/a/checkpoints/4")
+    name = f"hf:org/whisper@{hub.commit('org/whisper')}"
+    assert entry["path"] == entry["absolute_path"] == name
+    hub.close()
+    assert same(open_base(entry, relative_to="runs/a/checkpoints/4", what="Whisper"), weights)
+    assert open_weights("hf:org/whisper@v1.1").address == name
+
+
+def test_a_stage_takes_names_of_weights(hub):
+    config = stage3.get_config("mini")
+    names = {"llama": "hf:org/llama@v1.1", "whisper": "hf:org/whisper", "tltr": "hf:org/tltr"}
+    given = {f"weights.{name}": value for name, value in names.items()}
+    with config.unlocked():
+        config.update_from_flattened_dict(given)
+    (plain,) = resolve(config)
+    settings = stage_settings(plain)
+    assert missing_weights(settings) is None
+    assert settings.weights.llama == names["llama"]
+    plain["weights"]["tltr"] = "hf:nobody"
+    with pytest.raises(UserError, match="config.weights.tltr hf:nobody"):
+        stage_settings(plain)
+
+
+def test_pickles_are_fetched_only_where_there_is_nothing_else(hub):
+    found = places.find("hf:org/old", option="--weights")
+    assert {path.name for path in found.path.rglob("*")} == {
+        "config.json", "tokenizer.model", "pytorch_model.bin",
+    }  # fmt: skip
+    found = places.find("hf:org/whisper", option="--tokenizer", numbers=False)
+    assert not list(found.path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["hf:org/none", "hf:org/closed", "hf:org/old@v9", "hf:org/old::absent.bin",
+     "hf:vicuna", "hf:", "hf:a/b/c", "hf:a/b@"],
+)  # fmt: skip
+def test_what_cannot_be_fetched_is_named(hub, name):
+    with pytest.raises(UserError, match=name) as error:
+        places.find(name, option="--llama")
+    assert str(error.value).startswith("--llama hf:")
+
+
+def test_the_library_takes_its_settings_from_the_environment(tmp_path):
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "tokenizer.model").write_bytes(b"tokens")
+    hub = Hub({"org/tiny": tmp_path / "repo"})
     script = (
-        "import sys\nfrom ltu_jax.core.errors import UserError\n"
-        "from ltu_jax.weights.hub import local_path\n"
-        "for name in sys.argv[1:]:\n"
-        "    try: print('=', local_path(name, option='--weights'))\n"
-        "    except UserError as error: print('!', error)\n"
+        "from ltu_jax.weights.places import find\n"
+        "print(find('hf:org/tiny@v1.1::tokenizer.model', option='--tokenizer').path)\n"
     )
     try:
         ended = subprocess.run(
-            [sys.executable, "-c", script, *names],
+            [sys.executable, "-c", script],
             env={
                 **os.environ,
-                "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+                "HF_ENDPOINT": hub.address,
                 "HF_HOME": str(tmp_path / "home"),
                 "HF_HUB_OFFLINE": "0",
                 "HF_HUB_DISABLE_XET": "1",
@@ -98,33 +131,20 @@ def fetched(tmp_path: Path, *names: str) -> list[str]:
             },
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
     finally:
-        server.shutdown()
+        hub.close()
     assert ended.returncode == 0, ended.stderr
-    return ended.stdout.splitlines()
+    path = Path(ended.stdout.strip())
+    assert path.is_relative_to(tmp_path / "home") and path.read_bytes() == b"tokens"
 
 
-def test_a_name_of_the_hub_becomes_a_folder_with_settings_tokenizer_and_weights(tmp_path):
-    folder, file, no_revision, no_file, no_repo = fetched(
-        tmp_path, "hf:org/tiny@v1.1", "hf:org/tiny@v1.1::tokenizer.model", "hf:org/tiny@v9",
-        "hf:org/tiny@v1.1::absent.bin", "hf:org/none",
-    )  # fmt: skip
-    folder = Path(folder.removeprefix("= "))
-    there = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert there == {name: data for name, data in FILES.items() if name != "README.md"}
-    assert Path(file.removeprefix("= ")).read_bytes() == b"tokens"
-    for told, name in ((no_revision, "hf:org/tiny@v9"), (no_file, "absent.bin"),
-                       (no_repo, "hf:org/none")):  # fmt: skip
-        assert told.startswith("! --weights") and name in told
-
-
-@pytest.mark.parametrize("wrong", ["hf:vicuna", "hf:", "hf:a/b/c", "hf:a/b@"])
-def test_a_name_of_another_form_is_refused(wrong):
-    with pytest.raises(UserError, match=wrong):
-        hub.local_path(wrong, option="--weights")
-
-
-def test_a_local_path_stays_one():
-    assert hub.local_path("weights/a", option="--weights") == Path("weights/a")
+def test_a_whisper_of_hugging_face_is_read_as_it_lies(tmp_path):
+    model = tiny_whisper.hf_model()
+    model.save_pretrained(tmp_path / "whisper")
+    weights = open_weights(tmp_path / "whisper", kind="whisper")
+    embedding = model.state_dict()["model.decoder.embed_tokens.weight"].numpy()
+    assert np.array_equal(weights.params["decoder.embedding"], embedding)
+    with pytest.raises(UserError, match="whisper"):
+        open_weights(tmp_path / "whisper", kind="llama")

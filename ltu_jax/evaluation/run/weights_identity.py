@@ -6,10 +6,9 @@ from typing import Any
 
 from data_pipelines.records.whisper_features import fingerprint
 from ltu_jax import checkpoint
-from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, sha256_file
-from ltu_jax.weights import store
-from ltu_jax.weights.open import encoder_dtype
+from ltu_jax.weights import places
+from ltu_jax.weights.open import encoder_dtype, open_weights
 
 BASES = ("whisper", "transcriber", "llama")
 
@@ -21,14 +20,15 @@ def identify(
 
     Args:
         path: run, checkpoint or weights folder.
-        bases: weights folders that replace those that the checkpoint names, by `BASES`.
+        bases: weights that replace those that the checkpoint names, by `BASES`.
 
     Raises:
         UserError: nothing of that kind is there.
     """
-    config = path / "config.json"
+    where = places.find(path, option="--checkpoint", runs=True)
+    path, config = where.path, where.path / "config.json"
     if config.is_file() and (listing := read_json(config)).get("kind") == "ltu-as":
-        described = {"path": str(path), "sha256": sha256_file(config), "whisper": None}
+        described = {"path": where.named, "sha256": sha256_file(config), "whisper": None}
         hearing = "float32"
     else:
         place, listing = checkpoint.read_metadata(path, verify=False)
@@ -40,10 +40,7 @@ def identify(
         }
     for name, given in bases.items():
         if given:
-            if not (given / "config.json").is_file():
-                raise UserError(f"--{name} {given} has no config.json: give a weights folder")
-            header = store.read_header(given)
-            described[name] = store.identity(header["kind"], header["config"], header["sha256"])
+            described[name] = open_weights(given, option=f"--{name}").sha256
     if whisper := described.get("whisper"):  # what encodes here, in the precision of `ltu_jax.load`
         described["features"] = fingerprint(whisper_sha256=whisper, dtype=hearing)
     return described, listing

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, sha256_file, write_json
+from ltu_jax.core.paths import user_cache
 
 _SMALLEST = 64 << 20  # bytes; what is smaller is hashed at once
 _SETTLED = 2.0  # seconds since the last change, above the resolution of any file system's clock
@@ -49,8 +50,7 @@ def _stamp(file: Path) -> list:
 
 
 def _store() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "ltu_jax" / "hashes.json"
+    return user_cache() / "hashes.json"
 
 
 def _read() -> dict[str, object]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ltu_jax import checkpoint
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.paths import absolute, as_path
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.weights import lineage, store
 from ltu_jax.weights.formats import hf_llama
@@ -26,7 +27,7 @@ def from_run(path: str | os.PathLike) -> Import:
     Raises:
         UserError: as `open_model`; or `path` is a weights directory already.
     """
-    if Path(path).is_dir() and store.is_weights_dir(path):
+    if store.is_weights_dir(path):
         raise WeightsError(f"{path} is a weights directory already; there is nothing to import")
     held = open_model(path)
     return Import(
@@ -55,15 +56,15 @@ def to_run(
     Raises:
         UserError: another base or Whisper than the model's, or `out` has checkpoints already.
     """
-    out = Path(out)
+    out = as_path(out)
     if checkpoint.steps_in(out):
         raise UserError(f"{out} holds a run already; choose another --out")
-    language = open_weights(base, kind="llama")
-    listener = open_weights(whisper, kind="whisper")
+    language = open_weights(base, kind="llama", option="--llama")
+    listener = open_weights(whisper, kind="whisper", option="--whisper")
     config = LTUASConfig.from_dict(held.config)
-    _same_base(held.tensors, language.tensors, path=Path(base))
+    _same_base(held.tensors, language.tensors, path=language.named)
     require_width(listener, config)
-    inside = out.resolve() / checkpoint.FOLDER / "0"
+    inside = absolute(out) / checkpoint.FOLDER / "0"
     return checkpoint.save_adapter(
         out,
         adapter={path: t.read() for path, t in held.tensors.items() if lineage.is_adapter(path)},
@@ -82,12 +83,12 @@ def to_run(
     )
 
 
-def _same_base(params: Tensors, base: Mapping[str, Tensor], *, path: Path) -> None:
+def _same_base(params: Tensors, base: Mapping[str, Tensor], *, path: str) -> None:
     inside = {name: tensor for name, tensor in params.items() if not lineage.is_adapter(name)}
     store.check_against(
         {name: tensor.shape for name, tensor in inside.items()},
         {name: np.broadcast_to(np.float32(0), tensor.shape) for name, tensor in base.items()},
-        what=str(path),
+        what=path,
     )
     for name, tensor in inside.items():
         pairs = zip(tensor.parts(), base[name].parts(), strict=True)

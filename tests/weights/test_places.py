@@ -1,0 +1,164 @@
+"""Weights that lie in a bucket: read as on a disk, copied here once, written there whole."""
+
+import os
+
+import numpy as np
+import pytest
+
+from ltu_jax import convert
+from ltu_jax.core import bucket_copies, paths
+from ltu_jax.core.errors import UserError
+from ltu_jax.evaluation.run.weights_identity import identify
+from ltu_jax.inference import load
+from ltu_jax.weights import places
+from ltu_jax.weights.open import base_entry, open_adapter, open_base, open_model, open_weights
+from tests.support.bucket import NAME
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder of this user's copies, empty; requests are so small that files need several."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(bucket_copies, "_PIECE", 5000)
+    monkeypatch.setattr(bucket_copies, "_AHEAD", 3)
+    monkeypatch.setattr(bucket_copies, "_held", {})
+    return tmp_path / "cache" / "ltu_jax" / "buckets"
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The names of the objects that were read in pieces."""
+    names, read = [], paths.read_range
+
+    def noted(path, **how):
+        names.append(path.name)
+        return read(path, **how)
+
+    monkeypatch.setattr(paths, "read_range", noted)
+    return names
+
+
+def test_weights_in_a_bucket_are_those_of_the_disk(bucket, cache, reads, tiny_weights):
+    model = bucket.take(tiny_weights["ltu-as"], "weights/ltu-as")
+    whisper = bucket.take(tiny_weights["whisper"], "weights/whisper")
+    here = load(tiny_weights["ltu-as"], whisper=tiny_weights["whisper"])
+    there = load(model, whisper=whisper)
+    for path, leaf in here.params.items():
+        assert np.array_equal(leaf, there.params[path])
+    assert there.tokenizer.identity == here.tokenizer.identity
+    copied = len(reads)
+    assert copied > 4
+    told, _ = identify(paths.as_path(model), bases={"whisper": paths.as_path(whisper)})
+    local, _ = identify(tiny_weights["ltu-as"], bases={"whisper": tiny_weights["whisper"]})
+    assert told | {"path": ""} == local | {"path": ""}
+    entry = base_entry(open_weights(whisper), relative_to="gs://b/run/checkpoints/2")
+    assert entry["path"] == entry["absolute_path"] == whisper
+    opened = open_base(entry, relative_to="gs://b/run/checkpoints/2", what="Whisper")
+    assert opened.sha256 == open_weights(tiny_weights["whisper"]).sha256
+    assert len(reads) == copied  # the copies were used
+
+
+def test_another_generation_is_copied_anew_and_the_old_copy_goes(bucket, cache, reads, tmp_path):
+    (tmp_path / "a").mkdir()
+    for name, text in (("x.json", "{}"), ("m.safetensors", "a" * 12_000), ("m.bin", "no")):
+        (tmp_path / "a" / name).write_text(text)
+    address = bucket.take(tmp_path / "a", "a")
+    first = places.find(address, option="--weights").path
+    assert {path.name for path in first.iterdir()} == {"x.json", "m.safetensors"}
+    assert (first / "m.safetensors").read_text() == "a" * 12_000
+    assert reads.count("m.safetensors") == 3
+    paths.as_path(f"{address}/m.safetensors").write_text("b" * 12_000)
+    second = places.find(address, option="--weights").path
+    assert (second / "m.safetensors").read_text() == "b" * 12_000
+    assert first.exists()  # as this process may still read it
+    os.close(bucket_copies._held.pop(first.parent))
+    assert places.find(address, option="--weights").path == second
+    assert not first.exists()
+    single = places.find(f"{address}/m.bin", option="--weights").path
+    assert single.read_text() == "no"
+
+
+def test_a_copying_goes_on_where_it_was_killed(bucket, cache, reads, tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    for name in ("a.safetensors", "b.safetensors"):
+        (tmp_path / "a" / name).write_text(name * 1000)
+    address = bucket.take(tmp_path / "a", "a")
+    read = paths.read_range
+
+    def break_off(path, **how):
+        if path.name == "b.safetensors":
+            raise OSError(5, "the network is gone")
+        return read(path, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(paths, "read_range", break_off)
+        with pytest.raises(UserError, match=address):
+            places.find(address, option="--weights")
+    reads.clear()
+    found = places.find(address, option="--weights").path
+    assert set(reads) == {"b.safetensors"}
+    assert (found / "b.safetensors").read_text() == "b.safetensors" * 1000
+
+
+def test_what_arrives_damaged_is_never_used(bucket, cache, tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "a.safetensors").write_text("x" * 100)
+    address = bucket.take(tmp_path / "a", "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(paths, "read_range", lambda path, *, start, size: b"y" * size)
+        with pytest.raises(UserError, match="a.safetensors"):
+            places.find(address, option="--weights")
+    assert not list(cache.rglob("a.safetensors*"))
+
+
+def test_a_bucket_or_folder_that_is_not_there_is_named(bucket, cache):
+    with pytest.raises(UserError, match=f"whisper gs://{NAME}/none"):
+        open_weights(f"gs://{NAME}/none", option="whisper")
+    bucket.vanish()
+    for call in (open_weights, open_model, open_adapter):
+        with pytest.raises(UserError, match=NAME):
+            call(f"gs://{NAME}/none")
+
+
+def test_a_conversion_is_written_to_a_bucket_whole(bucket, cache, tiny_weights, capsys):
+    out = f"gs://{NAME}/exported"
+    command = ["--to", "hf", "--checkpoint", str(tiny_weights["whisper"]), "--out", out]
+    convert.main(command)
+    names = bucket.names()
+    assert "exported/model.safetensors" in names and "exported/SHA256SUMS" in names
+    convert.main(["--from", "hf-whisper", "--weights", out, "--out", f"gs://{NAME}/again"])
+    again, before = open_weights(f"gs://{NAME}/again"), open_weights(tiny_weights["whisper"])
+    assert again.sha256 == before.sha256 and again.source["name"] == out
+    generation = bucket.generation(NAME, "exported/model.safetensors")
+    convert.main(command)  # once more: what is there already stays
+    assert bucket.names()[: len(names)] == names[: len(names)]
+    assert bucket.generation(NAME, "exported/model.safetensors") == generation
+    capsys.readouterr()
+    paths.as_path(f"{out}/mine.txt").write_text("notes")
+    with pytest.raises(SystemExit):
+        convert.main(command)
+    assert "mine.txt" in capsys.readouterr().err
+
+
+def test_a_half_written_folder_has_no_settings_and_is_gone_on_with(bucket, tmp_path, monkeypatch):
+    (tmp_path / "new").mkdir()
+    for name in (".mark", "config.json", "a.safetensors", "tokenizer.json"):
+        (tmp_path / "new" / name).write_text(name)
+    address = paths.as_path(f"gs://{NAME}/w")
+    bucket_copies.publish(tmp_path / "new", address, marker=".mark")
+    for name in ("a.safetensors", "config.json"):
+        (tmp_path / "new" / name).write_text("newer")
+    upload = paths.upload
+
+    def stop_before_the_end(file, target):
+        if target.name == "config.json":
+            raise OSError(5, "the power is gone")
+        upload(file, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(paths, "upload", stop_before_the_end)
+        with pytest.raises(UserError, match="gs://"):
+            bucket_copies.publish(tmp_path / "new", address, marker=".mark")
+    assert bucket.names() == ["w/.mark", "w/a.safetensors", "w/tokenizer.json"]
+    bucket_copies.publish(tmp_path / "new", address, marker=".mark")
+    assert bucket.content("w/config.json") == b"newer"
