@@ -72,7 +72,9 @@ def base(stage: str, *, recipe: str) -> ConfigDict:
     config.model.lora = lora()  # None: no LoRA parameters at all
     config.model.audio_tokens = 25  # 10 s: 500 encoder frames, mean over 20
 
-    config.weights = ConfigDict()  # converted weights folders (python -m ltu_jax.convert)
+    # Folders: converted ones (python -m ltu_jax.convert) or of Hugging Face; here, on the Hub
+    # (hf:OWNER/NAME@REVISION), or in a bucket (gs://BUCKET/NAME).
+    config.weights = ConfigDict()
     config.weights.llama = "weights/vicuna-7b-v1.1"  # with its tokenizer
     config.weights.whisper = "weights/whisper-large-v1"  # of the size model.whisper says
     # The Whisper that wrote the records' spoken text, where it is not the one that hears (the
@@ -172,7 +174,7 @@ def base(stage: str, *, recipe: str) -> ConfigDict:
     # Target positions of a row whose logits are in memory at a time (the gradient is the same);
     # 0 = all of them.
     config.compute.loss_chunk = 0
-    config.compute.compilation_cache = ""  # folder where compiled steps are kept between runs
+    config.compute.compilation_cache = ""  # folder, or gs://, of compiled steps to keep
 
     config.log = ConfigDict()  # log.jsonl, TensorBoard
     config.log.every = 10  # steps between log rows

@@ -6,6 +6,8 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from ltu_jax.core.compilation import keep_compiled
+from ltu_jax.core.errors import UserError
+from tests.support.bucket import NAME
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +53,23 @@ def test_a_folder_that_jax_was_told_stays(tmp_path, monkeypatch):
     keep_compiled()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "told")
     assert not (tmp_path / "none").exists()
+
+
+def test_programs_are_kept_in_a_bucket(bucket):
+    keep_compiled(f"gs://{NAME}/compiled")
+    compiled(13)
+    kept = {name: bucket.generation(NAME, name) for name in bucket.names()}
+    assert any(name.startswith("compiled/") and name.endswith("-cache") for name in kept)
+    hits = []
+    jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
+    jax.clear_caches()
+    compilation_cache.reset_cache()
+    compiled(13)
+    assert "/jax/compilation_cache/cache_hits" in hits
+    assert {name: bucket.generation(NAME, name) for name in bucket.names()} == kept
+
+
+def test_a_bucket_of_programs_that_is_not_there_is_an_error(bucket):
+    bucket.vanish()
+    with pytest.raises(UserError, match=NAME):
+        keep_compiled(f"gs://{NAME}/compiled")

@@ -9,10 +9,9 @@ from etils import epath
 from configs import stage3
 from data_pipelines import build_mini, token_lengths, write_records
 from data_pipelines.doctor import __main__ as doctor
-from ltu_jax import ask, convert, evaluate, plan
+from ltu_jax import ask, evaluate, plan
 from ltu_jax.core import paths
 from ltu_jax.core.errors import UserError
-from ltu_jax.inference import load
 from ltu_jax.preprocessing.audio import load_audio
 from ltu_jax.train import resolve
 from ltu_jax.training.stage_config import stage_settings
@@ -48,14 +47,6 @@ def test_an_address_of_nothing_known_is_refused(wrong):
 
 COMMANDS = {
     "ask AUDIO": lambda: ask.main([ADDRESS, "What?", "--checkpoint", "x"]),
-    "ask --checkpoint": lambda: ask.main(["clip.wav", "What?", "--checkpoint", ADDRESS]),
-    "convert --out": lambda: convert.main(
-        ["--from", "gguf", "--weights", "x.gguf", "--out", ADDRESS]
-    ),
-    "convert --weights": lambda: convert.main(
-        ["--from", "gguf", "--weights", "x.gguf", ADDRESS, "--out", "x"]
-    ),
-    "convert info": lambda: convert.main(["info", ADDRESS]),
     "evaluate --out": lambda: evaluate.main(["--benchmark", "mini", "--out", ADDRESS]),
     "plan --json": lambda: plan.main(["--slice", "v5e-16", "--json", ADDRESS]),
     "build_mini --out": lambda: build_mini.run(["--out", ADDRESS]),
@@ -64,7 +55,6 @@ COMMANDS = {
         ["--records", ADDRESS, "--tokenizer", "x"]
     ),
     "doctor DATA": lambda: doctor.command([ADDRESS]),
-    "load": lambda: load(ADDRESS),
     "load_audio": lambda: load_audio(ADDRESS),
 }
 

@@ -120,24 +120,20 @@ def test_a_bucket_or_folder_that_is_not_there_is_named(bucket, cache):
             call(f"gs://{NAME}/none")
 
 
-def test_a_conversion_is_written_to_a_bucket_whole(bucket, cache, tiny_weights, capsys):
-    out = f"gs://{NAME}/exported"
-    command = ["--to", "hf", "--checkpoint", str(tiny_weights["whisper"]), "--out", out]
-    convert.main(command)
+def test_a_conversion_is_written_to_a_bucket_whole(bucket, cache, tiny_weights):
+    out, whisper = f"gs://{NAME}/exported", tiny_weights["whisper"]
+    convert.export_weights("hf", checkpoint=whisper, out=out)
     names = bucket.names()
     assert "exported/model.safetensors" in names and "exported/SHA256SUMS" in names
-    convert.main(["--from", "hf-whisper", "--weights", out, "--out", f"gs://{NAME}/again"])
-    again, before = open_weights(f"gs://{NAME}/again"), open_weights(tiny_weights["whisper"])
-    assert again.sha256 == before.sha256 and again.source["name"] == out
+    convert.import_weights("hf-whisper", weights=[out], out=f"gs://{NAME}/again")
+    again = open_weights(f"gs://{NAME}/again")
+    assert again.sha256 == open_weights(whisper).sha256 and again.source["name"] == out
     generation = bucket.generation(NAME, "exported/model.safetensors")
-    convert.main(command)  # once more: what is there already stays
-    assert bucket.names()[: len(names)] == names[: len(names)]
+    convert.export_weights("hf", checkpoint=whisper, out=out)  # what is there already stays
     assert bucket.generation(NAME, "exported/model.safetensors") == generation
-    capsys.readouterr()
     paths.as_path(f"{out}/mine.txt").write_text("notes")
-    with pytest.raises(SystemExit):
-        convert.main(command)
-    assert "mine.txt" in capsys.readouterr().err
+    with pytest.raises(UserError, match="mine.txt"):
+        convert.export_weights("hf", checkpoint=whisper, out=out)
 
 
 def test_a_half_written_folder_has_no_settings_and_is_gone_on_with(bucket, tmp_path, monkeypatch):
