@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ltu_jax.core.bucket_copies import local_copy
-from ltu_jax.core.paths import absolute, as_path, is_remote
+from ltu_jax.core.paths import absolute, as_path, is_remote, require_bucket
 from ltu_jax.weights import hub, store
 
 SETTINGS = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.csv")
@@ -59,8 +59,10 @@ def find(
         folder, name = hub.fetch(text, option=option, patterns=patterns, ignored=OTHERS)
         return Place(path=folder, address=name)
     if is_remote(text):
-        if runs and not store.is_weights_dir(as_path(text, option=option)):
-            return Place(path=as_path(text))
+        address = as_path(text, option=option)
+        require_bucket(address)
+        if runs and not store.is_weights_dir(address):
+            return Place(path=address)
         wanted = needed if numbers else settings_of
         copy = local_copy(text, option=option, choice=wanted.__name__, wanted=wanted)
         return Place(path=copy, address=text.rstrip("/"))

@@ -66,7 +66,7 @@ def test_programs_are_kept_in_a_bucket(bucket):
     compilation_cache.reset_cache()
     compiled(13)
     assert "/jax/compilation_cache/cache_hits" in hits
-    assert {name: bucket.generation(NAME, name) for name in bucket.names()} == kept
+    assert all(bucket.generation(NAME, name) == kept[name] for name in kept)
 
 
 def test_a_bucket_of_programs_that_is_not_there_is_an_error(bucket):

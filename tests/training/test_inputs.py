@@ -22,6 +22,7 @@ from ltu_jax.training.state import TrainState
 from ltu_jax.training.trainer import find_saved
 from ltu_jax.weights.open import base_entry
 from ltu_jax.weights.store import load_weights, save_weights
+from tests.support.hub import served
 from tests.support.tiny_stage import LLAMA, ROOT, WHISPER, arguments, make_place
 
 EPOCH = ("--config.steps=0", "--config.data.epochs=4")
@@ -216,3 +217,17 @@ def test_records_that_give_fewer_steps_than_were_done(place, fewer):
     assert f"step {stage.steps}" in str(error.value) and f"{shorter.steps} steps" in str(
         error.value
     )
+
+
+def test_weights_of_the_hub_and_of_a_bucket_are_those_of_the_disk(
+    place, bucket, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    here = inputs_of(opened(place)[0])
+    whisper = bucket.take(place / "whisper", "whisper")
+    elsewhere = ("--config.weights.llama=hf:org/llama@v1.1", f"--config.weights.whisper={whisper}")
+    with served({"org/llama": place / "llama"}, cache=tmp_path / "hub") as hub:
+        there = inputs_of(opened(place, *elsewhere)[0])
+    assert {n: e["sha256"] for n, e in there.items()} == {n: e["sha256"] for n, e in here.items()}
+    assert there["llama"]["where"] == f"hf:org/llama@{hub.commit('org/llama')}"
+    assert there["whisper"]["where"] == whisper
