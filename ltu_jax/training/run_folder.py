@@ -24,7 +24,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
 from ltu_jax.core.lock import RunLock
 from ltu_jax.core.parts import read_parts
-from ltu_jax.core.paths import FSTAB, absolute, as_path, is_remote, unmounted
+from ltu_jax.core.paths import FSTAB, as_path, is_remote, unmounted
 from ltu_jax.training.stage import Stage, leaves
 from ltu_jax.training.stage_config import StageSettings
 from ltu_jax.weights import places
