@@ -287,14 +287,12 @@ def import_weights(
     kind, others = FORMATS[source].kind, ("tokenizer", "labels", "llama")
     besides = {name: options[name] for name in others if options.get(name) is not None}
     outputs.claim(out, makers.imported(kind), inputs=[*weights, *besides.values()])
-    runs = source == "orbax"
-    given = [places.find(path, option="--weights", runs=runs) for path in weights]
+    given = [places.find(one, option="--weights", runs=source == "orbax") for one in weights]
     for name, path in besides.items():
         options[name] = places.find(path, option=f"--{name}").path
     imported = open_source(source, [place.path for place in given], ImportOptions(**options))
-    names = ", ".join(place.named for place in given)
-    named = {} if given[0].address is None else {"name": given[0].address}
-    config, params, notes = verification.check_import(imported, kind, what=names)
+    what = ", ".join(place.named for place in given)
+    config, params, notes = verification.check_import(imported, kind, what=what)
     wanted = None if dtype is None else DTYPES[dtype]
     lost = describe_casts(params, wanted)
     identity = store.save_weights(
@@ -302,7 +300,7 @@ def import_weights(
         kind=kind,
         config=config,
         params=cast(params, wanted),
-        source={**imported.source, **named},
+        source={**imported.source, **({"name": given[0].address} if given[0].address else {})},
         files=imported.files,
         facts=imported.facts,
         check=lambda folder: verification.check_weights(folder, name=str(out)),

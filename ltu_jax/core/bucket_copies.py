@@ -76,14 +76,14 @@ def _local_copy(
         paths.require_bucket(address)
         raise UserError(f"{option} {address} does not exist; check the name")
     names = [""] if "" in there else sorted(wanted(sorted(there)))
-    found = {name: there[name] for name in names}
+    chosen = {name: there[name] for name in names}
     home = paths.user_cache() / "buckets" / _short(f"{choice} {address}")
-    told = {name: [one.generation, one.crc32c] for name, one in found.items()}
+    told = {name: [one.generation, one.crc32c] for name, one in chosen.items()}
     place = home / _short(json.dumps(told))
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home):
         if not place.is_dir():
-            _make(address, found, place=place)
+            _make(address, chosen, place=place)
         _hold(place)
         for older in home.iterdir():
             if older != place and older.is_dir():
@@ -122,12 +122,12 @@ def _remove_unread(place: Path) -> None:
         os.close(lock)
 
 
-def _make(address: Path, found: Mapping[str, paths.ObjectFacts], *, place: Path) -> None:
+def _make(address: Path, chosen: Mapping[str, paths.ObjectFacts], *, place: Path) -> None:
     """Copy objects into a folder that takes the name `place` when all of them are there."""
     part = place.parent / f".part-{place.name}"
-    files = {name: part / address.name / name for name in found}
+    files = {name: part / address.name / name for name in chosen}
     lacking = [name for name, file in files.items() if not file.is_file()]
-    size = sum(found[name].size for name in lacking)
+    size = sum(chosen[name].size for name in lacking)
     part.mkdir(exist_ok=True)
     if (free := shutil.disk_usage(part).free) < size:
         raise UserError(
@@ -141,7 +141,7 @@ def _make(address: Path, found: Mapping[str, paths.ObjectFacts], *, place: Path)
         for name in lacking:
             source = address / name if name else address
             files[name].parent.mkdir(parents=True, exist_ok=True)
-            _copy(source, files[name], facts=found[name], pool=pool, bar=bar)
+            _copy(source, files[name], facts=chosen[name], pool=pool, bar=bar)
     part.rename(place)
 
 
