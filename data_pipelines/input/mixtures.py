@@ -184,11 +184,15 @@ def choose(
             ],
             bool,
         ).reshape(-1, 2)
-        owners = np.repeat(np.arange(len(entries)), entries.pair_counts)
-        taken = of_task[entries.tasks, entries.closed.astype(np.int8)] & of_datasets[owners]
+        # Of ten million pairs each array is 80 MB, which takes longer to get than to fill.
+        taken = of_task[entries.tasks, entries.closed.astype(np.int8)]
+        taken &= np.repeat(of_datasets, entries.pair_counts)
         numbers = np.flatnonzero(taken)
-        records = owners[numbers]
-        pairs = numbers - entries.pair_begins[records]
+        records = np.repeat(np.arange(len(entries)), entries.pair_counts)
+        if len(numbers) < len(records):
+            records = records[numbers]
+        pairs = entries.pair_begins[records]
+        np.subtract(numbers, pairs, out=pairs)
     if not len(records):
         raise UserError(
             f"no {'tagged clip' if tasks is None else 'pair'} of {where} is taken by tasks {tasks} "

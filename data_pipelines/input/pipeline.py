@@ -174,7 +174,8 @@ class InputPipeline:
                 show=show,
                 tokenizer_dir=self._tokenizer_dir,
             )
-            self._prompts, self._whole = (counts[numbers].astype(np.int64) for counts in counted.T)
+            counted = counted if len(numbers) == len(counted) else counted[numbers]
+            self._prompts, self._whole = (part.astype(np.int64) for part in counted.T)
         self._tokens = np.minimum(self._whole, config.cutoff)
         return RowOrder(
             OrderRule.from_config(config),

@@ -48,17 +48,23 @@ def sorted_within(keys: np.ndarray, *, places: np.ndarray, sizes: np.ndarray) ->
     rank_bits = int(sizes.max() - 1).bit_length()
     key_bits = min(53, 63 - rank_bits - (len(sizes) - 1).bit_length())
     joined = np.repeat(places.astype(np.uint64) << np.uint64(key_bits + rank_bits), sizes)
-    joined |= (keys * 2.0**key_bits).astype(np.uint64) << np.uint64(rank_bits)
-    joined |= (np.arange(len(keys)) - np.repeat(first, sizes)).astype(np.uint64)
+    part = (keys * 2.0**key_bits).astype(np.uint64)
+    part <<= np.uint64(rank_bits)
+    joined |= part
+    part[:] = np.repeat(first.astype(np.uint64), sizes)
+    np.subtract(np.arange(len(keys), dtype=np.uint64), part, out=part)
+    joined |= part
     joined.sort()
-    upper = joined >> np.uint64(rank_bits)
+    upper = np.right_shift(joined, np.uint64(rank_bits), out=part)
     if (upper[1:] == upper[:-1]).any():  # keys of a clip that differ in their last bits only
         return np.lexsort((keys, np.repeat(places, sizes)))
     begins = np.empty_like(first)
     begins[places] = first
     upper >>= np.uint64(key_bits)
     joined &= np.uint64((1 << rank_bits) - 1)
-    return begins[upper] + joined.astype(np.int64)
+    order = begins[upper]
+    order += joined.view(np.int64)
+    return order
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,18 +133,21 @@ class RowOrder:
         self._records, self._pairs, self._tokens = records, pairs, tokens
         # Pairs of one record are neighbours.
         first = np.flatnonzero(np.r_[True, records[1:] != records[:-1]])
-        self._sizes = np.diff(np.r_[first, len(records)])
-        rank = np.arange(len(records)) - np.repeat(first, self._sizes)
-        counts = np.repeat(self._sizes, self._sizes)
-        # The fewest parts that keep the cap, as equal as can be: 9 pairs by 4 are 3 + 3 + 3.
-        part = rank * -(-counts // rule.pairs_per_clip) // counts
-        self._parts = np.flatnonzero((rank == 0) | np.r_[True, part[1:] != part[:-1]])
+        self._first, self._sizes = first, np.diff(np.r_[first, len(records)])
         longest = rule.pairs_per_clip * int(tokens.max())
         self._packed = rule.clips_per_row > 1 or longest > rule.row_tokens
         self._composed = functools.lru_cache(maxsize=2)(self._compose)
         self._made = functools.lru_cache(maxsize=2)(self._make)  # a batch may touch two epochs
         # Reader threads wait for one epoch instead of each making its own.
         self._lock = threading.Lock()
+
+    @functools.cached_property
+    def _parts(self) -> np.ndarray:
+        """Where rows of one clip begin: the fewest that keep the cap, as equal as can be."""
+        rank = np.arange(len(self._records)) - np.repeat(self._first, self._sizes)
+        counts = np.repeat(self._sizes, self._sizes)
+        part = rank * -(-counts // self._rule.pairs_per_clip) // counts  # 9 by 4 are 3 + 3 + 3
+        return np.flatnonzero((rank == 0) | np.r_[True, part[1:] != part[:-1]])
 
     @functools.cached_property
     def rows_per_epoch(self) -> int:
@@ -231,22 +240,22 @@ class RowOrder:
         return kept_packing(self._keep_in / name, make=lambda: self._pack(epoch))
 
     def _by_clip(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return all pairs in the order of clips and within them, and the clip of each pair."""
-        pairs, clips = np.arange(len(self._records)), self._records
-        if self._rule.shuffle:
-            rng = self._rng(epoch, _PAIRS)
-            keys, places = rng.random(len(pairs)), np.arange(len(self._sizes))
-            if self._packed:  # the order of clips decides which of them share a row
-                places = rng.permutation(len(places))
-                clips = np.repeat(places, self._sizes)
-            pairs = sorted_within(keys, places=places, sizes=self._sizes)
-        return pairs, clips
+        """Return all pairs in the order of clips and within them, and how many each clip has."""
+        if not self._rule.shuffle:
+            return np.arange(len(self._records)), self._sizes
+        rng, sizes = self._rng(epoch, _PAIRS), self._sizes
+        keys, places = rng.random(len(self._records)), np.arange(len(sizes))
+        if self._packed:  # the order of clips decides which of them share a row
+            places = rng.permutation(len(sizes))
+            sizes = np.empty_like(sizes)
+            sizes[places] = self._sizes
+        return sorted_within(keys, places=places, sizes=self._sizes), sizes
 
     def _pack(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        pairs, clips = self._by_clip(epoch)
+        pairs, sizes = self._by_clip(epoch)
         order, begin = pack(
             self._tokens[pairs],
-            clips[pairs],
+            np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
             room=self._rule.row_tokens,
             most_pairs=self._rule.pairs_per_clip,
             most_clips=self._rule.clips_per_row,
