@@ -60,6 +60,13 @@ def test_the_examples_run(place, monkeypatch, capsys):
         exec(compile(block, "docs/python.md", "exec"), names)
     assert len(names["answers"]) == 2 and names["answers"][0].text == names["answers"][1].text
     assert len(names["drawn"][0].tokens) <= 16
+    streamed = "".join(event.text for event in names["events"])
+    assert (
+        streamed
+        == names["model"]
+        .answer("clip.wav", "What is it?", spoken_text="good morning", max_new_tokens=16)
+        .text
+    )
     assert names["official"].top_k == 500 and names["transcript"].language == "en"
     assert names["heard"].features.shape == (tiny_ltu_as.LAYERS, 25, tiny_ltu_as.WIDTH)
 

@@ -157,6 +157,7 @@ class Engine:
             if self._rows or self._pending:
                 raise UserError("warm: requests are being answered; warm the engine before them")
             self._programs.warm()
+            self._admission.grammars.prepare()
             self._warm_count = self._compiled.count
 
     def drain(self, timeout: float | None = None) -> bool:

@@ -1,6 +1,7 @@
 """Answers that have to be JSON: which tokens may come next, by llguidance."""
 
 import functools
+import importlib.util
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,11 @@ class JsonGrammars:
         if matcher.is_error():
             raise UserError(f"grammar.schema cannot be followed: {_first_line(matcher)}")
         return JsonMatcher(matcher, words=-(-self.rows // 32))
+
+    def prepare(self) -> None:
+        """Read the vocabulary now, where llguidance is there: it takes a second or more."""
+        if importlib.util.find_spec("llguidance") is not None:
+            _ = self._library
 
     @functools.cached_property
     def _library(self) -> tuple[Any, Any]:
