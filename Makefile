@@ -1,4 +1,5 @@
 # make demo   the whole job, small but real: data, training, evaluation, export, answers
+# make serve  serve what `make demo` made, by OpenAI's protocol
 # make test   the whole test suite
 # make env    only the Python environment, .venv
 # make wheel-check  the wheel in a fresh environment outside the checkout (downloads about 1 GB)
@@ -6,11 +7,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env demo test lint clean wheel-check
+.PHONY: env demo serve test lint clean wheel-check
 
 env: .venv/.ready
 demo: env
 	$(BIN)/python -m ltu_jax.demo
+serve: env
+	$(BIN)/python -m ltu_jax.serve --checkpoint runs/demo/stage3
 test: env .venv/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -81,8 +81,14 @@ setup(
         "demo": ["onnxruntime"],
         # Paths of Google Cloud Storage (gs://) for training.
         "gcs": ["gcsfs"],
-        # The server's answers in JSON.
-        "serve": ["llguidance>=1.9,<2"],
+        # The server, python -m ltu_jax.serve, and its answers in JSON.
+        "serve": [
+            "llguidance>=1.9,<2",
+            "prometheus-client",
+            "python-multipart>=0.0.27",
+            "starlette>=1.3.1",
+            "uvicorn",
+        ],
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "test": [
@@ -91,7 +97,9 @@ setup(
             "distributed",
             "gcp-storage-emulator",
             "gcsfs",
+            "httpx",
             "jiwer",
+            "openai==3.57.0",  # the client that the server is tested with
             "peft",
             "playwright",  # drives Debian's chromium; no browser of its own is fetched
             "psutil",

@@ -103,6 +103,7 @@ class Transcriber:
         *,
         batch_size: int,
         options: TranscribeOptions = OPENAI,
+        show: Callable[[int, Sequence[Segment]], None] = lambda index, segments: None,
     ) -> Iterator[tuple[int, Transcript]]:
         """Transcribe clips of any length; yield (index of the clip, transcript) as they are ready.
 
@@ -111,7 +112,8 @@ class Transcriber:
                 memory small. Many clips in one call are faster than many calls: windows that need
                 another attempt are collected into full batches.
             batch_size: windows encoded and decoded together.
-            options: thresholds and language.
+            options: thresholds, language and task.
+            show: called with the index of a clip and its segments so far, after each window.
 
         Raises:
             ValueError: a clip that is not one-dimensional or an unknown language.
@@ -121,6 +123,8 @@ class Transcriber:
             raise UserError(f"options is {brief(options)}: give TranscribeOptions")
         if options.language is not None and self.vocabulary.multilingual:
             self.vocabulary.language_id(options.language)
+        if options.task == "translate" and not self.vocabulary.multilingual:
+            raise UserError("this Whisper knows English only, so it cannot translate into it")
         source = enumerate(clips)
         ahead: deque[_Job] = deque()  # next windows of clips already begun
         retries: deque[_Job] = deque()
@@ -140,6 +144,7 @@ class Transcriber:
                     retries.append(job)
                     continue
                 self._accept(job, result, options)
+                show(job.index, job.clip.segments)
                 if job.clip.size > 0:
                     ahead.append(_Job(index=job.index, clip=job.clip))
                 else:
@@ -182,8 +187,13 @@ class Transcriber:
         for job in jobs:
             job.prompt = self._prompt(job.clip, options)
 
+    def _task(self, clip: WhisperInput, options: TranscribeOptions) -> list[int]:
+        return self.vocabulary.prompt(
+            language=clip.language, timestamps=options.timestamps, task=options.task
+        )
+
     def _prompt(self, clip: WhisperInput, options: TranscribeOptions) -> list[int]:
-        task = self.vocabulary.prompt(language=clip.language, timestamps=options.timestamps)
+        task = self._task(clip, options)
         before = clip.tokens[clip.prompt_from :]
         if not (options.condition_on_previous_text and before):
             return task
@@ -196,9 +206,7 @@ class Transcriber:
     def _decode(
         self, jobs: list[_Job], options: TranscribeOptions
     ) -> list[whisper_decode.RowResult]:
-        task = len(
-            self.vocabulary.prompt(language=jobs[0].clip.language, timestamps=options.timestamps)
-        )
+        task = len(self._task(jobs[0].clip, options))
         room = self.whisper.config.n_text_ctx // 2
         if not any(job.full_room for job in jobs):
             seconds = max(job.clip.size for job in jobs) * SECONDS_PER_FRAME
@@ -272,6 +280,8 @@ class Transcriber:
                     start=round(offset + piece.start, 2),
                     end=round(offset + piece.end, 2),
                     text=words,
+                    window=round(offset, 2),
+                    tokens=tuple(piece.tokens),
                     **quality._asdict(),
                 )
             )

@@ -4,9 +4,12 @@ The one owner of the rule that training data are made by and models are asked by
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from ltu_jax.core.errors import UserError, brief, spell
 from ltu_jax.core.values import number, whole
+
+Task = Literal["transcribe", "translate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +19,8 @@ class TranscribeOptions:
     `temperatures` are tried in turn while a text repeats itself (`compression_ratio_limit`) or is
     unlikely (`logprob_limit`), unless the window is silent (`no_speech_limit` and unlikely).
     `language` None detects it with a multilingual model. `condition_on_previous_text` puts the
-    text so far into the prompt of the next window.
+    text so far into the prompt of the next window. `task` "translate" writes English, whatever is
+    spoken; it needs a multilingual model.
     """
 
     temperatures: tuple[float, ...]
@@ -27,6 +31,7 @@ class TranscribeOptions:
     language: str | None
     condition_on_previous_text: bool
     seed: int
+    task: Task = "transcribe"
 
     def __post_init__(self) -> None:
         temperatures = self.temperatures
@@ -40,6 +45,8 @@ class TranscribeOptions:
             value = getattr(self, name)
             number(name, value, above=-1e9, most=1e9, rule="must be a finite number")
         whole("seed", self.seed, least=0, most=2**32 - 1)
+        if self.task not in get_args(Task):
+            raise UserError(f"task is {brief(self.task)}: give one of {', '.join(get_args(Task))}")
 
 
 # The official rule. Whisper conditions on the previous text; here that is off, because one invented

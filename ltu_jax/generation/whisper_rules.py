@@ -148,11 +148,16 @@ def compression_ratio(text: str) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A stretch of speech: `start` and `end` in seconds, and how it was decoded."""
+    """A stretch of speech: `start` and `end` in seconds, and how it was decoded.
+
+    `window` is where its window begins, in seconds; `tokens` are Whisper's, time stamps among them.
+    """
 
     start: float
     end: float
     text: str
+    window: float
+    tokens: tuple[int, ...]
     temperature: float
     avg_logprob: float
     compression_ratio: float

@@ -130,14 +130,20 @@ class Vocabulary:
             timestamp=task + 6,
         )
 
-    def prompt(self, *, language: str | None, timestamps: bool) -> list[int]:
-        """The task prompt; English-only models take no language and no task token.
+    def prompt(
+        self, *, language: str | None, timestamps: bool, task: str = "transcribe"
+    ) -> list[int]:
+        """The prompt of a task, "transcribe" or "translate".
 
-        Raises `UserError` for a language the model does not know.
+        English-only models take no language and no task token. Raises `UserError` for a language
+        the model does not know.
         """
         ids = [self.start]
         if self.multilingual:
-            ids += [self.language_id(language), self.transcribe]
+            ids += [
+                self.language_id(language),
+                self.translate if task == "translate" else self.transcribe,
+            ]
         return ids if timestamps else [*ids, self.no_timestamps]
 
     def language_id(self, language: str | None) -> int:

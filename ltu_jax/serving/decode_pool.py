@@ -150,7 +150,12 @@ class DecodePool:
     async def _replace(self, worker: asyncio.subprocess.Process) -> None:
         self.replaced += 1
         await self._end(worker)
-        self._free.put_nowait(await self._spawn())
+        while True:
+            try:
+                self._free.put_nowait(await self._spawn())
+                return
+            except (RuntimeError, OSError):  # no memory or no process left just now
+                await asyncio.sleep(1)
 
     async def _end(self, worker: asyncio.subprocess.Process) -> None:
         self._alive.discard(worker)

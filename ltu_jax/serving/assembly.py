@@ -1,0 +1,119 @@
+"""A server put together of a model: its engine, its workers, its threads, its routes."""
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from ltu_jax.generation.request import AnswerMode
+from ltu_jax.generation.text_loading import LanguageModel
+from ltu_jax.generation.transcription import OPENAI
+from ltu_jax.inference import Model
+from ltu_jax.preprocessing.audio import SAMPLE_RATE, from_samples
+from ltu_jax.serving.answer_explanations import AnswerExplanations
+from ltu_jax.serving.chat_answers import ChatAnswers
+from ltu_jax.serving.chat_template import ChatTemplate
+from ltu_jax.serving.decode_pool import DecodePool
+from ltu_jax.serving.engine_types import AnswerEngine
+from ltu_jax.serving.heard_cache import HeardCache
+from ltu_jax.serving.http_app import HttpApp
+from ltu_jax.serving.page import FILES, HEADERS
+from ltu_jax.serving.server_settings import ServerSettings
+from ltu_jax.serving.serving_metrics import ServingMetrics
+from ltu_jax.serving.speech_texts import SpeechTexts
+
+
+def app_of(
+    model: Model | LanguageModel,
+    engine: AnswerEngine,
+    settings: ServerSettings,
+    *,
+    dtype: str,
+    on_ready: Callable[[], None] = lambda: None,
+) -> HttpApp:
+    """Return the application that serves a model by an engine over it.
+
+    Raises:
+        UserError: a language model alone, without a chat template.
+    """
+    alone = isinstance(model, LanguageModel)
+    metrics, pool = ServingMetrics(settings.model_name), DecodePool(workers=settings.decode_workers)
+    rule = () if alone else map(str, asdict(model.rule).values())
+    fingerprint = files_fingerprint(model.path, dtype, *rule)
+    executor = ThreadPoolExecutor(1, thread_name_prefix="hearing")
+    hearing = None
+    if not alone:
+        hearing = HeardCache(
+            model=model,
+            fingerprint=fingerprint,
+            pool=pool,
+            executor=executor,
+            metrics=metrics,
+            most_bytes=settings.cache_bytes,
+            most_seconds=settings.most_chat_seconds,
+        )
+    chat = ChatAnswers(
+        engine=engine,
+        tokenizer=model.tokenizer,
+        hearing=hearing,
+        ends=frozenset((model.tokenizer.eos_id, *(model.ends if alone else ()))),
+        settings=settings,
+        metrics=metrics,
+        fingerprint=f"ltu_{fingerprint[:16]}",
+        template=ChatTemplate.of(model.tokenizer_dir) if alone else None,
+    )
+    speech = SpeechTexts(
+        transcriber=None if alone else model.transcriber,
+        pool=pool,
+        executor=ThreadPoolExecutor(1, thread_name_prefix="transcribing"),
+        settings=settings,
+        metrics=metrics,
+        streams=chat.streams,
+    )
+    describe = {"modes": ["text"], "dtype": dtype}
+    explanations = None
+    if not alone:
+        modes = [str(mode) for mode in AnswerMode]
+        describe |= {"modes": modes, "window_seconds": model.window_seconds}
+        explanations = AnswerExplanations(chat=chat, model=model, executor=executor)
+    return HttpApp(
+        settings=settings,
+        engine=engine,
+        pool=pool,
+        chat=chat,
+        speech=speech,
+        metrics=metrics,
+        warm=engine.warm if alone else lambda: _warm(model, engine),
+        describe=describe,
+        explanations=explanations,
+        pages=FILES,
+        page_headers=HEADERS,
+        on_ready=on_ready,
+    )
+
+
+def _warm(model: Model, engine: AnswerEngine) -> None:
+    """Compile what answers need: Whisper's programs for clips of each length, and the engine's."""
+    noise = 0.01 * np.random.default_rng(0).standard_normal(31 * SAMPLE_RATE).astype(np.float32)
+    for seconds in (3, 10, 31):  # each with another room for its words
+        clip = from_samples(noise[: seconds * SAMPLE_RATE], rate=SAMPLE_RATE, name="noise")
+        if model.listener is not None:
+            mode = AnswerMode.AUDIO if model.transcriber is None else AnswerMode.JOINT
+            model.listen(clip, mode=mode)
+        if model.transcriber is not None:
+            model.transcriber.transcribe([clip.samples], batch_size=1, options=OPENAI)
+    engine.warm()  # last: it counts what is compiled from then on
+
+
+def files_fingerprint(path: Path, *more: str) -> str:
+    """Return a hash that changes with the files of a model: their names, sizes and times."""
+    hasher = hashlib.sha256("\0".join(more).encode())
+    for file in sorted([path, *path.rglob("*")]):
+        if file.is_file():
+            stat = file.stat()
+            facts = (file.relative_to(path), stat.st_size, stat.st_mtime_ns)
+            hasher.update("\0".join(map(str, facts)).encode())
+    return hasher.hexdigest()

@@ -1,0 +1,306 @@
+"""The ASGI application: routes, the key, admission, errors in OpenAI's shape, counts, readiness."""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, Router
+
+from ltu_jax.core.errors import UserError
+from ltu_jax.serving.answer_explanations import AnswerExplanations
+from ltu_jax.serving.api_error import ApiError, log, log_error
+from ltu_jax.serving.chat_answers import ChatAnswers
+from ltu_jax.serving.decode_pool import DecodePool
+from ltu_jax.serving.engine_types import AnswerEngine
+from ltu_jax.serving.http_body import ClientGone
+from ltu_jax.serving.server_settings import ServerSettings
+from ltu_jax.serving.serving_metrics import CONTENT_TYPE, ServingMetrics
+from ltu_jax.serving.speech_texts import SpeechTexts
+
+OPEN = ("/livez", "/readyz")  # without a key: they hold nothing of anybody
+
+
+@dataclass(kw_only=True, eq=False)
+class HttpApp:
+    """The server of one model.
+
+    Attributes:
+        warm: compiles everything; called once, in a thread.
+        describe: what `/v1/models` says of the model under "ltu".
+        explanations: of answers; None where the model has none.
+        pages: files of the page by their paths, each with body, media_type and etag; and the
+            headers that they go with.
+        on_ready: called when requests are taken.
+        on_failure: called when `warm` failed, as `failure` then says.
+        draining: no new work is taken.
+        active: requests that are worked at.
+    """
+
+    settings: ServerSettings
+    engine: AnswerEngine
+    pool: DecodePool
+    chat: ChatAnswers
+    speech: SpeechTexts
+    metrics: ServingMetrics
+    warm: Callable[[], None]
+    describe: Mapping[str, Any]
+    explanations: AnswerExplanations | None = None
+    pages: Mapping[str, Any] = field(default_factory=dict)
+    page_headers: Mapping[str, str] = field(default_factory=dict)
+    on_ready: Callable[[], None] = lambda: None
+    on_failure: Callable[[], None] = lambda: None
+    draining: bool = False
+    ready: bool = False
+    active: int = 0
+    failure: str | None = None
+    _created: int = field(default_factory=lambda: int(time.time()))
+    _warming: asyncio.Task | None = None
+
+    def __post_init__(self) -> None:
+        chat = "/v1/chat/completions"
+        self._work = {
+            self.chat.create: (chat, "POST"),
+            self.speech.transcriptions: ("/v1/audio/transcriptions", "POST"),
+            self.speech.translations: ("/v1/audio/translations", "POST"),
+        }
+        if self.explanations is not None:
+            self._work[self.explanations.create] = ("/v1/ltu/explain", "POST")
+        self._paths = self._work | {
+            self.chat.resume: (f"{chat}/{{id}}/stream", "GET"),
+            self.chat.stop: (f"{chat}/{{id}}", "DELETE"),
+            self._models: ("/v1/models", "GET"),
+            self._model: ("/v1/models/{id:path}", "GET"),
+            self._metrics: ("/metrics", "GET"),
+            self._livez: ("/livez", "GET"),
+            self._readyz: ("/readyz", "GET"),
+        }
+        self._router = Router(
+            [
+                Route(path, self._counted(endpoint), methods=[method])
+                for endpoint, (path, method) in self._paths.items()
+            ]
+            + [Route(path, self._page, methods=["GET"]) for path in self.pages],
+            redirect_slashes=False,
+        )
+
+    @property
+    def routes(self) -> list[tuple[str, str]]:
+        """Return path and method of every route."""
+        return list(self._paths.values())
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    # --- one request ------------------------------------------------------------------------------
+
+    async def _http(self, scope: Any, receive: Any, send: Any) -> None:
+        begun, status = time.monotonic(), 0
+        id = f"req_{uuid.uuid4().hex}"
+
+        async def sending(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                extra = [(b"x-request-id", id.encode()), (b"x-content-type-options", b"nosniff")]
+                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+            await send(message)
+
+        scope = {**scope, "app": self}  # so that the router raises what it does not find
+        try:
+            self._check_key(scope)
+            await self._router(scope, receive, sending)
+        except ClientGone:
+            status = 499
+        except Exception as error:
+            refused = _as_api_error(error)
+            if status == 0:
+                await _respond(refused)(scope, receive, sending)
+        finally:
+            # A path may hold what a user wrote; that of the route does not.
+            route = scope.get("ltu_route", "other")
+            self.metrics.responses.labels(route, str(status)).inc()
+            log.info("%s %s %d %.0f ms", id, route, status, 1000 * (time.monotonic() - begun))
+
+    def _check_key(self, scope: Any) -> None:
+        if scope["path"] in OPEN or scope["path"] in self.pages:
+            return
+        headers = dict(scope["headers"])
+        kind, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        given = key.strip() if kind.lower() == "bearer" else None
+        if not self.settings.admits(given):
+            raise ApiError(
+                401, "the API key is missing or wrong; send Authorization: Bearer KEY",
+                code="invalid_api_key", headers={"www-authenticate": "Bearer"},
+            )  # fmt: skip
+        if headers.get(b"sec-fetch-site") == b"cross-site":
+            raise ApiError(403, "requests of other sites' pages are not taken", code="cross_site")
+
+    def _counted(
+        self, endpoint: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """Let an endpoint name its route; let work in only while there is room."""
+        path, _ = self._paths[endpoint]
+
+        async def plain(request: Request) -> Response:
+            request.scope["ltu_route"] = path
+            return await endpoint(request)
+
+        async def work(request: Request) -> Response:
+            request.scope["ltu_route"] = path
+            self._admit(request)
+            self.active += 1
+            try:
+                made = await endpoint(request)
+            except BaseException:
+                self.active -= 1
+                raise
+            return _Releasing(made, self._release)
+
+        return work if endpoint in self._work else plain
+
+    def _admit(self, request: Request) -> None:
+        if self.draining or not self.ready:
+            raise ApiError(
+                503, self._why_not_ready(), code="not_ready", headers={"retry-after": "5"}
+            )
+        if self.active >= self.settings.most_requests:
+            raise ApiError(
+                429, f"{self.active} requests are worked at, the most that may; ask again later",
+                code="queue_full", headers={"retry-after": "1"},
+            )  # fmt: skip
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        wanted = "multipart/form-data" if "audio" in request.url.path else "application/json"
+        if kind != wanted:
+            raise ApiError(
+                415, f"the content type is {kind[:80]!r}; send {wanted}", code="content_type"
+            )
+
+    def _release(self) -> None:
+        self.active -= 1
+
+    # --- small endpoints --------------------------------------------------------------------------
+
+    async def _models(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [self._described()]})
+
+    async def _model(self, request: Request) -> Response:
+        if request.path_params["id"] != self.settings.model_name:
+            raise ApiError(404, "there is no such model", param="model", code="model_not_found")
+        return JSONResponse(self._described())
+
+    def _described(self) -> dict[str, Any]:
+        return {
+            "id": self.settings.model_name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "ltu_jax",
+            "ltu": dict(self.describe),
+        }
+
+    async def _metrics(self, request: Request) -> Response:
+        text = self.metrics.text(self.engine.stats(), replaced=self.pool.replaced)
+        return Response(text, media_type=CONTENT_TYPE)
+
+    async def _page(self, request: Request) -> Response:
+        request.scope["ltu_route"] = "page"
+        file = self.pages[request.url.path]
+        headers = {**self.page_headers, "etag": file.etag}
+        if request.headers.get("if-none-match") == file.etag:
+            return Response(status_code=304, headers=headers)
+        return Response(file.body, headers=headers, media_type=file.media_type)
+
+    async def _livez(self, request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def _readyz(self, request: Request) -> Response:
+        if self.ready and not self.draining:
+            return PlainTextResponse("ready")
+        return PlainTextResponse(self._why_not_ready(), 503)
+
+    def _why_not_ready(self) -> str:
+        if self.failure:
+            return f"the server could not get ready: {self.failure}"
+        return "the server is about to end" if self.draining else "the server is getting ready"
+
+    # --- beginning and end ------------------------------------------------------------------------
+
+    async def _lifespan(self, receive: Any, send: Any) -> None:
+        await receive()
+        await self.pool.start()
+        self._warming = asyncio.ensure_future(self._get_ready())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._warming.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._warming
+        await asyncio.to_thread(self.engine.close)
+        await self.pool.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _get_ready(self) -> None:
+        try:
+            await asyncio.to_thread(self.warm)
+        except Exception as error:
+            self.failure = str(error) if isinstance(error, UserError) else type(error).__name__
+            log_error(error)
+            self.on_failure()
+            return
+        self.ready = True
+        self.on_ready()
+
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """Take no more work, and wait for what there is: `settings.drain` seconds, or `hurry`.
+
+        What then still runs is ended: streams get their last events, other requests a 503.
+        """
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.settings.drain
+        while self.active and loop.time() < end and not hurry.is_set():
+            await asyncio.sleep(0.02)
+        self.chat.streams.cancel_all()
+        await asyncio.to_thread(self.engine.close)
+        end = loop.time() + 2
+        while self.active and loop.time() < end:
+            await asyncio.sleep(0.02)
+
+
+@dataclass(frozen=True, kw_only=False)
+class _Releasing:
+    """A response that says when it has been sent."""
+
+    response: Any
+    release: Callable[[], None]
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self.response(scope, receive, send)
+        finally:
+            self.release()
+
+
+def _respond(error: ApiError) -> Response:
+    return Response(
+        error.body(), error.status, headers=error.headers, media_type="application/json"
+    )
+
+
+def _as_api_error(error: Exception) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, HTTPException):
+        words = {404: "there is nothing at this address", 405: "this method is not allowed here"}
+        text = words.get(error.status_code, "the request cannot be served")
+        return ApiError(error.status_code, text, code="not_found", headers=error.headers)
+    log_error(error)
+    return ApiError(500, "an error of the server; its log says where")

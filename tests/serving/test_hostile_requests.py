@@ -1,0 +1,321 @@
+"""Requests of strangers: each gets a clean 4xx by name and soon, and nobody else is harmed."""
+
+import base64
+import json
+import socket
+import time
+
+import httpx
+import pytest
+
+from tests.preprocessing.making_audio import wav
+from tests.serving import hostile_audio
+from tests.serving.scripted import served
+
+CHAT, SPEECH = "/v1/chat/completions", "/v1/audio/transcriptions"
+ASK = {"model": "scripted", "messages": [{"role": "user", "content": "What?"}]}
+GOOD = wav(bytes(16_000))
+_DATA = base64.b64encode(GOOD).decode()
+
+
+def _audio(data, **more) -> dict:
+    part = {"type": "input_audio", "input_audio": {"data": data, "format": "wav", **more}}
+    return _parts(part)
+
+
+def _url(url) -> dict:
+    return _parts({"type": "audio_url", "audio_url": {"url": url}})
+
+
+def _parts(*parts) -> dict:
+    content = [*parts, {"type": "text", "text": "What?"}]
+    return ASK | {"messages": [{"role": "user", "content": content}]}
+
+
+def _said(message) -> dict:
+    return ASK | {"messages": [message]}
+
+
+HERE = "messages[0]"
+PART = f"{HERE}.content[0]"
+# Bodies of a chat -> the field that the error names.
+CHATS = {
+    "a list": ([], None),
+    "a number": (5, None),
+    "no model": ({"messages": ASK["messages"]}, "model"),
+    "no messages": ({"model": "scripted"}, "messages"),
+    "empty messages": (ASK | {"messages": []}, "messages"),
+    "messages as text": (ASK | {"messages": "What?"}, "messages"),
+    "300 messages": (ASK | {"messages": ASK["messages"] * 300}, "messages"),
+    "a message as text": (_said("What?"), HERE),
+    "no role": (_said({"content": "What?"}), f"{HERE}.role"),
+    "another role": (_said({"role": "root", "content": "What?"}), f"{HERE}.role"),
+    "a tool's message": (_said({"role": "tool", "content": "What?"}), f"{HERE}.role"),
+    "no content": (_said({"role": "user"}), f"{HERE}.content"),
+    "empty parts": (_said({"role": "user", "content": []}), f"{HERE}.content"),
+    "an empty question": (_said({"role": "user", "content": " "}), "messages"),
+    "the assistant first": (_said({"role": "assistant", "content": "Yes."}), "messages"),
+    "half a character": (_said({"role": "user", "content": "\ud800"}), f"{HERE}.content"),
+    "a part as text": (_parts("x"), PART),
+    "a part of no type": (_parts({"text": "x"}), f"{PART}.type"),
+    "a picture": (_parts({"type": "image_url", "image_url": {"url": "x"}}), f"{PART}.type"),
+    "a file": (_parts({"type": "file", "file": {"file_id": "x"}}), f"{PART}.type"),
+    "more in a part": (_parts({"type": "text", "text": "x", "y": 1}), f"{PART}.y"),
+    "audio without data": (_parts({"type": "input_audio"}), f"{PART}.input_audio"),
+    "data of no type": (_audio(5), f"{PART}.input_audio.data"),
+    "data that are empty": (_audio(""), f"{PART}.input_audio.data"),
+    "bad base64": (_audio("====" + _DATA), f"{PART}.input_audio.data"),
+    "base64 cut off": (_audio(_DATA[:-3]), f"{PART}.input_audio.data"),
+    "base64 with an umlaut": (_audio("ä" * 8), f"{PART}.input_audio.data"),
+    "a data address as data": (_audio(f"data:audio/wav;base64,{_DATA}"),
+                               f"{PART}.input_audio.data"),
+    "a path as data": (_audio("../../etc/passwd"), f"{PART}.input_audio.data"),
+    "audio of the system": (
+        ASK | {"messages": [{"role": "system", "content": _audio(_DATA)["messages"][0]["content"]},
+                            *ASK["messages"]]}, f"{PART}.type"),
+    "30 MB of audio": (_audio("A" * 40_000_000), None),
+    "nine clips": (_parts(*_audio(_DATA)["messages"][0]["content"][:1] * 9), "messages"),
+    "nested deeply": ("[" * 200_000, None),
+    "not JSON": ('{"model": ', None),
+    "NaN": ('{"model": "scripted", "messages": [], "temperature": NaN}', None),
+    "a huge number": ('{"model": "scripted", "messages": [], "seed": 1' + "0" * 9_000 + "}", None),
+    "not UTF-8": (b'{"model": "\xff"}', None),
+    "a secret field": (ASK | {"trust_remote_code": True}, "trust_remote_code"),
+    "a mode of no kind": (ASK | {"ltu": {"mode": "loud"}}, "ltu.mode"),
+    "audio mode without audio": (ASK | {"ltu": {"mode": "audio"}}, "ltu.mode"),
+    "17 choices": (ASK | {"n": 17}, "n"),
+    "five stops": (ASK | {"stop": list("abcde")}, "stop"),
+    "an empty stop": (ASK | {"stop": ""}, "stop"),
+    "two limits": (ASK | {"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
+    "a model elsewhere": (ASK | {"model": "../../other"}, "model"),
+    **{
+        f"the address {address}": (_url(address), f"{PART}.audio_url.url")
+        for address in (
+            "http://127.0.0.1:1/x.wav", "https://example.com/x.wav", "HTTP://LOCALHOST/",
+            "http://169.254.169.254/latest/meta-data", "http://[::ffff:127.0.0.1]/",
+            "http://0x7f000001/", "file:///etc/passwd", "ftp://h/x", "//host/x", "/etc/passwd",
+            "\tdata:audio/wav;base64,AAAA", "data:audio/wav,AAAA", "data:;base64", "gopher://h", "",
+        )
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_a_chat_is_refused_by_name(server, name):
+    body, param = CHATS[name]
+    content = body if isinstance(body, str | bytes) else json.dumps(body)
+    begun = len(server.engine.requests)
+    got = httpx.post(
+        server.url + CHAT, content=content, headers={"content-type": "application/json"}, timeout=60
+    )
+    assert 400 <= got.status_code < 500, got.text
+    error = got.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"} and len(error["message"]) < 500
+    assert param is None or (error["param"] or "").startswith(param), error
+    assert len(server.engine.requests) == begun
+
+
+def test_hostile_audio_is_refused_and_the_next_is_heard(server):
+    with server.settings(most_transcription_seconds=hostile_audio.MOST_SECONDS):
+        server.app.chat.hearing.most_seconds = hostile_audio.MOST_SECONDS
+        for name, content in hostile_audio.table().items():
+            body = _audio(base64.b64encode(content).decode())
+            got = httpx.post(server.url + CHAT, json=body, timeout=60)
+            assert got.status_code == 400, (name, got.text)
+            assert got.json()["error"]["param"] == f"{PART}.input_audio.data", name
+        server.app.chat.hearing.most_seconds = 600.0
+        bomb = {"file": ("x.flac", hostile_audio.silence(600, format="FLAC"))}
+        got = httpx.post(server.url + SPEECH, files=bomb, data={"model": "scripted"}, timeout=60)
+        assert got.status_code == 400 and got.json()["error"]["code"] == "invalid_audio"
+    assert httpx.post(server.url + CHAT, json=_audio(_DATA), timeout=60).status_code == 200
+
+
+FORMS = {
+    "no file": ({}, {"model": "scripted"}, "file"),
+    "two files": ([("file", GOOD), ("file", GOOD)], {"model": "scripted"}, "file"),
+    "a file of another name": ({"audio": GOOD}, {"model": "scripted"}, "audio"),
+    "no model": ({"file": GOOD}, {}, "model"),
+    "another model": ({"file": GOOD}, {"model": "whisper-1"}, "model"),
+    "an unknown field": ({"file": GOOD}, {"model": "scripted", "x": "y"}, "x"),
+    "a prompt": ({"file": GOOD}, {"model": "scripted", "prompt": "Hm."}, "prompt"),
+    "another format": ({"file": GOOD}, {"model": "scripted", "response_format": "exe"},
+                       "response_format"),
+    "a hot temperature": ({"file": GOOD}, {"model": "scripted", "temperature": "nan"},
+                          "temperature"),
+    "another language": ({"file": GOOD}, {"model": "scripted", "language": "xx"}, "language"),
+    "words": ({"file": GOOD}, {"model": "scripted", "timestamp_granularities[]": "word"},
+              "timestamp_granularities[]"),
+    "a stream of no kind": ({"file": GOOD}, {"model": "scripted", "stream": "maybe"}, "stream"),
+    "no audio": ({"file": b"hello"}, {"model": "scripted"}, "file"),
+    "too many parts": ([("file", GOOD)] * 80, {"model": "scripted"}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_is_refused_by_name(server, name):
+    files, data, param = FORMS[name]
+    if not files:
+        files = {"nothing": ""}
+        param = "nothing"
+    got = httpx.post(server.url + SPEECH, files=files, data=data, timeout=60)
+    assert 400 <= got.status_code < 500
+    assert got.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"--b\r\n", b"--b\r\nno header\r\n\r\nx\r\n--b--\r\n", b"x" * 1000]
+)
+def test_a_broken_form_is_refused(server, body):
+    kind = {"content-type": "multipart/form-data; boundary=b"}
+    got = httpx.post(server.url + SPEECH, content=body, headers=kind, timeout=60)
+    assert got.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404), ("GET", "/v1/../etc/passwd", 404), ("GET", "/v1/models/%2e%2e%2f", 404),
+        ("GET", CHAT, 405), ("PUT", "/v1/models", 405), ("DELETE", f"{CHAT}/chatcmpl-0", 404),
+        ("GET", f"{CHAT}/chatcmpl-0/stream", 404), ("POST", "/v1/audio/speech", 404),
+        ("TRACE", "/v1/models", 405),
+    ],
+)  # fmt: skip
+def test_other_addresses(server, method, path, status):
+    got = httpx.request(method, server.url + path)
+    assert got.status_code == status and got.json()["error"]["message"]
+
+
+def test_content_types_and_other_sites(server):
+    text = httpx.post(server.url + CHAT, content=json.dumps(ASK),
+                      headers={"content-type": "text/plain"})  # fmt: skip
+    assert text.status_code == 415  # what a page elsewhere can send without asking
+    site = httpx.post(server.url + CHAT, json=ASK, headers={"sec-fetch-site": "cross-site"})
+    assert site.status_code == 403
+
+
+# --- sizes and speeds -----------------------------------------------------------------------------
+
+
+def _connect(server) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
+def _head(length: str) -> bytes:
+    return (
+        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{length}\r\n\r\n"
+    ).encode()
+
+
+def _status(connection: socket.socket) -> int:
+    return int(connection.makefile("rb").readline().split()[1])
+
+
+def test_a_body_too_large_is_refused_before_it_comes_and_while_it_comes(server):
+    with server.settings(most_body=100_000), _connect(server) as stated:
+        stated.sendall(_head("content-length: 100000000"))
+        assert _status(stated) == 413
+    with server.settings(most_body=100_000), _connect(server) as chunked:
+        chunked.sendall(_head("transfer-encoding: chunked"))
+        sent, chunk = 0, b"4000\r\n" + b" " * 0x4000 + b"\r\n"
+        chunked.settimeout(0.2)
+        try:
+            while sent < 100_000_000:
+                sent += chunked.send(chunk)
+        except (TimeoutError, ConnectionError):
+            pass  # it reads no more
+        assert sent < 20_000_000  # what it read, and what lies between
+    whole = httpx.post(server.url + CHAT, content=b" " * 100_000_000, timeout=60,
+                       headers={"content-type": "application/json"})  # fmt: skip
+    assert whole.status_code == 413
+
+
+def test_slow_senders_are_dropped(server):
+    with server.settings(idle=0.3), _connect(server) as stopped:
+        stopped.sendall(_head("content-length: 1000") + b"{")
+        assert _status(stopped) == 408
+    assert server.app.active == 0
+
+
+def test_more_than_may_be_worked_at_get_429(server):
+    with server.settings(most_requests=1, idle=5), _connect(server) as first:
+        first.sendall(_head("content-length: 1000") + b"{")
+        end = time.monotonic() + 20
+        while not server.app.active and time.monotonic() < end:
+            time.sleep(0.01)
+        got = httpx.post(server.url + CHAT, json=ASK)
+        assert got.status_code == 429 and got.headers["retry-after"] == "1"
+        assert httpx.get(server.url + "/livez").status_code == 200
+    while server.app.active and time.monotonic() < end:
+        time.sleep(0.01)
+    assert httpx.post(server.url + CHAT, json=ASK).status_code == 200
+
+
+# --- keys, health, counts, the end ----------------------------------------------------------------
+
+
+def test_keys_metrics_and_the_end(tmp_path, caplog):
+    from ltu_jax.serving.server_settings import read_keys
+
+    (tmp_path / "keys").write_text("one\n\n two \n")
+    keys = read_keys(tmp_path / "keys")
+    caplog.set_level("INFO", logger="ltu_jax.serving")
+    with served(keys=keys, drain=20.0) as server, httpx.Client(base_url=server.url) as http:
+        for path, method in server.app.routes:
+            path = path.replace("{id}", "x").replace("{id:path}", "x")
+            got = [
+                http.request(method, path, headers=headers).status_code
+                for headers in ({}, {"authorization": "Bearer three"}, {"authorization": "one"})
+            ]
+            assert got == ([200] * 3 if path in ("/livez", "/readyz") else [401] * 3), path
+        http.headers["authorization"] = "Bearer two"
+        server.engine.pace = 2.0
+        with http.stream("POST", CHAT, json=ASK | {"stream": True, "user": "SECRET"}) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            during = http.get("/metrics").text
+            assert 'vllm:num_requests_running{model_name="scripted"} 1.0' in during
+            server.stop()
+            end = time.monotonic() + 20
+            while http.get("/readyz").status_code == 200 and time.monotonic() < end:
+                time.sleep(0.01)
+            assert http.post(CHAT, json=ASK).status_code == 503
+            assert http.get("/livez").status_code == 200
+            server.engine.pace = 0.0
+            assert list(lines)[-2:] == ["data: [DONE]", ""]
+        server.thread.join(30)
+        assert not server.thread.is_alive() and server.engine.closed and not server.app.pool.pids
+    assert "SECRET" not in caplog.text and "two" not in caplog.text and CHAT in caplog.text
+
+
+def test_counts_are_those_of_what_happened():
+    with served() as server, httpx.Client(base_url=server.url, timeout=60) as http:
+        for body in (_audio(_DATA), _audio(_DATA), ASK, ASK | {"n": 0}):
+            http.post(CHAT, json=body)
+        text = http.get("/metrics").text
+        for line in (
+            'vllm:request_success_total{finished_reason="stop",model_name="scripted"} 3.0',
+            'vllm:generation_tokens_total{model_name="scripted"} 36.0',
+            'vllm:time_to_first_token_seconds_count{model_name="scripted"} 3.0',
+            'vllm:num_requests_running{model_name="scripted"} 0.0',
+            'ltu:audio_seconds_total{model_name="scripted"} 0.5',
+            'ltu:heard_total{cache="hit",model_name="scripted"} 1.0',
+            'ltu:heard_total{cache="miss",model_name="scripted"} 1.0',
+            f'ltu:http_responses_total{{route="{CHAT}",status="200"}} 3.0',
+            f'ltu:http_responses_total{{route="{CHAT}",status="400"}} 1.0',
+        ):
+            assert line in text, line
+
+
+def test_a_second_signal_ends_what_still_runs():
+    with served(drain=60.0) as server, httpx.Client(base_url=server.url, timeout=60) as http:
+        server.engine.pace = 5.0
+        with http.stream("POST", CHAT, json=ASK | {"stream": True}) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            server.stop()
+            server.hurry()
+            *_, done, empty = lines
+            assert (done, empty) == ("data: [DONE]", "")
+        server.thread.join(30)
+        assert not server.thread.is_alive()
