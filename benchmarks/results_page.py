@@ -322,15 +322,26 @@ def input_pipeline(result: dict[str, Any]) -> str:
         [
             row["layout"],
             row["features"].replace("_", " "),
-            row["threads"],
+            row["from"],
+            row["cores"],
             f"{row['clips_per_second']:.0f}",
-            f"{row['pairs_per_second']:.0f}",
-            f"{row['cpu_seconds_per_1000_clips']:.1f}",
+            f"{row['x one core, clips_per_second']:.2f}",
+            f"{row['cores_had']:.2f}",
+            f"{row['cpu_ms_a_clip']:.1f}",
+            f"{row['clips_per_second_alone']:.0f}",
+            f"{row['x one core, clips_per_second_alone']:.2f}",
         ]
         for row in result["rows"]
     ]
-    columns = ["rows", "features", "threads", "clips/s", "pairs/s", "CPU s for 1,000 clips"]
-    return _part(result, result["what"], _table(columns, rows))
+    columns = ["rows", "features", "records", "cores", "clips/s", "times one core", "cores it had",
+               "CPU ms a clip", "clips/s alone", "times one core, alone"]  # fmt: skip
+    after = (
+        f"Load {result['load_average'][0]:.0f}: other processes had their part of the cores. "
+        "Alone: with cores to itself, by the CPU time of a clip and the share of time in which "
+        "workers had a row to make (the kernel counts how long they wait for a core); where they "
+        "had a small part of one, that share is near 1 whatever they do."
+    )
+    return _part(result, result["what"], _table(columns, rows), after)
 
 
 def options(result: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from benchmarks import input_pipeline, overhead, resume, train_contenders
 from data_pipelines.input.data_config import DataConfig
 from data_pipelines.input.pipeline import InputPipeline
 from data_pipelines.records.schema import RecordError
+from ltu_jax.core.hardware import cores
 from ltu_jax.preprocessing.text import load_tokenizer
 
 pytestmark = pytest.mark.slow
@@ -19,27 +20,20 @@ def assets(smollm2_dir, monkeypatch, tmp_path):
     monkeypatch.setattr(input_pipeline, "WHISPER", tmp_path / "none")
 
 
-def test_the_pipeline_benchmark_reads_every_pair_of_every_setting(tmp_path):
+def test_the_pipeline_benchmark_times_every_setting_on_its_cores(tmp_path):
     records = input_pipeline.make_records(tmp_path, clips=2)
     found = input_pipeline.measure(
-        records, threads=[1, 2], layouts=["grouped", "single"], rows=2, rounds=1
+        records, layouts=["single"], delays=[0.01], rows=2, rounds=1, batches=2
     )
-    names = {f"{layout}, on_the_fly, {n} thread(s)" for layout in ("grouped", "single")
-             for n in (1, 2)}  # fmt: skip
-    assert found["timings"].keys() == names and (found["clips"], found["pairs"]) == (2, 18)
-    for row in found["rows"]:
-        setting = input_pipeline.Setting(
-            layout=row["layout"], features=row["features"], threads=row["threads"]
-        )
-        pipeline = input_pipeline.open_pipeline(records, setting, most_pairs=9, rows=2)
-        asked = [
-            (clip, pair)
-            for position in range(pipeline.rows_per_epoch)
-            for clip, pairs in pipeline.contents(position)
-            for pair in pairs
-        ]
-        assert len(asked) == len(set(asked)) == 18
-        assert pipeline.rows_per_epoch == (2 if row["layout"] == "grouped" else 18)
+    assert (found["clips"], found["pairs"]) == (2, 18)
+    there = [(row["from"], row["cores"]) for row in found["rows"]]
+    most = min(2, cores())
+    wanted = [("disk", 1), ("disk", 2)][:most] + [("bucket, 10 ms away", most)]
+    assert there == wanted and len(found["timings"]) == len(wanted)
+    for row, (timed,) in zip(found["rows"], found["timings"].values(), strict=True):
+        assert row["clips_per_second"] == pytest.approx(4 / timed["seconds"])
+        assert len(timed["workers"]) == row["cores"]
+        assert row["cpu_ms_a_clip"] > 0 and 0 < row["workers_busy"] <= row["cores"]
 
 
 def test_only_the_guard_is_missing_from_the_step_without_it():
