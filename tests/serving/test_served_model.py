@@ -20,6 +20,7 @@ from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.generation.transcription import OPENAI
 from ltu_jax.serving.page import FILES, HEADERS
 from tests.preprocessing.making_audio import tone, wav
+from tests.serving.page.browser import chromium
 from tests.support import compilation, toy_server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -184,6 +185,30 @@ def test_an_explanation_is_the_library_s(model, client):
     np.testing.assert_allclose(told["layers"], known.layers, atol=1e-5)
     np.testing.assert_allclose(told["tokens"], known.tokens, atol=1e-5)
     assert tuple(told["pieces"]) == known.pieces and told["seconds_per_token"] == 0.4
+
+
+def test_the_page_asks_this_server(process):
+    with chromium() as browser:
+        page = browser.new_page()
+        page.set_default_timeout(120_000)
+        page.goto(process[1])
+        page.locator("#key-value").fill(KEY)
+        page.locator("#key-value").press("Enter")
+        page.get_by_text("stage3").wait_for()
+        page.get_by_role("button", name="a dog").click()
+        page.locator("#transcript-state").get_by_text("Listening").wait_for(state="hidden")
+        page.locator("summary").click()
+        page.locator("#longest").fill("8")
+        page.locator("#question").fill("What is it?")
+        page.locator("#question").press("Enter")
+        page.locator("#send").wait_for()
+        page.get_by_role("button", name="What it listened to").click()
+        page.locator("#explanation").wait_for()
+        weights = page.locator("#attention i").evaluate_all(
+            "(columns) => columns.map((column) => Number(column.dataset.weight))"
+        )
+        assert len(weights) == 11 and 0 < sum(weights) <= 1 + 1e-5  # 4.3 s of 10
+        assert page.locator(".error").count() == 0
 
 
 def test_the_examples_of_the_page_run(process, tmp_path, monkeypatch, capsys):
