@@ -68,6 +68,10 @@ def parser() -> argparse.ArgumentParser:
         help="of audio, prompt and answer together; default: 2048, or the model's positions",
     )  # fmt: skip
     most.add_argument(
+        "--drafts", type=int, default=0, metavar="N",
+        help="tokens guessed at once for requests that ask for prompt_lookup; default: 0, none",
+    )  # fmt: skip
+    most.add_argument(
         "--queue", type=int, default=64, metavar="N", help="requests that may wait; default: 64"
     )
     most.add_argument("--deadline", type=float, default=600, metavar="S", help="default: 600 s")
@@ -118,7 +122,12 @@ def run(options: argparse.Namespace) -> None:
     keep_compiled()
     model = _load(options)
     slot_tokens = min(options.slot_tokens, model.positions or options.slot_tokens)
-    sizes = SlotSizes(tiers=_tiers(options.max_batch), slot_tokens=slot_tokens)
+    sizes = SlotSizes(
+        tiers=_tiers(options.max_batch),
+        slot_tokens=slot_tokens,
+        clips=settings.most_clips,
+        drafts=options.drafts,
+    )
     engine = Engine(model, EngineSettings(sizes=sizes, queue=options.queue))
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -114,7 +114,7 @@ FIELDS = (
         ("logprobs", kinds.boolean, "by the model itself, before temperature and the rest"),
         ("top_logprobs", kinds.whole(0, MOST_TOP_LOGPROBS), "needs `logprobs`"),
         ("modalities", _modalities, '`["text"]`; audio is refused'),
-        ("ltu", _ltu, "ours: `mode` joint, audio or text; `resumable`; `prompt_lookup`"),
+        ("ltu", _ltu, "ours: `mode` joint, audio, text; `resumable`; `prompt_lookup` (`--drafts`)"),
     ),
     *_rows(
         Handling.IGNORED,

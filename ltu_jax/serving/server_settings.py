@@ -36,7 +36,7 @@ class ServerSettings:
     keys: frozenset[bytes] = frozenset()
     most_body: int = 36 * MEGABYTE  # 25 MB in base64, and text
     most_audio: int = 25 * MEGABYTE
-    most_clips: int = 8
+    most_clips: int = 4
     most_chat_seconds: float = 600.0
     most_transcription_seconds: float = 7_200.0
     most_requests: int = 96
