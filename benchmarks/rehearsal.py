@@ -1,12 +1,14 @@
 """The whole road at full size on one machine: published files in, three stages, and back out.
 
     python -m benchmarks.rehearsal --folder DIR [--layers 32] [--rows 10300000] [--clips 300]
+    python -m benchmarks.rehearsal --folder DIR --short       # a few minutes: what the tests run
 
 Every step is the command that a user would type, printed before it runs, in a process of its own
 whose seconds and peak memory are measured. What is finished is kept in DIR/rehearsal.json: run the
 command again to go on. The weights are random numbers in the shapes of Vicuna-7B v1.1, Whisper
 large-v1 and Whisper-AT; the clips are synthetic; the tokenizer is LLaMA's. `--layers` cuts the
-depth of the models and nothing else. A stage takes four optimiser steps over an int8 base.
+depth of the models and nothing else. A stage takes four optimiser steps over an int8 base. The
+short form has two layers, 2,000 rows and 12 clips, two steps of one row a stage, and no index.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,6 @@ from ltu_jax.core.files import read_json, sha256_file, write_json
 from ltu_jax.weights.store import load_weights
 
 OUT = Path("benchmarks/results/rehearsal.json")
-STEPS = 4
 MOST_BYTES = 22e9
 TEXT, CLIPS = 160, 1  # of a row: with the 25 positions of its clip's audio 185
 TOKENIZER = {  # LLaMA's, of Meta's licence: fetched, never part of this repository
@@ -52,6 +53,9 @@ class Rehearsal:
         rows: of the published JSON.
         clips: that exist as audio.
         tokenizer: LLaMA's tokenizer.model; None fetches it.
+        steps, rows_per_step: of each training.
+        peak: most bytes of memory that a process of the step has held.
+        cpu_seconds: of the processes of the step.
     """
 
     folder: Path
@@ -59,7 +63,10 @@ class Rehearsal:
     rows: int
     clips: int
     tokenizer: Path | None
+    steps: int = 4
+    rows_per_step: int = 2
     peak: int = 0
+    cpu_seconds: float = 0.0
 
     def path(self, *names: str) -> Path:
         """Return a path below the folder."""
@@ -85,6 +92,7 @@ class Rehearsal:
             time.sleep(0.1)
         process.returncode = os.waitstatus_to_exitcode(status)
         self.peak = max(self.peak, usage.ru_maxrss * 1024)
+        self.cpu_seconds += usage.ru_utime + usage.ru_stime
         if process.returncode > 0:
             raise errors.UserError(f"python -m {' '.join(command[:2])} ... failed; see above")
         return process.returncode
@@ -92,7 +100,7 @@ class Rehearsal:
     def train(
         self, stage: int, run: str, *more: str, kill: Callable[[], bool] | None = None
     ) -> int:
-        """Run four steps of a stage."""
+        """Run the steps of a stage."""
         start = [f"--config.init_from={self.path(f'stage{stage - 1}')}"] if stage > 1 else []
         tltr = [f"--config.weights.tltr={self.path('weights', 'tltr')}"] if stage == 1 else []
         return self.run(
@@ -108,8 +116,8 @@ class Rehearsal:
             "--config.compute.base_dtype=int8",
             f"--config.data.row_tokens={TEXT}",
             f"--config.data.clips_per_row={CLIPS}",
-            "--config.data.rows_per_batch=2",
-            f"--config.steps={STEPS}",
+            f"--config.data.rows_per_batch={self.rows_per_step}",
+            f"--config.steps={self.steps}",
             "--config.optimizer.warmup_steps=1",
             "--config.log.every=1",
             "--config.log.validate_batches=0",
@@ -205,11 +213,12 @@ def stage3(it: Rehearsal) -> dict[str, Any]:
     """Train stage 3 twice: without interruption, and killed while it saves."""
     it.train(3, "whole")
     place = it.path("stage3", "checkpoints")
-    every = "--config.checkpoint.every=2"
+    first = it.steps // 2
+    every = f"--config.checkpoint.every={first}"
 
     def saving() -> bool:
         names = [path.name for path in place.glob("*")] if place.is_dir() else []
-        return any(not name.isdigit() for name in names) or "2" in names
+        return any(not name.isdigit() for name in names) or str(first) in names
 
     killed = it.train(3, "stage3", every, kill=saving)
     it.train(3, "stage3", every)
@@ -292,28 +301,34 @@ PARTS: dict[str, Callable[[Rehearsal], dict[str, Any] | None]] = {
     "evaluate": evaluate,
 }
 
+SHORT_PARTS = tuple(name for name in PARTS if name != "index")
+FULL = {"layers": 32, "rows": 10_300_000, "clips": 300, "steps": 4, "rows_per_step": 2}
+SHORT = {"layers": 2, "rows": 2_000, "clips": 12, "steps": 2, "rows_per_step": 1}
 
-def rehearse(it: Rehearsal) -> dict[str, Any]:
-    """Do what has not been done; returns the result of every step."""
+
+def rehearse(it: Rehearsal, parts: Sequence[str] = tuple(PARTS)) -> dict[str, Any]:
+    """Do those parts that have not been done; returns the result of every one."""
     it.folder.mkdir(parents=True, exist_ok=True)
     store = it.path("rehearsal.json")
-    given = {"layers": it.layers, "rows": it.rows, "clips": it.clips}
+    given = {name: getattr(it, name) for name in FULL}
     kept = read_json(store) if store.is_file() else {"given": given, "steps": {}}
     if kept["given"] != given:
         raise errors.UserError(
             f"{it.folder} holds a rehearsal with {kept['given']}, now it is {given}; give another "
             "--folder"
         )
-    for name, part in PARTS.items():
+    for name in parts:
         if kept["steps"].get(name, {}).get("ok"):
             continue
+        part = PARTS[name]
         print(f"--- {name}: {part.__doc__}", flush=True)
-        it.peak, start = 0, time.perf_counter()
+        it.peak, it.cpu_seconds, start = 0, 0.0, time.perf_counter()
         found = part(it) or {}
         it.peak = max(it.peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
         ok = it.peak < MOST_BYTES and all(found.values())
         kept["steps"][name] = {
             "seconds": round(time.perf_counter() - start, 1),
+            "cpu_seconds": round(it.cpu_seconds, 1),
             "peak_bytes": it.peak,
             "ok": ok,
             **found,
@@ -330,20 +345,22 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--rows", type=int, default=10_300_000)
-    parser.add_argument("--clips", type=int, default=300)
+    parser.add_argument("--layers", type=int, help="of the models (default 32; short 2)")
+    parser.add_argument("--rows", type=int, help="of the JSON (default 10,300,000; short 2,000)")
+    parser.add_argument("--clips", type=int, help="with audio (default 300; short 12)")
     parser.add_argument("--tokenizer", type=Path, help="LLaMA's tokenizer.model (default: fetched)")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--short", action="store_true", help="see above")
     given = parser.parse_args()
-    out = given.__dict__.pop("out")
-    found = rehearse(Rehearsal(**vars(given)))
+    sizes = dict(SHORT if given.short else FULL)
+    sizes |= {name: value for name in sizes if (value := getattr(given, name, None)) is not None}
+    it = Rehearsal(folder=given.folder, tokenizer=given.tokenizer, **sizes)
+    found = rehearse(it, SHORT_PARTS if given.short else tuple(PARTS))
     rows = [{"step": name} | row for name, row in found.items()]
     print(alternate.table(rows))
     print(f"{sum(row['seconds'] for row in rows) / 60:.0f} minutes")
-    header = alternate.header() | {"layers": given.layers, "rows": given.rows, "clips": given.clips}
-    write_json(out, header | {"steps": found})
-    print(out)
+    write_json(given.out, alternate.header() | sizes | {"steps": found})
+    print(given.out)
     return 0 if all(row["ok"] for row in rows) else 1
 
 

@@ -51,6 +51,7 @@ COMMANDS = {
     "write_records": "python -m benchmarks.write_records",
     "single_rows_*": "python -m benchmarks.plan single_rows_v5e-16",
     "plan_*": "python -m benchmarks.plan [PRESET ...]",
+    "rehearsal": "python -m benchmarks.rehearsal --folder DIR",
     "resume_*": "python -m benchmarks.resume",
     "row_layouts_*": "python -m benchmarks.row_layouts (--modelled | --records DIR) --json FILE",
     "suite_*": "python -m pytest --durations=0",
@@ -372,6 +373,26 @@ def faults(result: dict[str, Any]) -> str:
     return _part(result, f"{result['form']} form", _table(["guarantee", "passed", "date"], rows))
 
 
+def rehearsal(result: dict[str, Any]) -> str:
+    """Tabulate the steps of the rehearsal."""
+    steps = result["steps"]
+    rows = [
+        [
+            name.replace("_", " "),
+            f"{step['seconds'] / 60:.1f}",
+            f"{step['peak_bytes'] / 1e9:.1f}",
+            {True: "yes", False: "**no**", None: ""}[step.get("identical")],
+            "yes" if step["ok"] else "**no**",
+        ]
+        for name, step in steps.items()
+    ]
+    about = (
+        f"{result['layers']} layers, {result['rows']:,} rows, {result['clips']} clips; "
+        f"{sum(step['seconds'] for step in steps.values()) / 60:.0f} minutes"
+    )
+    return _part(result, about, _table(["step", "minutes", "peak GB", "same bits", "ok"], rows))
+
+
 def resume(result: dict[str, Any]) -> str:
     """Say how soon a run goes on."""
     return (
@@ -433,6 +454,7 @@ _OF_FILES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "input_pipeline": ("input_pipeline_*", input_pipeline),
     "options": ("options_*", options),
     "faults": ("faults", faults),
+    "rehearsal": ("rehearsal", rehearsal),
     "resume": ("resume_*", resume),
     "overhead": ("overhead_*", overhead),
     "not_run": ("gpu_not_run", not_run),
