@@ -1,4 +1,4 @@
-"""The short form of the rehearsal: the whole road by its commands, at true widths and two layers."""
+"""The short form of the rehearsal: the whole road by its commands, two layers of true widths."""
 
 from benchmarks.rehearsal import SHORT, SHORT_PARTS, Rehearsal, rehearse
 from tests.support import records_corpus
