@@ -35,7 +35,6 @@ from ltu_jax.weights.store import load_weights
 
 OUT = Path("benchmarks/results/rehearsal.json")
 MOST_BYTES = 22e9
-TEXT, CLIPS = 160, 1  # of a row: with the 25 positions of its clip's audio 185
 TOKENIZER = {  # LLaMA's, of Meta's licence: fetched, never part of this repository
     "package": "maxtext==0.2.5",
     "file": "maxtext/assets/tokenizers/tokenizer.llama2",
@@ -53,7 +52,8 @@ class Rehearsal:
         rows: of the published JSON.
         clips: that exist as audio.
         tokenizer: LLaMA's tokenizer.model; None fetches it.
-        steps, rows_per_step: of each training.
+        steps, rows_per_step, row_tokens: of each training; a row has the audio of one clip too, 25
+            positions.
         peak: most bytes of memory that a process of the step has held.
         cpu_seconds: of the processes of the step.
     """
@@ -65,6 +65,7 @@ class Rehearsal:
     tokenizer: Path | None
     steps: int = 4
     rows_per_step: int = 2
+    row_tokens: int = 160
     peak: int = 0
     cpu_seconds: float = 0.0
 
@@ -114,8 +115,8 @@ class Rehearsal:
             *tltr,
             *(f"--config.model.{name}={self.layers}" for name in _DEPTHS),
             "--config.compute.base_dtype=int8",
-            f"--config.data.row_tokens={TEXT}",
-            f"--config.data.clips_per_row={CLIPS}",
+            f"--config.data.row_tokens={self.row_tokens}",
+            "--config.data.clips_per_row=1",
             f"--config.data.rows_per_batch={self.rows_per_step}",
             f"--config.steps={self.steps}",
             "--config.optimizer.warmup_steps=1",
@@ -302,8 +303,22 @@ PARTS: dict[str, Callable[[Rehearsal], dict[str, Any] | None]] = {
 }
 
 SHORT_PARTS = tuple(name for name in PARTS if name != "index")
-FULL = {"layers": 32, "rows": 10_300_000, "clips": 300, "steps": 4, "rows_per_step": 2}
-SHORT = {"layers": 2, "rows": 2_000, "clips": 12, "steps": 2, "rows_per_step": 1}
+FULL = {
+    "layers": 32,
+    "rows": 10_300_000,
+    "clips": 300,
+    "steps": 4,
+    "rows_per_step": 2,
+    "row_tokens": 160,
+}
+SHORT = {
+    "layers": 2,
+    "rows": 2_000,
+    "clips": 12,
+    "steps": 2,
+    "rows_per_step": 1,
+    "row_tokens": 108,
+}
 
 
 def rehearse(it: Rehearsal, parts: Sequence[str] = tuple(PARTS)) -> dict[str, Any]:
