@@ -9,7 +9,7 @@ spoken text is Whisper's transcript of the clip, in the Input block of the promp
 
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Float, Int
-from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig
 from ltu_jax.core.values import whole
-from ltu_jax.generation import arguments, buckets, limits
+from ltu_jax.generation import arguments, buckets
 from ltu_jax.generation import explain as explaining
 from ltu_jax.generation import generate as generation
 from ltu_jax.generation.arguments import AudioSource
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.explain import Explanation
-from ltu_jax.generation.limits import Prompts
 from ltu_jax.generation.loading import LoadedModel, load_model
 from ltu_jax.generation.request import (
     Answer,
@@ -41,21 +39,13 @@ from ltu_jax.generation.request import (
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.generation.transcribe import Transcript
 from ltu_jax.generation.transcription import TranscribeOptions
-from ltu_jax.generation.whispers import Whispers, give
-from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.models.whisper import POOL
-from ltu_jax.preprocessing.text import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model(LoadedModel):
     """A loaded LTU-AS, by `ltu_jax.load`; without Whisper or tokenizer it still gives `logits`."""
-
-    @property
-    def config(self) -> LTUASConfig:
-        """Return the sizes of the language model, the TLTR and the audio features."""
-        return self.model.config
 
     @property
     def window_seconds(self) -> float:
@@ -357,35 +347,6 @@ class Model(LoadedModel):
         self._prompts.one(
             question, spoken_text, with_audio=with_audio, max_new_tokens=max_new_tokens
         )
-
-    @cached_property
-    def _whispers(self) -> Whispers:
-        shared = ("path", "config", "listener", "transcriber", "rule", "data_parallel")
-        return Whispers(**{name: getattr(self, name) for name in shared})
-
-    @cached_property
-    def _limits(self) -> limits.Limits:
-        return limits.of_model(
-            self.config.llama,
-            self.params,
-            positions=self.positions,
-            apart_from=generation.LONG_ANSWER,
-            cpu=jax.default_backend() == "cpu",
-        )
-
-    @cached_property
-    def _prompts(self) -> Prompts:
-        tokenizer, audio = self._need_tokenizer(), self.config.audio_tokens
-        return Prompts(tokenizer=tokenizer, limits=self._limits, audio=audio)
-
-    def _need_tokenizer(self) -> Tokenizer:
-        if self.tokenizer is None:
-            raise UserError(
-                f"{self.path} has no tokenizer, so it cannot read a question; put tokenizer.model "
-                "or tokenizer.json there, or give the language model's weights directory: "
-                f"{give(self.path, 'llama')}"
-            )
-        return self.tokenizer
 
 
 def load(

@@ -11,9 +11,13 @@ import jax.numpy as jnp
 from ltu_jax.core.errors import UserError, spell
 from ltu_jax.core.sharding import MeshConfig, make_mesh
 from ltu_jax.core.trees import Params
+from ltu_jax.generation import limits
 from ltu_jax.generation.data_parallel import DataParallel
+from ltu_jax.generation.generate import LONG_ANSWER
+from ltu_jax.generation.limits import Prompts
 from ltu_jax.generation.transcribe import Transcriber, load_whisper_tokenizer
 from ltu_jax.generation.transcription import TranscribeOptions, rule
+from ltu_jax.generation.whispers import Listener, Whispers, give
 from ltu_jax.models.functional import Functional
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.whisper import Whisper, WhisperConfig
@@ -45,14 +49,6 @@ def _model(config: LTUASConfig, dtype: str) -> Functional[LTUAS]:
 _whisper = functools.lru_cache(maxsize=4)(Whisper)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Listener:
-    """Whisper as the feature extractor: the one that hears."""
-
-    whisper: Whisper
-    params: Params
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedModel:
     """A model in memory; what the path has none of is None.
@@ -70,6 +66,40 @@ class LoadedModel:
     rule: TranscribeOptions
     positions: int | None
     data_parallel: DataParallel = field(default_factory=DataParallel)
+
+    @property
+    def config(self) -> LTUASConfig:
+        """Return the sizes of the language model, the TLTR and the audio features."""
+        return self.model.config
+
+    @functools.cached_property
+    def _whispers(self) -> Whispers:
+        shared = ("path", "config", "listener", "transcriber", "rule", "data_parallel")
+        return Whispers(**{name: getattr(self, name) for name in shared})
+
+    @functools.cached_property
+    def _limits(self) -> limits.Limits:
+        return limits.of_model(
+            self.config.llama,
+            self.params,
+            positions=self.positions,
+            apart_from=LONG_ANSWER,
+            cpu=jax.default_backend() == "cpu",
+        )
+
+    @functools.cached_property
+    def _prompts(self) -> Prompts:
+        tokenizer, audio = self._need_tokenizer(), self.config.audio_tokens
+        return Prompts(tokenizer=tokenizer, limits=self._limits, audio=audio)
+
+    def _need_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise UserError(
+                f"{self.path} has no tokenizer, so it cannot read a question; put tokenizer.model "
+                "or tokenizer.json there, or give the language model's weights directory: "
+                f"{give(self.path, 'llama')}"
+            )
+        return self.tokenizer
 
 
 def load_model(

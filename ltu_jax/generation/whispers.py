@@ -12,17 +12,17 @@ import numpy as np
 
 from ltu_jax.core.axes import Array, Float
 from ltu_jax.core.errors import UserError, on_command_line, spell
+from ltu_jax.core.trees import Params
 from ltu_jax.core.values import whole
 from ltu_jax.generation import arguments, limits
 from ltu_jax.generation.buckets import BATCH_BUCKETS
 from ltu_jax.generation.data_parallel import DataParallel
-from ltu_jax.generation.loading import Listener
 from ltu_jax.generation.request import AnswerMode, EncodedClip
 from ltu_jax.generation.transcribe import Transcriber, Transcript
 from ltu_jax.generation.transcription import TranscribeOptions
 from ltu_jax.models.functional import Functional
 from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.models.whisper import POOL, Encoder
+from ltu_jax.models.whisper import POOL, Encoder, Whisper
 from ltu_jax.preprocessing import audio as audio_lib
 
 
@@ -31,6 +31,14 @@ def give(path: Path, name: str) -> str:
     if on_command_line():
         return f"{spell(name)} DIR"
     return f"ltu_jax.load({str(path)!r}, {name}=DIR)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """Whisper as the feature extractor: the one that hears."""
+
+    whisper: Whisper
+    params: Params
 
 
 @dataclass(frozen=True, kw_only=True)

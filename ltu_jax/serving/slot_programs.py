@@ -27,6 +27,7 @@ from ltu_jax.serving.slot_state import (
     Entrant,
     Made,
     SlotState,
+    StepSize,
     advance,
     begin,
     empty_state,
@@ -318,8 +319,9 @@ class SlotPrograms:
             case ("move",):
                 return jax.jit(move, donate_argnums=0)
             case ("advance", tier, room, drafts):
-                sized = dict(rows=tier, room=room, most=self.sizes.steps, drafts=drafts)
-                return jax.jit(partial(advance, model=self.model, **sized), donate_argnums=2)
+                size = StepSize(rows=tier, room=room, steps=self.sizes.steps, drafts=drafts)
+                step = partial(advance, model=self.model, size=size)
+                return jax.jit(step, donate_argnums=2)
         raise KeyError(key)
 
     def _allowed(self, bound: dict[int, np.ndarray], *, rows: int) -> Allowed:

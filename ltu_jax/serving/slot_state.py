@@ -197,6 +197,20 @@ class Made(NamedTuple):
     told: Told  # [N, B, ...]
 
 
+class StepSize(NamedTuple):
+    """What a program of steps is compiled for.
+
+    `rows` in front are looked at, which reach at most `room` places of the cache; it makes up to
+    `steps` steps. Rows that ask for it have `drafts` tokens guessed and checked at once: they make
+    up to 1 + drafts tokens a step.
+    """
+
+    rows: int
+    room: int
+    steps: int
+    drafts: int
+
+
 def advance(
     params: Params,
     layers: Any,
@@ -206,12 +220,9 @@ def advance(
     steps: Int[Array, ""],
     *,
     model: Functional,
-    rows: int,
-    room: int,
-    most: int,
-    drafts: int,
+    size: StepSize,
 ) -> tuple[SlotState, Made]:
-    """Make up to `steps` tokens in each of the first `rows` rows that are active and not done.
+    """Make up to `steps` tokens in each of the first rows that are active and not done.
 
     Args:
         params: the model's parameters.
@@ -219,14 +230,11 @@ def advance(
         state: all rows.
         active: rows with a request.
         allowed: what grammars allow; with a bound row `steps` is 1.
-        steps: at most `most`.
+        steps: at most `size.steps`.
         model: the model.
-        rows: rows looked at.
-        room: places of the cache that they reach at most.
-        most: the size of what is returned.
-        drafts: tokens guessed and checked at once for rows that ask for it; each then makes up to
-            1 + drafts tokens a step.
+        size: what is compiled for.
     """
+    rows, drafts = size.rows, size.drafts
     llama = language_model(model.bind(params))
 
     def first(leaf: Array) -> Array:
@@ -235,8 +243,8 @@ def advance(
     choice, progress = jax.tree.map(first, (state.choice, state.progress))
     active, allowed = jax.tree.map(first, (active, allowed))
     made = Made(
-        tokens=jnp.full((most, rows, 1 + drafts), NO_TOKEN, jnp.int32),
-        told=jax.tree.map(lambda leaf: jnp.stack([leaf] * most), nothing_told(rows)),
+        tokens=jnp.full((size.steps, rows, 1 + drafts), NO_TOKEN, jnp.int32),
+        told=jax.tree.map(lambda leaf: jnp.stack([leaf] * size.steps), nothing_told(rows)),
     )
 
     def going(carry: Any) -> Array:
@@ -252,7 +260,7 @@ def advance(
             jnp.concatenate([progress.token[:, None], jnp.maximum(guessed, 0)], axis=1),
             active=going_on,
             cache=SlotCache(keys=keys, values=values, length=progress.length),
-            room=room,
+            room=size.room,
             layers=layers,
         )
         token, told = choose(
