@@ -17,8 +17,9 @@ class _Forked(Rehearsal):
     """A rehearsal whose commands are forks of one process that has imported everything."""
 
     def run(self, *command, kill=None):
+        env = os.environ | {"XLA_FLAGS": ""}  # one device, as the commands find them here
         process = self.zygote.start(
-            ["-m", *command], env=os.environ, stdout=sys.__stdout__, stderr=sys.__stderr__
+            ["-m", *command], env=env, stdout=sys.__stdout__, stderr=sys.__stderr__
         )
         while (status := process.wait(within=0.05 if kill else None)) is None:
             if kill():
@@ -28,8 +29,7 @@ class _Forked(Rehearsal):
         return status
 
 
-def test_the_whole_road_is_walked_and_comes_back_to_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "")  # one device, as the commands find them here
+def test_the_whole_road_is_walked_and_comes_back_to_the_same_bits(tmp_path):
     it = _Forked(folder=tmp_path, tokenizer=records_corpus.TOKENIZER, **SHORT)
     with contextlib.closing(Zygote(os.environ)) as it.zygote:
         walked = rehearse(it, PARTS)
