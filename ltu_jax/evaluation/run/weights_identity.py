@@ -6,6 +6,7 @@ from typing import Any
 
 from data_pipelines.records.whisper_features import fingerprint
 from ltu_jax import checkpoint
+from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, sha256_file
 from ltu_jax.weights import places
 from ltu_jax.weights.open import encoder_dtype, open_weights
@@ -40,6 +41,8 @@ def identify(
         }
     for name, given in bases.items():
         if given:
+            if not places.is_elsewhere(given) and not (Path(given) / "config.json").is_file():
+                raise UserError(f"--{name} {given} has no config.json: give a weights folder")
             described[name] = open_weights(given, option=f"--{name}").sha256
     if whisper := described.get("whisper"):  # what encodes here, in the precision of `ltu_jax.load`
         described["features"] = fingerprint(whisper_sha256=whisper, dtype=hearing)
