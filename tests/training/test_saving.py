@@ -149,7 +149,7 @@ def fill(run_dir, *more: str) -> dict:
     script = str(ROOT / "tests" / "training" / "full_disk.py")
     (done,) = processes([script, str(run_dir), *more], devices=1)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def assert_told_and_kept(found: dict, run_dir) -> None:
