@@ -9,9 +9,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # The packages in their order; a file imports from its own package or from packages further left.
 ORDER = (
     "ltu_jax.core", "ltu_jax.preprocessing", "ltu_jax.models", "ltu_jax.checkpoint",
-    "ltu_jax.weights", "data_pipelines.sources", "data_pipelines.records",
-    "data_pipelines.manifests", "data_pipelines.input", "ltu_jax.generation", "ltu_jax.training",
-    "ltu_jax.planning", "ltu_jax.inference", "ltu_jax.evaluation", "ltu_jax.serving",
+    "ltu_jax.weights", "data_pipelines.sources", "data_pipelines.metadata",
+    "data_pipelines.records", "data_pipelines.manifests", "data_pipelines.input",
+    "ltu_jax.generation", "ltu_jax.training", "ltu_jax.planning", "ltu_jax.inference",
+    "ltu_jax.evaluation", "ltu_jax.serving",
     "configs", "data_pipelines.mini", "data_pipelines.doctor", "data_pipelines",
     "ltu_jax",  # the command lines; the package itself only offers `load` lazily
 )  # fmt: skip

@@ -8,11 +8,11 @@ import json
 import pytest
 
 from data_pipelines.manifests.official_rows import rows_or_errors
+from data_pipelines.metadata.table_files import csv_rows, json_file, json_lines
 from data_pipelines.records.schema import RecordError
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
 from ltu_jax.core.text_files import open_text, read_text
-from ltu_jax.evaluation.datasets.readers.table_files import csv_rows, json_file, json_lines
 
 TEXT = '{"text": "Größe — 犬 🐕"}\r\n{"text": "second"}\r\n'
 ENCODINGS = {

@@ -9,11 +9,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.metadata.table_files import UnusableRecords
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS, Benchmark, BenchmarkRow
 from ltu_jax.evaluation.datasets.item import AudioClip, EvaluationMode, Item
-from ltu_jax.evaluation.datasets.readers.table_files import UnusableRecords
 from ltu_jax.preprocessing.names import ENDINGS, find_audio
 
 

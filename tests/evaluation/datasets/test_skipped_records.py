@@ -4,12 +4,12 @@ import json
 
 import pytest
 
+from data_pipelines.metadata.table_files import UnusableRecords
 from ltu_jax import evaluate
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.evaluation.datasets.dataset import read_dataset
 from ltu_jax.evaluation.datasets.readers import clotho, fsd50k, mosei, own_questions, vggsound
-from ltu_jax.evaluation.datasets.readers.table_files import UnusableRecords
 from ltu_jax.evaluation.run import training_overlap
 
 pytestmark = pytest.mark.usefixtures("few_resamples")

@@ -13,40 +13,28 @@ The form that most clips have is taken for all. The test table has 975 clips; th
 has lost since stay items whose file is missing, so that they are named and counted.
 """
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ltu_jax.core.errors import UserError, shorten
-from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.table_files import (
+from data_pipelines.metadata.table_files import (
     RecordProblems,
     check_split,
-    csv_rows,
     find,
     visible,
 )
+from data_pipelines.metadata.video_tables import CaptionedVideo, audiocaps
+from ltu_jax.core.errors import UserError, shorten
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 
 SPLITS = ("test", "val")
 
 _CAPTIONS = 5
-_COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 _WHAT = "the folder of AudioCaps, with its csv files and the audio"
 _SUFFIXES = (".wav", ".flac", ".mp3")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Captioned:
-    """A clip of the table: where on YouTube it starts, ids and texts of its captions."""
-
-    youtube_id: str
-    start_time: str
-    ids: list[str]
-    captions: list[str]
-
-
-_FORMS: dict[str, Callable[[_Captioned], Sequence[str]]] = {
+_FORMS: dict[str, Callable[[CaptionedVideo], Sequence[str]]] = {
     "{youtube_id}": lambda clip: (clip.youtube_id,),
     "Y{youtube_id}": lambda clip: (f"Y{clip.youtube_id}",),
     "{youtube_id}_{start_time}": lambda clip: (f"{clip.youtube_id}_{clip.start_time}",),
@@ -68,7 +56,7 @@ def read(data: Path, *, split: str) -> Corpus:
     places = (split, f"audio/{split}", "audio", f"wavs/{split}", "wavs")
     folder = find(data, places, what=_WHAT)
     bad = RecordProblems()
-    clips = _table(table, bad)
+    clips = audiocaps(table, problems=bad, captions=(_CAPTIONS,))
     if not clips:
         return bad.none_in(Corpus(items=(), clips={}), source=table)
     files = _files(folder, clips, table)
@@ -90,48 +78,11 @@ def read(data: Path, *, split: str) -> Corpus:
     return bad.none_in(corpus, source=table)
 
 
-def _table(path: Path, bad: RecordProblems) -> list[_Captioned]:
-    clips: dict[str, _Captioned] = {}
-    ids = set()
-    for where, row in csv_rows(path, columns=_COLUMNS, what="a table of AudioCaps", problems=bad):
-        with bad.record():
-            name, start, caption_id = row["youtube_id"], row["start_time"], row["audiocap_id"]
-            if not name or not row["caption"].strip():
-                raise UserError(f"{where}: an empty youtube_id or caption")
-            if not start.isdecimal() or not caption_id.isdecimal():
-                raise UserError(
-                    f"{where}: start_time {start!r} and audiocap_id {caption_id!r} should be "
-                    "numbers"
-                )
-            if caption_id in ids:
-                raise UserError(f"{where}: audiocap_id {caption_id} is listed twice")
-            ids.add(caption_id)
-            clip = clips.setdefault(
-                name, _Captioned(youtube_id=name, start_time=start, ids=[], captions=[])
-            )
-            if clip.start_time != start:
-                raise UserError(
-                    f"{where}: {name!r} starts at {start} here and {clip.start_time} above"
-                )
-            clip.ids.append(caption_id)
-            clip.captions.append(row["caption"].strip())
-    if not clips and not bad.found:
-        raise UserError(f"{path} has no rows: copy it again")
-    for name, clip in list(clips.items()):
-        if len(clip.captions) != _CAPTIONS:
-            del clips[name]
-            bad.found.append(
-                f"{path}: {clip.youtube_id!r} has {len(clip.captions)} captions, where the test "
-                f"and val tables have {_CAPTIONS} a clip: is it another table, or cut off?"
-            )
-    return list(clips.values())
-
-
-def _files(folder: Path, clips: Sequence[_Captioned], table: Path) -> list[Path]:
+def _files(folder: Path, clips: Sequence[CaptionedVideo], table: Path) -> list[Path]:
     """Return the file of each clip; where it would be, for one that is missing."""
     present = {path.stem + path.suffix.lower() for path in visible(folder)}
 
-    def names(clip: _Captioned, form: str) -> list[str]:
+    def names(clip: CaptionedVideo, form: str) -> list[str]:
         return [stem + s for stem in _FORMS[form](clip) for s in _SUFFIXES if stem + s in present]
 
     by_form = {form: [names(clip, form) for clip in clips] for form in _FORMS}

@@ -11,15 +11,12 @@ Published layout of version 2.1, as its archives unpack:
 
 from pathlib import Path
 
-from ltu_jax.core.errors import UserError
+from data_pipelines.metadata import freesound_tables
+from data_pipelines.metadata.table_files import check_split, find
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.collected import CollectedItems
-from ltu_jax.evaluation.datasets.readers.table_files import check_split, csv_rows, find
 
 SPLITS = ("evaluation", "validation", "development")
-
-_WHAT = "Clotho's captions, with the audio folder of the same name beside it"
-_CAPTIONS = tuple(f"caption_{number}" for number in range(1, 6))
 
 
 def read(data: Path, *, split: str) -> Corpus:
@@ -31,25 +28,14 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="Clotho")
     name = f"clotho_captions_{split}.csv"
-    table = find(data, (name, f"clotho_csv_files/{name}"), what=_WHAT)
+    table = find(data, (name, f"clotho_csv_files/{name}"), what=freesound_tables.CLOTHO)
     audio = data / split
     if not audio.exists() and (data / "clotho_audio_files").exists():
         audio = data / "clotho_audio_files" / split
-    collected = CollectedItems()
-    for where, row in csv_rows(
-        table, columns=("file_name", *_CAPTIONS), what=_WHAT, problems=collected
-    ):
-        with collected.record():
-            file = row["file_name"]
-            empty = [column for column in ("file_name", *_CAPTIONS) if not row[column].strip()]
-            if empty:
-                raise UserError(f"{where}: {empty[0]} is empty; the file may be damaged")
-            clip = AudioClip(clip_id=file, audio=audio / file, cluster=file)
-            item = Item(
-                item_id=file,
-                clip_id=file,
-                row="clotho",
-                references=tuple(row[column].strip() for column in _CAPTIONS),
-            )
-            collected.add(item, clip, where=where)
-    return collected.corpus(table, split=split)
+    found = CollectedItems()
+    for row in freesound_tables.clotho(table, problems=found):
+        clip = AudioClip(clip_id=row.file, audio=audio / row.file, cluster=row.file)
+        item = Item(item_id=row.file, clip_id=row.file, row="clotho", references=row.captions)
+        with found.record():
+            found.add(item, clip, where=row.where)
+    return found.corpus(table, split=split)

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.table_files import (
+from data_pipelines.metadata.table_files import (
     RecordProblems,
     UnusableRecords,
     json_file,
 )
+from ltu_jax.core.errors import UserError
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 
 
 class CollectedItems(RecordProblems):

@@ -11,14 +11,14 @@ LTU-AS is never trained on it, so all folds are asked; results are broken down b
 from collections import Counter
 from pathlib import Path
 
-from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.table_files import (
+from data_pipelines.metadata.table_files import (
     RecordProblems,
     check_split,
     csv_rows,
     find,
 )
+from ltu_jax.core.errors import UserError
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 
 SPLITS = ("all",)
 

@@ -13,15 +13,12 @@ Labels are read with spaces for underscores ("Bass_guitar" -> "Bass guitar"), as
 
 from pathlib import Path
 
-from ltu_jax.core.errors import UserError
+from data_pipelines.metadata import freesound_tables
+from data_pipelines.metadata.table_files import check_split, need
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.collected import CollectedItems
-from ltu_jax.evaluation.datasets.readers.table_files import check_split, csv_rows, need
 
 SPLITS = ("eval", "val", "train")
-
-_WHAT = "the ground truth of FSD50K, from FSD50K.ground_truth.zip"
-_VOCABULARY = ("index", "label", "mid")
 
 
 def read(data: Path, *, split: str) -> Corpus:
@@ -33,50 +30,22 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="FSD50K")
     part = "eval" if split == "eval" else "dev"
-    truth = need(data / "FSD50K.ground_truth", what=_WHAT)
-    names = _vocabulary(truth / "vocabulary.csv")
+    truth = need(data / "FSD50K.ground_truth", what=freesound_tables.FSD50K)
+    names = freesound_tables.fsd50k_vocabulary(truth / "vocabulary.csv")
     table = truth / f"{part}.csv"
-    columns = ("fname", "labels") if part == "eval" else ("fname", "labels", "split")
-    choices = tuple(names.values())
-    collected = CollectedItems()
-    for where, row in csv_rows(table, columns=columns, what=_WHAT, problems=collected):
-        with collected.record():
-            if part == "dev" and row["split"] not in SPLITS[1:]:
-                raise UserError(f"{where}: split is {row['split']!r}: it should be train or val")
-            labels = row["labels"].split(",")
-            unknown = [label for label in labels if label not in names]
-            if unknown:
-                raise UserError(
-                    f"{where}: label {unknown[0]!r} is not in {truth / 'vocabulary.csv'}: "
-                    "take both files from the same release"
-                )
-            name = row["fname"]
-            if not name.isdecimal():
-                raise UserError(f"{where}: fname is {name!r}: it should be a Freesound number")
-            if part == "dev" and row["split"] != split:
-                continue
-            audio = data / f"FSD50K.{part}_audio" / f"{name}.wav"
-            clip = AudioClip(clip_id=name, audio=audio, cluster=name)
-            item = Item(
-                item_id=name,
-                clip_id=name,
-                row="fsd50k",
-                references=tuple(dict.fromkeys(names[label] for label in labels)),
-                choices=choices,
-            )
-            collected.add(item, clip, where=where)
-    return collected.corpus(table, split=split)
-
-
-def _vocabulary(path: Path) -> dict[str, str]:
-    """Return label -> its words, in the order of the file."""
-    names: dict[str, str] = {}
-    for where, row in csv_rows(path, columns=_VOCABULARY, what=_WHAT, header=_VOCABULARY):
-        label = row["label"]
-        if row["index"] != str(len(names)) or not label or label in names:
-            raise UserError(
-                f"{where}: {row['index']!r}, {label!r}: it should be number {len(names)} and a new "
-                "label; copy the vocabulary again"
-            )
-        names[label] = label.replace("_", " ")
-    return names
+    found = CollectedItems()
+    for row in freesound_tables.fsd50k(table, names=names, problems=found):
+        if row.split != split:
+            continue
+        audio = data / f"FSD50K.{part}_audio" / f"{row.name}.wav"
+        clip = AudioClip(clip_id=row.name, audio=audio, cluster=row.name)
+        item = Item(
+            item_id=row.name,
+            clip_id=row.name,
+            row="fsd50k",
+            references=row.labels,
+            choices=tuple(names.values()),
+        )
+        with found.record():
+            found.add(item, clip, where=row.where)
+    return found.corpus(table, split=split)

@@ -12,9 +12,9 @@ is named and counted, not dropped. Sturm (2013, arXiv:1306.1461) lists repetitio
 
 from pathlib import Path
 
+from data_pipelines.metadata.table_files import check_split, find, visible
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.table_files import check_split, find, visible
 
 SPLITS = ("all",)
 

@@ -11,9 +11,7 @@ A transcript line is the utterance's id, a space, and the words in capitals.
 from collections.abc import Iterator
 from pathlib import Path
 
-from ltu_jax.core.errors import UserError, shorten
-from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.table_files import (
+from data_pipelines.metadata.table_files import (
     RecordProblems,
     check_split,
     find,
@@ -21,6 +19,8 @@ from ltu_jax.evaluation.datasets.readers.table_files import (
     text_lines,
     visible,
 )
+from ltu_jax.core.errors import UserError, shorten
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 
 SPLITS = ("test-clean", "test-other", "dev-clean", "dev-other")
 

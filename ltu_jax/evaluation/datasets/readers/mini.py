@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.metadata.table_files import RecordProblems, field, json_lines
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item, Task
-from ltu_jax.evaluation.datasets.readers.table_files import RecordProblems, field, json_lines
 from ltu_jax.evaluation.metrics.words import around_words
 from ltu_jax.evaluation.scoring.reading.classes import named_class
 

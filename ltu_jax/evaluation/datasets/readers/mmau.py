@@ -14,10 +14,10 @@ import string
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data_pipelines.metadata.table_files import check_split
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, json_records, text
-from ltu_jax.evaluation.datasets.readers.table_files import check_split
 
 SPLITS = ("test-mini",)
 

@@ -16,25 +16,22 @@ table gives one class of it: the SDK has six strengths, and s3prl's `label6` cal
 six "happy". `spoken_text` is left to Whisper, as in LTU-AS.
 """
 
-import math
-from collections.abc import Iterator
 from pathlib import Path
 
-from ltu_jax.core.errors import UserError
+from data_pipelines.metadata.speech_tables import (
+    MOSEI,
+    MOSEI_SIGNS,
+    Sentence,
+    mosei_of_mmsa,
+    mosei_of_s3prl,
+)
+from data_pipelines.metadata.table_files import check_split, find
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.collected import CollectedItems
-from ltu_jax.evaluation.datasets.readers.table_files import check_split, csv_rows, find
 from ltu_jax.preprocessing.names import find_audio
 
 SPLITS = ("test", "valid", "train")
-CLASSES = ("negative", "neutral", "positive")
-
-_WHAT = "labels of CMU-MOSEI, s3prl's CMU_MOSEI_Labels.csv or MMSA's label.csv"
-_S3PRL = ("file", "index", "start", "end", "label2b", "split")
-_SIGNS = {"-1": "negative", "0": "neutral", "1": "positive"}
-_NUMBERS = {"0": "train", "1": "valid", "2": "test", "3": ""}
-_MMSA = ("video_id", "clip_id", "annotation", "mode")
-_MODES = ("train", "valid", "test")
+CLASSES = tuple(MOSEI_SIGNS.values())
 
 
 def read(data: Path, *, split: str) -> Corpus:
@@ -47,82 +44,40 @@ def read(data: Path, *, split: str) -> Corpus:
             be; a sentence listed twice.
     """
     check_split(split, SPLITS, dataset="CMU-MOSEI")
-    table = find(data, ("CMU_MOSEI_Labels.csv", "label.csv"), what=_WHAT)
-    rows = _sentences_of_videos if table.name == "CMU_MOSEI_Labels.csv" else _cut_sentences
-    collected = CollectedItems()
-    for where, part, sentiment, clip in rows(data, table, collected):
-        if part != split:
+    table = find(data, ("CMU_MOSEI_Labels.csv", "label.csv"), what=MOSEI)
+    found = CollectedItems()
+    if table.name == "CMU_MOSEI_Labels.csv":
+        sentences = mosei_of_s3prl(table, emotions=False, problems=found)
+    else:
+        sentences = mosei_of_mmsa(table, problems=found)
+    for sentence in sentences:
+        if sentence.split != split:
             continue
+        clip = AudioClip(
+            clip_id=f"{sentence.video}_{sentence.index}",
+            audio=_audio(data, sentence),
+            cluster=sentence.video,
+            start=sentence.start or 0.0,
+            end=sentence.end,
+        )
         item = Item(
             item_id=clip.clip_id,
             clip_id=clip.clip_id,
             row="mosei",
-            references=(sentiment,),
+            references=(sentence.sentiment,),
             choices=CLASSES,
         )
-        with collected.record():
-            collected.add(item, clip, where=where)
-    return collected.corpus(table, split=split)
+        with found.record():
+            found.add(item, clip, where=sentence.where)
+    return found.corpus(table, split=split)
 
 
-def _sentences_of_videos(
-    data: Path, table: Path, collected: CollectedItems
-) -> Iterator[tuple[str, str, str, AudioClip]]:
-    folder = data / "Audio"
-    folder = (folder if folder.exists() else data / "Raw" / "Audio") / "Full" / "WAV_16000"
-    for where, row in csv_rows(table, columns=_S3PRL, what=_WHAT, problems=collected):
-        clip = None
-        with collected.record():
-            sentiment = _one_of(row, "label2b", _SIGNS, where)
-            part = _one_of(row, "split", _NUMBERS, where)
-            start, end = (_number(row, name, where) for name in ("start", "end"))
-            if end <= max(start, 0.0):
-                raise UserError(
-                    f"{where}: start is {start} s, end is {end} s: nothing lies between"
-                )
-            clip = AudioClip(
-                clip_id=f"{row['file']}_{row['index']}",
-                audio=folder / f"{row['file']}.wav",
-                cluster=row["file"],
-                start=max(start, 0.0),
-                end=end,
-            )
-        if clip is not None:
-            yield where, part, sentiment, clip
-
-
-def _cut_sentences(
-    data: Path, table: Path, collected: CollectedItems
-) -> Iterator[tuple[str, str, str, AudioClip]]:
-    for where, row in csv_rows(table, columns=_MMSA, what=_WHAT, problems=collected):
-        clip = None
-        with collected.record():
-            part = _one_of(row, "mode", {mode: mode for mode in _MODES}, where)
-            sentiment = _one_of(row, "annotation", {name.title(): name for name in CLASSES}, where)
-            stem = data / "Raw" / row["video_id"] / row["clip_id"]
-            wav, mp4 = (stem.with_name(stem.name + ending) for ending in (".wav", ".mp4"))
-            clip = AudioClip(
-                clip_id=f"{row['video_id']}_{row['clip_id']}",
-                audio=find_audio(wav) or mp4,
-                cluster=row["video_id"],
-            )
-        if clip is not None:
-            yield where, part, sentiment, clip
-
-
-def _one_of(row: dict[str, str], name: str, values: dict[str, str], where: str) -> str:
-    if row[name] not in values:
-        raise UserError(
-            f"{where}: {name} is {row[name]!r}: it should be one of {', '.join(values)}"
-        )
-    return values[row[name]]
-
-
-def _number(row: dict[str, str], name: str, where: str) -> float:
-    try:
-        value = float(row[name])
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{where}: {name} is {row[name]!r}: it should be a number")
-    return value
+def _audio(data: Path, sentence: Sentence) -> Path:
+    """Return the file of a sentence, or of the video that it is cut from."""
+    if sentence.end is not None:
+        folder = data / "Audio"
+        folder = (folder if folder.exists() else data / "Raw" / "Audio") / "Full" / "WAV_16000"
+        return folder / f"{sentence.video}.wav"
+    stem = data / "Raw" / sentence.video / sentence.index
+    wav, mp4 = (stem.with_name(stem.name + ending) for ending in (".wav", ".mp4"))
+    return find_audio(wav) or mp4

@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from data_pipelines.metadata.table_files import check_split, field, need, visible
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.files import inside
 from ltu_jax.core.text_files import open_text
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, text
-from ltu_jax.evaluation.datasets.readers.table_files import check_split, field, need, visible
 
 SPLITS = ("sample", "all")
 SAMPLE = 10_000

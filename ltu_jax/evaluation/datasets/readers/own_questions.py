@@ -15,11 +15,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.metadata.table_files import check_split, field, json_lines
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item, Task
 from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, text
-from ltu_jax.evaluation.datasets.readers.table_files import check_split, field, json_lines
 
 SPLITS = ("all",)
 

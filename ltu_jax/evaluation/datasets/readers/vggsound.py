@@ -12,15 +12,13 @@ folder named after the split.
 
 from pathlib import Path
 
-from ltu_jax.core.errors import UserError
+from data_pipelines.metadata import video_tables
+from data_pipelines.metadata.table_files import check_split, find, visible
 from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 from ltu_jax.evaluation.datasets.readers.collected import CollectedItems
-from ltu_jax.evaluation.datasets.readers.table_files import check_split, csv_rows, find, visible
 
-SPLITS = ("test", "train")
+SPLITS = video_tables.VGGSOUND_SPLITS
 
-_WHAT = "VGGSound's list of clips: YouTube id, start seconds, label, split"
-_COLUMNS = ("youtube id", "start", "label", "split")
 _ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".mp4")
 
 
@@ -34,41 +32,26 @@ def read(data: Path, *, split: str) -> Corpus:
             not whole seconds, an unknown split or no label; a clip listed twice.
     """
     check_split(split, SPLITS, dataset="VGGSound")
-    table = find(data, ("vggsound.csv", "data/vggsound.csv"), what=_WHAT)
-    collected, rows = CollectedItems(), []
-    for where, row in csv_rows(
-        table, columns=_COLUMNS, what=_WHAT, header=_COLUMNS, problems=collected
-    ):
-        with collected.record():
-            rows.append((where, *_checked(row, where)))
-    choices = tuple(sorted({label for _, _, _, label, _ in rows}))
+    table = find(data, ("vggsound.csv", "data/vggsound.csv"), what=video_tables.VGGSOUND)
+    found = CollectedItems()
+    rows = list(video_tables.vggsound(table, problems=found))
+    choices = tuple(sorted({row.label for row in rows}))
     files = _files(data, split)
-    for where, video, start, label, part in rows:
-        if part != split:
+    for row in rows:
+        if row.split != split:
             continue
-        name = f"{video}_{start:06d}"
+        name = f"{row.video}_{row.start:06d}"
         clip = AudioClip(
             clip_id=name,
             audio=files.get(name, data / "audio" / f"{name}.wav"),
-            cluster=video,
+            cluster=row.video,
         )
         item = Item(
-            item_id=name, clip_id=name, row="vggsound", references=(label,), choices=choices
+            item_id=name, clip_id=name, row="vggsound", references=(row.label,), choices=choices
         )
-        with collected.record():
-            collected.add(item, clip, where=where)
-    return collected.corpus(table, split=split)
-
-
-def _checked(row: dict[str, str], where: str) -> tuple[str, int, str, str]:
-    video, start, label, split = (row[name] for name in _COLUMNS)
-    if split not in SPLITS:
-        raise UserError(f"{where}: split is {split!r}: it should be test or train")
-    if not start.isdecimal():
-        raise UserError(f"{where}: start is {start!r}: it should be whole seconds")
-    if not video or not label.strip():
-        raise UserError(f"{where}: no YouTube id or no label")
-    return video, int(start), label, split
+        with found.record():
+            found.add(item, clip, where=row.where)
+    return found.corpus(table, split=split)
 
 
 def _files(data: Path, split: str) -> dict[str, Path]:

@@ -20,26 +20,21 @@ Splits:
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ltu_jax.core.errors import UserError, shorten
-from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
-from ltu_jax.evaluation.datasets.readers.table_files import (
+from data_pipelines.metadata.speech_tables import GENDERS, voxceleb2_ages, voxceleb2_speakers
+from data_pipelines.metadata.table_files import (
     check_split,
-    csv_rows,
     find,
-    text_lines,
     visible,
 )
+from ltu_jax.core.errors import UserError, shorten
+from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 
 SPLITS = ("test", "age_test")
 
 _AGE_TEST = "age-test.txt"
 _AGE_TABLES = ("final_dataframe_extended.csv", "age-train.txt", _AGE_TEST)
-_AGE_COLUMNS = ("VoxCeleb_ID", "video_id", "speaker_age")
-_META_COLUMNS = ("VoxCeleb2 ID", "Gender", "Set")
-_GENDERS = {"f": "female", "m": "male"}
 # Listed as test speakers; the published archives have no audio of them.
 _NEVER_RELEASED = {"id04170", "id05348"}
-_VOXCELEB1 = "id1"  # its speakers are id10001 to id11251, those of VoxCeleb2 id00012 to id09272
 _SUFFIXES = (".wav", ".flac", ".m4a")  # a converted copy before its original
 _WHAT = "the folder of VoxCeleb2, with vox2_meta.csv, test/ and, for split age_test, dev/"
 
@@ -57,7 +52,7 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="VoxCeleb2")
     meta = find(data, ("vox2_meta.csv", "meta/vox2_meta.csv"), what=_WHAT)
-    speakers = _speakers(meta)
+    speakers = voxceleb2_speakers(meta)
     choose = _test if split == "test" else _age_test
     ages, files = choose(data, meta, speakers)
     items, clips = [], {}
@@ -71,7 +66,7 @@ def read(data: Path, *, split: str) -> Corpus:
                     clip_id=clip_id,
                     row="voxceleb2_gender",
                     references=(gender,),
-                    choices=tuple(_GENDERS.values()),
+                    choices=tuple(GENDERS.values()),
                 )
             )
         if (speaker, video) in ages:
@@ -99,7 +94,7 @@ def _test(
             f"{data} has no audio of speakers {shorten(absent)}, which {meta} lists as test: "
             "unpack the test archive again"
         )
-    ages = _ages(tables, speakers)
+    ages = voxceleb2_ages(tables, speakers)
     _need_audio({video for video in ages if speakers[video[0]][1] == "test"}, files, data)
     return ages, files
 
@@ -107,7 +102,7 @@ def _test(
 def _age_test(
     data: Path, meta: Path, speakers: _Speakers
 ) -> tuple[dict[_Video, str], dict[_Utterance, Path]]:
-    ages = _ages([meta.parent / _AGE_TEST], speakers)
+    ages = voxceleb2_ages([meta.parent / _AGE_TEST], speakers)
     files = _files(_roots(data, ("test", "dev")), sorted({speaker for speaker, _ in ages}))
     files = {key: file for key, file in files.items() if key[:2] in ages}
     _need_audio(set(ages), files, data)
@@ -121,61 +116,6 @@ def _need_audio(videos: set[_Video], files: Mapping[_Utterance, Path], data: Pat
             f"{data} has no audio of {shorten('/'.join(video) for video in absent)}, whose "
             "ages the tables give: unpack the archives again"
         )
-
-
-def _speakers(meta: Path) -> dict[str, tuple[str, str]]:
-    """Return gender and set of each speaker.
-
-    The copies of this table differ: fields end in a blank, then a tab or a comma; some begin with
-    the speaker's name.
-    """
-    lines = text_lines(meta, what="the table of speakers of VoxCeleb2")
-    _, header = next(lines, ("", ""))
-    mark = "\t" if "\t" in header and "," not in header else ","
-    columns = [name.strip() for name in header.split(mark)]
-    lacking = [name for name in _META_COLUMNS if name not in columns]
-    if lacking:
-        raise UserError(
-            f"{meta} has no column {', '.join(map(repr, lacking))}; it has "
-            f"{', '.join(map(repr, columns))}: is it the table of speakers of VoxCeleb2?"
-        )
-    speakers: dict[str, tuple[str, str]] = {}
-    for where, line in lines:
-        fields = [field.strip() for field in line.split(mark)]
-        if len(fields) < len(columns):
-            raise UserError(f"{where}: {len(fields)} fields, where the header has {len(columns)}")
-        row = dict(zip(columns, fields, strict=False))  # some copies end their lines in a mark
-        name, gender, part = (row[column] for column in _META_COLUMNS)
-        if gender not in _GENDERS or part not in ("dev", "test"):
-            raise UserError(
-                f"{where}: gender {gender!r} and set {part!r}: they should be f or m, dev or test"
-            )
-        if name in speakers:
-            raise UserError(f"{where}: speaker {name!r} is listed twice")
-        speakers[name] = (_GENDERS[gender], part)
-    return speakers
-
-
-def _ages(tables: Iterable[Path], speakers: _Speakers) -> dict[_Video, str]:
-    """Return years in digits, for the videos whose age is known; VoxCeleb1's are passed over."""
-    ages: dict[_Video, str] = {}
-    for table in tables:
-        for where, row in csv_rows(table, columns=_AGE_COLUMNS, what="ages of VoxCeleb2 speakers"):
-            speaker, video, age = (row[column] for column in _AGE_COLUMNS)
-            if not age or speaker.startswith(_VOXCELEB1):
-                continue
-            years = age.removesuffix(".0")
-            if not years.isdecimal():
-                raise UserError(f"{where}: speaker_age is {age!r}: it should be whole years")
-            if not speaker or not video:
-                raise UserError(f"{where}: an age without VoxCeleb_ID or video_id")
-            if speaker not in speakers:
-                raise UserError(f"{where}: speaker {speaker!r} is not in the table of speakers")
-            if ages.setdefault((speaker, video), years) != years:
-                raise UserError(
-                    f"{where}: {speaker}/{video} is {years} here and {ages[speaker, video]} before"
-                )
-    return ages
 
 
 def _roots(data: Path, parts: Iterable[str]) -> list[Path]:

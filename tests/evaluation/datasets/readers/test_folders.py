@@ -2,8 +2,8 @@
 
 import pytest
 
+from data_pipelines.metadata import table_files
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.datasets.readers import table_files
 
 
 def test_the_first_place_that_exists_is_taken(tmp_path):
