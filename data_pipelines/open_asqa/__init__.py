@@ -1,0 +1,1 @@
+"""Open-ASQA: from fourteen sources' own metadata to question-answer pairs."""

@@ -1,0 +1,151 @@
+"""The fourteen sources of Open-ASQA: what they publish, who reads it, what is asked about them.
+
+`SOURCES` is the table behind `sources`, `check` and `build`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from data_pipelines.metadata.table_files import RecordProblems
+from data_pipelines.open_asqa import read_audio, read_speech
+from data_pipelines.open_asqa.source_clip import SourceClip
+
+Reader = Callable[[Path, RecordProblems], Iterator[SourceClip]]
+_STYLE = ("pitch_cla", "speed_cla", "energy_cla")
+_SPEECH = ("gender_cla", *_STYLE, "ASR")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """A source of clips.
+
+    Attributes:
+        read: reader of its metadata.
+        files: published files that it needs, anywhere below the folder of its metadata.
+        optional: files that add to it.
+        datasets: names that its rows have: those of closed-ended rows, then of open-ended ones.
+        tasks: closed-ended tasks.
+        speech: whether somebody speaks, so that the speaking style is measured.
+        licence: in a few words.
+    """
+
+    read: Reader
+    files: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    datasets: tuple[str, str]
+    tasks: tuple[str, ...]
+    speech: bool = False
+    licence: str
+
+
+SOURCES: Mapping[str, Source] = {
+    "as_strong": Source(
+        read=read_audio.as_strong,
+        files=("audioset_train_strong.tsv", "mid_to_display_name.tsv"),
+        optional=("as_final.json",),
+        datasets=("as_strong_train", "as_strong_train"),
+        tasks=("cla_label", "cla_label_des", "caption", "temporal", "temporal_single",
+               "temporal_order"),
+        licence="CC BY 4.0; WavCaps' captions academic",
+    ),
+    "audioset": Source(
+        read=read_audio.audioset,
+        files=("balanced_train_segments.csv", "unbalanced_train_segments.csv",
+               "class_labels_indices.csv"),
+        datasets=("as_20k, as_2m", "as_20k"),
+        tasks=("cla_label", "cla_label_des"),
+        licence="CC BY 4.0",
+    ),
+    "vggsound": Source(
+        read=read_audio.vggsound,
+        files=("vggsound.csv",),
+        datasets=("vggsound_train", "vggsound_train"),
+        tasks=("cla_label", "cla_label_des"),
+        licence="CC BY 4.0",
+    ),
+    "fsd50k": Source(
+        read=read_audio.fsd50k,
+        files=("dev.csv", "vocabulary.csv"),
+        optional=("collection_dev.csv",),
+        datasets=("fsd50k_tr, fsd50k_val", "fsd50k_tr, fsd50k_val"),
+        tasks=("cla_label", "cla_label_des"),
+        licence="CC BY 4.0; CC by clip",
+    ),
+    "audiocaps": Source(
+        read=read_audio.audiocaps,
+        files=("train.csv", "val.csv"),
+        datasets=("audiocaps_train", "audiocaps_train"),
+        tasks=("caption",),
+        licence="academic",
+    ),
+    "freesound": Source(
+        read=read_audio.freesound,
+        files=("fsd_final.json",),
+        datasets=("freesound_10s", "freesound_10s"),
+        tasks=("caption",),
+        licence="academic; CC by clip",
+    ),
+    "clotho": Source(
+        read=read_audio.clotho,
+        files=("clotho_captions_development.csv", "clotho_captions_validation.csv"),
+        optional=("clotho_metadata_development.csv", "clotho_metadata_validation.csv"),
+        datasets=("clotho_development", "clotho_development"),
+        tasks=("caption",),
+        licence="CC by clip; captions non-commercial",
+    ),
+    "soundbible": Source(
+        read=read_audio.soundbible,
+        files=("sb_final.json",),
+        datasets=("sound_bible", "sound_bible"),
+        tasks=("caption",),
+        licence="academic; CC by clip",
+    ),
+    "iemocap": Source(
+        read=read_speech.iemocap,
+        files=(),
+        datasets=("iemocap_tr", "IEMOCAP"),
+        tasks=("gender_cla", "gender_emotion_cla", *_STYLE, "emotion_cla", "ASR"),
+        speech=True,
+        licence="signed form; no rows with text to others",
+    ),
+    "libritts": Source(
+        read=read_speech.libritts,
+        files=("speakers.tsv",),
+        datasets=("libritts_tr", "libritts"),
+        tasks=_SPEECH,
+        speech=True,
+        licence="CC BY 4.0",
+    ),
+    "voxceleb2": Source(
+        read=read_speech.voxceleb2,
+        files=("vox2_meta.csv", "final_dataframe_extended.csv", "age-test.txt"),
+        datasets=("voxceleb_tr", "voxceleb"),
+        tasks=(*_SPEECH, "age_cla"),
+        speech=True,
+        licence="CC BY 4.0 (metadata)",
+    ),
+    "mosei": Source(
+        read=read_speech.mosei,
+        files=("CMU_MOSEI_Labels.csv",),
+        datasets=("mosei_tr, mosei_dev", "mosei"),
+        tasks=(*_SPEECH, "emotion_cla", "emotion_bin", "emotion_score", "emotion_detail"),
+        speech=True,
+        licence="research use",
+    ),
+    "joint_audioset": Source(
+        read=read_audio.joint_audioset,
+        files=("balanced_train_segments.csv", "unbalanced_train_segments.csv",
+               "class_labels_indices.csv"),
+        datasets=("-", "audioset"),
+        tasks=(),
+        licence="CC BY 4.0",
+    ),
+    "fma": Source(
+        read=read_audio.fma,
+        files=("tracks.csv", "genres.csv"),
+        datasets=("fma", "FMA"),
+        tasks=("genre_cla",),
+        licence="CC BY 4.0 (metadata); artists' licences",
+    ),
+}  # fmt: skip

@@ -1,0 +1,153 @@
+"""Fourteen sources in their published forms: what is read, and what is refused by name."""
+
+import pytest
+
+from data_pipelines.metadata.table_files import RecordProblems
+from data_pipelines.open_asqa.closed_ended import ClipFindings, closed_pairs
+from data_pipelines.open_asqa.registry import SOURCES
+from data_pipelines.open_asqa.source_clip import SoundEvent, SourceClip
+from ltu_jax.core.errors import UserError
+from tests.support import published_metadata as published
+from tests.support.published_metadata import video
+
+
+def read(name, folder):
+    problems = RecordProblems()
+    return list(SOURCES[name].read(folder, problems)), problems.found
+
+
+@pytest.fixture
+def made(tmp_path, request):
+    name = request.param
+    published.MAKERS[name](tmp_path)
+    return name, *read(name, tmp_path)
+
+
+# Source -> clips, refused rows, and some fields of one clip.
+EXPECTED = {
+    "as_strong": (20, 0, 3, {
+        "clip_id": f"{video(3)}_3.5",
+        "labels": ("Speech", "Dog", "Gurgling"),
+        "captions": ("A dog barks 3 times.",),
+        "events": (
+            SoundEvent(start=0.0, end=10.0, label="Speech"),
+            SoundEvent(start=0.3, end=1.55, label="Dog"),
+            SoundEvent(start=1.4, end=1.421, label="Gurgling"),
+        ),
+    }),
+    "audioset": (25, 0, 10, {"dataset": "as_2m", "labels": ("Singing", "Gurgling, bubbling")}),
+    "vggsound": (16, 0, 0, {"labels": ("Bird chirping, tweeting",), "dataset": "vggsound_train"}),
+    "fsd50k": (20, 0, 10, {"labels": ("Bark", "Dog", "Animal"), "dataset": "fsd50k_tr"}),
+    "audiocaps": (21, 0, 0, {"captions": ("A dog barks, then 0 cars",)}),
+    "freesound": (15, 0, 0, {"clip_id": "1001", "captions": ("Sound 1 is heard.",)}),
+    "clotho": (20, 0, 0, {"files": ("Santa Motor 0", "Santa_Motor_0"), "tags": ("café", "motor")}),
+    "soundbible": (20, 0, 19, {"dataset": "sound_bible"}),
+    "iemocap": (20, 0, 1, {
+        "clip_id": "Ses01F_impro01_M001", "gender": "male", "emotion": "happy",
+        "gold_text": "Excuse me 1.",
+    }),
+    "libritts": (20, 1, 0, {"clip_id": "16_208_000000_000000", "gender": "male"}),
+    "voxceleb2": (20, 0, 0, {"clip_id": "id00012/v1/00000", "age": 44, "gender": "male"}),
+    "mosei": (12, 1, 0, {
+        "start": 0.0, "end": 5.5, "emotion": "happy", "score": -2, "negative": True,
+    }),
+    "joint_audioset": (17, 0, 1, {"labels": ("Singing", "Gurgling, bubbling")}),
+    "fma": (13, 0, 0, {"genres": ("Folk", "Singer-Songwriter"), "title": "Song, 0"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("made", EXPECTED, indirect=True)
+def test_what_a_source_says(made):
+    name, clips, problems = made
+    count, refused, number, facts = EXPECTED[name]
+    assert (len(clips), len(problems)) == (count, refused)
+    assert {field: getattr(clips[number], field) for field in facts} == facts
+    assert len({clip.clip_id for clip in clips}) == count
+    datasets = ", ".join(SOURCES[name].datasets)
+    for clip in clips:
+        assert SourceClip.from_json(clip.to_json()) == clip
+        assert clip.dataset in datasets and clip.licence and clip.where
+
+
+@pytest.mark.parametrize("made", EXPECTED, indirect=True)
+def test_the_label_comes_back_out_of_every_answer(made):
+    name, clips, _ = made
+    for clip in clips:
+        known = ClipFindings(descriptions={label: ("loud",) for label in clip.labels})
+        answers = {}
+        for pair in closed_pairs(clip, known, tasks=SOURCES[name].tasks, seed="0"):
+            answers.setdefault(pair.task, []).append(pair.answer)
+        if "cla_label" in answers:
+            assert tuple(answers["cla_label"][0].split(": ", 1)[1].split("; ")) == clip.labels
+            described = answers["cla_label_des"][0].split(": ", 1)[1].split("; ")
+            assert tuple(one.split(" -> ")[1] for one in described) == clip.labels
+        if "caption" in answers:
+            texts = [answer.removeprefix("Audio caption: ") for answer in answers["caption"]]
+            assert tuple(texts) == clip.captions
+        if "genre_cla" in answers:
+            genres = answers["genre_cla"][0].split(":")[1].strip().rstrip(".").split(", ")
+            assert tuple(genres) == clip.genres
+        if "age_cla" in answers:
+            assert answers["age_cla"] == [f"The speaker's age is {clip.age}."]
+        if name in ("iemocap", "mosei"):
+            emotion = answers["emotion_cla"][0]
+            assert emotion[emotion.index(":") + 1 : emotion.index(".")].strip() == clip.emotion
+
+
+# Source -> file that is damaged, what of it is replaced by what, and what the refusal must name.
+BROKEN = {
+    "as_strong": ("strong/audioset_train_strong.tsv", "0.300\t1.550", "1.550\t0.300", ".tsv:8"),
+    "audioset": ("balanced_train_segments.csv", "/m/0bt9lr", "/m/nowhere", "/m/nowhere"),
+    "vggsound": ("vggsound.csv", ",3,", ",3.5,", "'3.5'"),
+    "fsd50k": ("FSD50K.ground_truth/dev.csv", '105,"Bark', '105,"Barc', "'Barc'"),
+    "audiocaps": ("train.csv", '"A dog barks, then 7 cars"', '" "', "train.csv:9"),
+    "freesound": ("fsd_final.json", '"id": "1003"', '"id": "1002"', "'1002'"),
+    "clotho": ("clotho_captions_development.csv", "Santa Motor 4 says 2", "", "caption_3"),
+    "soundbible": ("sb_final.json", '"duration": 11.0', '"duration": "long"', "'long'"),
+    "iemocap": (
+        "Session2/dialog/EmoEvaluation/Ses02F_impro01.txt", "\thap\t", "\tglad\t", "'glad'",
+    ),
+    "libritts": ("speakers.tsv", "16\tM\ttrain-clean-360\n", "", "16"),
+    "voxceleb2": ("final_dataframe_extended.csv", "31.0,31.0", "31.5,31.5", "'31.5'"),
+    "mosei": ("CMU_MOSEI_Labels.csv", ",4,3.600,9.5,1,1,4,1,", ",4,3.600,9.5,1,1,7,1,", "label6"),
+    "joint_audioset": ("balanced_train_segments.csv", "30.000, 40", "30.000, 20", "30.0"),
+    "fma": ("tracks.csv", "[17, 103]", "[17, 9]", "genre 9"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_row_is_named_and_left_out_or_ends_the_reading(name, tmp_path):
+    file, old, new, named = BROKEN[name]
+    published.MAKERS[name](tmp_path)
+    path = tmp_path / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    try:
+        clips, problems = read(name, tmp_path)
+    except UserError as error:
+        assert named in str(error) and path.name in str(error)
+        return
+    count, refused, _, _ = EXPECTED[name]
+    assert len(problems) > refused and len(clips) < count
+    assert any(named in problem for problem in problems)
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if SOURCES[name].files])
+def test_a_missing_file_is_named(name, tmp_path):
+    published.MAKERS[name](tmp_path)
+    missing = SOURCES[name].files[0]
+    for path in tmp_path.rglob(missing):
+        path.unlink()
+    with pytest.raises(UserError, match=missing if name != "libritts" else "SPEAKERS.txt"):
+        read(name, tmp_path)
+
+
+def test_two_files_of_one_name_must_be_alike(tmp_path):
+    published.vggsound(tmp_path)
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "vggsound.csv").write_bytes((tmp_path / "vggsound.csv").read_bytes())
+    assert len(read("vggsound", tmp_path)[0]) == 16
+    (tmp_path / "copy" / "vggsound.csv").write_text("x,1,dog,train\n")
+    with pytest.raises(UserError, match=r"vggsound\.csv and .*vggsound\.csv differ"):
+        read("vggsound", tmp_path)
