@@ -255,9 +255,12 @@ class Engine:
                 row = self._waiting.popleft()
                 self._rows[free] = row
                 self._counts["prompt_tokens"] += len(row.program.ids)
+            allowed = _allowed(row)
+            if row.ended:
+                continue
             row.enter(time.monotonic())
             token, told = self._programs.enter(
-                row.program, row.features, slot=free, allowed=row.allowed()
+                row.program, row.features, slot=free, allowed=allowed
             )
             self._pending.append(_Entered(row=row, token=token, told=told))
 
@@ -277,9 +280,11 @@ class Engine:
         """Dispatch steps for all rows that still want some; tells whether there were any."""
         sizes = self._settings.sizes
         rows = {slot: row for slot, row in self._rows.items() if row.wants_steps}
+        allowed = {slot: _allowed(row) for slot, row in rows.items() if row.matcher is not None}
+        rows = {slot: row for slot, row in rows.items() if not row.ended}
         if not rows:
             return False
-        allowed = {slot: row.allowed() for slot, row in rows.items() if row.matcher is not None}
+        allowed = {slot: bits for slot, bits in allowed.items() if slot in rows}
         steps = 1 if allowed else min(sizes.steps, max(row.steps_left for row in rows.values()))
         lookup = sizes.drafts > 0 and any(row.program.lookup for row in rows.values())
         for row in rows.values():
@@ -346,5 +351,16 @@ class Engine:
             rows = [*self._waiting, *self._rows.values()]
         for row in rows:
             row.end(FinishReason.CANCELLED)
-        self._pending.clear()
         self._forget_ended()
+        with self._changed:
+            self._pending.clear()
+            self._changed.notify_all()  # whoever drains: it is idle now
+
+
+def _allowed(row: RunningRow) -> np.ndarray | None:
+    """Return what a row's grammar allows next; one that gives up fails its row alone."""
+    try:
+        return row.allowed()
+    except UserError as error:
+        row.fail(error)
+        return None

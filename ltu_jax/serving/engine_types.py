@@ -169,7 +169,7 @@ class EngineStats:
         finished: answers ended so far, by `FinishReason`.
         failed: answers that failed.
         prompt_tokens: tokens of prompts read.
-        completion_tokens: tokens made.
+        completion_tokens: tokens of answers that ended.
         dispatches: decoding programs run.
         compiled: programs compiled by this process since `warm` ended; 0 is right.
         kv_bytes: memory of the keys and values.

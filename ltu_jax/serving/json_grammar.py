@@ -77,7 +77,7 @@ class JsonGrammars:
         schema = {"type": "object"} if grammar.schema is None else grammar.schema
         try:
             text = library.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_LAYOUT)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise UserError(f"grammar.schema is no JSON schema: {error}") from None
         matcher = library.LLMatcher(known, text, log_level=0)
         if matcher.is_error():

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ from ltu_jax.serving.engine_types import (
     NewToken,
     QueueFull,
 )
+from ltu_jax.serving.json_grammar import JsonMatcher
 from ltu_jax.serving.slot_programs import SlotSizes
 from ltu_jax.weights.store import load_weights, save_weights
 from tests.support import tiny_ltu_as
@@ -106,6 +108,9 @@ def likeliest(llama, x):
 
 
 def idle(engine):
+    """Tell whether the engine comes to rest: a slot is free a moment after its last event."""
+    with engine._changed:
+        engine._changed.wait_for(engine._idle, PATIENCE)
     stats = engine.stats()
     return stats.busy == stats.queued == 0
 
@@ -280,6 +285,26 @@ def test_json_by_schema_in_company(model, engine):
     assert read(neighbour)[0][-1].tokens == alone(model, beside, question).tokens
 
 
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_grammar_that_gives_up_fails_its_answer_alone(model, engine, monkeypatch, steps):
+    """Before the first token, and on the way."""
+    allowed, left = JsonMatcher.allowed, iter(range(steps))
+
+    def limited(matcher):
+        if next(left, None) is None:
+            raise UserError("grammar: its limits are reached")
+        return allowed(matcher)
+
+    monkeypatch.setattr(JsonMatcher, "allowed", limited)
+    bound = engine.submit(request(model, 1, grammar=JsonGrammar(schema=None))[0])
+    beside, question = request(model, 7)
+    neighbour = engine.submit(beside)
+    *tokens, last = bound.events(PATIENCE)
+    assert len(tokens) == steps and "limits are reached" in str(last.error)
+    assert read(neighbour)[0][-1].tokens == alone(model, beside, question).tokens
+    assert idle(engine)
+
+
 def test_cancelling_frees_slot_and_queue(model, engine):
     long = [
         engine.submit(request(model, number, max_new_tokens=60)[0]) for number in (2, 3, 6, 7, 2, 3)
@@ -328,6 +353,25 @@ def test_a_failed_program_fails_its_requests_and_closes_the_engine(model, monkey
     with pytest.raises(EngineClosed, match="out of memory"):
         engine.submit(request(model, 2)[0])
     assert idle(engine) and engine.stats().failed == 1
+    engine.close()
+
+
+def test_whoever_drains_learns_of_a_failure(model, monkeypatch):
+    engine = Engine(model, EngineSettings(sizes=SIZES))
+
+    def broken(*_, **__):
+        while engine._taking:  # until it is drained
+            time.sleep(0.001)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine._programs, "advance", broken)
+    ticket = engine.submit(request(model, 2)[0])
+    draining = threading.Thread(target=engine.drain, daemon=True)
+    draining.start()
+    *_, last = ticket.events(PATIENCE)
+    assert isinstance(last, Failed)
+    draining.join(PATIENCE)
+    assert not draining.is_alive()
     engine.close()
 
 

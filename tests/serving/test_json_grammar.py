@@ -54,9 +54,17 @@ def test_every_walk_through_a_schema_is_a_value_of_it(grammars, seed):
     assert len(made["question"]) <= 12
 
 
-def test_a_schema_that_cannot_be_followed_is_refused(grammars):
+def nested(depth):
+    schema = {"type": "object"}
+    for _ in range(depth):
+        schema = {"properties": {"a": schema}}
+    return schema
+
+
+@pytest.mark.parametrize("schema", [{"type": "no such type"}, nested(5_000)], ids=["type", "depth"])
+def test_a_schema_that_cannot_be_followed_is_refused(grammars, schema):
     with pytest.raises(UserError, match="grammar.schema"):
-        grammars.matcher(JsonGrammar(schema={"type": "no such type"}))
+        grammars.matcher(JsonGrammar(schema=schema))
 
 
 def test_a_token_that_was_not_allowed_is_an_error(grammars):
