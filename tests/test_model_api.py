@@ -9,8 +9,9 @@ import pytest
 
 import ltu_jax
 from ltu_jax.convert import import_weights
+from ltu_jax.core.compilation import CompileCount
 from ltu_jax.core.errors import UserError
-from ltu_jax.generation.explain import explain
+from ltu_jax.generation.explain import explain, warm
 from ltu_jax.generation.generate import generate, stream
 from ltu_jax.generation.request import drain
 from ltu_jax.generation.sampling import SamplingConfig
@@ -433,6 +434,21 @@ def test_an_explanation_is_the_attention_behind_each_token(model, arrays):
     np.testing.assert_allclose(made.tokens.sum(1), 1, atol=1e-5)
     alone = model.explain(clip, "what is it?", tokens=answer.tokens)
     np.testing.assert_allclose(made.layers[:25], alone.layers, atol=1e-6)
+
+
+def test_after_warming_an_explanation_compiles_nothing(model, arrays):
+    """Whatever the lengths of prompt and answer."""
+    features = arrays["forward"]["in.audio_input"][0]
+    clip = EncodedClip(
+        features=features, spoken_text="", seconds=1.0, seconds_dropped=0.0, mode=AnswerMode.AUDIO
+    )
+    warm(model.model, model.params, audio_features=features[None], longest=200)
+    compiled = CompileCount()
+    for question, answer in (("a", 1), ("why " * 9, 3), ("what is it? " * 9, 60)):
+        made = model.explain(clip, question, tokens=[7] * answer)
+        assert made.tokens.shape == (answer, 25)
+    compiled.close()
+    assert compiled.count == 0
 
 
 @pytest.mark.parametrize("tokens", [(), "abc", [1.5], [320], [-1], [[1]], None])

@@ -21,6 +21,8 @@ from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.preprocessing.text import Tokenizer
 
+_SHORTEST = 128  # text is padded to this, or the next power of two: each is one program
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Explanation:
@@ -59,14 +61,51 @@ def explain(
         tokenizer: tells the text of the answer's tokens.
     """
     # The position before a token chose it, so the last token is not read.
-    ids, mask = left_pad([[*prompt, *tokens[:-1]]])
-    features = jnp.asarray(audio_features, jnp.float32)[None]
-    layers, audio = _forward(params, ids, mask, features, model=model)
+    text = [*prompt, *tokens[:-1]]
+    layers, audio = _attention(model, params, text, audio_features, length=_padded(len(text)))
     return Explanation(
-        layers=np.asarray(layers[0]),
-        tokens=np.asarray(audio[0, -len(tokens) :]),
-        pieces=_pieces(tokenizer, tokens),
+        layers=layers, tokens=audio[-len(tokens) :], pieces=_pieces(tokenizer, tokens)
     )
+
+
+def warm(
+    model: Functional[LTUAS],
+    params: Params,
+    *,
+    audio_features: Float[Any, "G W A D"],
+    longest: int,
+) -> None:
+    """Compile what `explain` needs for texts of up to `longest` tokens, prompt and answer together.
+
+    Args:
+        model: the model apart from its parameters.
+        params: flat parameters.
+        audio_features: those of any clips, as many as answers will be about.
+        longest: see above; at least 1.
+    """
+    length = _SHORTEST
+    while length <= _padded(longest):
+        _attention(model, params, [0], audio_features, length=length)
+        length *= 2
+
+
+def _attention(
+    model: Functional[LTUAS],
+    params: Params,
+    text: Sequence[int],
+    audio_features: Float[Any, "G W A D"],
+    *,
+    length: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The layers' weights [A, W], and those of the places of a text padded to `length` [T, A]."""
+    ids, mask = left_pad([text], length=length)
+    features = np.asarray(audio_features, np.float32)[None]
+    layers, audio = jax.device_get(_forward(params, ids, mask, features, model=model))
+    return layers[0], audio[0]
+
+
+def _padded(length: int) -> int:
+    return max(_SHORTEST, 1 << (length - 1).bit_length())
 
 
 @partial(jax.jit, static_argnames="model")

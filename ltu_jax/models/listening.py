@@ -12,7 +12,6 @@ from ltu_jax.models.layers import attention_weights
 from ltu_jax.models.llama import Layer, Llama
 from ltu_jax.models.ltu_as import LTUAS
 from ltu_jax.models.precision import in_own_precision
-from ltu_jax.models.rope import rope_tables
 from ltu_jax.models.stacks import scan_layers
 from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.models.tltr import TLTR
@@ -56,10 +55,7 @@ def _over_layers(tltr: TLTR, features: Array) -> Array:
 def _to_keys(llama: Llama, x: Array, *, text: TextBatch, keys: int) -> Array:
     """Mean over layers and heads of the weights of the first `keys` positions: [B, S, keys]."""
     visible = text.visible(audio_tokens=keys)
-    config = llama.config
-    rope = rope_tables(
-        text.positions, config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
-    )
+    rope = llama.rope(text.positions)
 
     def step(layer: Layer, x: Array, _: None) -> tuple[Array, Array]:
         q, k, v = layer.project(x, rope=rope)

@@ -56,7 +56,7 @@ class AnswerExplanations:
         if len(heard) != 1:
             raise bad("messages", f"have {len(heard)} clips; an answer about one is explained")
         places = config.audio_tokens + len(prompt) + len(tokens)
-        if places > (self.model.positions or places):
+        if places > chat.engine.stats().slot_tokens:
             raise bad("messages", "are too long", code="context_length_exceeded")
         found = await asyncio.get_running_loop().run_in_executor(
             self.executor,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ltu_jax.generation import explain
 from ltu_jax.generation.request import AnswerMode
 from ltu_jax.generation.text_loading import LanguageModel
 from ltu_jax.generation.transcription import OPENAI
@@ -96,15 +97,25 @@ def app_of(
 
 
 def _warm(model: Model, engine: AnswerEngine) -> None:
-    """Compile what answers need: Whisper's programs for clips of each length, and the engine's."""
+    """Compile what answers need: Whisper's programs for clips of each length, and the engine's.
+
+    And what explanations of them need: of any answer that a slot holds.
+    """
     noise = 0.01 * np.random.default_rng(0).standard_normal(31 * SAMPLE_RATE).astype(np.float32)
     for seconds in (3, 10, 31):  # each with another room for its words
         clip = from_samples(noise[: seconds * SAMPLE_RATE], rate=SAMPLE_RATE, name="noise")
         if model.listener is not None:
             mode = AnswerMode.AUDIO if model.transcriber is None else AnswerMode.JOINT
-            model.listen(clip, mode=mode)
+            heard = model.listen(clip, mode=mode)
         if model.transcriber is not None:
             model.transcriber.transcribe([clip.samples], batch_size=1, options=OPENAI)
+    if model.listener is not None:
+        explain.warm(
+            model.model,
+            model.params,
+            audio_features=heard.features[None],
+            longest=engine.stats().slot_tokens - model.config.audio_tokens,
+        )
     engine.warm()  # last: it counts what is compiled from then on
 
 

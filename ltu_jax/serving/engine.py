@@ -133,6 +133,7 @@ class Engine:
             return EngineStats(
                 ready=warm is not None and self._taking,
                 slots=sizes.slots,
+                slot_tokens=sizes.slot_tokens,
                 busy=len(self._rows),
                 queued=len(self._waiting),
                 submitted=counts["submitted"],

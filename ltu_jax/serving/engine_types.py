@@ -163,6 +163,7 @@ class EngineStats:
     Attributes:
         ready: `warm` is done and requests are taken.
         slots: rows that can be answered at once.
+        slot_tokens: audio, prompt and answer of one together.
         busy: slots in use.
         queued: requests that wait for one.
         submitted: requests taken so far.
@@ -177,6 +178,7 @@ class EngineStats:
 
     ready: bool
     slots: int
+    slot_tokens: int
     busy: int
     queued: int
     submitted: int

@@ -165,14 +165,6 @@ def test_the_page_needs_no_key(process):
     assert httpx.get(f"{process[1]}/page/%2e%2e/%2e%2e/serve.py").status_code == 401
 
 
-def test_nothing_was_compiled_and_nothing_was_said(process, weights):
-    """So far: an explanation compiles once for its size."""
-    text = httpx.get(f"{process[1]}/metrics", headers={"authorization": f"Bearer {KEY}"}).text
-    assert 'ltu:compiled_programs{model_name="stage3"} 0.0' in text
-    log = (weights["ltu-as"].parent / "log").read_text()
-    assert "/v1/chat/completions 200" in log and KEY not in log and "What" not in log
-
-
 def test_an_explanation_is_the_library_s(model, client):
     content = clip(300, 0.7)
     answer = client.chat.completions.create(
@@ -185,6 +177,13 @@ def test_an_explanation_is_the_library_s(model, client):
     np.testing.assert_allclose(told["layers"], known.layers, atol=1e-5)
     np.testing.assert_allclose(told["tokens"], known.tokens, atol=1e-5)
     assert tuple(told["pieces"]) == known.pieces and told["seconds_per_token"] == 0.4
+
+
+def test_nothing_was_compiled_and_nothing_was_said(process, weights):
+    text = httpx.get(f"{process[1]}/metrics", headers={"authorization": f"Bearer {KEY}"}).text
+    assert 'ltu:compiled_programs{model_name="stage3"} 0.0' in text
+    log = (weights["ltu-as"].parent / "log").read_text()
+    assert "/v1/chat/completions 200" in log and KEY not in log and "What" not in log
 
 
 def test_the_page_asks_this_server(process):
