@@ -23,6 +23,7 @@ from ltu_jax.core.values import whole
 from ltu_jax.generation import arguments, buckets
 from ltu_jax.generation import explain as explaining
 from ltu_jax.generation import generate as generation
+from ltu_jax.generation.answer_text import AnswerText
 from ltu_jax.generation.arguments import AudioSource
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.explain import Explanation
@@ -144,7 +145,7 @@ class Model(LoadedModel):
         tokenizer = self._need_tokenizer()
         ids, mask = buckets.left_pad([prompt])
         tokens: list[int] = []
-        shown = ""
+        text = AnswerText(tokenizer)
         for token in generation.stream(
             self.model,
             self.params,
@@ -157,16 +158,12 @@ class Model(LoadedModel):
             data_parallel=self.data_parallel,
         ):
             tokens.append(token)
-            text = tokenizer.decode(tokens).strip()
-            # A character may need several tokens; until then it decodes to the replacement sign.
-            if not text.endswith("\ufffd") and text.startswith(shown) and text != shown:
-                yield text[len(shown) :]
-                shown = text
-        text = tokenizer.decode(tokens).strip()
-        if text.startswith(shown) and text != shown:
-            yield text[len(shown) :]
+            if piece := text.push(token):
+                yield piece
+        if piece := text.flush():
+            yield piece
         return Answer(
-            text=text,
+            text=tokenizer.decode(tokens).strip(),
             spoken_text=clip.spoken_text,
             seconds=clip.seconds,
             seconds_dropped=clip.seconds_dropped,

@@ -13,6 +13,7 @@ import numpy as np
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError, brief
 from ltu_jax.core.trees import Params
+from ltu_jax.generation.answer_text import Detokenizer
 from ltu_jax.generation.buckets import left_pad, text_positions
 from ltu_jax.generation.request import EncodedClip
 from ltu_jax.models.functional import Functional
@@ -121,14 +122,9 @@ def _forward(params, ids, mask, features, *, model):
 
 def _pieces(tokenizer: Tokenizer, tokens: Sequence[int]) -> tuple[str, ...]:
     """The text that each token adds; a character of several tokens comes with its last one."""
-    made, shown = [], ""
-    for count in range(1, len(tokens) + 1):
-        text = tokenizer.decode(list(tokens[:count]))
-        # An unfinished character decodes to the replacement sign.
-        ready = text.startswith(shown) and (count == len(tokens) or not text.endswith("\ufffd"))
-        made.append(text[len(shown) :] if ready else "")
-        shown = text if ready else shown
-    return tuple(made)
+    text = Detokenizer(tokenizer)
+    *pieces, last = (text.push(token) for token in tokens)
+    return (*pieces, last + text.flush())
 
 
 def heard(clip: EncodedClip) -> Float[np.ndarray, "W A D"]:

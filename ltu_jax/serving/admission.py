@@ -11,10 +11,10 @@ import numpy as np
 from ltu_jax.core.errors import UserError, brief, spell
 from ltu_jax.core.values import text, whole
 from ltu_jax.generation import arguments
+from ltu_jax.generation.answer_text import AnswerText
 from ltu_jax.generation.limits import USUAL
 from ltu_jax.generation.loading import LoadedModel
 from ltu_jax.generation.text_loading import LanguageModel
-from ltu_jax.serving.answer_text import AnswerText
 from ltu_jax.serving.engine_types import MOST_TOP_LOGPROBS, EngineRequest, JsonGrammar
 from ltu_jax.serving.json_grammar import JsonGrammars
 from ltu_jax.serving.running_row import RunningRow

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ltu_jax.serving.answer_text import AnswerText
+from ltu_jax.generation.answer_text import AnswerText
 from ltu_jax.serving.engine_types import (
     Failed,
     Finished,

@@ -11,7 +11,7 @@ from ltu_jax.preprocessing.tokenizer import Tokenizer
 _HALF = "\ufffd"
 
 
-class _Characters:
+class Detokenizer:
     """Tokens to settled text; only the newest tokens are decoded, behind the few before them."""
 
     def __init__(self, tokenizer: Tokenizer):
@@ -49,8 +49,8 @@ class AnswerText:
         stopped: the stop string that ended the text, None before.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, stop: Sequence[str]):
-        self._characters = _Characters(tokenizer)
+    def __init__(self, tokenizer: Tokenizer, *, stop: Sequence[str] = ()):
+        self._detokenizer = Detokenizer(tokenizer)
         self._stop = tuple(stop)
         self._held = ""
         self._begun = False
@@ -58,13 +58,13 @@ class AnswerText:
 
     def push(self, token: int) -> str:
         """Add a token; return the text that may be shown."""
-        return self._add(self._characters.push(token))
+        return self._add(self._detokenizer.push(token))
 
     def flush(self) -> str:
         """Return what is left at the end of the answer."""
         if self.stopped is not None:
             return ""
-        return self._add(self._characters.flush()) + self._rest()
+        return self._add(self._detokenizer.flush()) + self._rest()
 
     def _add(self, new: str) -> str:
         self._held += new if self._begun else new.lstrip()

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
+from ltu_jax.generation.answer_text import AnswerText
 from ltu_jax.preprocessing.tokenizer import load_tokenizer
-from ltu_jax.serving.answer_text import AnswerText
-from ltu_jax.serving.token_texts import TokenTexts
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +83,3 @@ def test_stop_strings_end_the_text_where_the_first_is_complete(tokenizer):
             assert stopped in stop
         else:
             assert stopped is None and "".join(got) == whole
-
-
-def test_tokens_have_the_bytes_of_their_text(tokenizer):
-    texts = TokenTexts(tokenizer)
-    said = " caf\u00e9 \u4f60 \U0001f3b5"
-    ids = tokenizer.encode(said[1:])  # sentencepiece puts a space in front
-    assert b"".join(texts.data(one) for one in ids) == said.encode()
-    assert texts.special(tokenizer.eos_id) and not texts.special(ids[-1])
