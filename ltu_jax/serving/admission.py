@@ -83,7 +83,7 @@ class Admission:
                 limit=limit,
                 ends=ends,
                 sampling=arguments.one_config(request.sampling),
-                told=bool(request.logprobs),
+                logprobs=bool(request.logprobs),
                 lookup=bool(request.prompt_lookup),
             ),
             features=features,

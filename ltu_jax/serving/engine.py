@@ -58,7 +58,7 @@ class _Entered:
 
     row: RunningRow
     token: Any
-    told: Any
+    logprobs: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,10 +260,10 @@ class Engine:
             if row.ended:
                 continue
             row.enter(time.monotonic())
-            token, told = self._programs.enter(
+            token, logprobs = self._programs.enter(
                 row.program, row.features, slot=free, allowed=allowed
             )
-            self._pending.append(_Entered(row=row, token=token, told=told))
+            self._pending.append(_Entered(row=row, token=token, logprobs=logprobs))
 
     def _move_to_front(self) -> None:
         """Let few rows stand in few slots, so that a smaller program computes them."""
@@ -318,22 +318,22 @@ class Engine:
         row, token = entered.row, int(entered.token)
         row.settle()
         if not row.ended:
-            self._take(row, token, jax.device_get(entered.told), place=0)
+            self._take(row, token, jax.device_get(entered.logprobs), place=0)
 
     def _read_steps(self, stepped: _Stepped) -> None:
         tokens = np.asarray(stepped.made.tokens)
-        wanted = any(row.program.told and not row.ended for row in stepped.rows.values())
-        told = jax.device_get(stepped.made.told) if wanted else None
+        wanted = any(row.program.logprobs and not row.ended for row in stepped.rows.values())
+        logprobs = jax.device_get(stepped.made.logprobs) if wanted else None
         for slot, row in stepped.rows.items():
             row.settle()
             for step in range(len(tokens)):
                 for token in tokens[step, slot]:
                     if token >= 0 and not row.ended:
-                        self._take(row, int(token), told, place=(step, slot))
+                        self._take(row, int(token), logprobs, place=(step, slot))
 
-    def _take(self, row: RunningRow, token: int, told: Any, *, place: Any) -> None:
+    def _take(self, row: RunningRow, token: int, logprobs: Any, *, place: Any) -> None:
         try:
-            row.take(token, told, place=place)
+            row.take(token, logprobs, place=place)
         except UserError as error:  # of its grammar: the others go on
             row.fail(error)
 

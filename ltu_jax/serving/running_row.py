@@ -18,7 +18,7 @@ from ltu_jax.serving.engine_types import (
     TokenUsage,
 )
 from ltu_jax.serving.json_grammar import JsonMatcher
-from ltu_jax.serving.slot_choice import Told
+from ltu_jax.serving.slot_choice import RowLogprobs
 from ltu_jax.serving.slot_programs import RowRequest
 from ltu_jax.serving.tickets import Ticket
 from ltu_jax.serving.token_texts import TokenTexts
@@ -108,7 +108,7 @@ class RunningRow:
 
     # --- its tokens -------------------------------------------------------------------------------
 
-    def take(self, token: int, told: Told | None, *, place: Any) -> None:
+    def take(self, token: int, logprobs: RowLogprobs | None, *, place: Any) -> None:
         """Add a token, tell the reader, and end the answer if it is the last one."""
         self.newest = time.monotonic()
         self.first_token = self.first_token or self.newest
@@ -117,7 +117,7 @@ class RunningRow:
         if self.matcher is not None and not end:
             self.matcher.take(token)
         text = "" if end else self.text.push(token)
-        chosen, top = self._logprobs(token, told, place=place)
+        chosen, top = self._logprobs(token, logprobs, place=place)
         self.ticket.put(NewToken(text=text, id=token, logprob=chosen, top=top))
         complete = self.matcher is not None and self.matcher.complete
         if end or complete or self.text.stopped is not None:
@@ -126,14 +126,14 @@ class RunningRow:
             self.end(FinishReason.LENGTH)
 
     def _logprobs(
-        self, token: int, told: Told | None, *, place: Any
+        self, token: int, logprobs: RowLogprobs | None, *, place: Any
     ) -> tuple[TokenLogprob | None, tuple[TokenLogprob, ...]]:
-        if told is None or not self.program.told:
+        if logprobs is None or not self.program.logprobs:
             return None, ()
-        ids, values = told.ids[place][: self.top], told.logprobs[place][: self.top]
+        ids, values = logprobs.top_ids[place][: self.top], logprobs.top[place][: self.top]
         top = zip(ids.tolist(), values.tolist(), strict=True)
         return (
-            self.texts.logprob(token, float(told.chosen[place])),
+            self.texts.logprob(token, float(logprobs.chosen[place])),
             tuple(self.texts.logprob(one, value) for one, value in top if one >= 0),
         )
 

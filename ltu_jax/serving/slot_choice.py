@@ -20,7 +20,7 @@ class RowChoice(NamedTuple):
     limit: Int[Array, "B"]
     ends: Int[Array, "B N"]  # ids that end the row; NO_TOKEN in unused places
     greedy: Bool[Array, "B"]
-    told: Bool[Array, "B"]  # log-probabilities are asked for
+    wants_logprobs: Bool[Array, "B"]
     lookup: Bool[Array, "B"]  # drafts from the row's own past are asked for
     numbers: RowNumbers
 
@@ -32,12 +32,12 @@ class Allowed(NamedTuple):
     bound: Bool[Array, "B"]
 
 
-class Told(NamedTuple):
+class RowLogprobs(NamedTuple):
     """Log-probabilities of chosen tokens and of the likeliest."""
 
     chosen: Float[Array, "B"]
-    ids: Int[Array, "B P"]
-    logprobs: Float[Array, "B P"]
+    top_ids: Int[Array, "B P"]
+    top: Float[Array, "B P"]
 
 
 def ends_of(tokens: Int[Array, "B ..."], choice: RowChoice) -> Bool[Array, "B ..."]:
@@ -54,7 +54,7 @@ def choose(
     count: Int[Array, "B"],
     allowed: Allowed,
     active: Bool[Array, "B"],
-) -> tuple[Int[Array, "B"], Told]:
+) -> tuple[Int[Array, "B"], RowLogprobs]:
     """Choose each row's token; what no active row asks for is not computed."""
     raw = logits.astype(jnp.float32)
     scores = jax.lax.cond(
@@ -69,12 +69,12 @@ def choose(
 
     drawn = jax.lax.cond(jnp.any(active & ~choice.greedy), draw, lambda: best)
     token = jnp.where(choice.greedy, best, drawn)
-    told = jax.lax.cond(
-        jnp.any(active & choice.told),
-        lambda: _tell(raw, token),
-        lambda: nothing_told(len(token)),
+    logprobs = jax.lax.cond(
+        jnp.any(active & choice.wants_logprobs),
+        lambda: _logprobs(raw, token),
+        lambda: no_logprobs(len(token)),
     )
-    return token, told
+    return token, logprobs
 
 
 def _restrict(scores: Float[Array, "B V"], allowed: Allowed) -> Float[Array, "B V"]:
@@ -83,21 +83,21 @@ def _restrict(scores: Float[Array, "B V"], allowed: Allowed) -> Float[Array, "B 
     return jnp.where((bits == 1) | ~allowed.bound[:, None], scores, -jnp.inf)
 
 
-def _tell(logits: Float[Array, "B V"], token: Int[Array, "B"]) -> Told:
-    logprobs = jax.nn.log_softmax(logits, axis=-1)
-    values, ids = jax.lax.top_k(logprobs, min(MOST_TOP_LOGPROBS, logits.shape[1]))
+def _logprobs(logits: Float[Array, "B V"], token: Int[Array, "B"]) -> RowLogprobs:
+    every = jax.nn.log_softmax(logits, axis=-1)
+    values, ids = jax.lax.top_k(every, min(MOST_TOP_LOGPROBS, logits.shape[1]))
     missing = ((0, 0), (0, MOST_TOP_LOGPROBS - ids.shape[1]))
-    return Told(
-        chosen=jnp.take_along_axis(logprobs, token[:, None], axis=1)[:, 0],
-        ids=jnp.pad(ids.astype(jnp.int32), missing, constant_values=NO_TOKEN),
-        logprobs=jnp.pad(values, missing),
+    return RowLogprobs(
+        chosen=jnp.take_along_axis(every, token[:, None], axis=1)[:, 0],
+        top_ids=jnp.pad(ids.astype(jnp.int32), missing, constant_values=NO_TOKEN),
+        top=jnp.pad(values, missing),
     )
 
 
-def nothing_told(rows: int) -> Told:
+def no_logprobs(rows: int) -> RowLogprobs:
     """Return the log-probabilities of rows that nobody asked for."""
-    return Told(
+    return RowLogprobs(
         chosen=jnp.zeros(rows, jnp.float32),
-        ids=jnp.full((rows, MOST_TOP_LOGPROBS), NO_TOKEN, jnp.int32),
-        logprobs=jnp.zeros((rows, MOST_TOP_LOGPROBS), jnp.float32),
+        top_ids=jnp.full((rows, MOST_TOP_LOGPROBS), NO_TOKEN, jnp.int32),
+        top=jnp.zeros((rows, MOST_TOP_LOGPROBS), jnp.float32),
     )

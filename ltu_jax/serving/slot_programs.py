@@ -22,10 +22,10 @@ from ltu_jax.models.functional import Functional
 from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.slot_decoding import apart, language_model
-from ltu_jax.serving.slot_choice import MOST_ENDS, NO_TOKEN, Allowed, RowChoice, Told
+from ltu_jax.serving.slot_choice import MOST_ENDS, NO_TOKEN, Allowed, RowChoice, RowLogprobs
 from ltu_jax.serving.slot_state import (
-    Entrant,
     Made,
+    NewRow,
     SlotState,
     StepSize,
     advance,
@@ -153,7 +153,7 @@ class RowRequest:
     limit: int
     ends: tuple[int, ...]
     sampling: SamplingConfig | None
-    told: bool
+    logprobs: bool
     lookup: bool
 
 
@@ -208,7 +208,7 @@ class SlotPrograms:
         *,
         slot: int,
         allowed: np.ndarray | None,
-    ) -> tuple[Array, Told]:
+    ) -> tuple[Array, RowLogprobs]:
         """Read a prompt into a row; return its first token and that token's log-probabilities."""
         audio = self._no_audio
         for number, one in enumerate(features):
@@ -221,16 +221,16 @@ class SlotPrograms:
         args = (self.params, self.state, ids, audio, *place)
         self.state, logits = self._program(("read", ids.shape[1]), args)(*args)
         bound = {} if allowed is None else {0: allowed}
-        entrant = Entrant(
+        new = NewRow(
             ids=whole,
             length=place[0],
             slot=place[1],
             choice=_row_choice(request),
             allowed=self._allowed(bound, rows=1),
         )
-        args = (self.state, entrant, logits)
-        self.state, token, told = self._program(("begin",), args)(*args)
-        return token, told
+        args = (self.state, new, logits)
+        self.state, token, logprobs = self._program(("begin",), args)(*args)
+        return token, logprobs
 
     def advance(
         self,
@@ -275,7 +275,7 @@ class SlotPrograms:
         """Compile every program and run it once; all slots must be free."""
         sizes = self.sizes
         nothing = np.zeros(sizes.slots, bool)
-        no_row = {"limit": 1, "ends": (), "sampling": None, "told": False, "lookup": False}
+        no_row = {"limit": 1, "ends": (), "sampling": None, "logprobs": False, "lookup": False}
         for size in sizes.within(sizes.prompts):
             request = RowRequest(ids=np.zeros(size, np.int32), **no_row)
             self.enter(request, (), slot=0, allowed=None)
@@ -339,7 +339,7 @@ def _row_choice(request: RowRequest) -> RowChoice:
         limit=np.asarray([request.limit], np.int32),
         ends=ends,
         greedy=np.asarray([request.sampling is None]),
-        told=np.asarray([request.told]),
+        wants_logprobs=np.asarray([request.logprobs]),
         lookup=np.asarray([request.lookup]),
         numbers=RowNumbers.of([request.sampling or SamplingConfig()]),
     )

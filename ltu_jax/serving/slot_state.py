@@ -21,10 +21,10 @@ from ltu_jax.serving.slot_choice import (
     NO_TOKEN,
     Allowed,
     RowChoice,
-    Told,
+    RowLogprobs,
     choose,
     ends_of,
-    nothing_told,
+    no_logprobs,
 )
 
 _NO_DRAFT = -2  # no token and no audio token has this id
@@ -94,7 +94,7 @@ def empty_state(
             limit=whole(),
             ends=whole(MOST_ENDS),
             greedy=~no(),
-            told=no(),
+            wants_logprobs=no(),
             lookup=no(),
             numbers=numbers,
         ),
@@ -112,7 +112,7 @@ def empty_state(
 # --- a prompt enters ------------------------------------------------------------------------------
 
 
-class Entrant(NamedTuple):
+class NewRow(NamedTuple):
     """A request on its way into a row; `ids` are padded at the end, audio is -1, -2, ... there."""
 
     ids: Int[Array, "1 S"]
@@ -140,28 +140,28 @@ def read(
 
 
 def begin(
-    state: SlotState, entrant: Entrant, logits: Float[Array, "1 V"]
-) -> tuple[SlotState, Int[Array, ""], Told]:
+    state: SlotState, new: NewRow, logits: Float[Array, "1 V"]
+) -> tuple[SlotState, Int[Array, ""], RowLogprobs]:
     """Choose the first token of a prompt that was read, and let its row begin.
 
     A program of its own: the choice takes longest to compile, and is the same for every length.
     """
-    ids, slot, choice = entrant.ids, entrant.slot, entrant.choice
-    text = (jnp.arange(ids.shape[1]) < entrant.length)[None] & (ids >= 0)
+    ids, slot, choice = new.ids, new.slot, new.choice
+    text = (jnp.arange(ids.shape[1]) < new.length)[None] & (ids >= 0)
     seen = sampling_lib.seen_tokens(
         jnp.maximum(ids, 0), attention_mask=text, vocab=logits.shape[-1]
     )
     count = jnp.zeros(1, jnp.int32)
-    token, told = choose(
-        logits, choice, seen=seen, count=count, allowed=entrant.allowed, active=jnp.ones(1, bool)
+    token, logprobs = choose(
+        logits, choice, seen=seen, count=count, allowed=new.allowed, active=jnp.ones(1, bool)
     )
     row = Progress(
-        length=entrant.length[None],
+        length=new.length[None],
         token=token,
         count=count + 1,
         done=ends_of(token, choice) | (choice.limit <= 1),
         seen=seen.at[0, token[0]].set(True),
-        history=jnp.where(text, ids, _NO_DRAFT).at[:, entrant.length].set(token),
+        history=jnp.where(text, ids, _NO_DRAFT).at[:, new.length].set(token),
     )
 
     def put(rows: Array, one: Array) -> Array:
@@ -171,7 +171,7 @@ def begin(
         choice=jax.tree.map(put, state.choice, choice),
         progress=jax.tree.map(put, state.progress, row),
     )
-    return state, token[0], told
+    return state, token[0], logprobs
 
 
 def hear(
@@ -194,7 +194,7 @@ class Made(NamedTuple):
     """The tokens of one dispatch: of `N` steps, each with places for accepted drafts."""
 
     tokens: Int[Array, "N B T"]  # NO_TOKEN where none was made
-    told: Told  # [N, B, ...]
+    logprobs: RowLogprobs  # [N, B, ...]
 
 
 class StepSize(NamedTuple):
@@ -244,42 +244,42 @@ def advance(
     active, allowed = jax.tree.map(first, (active, allowed))
     made = Made(
         tokens=jnp.full((size.steps, rows, 1 + drafts), NO_TOKEN, jnp.int32),
-        told=jax.tree.map(lambda leaf: jnp.stack([leaf] * size.steps), nothing_told(rows)),
+        logprobs=jax.tree.map(lambda leaf: jnp.stack([leaf] * size.steps), no_logprobs(rows)),
     )
 
-    def going(carry: Any) -> Array:
+    def unfinished(carry: Any) -> Array:
         step, _, _, progress, _ = carry
         return (step < steps) & jnp.any(active & ~progress.done)
 
     def body(carry: Any) -> Any:
         step, keys, values, progress, made = carry
-        going_on = active & ~progress.done
+        running = active & ~progress.done
         guessed = _guess(progress, drafts)
         logits, cache = go_on(
             llama,
             jnp.concatenate([progress.token[:, None], jnp.maximum(guessed, 0)], axis=1),
-            active=going_on,
+            active=running,
             cache=SlotCache(keys=keys, values=values, length=progress.length),
             room=size.room,
             layers=layers,
         )
-        token, told = choose(
+        token, logprobs = choose(
             logits[:, 0],
             choice,
             seen=progress.seen,
             count=progress.count,
             allowed=allowed,
-            active=going_on,
+            active=running,
         )
         new = token[:, None]
         if drafts:
             new = _accept(logits, token, guessed, choice, bound=allowed.bound)
-        progress, new = _take(progress, choice, new, going_on)
-        made = jax.tree.map(lambda all_, one: all_.at[step].set(one), made, Made(new, told))
+        progress, new = _take(progress, choice, new, running)
+        made = jax.tree.map(lambda all_, one: all_.at[step].set(one), made, Made(new, logprobs))
         return step + 1, cache.keys, cache.values, progress, made
 
     start = (jnp.int32(0), state.keys, state.values, progress, made)
-    _, keys, values, progress, made = jax.lax.while_loop(going, body, start)
+    _, keys, values, progress, made = jax.lax.while_loop(unfinished, body, start)
     whole = jax.tree.map(lambda all_, one: all_.at[:rows].set(one), state.progress, progress)
     return state._replace(keys=keys, values=values, progress=whole), made
 
@@ -311,20 +311,20 @@ def _accept(
 ) -> Int[Array, "B T"]:
     """The tokens of a step: the chosen one, and behind each right guess the next; then NO_TOKEN."""
     best = jnp.argmax(logits.astype(jnp.float32), axis=-1).astype(jnp.int32)
-    able = (choice.greedy & choice.lookup & ~choice.told & ~bound)[:, None]
+    able = (choice.greedy & choice.lookup & ~choice.wants_logprobs & ~bound)[:, None]
     right = jnp.cumprod((guessed == best[:, :-1]) & able, axis=1).astype(bool)
     return jnp.concatenate([token[:, None], jnp.where(right, best[:, 1:], NO_TOKEN)], axis=1)
 
 
 def _take(
-    progress: Progress, choice: RowChoice, new: Int[Array, "B T"], going_on: Bool[Array, "B"]
+    progress: Progress, choice: RowChoice, new: Int[Array, "B T"], running: Bool[Array, "B"]
 ) -> tuple[Progress, Int[Array, "B T"]]:
     """Add the new tokens of each row that goes on, up to its limit and its first end token."""
     width = jnp.arange(new.shape[1])
     ends = ends_of(new, choice)
     earlier = jnp.cumsum(ends, axis=1) - ends
     room = (choice.limit - progress.count)[:, None]
-    kept = (new >= 0) & (earlier == 0) & (width < room) & going_on[:, None]
+    kept = (new >= 0) & (earlier == 0) & (width < room) & running[:, None]
     new = jnp.where(kept, new, NO_TOKEN)
     number = kept.sum(axis=1, dtype=jnp.int32)
     rows = jnp.arange(new.shape[0])
@@ -332,11 +332,11 @@ def _take(
     count = progress.count + number
     places = progress.length[:, None] + 1 + width
     beyond = progress.history.shape[1]
-    ended = jnp.any(ends & kept, axis=1) | (going_on & (count >= choice.limit))
+    ended = jnp.any(ends & kept, axis=1) | (running & (count >= choice.limit))
     return (
         Progress(
             length=progress.length + number,
-            token=jnp.where(going_on, last, progress.token),
+            token=jnp.where(running, last, progress.token),
             count=count,
             done=progress.done | ended,
             seen=progress.seen.at[rows[:, None], jnp.maximum(new, 0)].max(kept),
