@@ -17,9 +17,9 @@ from ltu_jax.preprocessing.audio import SAMPLE_RATE, from_samples
 from ltu_jax.serving.answer_explanations import AnswerExplanations
 from ltu_jax.serving.chat_answers import ChatAnswers
 from ltu_jax.serving.chat_template import ChatTemplate
+from ltu_jax.serving.clip_cache import ClipCache
 from ltu_jax.serving.decode_pool import DecodePool
 from ltu_jax.serving.engine_types import AnswerEngine
-from ltu_jax.serving.heard_cache import HeardCache
 from ltu_jax.serving.http_app import HttpApp
 from ltu_jax.serving.page import FILES, HEADERS
 from ltu_jax.serving.server_settings import ServerSettings
@@ -47,7 +47,7 @@ def app_of(
     executor = ThreadPoolExecutor(1, thread_name_prefix="hearing")
     hearing = None
     if not alone:
-        hearing = HeardCache(
+        hearing = ClipCache(
             model=model,
             fingerprint=fingerprint,
             pool=pool,

@@ -20,6 +20,7 @@ from ltu_jax.serving.chat_fields import ChatRequest, read_chat
 from ltu_jax.serving.chat_messages import ChatTurn, SentClip
 from ltu_jax.serving.chat_shapes import AnswerHead, ChoiceText, delta, finish_reason, usage
 from ltu_jax.serving.chat_template import ChatTemplate
+from ltu_jax.serving.clip_cache import ClipCache, HeardClip
 from ltu_jax.serving.conversation import conversation_ids
 from ltu_jax.serving.engine_types import (
     AnswerEngine,
@@ -32,7 +33,6 @@ from ltu_jax.serving.engine_types import (
     NewToken,
     QueueFull,
 )
-from ltu_jax.serving.heard_cache import HeardCache, HeardClip
 from ltu_jax.serving.http_body import parse_json, read_body, watched
 from ltu_jax.serving.server_settings import ServerSettings
 from ltu_jax.serving.serving_metrics import ServingMetrics
@@ -97,7 +97,7 @@ class ChatAnswers:
 
     engine: AnswerEngine
     tokenizer: Tokenizer
-    hearing: HeardCache | None
+    hearing: ClipCache | None
     ends: frozenset[int]
     settings: ServerSettings
     metrics: ServingMetrics

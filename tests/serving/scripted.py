@@ -19,6 +19,7 @@ from ltu_jax.preprocessing.tokenizer import Tokenizer, load_tokenizer
 from ltu_jax.preprocessing.whisper_vocabulary import Vocabulary
 from ltu_jax.serving import http_server
 from ltu_jax.serving.chat_answers import ChatAnswers
+from ltu_jax.serving.clip_cache import ClipCache
 from ltu_jax.serving.decode_pool import DecodePool
 from ltu_jax.serving.engine_types import (
     EngineRequest,
@@ -32,7 +33,6 @@ from ltu_jax.serving.engine_types import (
     TokenLogprob,
     TokenUsage,
 )
-from ltu_jax.serving.heard_cache import HeardCache
 from ltu_jax.serving.http_app import HttpApp
 from ltu_jax.serving.server_settings import ServerSettings
 from ltu_jax.serving.serving_metrics import ServingMetrics
@@ -227,7 +227,7 @@ def start(**settings: Any) -> Scripted:
     engine, model, whisper = ScriptedEngine(), ListeningModel(), WritingWhisper()
     tokenizer = load_tokenizer(SPM)
     metrics, pool = ServingMetrics("scripted"), DecodePool(workers=1)
-    hearing = HeardCache(
+    hearing = ClipCache(
         model=model, fingerprint="f", pool=pool, executor=ThreadPoolExecutor(1), metrics=metrics,
         most_bytes=options.cache_bytes, most_seconds=options.most_chat_seconds,
     )  # fmt: skip

@@ -30,7 +30,7 @@ class HeardClip:
 
 
 @dataclass(kw_only=True, eq=False)
-class HeardCache:
+class ClipCache:
     """Decodes and hears clips, and keeps what came of it, least recently used first out.
 
     Attributes:
