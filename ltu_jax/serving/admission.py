@@ -64,9 +64,9 @@ class Admission:
             UserError: a field that cannot be used, by its name.
         """
         features = self._features(request)
-        prompt = self._prompt(request)
         audio = len(features) * self.programs.audio_tokens
-        limit = self._limit(request, places=audio + len(prompt))
+        limit = self._limit(request, places=audio + len(request.prompt))
+        prompt = self._prompt(request)  # token by token: behind the check of their number
         top = whole("top_logprobs", request.top_logprobs, least=0, most=MOST_TOP_LOGPROBS)
         if top and not request.logprobs:
             raise UserError(f"{spell('top_logprobs', top)} without logprobs: set logprobs too")

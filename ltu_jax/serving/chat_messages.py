@@ -10,7 +10,8 @@ from ltu_jax.serving import field_kinds as kinds
 from ltu_jax.serving.api_error import bad
 
 MOST_MESSAGES = 256
-_TEXT = kinds.text(1_000_000)
+_LONGEST = 1_000_000  # characters of a whole conversation: they are turned into tokens at once
+_TEXT = kinds.text(_LONGEST)
 _FORMAT = kinds.text(32)
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # What a client sends back of an answer. Null, or empty, they say nothing.
@@ -64,6 +65,8 @@ def read_messages(param: str, value: Any) -> tuple[ChatTurn, ...]:
     messages = kinds.list_of(_message, most=MOST_MESSAGES)(param, value)
     if not messages:
         raise bad(param, "is empty; give at least one message of the user")
+    if (size := sum(len(turn.text) for turn in messages)) > _LONGEST:
+        raise bad(param, f"has {size:,} characters of text; give at most {_LONGEST:,}")
     turns: list[ChatTurn] = []
     for turn in messages:
         if turns and turns[-1].role == turn.role:

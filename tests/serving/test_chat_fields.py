@@ -73,5 +73,17 @@ def test_a_value_of_another_type_is_refused_by_name(row):
     assert refused >= 4, row.name
 
 
+def test_the_text_of_a_conversation_has_a_limit_as_a_whole():
+    def asked(content):
+        return {"model": "m", "messages": [{"role": "user", "content": content}]}
+
+    part = {"type": "text", "text": "a" * 400_000}
+    read_chat(asked([part] * 2))
+    for content in ([part] * 3, "a" * 1_000_001):
+        with pytest.raises(ApiError) as refused:
+            read_chat(asked(content))
+        assert refused.value.status == 400 and refused.value.param.startswith("messages")
+
+
 def test_the_page_has_the_table():
     assert table() in PAGE.read_text()
