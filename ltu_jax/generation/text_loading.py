@@ -27,7 +27,6 @@ class LanguageModel:
         ends: ids that end its texts, beside the tokenizer's own.
         positions: those it was made for; None where its files do not say.
         tokenizer_dir: the folder of its tokenizer, which may name a chat template.
-        facts: what else its files say (`weights.facts`).
     """
 
     path: Path
@@ -37,7 +36,6 @@ class LanguageModel:
     ends: tuple[int, ...]
     positions: int | None
     tokenizer_dir: Path
-    facts: dict
     data_parallel: DataParallel = field(default_factory=DataParallel)
 
 
@@ -79,5 +77,4 @@ def load_language_model(path: str | Path, *, dtype: str = "float32") -> Language
         ends=tuple(weights.facts.get("end_tokens") or ()),
         positions=weights.max_position_embeddings,
         tokenizer_dir=weights.tokenizer_dir,
-        facts=dict(weights.facts),
     )
