@@ -302,5 +302,7 @@ def _as_api_error(error: Exception) -> ApiError:
         words = {404: "there is nothing at this address", 405: "this method is not allowed here"}
         text = words.get(error.status_code, "the request cannot be served")
         return ApiError(error.status_code, text, code="not_found", headers=error.headers)
+    if isinstance(error, RecursionError):  # of JSON that could just be read
+        return ApiError(400, "the body is nested too deeply", code="invalid_json")
     log_error(error)
     return ApiError(500, "an error of the server; its log says where")

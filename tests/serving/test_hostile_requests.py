@@ -130,6 +130,15 @@ def test_hostile_audio_is_refused_and_the_next_is_heard(server):
     assert httpx.post(server.url + CHAT, json=_audio(_DATA), timeout=60).status_code == 200
 
 
+def test_a_body_that_can_just_be_read_is_not_too_deep_to_be_refused(server):
+    """Whoever writes the message has less of Python's stack left than whoever read the body."""
+    for depth in range(860, 1000, 2):
+        body = json.dumps(ASK)[:-1] + ', "temperature": ' + "[" * depth + "]" * depth + "}"
+        json_kind = {"content-type": "application/json"}
+        got = httpx.post(server.url + CHAT, content=body, headers=json_kind, timeout=60)
+        assert got.status_code == 400, depth
+
+
 FORMS = {
     "no file": ({}, {"model": "scripted"}, "file"),
     "two files": ([("file", GOOD), ("file", GOOD)], {"model": "scripted"}, "file"),
