@@ -25,6 +25,7 @@ from ltu_jax.serving.serving_metrics import CONTENT_TYPE, ServingMetrics
 from ltu_jax.serving.speech_texts import SpeechTexts
 
 OPEN = ("/livez", "/readyz")  # without a key: they hold nothing of anybody
+_ENDING = 2.0  # seconds in which what was ended says so
 
 
 @dataclass(kw_only=True, eq=False)
@@ -40,7 +41,6 @@ class HttpApp:
         on_ready: called when requests are taken.
         on_failure: called when `warm` failed, as `failure` then says.
         draining: no new work is taken.
-        active: requests that are worked at.
     """
 
     settings: ServerSettings
@@ -58,8 +58,9 @@ class HttpApp:
     on_failure: Callable[[], None] = lambda: None
     draining: bool = False
     ready: bool = False
-    active: int = 0
     failure: str | None = None
+    _ended: bool = False
+    _working: set[asyncio.Task] = field(default_factory=set)
     _created: int = field(default_factory=lambda: int(time.time()))
     _warming: asyncio.Task | None = None
 
@@ -95,6 +96,11 @@ class HttpApp:
         """Return path and method of every route."""
         return list(self._paths.values())
 
+    @property
+    def active(self) -> int:
+        """Return how many requests are worked at."""
+        return len(self._working)
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
@@ -122,10 +128,17 @@ class HttpApp:
         except ClientGone:
             status = 499
         except Exception as error:
+            self._working.discard(asyncio.current_task())  # it is over, but for being told
             refused = _as_api_error(error)
             if status == 0:
                 await _respond(refused)(scope, receive, sending)
+        except asyncio.CancelledError:
+            if status or not self._ended:
+                raise
+            refused = ApiError(503, self._why_not_ready(), code="draining")
+            await _respond(refused)(scope, receive, sending)
         finally:
+            self._working.discard(asyncio.current_task())
             # A path may hold what a user wrote; that of the route does not.
             route = scope.get("ltu_route", "other")
             self.metrics.responses.labels(route, str(status)).inc()
@@ -158,13 +171,8 @@ class HttpApp:
         async def work(request: Request) -> Response:
             request.scope["ltu_route"] = path
             self._admit(request)
-            self.active += 1
-            try:
-                made = await endpoint(request)
-            except BaseException:
-                self.active -= 1
-                raise
-            return _Releasing(made, self._release)
+            self._working.add(asyncio.current_task())  # until `_http` has sent the answer
+            return await endpoint(request)
 
         return work if endpoint in self._work else plain
 
@@ -184,9 +192,6 @@ class HttpApp:
             raise ApiError(
                 415, f"the content type is {kind[:80]!r}; send {wanted}", code="content_type"
             )
-
-    def _release(self) -> None:
-        self.active -= 1
 
     # --- small endpoints --------------------------------------------------------------------------
 
@@ -264,29 +269,19 @@ class HttpApp:
         What then still runs is ended: streams get their last events, other requests a 503.
         """
         self.draining = True
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self.settings.drain
-        while self.active and loop.time() < end and not hurry.is_set():
-            await asyncio.sleep(0.02)
+        await self._wait_for_work(self.settings.drain, until=hurry)
         self.chat.streams.cancel_all()
         await asyncio.to_thread(self.engine.close)
-        end = loop.time() + 2
-        while self.active and loop.time() < end:
+        await self._wait_for_work(_ENDING)
+        self._ended = True
+        for task in list(self._working):
+            task.cancel()  # a clip being heard, a file being transcribed
+        await self._wait_for_work(_ENDING)
+
+    async def _wait_for_work(self, seconds: float, *, until: asyncio.Event | None = None) -> None:
+        end = time.monotonic() + seconds
+        while self._working and time.monotonic() < end and not (until and until.is_set()):
             await asyncio.sleep(0.02)
-
-
-@dataclass(frozen=True, kw_only=False)
-class _Releasing:
-    """A response that says when it has been sent."""
-
-    response: Any
-    release: Callable[[], None]
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        try:
-            await self.response(scope, receive, send)
-        finally:
-            self.release()
 
 
 def _respond(error: ApiError) -> Response:

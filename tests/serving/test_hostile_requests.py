@@ -4,6 +4,7 @@ import base64
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -328,3 +329,19 @@ def test_a_second_signal_ends_what_still_runs():
             assert (done, empty) == ("data: [DONE]", "")
         server.thread.join(30)
         assert not server.thread.is_alive()
+
+
+def test_a_file_that_is_being_transcribed_at_the_end_gets_503():
+    with served(drain=60.0) as server, ThreadPoolExecutor(1) as other:
+        server.whisper.pace = 10.0
+        waiting = other.submit(
+            httpx.post, server.url + SPEECH, files={"file": GOOD}, data={"model": "scripted"},
+            timeout=60,
+        )  # fmt: skip
+        end = time.monotonic() + 20
+        while not server.whisper.options and time.monotonic() < end:
+            time.sleep(0.01)
+        server.stop()
+        server.hurry()
+        got = waiting.result()
+        assert got.status_code == 503 and got.json()["error"]["code"] == "draining"
