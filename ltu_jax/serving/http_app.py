@@ -19,12 +19,13 @@ from ltu_jax.serving.api_error import ApiError, log, log_error
 from ltu_jax.serving.chat_answers import ChatAnswers
 from ltu_jax.serving.decode_pool import DecodePool
 from ltu_jax.serving.engine_types import AnswerEngine
-from ltu_jax.serving.http_body import ClientGone
+from ltu_jax.serving.http_body import ClientGone, Incoming
 from ltu_jax.serving.server_settings import ServerSettings
 from ltu_jax.serving.serving_metrics import CONTENT_TYPE, ServingMetrics
 from ltu_jax.serving.speech_texts import SpeechTexts
 
 OPEN = ("/livez", "/readyz")  # without a key: they hold nothing of anybody
+_LINGER_BODIES = 4  # times the largest body that a refused sender is listened to at most
 _ENDING = 2.0  # seconds in which what was ended says so
 
 
@@ -118,25 +119,30 @@ class HttpApp:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 extra = [(b"x-request-id", id.encode()), (b"x-content-type-options", b"nosniff")]
+                if incoming.more:  # which nobody will read
+                    extra.append((b"connection", b"close"))
                 message = {**message, "headers": [*message.get("headers", ()), *extra]}
             await send(message)
 
         scope = {**scope, "app": self}  # so that the router raises what it does not find
+        incoming = Incoming(scope, receive)
         try:
             self._check_key(scope)
-            await self._router(scope, receive, sending)
+            await self._router(scope, incoming, sending)
         except ClientGone:
             status = 499
         except Exception as error:
             self._working.discard(asyncio.current_task())  # it is over, but for being told
             refused = _as_api_error(error)
             if status == 0:
-                await _respond(refused)(scope, receive, sending)
+                if refused.status != 408:
+                    await incoming.linger(most=_LINGER_BODIES * self.settings.most_body)
+                await _respond(refused)(scope, incoming, sending)
         except asyncio.CancelledError:
             if status or not self._ended:
                 raise
             refused = ApiError(503, self._why_not_ready(), code="draining")
-            await _respond(refused)(scope, receive, sending)
+            await _respond(refused)(scope, incoming, sending)
         finally:
             self._working.discard(asyncio.current_task())
             # A path may hold what a user wrote; that of the route does not.

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,6 @@ _GRACE = 10.0  # seconds beside what the slowest pace allows
 # A sender that is refused is listened to a little, and nothing of it kept: a connection that is
 # closed while it sends takes the refusal with it.
 _LINGER_SECONDS = 2.0
-_LINGER_BODIES = 4  # times the largest body
 _MOST_PARTS = 64
 _LONGEST_FIELD = 1 << 20
 
@@ -37,7 +36,6 @@ async def read_body(request: Request, settings: ServerSettings) -> bytes:
     """
     most, stated = settings.most_body, request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > most:
-        await _linger(request, most=_LINGER_BODIES * most)
         raise _too_large(most)
     loop = asyncio.get_running_loop()
     begun, parts, size = loop.time(), [], 0
@@ -49,34 +47,44 @@ async def read_body(request: Request, settings: ServerSettings) -> bytes:
         except TimeoutError:
             raise ApiError(
                 408, "the body comes too slowly", code="slow_body",
-                headers={"connection": "close", "x-should-retry": "false"},
+                headers={"x-should-retry": "false"},
             ) from None  # fmt: skip
         if message["type"] == "http.disconnect":
             raise ClientGone
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > most:
-            parts.clear()
-            await _linger(request, most=_LINGER_BODIES * most)
+            parts.clear()  # the error holds this frame
             raise _too_large(most)
         if not message.get("more_body"):
             return b"".join(parts)
 
 
 def _too_large(most: int) -> ApiError:
-    return ApiError(
-        413, f"the body is larger than {most:,} bytes", code="body_too_large",
-        headers={"connection": "close"},
-    )  # fmt: skip
+    return ApiError(413, f"the body is larger than {most:,} bytes", code="body_too_large")
 
 
-async def _linger(request: Request, *, most: int) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LINGER_SECONDS):
-            while most > 0 and (message := await request.receive())["type"] == "http.request":
-                most -= len(message.get("body", b""))
-                if not message.get("more_body"):
-                    return
+class Incoming:
+    """What a request sends (`receive` of ASGI), and whether `more` of its body is to come."""
+
+    def __init__(self, scope: Mapping[str, Any], receive: Callable[[], Awaitable[Any]]):
+        headers = dict(scope["headers"])
+        self._receive = receive
+        self.more = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+        self._waits = b"expect" in headers  # it sends nothing before it is told to
+
+    async def __call__(self) -> Any:
+        self._waits = False
+        message = await self._receive()
+        self.more = message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
+    async def linger(self, *, most: int) -> None:
+        """Read on for a little, up to `most` bytes, and keep nothing."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while self.more and not self._waits and most > 0:
+                    most -= len((await self()).get("body", b""))
 
 
 async def watched(request: Request, work: Awaitable[Any]) -> Any:

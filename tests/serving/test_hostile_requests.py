@@ -240,6 +240,30 @@ def test_a_body_too_large_is_refused_before_it_comes_and_while_it_comes(server):
     assert whole.status_code == 413
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "kind", "status"),
+    [
+        ("POST", CHAT, "text/plain", 415),
+        ("POST", "/nowhere", "x", 404),
+        ("GET", "/livez", "x", 200),
+    ],
+)
+def test_who_owes_a_body_that_nobody_reads_is_not_waited_for(server, method, path, kind, status):
+    with _connect(server) as connection:
+        head = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\n"
+        connection.sendall(f"{head}content-length: 1000\r\n\r\n".encode() + b"{")
+        answer = connection.makefile("rb").read()  # up to the end of the connection
+    assert int(answer.split()[1]) == status and b"connection: close" in answer.lower()
+
+
+def test_a_refused_body_that_comes_to_its_end_leaves_the_connection(server):
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        text = {"content-type": "text/plain"}
+        for _ in range(2):
+            got = http.post(CHAT, content=b" " * 3_000_000, headers=text)
+            assert got.status_code == 415 and "connection" not in got.headers
+
+
 def test_slow_senders_are_dropped(server):
     with server.settings(idle=0.3), _connect(server) as stopped:
         stopped.sendall(_head("content-length: 1000") + b"{")
