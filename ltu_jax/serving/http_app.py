@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -34,7 +35,8 @@ class HttpApp:
     """The server of one model.
 
     Attributes:
-        warm: compiles everything; called once, in a thread.
+        warm: compiles everything; called once, in a thread that the end of the server does not wait
+            for: compiling cannot be called off.
         describe: what `/v1/models` says of the model under "ltu".
         explanations: of answers; None where the model has none.
         pages: files of the page by their paths, each with body, media_type and etag; and the
@@ -63,7 +65,6 @@ class HttpApp:
     _ended: bool = False
     _working: set[asyncio.Task] = field(default_factory=set)
     _created: int = field(default_factory=lambda: int(time.time()))
-    _warming: asyncio.Task | None = None
 
     def __post_init__(self) -> None:
         chat = "/v1/chat/completions"
@@ -248,26 +249,27 @@ class HttpApp:
     async def _lifespan(self, receive: Any, send: Any) -> None:
         await receive()
         await self.pool.start()
-        self._warming = asyncio.ensure_future(self._get_ready())
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._get_ready, args=[loop], name="warming", daemon=True).start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self._warming.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._warming
         await asyncio.to_thread(self.engine.close)
         await self.pool.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _get_ready(self) -> None:
+    def _get_ready(self, loop: asyncio.AbstractEventLoop) -> None:
+        failure = None
         try:
-            await asyncio.to_thread(self.warm)
+            self.warm()
         except Exception as error:
-            self.failure = str(error) if isinstance(error, UserError) else type(error).__name__
+            failure = str(error) if isinstance(error, UserError) else type(error).__name__
             log_error(error)
-            self.on_failure()
-            return
-        self.ready = True
-        self.on_ready()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the server has ended
+            loop.call_soon_threadsafe(self._warmed, failure)
+
+    def _warmed(self, failure: str | None) -> None:
+        self.failure, self.ready = failure, failure is None
+        (self.on_ready if self.ready else self.on_failure)()
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """Take no more work, and wait for what there is: `settings.drain` seconds, or `hurry`.

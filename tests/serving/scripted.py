@@ -221,8 +221,8 @@ class Scripted:
                 part.settings = before
 
 
-def start(**settings: Any) -> Scripted:
-    """Start a server in a thread."""
+def scripted_app(**settings: Any) -> HttpApp:
+    """Return a server's application over the parts of a script."""
     options = ServerSettings(model_name="scripted", decode_workers=1, **settings)
     engine, model, whisper = ScriptedEngine(), ListeningModel(), WritingWhisper()
     tokenizer = load_tokenizer(SPM)
@@ -240,11 +240,17 @@ def start(**settings: Any) -> Scripted:
         transcriber=whisper, pool=pool, executor=ThreadPoolExecutor(1), settings=options,
         metrics=metrics, streams=chat.streams,
     )  # fmt: skip
-    ready, failed = threading.Event(), threading.Event()
-    app = HttpApp(
+    return HttpApp(
         settings=options, engine=engine, pool=pool, chat=chat, speech=speech, metrics=metrics,
-        warm=engine.warm, describe={}, on_ready=ready.set,
+        warm=engine.warm, describe={},
     )  # fmt: skip
+
+
+def start(**settings: Any) -> Scripted:
+    """Start a server in a thread."""
+    ready, failed = threading.Event(), threading.Event()
+    app = scripted_app(**settings)
+    app.on_ready = ready.set
     listener = http_server.listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     begun: list[Any] = []
@@ -269,8 +275,8 @@ def start(**settings: Any) -> Scripted:
     ready.wait()
     assert not failed.is_set()
     return Scripted(
-        url=url, engine=engine, model=model, whisper=whisper, tokenizer=tokenizer, app=app,
-        stop=lambda: set_event(1),
+        url=url, engine=app.engine, model=app.chat.hearing.model, whisper=app.speech.transcriber,
+        tokenizer=app.chat.tokenizer, app=app, stop=lambda: set_event(1),
         hurry=lambda: set_event(2), thread=thread,
     )  # fmt: skip
 

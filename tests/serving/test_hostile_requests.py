@@ -2,7 +2,10 @@
 
 import base64
 import json
+import signal
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -369,3 +372,30 @@ def test_a_file_that_is_being_transcribed_at_the_end_gets_503():
         server.hurry()
         got = waiting.result()
         assert got.status_code == 503 and got.json()["error"]["code"] == "draining"
+
+
+NEVER_READY = """
+import threading
+from ltu_jax.serving import http_server
+from tests.serving.scripted import scripted_app
+
+app = scripted_app()
+app.warm = threading.Event().wait
+listener = http_server.listen("127.0.0.1", 0)
+print(listener.getsockname()[1], flush=True)
+http_server.run(app, listener=listener)
+"""
+
+
+def test_sigterm_before_it_is_ready_ends_it():
+    process = subprocess.Popen([sys.executable, "-c", NEVER_READY], stdout=subprocess.PIPE)
+    try:
+        port = int(process.stdout.readline())
+        got = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60)  # answered once it serves
+        assert got.status_code == 503
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
