@@ -184,7 +184,7 @@ class HttpApp:
         return work if endpoint in self._work else plain
 
     def _admit(self, request: Request) -> None:
-        if self.draining or not self.ready:
+        if not self._takes_work():
             raise ApiError(
                 503, self._why_not_ready(), code="not_ready", headers={"retry-after": "5"}
             )
@@ -235,14 +235,19 @@ class HttpApp:
         return PlainTextResponse("ok")
 
     async def _readyz(self, request: Request) -> Response:
-        if self.ready and not self.draining:
+        if self._takes_work():
             return PlainTextResponse("ready")
         return PlainTextResponse(self._why_not_ready(), 503)
+
+    def _takes_work(self) -> bool:
+        return self.ready and not self.draining and self.engine.stats().ready
 
     def _why_not_ready(self) -> str:
         if self.failure:
             return f"the server could not get ready: {self.failure}"
-        return "the server is about to end" if self.draining else "the server is getting ready"
+        if self.draining:
+            return "the server is about to end"
+        return "its engine has failed" if self.ready else "the server is getting ready"
 
     # --- beginning and end ------------------------------------------------------------------------
 

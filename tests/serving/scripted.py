@@ -75,7 +75,7 @@ class ScriptedEngine:
     def stats(self) -> EngineStats:
         busy = len(self.alive)
         return EngineStats(
-            ready=True, slots=self.slots, slot_tokens=2048, busy=min(busy, self.slots),
+            ready=not self.closed, slots=self.slots, slot_tokens=2048, busy=min(busy, self.slots),
             queued=max(busy - self.slots, 0), submitted=len(self.requests), finished={}, failed=0,
             prompt_tokens=0, completion_tokens=0, dispatches=0, compiled=0, kv_bytes=0,
         )  # fmt: skip

@@ -325,6 +325,16 @@ def test_keys_metrics_and_the_end(tmp_path, caplog):
     assert "SECRET" not in caplog.text and "two" not in caplog.text and CHAT in caplog.text
 
 
+def test_an_engine_that_failed_is_not_ready(server):
+    server.engine.closed = True
+    try:
+        assert httpx.get(server.url + "/readyz").status_code == 503
+        assert httpx.post(server.url + CHAT, json=ASK).status_code == 503
+    finally:
+        server.engine.closed = False
+    assert httpx.get(server.url + "/readyz").status_code == 200
+
+
 def test_counts_are_those_of_what_happened():
     with served() as server, httpx.Client(base_url=server.url, timeout=60) as http:
         for body in (_audio(_DATA), _audio(_DATA), ASK, ASK | {"n": 0}):
