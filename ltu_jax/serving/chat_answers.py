@@ -119,12 +119,12 @@ class ChatAnswers:
             await watched(request, self._drain(asked))
         finally:
             asked.free()
+            self._count(asked)
         ends = [one.finished for one in asked.choices]
         if any(end.reason is FinishReason.DEADLINE for end in ends):
             raise ApiError(408, _DEADLINE, code="deadline", headers={"x-should-retry": "false"})
         if any(end.reason is FinishReason.CANCELLED for end in ends):
             raise ApiError(503, "the server is about to end", headers={"retry-after": "5"})
-        self._count(asked)
         return JSONResponse(
             asked.head.whole(
                 [one.message() for one in asked.choices],
@@ -330,6 +330,7 @@ def _take(choice: ChoiceText, event: Any) -> None:
     elif isinstance(event, Failed):
         if isinstance(event.error, UserError):
             raise _refusal(event.error)
+        log_error(event.error)
         raise ApiError(500, "the answer could not be made")
 
 

@@ -49,7 +49,8 @@ class ServingMetrics:
         self.success.labels(reason).inc()
         times = event.timings
         self.queue_time.observe(times.queued)
-        self.first_token.observe(times.queued + times.first_token)
+        if event.usage.completion > 0:
+            self.first_token.observe(times.queued + times.first_token)
         if event.usage.completion > 1:
             self.per_token.observe(times.decoding / (event.usage.completion - 1))
 

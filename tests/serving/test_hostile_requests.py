@@ -339,16 +339,20 @@ def test_counts_are_those_of_what_happened():
     with served() as server, httpx.Client(base_url=server.url, timeout=60) as http:
         for body in (_audio(_DATA), _audio(_DATA), ASK, ASK | {"n": 0}):
             http.post(CHAT, json=body)
+        with server.settings(deadline=0.005):
+            for stream in (False, True):
+                http.post(CHAT, json=ASK | {"stream": stream})
         text = http.get("/metrics").text
         for line in (
             'vllm:request_success_total{finished_reason="stop",model_name="scripted"} 3.0',
+            'vllm:request_success_total{finished_reason="deadline",model_name="scripted"} 2.0',
             'vllm:generation_tokens_total{model_name="scripted"} 36.0',
             'vllm:time_to_first_token_seconds_count{model_name="scripted"} 3.0',
             'vllm:num_requests_running{model_name="scripted"} 0.0',
             'ltu:audio_seconds_total{model_name="scripted"} 0.5',
             'ltu:heard_total{cache="hit",model_name="scripted"} 1.0',
             'ltu:heard_total{cache="miss",model_name="scripted"} 1.0',
-            f'ltu:http_responses_total{{route="{CHAT}",status="200"}} 3.0',
+            f'ltu:http_responses_total{{route="{CHAT}",status="200"}} 4.0',
             f'ltu:http_responses_total{{route="{CHAT}",status="400"}} 1.0',
         ):
             assert line in text, line
