@@ -155,8 +155,8 @@ class HttpApp:
         if scope["path"] in OPEN or scope["path"] in self.pages:
             return
         headers = dict(scope["headers"])
-        kind, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        given = key.strip() if kind.lower() == "bearer" else None
+        kind, _, key = headers.get(b"authorization", b"").partition(b" ")
+        given = key.strip() if kind.lower() == b"bearer" else None
         if not self.settings.admits(given):
             raise ApiError(
                 401, "the API key is missing or wrong; send Authorization: Bearer KEY",

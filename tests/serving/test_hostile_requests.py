@@ -294,7 +294,7 @@ def test_more_than_may_be_worked_at_get_429(server):
 def test_keys_metrics_and_the_end(tmp_path, caplog):
     from ltu_jax.serving.server_settings import read_keys
 
-    (tmp_path / "keys").write_text("one\n\n two \n")
+    (tmp_path / "keys").write_text("one\n\n two \nschlüssel\n", encoding="utf-8")
     keys = read_keys(tmp_path / "keys")
     caplog.set_level("INFO", logger="ltu_jax.serving")
     with served(keys=keys, drain=20.0) as server, httpx.Client(base_url=server.url) as http:
@@ -305,6 +305,9 @@ def test_keys_metrics_and_the_end(tmp_path, caplog):
                 for headers in ({}, {"authorization": "Bearer three"}, {"authorization": "one"})
             ]
             assert got == ([200] * 3 if path in ("/livez", "/readyz") else [401] * 3), path
+        for key in ("one", "two", "schlüssel"):
+            got = http.get("/v1/models", headers={b"authorization": f"Bearer {key}".encode()})
+            assert got.status_code == 200, key
         http.headers["authorization"] = "Bearer two"
         server.engine.pace = 2.0
         with http.stream("POST", CHAT, json=ASK | {"stream": True, "user": "SECRET"}) as stream:
