@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import os
 import signal
@@ -82,7 +83,8 @@ def run(app: HttpApp, *, listener: socket.socket) -> NoReturn:
     Raises:
         UserError: it did not get ready.
     """
-    asyncio.run(_until_signal(app, listener))
+    # In a context of its own: errors name fields of requests there, not options of this command.
+    contextvars.Context().run(asyncio.run, _until_signal(app, listener))
     if app.failure:
         raise UserError(f"the server could not get ready: {app.failure}; its log says where")
     # Nobody waits for what threads may still compute: programs, or a clip whose sender is told.

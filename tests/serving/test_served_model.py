@@ -132,6 +132,16 @@ def test_a_conversation_and_a_stream(client):
     assert chunks[-1].ltu["tokens"] == whole.ltu["tokens"]
 
 
+def test_an_answer_that_does_not_fit_is_refused_by_the_name_of_the_field(client):
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(
+            model="stage3", messages=messages(None, "What?"), max_completion_tokens=10_000
+        )
+    error = refused.value
+    assert (error.param, error.code) == ("max_completion_tokens", "context_length_exceeded")
+    assert "--" not in error.message
+
+
 def test_transcripts_have_the_times_of_the_library(model, client):
     content = clip(440, 33)
     known = model.transcribe([content], options=OPENAI)[0]
