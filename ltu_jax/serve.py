@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from ltu_jax.core import errors
-from ltu_jax.core.errors import UserError
-from ltu_jax.core.paths import local_arguments
+from ltu_jax.core.errors import UserError, spell
+from ltu_jax.core.paths import absolute, argument, local_arguments
 
 EXAMPLES = """
 examples:
@@ -24,6 +24,14 @@ examples:
   a large model, with int8 kernels, 32 answers at once:
     python -m ltu_jax.serve --checkpoint runs/stage3 --dtype int8 --max-batch 32
 """
+
+
+_SLOT_TOKENS = 2048
+# Option -> the least and most that it may be; of those that no dataclass checks by this name.
+_RANGES = {
+    "port": (0, 65_535), "max_batch": (1, 4_096), "queue": (1, None), "max_body_mb": (1, None),
+    "cache_mb": (0, None),
+}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,22 +43,26 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     it.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="DIR",
+        "--checkpoint", type=argument, required=True, metavar="DIR",
         help="a training run (its newest checkpoint), one checkpoint, or a weights directory; a "
-        "language model alone is asked by its own chat template",
+        "language model alone is asked by its own chat template; of this machine, "
+        "hf:OWNER/NAME[@REVISION] or gs://BUCKET/NAME",
     )  # fmt: skip
     for name, what in (
         ("whisper", "the Whisper that hears, if not where it says"),
         ("transcriber", "the Whisper that writes what is said"),
         ("llama", "language model weights, if not where it says"),
     ):
-        it.add_argument(f"--{name}", type=Path, metavar="DIR", help=what)
-    it.add_argument("--transcription", choices=("quiet", "openai"), help="as with `ltu_jax.ask`")
+        it.add_argument(f"--{name}", type=argument, metavar="DIR", help=what)
+    it.add_argument(
+        "--transcription", choices=("quiet", "openai"),
+        help="of clips in a chat, as with `ltu_jax.ask`; files are transcribed by OpenAI's rules",
+    )  # fmt: skip
     it.add_argument(
         "--dtype", choices=("float32", "bfloat16", "int8"), default="float32",
         help="of the language model; int8: its kernels, the rest bfloat16 (default: float32)",
     )  # fmt: skip
-    it.add_argument("--model-name", metavar="NAME", help="default: the folder's name")
+    it.add_argument("--model-name", metavar="NAME", help="default: the folder's, or OWNER/NAME")
     at = it.add_argument_group("where, and for whom")
     at.add_argument("--host", default="127.0.0.1", help="default: this machine only, 127.0.0.1")
     at.add_argument(
@@ -64,8 +76,9 @@ def parser() -> argparse.ArgumentParser:
         "--max-batch", type=int, default=16, metavar="N", help="answers at once; default: 16"
     )
     most.add_argument(
-        "--slot-tokens", type=int, default=2048, metavar="N",
-        help="of audio, prompt and answer together; default: 2048, or the model's positions",
+        "--slot-tokens", type=int, metavar="N",
+        help=f"of audio, prompt and answer together; default: {_SLOT_TOKENS}, or the model's "
+        "positions",
     )  # fmt: skip
     most.add_argument(
         "--drafts", type=int, default=0, metavar="N",
@@ -95,21 +108,10 @@ def run(options: argparse.Namespace) -> None:
     """
     try:
         from ltu_jax.serving import http_server
-        from ltu_jax.serving.server_settings import MEGABYTE, ServerSettings, read_keys
     except ImportError as error:
         raise UserError(f"serving needs {error.name}: pip install 'ltu_jax[serve]'") from None
 
-    keys = frozenset() if options.api_key_file is None else read_keys(options.api_key_file)
-    settings = ServerSettings(
-        model_name=options.model_name or options.checkpoint.resolve().name,
-        keys=keys,
-        most_body=options.max_body_mb * MEGABYTE,
-        most_requests=options.max_batch + options.queue,
-        deadline=options.deadline,
-        decode_workers=options.decode_workers or min(max(len(os.sched_getaffinity(0)) // 2, 1), 8),
-        cache_bytes=options.cache_mb * MEGABYTE,
-        drain=options.drain,
-    )
+    settings = _settings(options)
     listener = http_server.listen(options.host, options.port)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("ltu_jax.serving").setLevel(logging.INFO)
@@ -121,17 +123,16 @@ def run(options: argparse.Namespace) -> None:
 
     keep_compiled()
     model = _load(options)
-    slot_tokens = min(options.slot_tokens, model.positions or options.slot_tokens)
     sizes = SlotSizes(
         tiers=_tiers(options.max_batch),
-        slot_tokens=slot_tokens,
+        slot_tokens=_slot_tokens(options.slot_tokens, model),
         clips=settings.most_clips,
         drafts=options.drafts,
     )
     engine = Engine(model, EngineSettings(sizes=sizes, queue=options.queue))
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    if not keys and host not in ("127.0.0.1", "::1"):
+    if not settings.keys and host not in ("127.0.0.1", "::1"):
         print("warning: everybody who reaches this address may ask; see --api-key-file",
               file=sys.stderr)  # fmt: skip
     app = app_of(
@@ -144,22 +145,66 @@ def run(options: argparse.Namespace) -> None:
     http_server.run(app, listener=listener)
 
 
+def _settings(options: argparse.Namespace):
+    """Return the limits of the command line, checked before a model is loaded."""
+    from ltu_jax.core.hardware import cores
+    from ltu_jax.core.values import whole
+    from ltu_jax.serving.server_settings import MEGABYTE, ServerSettings, read_keys
+
+    for name, (least, most) in _RANGES.items():
+        whole(name, getattr(options, name), least=least, most=most)
+    workers = options.decode_workers
+    return ServerSettings(
+        model_name=options.model_name or _name(options.checkpoint),
+        keys=frozenset() if options.api_key_file is None else read_keys(options.api_key_file),
+        most_body=options.max_body_mb * MEGABYTE,
+        most_requests=options.max_batch + options.queue,
+        deadline=options.deadline,
+        decode_workers=min(max(cores() // 2, 1), 8) if workers is None else workers,
+        cache_bytes=options.cache_mb * MEGABYTE,
+        drain=options.drain,
+    )
+
+
+def _name(checkpoint: Path) -> str:
+    from ltu_jax.weights import hub
+
+    text = os.fspath(checkpoint)
+    if hub.is_name(text):
+        return hub.parse(text, option=spell("checkpoint")).repo
+    return absolute(checkpoint).name
+
+
+def _slot_tokens(given: int | None, model) -> int:
+    positions = model.positions
+    if given is None:
+        return min(_SLOT_TOKENS, positions or _SLOT_TOKENS)
+    if positions is not None and given > positions:
+        raise UserError(
+            f"{spell('slot_tokens', given)}: {model.path} was made for {positions:,} positions; "
+            "give at most that"
+        )
+    return given
+
+
 def _load(options: argparse.Namespace):
     """Load an LTU-AS, or a language model alone."""
     from ltu_jax.generation.text_loading import load_language_model
     from ltu_jax.inference import load
+    from ltu_jax.weights import places, store
     from ltu_jax.weights.open import is_hf_llama
-    from ltu_jax.weights.store import is_weights_dir, load_weights
 
-    folder = options.checkpoint
-    plain = is_weights_dir(folder) and load_weights(folder).kind == "llama"
-    if plain or is_hf_llama(folder):
+    place = places.find(options.checkpoint, option=spell("checkpoint"), runs=True)
+    folder = place.path
+    ours = store.is_weights_dir(folder) and store.read_header(folder)["kind"]
+    if ours == "llama" or is_hf_llama(folder):
         for name in ("whisper", "transcriber", "llama", "transcription"):
             if getattr(options, name) is not None:
-                raise UserError(f"--{name} is for an LTU-AS; {folder} is a language model alone")
+                what = f"{place.named} is a language model alone"
+                raise UserError(f"--{name} is for an LTU-AS; {what}")
         return load_language_model(folder, dtype=options.dtype)
     return load(
-        folder,
+        options.checkpoint,
         whisper=options.whisper,
         llama=options.llama,
         transcriber=options.transcriber,

@@ -69,6 +69,10 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         made = socket.create_server((host, port), family=family, backlog=512)
+    except socket.gaierror as error:
+        raise UserError(
+            f"{spell('host', host)}: {error.strerror}; give an address of this machine"
+        ) from None
     except OSError as error:
         raise UserError(
             f"{spell('port', port)} of {host}: {error.strerror}; choose another"
