@@ -54,10 +54,13 @@ class LoadedModel:
     """A model in memory; what the path has none of is None.
 
     `transcriber` is the Whisper that writes, with the `rule` it writes by; `positions` says how
-    long audio, prompt and answer together may be (None where the weights do not say).
+    long audio, prompt and answer together may be (None where the weights do not say);
+    `weights_sha256` are the hashes of its weights: its own, of the Whisper that hears, of another
+    that writes.
     """
 
     path: Path
+    weights_sha256: tuple[str | None, ...]
     model: Functional[LTUAS]
     params: Params
     tokenizer: Tokenizer | None
@@ -166,6 +169,9 @@ def load_model(
         writer = writer.over(layout)
     return LoadedModel(
         path=opened.path,
+        weights_sha256=tuple(
+            None if one is None else one.sha256 for one in (opened, hears, writes)
+        ),
         model=model,
         params=params,
         tokenizer=_tokenizer(opened.tokenizer_dir, rows=config.llama.vocab_size),

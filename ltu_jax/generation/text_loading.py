@@ -24,12 +24,14 @@ class LanguageModel:
 
     Attributes:
         path: where it was read.
+        weights_sha256: the hash of its weights, alone in a tuple.
         ends: ids that end its texts, beside the tokenizer's own.
         positions: those it was made for; None where its files do not say.
         tokenizer_dir: the folder of its tokenizer, which may name a chat template.
     """
 
     path: Path
+    weights_sha256: tuple[str, ...]
     model: Functional[Llama]
     params: Params
     tokenizer: Tokenizer
@@ -71,6 +73,7 @@ def load_language_model(path: str | Path, *, dtype: str = "float32") -> Language
     require_rows(tokenizer, rows=config.vocab_size, what=str(weights.tokenizer_dir))
     return LanguageModel(
         path=weights.path,
+        weights_sha256=(weights.sha256,),
         model=model,
         params=params,
         tokenizer=tokenizer,

@@ -1,10 +1,10 @@
 """A server put together of a model: its engine, its workers, its threads, its routes."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 
@@ -42,8 +42,7 @@ def app_of(
     """
     alone = isinstance(model, LanguageModel)
     metrics, pool = ServingMetrics(settings.model_name), DecodePool(workers=settings.decode_workers)
-    rule = () if alone else map(str, asdict(model.rule).values())
-    fingerprint = files_fingerprint(model.path, dtype, *rule)
+    fingerprint = fingerprint_of(model, dtype=dtype)
     executor = ThreadPoolExecutor(1, thread_name_prefix="hearing")
     hearing = None
     if not alone:
@@ -119,12 +118,11 @@ def _warm(model: Model, engine: AnswerEngine) -> None:
     engine.warm()  # last: it counts what is compiled from then on
 
 
-def files_fingerprint(path: Path, *more: str) -> str:
-    """Return a hash that changes with the files of a model: their names, sizes and times."""
-    hasher = hashlib.sha256("\0".join(more).encode())
-    for file in sorted([path, *path.rglob("*")]):
-        if file.is_file():
-            stat = file.stat()
-            facts = (file.relative_to(path), stat.st_size, stat.st_mtime_ns)
-            hasher.update("\0".join(map(str, facts)).encode())
-    return hasher.hexdigest()
+def fingerprint_of(model: Model | LanguageModel, *, dtype: str) -> str:
+    """Return a hash of all that decides what a model hears and answers: weights, rule, precision.
+
+    The same weights elsewhere have the same.
+    """
+    rule = {} if isinstance(model, LanguageModel) else asdict(model.rule)
+    facts = json.dumps([model.weights_sha256, dtype, rule], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()

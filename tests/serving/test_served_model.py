@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import ltu_jax
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.generation.transcription import OPENAI
+from ltu_jax.serving.assembly import fingerprint_of
 from ltu_jax.serving.page import FILES, HEADERS
 from tests.preprocessing.making_audio import tone, wav
 from tests.serving.page.browser import chromium
@@ -119,6 +121,21 @@ def test_answers_are_those_of_the_library_whoever_else_asks(model, client):
         assert answer.ltu["seconds_dropped"] == pytest.approx(known.seconds_dropped)
         ended = {"eos": "stop", "length": "length"}[known.finish_reason]
         assert answer.choices[0].finish_reason == ended
+
+
+def test_the_fingerprint_is_of_the_weights_wherever_they_lie(weights, model, client, tmp_path):
+    told = client.chat.completions.create(
+        model="stage3", messages=messages(None, "What?"), max_tokens=1
+    ).system_fingerprint
+    copies = {name: shutil.copytree(weights[name], tmp_path / name) for name in weights}
+    elsewhere = ltu_jax.load(copies["ltu-as"], whisper=copies["whisper"])
+    assert told == f"ltu_{fingerprint_of(elsewhere, dtype='float32')[:16]}"
+    others = {
+        fingerprint_of(elsewhere, dtype="int8"),
+        fingerprint_of(replace(elsewhere, rule=OPENAI), dtype="float32"),
+        fingerprint_of(ltu_jax.load(copies["ltu-as"]), dtype="float32"),  # without a Whisper
+    }
+    assert len(others | {fingerprint_of(model, dtype="float32")}) == 4
 
 
 def test_a_conversation_and_a_stream(client):
