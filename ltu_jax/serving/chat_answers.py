@@ -37,6 +37,7 @@ from ltu_jax.serving.http_body import parse_json, read_body, watched
 from ltu_jax.serving.server_settings import ServerSettings
 from ltu_jax.serving.serving_metrics import ServingMetrics
 
+_LONGEST_TOKEN = 128  # characters; of the vocabularies that there are
 _DEADLINE = "the answer was not ready in time; ask shorter, or later"
 
 
@@ -201,8 +202,16 @@ class ChatAnswers:
         """Return what is heard of a conversation's clips, its prompt, and the mode.
 
         Raises:
-            ApiError: too many clips, or one that cannot be used; 408, it takes too long.
+            ApiError: too much text, too many clips, or one that cannot be used; 408, it takes too
+                long.
         """
+        length = sum(len(turn.text) for turn in turns)
+        most = _LONGEST_TOKEN * self.engine.stats().slot_tokens
+        if length > most:  # what cannot fit is not even split into tokens
+            raise bad(
+                "messages", f"have {length:,} characters; give at most {most:,}",
+                code="context_length_exceeded",
+            )  # fmt: skip
         sent = [clip for turn in turns for clip in turn.clips]
         if len(sent) > self.settings.most_clips:
             raise bad(
@@ -218,10 +227,13 @@ class ChatAnswers:
                 heard = tuple([await self._hear(one, mode=mode) for one in sent])
         except TimeoutError:
             raise ApiError(408, _DEADLINE, code="deadline") from None
+        return heard, await asyncio.to_thread(self._prompt, turns, heard), mode
+
+    def _prompt(self, turns: Sequence[ChatTurn], heard: Sequence[HeardClip]) -> tuple[int, ...]:
         if self.template is not None:
-            return heard, self.template.ids(turns, tokenizer=self.tokenizer), mode
+            return self.template.ids(turns, tokenizer=self.tokenizer)
         texts = [one.clip.spoken_text for one in heard]
-        return heard, conversation_ids(turns, texts, tokenizer=self.tokenizer), mode
+        return conversation_ids(turns, texts, tokenizer=self.tokenizer)
 
     async def _hear(self, sent: SentClip, *, mode: AnswerMode) -> HeardClip:
         def decoded() -> tuple[bytes, bytes]:

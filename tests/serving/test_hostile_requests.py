@@ -119,6 +119,14 @@ def test_a_chat_is_refused_by_name(server, name):
     assert len(server.engine.requests) == begun
 
 
+def test_a_book_is_refused_before_it_is_split_into_tokens(server, monkeypatch):
+    monkeypatch.setattr(server.app.chat, "tokenizer", None)
+    got = httpx.post(server.url + CHAT, json=_said({"role": "user", "content": "a " * 140_000}))
+    error = got.json()["error"]
+    assert got.status_code == 400 and error["code"] == "context_length_exceeded"
+    assert error["param"] == "messages"
+
+
 def test_hostile_audio_is_refused_and_the_next_is_heard(server):
     with server.settings(most_transcription_seconds=hostile_audio.MOST_SECONDS):
         server.app.chat.hearing.most_seconds = hostile_audio.MOST_SECONDS
