@@ -30,6 +30,14 @@ class HeardClip:
 
 
 @dataclass(kw_only=True, eq=False)
+class _Coming:
+    """A clip that is being heard, and how many requests wait for it."""
+
+    task: asyncio.Task
+    awaited: int = 0
+
+
+@dataclass(kw_only=True, eq=False)
 class ClipCache:
     """Decodes and hears clips, and keeps what came of it, least recently used first out.
 
@@ -67,11 +75,18 @@ class ClipCache:
             return HeardClip(clip=clip, cached=True, decoding=0.0, listening=0.0)
         coming = self._coming.get(key)
         if coming is None:
-            coming = asyncio.ensure_future(self._hear(data, mode=mode))
+            coming = _Coming(task=asyncio.ensure_future(self._hear(data, mode=mode)))
             self._coming[key] = coming
-            coming.add_done_callback(lambda done: self._arrived(key, done))
+            coming.task.add_done_callback(lambda done: self._arrived(key, coming))
         self.metrics.heard.labels("miss").inc()
-        return await asyncio.shield(coming)
+        coming.awaited += 1
+        try:
+            return await asyncio.shield(coming.task)
+        finally:
+            coming.awaited -= 1
+            if not coming.awaited and not coming.task.done():
+                coming.task.cancel()  # all who asked have gone
+                self._forget(key, coming)
 
     async def _hear(self, data: bytes, *, mode: AnswerMode) -> HeardClip:
         start = time.monotonic()
@@ -89,11 +104,15 @@ class ClipCache:
             listening=time.monotonic() - decoded,
         )
 
-    def _arrived(self, key: tuple[Any, ...], done: asyncio.Future) -> None:
-        self._coming.pop(key, None)
-        if done.cancelled() or done.exception() is not None:
+    def _forget(self, key: tuple[Any, ...], coming: "_Coming") -> None:
+        if self._coming.get(key) is coming:
+            del self._coming[key]
+
+    def _arrived(self, key: tuple[Any, ...], coming: "_Coming") -> None:
+        self._forget(key, coming)
+        if coming.task.cancelled() or coming.task.exception() is not None:
             return
-        clip = done.result().clip
+        clip = coming.task.result().clip
         self._kept[key] = clip
         self.bytes += _size(clip)
         while self.bytes > self.most_bytes and self._kept:

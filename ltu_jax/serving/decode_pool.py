@@ -78,8 +78,10 @@ class DecodePool:
             UserError: not audio, damaged, longer than `most_seconds`, more than the limits.
             WorkerKilled: the worker was ended from outside.
         """
+        worker = await self._free.get()
         # A caller that goes away leaves the worker to its file: ending it would cost more.
-        return await asyncio.shield(self._own(self._decode(data, most_seconds=most_seconds)))
+        work = self._decode(worker, data, most_seconds=most_seconds)
+        return await asyncio.shield(self._own(work))
 
     def _own(self, work: Coroutine) -> asyncio.Task:
         task = asyncio.ensure_future(work)
@@ -89,8 +91,9 @@ class DecodePool:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
-    async def _decode(self, data: bytes, *, most_seconds: float) -> Audio:
-        worker = await self._free.get()
+    async def _decode(
+        self, worker: asyncio.subprocess.Process, data: bytes, *, most_seconds: float
+    ) -> Audio:
         cpu_seconds = _CPU_SECONDS + _CPU_PER_SECOND * most_seconds
         healthy = False
         try:

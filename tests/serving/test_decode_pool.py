@@ -77,6 +77,29 @@ def test_a_worker_that_is_killed_costs_one_request(running):
     assert pool.replaced == replaced + 1
 
 
+def test_who_leaves_before_a_worker_is_free_costs_no_work(running, monkeypatch):
+    run, pool = running
+    begun, exchange = [], decode_pool._exchange
+
+    async def noted(worker, head, data):
+        begun.append(data)
+        return await exchange(worker, head, data)
+
+    monkeypatch.setattr(decode_pool, "_exchange", noted)
+    long, other = hostile_audio.silence(60, format="FLAC"), CLIP + b" "
+
+    async def leave():
+        first = asyncio.ensure_future(pool.decode(long, most_seconds=3_600))
+        second = asyncio.ensure_future(pool.decode(CLIP, most_seconds=30))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)
+        await pool.decode(other, most_seconds=30)
+
+    run(leave())
+    assert begun == [long, other]
+
+
 def test_a_worker_that_does_not_answer_is_replaced(running, monkeypatch):
     run, pool = running
     monkeypatch.setattr(decode_pool, "_CPU_SECONDS", 0.05)
