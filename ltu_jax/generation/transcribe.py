@@ -23,6 +23,7 @@ from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.transcription import OPENAI, TranscribeOptions
 from ltu_jax.generation.whisper_rules import (
     SECONDS_PER_FRAME,
+    WINDOW_FRAMES,
     Masks,
     Quality,
     Segment,
@@ -34,6 +35,7 @@ from ltu_jax.generation.whisper_rules import (
     masks,
 )
 from ltu_jax.models.whisper import Whisper
+from ltu_jax.preprocessing.audio import SAMPLE_RATE
 from ltu_jax.preprocessing.whisper_vocabulary import LANGUAGES, Vocabulary
 
 # First try of a window: room for fluent speech of its length. What needs more is decoded again
@@ -150,6 +152,22 @@ class Transcriber:
                 else:
                     yield job.index, self._finished(job.clip)
 
+    def warm(self) -> None:
+        """Compile what one clip at a time needs, of any length, with and without a temperature."""
+        # Whatever is heard counts as silence: programs are made, and hardly anything is computed.
+        options = replace(OPENAI, temperatures=(0.0, 1.0), logprob_limit=0.0, no_speech_limit=-1.0)
+        lengths = {self._room(seconds): seconds for seconds in range(1, WINDOW_FRAMES // 100 + 1)}
+        for seconds, full_room in [*((one, False) for one in lengths.values()), (1, True)]:
+            clip = begin(
+                np.zeros(seconds * SAMPLE_RATE, np.float32),
+                n_mels=self.whisper.config.n_mels,
+                index=0,
+            )
+            for attempt in range(len(options.temperatures)):
+                jobs = [_Job(index=0, clip=clip, attempt=attempt, full_room=full_room)]
+                self._encode(jobs, options)
+                self._decode(jobs, options)
+
     def _fill(
         self, ahead: deque[_Job], source: Iterator[tuple[int, np.ndarray]], batch_size: int
     ) -> tuple[list[_Job], list[tuple[int, Transcript]]]:
@@ -207,10 +225,8 @@ class Transcriber:
         self, jobs: list[_Job], options: TranscribeOptions
     ) -> list[whisper_decode.RowResult]:
         task = len(self._task(jobs[0].clip, options))
-        room = self.whisper.config.n_text_ctx // 2
-        if not any(job.full_room for job in jobs):
-            seconds = max(job.clip.size for job in jobs) * SECONDS_PER_FRAME
-            room = min(room, bucket(int(_TOKENS_PER_SECOND * seconds) + _SPARE_TOKENS, (32, 64)))
+        seconds = max(job.clip.size for job in jobs) * SECONDS_PER_FRAME
+        room = self._room(np.inf if any(job.full_room for job in jobs) else seconds)
         return whisper_decode.decode(
             self.params,
             [
@@ -233,6 +249,12 @@ class Transcriber:
             silent_above=options.no_speech_limit if options.logprob_limit >= 0 else np.inf,
             data_parallel=self.data_parallel,
         )
+
+    def _room(self, seconds: float) -> int:
+        most = self.whisper.config.n_text_ctx // 2
+        if seconds == np.inf:
+            return most
+        return min(most, bucket(int(_TOKENS_PER_SECOND * seconds) + _SPARE_TOKENS, (32, 64)))
 
     def _quality(self, job: _Job, result: Any, options: TranscribeOptions) -> Quality:
         words = self._words(result.tokens)

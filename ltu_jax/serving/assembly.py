@@ -11,7 +11,6 @@ import numpy as np
 from ltu_jax.generation import explain
 from ltu_jax.generation.request import AnswerMode
 from ltu_jax.generation.text_loading import LanguageModel
-from ltu_jax.generation.transcription import OPENAI
 from ltu_jax.inference import Model
 from ltu_jax.preprocessing.audio import SAMPLE_RATE, from_samples
 from ltu_jax.serving.answer_explanations import AnswerExplanations
@@ -96,23 +95,15 @@ def app_of(
 
 
 def _warm(model: Model, engine: AnswerEngine) -> None:
-    """Compile what answers need: Whisper's programs for clips of each length, and the engine's.
-
-    And what explanations of them need: of any answer that a slot holds.
-    """
-    noise = 0.01 * np.random.default_rng(0).standard_normal(31 * SAMPLE_RATE).astype(np.float32)
-    for seconds in (3, 10, 31):  # each with another room for its words
-        clip = from_samples(noise[: seconds * SAMPLE_RATE], rate=SAMPLE_RATE, name="noise")
-        if model.listener is not None:
-            mode = AnswerMode.AUDIO if model.transcriber is None else AnswerMode.JOINT
-            heard = model.listen(clip, mode=mode)
-        if model.transcriber is not None:
-            model.transcriber.transcribe([clip.samples], batch_size=1, options=OPENAI)
+    """Compile what answers need, and explanations of them."""
+    if model.transcriber is not None:
+        model.transcriber.warm()
     if model.listener is not None:
+        silence = from_samples(np.zeros(SAMPLE_RATE, np.float32), rate=SAMPLE_RATE, name="silence")
         explain.warm(
             model.model,
             model.params,
-            audio_features=heard.features[None],
+            audio_features=model.listen(silence, mode=AnswerMode.AUDIO).features[None],
             longest=engine.stats().slot_tokens - model.config.audio_tokens,
         )
     engine.warm()  # last: it counts what is compiled from then on

@@ -86,7 +86,7 @@ def test_who_leaves_before_a_worker_is_free_costs_no_work(running, monkeypatch):
         return await exchange(worker, head, data)
 
     monkeypatch.setattr(decode_pool, "_exchange", noted)
-    long, other = hostile_audio.silence(60, format="FLAC"), CLIP + b" "
+    long, other = hostile_audio.silence(60, format="FLAC"), hostile_audio.silence(1, format="FLAC")
 
     async def leave():
         first = asyncio.ensure_future(pool.decode(long, most_seconds=3_600))

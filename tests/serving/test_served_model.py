@@ -97,6 +97,7 @@ CASES = [
     (clip(500, 11), "Who?", "text", {}),
     (clip(700, 3), "Where is it?", "audio", {}),
     (clip(900, 1), "What?", "joint", {"temperature": 1.2, "seed": 7}),
+    (clip(350, 16), "What?", "joint", {}),
 ]
 
 
@@ -169,6 +170,12 @@ def test_transcripts_have_the_times_of_the_library(model, client):
     assert [(one.start, one.end, one.text) for one in told.segments] == [
         (one.start, one.end, one.text) for one in known.segments
     ]
+
+    heated = client.audio.transcriptions.create(
+        model="stage3", file=("x", clip(350, 16)), temperature=0.4
+    )
+    options = replace(OPENAI, temperatures=(0.4,))
+    assert heated.text == model.transcribe([clip(350, 16)], options=options)[0].text
 
     english = client.audio.translations.create(
         model="stage3", file=("x", content), extra_body={"response_format": "verbose_json"}

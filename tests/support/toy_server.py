@@ -18,7 +18,7 @@ def save(folder: Path, *, tokenizer: Path, whisper_tokenizer: Path) -> dict[str,
     """
     made = tiny_ltu_as.save(folder, tokenizer=tokenizer)
     shutil.rmtree(made["whisper"])
-    config = dataclasses.replace(tiny_ltu_as.whisper_config(), n_vocab=51_865, n_text_ctx=64)
+    config = dataclasses.replace(tiny_ltu_as.whisper_config(), n_vocab=51_865, n_text_ctx=300)
     generator = np.random.default_rng(0)
     save_weights(
         made["whisper"],
