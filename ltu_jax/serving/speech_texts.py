@@ -83,13 +83,9 @@ class SpeechTexts:
         audio = await watched(request, self._decode(asked.file))
         if asked.stream:
             return self._stream(audio, asked)
-        stop = threading.Event()
-        try:
-            transcript = await watched(
-                request, self._run(audio, asked.options, stop=stop, show=lambda segments: None)
-            )
-        finally:
-            stop.set()
+        transcript = await watched(
+            request, self._run(audio, asked.options, show=lambda segments: None)
+        )
         return _response(transcript, audio, asked=asked, task=task)
 
     # --- reading ----------------------------------------------------------------------------------
@@ -178,10 +174,9 @@ class SpeechTexts:
         audio: Audio,
         options: TranscribeOptions,
         *,
-        stop: threading.Event,
         show: Callable[[Sequence[Segment]], None],
     ) -> Transcript:
-        loop = asyncio.get_running_loop()
+        loop, stop = asyncio.get_running_loop(), threading.Event()
 
         def told(index: int, segments: Sequence[Segment]) -> None:
             if stop.is_set():
@@ -202,26 +197,27 @@ class SpeechTexts:
         except TimeoutError:
             raise ApiError(408, "the transcript was not ready in time", code="deadline") from None
         finally:
-            stop.set()
+            stop.set()  # the thread ends with its window
 
     def _stream(self, audio: Audio, asked: SpeechRequest) -> EventResponse:
-        stop = threading.Event()
-        stream = AnswerStream(id=f"transcript-{uuid.uuid4().hex}", resumable=False, cancel=stop.set)
+        stream = AnswerStream(
+            id=f"transcript-{uuid.uuid4().hex}", resumable=False, cancel=lambda: task.cancel()
+        )
         self.streams.open(stream)
-        task = asyncio.ensure_future(self._write(audio, asked, stream, stop))
+        task = asyncio.ensure_future(self._write(audio, asked, stream))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return EventResponse(stream=stream, registry=self.streams)
 
-    async def _write(
-        self, audio: Audio, asked: SpeechRequest, stream: AnswerStream, stop: threading.Event
-    ) -> None:
+    async def _write(self, audio: Audio, asked: SpeechRequest, stream: AnswerStream) -> None:
         begun, shown, count = time.monotonic(), "", 0
         words = self.transcriber.decode_text
         end = self.transcriber.vocabulary.end
 
         def show(segments: Sequence[Segment]) -> None:
-            nonlocal shown, count
+            nonlocal count
+            if stream.ended:
+                return  # the thread had not yet heard of it
             if asked.format == "verbose_json":
                 for number in range(count, len(segments)):
                     stream.add(_segment_event(number, segments[number]))
@@ -236,7 +232,7 @@ class SpeechTexts:
                 shown = text
 
         try:
-            transcript = await self._run(audio, asked.options, stop=stop, show=show)
+            transcript = await self._run(audio, asked.options, show=show)
             say(transcript.text)
             stream.add(
                 {
@@ -245,7 +241,7 @@ class SpeechTexts:
                     "usage": _token_usage(transcript, audio),
                 }
             )
-        except _Stopped:
+        except asyncio.CancelledError:
             stream.add(ApiError(503, "the transcription was stopped", code="stopped").content())
         except ApiError as error:
             stream.add(error.content())

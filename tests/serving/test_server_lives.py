@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 
 from ltu_jax.serving.server_settings import read_keys
 from tests.preprocessing.making_audio import wav
@@ -103,19 +104,23 @@ def test_a_second_signal_ends_what_still_runs():
         assert not server.thread.is_alive()
 
 
-def test_a_file_that_is_being_transcribed_at_the_end_gets_503():
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_file_that_is_being_transcribed_at_the_end_is_told(stream):
     with served(drain=60.0) as server, ThreadPoolExecutor(1) as other:
         server.whisper.pace = 10.0
+        form = {"model": "scripted", "stream": str(stream)}
         waiting = other.submit(
-            httpx.post, server.url + SPEECH, files={"file": CLIP}, data={"model": "scripted"},
-            timeout=60,
-        )  # fmt: skip
+            httpx.post, server.url + SPEECH, files={"file": CLIP}, data=form, timeout=60
+        )
         end = time.monotonic() + 20
         while not server.whisper.options and time.monotonic() < end:
             time.sleep(0.01)
         server.stop()
         server.hurry()
         got = waiting.result()
+    if stream:
+        assert '"code": "stopped"' in got.text and got.text.endswith("data: [DONE]\n\n")
+    else:
         assert got.status_code == 503 and got.json()["error"]["code"] == "draining"
 
 
