@@ -11,6 +11,8 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ltu_jax.core.errors import UserError, brief
+from ltu_jax.core.text_files import read_text
+from ltu_jax.preprocessing.added_tokens import read_object
 from ltu_jax.preprocessing.tokenizer import Tokenizer
 from ltu_jax.serving.api_error import bad
 from ltu_jax.serving.chat_messages import ChatTurn
@@ -30,13 +32,13 @@ class ChatTemplate:
         """Read the template of a tokenizer's folder.
 
         Raises:
-            UserError: there is none, or it is no template.
+            UserError: there is none, or it is no template; or its files are damaged.
         """
-        settings = _json(folder / "tokenizer_config.json")
+        settings = read_object(folder / "tokenizer_config.json")
         source = None
         if (file := folder / "chat_template.jinja").is_file():
-            source = file.read_text()
-        source = source or _json(folder / "chat_template.json").get("chat_template")
+            source = read_text(file, what="a chat template")
+        source = source or read_object(folder / "chat_template.json").get("chat_template")
         source = source or settings.get("chat_template")
         if isinstance(source, list):  # several by name
             named = {one.get("name"): one.get("template") for one in source}
@@ -96,13 +98,6 @@ class ChatTemplate:
 
 def _refuse(message: str) -> None:
     raise jinja2.TemplateError(message)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    found = json.loads(file.read_text())
-    return found if isinstance(found, dict) else {}
 
 
 def _token(value: Any) -> str:

@@ -51,6 +51,20 @@ def test_no_template_is_an_error_of_the_folder(tmp_path, source):
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", b"{"),
+        ("chat_template.json", b"[]"),
+        ("chat_template.jinja", b"\xff"),
+    ],
+)
+def test_damaged_files_are_an_error_by_name(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        ChatTemplate.of(tmp_path)
+
+
+@pytest.mark.parametrize(
     "source",
     [
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
