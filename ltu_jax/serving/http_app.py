@@ -253,7 +253,13 @@ class HttpApp:
 
     async def _lifespan(self, receive: Any, send: Any) -> None:
         await receive()
-        await self.pool.start()
+        try:
+            await self.pool.start()
+        except (RuntimeError, OSError) as error:
+            self.failure = str(error)
+            await self.pool.close()
+            await send({"type": "lifespan.startup.failed"})
+            return
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._get_ready, args=[loop], name="warming", daemon=True).start()
         await send({"type": "lifespan.startup.complete"})

@@ -1,5 +1,6 @@
 """A server from its beginning to its end: keys, health, counts, signals."""
 
+import asyncio
 import base64
 import signal
 import subprocess
@@ -10,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from ltu_jax.serving import decode_pool, http_server
 from ltu_jax.serving.server_settings import read_keys
 from tests.preprocessing.making_audio import wav
-from tests.serving.scripted import served
+from tests.serving.scripted import scripted_app, served
 
 CHAT, SPEECH = "/v1/chat/completions", "/v1/audio/transcriptions"
 ASK = {"model": "scripted", "messages": [{"role": "user", "content": "What?"}]}
@@ -122,6 +124,18 @@ def test_a_file_that_is_being_transcribed_at_the_end_is_told(stream):
         assert '"code": "stopped"' in got.text and got.text.endswith("data: [DONE]\n\n")
     else:
         assert got.status_code == 503 and got.json()["error"]["code"] == "draining"
+
+
+def test_a_server_whose_workers_do_not_start_says_so(monkeypatch):
+    monkeypatch.setattr(decode_pool, "_STARTING", 0.0)
+    app, listener = scripted_app(), http_server.listen("127.0.0.1", 0)
+
+    async def serve():
+        await http_server.serve(app, listener, stop=asyncio.Event(), hurry=asyncio.Event())
+
+    asyncio.run(serve())
+    listener.close()
+    assert app.failure == "a decoding process does not start" and not app.pool.pids
 
 
 NEVER_READY = """
