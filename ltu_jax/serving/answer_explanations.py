@@ -36,7 +36,8 @@ class AnswerExplanations:
 
     async def create(self, request: Request) -> Response:
         """POST /v1/ltu/explain."""
-        body = parse_json(await read_body(request, self.chat.settings))
+        body = await read_body(request, self.chat.settings)
+        body = await asyncio.to_thread(parse_json, body)
         given = kinds.keys("", body, _READERS, needed=("model", "messages", "answer_tokens"))
         if not given["answer_tokens"]:
             raise bad("answer_tokens", "is empty; give those of an answer's ltu object")

@@ -33,8 +33,9 @@ _AUDIO_TOKENS = 50  # of Whisper's encoder, a second
 IGNORED = ("chunking_strategy",)
 REFUSED = ("prompt", "include[]", "keywords[]", "languages[]", "known_speaker_names[]",
            "known_speaker_references[]")  # fmt: skip
-_HONOURED = ("file", "model", "language", "response_format", "temperature", "stream",
-             "timestamp_granularities[]")  # fmt: skip
+_PARTS = "timestamp_granularities"
+_HONOURED = ("file", "model", "language", "response_format", "temperature", "stream", _PARTS,
+             f"{_PARTS}[]")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +103,15 @@ class SpeechTexts:
             if name in REFUSED or plain in REFUSED:
                 if any(fields.get(name, ["file"])):
                     raise bad(name, "is not supported", code="unsupported")
-            elif name not in (*_HONOURED, *IGNORED, "timestamp_granularities"):
+            elif name not in _HONOURED and name.partition("[")[0] not in IGNORED:
                 raise bad(name[:80], "is unknown; see docs/serving.md", code="unknown_parameter")
         if len(form.files.get("file", ())) != 1 or set(form.files) != {"file"}:
             raise bad("file", "is missing; send one file", code="missing_required_parameter")
-        one = {name: values[-1] for name, values in fields.items() if values[-1] != ""}
+        parts = [*fields.pop(_PARTS, ()), *fields.pop(f"{_PARTS}[]", ())]
+        for name, values in fields.items():
+            if name in _HONOURED and len(values) > 1:
+                raise bad(name, f"is given {len(values)} times; give it once")
+        one = {name: values[0] for name, values in fields.items() if values[0] != ""}
         if "model" not in one:
             raise bad("model", "is missing", code="missing_required_parameter")
         if one["model"] != self.settings.model_name:
@@ -115,12 +120,11 @@ class SpeechTexts:
                 f"{self.settings.model_name!r}", param="model", code="model_not_found",
             )  # fmt: skip
         format = kinds.one_of(*_FORMATS)("response_format", one.get("response_format", "json"))
-        parts = [*fields.get("timestamp_granularities[]", ())]
-        for part in [*parts, *fields.get("timestamp_granularities", ())]:
+        for part in parts:
             if part != "segment":
-                raise bad("timestamp_granularities[]", f"is {part[:20]!r}; give segment")
+                raise bad(f"{_PARTS}[]", f"is {part[:20]!r}; give segment")
         if parts and format != "verbose_json":
-            raise bad("timestamp_granularities[]", "needs response_format verbose_json")
+            raise bad(f"{_PARTS}[]", "needs response_format verbose_json")
         stream = one.get("stream", "false").lower()
         if stream not in ("true", "false", "1", "0"):
             raise bad("stream", f"is {stream[:20]!r}; give true or false")

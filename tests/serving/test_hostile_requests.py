@@ -161,6 +161,10 @@ FORMS = {
     "another language": ({"file": GOOD}, {"model": "scripted", "language": "xx"}, "language"),
     "words": ({"file": GOOD}, {"model": "scripted", "timestamp_granularities[]": "word"},
               "timestamp_granularities[]"),
+    "segments of text": (
+        {"file": GOOD}, {"model": "scripted", "timestamp_granularities": "segment"},
+        "timestamp_granularities[]"),
+    "two languages": ({"file": GOOD}, {"model": "scripted", "language": ["de", "en"]}, "language"),
     "a stream of no kind": ({"file": GOOD}, {"model": "scripted", "stream": "maybe"}, "stream"),
     "no audio": ({"file": b"hello"}, {"model": "scripted"}, "file"),
     "too many parts": ([("file", GOOD)] * 80, {"model": "scripted"}, None),

@@ -30,6 +30,9 @@ def test_formats(server, client):
     create = client.audio.transcriptions.create
     plain = create(model=MODEL, file=("x.wav", MINUTES))
     assert plain.text == "word0 word1 word2 word3" and server.whisper.options[-1] == OPENAI
+    for strategy in ("auto", {"type": "server_vad"}):
+        same = create(model=MODEL, file=("x.wav", MINUTES), chunking_strategy=strategy)
+        assert same.text == plain.text
     assert plain.usage.input_token_details.audio_tokens == 95 * 50
     assert create(model=MODEL, file=("x", MINUTES), response_format="text") == plain.text + "\n"
     told = create(
