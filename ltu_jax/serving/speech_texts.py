@@ -1,6 +1,7 @@
 """/v1/audio/transcriptions and /translations: files of any length, in five formats or a stream."""
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
@@ -28,6 +29,8 @@ from ltu_jax.serving.serving_metrics import ServingMetrics
 from ltu_jax.serving.subtitles import srt, vtt
 
 _FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
+_MOST_DECODED = 2  # files at once, of up to 460 MB: one is transcribed, the next is at hand
+_DEADLINE = "the transcript was not ready in time"
 _AUDIO_TOKENS = 50  # of Whisper's encoder, a second
 # Field -> what happens to it, beside those that are read.
 IGNORED = ("chunking_strategy",)
@@ -63,6 +66,7 @@ class SpeechTexts:
     metrics: ServingMetrics
     streams: StreamRegistry
     _tasks: set = field(default_factory=set)
+    _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MOST_DECODED))
 
     async def transcriptions(self, request: Request) -> Response:
         """POST /v1/audio/transcriptions."""
@@ -81,12 +85,13 @@ class SpeechTexts:
         form = await asyncio.to_thread(parse_form, request.headers.get("content-type"), body)
         asked = self._read(form, task=task)
         del body, form
-        audio = await watched(request, self._decode(asked.file))
-        if asked.stream:
-            return self._stream(audio, asked)
-        transcript = await watched(
-            request, self._run(audio, asked.options, show=lambda segments: None)
-        )
+        with contextlib.ExitStack() as place:
+            audio = await watched(request, self._decode(asked.file, place=place))
+            if asked.stream:
+                return self._stream(audio, asked, place=place)
+            transcript = await watched(
+                request, self._run(audio, asked.options, show=lambda segments: None)
+            )
         return _response(transcript, audio, asked=asked, task=task)
 
     # --- reading ----------------------------------------------------------------------------------
@@ -166,7 +171,13 @@ class SpeechTexts:
 
     # --- working ----------------------------------------------------------------------------------
 
-    async def _decode(self, data: bytes) -> Audio:
+    async def _decode(self, data: bytes, *, place: contextlib.ExitStack) -> Audio:
+        try:
+            async with asyncio.timeout(self.settings.deadline):
+                await self._places.acquire()
+        except TimeoutError:
+            raise ApiError(408, _DEADLINE, code="deadline") from None
+        place.callback(self._places.release)
         with audio_errors("file"):
             most = self.settings.most_transcription_seconds
             audio = await self.pool.decode(data, most_seconds=most)
@@ -199,11 +210,13 @@ class SpeechTexts:
             async with asyncio.timeout(self.settings.deadline + audio.seconds):
                 return await loop.run_in_executor(self.executor, work)
         except TimeoutError:
-            raise ApiError(408, "the transcript was not ready in time", code="deadline") from None
+            raise ApiError(408, _DEADLINE, code="deadline") from None
         finally:
             stop.set()  # the thread ends with its window
 
-    def _stream(self, audio: Audio, asked: SpeechRequest) -> EventResponse:
+    def _stream(
+        self, audio: Audio, asked: SpeechRequest, *, place: contextlib.ExitStack
+    ) -> EventResponse:
         stream = AnswerStream(
             id=f"transcript-{uuid.uuid4().hex}", resumable=False, cancel=lambda: task.cancel()
         )
@@ -211,6 +224,8 @@ class SpeechTexts:
         task = asyncio.ensure_future(self._write(audio, asked, stream))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        kept = place.pop_all()
+        task.add_done_callback(lambda done: kept.close())
         return EventResponse(stream=stream, registry=self.streams)
 
     async def _write(self, audio: Audio, asked: SpeechRequest, stream: AnswerStream) -> None:

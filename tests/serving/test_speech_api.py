@@ -1,6 +1,9 @@
 """Transcriptions and translations by the official client: five formats, and streams."""
 
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -74,6 +77,43 @@ def test_a_stream_comes_window_by_window(server, client):
     )
     segments = [one for one in stream if one.type == "transcript.text.segment"]
     assert [(one.start, one.end) for one in segments] == KNOWN
+
+
+def test_files_that_wait_are_not_yet_decoded(server, monkeypatch):
+    """Each would be a hundred times as large."""
+    gate, iterate = threading.Event(), server.whisper.iterate
+
+    def gated(*given, **options):
+        gate.wait(60)
+        yield from iterate(*given, **options)
+
+    monkeypatch.setattr(server.whisper, "iterate", gated)
+    before = audio_seconds(server)
+
+    def decoded() -> float:
+        return (audio_seconds(server) - before) / 95
+
+    with ThreadPoolExecutor(5) as at_once:
+        asked = [
+            at_once.submit(
+                httpx.post, f"{server.url}/v1/audio/transcriptions", files={"file": MINUTES},
+                data={"model": MODEL, "stream": str(number % 2 == 0)}, timeout=60,
+            )
+            for number in range(5)
+        ]  # fmt: skip
+        end = time.monotonic() + 30
+        while (server.app.active < 5 or decoded() < 2) and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.3)  # in which the others would be
+        assert decoded() == 2
+        gate.set()
+        assert [one.result().status_code for one in asked] == [200] * 5
+    assert decoded() == 5
+
+
+def audio_seconds(server) -> float:
+    text = httpx.get(f"{server.url}/metrics").text
+    return float(re.search(r"^ltu:audio_seconds_total\S* (\S+)$", text, re.MULTILINE)[1])
 
 
 def test_who_leaves_ends_the_work(server):
