@@ -16,6 +16,7 @@ from ltu_jax.inference import Model
 from ltu_jax.serving.decode_pool import DecodePool
 from ltu_jax.serving.serving_metrics import ServingMetrics
 
+_MOST_DECODED = 8  # clips at once, of up to 38 MB: one is heard, others are at hand
 _OVERHEAD = 1_000  # bytes of an entry beside its features
 
 
@@ -58,6 +59,7 @@ class ClipCache:
     bytes: int = 0
     _kept: OrderedDict = field(default_factory=OrderedDict)
     _coming: dict = field(default_factory=dict)
+    _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MOST_DECODED))
 
     async def hear(self, data: bytes, *, digest: bytes, mode: AnswerMode) -> HeardClip:
         """Return what the model hears of a file of this SHA-256.
@@ -89,6 +91,10 @@ class ClipCache:
                 self._forget(key, coming)
 
     async def _hear(self, data: bytes, *, mode: AnswerMode) -> HeardClip:
+        async with self._places:
+            return await self._decoded_and_heard(data, mode=mode)
+
+    async def _decoded_and_heard(self, data: bytes, *, mode: AnswerMode) -> HeardClip:
         start = time.monotonic()
         audio = await self.pool.decode(data, most_seconds=self.most_seconds)
         decoded = time.monotonic()

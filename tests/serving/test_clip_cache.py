@@ -28,15 +28,37 @@ class Pool:
         return from_samples(np.full(16_000, 0.1, np.float32), rate=16_000, name="clip")
 
 
+def cached(pool, model, executor) -> ClipCache:
+    return ClipCache(
+        model=model, fingerprint="f", pool=pool, executor=executor, metrics=ServingMetrics("m"),
+        most_bytes=1 << 20, most_seconds=10,
+    )  # fmt: skip
+
+
+def test_of_many_clips_a_few_are_decoded_at_once():
+    async def ask():
+        pool, model = Pool(), ListeningModel()
+        with ThreadPoolExecutor(1) as executor:
+            cache = cached(pool, model, executor)
+            waiting = [
+                asyncio.ensure_future(cache.hear(b"clip", digest=digest, mode=AnswerMode.JOINT))
+                for digest in map(bytes, range(20))
+            ]
+            await asyncio.sleep(0.01)
+            decoding = pool.decoding
+            pool.open.set()
+            await asyncio.gather(*waiting)
+            return decoding, model.heard
+
+    assert asyncio.run(ask()) == (8, 20)
+
+
 @pytest.mark.parametrize("leaving", [1, 2])
 def test_a_clip_is_heard_while_somebody_waits_for_it(leaving):
     async def ask():
         pool, model = Pool(), ListeningModel()
         with ThreadPoolExecutor(1) as executor:
-            cache = ClipCache(
-                model=model, fingerprint="f", pool=pool, executor=executor,
-                metrics=ServingMetrics("m"), most_bytes=1 << 20, most_seconds=10,
-            )  # fmt: skip
+            cache = cached(pool, model, executor)
 
             def hear():
                 return cache.hear(b"clip", digest=b"digest", mode=AnswerMode.JOINT)
