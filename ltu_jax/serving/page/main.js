@@ -2,10 +2,11 @@
 
 import * as api from "./api.js";
 import { clipOf, drawClips, encoded, Sources } from "./clips.js";
+import { ExplanationView } from "./explanation.js";
 import { Player } from "./player.js";
 import { fromJson, save, toHtml, toJson } from "./share.js";
-import { drawSpectrogram, drawWeights, logMel } from "./spectrogram.js";
-import { button, clock, make } from "./text.js";
+import { drawSpectrogram, logMel } from "./spectrogram.js";
+import { button, make } from "./text.js";
 import { TranscriptView } from "./transcript.js";
 import { TurnsView } from "./turns.js";
 
@@ -33,6 +34,7 @@ const conversation = () => state.conversations[state.current];
 
 const player = new Player();
 const transcript = new TranscriptView(player);
+const explanation = new ExplanationView(player);
 const turns = new TurnsView({
   seek(seconds, clip) {
     if (clip !== player.clip) view(clip);
@@ -90,7 +92,7 @@ async function withKey(action) {
 // --- clips -----------------------------------------------------------------------------------
 
 function view(clip) {
-  if (clip !== player.clip) hideExplanation();
+  if (clip !== player.clip) explanation.hide();
   player.show(clip ?? null);
   transcript.show(clip ?? null);
   drawClips(conversation().clips, clip, { show: view, remove });
@@ -190,7 +192,7 @@ async function run(turn, answers) {
   const { signal } = state.running;
   $("send").hidden = true;
   $("stop").hidden = false;
-  hideExplanation();
+  explanation.hide();
   await Promise.all(answers.map((answer) => withKey(() => receive(turn, answer, signal)).catch(
     (error) => {
       answer.state = error.name === "AbortError" ? "stopped" : "failed";
@@ -251,43 +253,11 @@ async function explain(turn, answer) {
   word(turn, answer, -1);
 }
 
-// Draws where one token of an answer lies; all of them for -1.
+// Shows where one token of an answer lies; all of them for -1.
 function word(turn, answer, index) {
-  const { layers, tokens, pieces, seconds_per_token: step } = answer.explanation;
   const clips = clipsOf(turn);
   if (!clips.includes(player.clip)) view(turn.clips.at(-1));
-  // Rows and columns of several clips follow one another.
-  const each = layers.length / clips.length;
-  const start = each * clips.indexOf(player.clip);
-  const rows = index < 0 ? tokens : [tokens[index]];
-  const mean = (place) => rows.reduce((sum, row) => sum + row[place], 0) / rows.length;
-  const all = Array.from({ length: each }, (_, i) => mean(start + i));
-  // A short clip is followed by silence, up to the end of what the model hears.
-  const { seconds } = player.clip;
-  const shown = Math.min(each, Math.ceil(seconds / step - 1e-6));
-  const weights = all.slice(0, shown);
-  const behind = all.slice(shown).reduce((sum, weight) => sum + weight, 0);
-  // Language models rest attention on the first position of all, which here is a sound.
-  const first = start === 0 && shown > 1 ? 1 : 0;
-  const most = Math.max(...weights.slice(first));
-  const at = weights.indexOf(most, first);
-  player.showAttention(weights, { step, most });
-  const percent = (weight) => `${Math.round(100 * weight)} %`;
-  const what = index < 0 ? "The whole answer" : `“${pieces[index].trim()}”`;
-  const place = `${clock(at * step)} to ${clock(Math.min((at + 1) * step, seconds))}`;
-  const said = [`${what}: most of all ${place}, ${percent(most)}`];
-  if (first) said.push(`${percent(weights[0])} rests on the first moment`);
-  if (behind >= 0.005) said.push(`${percent(behind)} on the silence behind the clip`);
-  $("explained").textContent = `${said.join("; ")}.`;
-  // The picture of layers stands under the seconds that it is of.
-  drawWeights($("layers"), layers.slice(start, start + shown));
-  $("layers").style.width = `${Math.min(100, (100 * shown * step) / seconds)}%`;
-  $("explanation").hidden = false;
-}
-
-function hideExplanation() {
-  $("explanation").hidden = true;
-  player.hideAttention();
+  explanation.show(answer.explanation, { clips, index });
 }
 
 // --- conversations ---------------------------------------------------------------------------
@@ -379,7 +349,6 @@ function connect() {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") state.running?.abort();
   });
-  $("hide-explanation").addEventListener("click", hideExplanation);
   $("new").addEventListener("click", () => begin([...conversation().clips]));
   $("open-history").addEventListener("click", () => {
     listConversations();
