@@ -41,7 +41,7 @@ const turns = new TurnsView({
     player.seek(seconds);
   },
   copy,
-  regenerate: (turn, answer) => run(turn, [again(answer)]),
+  regenerate,
   explain: (turn, answer) => explain(turn, answer).catch(fail),
   word,
 });
@@ -177,17 +177,20 @@ function ask(question) {
   run(turn, turn.answers);
 }
 
-// Another answer in the place of one, drawn by another seed.
-function again(answer) {
+// Makes another answer in the place of one, drawn by another seed.
+function regenerate(turn, answer) {
+  if (state.running) {
+    fail(new Error("Another answer is being made. Stop it, or wait for its end."));
+    return;
+  }
   Object.assign(answer, { text: "", state: "streaming", error: "", version: answer.version + 1 });
   for (const known of ["ltu", "usage", "tokens", "explanation", "seconds"]) delete answer[known];
   answer.temperature = Math.max($("temperature").valueAsNumber || 0, 0.7);
   answer.seed = ($("seed").valueAsNumber || 0) + answer.version - 1;
-  return answer;
+  run(turn, [answer]);
 }
 
 async function run(turn, answers) {
-  if (state.running) return;
   state.running = new AbortController();
   const { signal } = state.running;
   $("send").hidden = true;

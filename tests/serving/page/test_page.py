@@ -235,6 +235,21 @@ def test_stop_ends_the_request_and_the_page_goes_on(visit, server):
     assert second["messages"] == first["messages"]
 
 
+def test_another_answer_waits_for_the_one_that_is_being_made(visit, server):
+    page = visit()
+    example(page)
+    ask(page, "first?")
+    server.gate.clear()
+    ask(page, "second?", wait=False)
+    seen(lambda: answers(page)[1:] and answers(page)[1])
+    page.get_by_role("button", name="Again", exact=True).click()
+    page.locator("#alert").get_by_text("Another answer is being made").wait_for()
+    server.gate.set()
+    page.locator("#send").wait_for()
+    assert answers(page) == [JOINT["text"]] * 2
+    assert len(server.bodies(CHAT)) == 2
+
+
 def test_a_follow_up_sends_the_turns_before_it_and_its_sound_once(visit, server):
     page = visit()
     example(page)
