@@ -13,23 +13,18 @@ export class ExplanationView {
     $("hide-explanation").addEventListener("click", () => this.hide());
   }
 
-  // Draws where token `index` of an answer to a question about `clips` lies on the clip in view;
-  // the whole answer for -1.
-  show({ layers, tokens, pieces, seconds_per_token: step }, { clips, index }) {
-    const { clip } = this.#player;
-    // Rows and columns of several clips follow one another.
-    const each = layers.length / clips.length;
-    const start = each * clips.indexOf(clip);
+  // Draws where token `index` of an answer lies on the clip in view; the whole answer for -1.
+  show({ layers, tokens, pieces, seconds_per_token: step }, index) {
     const rows = index < 0 ? tokens : [tokens[index]];
     const mean = (place) => rows.reduce((sum, row) => sum + row[place], 0) / rows.length;
-    const all = Array.from({ length: each }, (_, i) => mean(start + i));
+    const all = layers.map((_, place) => mean(place));
     // A short clip is followed by silence, up to the end of what the model hears.
-    const { seconds } = clip;
-    const shown = Math.min(each, Math.ceil(seconds / step - 1e-6));
+    const { seconds } = this.#player.clip;
+    const shown = Math.min(all.length, Math.ceil(seconds / step - 1e-6));
     const weights = all.slice(0, shown);
     const behind = all.slice(shown).reduce((sum, weight) => sum + weight, 0);
     // Language models rest attention on the first position of all, which here is a sound.
-    const first = start === 0 && shown > 1 ? 1 : 0;
+    const first = shown > 1 ? 1 : 0;
     const most = Math.max(...weights.slice(first));
     const at = weights.indexOf(most, first);
     this.#player.showAttention(weights, { step, most });
@@ -41,7 +36,7 @@ export class ExplanationView {
     if (behind >= 0.005) said.push(`${percent(behind)} on the silence behind the clip`);
     $("explained").textContent = `${said.join("; ")}.`;
     // The picture of layers stands under the seconds that it is of.
-    drawWeights($("layers"), layers.slice(start, start + shown));
+    drawWeights($("layers"), layers.slice(0, shown));
     $("layers").style.width = `${Math.min(100, (100 * shown * step) / seconds)}%`;
     $("explanation").hidden = false;
   }

@@ -8,7 +8,7 @@ import { fromJson, save, toHtml, toJson } from "./share.js";
 import { drawSpectrogram, logMel } from "./spectrogram.js";
 import { button, make } from "./text.js";
 import { TranscriptView } from "./transcript.js";
-import { TurnsView } from "./turns.js";
+import { clipsOf, TurnsView } from "./turns.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -125,11 +125,6 @@ async function write(clip) {
 }
 
 // --- questions -------------------------------------------------------------------------------
-
-// The clips that are sent for a turn, in their order: each with the first question about it.
-function clipsOf(turn) {
-  return [...new Set([...turn.before, turn].flatMap(({ clips }) => clips))];
-}
 
 async function messagesOf(turn) {
   const unsent = new Set(clipsOf(turn));
@@ -253,14 +248,14 @@ async function explain(turn, answer) {
   };
   answer.explanation = await withKey(() => api.explain(request));
   turns.draw(turn, answer);
-  word(turn, answer, -1);
+  if (conversation().turns.includes(turn)) word(turn, answer, -1);
 }
 
 // Shows where one token of an answer lies; all of them for -1.
 function word(turn, answer, index) {
-  const clips = clipsOf(turn);
-  if (!clips.includes(player.clip)) view(turn.clips.at(-1));
-  explanation.show(answer.explanation, { clips, index });
+  const [clip] = clipsOf(turn);
+  if (clip !== player.clip) view(clip);
+  explanation.show(answer.explanation, index);
 }
 
 // --- conversations ---------------------------------------------------------------------------
@@ -268,6 +263,7 @@ function word(turn, answer, index) {
 function open(index) {
   state.running?.abort();
   state.current = index;
+  explanation.hide();
   turns.show(conversation().turns);
   view(conversation().clips.at(-1));
 }

@@ -2,6 +2,14 @@
 
 import { button, make, moments } from "./text.js";
 
+// The clips that are sent for a turn, in their order: each with the first question about it.
+export function clipsOf(turn) {
+  return [...new Set([...turn.before, turn].flatMap(({ clips }) => clips))];
+}
+
+// Whether the server explains answers to it.
+const ofOneClip = (turn) => clipsOf(turn).length === 1;
+
 const NAMES = { joint: "sound + words", audio: "sound", text: "words" };
 
 export class TurnsView {
@@ -44,7 +52,7 @@ export class TurnsView {
     const parts = [];
     if (turn.answers.length > 1) parts.push(make("h4", "", NAMES[answer.mode]));
     const text = make("p", "text");
-    if (answer.explanation) this.#words(text, turn, answer);
+    if (answer.explanation && ofOneClip(turn)) this.#words(text, turn, answer);
     else text.append(...this.#linked(answer.text, turn));
     parts.push(text);
     if (answer.error) parts.push(make("p", "error", answer.error));
@@ -76,7 +84,8 @@ export class TurnsView {
     });
     if (answer.text) row.append(copy);
     row.append(button("Again", () => this.#actions.regenerate(turn, answer)));
-    if (answer.tokens?.length && answer.mode !== "text" && !answer.explanation) {
+    const heard = answer.tokens?.length && answer.mode !== "text";
+    if (heard && ofOneClip(turn) && !answer.explanation) {
       const explain = button("What it listened to", () => this.#actions.explain(turn, answer));
       row.append(explain);
     }

@@ -39,7 +39,8 @@ class PageServer(ThreadingHTTPServer):
         self.answers: dict[str, str] = {}
         self.pace, self.key, self.left = 0.0, "", 0
         self.modes = ["joint", "audio", "text"]
-        self.gate = threading.Event()  # answers wait in their middle until it is set
+        # Answers wait in their middle until it is set, explanations at their beginning.
+        self.gate = threading.Event()
         self.gate.set()
 
     @property
@@ -126,8 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(200, {**made, "text": text, "segments": RECORDED["segments"]})
 
     def _explain(self, asked: dict) -> None:
+        self.server.gate.wait(20)
         recorded = RECORDED["answers"][asked["ltu"]["mode"]]
         assert asked["answer_tokens"] == recorded["tokens"]
+        said = [message["content"] for message in asked["messages"] if message["role"] == "user"]
+        assert [part["type"] for parts in said for part in parts].count("input_audio") == 1
         made = {"object": "ltu.explanation", "model": asked["model"], "seconds_per_token": 0.4}
         made |= {"layers": recorded["layers"], "tokens": recorded["heard"]}
         self._json(200, {**made, "pieces": recorded["pieces"]})

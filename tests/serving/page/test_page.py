@@ -139,8 +139,12 @@ def test_files_are_taken_dropped_and_refused_by_name(visit, server):
     first, second = (sent_samples(part) for part in parts[:2])
     assert len(first) == 1.5 * RATE and len(second) == 0.5 * RATE
     assert abs(np.abs(first[1000:-1000]).max() - 0.25) < 0.01  # the mean of both channels
+    explain = page.get_by_role("button", name="What it listened to")
+    assert explain.count() == 0  # which the server does for one clip
     page.get_by_role("button", name="Remove two.wav").click()
     assert page.locator("#clips li").all_inner_texts() == ["dropped.wav · 0.5 s\n×"]
+    ask(page)
+    assert explain.count() == 1
 
 
 def test_waveform_spectrogram_and_cursor_show_the_clip(visit):
@@ -383,6 +387,25 @@ def test_what_it_listened_to_is_the_librarys_array(visit, server):
     assert size == [shown, len(JOINT["layers"][0])]
     page.locator("#hide-explanation").click()
     assert not page.locator("#attention").is_visible()
+
+
+def test_an_explanation_stays_in_its_conversation(visit, server):
+    page = visit()
+    example(page)
+    ask(page)
+    server.gate.clear()
+    page.get_by_role("button", name="What it listened to").click()
+    page.locator("#new").click()
+    with page.expect_response("**/v1/ltu/explain"):
+        server.gate.set()
+    page.evaluate("new Promise((done) => setTimeout(done, 100))")
+    assert not page.locator("#explanation").is_visible()
+    page.locator("#open-history").click()
+    page.locator("#conversations").get_by_role("button", name=QUESTION).click()
+    page.get_by_role("listbox").press("ArrowRight")
+    assert page.locator("#explanation").is_visible()
+    page.locator("#new").click()
+    assert not page.locator("#explanation").is_visible()
 
 
 def test_axe_finds_nothing_in_light_and_dark(visit, server):
