@@ -72,21 +72,26 @@ async function copy(text) {
 
 let keyGiven = null; // while the reader is asked
 
-// Calls; where the server wants a key, asks for it once and calls again.
+// Calls; where the server wants a key, asks for it and calls again, until the reader gives none.
 async function withKey(action) {
-  try {
-    return await action();
-  } catch (error) {
-    if (error.status !== 401) throw error;
-    keyGiven ??= new Promise((done) => {
-      $("key").addEventListener("close", done, { once: true });
-      $("key").showModal();
-    });
-    await keyGiven;
-    keyGiven = null;
-    api.setKey($("key-value").value);
-    return action();
+  for (;;) {
+    try {
+      return await action();
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      keyGiven ??= askForKey().finally(() => (keyGiven = null));
+      if (!(await keyGiven)) throw error;
+    }
   }
+}
+
+async function askForKey() {
+  const dialog = $("key");
+  dialog.returnValue = "";
+  dialog.showModal();
+  await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
+  api.setKey($("key-value").value);
+  return dialog.returnValue === "given";
 }
 
 // --- clips -----------------------------------------------------------------------------------
