@@ -19,6 +19,7 @@ class PageServer(ThreadingHTTPServer):
     Attributes:
         asked: (path, JSON body) of every API request.
         answers: mode -> text that is answered in place of what was recorded.
+        told: of `ltu`, in place of what was recorded.
         pace: seconds between two chunks of an answer.
         key: the API key that requests need, "" for none.
         left: how many answers were not read to their end.
@@ -37,6 +38,7 @@ class PageServer(ThreadingHTTPServer):
         """Forget what was asked and said."""
         self.asked.clear()
         self.answers: dict[str, str] = {}
+        self.told: dict[str, Any] = {}
         self.pace, self.key, self.left = 0.0, "", 0
         self.modes = ["joint", "audio", "text"]
         # Answers wait in their middle until it is set, explanations at their beginning.
@@ -98,6 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
         recorded = RECORDED["answers"][mode]
         text = self.server.answers.get(mode, recorded["text"])
         known = {name: recorded[name] for name in ("spoken_text", "seconds", "seconds_dropped")}
+        known |= self.server.told
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")

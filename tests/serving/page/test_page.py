@@ -1,201 +1,12 @@
-"""Every function of the page in a headless Chromium, against recorded answers of a real model."""
+"""Questions on the page, in a headless Chromium, against recorded answers of a real model."""
 
-import io
 import json
 import math
-import re
-import time
-import wave
 
 import numpy as np
-import pytest
-import soundfile
-from browser import WATCH, axe_source, chromium
-from page_server import RECORDED, PageServer
-
-RATE = 16_000
-CHAT = "/v1/chat/completions"
-QUESTION = "What can be inferred from the audio?"
-JOINT = RECORDED["answers"]["joint"]
-
-
-@pytest.fixture(scope="module")
-def server():
-    served = PageServer()
-    yield served
-    served.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def visit(browser, server):
-    """Open the page as a new visitor; nothing it does may go elsewhere or break its policy."""
-    server.reset()
-    visitors, asked, errors = [], [], []
-
-    def open_page(**options):
-        context = browser.new_context(base_url=server.url, **options)
-        context.set_default_timeout(20_000)
-        context.grant_permissions(["microphone", "clipboard-read", "clipboard-write"])
-        context.add_init_script(WATCH)
-        page = context.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto("/")
-        visitors.append(page)
-        seen(lambda: page.locator("#model").inner_text() != "Looking for the model…")
-        return page
-
-    yield open_page
-    assert all(url.startswith((server.url, "blob:", "data:")) for url in asked)
-    assert not errors
-    for page in visitors:
-        assert page.evaluate("window.violations") == []
-        page.context.close()
-
-
-def seen(condition, *, seconds=20):
-    """Wait until a condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.02)
-
-
-def example(page, name="a voice and frogs"):
-    page.get_by_role("button", name=name, exact=True).click()
-    page.locator("#segments li").first.wait_for()
-
-
-def ask(page, question=QUESTION, *, wait=True):
-    page.locator("#question").fill(question)
-    page.locator("#question").press("Enter")
-    if wait:
-        page.locator("#send").wait_for()
-
-
-def answers(page):
-    return page.locator(".answer .text").all_inner_texts()
-
-
-def sent_samples(part):
-    """The samples of an audio part, which must be 16 kHz mono WAV of 16 bits."""
-    import base64
-
-    assert part["input_audio"]["format"] == "wav"
-    with wave.open(io.BytesIO(base64.b64decode(part["input_audio"]["data"]))) as file:
-        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE, 1, 2)
-        return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32767
-
-
-def tone(seconds, *, rate=RATE, channels=1, hertz=440):
-    """A WAV file of one tone, in the first of its channels."""
-    samples = np.zeros((round(seconds * rate), channels))
-    samples[:, 0] = 0.5 * np.sin(2 * np.pi * hertz * np.arange(len(samples)) / rate)
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="WAV")
-    return file.getvalue()
-
-
-def test_a_recording_is_what_is_sent_and_the_microphone_is_released(visit, server):
-    page = visit()
-    page.locator("#record").click()
-    seen(lambda: re.search(r"Stop · [1-9]", page.locator("#record").inner_text()))
-    assert page.evaluate("microphones.map((track) => track.readyState)") == ["live"]
-    page.locator("#record").click()
-    page.locator("#clips").get_by_text("Recording 1").wait_for()
-    assert page.evaluate("microphones.map((track) => track.readyState)") == ["ended"]
-    ask(page)
-    samples = sent_samples(server.bodies(CHAT)[0]["messages"][0]["content"][0])
-    assert 1 <= len(samples) / RATE < 30
-    assert np.abs(samples).max() > 0.01  # Chromium's fake microphone beeps
-
-
-def test_files_are_taken_dropped_and_refused_by_name(visit, server):
-    page = visit()
-    stereo = {"name": "two.wav", "mimeType": "audio/wav"}
-    stereo["buffer"] = tone(1.5, rate=44_100, channels=2)
-    broken = {"name": "<b>bad</b>.mp3", "mimeType": "audio/mpeg", "buffer": b"no audio at all"}
-    page.locator("#files").set_input_files([stereo, broken])
-    page.locator("#alert").get_by_text("<b>bad</b>.mp3 is no audio").wait_for()
-    page.evaluate(
-        """(bytes) => {
-          const given = new DataTransfer();
-          given.items.add(new File([new Uint8Array(bytes)], "dropped.wav"));
-          document.dispatchEvent(new DragEvent("drop", { dataTransfer: given, cancelable: true }));
-        }""",
-        list(tone(0.5)),
-    )
-    page.locator("#clips").get_by_text("dropped.wav · 0.5 s").wait_for()
-    page.locator("#all-clips").check()
-    ask(page)
-    parts = server.bodies(CHAT)[0]["messages"][0]["content"]
-    assert [part["type"] for part in parts] == ["input_audio", "input_audio", "text"]
-    first, second = (sent_samples(part) for part in parts[:2])
-    assert len(first) == 1.5 * RATE and len(second) == 0.5 * RATE
-    assert abs(np.abs(first[1000:-1000]).max() - 0.25) < 0.01  # the mean of both channels
-    explain = page.get_by_role("button", name="What it listened to")
-    assert explain.count() == 0  # which the server does for one clip
-    page.get_by_role("button", name="Remove two.wav").click()
-    assert page.locator("#clips li").all_inner_texts() == ["dropped.wav · 0.5 s\n×"]
-    ask(page)
-    assert explain.count() == 1
-
-
-def test_waveform_spectrogram_and_cursor_show_the_clip(visit):
-    page = visit()
-    file = {"name": "tone.wav", "mimeType": "audio/wav", "buffer": tone(12, hertz=1000)}
-    page.locator("#files").set_input_files(file)
-    page.locator("#player").wait_for()
-    drawn = page.evaluate(
-        """() => {
-          const canvas = document.getElementById("spectrogram");
-          const { data } = canvas.getContext("2d")
-            .getImageData(canvas.width / 2, 0, 1, canvas.height);
-          const column = Array.from({ length: canvas.height }, (_, row) =>
-            data[4 * row] + data[4 * row + 1] + data[4 * row + 2]);
-          const shadow = document.querySelector("#wave > div").shadowRoot;
-          return { column, size: [canvas.width, canvas.height],
-            wave: shadow.querySelectorAll("canvas").length,
-            styled: getComputedStyle(shadow.querySelector(".scroll")).overflowY };
-        }"""
-    )
-    assert drawn["size"] == [1200, 80] and drawn["wave"] > 0 and drawn["styled"] == "hidden"
-    # 1 kHz is 15 mel of Slaney's 45.2 up to 8 kHz: the loudest of 80 bands, from the top.
-    loudest = int(np.argmax(drawn["column"]))
-    assert abs((79 - loudest) - (15 / 45.245 * 81 - 1)) < 1.5
-    stage = page.locator("#stage")
-    stage.press("ArrowRight")
-    stage.press("ArrowRight")
-    assert float(stage.get_attribute("aria-valuenow")) == 1.0
-    stage.press("End")
-    assert stage.get_attribute("aria-valuetext") == "12.0 seconds"
-    box = stage.bounding_box()
-    stage.click(position={"x": box["width"] / 4, "y": box["height"] / 2})
-    assert abs(float(stage.get_attribute("aria-valuenow")) - 3) < 0.05
-    assert abs(float(page.evaluate("parseFloat(cursor.style.left)")) - 25) < 0.5
-
-
-def test_transcript_lines_seek_and_follow(visit, server):
-    page = visit()
-    example(page)
-    segment = RECORDED["segments"][0]
-    line = page.locator("#segments button").first
-    assert segment["text"].strip() in line.inner_text()
-    page.locator("#stage").press("End")
-    assert line.get_attribute("aria-current") == "false"
-    line.click()
-    assert page.evaluate("audio.currentTime") == pytest.approx(segment["start"], abs=1e-3)
-    assert line.get_attribute("aria-current") == "true"
-    page.locator("#play").click()
-    seen(lambda: page.evaluate("audio.currentTime") > segment["start"] + 0.2)
-    assert page.locator("#play").get_attribute("aria-label") == "Pause"
-    page.locator("#play").click()
+from browser import axe_source
+from page_server import RECORDED
+from page_steps import CHAT, JOINT, QUESTION, answers, ask, example, seen
 
 
 def test_an_answer_streams_and_says_what_was_heard(visit, server):
@@ -220,6 +31,21 @@ def test_an_answer_streams_and_says_what_was_heard(visit, server):
     assert page.evaluate("navigator.clipboard.readText()") == JOINT["text"]
 
 
+def test_suggestions_are_asked_and_sampling_is_sent(visit, server):
+    page = visit()
+    example(page)
+    question = "Can you identify the spoken text?"
+    page.get_by_role("button", name=question).click()
+    page.locator("summary").click()
+    for name, value in (("temperature", "0.5"), ("longest", "7"), ("seed", "3")):
+        page.locator(f"#{name}").fill(value)
+    page.locator("#question").press("Enter")
+    page.locator("#send").wait_for()
+    (body,) = server.bodies(CHAT)
+    assert body["messages"][0]["content"][1]["text"] == question
+    assert (body["temperature"], body["max_completion_tokens"], body["seed"]) == (0.5, 7, 3)
+
+
 def test_stop_ends_the_request_and_the_page_goes_on(visit, server):
     page = visit()
     example(page)
@@ -230,13 +56,19 @@ def test_stop_ends_the_request_and_the_page_goes_on(visit, server):
     page.locator("#stop").click()
     page.locator("#send").wait_for()
     assert "stopped" in page.locator(".facts").inner_text()
+    page.get_by_role("button", name="Again", exact=True).click()
+    seen(lambda: "".join(answers(page)))
+    page.keyboard.press("Escape")
+    page.locator("#send").wait_for()
+    assert "stopped" in page.locator(".facts").inner_text()
     server.gate.set()
-    seen(lambda: server.left == 1)
+    seen(lambda: server.left == 2)
     page.get_by_role("button", name="Again", exact=True).click()
     seen(lambda: answers(page) == [JOINT["text"]])
-    first, second = server.bodies(CHAT)
-    assert second["temperature"] >= 0.7 and second["seed"] != first["seed"]
-    assert second["messages"] == first["messages"]
+    first, *others = server.bodies(CHAT)
+    assert len({body["seed"] for body in (first, *others)}) == 3
+    for body in others:
+        assert body["temperature"] >= 0.7 and body["messages"] == first["messages"]
 
 
 def test_another_answer_waits_for_the_one_that_is_being_made(visit, server):
@@ -427,6 +259,18 @@ def test_axe_finds_nothing_in_light_and_dark(visit, server):
             found = page.evaluate("axe.run().then(({ violations }) => violations)")
             assert [(one["id"], [n["html"] for n in one["nodes"]]) for one in found] == []
         page.get_by_role("button", name="Close").click()
+
+
+def test_the_theme_can_be_chosen(visit):
+    page = visit(color_scheme="dark")
+    backgrounds = []
+    for _ in range(4):
+        backgrounds.append(
+            page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        )
+        page.locator("#theme").click()
+    system, light, dark, again = backgrounds
+    assert system == dark == again != light
 
 
 def test_the_whole_way_by_keyboard(visit, server):
