@@ -59,12 +59,18 @@ def test_nothing_is_inline_and_every_file_that_is_named_is_there():
     for url, file in page.FILES.items():
         if url.endswith(".js") and "/vendor/" not in url:
             text = file.body.decode()
+            assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|\beval\(", text)
             imported = re.findall(r"""(?:from |new URL\()["'](?:\./)?([\w./]+)["']""", text)
             named |= {f"/page/{one}" for one in imported}
-    examples = json.loads(page.FILES["/page/examples/examples.json"].body)
-    named |= {f"/page/examples/{one['file']}" for one in examples}
     assert named <= page.FILES.keys() and len(named) > 12
-    assert all(one["licence"] for one in examples)
+
+
+def test_every_sound_says_where_it_is_from_and_may_be_passed_on():
+    examples = json.loads(page.FILES["/page/examples/examples.json"].body)
+    sounds = {path.name for path in (FOLDER / "examples").iterdir()} - {"examples.json"}
+    assert {one["file"] for one in examples} == sounds
+    for one in examples:
+        assert one["source"] and one["licence"] in ("Apache-2.0", "CC0-1.0", "public domain")
 
 
 def test_the_policy_allows_no_inline_script_and_no_other_host():
