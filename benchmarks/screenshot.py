@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import urljoin
 
+from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 
 QUESTION = "What can be inferred from the audio?"
@@ -60,7 +61,8 @@ def take(url: str, *, out: Path, scheme: str, patience: float) -> None:
     picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(out, optimize=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="where the server runs")
     parser.add_argument("--out", type=Path, default=Path("docs/images/demo.png"))
@@ -68,3 +70,7 @@ if __name__ == "__main__":
     parser.add_argument("--patience", type=float, default=600.0, help="seconds a step may take")
     given = parser.parse_args()
     take(given.url, out=given.out, scheme=given.scheme, patience=given.patience)
+
+
+if __name__ == "__main__":
+    errors.main(main)
