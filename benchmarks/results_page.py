@@ -54,7 +54,6 @@ COMMANDS = {
     "rehearsal": "python -m benchmarks.rehearsal --folder DIR",
     "resume_*": "python -m benchmarks.resume",
     "row_layouts_*": "python -m benchmarks.row_layouts (--modelled | --records DIR) --json FILE",
-    "suite_*": "python -m pytest --durations=0",
     "train_step_*": "python -m benchmarks.train_step",
     "ten_million_*": "python -m benchmarks.ten_million",
     "transcription_*": "python -m benchmarks.transcription",
@@ -310,6 +309,8 @@ def speed(name: str) -> str:
             cells = [row[column] for column in columns]
             rows.append([*cells, f"{row[rate]:.2f}", f"{row[rate] / max(beside):.2f}"])
         about = [result[key] for key in ("dtype", "what", "weights") if key in result]
+        if "items" in result:
+            about.append(f"{result['items']} items of the mini corpus")
         if unit != others and not any("oneDNN" in row["contender"] for row in result["rows"]):
             about.append("PyTorch through oneDNN was not tried")
         table = _table([*columns, rate.replace("_", " "), f"times {unit}"], rows)
