@@ -351,7 +351,8 @@ function connect() {
   });
   $("stop").addEventListener("click", () => state.running?.abort());
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") state.running?.abort();
+    const closes = event.defaultPrevented || document.querySelector("dialog[open]");
+    if (event.key === "Escape" && !closes) state.running?.abort();
   });
   $("new").addEventListener("click", () => begin([...conversation().clips]));
   $("open-history").addEventListener("click", () => {
