@@ -47,6 +47,7 @@ from ltu_jax.core.jsonl import read_jsonl
 from ltu_jax.core.paths import as_path, failures, is_remote, reason
 from ltu_jax.core.sharding import AXES
 from ltu_jax.training.logs import plot_losses, read_rows
+from ltu_jax.training.program import data_config
 from ltu_jax.training.replay import replay_file
 from ltu_jax.training.resilience.consistency import agree_at_launch
 from ltu_jax.training.run_folder import claim_run
@@ -136,6 +137,8 @@ def main(argv: Sequence[str], **given: Any) -> int:
     config = parse_config(argv)
     stages = resolve(config)
     settings = [stage_settings(stage) for stage in stages]
+    for stage in settings:  # what is wrong with a later one is said before the first one trains
+        data_config(stage)
     distributed.initialize()
     try:
         with _sigterm_as_sigint():

@@ -267,6 +267,12 @@ def test_missing_7b_weights():
         assert part in message
 
 
+def test_rows_of_a_later_stage_are_checked_before_the_first_one_trains():
+    wrong = ("--config.stage3.data.micro_rows=1", "--config.stage3.optimizer.loss_mean=micro")
+    with pytest.raises(UserError, match=r"data\.micro_rows is 1, but layout"):
+        train.main(["--config=configs/curriculum.py:mini", *wrong])
+
+
 def test_stage_1_from_a_random_tltr_is_refused_unless_asked(place, tmp_path):
     start = stage_arguments(place, "stage1", tmp_path / "run", "--config.init_from=")
     with pytest.raises(UserError, match="would start from a TLTR that has learned nothing"):
