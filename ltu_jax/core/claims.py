@@ -180,8 +180,8 @@ class BucketClaims:
 
     def read_note(self, name: str) -> bytes | None:
         """Read a note; None without one."""
-        content = self._objects.read(name)
-        return None if content is None else content.content
+        note = self._objects.read(name)
+        return None if note is None else note.content
 
     def remove_note(self, name: str) -> None:
         """Delete a note, if it is there."""

@@ -64,19 +64,19 @@ def read_checkpoint(path: str | Path, *, chosen: str | None = None) -> dict[str,
     path = Path(path)
     if not path.is_dir():
         return read_file(path)
-    files = checkpoint_files(path, chosen=chosen)
-    if len(files.files) == 1 and files.index is None:
-        return read_file(files.files[0])
+    listed = checkpoint_files(path, chosen=chosen)
+    if len(listed.files) == 1 and listed.index is None:
+        return read_file(listed.files[0])
     tensors: dict[str, Tensor] = {}
-    for file in files.files:
+    for file in listed.files:
         for name, tensor in read_file(file).items():
             if name in tensors:
                 raise WeightsError(f"{file}: {name} is also in another shard")
             tensors[name] = tensor
-    lost = sorted(set(files.names) - set(tensors))
+    lost = sorted(set(listed.names) - set(tensors))
     if lost:
         raise damaged(
-            path, f"{len(lost)} tensors of {files.index.name} are in no shard: {lost[:10]}"
+            path, f"{len(lost)} tensors of {listed.index.name} are in no shard: {lost[:10]}"
         )
     return tensors
 

@@ -134,10 +134,10 @@ def _sizes(tensors: Tensors, *, what: str) -> dict[str, int]:
     )
     absent = [name for name in needed if name not in tensors]
     if absent:
-        sizes = architecture(tensors)
+        other = architecture(tensors)
         kind = (
-            f"weights of another architecture: found {sizes}"
-            if sizes not in (None, "llama")
+            f"weights of another architecture: found {other}"
+            if other not in (None, "llama")
             else "not complete LLaMA weights"
         )
         raise WeightsError(f"{what}: {kind}; {', '.join(absent)} missing")

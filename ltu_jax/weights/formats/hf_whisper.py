@@ -206,8 +206,8 @@ def config_from_shapes(
     """
     absent = [name for name in names if name not in shapes]
     if absent:
-        sizes = architecture(shapes)
-        kind = f"weights of another architecture: found {sizes}" if sizes else "not a Whisper"
+        other = architecture(shapes)
+        kind = f"weights of another architecture: found {other}" if other else "not a Whisper"
         raise WeightsError(f"{what}: {kind}; {', '.join(absent)} missing")
     for name, axes in zip(names, (3, 2, 2, 2), strict=True):
         if len(shapes[name]) != axes:

@@ -147,10 +147,10 @@ def _matrix(tensors: Mapping[str, Tensor], name: str, path: Path) -> tuple[int, 
     """Return the shape of a weight from which sizes are read."""
     if name in tensors and len(tensors[name].shape) == 2:
         return tensors[name].shape
-    if any("audio_encoder.time_tr" in names for names in tensors):
+    if any("audio_encoder.time_tr" in key for key in tensors):
         cause = "this is an LTU-AS state dict; use --from ltu-as"
-    elif sizes := architecture(tensors):
-        cause = f"weights of another architecture: found {sizes}"
+    elif other := architecture(tensors):
+        cause = f"weights of another architecture: found {other}"
     else:
         cause = "a baseline of Whisper-AT's trainer, or no tagger at all; TL-TR is what is imported"
     state = "no" if name not in tensors else "no matrix"
