@@ -37,27 +37,32 @@ def atomic_dir(path: str | os.PathLike, maker: outputs.Maker) -> Iterator[Path]:
 
     An older output of the same maker is replaced as a whole; a link stays a link. A killed process
     leaves the old folder or the new one at `path`; the next process clears its temporary folder.
-    A folder of a bucket is written to the disk of TMPDIR first (`bucket_copies.publish`).
+    A folder of a bucket is written in TMPDIR first (`bucket_copies.publish`).
 
     Raises:
         UserError: `path` holds something that is not of this maker.
     """
     place = outputs.claim(path, maker)
-    if is_remote(place):
-        with tempfile.TemporaryDirectory(prefix="ltu-jax-") as folder:
-            new = Path(folder) / place.name
-            new.mkdir()
-            yield new
-            write_json(new / outputs.MARKER, outputs.signature(maker, outputs.files_below(new)))
-            publish(new, outputs.claim(path, maker), marker=outputs.MARKER)
-        return
-    with staging.staging(place) as folder:
+    with _working_folder(place) as folder:
         new = folder / staging.NEW
         new.mkdir()
         yield new
         write_json(new / outputs.MARKER, outputs.signature(maker, outputs.files_below(new)))
         outputs.claim(path, maker)  # hours may have passed
-        staging.swap(new, place)
+        if is_remote(place):
+            publish(new, place, marker=outputs.MARKER)
+        else:
+            staging.swap(new, place)
+
+
+@contextlib.contextmanager
+def _working_folder(place: Path) -> Iterator[Path]:
+    """Yield an empty folder beside a place; in TMPDIR, for this user alone, of one in a bucket."""
+    remote = is_remote(place)
+    with staging.staging(Path(tempfile.gettempdir(), place.name) if remote else place) as folder:
+        if remote:
+            folder.chmod(0o700)
+        yield folder
 
 
 @contextlib.contextmanager
@@ -71,19 +76,14 @@ def atomic_file(path: str | os.PathLike, maker: outputs.Maker | None = None) -> 
     Raises:
         UserError: the file at `path` is not of this maker.
     """
-    if is_remote(path):
-        if maker is not None:
-            outputs.claim(path, maker)
-        with tempfile.TemporaryDirectory() as folder:
-            new = Path(folder) / as_path(path).name
-            yield new
-            upload(new, as_path(path))
-        return
     place = outputs.follow(path) if maker is None else outputs.claim(path, maker)
-    with staging.staging(place) as folder:
-        new = folder / Path(path).name
+    with _working_folder(place) as folder:
+        new = folder / as_path(path).name
         yield new
-        os.replace(new, place)
+        if is_remote(place):
+            upload(new, place)
+        else:
+            os.replace(new, place)
 
 
 def write_json(path: str | os.PathLike, value: Any, maker: outputs.Maker | None = None) -> None:
