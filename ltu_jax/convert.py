@@ -134,10 +134,8 @@ def _add_option(group: Any, field: dataclasses.Field) -> None:
     words = dict(field.metadata)
     if field.name == "llama":
         both = (ImportOptions, exporters.ExportOptions)
-        fields = (declared for options in both for declared in dataclasses.fields(options))
-        words["help"] = "; ".join(
-            declared.metadata["help"] for declared in fields if declared.name == "llama"
-        )
+        fields = (each for options in both for each in dataclasses.fields(options))
+        words["help"] = "; ".join(each.metadata["help"] for each in fields if each.name == "llama")
     if field.type is bool:
         words["action"] = "store_true"
     else:
@@ -190,8 +188,9 @@ def _command(arguments: Sequence[str]) -> None:
 
 def info(path: Path, *, hash: bool = True) -> None:
     """Print what `path` is; see `describe.describe`."""
-    path = places.find(path, option="PATH").path
-    _table(*describe.table(describe.describe(path, hash=hash)))
+    place = places.find(path, option="PATH")
+    rows = describe.table(describe.describe(place.path, hash=hash))
+    _table(*((name, place.told(value)) for name, value in rows))
 
 
 def verify_folder(path: Path) -> None:
@@ -200,10 +199,12 @@ def verify_folder(path: Path) -> None:
     Raises:
         UserError: there is none, or one is damaged.
     """
-    report = verification.verify(places.find(path, option="DIR", runs=True).path)
+    place = places.find(path, option="DIR", runs=True)
+    report = verification.verify(place.path)
     for check in report:
         text = check.problem.removeprefix(f"{check.folder} is ") or "good"
-        print(f"{check.folder}  {check.files} files, {check.size / 1e6:,.1f} MB: {text}")
+        text = f"{check.files} files, {check.size / 1e6:,.1f} MB: {text}"
+        print(place.told(f"{check.folder}  {text}"))
     bad = [check for check in report if check.problem]
     if bad and report[0].checkpoint:
         raise UserError(
@@ -211,7 +212,8 @@ def verify_folder(path: Path) -> None:
             f"{', '.join(str(check.folder) for check in bad)}; training sets them aside by itself"
         )
     if bad:
-        raise UserError(f"{bad[0].folder} is damaged: {bad[0].problem}; convert it again")
+        problem = place.told(bad[0].problem)
+        raise UserError(f"{place.told(str(bad[0].folder))} is damaged: {problem}; convert it again")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -288,9 +290,10 @@ def import_weights(
     besides = {name: options[name] for name in others if options.get(name) is not None}
     outputs.claim(out, makers.imported(kind), inputs=[*weights, *besides.values()])
     given = [places.find(one, option="--weights", runs=source == "orbax") for one in weights]
-    for name, path in besides.items():
-        options[name] = places.find(path, option=f"--{name}").path
-    imported = open_source(source, [place.path for place in given], ImportOptions(**options))
+    for name, path in besides.items():  # --llama may be the base; the others are settings
+        options[name] = places.find(path, option=f"--{name}", numbers=name == "llama").path
+    with given[0].explained():
+        imported = open_source(source, [place.path for place in given], ImportOptions(**options))
     what = ", ".join(place.named for place in given)
     config, params, notes = verification.check_import(imported, kind, what=what)
     wanted = None if dtype is None else DTYPES[dtype]
@@ -308,14 +311,11 @@ def import_weights(
     )
     header = store.read_header(out)
     size = sum(size_of(out / name) for name in header["sha256"])
-    sizes = exporters.describe(config)
+    count, sizes = exporters.parameter_count(params), exporters.describe(config)
     _table(
         ("written", str(out)),
         ("kind", kind),
-        (
-            "parameters",
-            f"{exporters.parameter_count(params):,} in {len(params)} arrays, {header['dtype']}",
-        ),
+        ("parameters", f"{count:,} in {len(params)} arrays, {header['dtype']}"),
         ("on disk", f"{size / 1e6:,.1f} MB"),
         *([("sizes", sizes)] if sizes else []),
         *(

@@ -28,7 +28,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ltu_jax.core import paths
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.errors import UserError, shorten
 
 _PIECE, _AHEAD = 16 << 20, 8  # bytes of a request; how many are under way
 _BIG = 2 << 30  # bytes; copying more shows a bar
@@ -76,6 +76,11 @@ def _local_copy(
         paths.require_bucket(address)
         raise UserError(f"{option} {address} does not exist; check the name")
     names = [""] if "" in there else sorted(wanted(sorted(there)))
+    if not names:
+        raise UserError(
+            f"{option} {address} has none of the files that are read, only "
+            f"{shorten(sorted(there))}; give the folder that has them"
+        )
     chosen = {name: there[name] for name in names}
     home = paths.user_cache() / "buckets" / _short(f"{choice} {address}")
     told = {name: [one.generation, one.crc32c] for name, one in chosen.items()}
@@ -169,6 +174,8 @@ def _copy(
                 take()
         while waiting:
             take()
+        opened.flush()
+        os.fsync(opened.fileno())  # a copy is believed for ever
     if base64.b64encode(digest.digest()).decode() != facts.crc32c:
         unfinished.unlink()
         raise UserError(

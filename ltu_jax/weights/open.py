@@ -60,12 +60,13 @@ def open_weights(
         WeightsError: missing, of another kind, incomplete or changed.
     """
     place = places.find(path, option=option)
-    lying = _huggingface_kind(place.path)
-    if lying is None:
-        return dataclasses.replace(load_weights(place.path, kind=kind), address=place.address)
-    if kind not in (None, lying):
-        raise WeightsError(f"{place.named} holds {lying!r} weights, expected {kind!r}")
-    return _as_it_lies(place, kind=lying)
+    with place.explained():
+        lying = _huggingface_kind(place.path)
+        if lying is None:
+            return dataclasses.replace(load_weights(place.path, kind=kind), address=place.address)
+        if kind not in (None, lying):
+            raise WeightsError(f"{place.named} holds {lying!r} weights, expected {kind!r}")
+        return _as_it_lies(place, kind=lying)
 
 
 def _as_it_lies(place: places.Place, *, kind: str) -> Weights:
@@ -183,14 +184,17 @@ def open_model(path: str | os.PathLike, *, llama: str | os.PathLike | None = Non
         UserError: none of them, a tagger's checkpoint, or a base that is missing or changed.
     """
     place = places.find(path, option="the model", runs=True)
-    path = place.path
-    if path.is_dir() and store.is_weights_dir(path):
-        weights = dataclasses.replace(load_weights(path), address=place.address)
+    path, weights = place.path, None
+    with place.explained():
+        if path.is_dir() and store.is_weights_dir(path):
+            weights = dataclasses.replace(load_weights(path), address=place.address)
+        else:
+            metadata, adapter = checkpoint.load_adapter(path)
+    if weights is not None:
         if llama is not None and weights.tokenizer_dir is None:
             tokenizer = places.find(llama, option=spell("llama"), numbers=False).path
             return dataclasses.replace(weights, tokenizer_dir=tokenizer)
         return weights
-    metadata, adapter = checkpoint.load_adapter(path)
     folder = checkpoint.resolve(path)
     if metadata["kind"] != "ltu-as-checkpoint":
         raise UserError(
@@ -241,17 +245,19 @@ def open_adapter(path: str | os.PathLike) -> Weights:
     """
     place = places.find(path, option="the start", runs=True)
     path = place.path
-    if path.is_dir() and store.is_weights_dir(path):
-        kind = store.read_header(path)["kind"]
-        if kind not in ("ltu-as", "tltr"):
-            raise UserError(
-                f"{path} holds {kind!r} weights, which have no TLTR; a stage starts from a run, or "
-                "from 'tltr' or 'ltu-as' weights (python -m ltu_jax.convert --from whisper-at)"
-            )
-        weights = load_weights(path, kind=kind, dtype=np.float32)
-        adapter = {name: t for name, t in weights.tensors.items() if lineage.is_adapter(name)}
-        return dataclasses.replace(weights, params=LazyParams(adapter), address=place.address)
-    metadata, adapter = checkpoint.load_adapter(path)
+    with place.explained():
+        if path.is_dir() and store.is_weights_dir(path):
+            kind = store.read_header(path)["kind"]
+            if kind not in ("ltu-as", "tltr"):
+                raise UserError(
+                    f"{path} holds {kind!r} weights, which have no TLTR; a stage starts from a "
+                    "run, or from 'tltr' or 'ltu-as' weights (python -m ltu_jax.convert --from "
+                    "whisper-at)"
+                )
+            weights = load_weights(path, kind=kind, dtype=np.float32)
+            adapter = {name: t for name, t in weights.tensors.items() if lineage.is_adapter(name)}
+            return dataclasses.replace(weights, params=LazyParams(adapter), address=place.address)
+        metadata, adapter = checkpoint.load_adapter(path)
     return Weights(
         kind="tltr" if metadata["kind"] == "tagger-checkpoint" else "ltu-as",
         config=metadata["model"],

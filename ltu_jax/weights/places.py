@@ -6,18 +6,22 @@ compared with their SHA-256, and libraries of tokenizers read files. A run in a 
 `checkpoint` reads it by part, as each device needs it.
 """
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ltu_jax.core.bucket_copies import local_copy
+from ltu_jax.core.errors import UserError
 from ltu_jax.core.paths import absolute, as_path, is_remote, require_bucket
 from ltu_jax.weights import hub, store
 
 SETTINGS = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.csv")
-NUMBERS = (("*.safetensors",), ("*.bin", "*.pt", "*.pth"))  # the first of which there are any
+# The first of which there are any; CTranslate2 has its model.bin in parts, too.
+NUMBERS = (("*.safetensors",), ("*.bin", "model.bin.*", "*.pt", "*.pth"))
+ADAPTER = "adapter_model.bin"  # a LoRA of PEFT: also beside an audio part in safetensors
 # Of other frameworks, in other folders; and the same numbers again.
 OTHERS = ("*/*", "consolidated*", "*.fp16*", "*.fp32*")
 
@@ -38,6 +42,20 @@ class Place:
         """What messages and records call it."""
         return self.address or str(self.path)
 
+    def told(self, text: str) -> str:
+        """Return a text about `path` that names the address instead."""
+        return text if self.address is None else text.replace(str(self.path), self.address)
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Let errors about a copy say of what it is one."""
+        try:
+            yield
+        except UserError as error:
+            if self.address is None or self.address in str(error):
+                raise
+            raise type(error)(f"{error} ({self.path} is a copy of {self.address})") from error
+
 
 def find(
     path: str | os.PathLike, *, option: str, numbers: bool = True, runs: bool = False
@@ -55,7 +73,7 @@ def find(
     """
     text = os.fspath(path)
     if hub.is_name(text):
-        patterns = [(*SETTINGS, *kind) for kind in NUMBERS] if numbers else [SETTINGS]
+        patterns = [(*SETTINGS, ADAPTER, *kind) for kind in NUMBERS] if numbers else [SETTINGS]
         folder, name = hub.fetch(text, option=option, patterns=patterns, ignored=OTHERS)
         return Place(path=folder, address=name)
     if is_remote(text):
@@ -94,9 +112,8 @@ def lasting(path: str | os.PathLike) -> str:
 def needed(names: Sequence[str]) -> list[str]:
     """Choose, among the names in a folder of weights, those that are read."""
     for kind in NUMBERS:
-        chosen = _matching(names, kind)
-        if chosen:
-            return [*settings_of(names), *chosen]
+        if _matching(names, kind):
+            return _matching(names, (*SETTINGS, ADAPTER, *kind))
     return settings_of(names)
 
 

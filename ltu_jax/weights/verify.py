@@ -17,8 +17,9 @@ from typing import Any
 from ltu_jax.checkpoint import recovery
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, sha256_file
+from ltu_jax.core.paths import size_of
 from ltu_jax.preprocessing.tokenizer import load_tokenizer, require_rows
-from ltu_jax.weights import store
+from ltu_jax.weights import places, store
 from ltu_jax.weights.files import shards
 from ltu_jax.weights.formats import whisper_tokens
 from ltu_jax.weights.makers import SUMS
@@ -61,6 +62,7 @@ def verify(path: Path) -> list[FolderCheck]:
     if path.is_dir() and (path / SUMS).is_file():
         return [_verdict(path, _sums_problem(path))]
     if path.is_dir() and any(_weight_files(path)):
+        path = places.find(path, option="DIR").path  # numbers are read on this machine alone
         return [_verdict(path, _reading_problem(path))]
     return [FolderCheck(**vars(check), checkpoint=True) for check in recovery.survey(path)]
 
@@ -74,7 +76,7 @@ def _verdict(path: Path, problem: str) -> FolderCheck:
     return FolderCheck(
         folder=path,
         files=len(files),
-        size=sum(file.stat().st_size for file in files),
+        size=sum(size_of(file) for file in files),
         problem=problem,
     )
 

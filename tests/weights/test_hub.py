@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import stage3
+from ltu_jax.convert import import_weights
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.run.weights_identity import identify
 from ltu_jax.inference import load
@@ -97,6 +98,14 @@ def test_pickles_are_fetched_only_where_there_is_nothing_else(hub):
     }  # fmt: skip
     found = places.find("hf:org/whisper", option="--tokenizer", numbers=False)
     assert not list(found.path.glob("*.safetensors"))
+
+
+def test_of_a_tokenizer_no_numbers_are_fetched(hub, tmp_path):
+    absent = tmp_path / "absent.gguf"
+    with pytest.raises(UserError, match="absent.gguf"):
+        import_weights("gguf", weights=[absent], tokenizer="hf:org/whisper", out=tmp_path / "out")
+    assert "config.json" in hub.fetched()
+    assert not [name for name in hub.fetched() if name.endswith(".safetensors")]
 
 
 @pytest.mark.parametrize(

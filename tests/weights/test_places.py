@@ -120,6 +120,56 @@ def test_a_bucket_or_folder_that_is_not_there_is_named(bucket, cache):
             call(f"gs://{NAME}/none")
 
 
+def test_a_folder_that_holds_folders_only_is_named(bucket, cache, tiny_weights):
+    address = bucket.take(tiny_weights["whisper"].parent, "all")
+    with pytest.raises(UserError, match=f"--whisper {address} has none of .*whisper/config.json"):
+        open_weights(address, option="--whisper")
+
+
+def test_an_error_about_a_copy_names_the_address(bucket, cache, tiny_weights):
+    whisper = bucket.take(tiny_weights["whisper"], "whisper")
+    for call in (lambda: open_weights(whisper, kind="llama"), lambda: open_adapter(whisper)):
+        with pytest.raises(UserError, match="'whisper' weights") as error:
+            call()
+        assert whisper in str(error.value)
+
+
+def test_what_is_copied_is_all_that_is_read():
+    named = ["config.json", "model.bin.part0", "model.bin.part1", "notes.md"]
+    assert places.needed(named) == named[:3]  # CTranslate2 in parts
+    named = ["adapter_config.json", "adapter_model.bin", "ltu_as_audio.safetensors", "x.pt"]
+    assert places.needed(named) == named[:3]
+    assert places.needed(["adapter_model.bin", "pytorch_model.bin"]) == [
+        "adapter_model.bin", "pytorch_model.bin",
+    ]  # fmt: skip
+
+
+def test_convert_says_what_lies_in_a_bucket_and_whether_it_is_whole(
+    bucket, cache, tiny_weights, capsys
+):
+    ours, out = bucket.take(tiny_weights["whisper"], "ours"), f"gs://{NAME}/exported"
+    convert.export_weights("hf", checkpoint=tiny_weights["whisper"], out=out)
+
+    def told(command, address):
+        capsys.readouterr()
+        command(paths.as_path(address))
+        return capsys.readouterr().out
+
+    for address in (ours, out):
+        for command in (convert.verify_folder, convert.info):
+            said = told(command, address)
+            assert address in said and str(cache) not in said
+        assert told(convert.verify_folder, address).endswith("good\n")
+    file = paths.as_path(f"{out}/model.safetensors")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(UserError, match=f"{out}/model.safetensors was changed"):
+        convert.verify_folder(paths.as_path(out))
+    paths.as_path(f"{out}/SHA256SUMS").unlink()
+    assert told(convert.verify_folder, out).endswith("good\n")  # numbers, all of them
+
+
 def test_a_conversion_is_written_to_a_bucket_whole(bucket, cache, tiny_weights):
     out, whisper = f"gs://{NAME}/exported", tiny_weights["whisper"]
     convert.export_weights("hf", checkpoint=whisper, out=out)
