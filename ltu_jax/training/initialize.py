@@ -111,7 +111,7 @@ def _check_tltr(weights: Weights, settings: StageSettings) -> None:
     d_input = weights.config.get("d_input")  # of the features where it is not that of the TLTR
     if d_input is not None:
         raise UserError(
-            f"{weights.path} is a low variant of Whisper-AT: it projects features of width "
+            f"{weights.named} is a low variant of Whisper-AT: it projects features of width "
             f"{d_input} to a TLTR of width {tltr['d_model']}, and {settings.stage} "
             f"needs a TLTR of width {wanted['d_model']} on the features themselves; import the "
             "full variant (NAME_ori.pth instead of NAME_low.pth)"
@@ -124,7 +124,7 @@ def _check_tltr(weights: Weights, settings: StageSettings) -> None:
                  if there[key] != here[key]]  # fmt: skip
     if differing:
         raise UserError(
-            f"{weights.path} has a TLTR for another encoder or of another config: "
+            f"{weights.named} has a TLTR for another encoder or of another config: "
             f"{', '.join(differing)}; give the one of the Whisper in config.weights.whisper "
             "(--config.weights.tltr or --config.init_from), or choose that TLTR's Whisper and set "
             "config.model.whisper and config.model.tltr to its sizes"
@@ -140,7 +140,7 @@ def _same_labels(weights: Weights, labels: Sequence[str]) -> bool:
     same = count == len(labels) if names is None else names == tuple(labels)
     if not same and is_main():
         print(
-            f"{weights.path}: its {count} labels are not the {len(labels)} of these records; the "
+            f"{weights.named}: its {count} labels are not the {len(labels)} of these records; the "
             "TLTR goes on, the label head starts anew",
             flush=True,
         )

@@ -190,7 +190,7 @@ def of_encoder(weights: Weights, *, dtype: str) -> Fingerprint:
         frames = min(SECONDS * 100, 2 * config.n_audio_ctx // step * step)
         if not frames:
             raise WeightsError(
-                f"{weights.path} hears {config.n_audio_ctx} encoder steps; an audio token needs "
+                f"{weights.named} hears {config.n_audio_ctx} encoder steps; an audio token needs "
                 f"{POOL}, so it has no features to fingerprint"
             )
         encoder = Whisper(config, dtype=dtype).encoder

@@ -131,7 +131,7 @@ def _require_memory(weights: Weights, *, dtype: str) -> None:
     wanted, found = memory_needed(weights, dtype=dtype), available()
     if wanted > found:
         raise WeightsError(
-            f"verifying {weights.path} in {dtype} needs about {wanted / 1e9:.1f} GB of memory and "
+            f"verifying {weights.named} in {dtype} needs about {wanted / 1e9:.1f} GB of memory and "
             f"{found / 1e9:.1f} GB are free; verify on a larger machine"
             + (" or in bfloat16" if dtype == "float32" else "")
         )
