@@ -13,6 +13,7 @@ a whole group gets: the trainer decides. One that ends on its own is an error th
 
 import contextlib
 import dataclasses
+import faulthandler
 import functools
 import mmap
 import os
@@ -31,7 +32,7 @@ import numpy as np
 
 from data_pipelines.input.rows import LostRecords, RowMaker, RowPlan
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.paths import is_remote
+from ltu_jax.core.paths import is_remote, reason
 
 _AHEAD, _AHEAD_REMOTE = 2, 8  # channels of a worker: one row is made, the others are being read
 _ALIGNED = 64  # bytes
@@ -59,15 +60,25 @@ class RowWorkers:
         Args:
             maker: what makes rows of plans; a copy goes to each of them.
             workers: how many.
+
+        Raises:
+            UserError: the system lets so many not be started.
         """
         self._workers, blank = workers, maker.blank()
         ahead = _AHEAD_REMOTE if is_remote(maker.config.records) else _AHEAD
-        self._channels = []
-        with tempfile.TemporaryFile() as spec:
-            pickle.dump(maker, spec)
-            spec.flush()
-            for worker in range(workers):
-                self._channels += _start(worker, spec=spec, blank=blank, channels=ahead)
+        self._channels: list[_Channel] = []
+        try:
+            with tempfile.TemporaryFile() as spec:
+                pickle.dump(maker, spec)
+                spec.flush()
+                for worker in range(workers):
+                    self._channels += _start(worker, spec=spec, blank=blank, channels=ahead)
+        except OSError as error:  # no descriptor, process or memory is left
+            self._stop()
+            raise UserError(
+                f"input worker {len(self._channels) // ahead + 1} of {workers} (data.workers) "
+                f"cannot be started: {reason(error)}; use fewer, or raise the limit (`ulimit -a`)"
+            ) from error
         self._free: queue.SimpleQueue[_Channel] = queue.SimpleQueue()
         for place in range(ahead):  # the first rows go to all workers
             for channel in self._channels[place::ahead]:
@@ -97,10 +108,11 @@ class RowWorkers:
     def _ending(self, channel: _Channel) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             channel.process.wait(_PATIENCE)
-        status, advice = channel.process.returncode, "its reason stands above"
-        how = f"ended with status {status}"
+        status, advice = channel.process.returncode, "its reason stands on stderr"
+        how = "answers no more" if status is None else f"ended with status {status}"
         if status is not None and status < 0:
             how = f"was killed by {signal.Signals(-status).name}"
+        if status == -signal.SIGKILL:
             advice = "a system that is short of memory does that: free some, or use fewer"
         return (
             f"input worker {channel.worker + 1} of {self._workers} (process {channel.process.pid}, "
@@ -110,6 +122,13 @@ class RowWorkers:
 
     def close(self) -> None:
         """End the processes and wait for them."""
+        self._stop()
+        for _ in self._channels:  # threads that waited for a row have let go of its channel
+            channel = self._free.get()
+            channel.answers.close()
+            channel.socket.close()
+
+    def _stop(self) -> None:
         for channel in self._channels:
             with contextlib.suppress(OSError):  # its worker has ended
                 channel.socket.shutdown(socket.SHUT_RDWR)
@@ -119,10 +138,6 @@ class RowWorkers:
             except subprocess.TimeoutExpired:
                 channel.process.kill()
                 channel.process.wait()
-        for _ in self._channels:  # threads that waited for a row have let go of its channel
-            channel = self._free.get()
-            channel.answers.close()
-            channel.socket.close()
 
 
 def _start(
@@ -136,7 +151,7 @@ def _start(
         files = [theirs.enter_context(their).fileno() for _, their in pairs]
         files = [spec.fileno(), file.fileno(), *files]
         process = subprocess.Popen(
-            [sys.executable, "-m", "data_pipelines.input.row_workers", *map(str, files)],
+            [sys.executable, "-P", "-m", "data_pipelines.input.row_workers", *map(str, files)],
             pass_fds=files,
             env=os.environ | _environment(),
             stdin=subprocess.DEVNULL,
@@ -157,7 +172,8 @@ def _start(
 
 def _environment() -> dict[str, str]:
     """Return the variables of a worker: our modules, and one thread, as there are many workers."""
-    path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+    folders = (folder for folder in sys.path if isinstance(folder, str))  # as imports have it
+    path = os.pathsep.join(folder or os.getcwd() for folder in folders)
     return {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -190,6 +206,7 @@ def _views(memory: mmap.mmap, place: int, blank: Sequence[np.ndarray]) -> list[n
 
 def serve(spec: int, memory: int, *channels: int) -> None:
     """Make rows until a channel is closed."""
+    faulthandler.enable()  # a decoder that crashes is named on stderr
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.excepthook = _end

@@ -1,13 +1,16 @@
 """Rows are the same whoever makes them, and nothing of a worker outlives its pipeline."""
 
+import errno
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_pipelines.input import row_workers
@@ -77,6 +80,50 @@ def test_a_fault_in_a_worker_ends_it_with_its_traceback(records_dir, tokenizer, 
         workers.fixed((None,))
     workers.close()
     assert "AttributeError: 'NoneType'" in capfd.readouterr().err
+
+
+def test_a_crash_of_a_decoder_is_told_by_the_worker(records_dir, tokenizer, capfd):
+    pipeline = open_pipeline(records_dir, tokenizer, **LAYOUTS["packed"])
+    workers = RowWorkers(pipeline._rows, workers=1)
+    plan = next(pipeline._plans(0))
+    workers.fixed(plan)
+    (pid,) = _children()
+    os.kill(pid, signal.SIGSEGV)
+    with pytest.raises(UserError, match="was killed by SIGSEGV; its reason stands on stderr"):
+        for _ in range(50):
+            workers.fixed(plan)
+    workers.close()
+    assert "Segmentation fault" in capfd.readouterr().err
+
+
+def test_workers_for_which_the_system_has_no_room_are_an_error(records_dir, tokenizer, monkeypatch):
+    maker, made = open_pipeline(records_dir, tokenizer, **LAYOUTS["packed"])._rows, []
+    make_pair = socket.socketpair
+
+    def few():
+        if len(made) == 3:  # the second worker's last one
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        made.append(None)
+        return make_pair()
+
+    monkeypatch.setattr(socket, "socketpair", few)
+    message = r"input worker 2 of 5 \(data.workers\) cannot be started: Too many open files"
+    with pytest.raises(UserError, match=message):
+        RowWorkers(maker, workers=5)
+    assert not _children()
+
+
+def test_a_worker_imports_what_the_trainer_does(records_dir, tokenizer, tmp_path, monkeypatch):
+    pipeline = open_pipeline(records_dir, tokenizer, **LAYOUTS["packed"])
+    (tmp_path / "pickle.py").write_text("raise RuntimeError('of the folder')")
+    monkeypatch.chdir(tmp_path)
+    folders = [folder for folder in sys.path if folder]
+    monkeypatch.setattr(sys, "path", [*folders, tmp_path])  # no text: imports pass it over
+    workers = RowWorkers(pipeline._rows, workers=1)
+    made, _ = workers.fixed(plan := next(pipeline._plans(0)))
+    workers.close()
+    for column, wanted in zip(made, pipeline._fixed_here(plan)[0], strict=True):
+        np.testing.assert_array_equal(column, wanted)
 
 
 _TRAINER = """
