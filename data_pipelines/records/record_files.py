@@ -32,6 +32,7 @@ from ltu_jax.core.paths import (
     as_path,
     failures,
     in_turn,
+    is_remote,
     read_range,
     reason,
     size_of,
@@ -312,8 +313,11 @@ def _read(directory: str | Path, entry: IndexEntry, *, size: int) -> bytes:
     try:
         return read_range(path, start=entry.offset, size=size)
     except failures(path) as error:
+        disk = "bucket" if is_remote(path) else "disk"
+        gone = disk == "disk" and isinstance(error, FileNotFoundError)  # a bucket may be gone too
+        advice = REWRITE if gone else f"see that its {disk} can be read and holds that file"
         place = where(directory, entry)
-        raise RecordError(f"{place}: cannot read it: {reason(error)}; {REWRITE}") from error
+        raise RecordError(f"{place}: cannot read it: {reason(error)}; {advice}") from error
 
 
 def _checked(payload: bytes, entry: IndexEntry, *, directory: str | Path) -> bytes:
@@ -388,11 +392,8 @@ class RecordStore:
         begins = np.r_[0, ends[:-1]]
         place = self.entries.clip_ids.find(name)
         while place >= 0:
-            number = int(np.searchsorted(begins, place))
-            if number < len(ends) and (begins[number], ends[number]) == (
-                place,
-                place + len(name),
-            ):
+            number, end = int(np.searchsorted(begins, place)), place + len(name)
+            if number < len(ends) and (begins[number], ends[number]) == (place, end):
                 return number
             place = self.entries.clip_ids.find(name, place + 1)
         return None

@@ -8,6 +8,7 @@ import pytest
 
 from data_pipelines.records import record_files
 from data_pipelines.records.bad_records import BadRecordLog, TooManyBadRecords
+from data_pipelines.records.schema import RecordError
 from tests.support.damages import (
     DAMAGES,
     FLIPPED,
@@ -96,6 +97,70 @@ def test_records_behind_the_end_of_a_file_are_known_at_once(records_dir, records
     shard.unlink()
     with pytest.raises(TooManyBadRecords, match="there is no such file"):
         open_pipeline(records_copy, tokenizer, layout="single", max_bad_share=0.0)
+
+
+def test_records_read_in_pieces_are_those_read_one_by_one(records_copy, monkeypatch):
+    shard, entry = place_of(records_copy)
+    shards = record_files.read_manifest(records_copy)["splits"]["train"]["shards"]
+    (header,) = (header for header in shards if header["file"] == shard.name)
+    entries = record_files.read_index(records_copy, header)
+    content, read, asked = shard.read_bytes(), record_files.read_range, []
+    wanted = [content[e.offset : e.offset + e.length] for e in entries]
+    assert len(wanted) >= 3
+    broken = set()
+
+    def counted(path, *, start, size):
+        asked.append(size)
+        if size in broken:
+            raise OSError(5, "Input/output error")
+        return read(path, start=start, size=size)
+
+    def payloads():
+        asked.clear()
+        found = list(record_files.read_payloads(records_copy, entries))
+        return [str(one) if isinstance(one, RecordError) else one for one in found]
+
+    monkeypatch.setattr(record_files, "read_range", counted)
+    two = entries[1].offset + entries[1].length - entries[0].offset  # bytes of the first two
+    for piece, first in ((1, entries[0].length), (two - 1, entries[0].length), (two, two),
+                         (two + 1, two)):  # fmt: skip
+        monkeypatch.setattr(record_files, "_PIECE", piece)
+        assert payloads() == wanted and asked[0] == first
+    monkeypatch.setattr(record_files, "_PIECE", 1 << 30)
+    assert payloads() == wanted and len(asked) == 1
+    # A piece that cannot be read is read record by record.
+    broken.update(asked)
+    assert payloads() == wanted and len(asked) == 1 + len(entries)
+    broken.add(entry.length)
+    found = payloads()
+    lost = [place for place, e in enumerate(entries) if e.length == entry.length]
+    assert all("cannot read it: Input/output error" in found[place] for place in lost)
+    assert VICTIM in found[entry.number] and [
+        payload for payload in found if isinstance(payload, bytes)
+    ] == [payload for place, payload in enumerate(wanted) if place not in lost]
+    # What is damaged or behind the end of the file stands in its place.
+    broken.clear()
+    flip(records_copy)
+    found = payloads()
+    assert VICTIM in found[entry.number] and "checksum differs" in found[entry.number]
+    assert [p for p in found if isinstance(p, bytes)] == [
+        p for p in wanted if p != wanted[entry.number]
+    ]
+    shard.write_bytes(content[: entry.offset + entry.length - 1])
+    found = payloads()
+    assert found[: entry.number] == wanted[: entry.number]
+    assert all("the file ends before it does" in text for text in found[entry.number :])
+
+
+def test_records_that_cannot_be_read_are_not_to_be_written_again(records_copy):
+    shard, entry = place_of(records_copy)
+    shard.unlink()
+    with pytest.raises(RecordError, match="No such file.*write the records again"):
+        record_files.read_payload(records_copy, entry)
+    shard.mkdir()  # as a disk that answers with an error does
+    with pytest.raises(RecordError, match="see that its disk can be read") as error:
+        record_files.read_payload(records_copy, entry)
+    assert VICTIM in str(error.value) and "write the records" not in str(error.value)
 
 
 def test_damage_outside_the_payloads_costs_nothing(records_dir, records_copy, tokenizer):
