@@ -31,7 +31,7 @@ CHECKS = {
     "clipped": Check(title="clipped audio", of="clips", limit=0.05),
     "dropouts": Check(title="gaps of digital silence", of="clips", limit=1),
     "unheard": Check(title="audio beyond the 10 s window", of="clips", limit=1),
-    "twins": Check(title="the same audio again in a split of a dataset", of="clips", limit=0.01),
+    "twins": Check(title="the same audio again in a split", of="clips", limit=0.01),
     "leaked_audio": Check(title="audio of training in val or test", of="clips", limit=0),
     "leaked_text": Check(title="spoken text of training in val or test", of="clips", limit=0),
     "shared_answers": Check(title="long answers of training in val or test", of="pairs", limit=1),

@@ -35,6 +35,11 @@ class Case:
     tags: tuple[str, ...]
     pairs: tuple[QAPair, ...]
 
+    @property
+    def audio_id(self) -> str:
+        """The name of its audio, which clips of several datasets may share."""
+        return self.clip_id.removesuffix(f"@{self.dataset}")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:

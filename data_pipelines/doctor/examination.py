@@ -107,7 +107,7 @@ class _Examination:
         self._formats: Counter[str] = Counter()
         self._seconds: list[float] = []
         self._levels: list[float] = []
-        # content -> where the first clip of each (split, dataset) is
+        # content -> where the first clip of each (split, audio id) is
         self._contents: dict[bytes, dict[tuple[str, str], str]] = defaultdict(dict)
 
     def problem(self, problem: Problem) -> None:
@@ -152,21 +152,22 @@ class _Examination:
                 self._findings.add(check, where=case.where, what=what)
         if measures.level < _SILENT:
             return  # silence is like silence
-        # Audio that is in two datasets is a clip in each.
-        places, place = self._contents[measures.content], (case.split, case.dataset)
-        if place in places:
-            self._findings.add("twins", where=case.where, what=f"as {places[place]}")
+        # Audio that is in two datasets is a clip in each, and no twin; a copy of it is one.
+        places, place = self._contents[measures.content], (case.split, case.audio_id)
+        earlier = _first(places, case.split)
+        if earlier is not None and place not in places:
+            self._findings.add("twins", where=case.where, what=f"as {earlier}")
         places.setdefault(place, case.where)
 
     def result(self) -> dict[str, Any]:
         """Return the findings: counts, coverage, histograms, and every check with its verdict."""
         self._texts.finish()
         for places in self._contents.values():
-            trained = next((where for (split, _), where in places.items() if split == "train"), "")
-            for (split, _), where in places.items():
-                if split != "train" and trained:
+            trained = _first(places, "train")
+            for split in dict.fromkeys(split for split, _ in places):
+                if split != "train" and trained is not None:
                     what = f"{split}: as {trained} of train"
-                    self._findings.add("leaked_audio", where=where, what=what)
+                    self._findings.add("leaked_audio", where=_first(places, split), what=what)
         pairs = sum(n["pairs"] for tasks in self._tasks.values() for n in tasks.values())
         clips = self._clips + self._bad
         checks = verdicts(
@@ -193,6 +194,10 @@ class _Examination:
                 unit: _lengths(self._texts.lengths),
             },
         }
+
+
+def _first(places: Mapping[tuple[str, str], str], split: str) -> str | None:
+    return next((where for (own, _), where in places.items() if own == split), None)
 
 
 def _plain(nested: Mapping[str, Mapping[str, Counter[str]]]) -> dict[str, Any]:

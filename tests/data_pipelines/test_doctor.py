@@ -137,6 +137,21 @@ def test_a_manifest_has_the_clips_that_write_records_makes_of_it(tmp_path):
     assert (report["clips"], report["pairs"], _found(report)["rows"]) == (3, 4, 1)
 
 
+def test_a_copy_of_a_file_is_a_twin_in_whatever_dataset(tmp_path):
+    for name in ("a", "copy", "third"):
+        soundfile.write(tmp_path / f"{name}.wav", records_corpus.samples(0, seconds=1), RATE)
+    rows = [
+        _row("a.wav"), _row("a.wav", dataset="other"), _row("copy.wav", dataset="other"),
+        _row("third.wav", "test"), _row("third.wav", "test", dataset="other"),
+    ]  # fmt: skip
+    _, report = _examine(tmp_path, _write_rows(tmp_path, rows))
+    found = _found(report)
+    assert (report["clips"], found["twins"], found["leaked_audio"]) == (5, 1, 1)
+    where = {check["name"]: check["examples"] for check in report["checks"]}
+    assert where["twins"][0]["where"].endswith("row 3")
+    assert where["twins"][0]["what"].endswith("row 1")
+
+
 def test_limits_decide_and_the_rest_are_notes(sick, tmp_path):
     arguments = [f"--limit={name}=1" for name in TRUTH]
     status, report = _examine(tmp_path, sick, *arguments)
