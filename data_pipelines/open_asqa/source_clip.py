@@ -31,6 +31,7 @@ class SourceClip:
         split: train, val or test of the result; the source's own test clips are not read.
         files: stems that the audio file may have, the published one first.
         start, end: seconds of the clip within its file; None for a file of its own.
+        audio: path of the audio file; "" where no folder of audio was given.
         where: file and line of the metadata.
         licence: of the audio and labels.
         labels: classes, most specific ones only where the source tells.
@@ -54,6 +55,7 @@ class SourceClip:
     files: tuple[str, ...]
     start: float | None = None
     end: float | None = None
+    audio: str = ""
     where: str
     licence: str
     labels: tuple[str, ...] = ()
