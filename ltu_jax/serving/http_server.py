@@ -53,11 +53,17 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its signals: `run` has its own."""
+    """uvicorn's server without its signals: `run` has its own; and without its exits."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets=sockets)
+        except SystemExit:  # the application could not begin, and knows why
+            self.should_exit = True
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -68,6 +74,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.getaddrinfo(host, port, family)  # create_server hides that a name is unknown
         made = socket.create_server((host, port), family=family, backlog=512)
     except socket.gaierror as error:
         raise UserError(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -105,8 +106,9 @@ class _Ticket:
         if request.max_new_tokens is None or request.max_new_tokens > 12:
             reason = FinishReason.STOP
         for word in words_of(request):
-            if self.engine.pace:
-                await asyncio.sleep(self.engine.pace)
+            end = time.monotonic() + self.engine.pace
+            while not self.cancelled and time.monotonic() < end:
+                await asyncio.sleep(min(self.engine.pace, 0.02))
             if self.cancelled:
                 reason = FinishReason.CANCELLED
                 break

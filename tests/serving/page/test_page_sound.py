@@ -29,7 +29,8 @@ def test_a_recording_is_what_is_sent_and_the_microphone_is_released(visit, serve
 def test_a_microphone_that_cannot_be_had_is_said(visit):
     page = visit()
     refuse = (
-        "navigator.mediaDevices.getUserMedia = async () => {{ throw new DOMException('', {!r}) }}"
+        "() => {{ navigator.mediaDevices.getUserMedia = async () => "
+        "{{ throw new DOMException('', {!r}) }} }}"
     )
     absent = "Object.defineProperty(navigator, 'mediaDevices', {{ value: undefined }})"
     for change, said in (
