@@ -1,6 +1,7 @@
-"""Serve a trained model over HTTP, by OpenAI's protocol.
+"""Serve a trained model over HTTP, by OpenAI's protocol; or measure a server that runs.
 
     python -m ltu_jax.serve --checkpoint runs/demo/stage3
+    python -m ltu_jax.serve bench --url http://127.0.0.1:8000
 
 The unmodified `openai` client talks to it: chat with audio, transcriptions, translations. It is
 ready when it says so; nothing compiles afterwards. SIGTERM or Ctrl-C lets running answers end.
@@ -16,6 +17,7 @@ from pathlib import Path
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError, spell
 from ltu_jax.core.paths import absolute, argument, local_arguments
+from ltu_jax.serving import bench_options
 
 EXAMPLES = """
 examples:
@@ -23,6 +25,8 @@ examples:
     python -m ltu_jax.serve --checkpoint runs/demo/stage3 --port 9000 --api-key-file keys.txt
   a large model, with int8 kernels, 32 answers at once:
     python -m ltu_jax.serve --checkpoint runs/stage3 --dtype int8 --max-batch 32
+  how fast a server is, with options of its own:
+    python -m ltu_jax.serve bench --help
 """
 
 
@@ -222,7 +226,14 @@ def _tiers(most: int) -> tuple[int, ...]:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; bad input is one line on stderr and exit status 2."""
     given = sys.argv[1:] if arguments is None else arguments
-    errors.main(lambda: run(local_arguments(parser().parse_args(errors.arguments(given)))))
+
+    def command() -> int | None:
+        words = errors.arguments(given)
+        if words[:1] == ["bench"]:
+            return bench_options.run(local_arguments(bench_options.parser().parse_args(words[1:])))
+        return run(local_arguments(parser().parse_args(words)))
+
+    errors.main(command)
 
 
 if __name__ == "__main__":

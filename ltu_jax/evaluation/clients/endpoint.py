@@ -58,7 +58,7 @@ def split_spec(spec: str) -> tuple[str, str]:
             f"{_without_password(spec)!r} names no model; write URL#model, for example "
             "https://api.openai.com/v1#text-embedding-ada-002"
         )
-    _check_address(url)
+    check_address(url)
     return url.rstrip("/"), model.strip()
 
 
@@ -83,7 +83,7 @@ class Endpoint:
     )
 
     def __post_init__(self) -> None:
-        _check_address(self.url)
+        check_address(self.url)
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the JSON object that the server replies to `body` at `url` + `path`.
@@ -224,10 +224,11 @@ class Endpoint:
 
     def _may_send_key(self) -> bool:
         parts = urllib.parse.urlsplit(self.url)
-        return parts.scheme == "https" or _is_this_machine(parts.hostname or "")
+        return parts.scheme == "https" or is_this_machine(parts.hostname or "")
 
 
-def _is_this_machine(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
+    """Tell whether a name or address of a host is this machine, by its loopback."""
     if host == "localhost":
         return True
     try:
@@ -236,7 +237,12 @@ def _is_this_machine(host: str) -> bool:
         return False
 
 
-def _check_address(url: str) -> None:
+def check_address(url: str) -> None:
+    """Require a plain address of a server.
+
+    Raises:
+        UserError: a user name or password in it, or anything but http(s)://host[:port]/path.
+    """
     if "@" in url:
         raise UserError(
             f"{_without_password(url)!r} holds a user name or password; set {KEY_VARIABLE} instead"
