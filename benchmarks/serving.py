@@ -37,7 +37,6 @@ from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.core.provenance import git_state
-from ltu_jax.preprocessing.audio import SAMPLE_RATE
 from ltu_jax.serving.server_load import LoadClip
 
 OUT = Path("benchmarks/results/serving.json")
@@ -141,7 +140,7 @@ def setting_of(given: argparse.Namespace) -> Setting:
     if given.toy:
         weights = make_toy(given.folder / "toy")
         checkpoint, whisper = weights["ltu-as"], weights["whisper"]
-        clips = noises(given.clips)
+        clips = serving_truths.noises(given.clips)
     else:
         checkpoint = given.checkpoint
         files = sorted(path for path in given.audio.glob("*") if path.is_file())[: given.clips]
@@ -166,16 +165,6 @@ def make_toy(folder: Path) -> dict[str, Path]:
     tokenizer = fetch_weights("whisper-base", Path("assets")) / "tokenizer.json"
     folder.mkdir(parents=True, exist_ok=True)
     return toy_server.save(folder, tokenizer=golden, whisper_tokenizer=tokenizer)
-
-
-def noises(count: int) -> list[LoadClip]:
-    """Return clips of noise, half a second to three long."""
-    clips = []
-    for number in range(count):
-        rng = np.random.default_rng(number)
-        size = int(SAMPLE_RATE * rng.uniform(0.5, 3))
-        clips.append(LoadClip.of_samples(rng.normal(scale=0.1, size=size).astype(np.float32)))
-    return clips
 
 
 def measure(setting: Setting, names: list[str], *, keep: Callable[[str, dict], None]) -> None:

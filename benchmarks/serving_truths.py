@@ -21,6 +21,7 @@ from ltu_jax.core.jsonl import JsonlWriter, read_jsonl
 from ltu_jax.generation.request import drain
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.inference import Model
+from ltu_jax.preprocessing.audio import SAMPLE_RATE
 from ltu_jax.serving.server_load import LoadClip, run_users
 from ltu_jax.serving.timed_chat import TimedAnswer
 
@@ -86,6 +87,16 @@ def make_cases(*, clips: int, count: int, limit: int) -> list[Case]:
             )
         )
     return cases
+
+
+def noises(count: int) -> list[LoadClip]:
+    """Return clips of noise, half a second to three long."""
+    clips = []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        size = int(SAMPLE_RATE * rng.uniform(0.5, 3))
+        clips.append(LoadClip.of_samples(rng.normal(scale=0.1, size=size).astype(np.float32)))
+    return clips
 
 
 class KnownAnswers:

@@ -24,6 +24,7 @@ from ltu_jax.serving.engine_types import (
     EngineClosed,
     EngineRequest,
     Failed,
+    Finished,
     FinishReason,
     JsonGrammar,
     NewToken,
@@ -303,6 +304,29 @@ def test_a_grammar_that_gives_up_fails_its_answer_alone(model, engine, monkeypat
     assert len(tokens) == steps and "limits are reached" in str(last.error)
     assert read(neighbour)[0][-1].tokens == alone(model, beside, question).tokens
     assert idle(engine)
+
+
+def test_a_short_request_behind_eight_long_ones_ends_first(model):
+    engine = Engine(model, EngineSettings(sizes=dataclasses.replace(SIZES, tiers=(9,))))
+    ended = []
+
+    def submit(name, new):
+        ticket = engine.submit(request(model, 2 + len(name), max_new_tokens=new)[0])
+        put = ticket.put
+
+        def noted(*events):
+            ended.extend(name for event in events if isinstance(event, Finished))
+            put(*events)
+
+        ticket.put = noted
+        return ticket
+
+    with engine._turning:  # the engine stands still
+        tickets = [submit(name, 60) for name in ["long"] * 8] + [submit("short", 2)]
+    made = [len(read(ticket)[0][-1].tokens) for ticket in tickets]
+    engine.close()
+    assert made == [60] * 8 + [2]
+    assert ended == ["short"] + ["long"] * 8
 
 
 def test_cancelling_frees_slot_and_queue(model, engine):
