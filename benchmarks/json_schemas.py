@@ -69,30 +69,31 @@ def _list(items: Any, least: int, most: int) -> dict[str, Any]:
 
 
 def schema_of(number: int) -> dict[str, Any]:
-    """Return schema `number`: one of five forms, with limits drawn for it."""
+    """Return schema `number`, which the data has to name: one of five forms, with drawn limits."""
     rng = np.random.default_rng(number)
     longest, pairs = int(rng.integers(16, 49)), int(rng.integers(1, 4))
     labels = [str(one) for one in rng.choice(LABELS, int(rng.integers(2, 7)), replace=False)]
     seconds = {"type": "integer", "minimum": 0, "maximum": int(rng.integers(3, 60))}
     pair = _object(question=_text(longest), answer=_text(longest))
     form = number % 5
+    named = {"item": {"const": number}}
     if form == 0:
-        return _object(pairs=_list(pair, pairs, pairs))
+        return _object(**named, pairs=_list(pair, pairs, pairs))
     if form == 1:
         typed = _object(kind={"enum": list(KINDS)}, **pair["properties"])
-        return _object(pairs=_list(typed, 1, pairs), count={"const": pairs})
+        return _object(**named, pairs=_list(typed, 1, pairs), count={"const": pairs})
     if form == 2:
         event = _object(label={"enum": labels}, start=seconds, end=seconds)
-        return _object(events=_list(event, 1, pairs), caption=_text(longest))
+        return _object(**named, events=_list(event, 1, pairs), caption=_text(longest))
     if form == 3:
         speaker = _object(
             gender={"enum": ["male", "female", "unknown"]},
             age={"anyOf": [{"type": "integer", "minimum": 0, "maximum": 99}, {"type": "null"}]},
         )
         scene = _object(speakers=_list(speaker, 0, pairs), indoor={"type": "boolean"})
-        return _object(scene=scene, says=_text(longest))
+        return _object(**named, scene=scene, says=_text(longest))
     code = {"type": "string", "pattern": "^[A-Z]{2}-[0-9]{3}$"}
-    return _object(id=code, labels=_list({"enum": labels}, 1, len(labels)), qa=pair)
+    return _object(**named, id=code, labels=_list({"enum": labels}, 1, len(labels)), qa=pair)
 
 
 def valid(value: Any, schema: dict[str, Any]) -> bool:

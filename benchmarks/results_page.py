@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import serving_rows
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.core.provenance import processor
 
@@ -55,6 +56,9 @@ COMMANDS = {
     "resume_*": "python -m benchmarks.resume",
     "row_layouts_*": "python -m benchmarks.row_layouts (--modelled | --records DIR) --json FILE",
     "train_step_*": "python -m benchmarks.train_step",
+    "json_schemas": "python -m benchmarks.json_schemas",
+    "serving": "python -m benchmarks.serving --checkpoint RUN --audio DIR; "
+    "python -m benchmarks.serving --toy --parts soak",
     "ten_million_*": "python -m benchmarks.ten_million",
     "transcription_*": "python -m benchmarks.transcription",
 }
@@ -419,6 +423,23 @@ def _more(percent: float) -> str:
     return f"{abs(percent):.1f} % {'less' if percent < 0 else 'more'}"
 
 
+# --- serving ----------------------------------------------------------------------------------
+
+
+def serving(result: dict[str, Any]) -> str:
+    """Tabulate what the server was asked to hold, and what was found."""
+    columns = ["part", "what", "found", "bar"]
+    return _part(result, "float32", _table(columns, serving_rows.rows(result)))
+
+
+def json_schemas(result: dict[str, Any]) -> str:
+    """Say how many answers by JSON schema are of their schemas."""
+    return (
+        f"Of {result['requests']} answers by as many JSON schemas, drawn from {result['model']},\n"
+        f"{result['parsed']} parse and {result['valid']} are of their schema ({_where(result)})."
+    )
+
+
 # --- the page ---------------------------------------------------------------------------------
 
 
@@ -458,6 +479,8 @@ _OF_FILES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "rehearsal": ("rehearsal", rehearsal),
     "resume": ("resume_*", resume),
     "overhead": ("overhead_*", overhead),
+    "serving": ("serving", serving),
+    "json_schemas": ("json_schemas", json_schemas),
     "not_run": ("gpu_not_run", not_run),
 }
 

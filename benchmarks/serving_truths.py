@@ -177,7 +177,7 @@ def equality(
         want = known[order[index]]
         if answer.error is not None:
             failed[answer.error] += 1
-        elif not _same(answer, want):
+        elif not is_same(answer, want):
             wrong.append({"case": dataclasses.asdict(cases[order[index]]), "text": answer.text,
                           "wanted": want["text"], "left": answer.left})  # fmt: skip
             crossed += tuple(answer.ltu.get("tokens", ())) in others
@@ -201,7 +201,8 @@ def equality(
     }
 
 
-def _same(answer: TimedAnswer, want: dict[str, Any]) -> bool:
+def is_same(answer: TimedAnswer, want: dict[str, Any]) -> bool:
+    """Tell whether an answer is the known one; one that was left is the beginning of its text."""
     if not answer.ended:
         return want["text"].startswith(answer.text.rstrip())
     return (
