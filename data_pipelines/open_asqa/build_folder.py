@@ -5,14 +5,20 @@
     DIR/replies.sqlite                every reply of a language model, kept for good
     DIR/SOURCE/clips.jsonl            a `SourceClip` a line, sorted by clip_id
     DIR/SOURCE/quarantine.jsonl       {"where", "reason"} of each row that was left out
+    DIR/SOURCE/leaked.jsonl           {"clip_id", "rule", "as"} of each clip of a benchmark
+    DIR/SOURCE/related_classes.json   class -> classes that it says something about, by `build`
+    DIR/SOURCE/audio/CLIP.flac        the seconds of clips that are parts of longer files
     DIR/SOURCE/spoken_text.jsonl      {"clip_id", "text", "raw", "reason", ...}, by `transcribe`
-    DIR/SOURCE/style.jsonl            {"clip_id", "pitch", "speed", "volume", ...}, by `style`
-    DIR/SOURCE/closed_ended.jsonl     {"clip_id", "task", "question", "answer", "wording"} a line
+    DIR/SOURCE/style.jsonl            {"clip_id", "pitch", "speed", "volume", "gender", ...}, by
+                                      `style`; gender of clips whose source tells none
+    DIR/SOURCE/closed_ended.jsonl     {"clip_id", "task", "question", "answer", "wording"} a line;
+                                      "text_by" people or whisper of the task ASR
     DIR/SOURCE/open_ended.jsonl       {"clip_id", "question", "answer", ...}, by `generate`
     DIR/SOURCE/accepted.jsonl         the same lines, those that `filter` accepts
     DIR/SOURCE/refused.jsonl          the others, with "reason"
 
-A file that is there is whole: each is written beside its place and renamed at its end.
+A file that is there is whole: each is written beside its place and renamed at its end. Lines of a
+source stand in the order of its clips, so that files are joined while they are read (`joined`).
 """
 
 import dataclasses
@@ -24,12 +30,16 @@ from typing import Any
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.source_clip import SourceClip
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import read_json
 
 BUILD = "build.json"
 LEAKAGE = "leakage.json"
 REPLIES = "replies.sqlite"
 CLIPS = "clips.jsonl"
 QUARANTINE = "quarantine.jsonl"
+LEAKED = "leaked.jsonl"
+RELATED_CLASSES = "related_classes.json"
+AUDIO = "audio"
 SPOKEN_TEXT = "spoken_text.jsonl"
 STYLE = "style.jsonl"
 CLOSED_ENDED = "closed_ended.jsonl"
@@ -58,13 +68,54 @@ class BuildFolder:
             )
         return built
 
+    def about(self) -> dict[str, Any]:
+        """Return what build.json says: "seed" and "sources".
+
+        Raises:
+            UserError: `build` was not run.
+        """
+        path = self.root / BUILD
+        if not path.is_file():
+            raise UserError(
+                f"{self.root} has no {BUILD}: make it with `python -m data_pipelines.open_asqa "
+                f"build --sources sources.toml --out {self.root}`"
+            )
+        return read_json(path)
+
     def file(self, source: str, name: str) -> Path:
         """Return where a file of a source is."""
         return self.root / source / name
 
     def clips(self, source: str) -> Iterator[SourceClip]:
-        """Yield the clips of a source, in the order of their ids."""
-        yield from map(SourceClip.from_json, self.lines(source, CLIPS))
+        """Yield the clips of a source, in the order of their ids; `audio` is an absolute path."""
+        for record in self.lines(source, CLIPS):
+            if "audio" in record:
+                record["audio"] = str(self.root.absolute() / record["audio"])
+            yield SourceClip.from_json(record)
+
+    def joined(
+        self, source: str, *names: str
+    ) -> Iterator[tuple[SourceClip, tuple[list[dict[str, Any]], ...]]]:
+        """Yield each clip with its lines of these files.
+
+        Raises:
+            UserError: a line of no clip, or out of the order of the clips.
+        """
+        streams = [self.lines(source, name) for name in names]
+        ahead = [next(stream, None) for stream in streams]
+        for clip in self.clips(source):
+            found: tuple[list[dict[str, Any]], ...] = tuple([] for _ in names)
+            for place, stream in enumerate(streams):
+                while ahead[place] is not None and ahead[place]["clip_id"] == clip.clip_id:
+                    found[place].append(ahead[place])
+                    ahead[place] = next(stream, None)
+            yield clip, found
+        for name, line in zip(names, ahead, strict=True):
+            if line is not None:
+                raise UserError(
+                    f"{self.file(source, name)}: clip {line['clip_id']!r} is not in {CLIPS}, or not "
+                    "in its order: delete this file and make it anew"
+                )
 
     def lines(self, source: str, name: str) -> Iterator[dict[str, Any]]:
         """Yield the lines of a file of a source; none where it is not there."""

@@ -27,11 +27,12 @@ _SCORE_WORDS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClosedPair:
-    """A closed-ended question and its answer."""
+    """A closed-ended question and its answer; `wording` is a key of wordings.toml and a number."""
 
     task: str
     question: str
     answer: str
+    wording: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,10 +73,18 @@ def closed_pairs(
         if group not in wanted:
             continue
         options = draw.wordings()[question.wording]
-        text = draw.choose(options, *names, question.wording).format(**question.values)
+        number = draw.choose(range(len(options)), *names, question.wording)
+        text = options[number].format(**question.values)
         if group in _PREFIXED and draw.fraction(*names, question.wording, "prefix") < 0.5:
             text = PREFIX + text
-        pairs.append(ClosedPair(task=question.task, question=text, answer=question.answer))
+        pairs.append(
+            ClosedPair(
+                task=question.task,
+                question=text,
+                answer=question.answer,
+                wording=f"{question.wording}/{number}",
+            )
+        )
     return pairs
 
 

@@ -26,6 +26,8 @@ class Source:
         optional: files that add to it.
         datasets: names that its rows have: those of closed-ended rows, then of open-ended ones.
         tasks: closed-ended tasks.
+        tasks_of: those of a dataset that has fewer.
+        gender_with_emotion: share of the clips that are asked for gender and emotion in one.
         speech: whether somebody speaks, so that the speaking style is measured.
         licence: in a few words.
     """
@@ -35,6 +37,8 @@ class Source:
     optional: tuple[str, ...] = ()
     datasets: tuple[str, str]
     tasks: tuple[str, ...]
+    tasks_of: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    gender_with_emotion: float = 0.0
     speech: bool = False
     licence: str
 
@@ -55,6 +59,7 @@ SOURCES: Mapping[str, Source] = {
                "class_labels_indices.csv"),
         datasets=("as_20k, as_2m", "as_20k"),
         tasks=("cla_label", "cla_label_des"),
+        tasks_of={"as_2m": ("cla_label_des",)},
         licence="CC BY 4.0",
     ),
     "vggsound": Source(
@@ -106,6 +111,7 @@ SOURCES: Mapping[str, Source] = {
         files=(),
         datasets=("iemocap_tr", "IEMOCAP"),
         tasks=("gender_cla", "gender_emotion_cla", *_STYLE, "emotion_cla", "ASR"),
+        gender_with_emotion=845 / 4_290,  # the counts of LTU-AS
         speech=True,
         licence="signed form; no rows with text to others",
     ),

@@ -155,11 +155,14 @@ def overlap(one: Sequence[tuple[float, float]], other: Sequence[tuple[float, flo
 
 
 def _presence(intervals: Mapping, absent: Sequence[str], names: Sequence[str]) -> Question | None:
-    """Ask whether a class is heard: of half of the clips one that is not."""
+    """Ask whether a class is heard: of half of the clips one that is not.
+
+    Where nothing is known to be absent nothing is asked, as the answer would always be yes.
+    """
+    if not absent:
+        return None
     there = draw.fraction(*names, "temporal_presence") < 0.5
     options = list(intervals) if there else list(absent)
-    if not options:
-        return None
     event = draw.choose(options, *names, "temporal_presence", "event")
     heard = f"Yes, {event} is heard." if there else f"No, {event} is not heard."
     return Question(

@@ -1,0 +1,71 @@
+"""Make Open-ASQA: from the metadata of its fourteen sources to questions and answers.
+
+    python -m data_pipelines.open_asqa sources
+    python -m data_pipelines.open_asqa check --sources sources.toml
+    python -m data_pipelines.open_asqa build --sources sources.toml --out asqa
+    python -m data_pipelines.open_asqa STEP --help
+
+A folder grows step by step; each step goes on where it was stopped, and needs only those before it
+whose result it adds to. `build` alone makes closed-ended questions. docs/open_asqa.md explains all.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+
+from ltu_jax.core import errors
+from ltu_jax.core.paths import local_arguments
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """A subcommand: the module with its `add_arguments(parser)` and `run(arguments)`."""
+
+    module: str
+    summary: str
+
+
+STEPS: Mapping[str, Step] = {
+    "sources": Step(module="sources_step", summary="the sources, and the files that each needs"),
+    "check": Step(module="check_step", summary="what is there of the sources, and what is missing"),
+    "build": Step(module="build_step", summary="clips and closed-ended questions of the sources"),
+    "statistics": Step(module="statistics_step", summary="clips and questions by source and task"),
+    "ids": Step(module="ids_step", summary="lists of the clips that a published file has"),
+}
+
+
+def command(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; see the module's docstring."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    flags = local_arguments(_parser(given[:1]).parse_args(given))
+    return flags.run(flags) or 0
+
+
+def _parser(named: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser; of the steps only the named one is imported."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_pipelines.open_asqa",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    steps = parser.add_subparsers(title="steps", metavar="STEP", required=True)
+    for name, step in STEPS.items():
+        if name not in named:
+            steps.add_parser(name, help=step.summary)
+            continue
+        module = importlib.import_module(f"data_pipelines.open_asqa.{step.module}")
+        own = steps.add_parser(
+            name,
+            help=step.summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(own)
+        own.set_defaults(run=module.run)
+    return parser
+
+
+if __name__ == "__main__":
+    errors.main(command)
