@@ -1,7 +1,6 @@
 """Measures of the audio of one clip, and a name of its content."""
 
 import dataclasses
-import hashlib
 import io
 from pathlib import Path
 
@@ -60,12 +59,8 @@ def measure_audio(case: Case) -> AudioMeasures | Problem:
         level=float(20 * np.log10(max(level, _QUIETEST))),
         clipped=_clipped(case.audio, decoded),
         dropout=_longest_gap(samples) / audio.SAMPLE_RATE,
-        content=hashlib.blake2b(_as_16_bits(samples).tobytes(), digest_size=16).digest(),
+        content=audio.content(samples),
     )
-
-
-def _as_16_bits(samples: np.ndarray) -> np.ndarray:
-    return np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
 
 
 def _clipped(source: bytes | Path, decoded: audio.Audio) -> float:

@@ -4,6 +4,8 @@ It is built once, folder by folder. A build that was stopped goes on with the fo
 missing; folders whose date has changed since are listed again.
 """
 
+import hashlib
+import itertools
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -25,13 +27,14 @@ _FILES_A_COMMIT = 20_000
 class FileIndex:
     """File names below a folder, and where each lies."""
 
-    def __init__(self, path: Path, *, root: Path):
-        """Open the index of `root` in the file `path`, and bring it up to date.
+    def __init__(self, path: Path, *, root: Path, update: bool = True):
+        """Open the index of `root` in the file `path`, and bring it up to date if so asked.
 
         Raises:
             UserError: the file is no such index, or one of another folder.
         """
         self.path, self.root = Path(path), Path(root).resolve()
+        self._places: dict[int, list[str]] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._database = sqlite3.connect(self.path)
@@ -44,7 +47,8 @@ class FileIndex:
                     f"{self.path} is the index of {known[0]}, not of {self.root}; name another "
                     "file with --audio-index, or delete it"
                 )
-            self._update()
+            if update:
+                self._update()
         except sqlite3.Error as error:
             raise UserError(
                 f"{self.path} cannot be used as an index of audio files ({error}); name another "
@@ -55,12 +59,42 @@ class FileIndex:
         return self._database.execute("SELECT COUNT(*) FROM files").fetchone()[0]
 
     def find(self, name: str) -> list[Path]:
-        """Return the files of this name, else those that differ in the ending of audio only."""
-        rows = self._database.execute(
-            "SELECT folder, name FROM files WHERE stem = ?", (stem_key(name),)
-        )
+        """Return the files of this name, else those that differ in the ending of audio only.
+
+        A name with folders before it, as in "id00012/21Uxsk56VDQ/00001", must have these too.
+        """
+        above, _, name = name.rpartition("/")
+        if above:
+            rows = itertools.chain.from_iterable(
+                self._database.execute(
+                    "SELECT folder, name FROM files WHERE folder = ? AND stem = ?",
+                    (f"{place}{above}", stem_key(name)),
+                )
+                for place in self._places_of(above.count("/") + 1)
+            )
+        else:
+            rows = self._database.execute(
+                "SELECT folder, name FROM files WHERE stem = ?", (stem_key(name),)
+            )
         files = sorted(self.root / folder / file for folder, file in rows)
         return [path for path in files if path.name == name] or files
+
+    def _places_of(self, depth: int) -> list[str]:
+        """Return the folders, "" or with "/" behind, below which folders so deep lie."""
+        if depth not in self._places:
+            folders = self._database.execute("SELECT path FROM folders").fetchall()
+            parts = (folder.split("/") for (folder,) in folders)
+            places = {"/".join((*own[:-depth], "")) for own in parts if len(own) >= depth}
+            self._places[depth] = sorted(places)
+        return self._places[depth]
+
+    def listing(self) -> str:
+        """Return a hash of all names: equal for folders with the same files."""
+        digest = hashlib.sha256()
+        rows = self._database.execute("SELECT folder, name FROM files ORDER BY folder, name")
+        for folder, name in rows:
+            digest.update(f"{folder}/{name}\n".encode())
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Close the file."""

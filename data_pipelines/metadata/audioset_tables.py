@@ -7,6 +7,7 @@
     audioset_{train,eval}_strong.tsv
         segment_id  start_time_seconds  end_time_seconds  label  id_milliseconds; times in the clip
     mid_to_display_name.tsv      mid, name                       456 names, no header line
+    ontology.json                [{"id", "name", "child_ids", ...}], kinds of sounds as a tree
 
 The names of the two lists differ for the same mid. Segments end where their video does, so some
 last less than 10 s. Copies of the weak tables that were saved again have tripled quotes and commas
@@ -20,13 +21,14 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data_pipelines.metadata.table_files import RecordProblems, csv_rows, need
+from data_pipelines.metadata.table_files import RecordProblems, csv_rows, json_file, need
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.text_files import TextError, open_text
 
 VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _STRONG_COLUMNS = ("segment_id", "start_time_seconds", "end_time_seconds", "label")
 _WEAK = "a table of AudioSet's segments: YouTube id, start, end, classes"
+_ONTOLOGY = "AudioSet's ontology.json, a list of classes with id and child_ids"
 _STRONG = "a table of AudioSet's strong labels"
 
 
@@ -86,6 +88,45 @@ def class_names(path: Path) -> dict[str, str]:
         if names.setdefault(mid, name) != name:
             raise UserError(f"{where}: {mid} is {name!r} here and {names[mid]!r} above")
     return names
+
+
+def related(path: Path) -> dict[str, set[str]]:
+    """Return mid -> the mids of ontology.json above it, below it and beside it.
+
+    Raises:
+        UserError: no file, or one of another form.
+    """
+    children: dict[str, list[str]] = {}
+    for entry in json_file(path, what=_ONTOLOGY):
+        mid = entry.get("id") if isinstance(entry, dict) else None
+        below = entry.get("child_ids") if isinstance(entry, dict) else None
+        if not isinstance(mid, str) or not isinstance(below, list):
+            raise UserError(f"{path}: {str(entry)[:60]!r} has no id and child_ids: is it {_ONTOLOGY}?")
+        children[mid] = below
+    parents: dict[str, list[str]] = {}
+    for mid, below in children.items():
+        for child in below:
+            parents.setdefault(child, []).append(mid)
+    return {
+        mid: (
+            _reached(mid, children)
+            | _reached(mid, parents)
+            | {child for parent in parents.get(mid, ()) for child in children[parent]}
+        )
+        - {mid}
+        for mid in children
+    }
+
+
+def _reached(mid: str, steps: Mapping[str, list[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(steps.get(mid, ()))
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting += steps.get(one, ())
+    return found
 
 
 def segments(

@@ -96,26 +96,32 @@ class BuildFolder:
     def joined(
         self, source: str, *names: str
     ) -> Iterator[tuple[SourceClip, tuple[list[dict[str, Any]], ...]]]:
-        """Yield each clip with its lines of these files.
+        """Yield each clip with its lines of these files; lines of clips that are gone are passed by.
 
         Raises:
-            UserError: a line of no clip, or out of the order of the clips.
+            UserError: a line is out of the order of the clips.
         """
-        streams = [self.lines(source, name) for name in names]
+        streams = [self._in_order(source, name) for name in names]
         ahead = [next(stream, None) for stream in streams]
         for clip in self.clips(source):
             found: tuple[list[dict[str, Any]], ...] = tuple([] for _ in names)
             for place, stream in enumerate(streams):
-                while ahead[place] is not None and ahead[place]["clip_id"] == clip.clip_id:
-                    found[place].append(ahead[place])
+                while ahead[place] is not None and ahead[place]["clip_id"] <= clip.clip_id:
+                    if ahead[place]["clip_id"] == clip.clip_id:
+                        found[place].append(ahead[place])
                     ahead[place] = next(stream, None)
             yield clip, found
-        for name, line in zip(names, ahead, strict=True):
-            if line is not None:
+
+    def _in_order(self, source: str, name: str) -> Iterator[dict[str, Any]]:
+        last = ""
+        for line in self.lines(source, name):
+            if line["clip_id"] < last:
                 raise UserError(
-                    f"{self.file(source, name)}: clip {line['clip_id']!r} is not in {CLIPS}, or not "
-                    "in its order: delete this file and make it anew"
+                    f"{self.file(source, name)}: clip {line['clip_id']!r} stands behind {last!r}: "
+                    "delete this file, and make it again with the step that writes it"
                 )
+            last = line["clip_id"]
+            yield line
 
     def lines(self, source: str, name: str) -> Iterator[dict[str, Any]]:
         """Yield the lines of a file of a source; none where it is not there."""

@@ -1,4 +1,4 @@
-"""How each class of sound sounds: acoustic descriptions in a few words, of classes by their name."""
+"""How each class of sound sounds: its acoustic descriptions, each of a few words."""
 
 import functools
 import tomllib

@@ -26,27 +26,37 @@ from ltu_jax.core.jsonl import write_jsonl
 _BY_PEOPLE, _BY_WHISPER = "people", "whisper"  # who wrote the text that ASR asks for
 
 
-def write_closed_ended(folder: BuildFolder, source: str, seed: str) -> Counter[str]:
-    """Write the closed-ended questions of a source; return how many each task has.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClosedCounts:
+    """How many questions each task has, and how many clips each class without a description."""
+
+    tasks: Counter[str]
+    undescribed: Counter[str]
+
+
+def write_closed_ended(folder: BuildFolder, source: str, seed: str) -> ClosedCounts:
+    """Write the closed-ended questions of a source; return how many there are.
 
     Args:
         folder: of the build.
         source: name in the registry.
         seed: of the draws, as build.json has it.
     """
-    counts: Counter[str] = Counter()
+    counts = ClosedCounts(tasks=Counter(), undescribed=Counter())
 
     def counted() -> Iterator[Mapping[str, Any]]:
-        for line in _lines(folder, source, seed):
-            counts[line["task"]] += 1
+        for line in _lines(folder, source, seed, undescribed=counts.undescribed):
+            counts.tasks[line["task"]] += 1
             yield line
 
     write_jsonl(folder.file(source, CLOSED_ENDED), counted())
     return counts
 
 
-def _lines(folder: BuildFolder, source: str, seed: str) -> Iterator[Mapping[str, Any]]:
-    entry = SOURCES[source]
+def _lines(
+    folder: BuildFolder, source: str, seed: str, *, undescribed: Counter[str]
+) -> Iterator[Mapping[str, Any]]:
+    described, entry = class_descriptions(), SOURCES[source]
     absent = _AbsentClasses(folder, source)
     with_emotion = _asked_together(folder, source, entry, seed)
     for clip, (styles, texts) in folder.joined(source, STYLE, SPOKEN_TEXT):
@@ -57,10 +67,12 @@ def _lines(folder: BuildFolder, source: str, seed: str) -> Iterator[Mapping[str,
         findings = ClipFindings(
             spoken_text=clip.gold_text or heard,
             style={axis: style[axis] for axis in STYLE_TASKS if style.get(axis)},
-            descriptions=class_descriptions(),
+            descriptions=described,
             absent=absent.of(clip),
             gender_with_emotion=clip.clip_id in with_emotion,
         )
+        if "cla_label_des" in entry.tasks:
+            undescribed.update(label for label in clip.labels if label not in described)
         tasks = entry.tasks_of.get(clip.dataset, entry.tasks)
         for pair in closed_pairs(clip, findings, tasks=tasks, seed=seed):
             line = {"clip_id": clip.clip_id, **dataclasses.asdict(pair)}

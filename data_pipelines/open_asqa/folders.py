@@ -1,6 +1,8 @@
 """Files under their published names, anywhere below the folder of a source."""
 
+import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError
@@ -15,11 +17,7 @@ def metadata_file(folder: Path, name: str, *, optional: bool = False) -> Path | 
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: give the folder with {name} as `metadata`")
-    found = [
-        Path(place) / name
-        for place, folders, files in os.walk(folder)
-        if folders.sort() is None and name in files
-    ]
+    found = [Path(place) / name for place, files in _walked(folder) if name in files]
     if not found:
         if optional:
             return None
@@ -27,3 +25,28 @@ def metadata_file(folder: Path, name: str, *, optional: bool = False) -> Path | 
     if len(found) > 1 and len({sha256_file(path) for path in found}) > 1:
         raise UserError(f"{found[0]} and {found[1]} differ: keep the one that is meant")
     return found[0]
+
+
+def first_file(folder: Path, names: Sequence[str]) -> Path | None:
+    """Return the file of the first of these names that is there; None where there is none."""
+    for name in names:
+        path = metadata_file(folder, name, optional=True)
+        if path is not None:
+            return path
+    return None
+
+
+def listing(folder: Path) -> str:
+    """Return a hash of the names and sizes of all files below a folder."""
+    digest = hashlib.sha256()
+    for place, files in _walked(folder):
+        for name in sorted(files):
+            path = os.path.join(place, name)
+            digest.update(os.fsencode(f"{os.path.relpath(path, folder)}\0{os.stat(path).st_size}\0"))
+    return digest.hexdigest()
+
+
+def _walked(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        yield place, files

@@ -37,6 +37,7 @@ def as_strong(folder: Path, problems: RecordProblems) -> Iterator[SourceClip]:
             source="as_strong",
             clip_id=f"{segment.video}_{segment.start:g}",
             dataset="as_strong_train",
+            recordings=(f"youtube:{segment.video}",),
             files=youtube_files(segment.video, segment.start),
             where=segment.where,
             licence=CC_BY,
@@ -56,6 +57,22 @@ def _wavcaps_captions(folder: Path, problems: RecordProblems) -> dict[str, tuple
     }
 
 
+def related_classes(folder: Path) -> dict[str, list[str]] | None:
+    """Return class -> classes of its kind, above and below it in AudioSet's ontology.
+
+    None where ontology.json is missing.
+    """
+    tree = metadata_file(folder, "ontology.json", optional=True)
+    if tree is None:
+        return None
+    names = audioset_tables.class_names(metadata_file(folder, "mid_to_display_name.tsv"))
+    related = audioset_tables.related(tree)
+    return {
+        name: sorted({names[other] for other in related.get(mid, ()) if other in names} - {name})
+        for mid, name in sorted(names.items(), key=lambda pair: pair[1])
+    }
+
+
 def audioset(folder: Path, problems: RecordProblems) -> Iterator[SourceClip]:
     """Yield the weakly labelled segments: as_20k of the balanced table, as_2m of the other."""
     names = audioset_tables.class_names(metadata_file(folder, "class_labels_indices.csv"))
@@ -69,6 +86,7 @@ def audioset(folder: Path, problems: RecordProblems) -> Iterator[SourceClip]:
                 source="audioset",
                 clip_id=f"{segment.video}_{segment.start:g}",
                 dataset=dataset,
+                recordings=(f"youtube:{segment.video}",),
                 files=youtube_files(segment.video, segment.start),
                 where=segment.where,
                 licence=CC_BY,
@@ -94,6 +112,7 @@ def joint_audioset(folder: Path, problems: RecordProblems) -> Iterator[SourceCli
                 source="joint_audioset",
                 clip_id=f"{segment.video}_{segment.start:g}",
                 dataset="audioset",
+                recordings=(f"youtube:{segment.video}",),
                 files=youtube_files(segment.video, segment.start),
                 where=segment.where,
                 licence=CC_BY,
@@ -127,6 +146,7 @@ def vggsound(folder: Path, problems: RecordProblems) -> Iterator[SourceClip]:
             source="vggsound",
             clip_id=f"{clip.video}_{clip.start}",
             dataset="vggsound_train",
+            recordings=(f"youtube:{clip.video}",),
             files=(f"{clip.video}_{clip.start:06d}", *youtube_files(clip.video, clip.start)),
             where=clip.where,
             licence=CC_BY,
@@ -147,6 +167,7 @@ def fsd50k(folder: Path, problems: RecordProblems) -> Iterator[SourceClip]:
             source="fsd50k",
             clip_id=clip.name,
             dataset="fsd50k_tr" if clip.split == "train" else "fsd50k_val",
+            recordings=(f"freesound:{clip.name}",),
             files=(clip.name,),
             where=clip.where,
             licence="CC BY 4.0 (data set); CC0, BY, BY-NC or Sampling+ by clip",
@@ -163,6 +184,7 @@ def audiocaps(folder: Path, problems: RecordProblems) -> Iterator[SourceClip]:
                 source="audiocaps",
                 clip_id=clip.youtube_id,
                 dataset="audiocaps_train",
+                recordings=(f"youtube:{clip.youtube_id}",),
                 files=(*youtube_files(clip.youtube_id, int(clip.start_time)), *clip.ids),
                 where=clip.where,
                 licence=f"{ACADEMIC}; audio of YouTube videos",
@@ -190,6 +212,7 @@ def _wavcaps(clip: freesound_tables.WavCapsClip, *, source: str, dataset: str) -
         source=source,
         clip_id=clip.name,
         dataset=dataset,
+        recordings=(f"{source}:{clip.name}",),
         files=(clip.name,),
         where=clip.where,
         licence=f"{ACADEMIC}; audio CC by clip",
@@ -211,6 +234,10 @@ def clotho(folder: Path, problems: RecordProblems) -> Iterator[SourceClip]:
                 source="clotho",
                 clip_id=clip.file,
                 dataset="clotho_development",
+                recordings=(
+                    f"clotho:{clip.file}",
+                    *((f"freesound:{sound.sound_id}",) if sound and sound.sound_id else ()),
+                ),
                 files=(stem, stem.replace(" ", "_")),
                 where=clip.where,
                 licence=(sound.licence if sound else "") or "CC by clip; captions non-commercial",
@@ -244,6 +271,7 @@ def fma(folder: Path, problems: RecordProblems) -> Iterator[SourceClip]:
                 source="fma",
                 clip_id=name,
                 dataset="fma",
+                recordings=(f"fma:{track}",),
                 files=(name,),
                 where=where,
                 licence="CC BY 4.0 (metadata); audio by its artists' licences",

@@ -22,12 +22,16 @@ class Source:
 
     Attributes:
         read: reader of its metadata.
-        files: published files that it needs, anywhere below the folder of its metadata.
+        files: published files that it needs, anywhere below the folder of its metadata; "A|B" is A,
+            or B where A is missing.
         optional: files that add to it.
         datasets: names that its rows have: those of closed-ended rows, then of open-ended ones.
         tasks: closed-ended tasks.
         tasks_of: those of a dataset that has fewer.
         gender_with_emotion: share of the clips that are asked for gender and emotion in one.
+        related_classes: reads class -> classes that it says something about; None where what is
+            not labelled may be there all the same.
+        folders: whether files of its metadata are found by folders, not by `files` alone.
         speech: whether somebody speaks, so that the speaking style is measured.
         licence: in a few words.
     """
@@ -39,6 +43,8 @@ class Source:
     tasks: tuple[str, ...]
     tasks_of: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     gender_with_emotion: float = 0.0
+    related_classes: Callable[[Path], dict[str, list[str]] | None] | None = None
+    folders: bool = False
     speech: bool = False
     licence: str
 
@@ -47,10 +53,11 @@ SOURCES: Mapping[str, Source] = {
     "as_strong": Source(
         read=read_audio.as_strong,
         files=("audioset_train_strong.tsv", "mid_to_display_name.tsv"),
-        optional=("as_final.json",),
+        optional=("as_final.json", "ontology.json"),
         datasets=("as_strong_train", "as_strong_train"),
         tasks=("cla_label", "cla_label_des", "caption", "temporal", "temporal_single",
                "temporal_order"),
+        related_classes=read_audio.related_classes,
         licence="CC BY 4.0; WavCaps' captions academic",
     ),
     "audioset": Source(
@@ -112,14 +119,16 @@ SOURCES: Mapping[str, Source] = {
         datasets=("iemocap_tr", "IEMOCAP"),
         tasks=("gender_cla", "gender_emotion_cla", *_STYLE, "emotion_cla", "ASR"),
         gender_with_emotion=845 / 4_290,  # the counts of LTU-AS
+        folders=True,
         speech=True,
         licence="signed form; no rows with text to others",
     ),
     "libritts": Source(
         read=read_speech.libritts,
-        files=("speakers.tsv",),
+        files=("speakers.tsv|SPEAKERS.txt",),
         datasets=("libritts_tr", "libritts"),
         tasks=_SPEECH,
+        folders=True,
         speech=True,
         licence="CC BY 4.0",
     ),
@@ -128,6 +137,7 @@ SOURCES: Mapping[str, Source] = {
         files=("vox2_meta.csv", "final_dataframe_extended.csv", "age-test.txt"),
         datasets=("voxceleb_tr", "voxceleb"),
         tasks=(*_SPEECH, "age_cla"),
+        folders=True,
         speech=True,
         licence="CC BY 4.0 (metadata)",
     ),

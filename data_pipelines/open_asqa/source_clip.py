@@ -29,9 +29,13 @@ class SourceClip:
         clip_id: unique within the source.
         dataset: value of `dataset` in closed-ended rows.
         split: train, val or test of the result; the source's own test clips are not read.
-        files: stems that the audio file may have, the published one first.
-        start, end: seconds of the clip within its file; None for a file of its own.
-        audio: path of the audio file; "" where no folder of audio was given.
+        recordings: what it is cut from and who speaks, by names that data sets share, such as
+            youtube:ID, freesound:NUMBER, speaker:NAME; `leakage` looks for test clips by them.
+        files: stems that the audio file may have, the published one first; folders before a stem
+            must be there too.
+        start, end: seconds of the clip within the file of its last stem; the first one is then
+            that of a file of its own. None where every file is one.
+        audio: path of its audio file; "" where no folder of audio was given.
         where: file and line of the metadata.
         licence: of the audio and labels.
         labels: classes, most specific ones only where the source tells.
@@ -52,6 +56,7 @@ class SourceClip:
     clip_id: str
     dataset: str
     split: str = "train"
+    recordings: tuple[str, ...] = ()
     files: tuple[str, ...]
     start: float | None = None
     end: float | None = None

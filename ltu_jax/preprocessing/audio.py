@@ -127,6 +127,12 @@ def probe(path: str | Path) -> Shape:
     return Shape(rate=first.rate, channels=first.channels, seconds=seconds)
 
 
+def content(samples: Float[np.ndarray, "C"]) -> bytes:
+    """Return a hash of 16 kHz mono samples as 16-bit: one for all lossless files of a recording."""
+    rounded = np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
+    return hashlib.blake2b(rounded.tobytes(), digest_size=16).digest()
+
+
 def from_samples(samples: Float[np.ndarray, "C *channels"], *, rate: int, name: str) -> Audio:
     """Make an Audio of floats in memory, [C] or [C, channels]; errors call the clip `name`."""
     samples = np.asarray(samples)
