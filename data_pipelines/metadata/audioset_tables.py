@@ -101,7 +101,9 @@ def related(path: Path) -> dict[str, set[str]]:
         mid = entry.get("id") if isinstance(entry, dict) else None
         below = entry.get("child_ids") if isinstance(entry, dict) else None
         if not isinstance(mid, str) or not isinstance(below, list):
-            raise UserError(f"{path}: {str(entry)[:60]!r} has no id and child_ids: is it {_ONTOLOGY}?")
+            raise UserError(
+                f"{path}: {str(entry)[:60]!r} has no id and child_ids: is it {_ONTOLOGY}?"
+            )
         children[mid] = below
     parents: dict[str, list[str]] = {}
     for mid, below in children.items():

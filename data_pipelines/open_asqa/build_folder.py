@@ -96,7 +96,7 @@ class BuildFolder:
     def joined(
         self, source: str, *names: str
     ) -> Iterator[tuple[SourceClip, tuple[list[dict[str, Any]], ...]]]:
-        """Yield each clip with its lines of these files; lines of clips that are gone are passed by.
+        """Yield each clip with its lines of these files; those of clips that are gone are left out.
 
         Raises:
             UserError: a line is out of the order of the clips.

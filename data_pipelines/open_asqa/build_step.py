@@ -14,7 +14,6 @@ stopped, even by kill -9, goes on where it was. Sources that have not changed ar
 
 import argparse
 import concurrent.futures
-import dataclasses
 import hashlib
 import multiprocessing
 import os
@@ -286,7 +285,8 @@ def summary(reports: Mapping[str, Mapping[str, Any]], leakage: Mapping[str, Any]
         for name, report in reports.items()
     ]
     heads = ("source", "clips", "with audio", "left out", "of tests", "classes undescribed")
-    lines = [table(heads, [*rows, ("all", *(sum(column) for column in list(zip(*rows))[1:]))])]
+    total = [sum(row[place] for row in rows) for place in range(1, len(heads))]
+    lines = [table(heads, [*rows, ("all", *total)])]
     lines += [f"left out as of tests: {rule}: {n:,}" for rule, n in leakage["left_out"].items()]
     if leakage["tests"]["not_checked"]:
         names = ", ".join(leakage["tests"]["not_checked"])

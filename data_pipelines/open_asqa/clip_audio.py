@@ -1,4 +1,4 @@
-"""The audio of a clip: found by the stems it may have, cut out where it is part of a longer file."""
+"""The audio of a clip: found by the stems it may have, cut out of a file that is longer."""
 
 import functools
 from collections.abc import Sequence

@@ -42,7 +42,9 @@ def listing(folder: Path) -> str:
     for place, files in _walked(folder):
         for name in sorted(files):
             path = os.path.join(place, name)
-            digest.update(os.fsencode(f"{os.path.relpath(path, folder)}\0{os.stat(path).st_size}\0"))
+            digest.update(
+                os.fsencode(f"{os.path.relpath(path, folder)}\0{os.stat(path).st_size}\0")
+            )
     return digest.hexdigest()
 
 

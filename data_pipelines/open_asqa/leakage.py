@@ -89,9 +89,7 @@ def held_out_recordings(given: GivenData, problems: RecordProblems) -> Iterator[
                 yield HeldOutRecording(name=recording, rule=f"{path.name}, by name")
 
 
-def benchmark_clips(
-    given: GivenData, problems: RecordProblems
-) -> Iterator[tuple[str, AudioClip]]:
+def benchmark_clips(given: GivenData, problems: RecordProblems) -> Iterator[tuple[str, AudioClip]]:
     """Yield (benchmark, clip) of the tested splits of the benchmarks whose folders are given."""
     for name, folder in given.benchmarks.items():
         benchmark = BENCHMARKS[name]

@@ -1,10 +1,10 @@
 """The clips of one source, made in pieces that a kill costs little of.
 
     WORK/settings.json     of what; other settings begin anew
-    WORK/read/N.jsonl      entries in the order of clip_id, `PIECE` a file; appears when all are there
+    WORK/read/N.jsonl      entries in the order of clip_id, `PIECE` a file; all appear at once
     WORK/made/N.jsonl      the same entries with their audio
 
-An entry is {"clip": ...}, {"refused": {"where", "reason"}} or {"leaked": {"clip_id", "rule", "as"}}.
+An entry: {"clip": clip}, {"refused": {"where", "reason"}} or {"leaked": {"clip_id", "rule", "as"}}.
 Each function is one job of a worker process; what it writes depends on its arguments alone.
 """
 

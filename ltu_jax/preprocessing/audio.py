@@ -6,6 +6,7 @@ frames; 0.0 after the end of a short clip.
 """
 
 import functools
+import hashlib
 import io
 import os
 from dataclasses import dataclass
