@@ -15,12 +15,10 @@ stopped, even by kill -9, goes on where it was. Sources that have not changed ar
 import argparse
 import concurrent.futures
 import hashlib
-import multiprocessing
 import os
 import shutil
-import threading
 from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from importlib import resources
 from pathlib import Path
@@ -31,11 +29,12 @@ from tqdm import tqdm
 from data_pipelines.manifests.file_index import FileIndex
 from data_pipelines.open_asqa import build_folder, held_out_file, source_build
 from data_pipelines.open_asqa.build_folder import BuildFolder
-from data_pipelines.open_asqa.closed_file import ClosedCounts, write_closed_ended
-from data_pipelines.open_asqa.folders import first_file, listing
+from data_pipelines.open_asqa.closed_file import ClosedCounts
+from data_pipelines.open_asqa.folders import GivenSource, first_file, listing
+from data_pipelines.open_asqa.processes import pool_of
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.source_build import SourceJob
-from data_pipelines.open_asqa.sources_file import GivenData, GivenSource, read_sources
+from data_pipelines.open_asqa.sources_file import GivenData, read_sources
 from data_pipelines.open_asqa.text_tables import table
 from ltu_jax.core import outputs
 from ltu_jax.core.errors import UserError, shorten
@@ -77,7 +76,7 @@ def run(flags: argparse.Namespace) -> int:
         flags.out, MAKER, names=(*SOURCES, build_folder.BUILD, build_folder.LEAKAGE), inputs=reads
     )
     write_json(place / outputs.MARKER, outputs.signature(MAKER))
-    with RunLock(place, what="an Open-ASQA build").hold(), _pool(flags.workers) as pool:
+    with RunLock(place, what="an Open-ASQA build").hold(), pool_of(flags.workers) as pool:
         reports = _Build(given, BuildFolder(place), seed=flags.seed, pool=pool).make(chosen)
     print(summary(reports, read_json(place / build_folder.LEAKAGE)))
     return 0
@@ -97,29 +96,13 @@ def require_files(source: GivenSource) -> None:
         )
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
-
-
-def _end_with_parent() -> None:
-    """Let this worker end when the build is killed; its queue alone would keep it waiting."""
-
-    def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 class _Build:
     """The sources that are built, and how far each one is."""
 
-    def __init__(self, given: GivenData, folder: BuildFolder, *, seed: str, pool: Any):
+    def __init__(self, given: GivenData, folder: BuildFolder, *, seed: str, pool: Executor):
         self._given, self._folder, self._seed, self._pool = given, folder, seed, pool
         self._work = folder.root / WORK
         self._work.mkdir(exist_ok=True)
-        self._held_out = self._work / "held_out.json"
         self._indexes: dict[Path, tuple[Path, str]] = {}
         self._waiting: dict[Future, Any] = {}
         self._bar = tqdm(desc="building", unit="clip", unit_scale=True, disable=None)
@@ -128,8 +111,7 @@ class _Build:
         """Build the sources; return the reports of all that the folder has."""
         path = self._folder.root / build_folder.BUILD
         about = read_json(path) if path.is_file() else {"sources": {}}
-        log = self._work / "heard.jsonl"
-        tests = held_out_file.write(self._given, self._held_out, log=log, pool=self._pool)
+        self._held_out, tests = held_out_file.write(self._given, self._work, pool=self._pool)
         self._reports, self._about = {}, {"seed": self._seed, "sources": about["sources"]}
         for name, source in chosen.items():
             self._start(name, source)
@@ -161,7 +143,7 @@ class _Build:
             "metadata": _metadata(source),
             "audio": None if source.audio is None else [str(source.audio), files],
             "clips": None if source.clips is None else sha256_file(source.clips),
-            "held_out": sha256_file(self._held_out),
+            "held_out": self._held_out.stem,
         }
         job = SourceJob(
             given=source,
@@ -232,7 +214,7 @@ class _Build:
             self._done(job)
             return
         self._reports[name]["questions"] = wanted
-        self._submit(ask, job, self._seed, then=self._asked)
+        self._submit(source_build.ask, job, self._seed, then=self._asked)
 
     def _asked(self, job: SourceJob, counts: ClosedCounts) -> None:
         self._reports[job.given.name]["undescribed"] = dict(sorted(counts.undescribed.items()))
@@ -245,11 +227,6 @@ class _Build:
 
     def _save(self) -> None:
         write_json(self._folder.root / build_folder.BUILD, self._about)
-
-
-def ask(job: SourceJob, seed: str) -> ClosedCounts:
-    """Write the closed-ended questions of a source; the job of a worker."""
-    return write_closed_ended(job.folder, job.given.name, seed)
 
 
 def _metadata(source: GivenSource) -> dict[str, str]:

@@ -15,10 +15,10 @@ from tqdm import tqdm
 from data_pipelines.manifests.file_index import FileIndex
 from data_pipelines.metadata.table_files import RecordProblems
 from data_pipelines.open_asqa import clip_audio
-from data_pipelines.open_asqa.folders import first_file
+from data_pipelines.open_asqa.folders import GivenSource, first_file
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.source_build import chosen_names
-from data_pipelines.open_asqa.sources_file import GivenSource, read_sources
+from data_pipelines.open_asqa.sources_file import read_sources
 from data_pipelines.open_asqa.text_tables import table
 from ltu_jax.core.errors import UserError
 

@@ -57,6 +57,15 @@ def samples(path: Path, *, start: float | None = None, end: float | None = None)
     return part
 
 
+def content(part: tuple[Path, float | None, float | None]) -> str | None:
+    """Return a hash of what is heard in a file from a start to an end; None for nothing."""
+    path, start, end = part
+    try:
+        return audio.content(samples(path, start=start, end=end)).hex()
+    except NoAudio:
+        return None
+
+
 @functools.lru_cache(maxsize=1)
 def _decoded(path: Path) -> np.ndarray:
     """Decode a file of which several parts are taken in a row."""

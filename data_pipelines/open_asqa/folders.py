@@ -1,5 +1,6 @@
 """Files under their published names, anywhere below the folder of a source."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -7,6 +8,23 @@ from pathlib import Path
 
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GivenSource:
+    """Where a source lies.
+
+    Attributes:
+        name: in the registry.
+        metadata: folder of its published files, wherever below it.
+        audio: folder of its audio; None to look for none.
+        clips: file with the names of the clips to take; None for all.
+    """
+
+    name: str
+    metadata: Path
+    audio: Path | None = None
+    clips: Path | None = None
 
 
 def metadata_file(folder: Path, name: str, *, optional: bool = False) -> Path | None:

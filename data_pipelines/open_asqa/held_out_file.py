@@ -5,6 +5,7 @@
 Audio is decoded once; what was heard stays in a log, by path, size and date of the files.
 """
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -16,21 +17,19 @@ from typing import Any
 from data_pipelines.metadata.table_files import RecordProblems, text_lines
 from data_pipelines.open_asqa import clip_audio, leakage
 from data_pipelines.open_asqa.sources_file import GivenData
-from ltu_jax.core.files import write_json
+from ltu_jax.core.files import atomic_file
 from ltu_jax.core.jsonl import JsonlWriter, read_jsonl
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS
-from ltu_jax.preprocessing import audio
 
 _OWN = ("mini", "open_asqa", "jsonl")  # no benchmarks of others that could leak
 
 
-def write(given: GivenData, path: Path, *, log: Path, pool: Executor) -> dict[str, Any]:
-    """Write the file; return a report of where its entries are from.
+def write(given: GivenData, work: Path, *, pool: Executor) -> tuple[Path, dict[str, Any]]:
+    """Write the file, named after its content; return it, and where its entries are from.
 
     Args:
         given: sources, benchmarks and lists.
-        path: the file.
-        log: JSON Lines file of what was heard before.
+        work: folder of the file, and of the log of what was heard before.
         pool: processes that decode.
 
     Raises:
@@ -40,11 +39,16 @@ def write(given: GivenData, path: Path, *, log: Path, pool: Executor) -> dict[st
     recordings: dict[str, str] = {}
     for found in leakage.held_out_recordings(given, problems):
         recordings.setdefault(found.name, found.rule)
-    audio_of, unheard = _heard(list(_test_files(given, problems)), log, pool)
-    write_json(path, {"recordings": recordings, "audio": audio_of})
+    audio_of, unheard = _heard(list(_test_files(given, problems)), work / "heard.jsonl", pool)
+    text = json.dumps({"recordings": recordings, "audio": audio_of}, sort_keys=True)
+    path = work / f"held_out-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    for old in set(work.glob("held_out-*.json")) - {path}:
+        old.unlink()
     by_rule = Counter(recordings.values())
     checked = {rule.partition(",")[0] for rule in by_rule} | set(given.benchmarks)
-    return {
+    return path, {
         "recordings": dict(sorted(by_rule.items())),
         "audio": dict(sorted(Counter(own.partition("/")[0] for own in audio_of.values()).items())),
         "unheard": unheard,
@@ -76,7 +80,9 @@ def _heard(
     keys = [_key(*own[1:]) for own in files]
     new = {key: own[1:] for key, own in zip(keys, files, strict=True) if key and key not in known}
     with JsonlWriter(log) as writer:
-        for key, content in zip(new, pool.map(_content, new.values(), chunksize=16), strict=True):
+        for key, content in zip(
+            new, pool.map(clip_audio.content, new.values(), chunksize=16), strict=True
+        ):
             known[key] = content
             writer.append({"key": key, "content": content})
     audio_of: dict[str, str] = {}
@@ -96,14 +102,6 @@ def _key(path: Path, start: float | None, end: float | None) -> str | None:
     except OSError:
         return None
     return json.dumps([str(path), there.st_size, there.st_mtime_ns, start, end])
-
-
-def _content(file: tuple[Path, float | None, float | None]) -> str | None:
-    path, start, end = file
-    try:
-        return audio.content(clip_audio.samples(path, start=start, end=end)).hex()
-    except clip_audio.NoAudio:
-        return None
 
 
 def names_of_rules(reports: Iterable[Mapping[str, Any]]) -> dict[str, int]:

@@ -1,20 +1,17 @@
 """Test clips among the clips of sources: found by the recordings that they are of, and by audio.
 
 Which recordings are tested on is told by the sources' own metadata (the test lists published beside
-the training lists, WavCaps' blacklists), by the folders of benchmarks, and by lists of a user. A
-recording has a name that all data sets share: youtube:ID, freesound:NUMBER, reader:NUMBER of
-LibriSpeech, speaker:NAME of VoxCeleb, and its file name: name:STEM.
+the training lists, WavCaps' blacklists), by the folders of benchmarks, and by lists of a user.
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data_pipelines.metadata import fma_tables, freesound_tables, speech_tables, video_tables
 from data_pipelines.metadata.table_files import RecordProblems, UnusableRecords, text_lines
 from data_pipelines.open_asqa.folders import metadata_file
-from data_pipelines.open_asqa.source_clip import SourceClip
+from data_pipelines.open_asqa.recordings import names_in
 from data_pipelines.open_asqa.sources_file import GivenData
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS
 from ltu_jax.evaluation.datasets.item import AudioClip
@@ -30,7 +27,6 @@ TESTED = {
 BLACKLISTS = (
     "blacklist_exclude_test_ac.json", "blacklist_exclude_ub8k_esc50_vggsound.json",
 )  # fmt: skip
-_YOUTUBE = re.compile(r"Y?([A-Za-z0-9_-]{11})(?:_\d+(?:\.\d+)?){0,2}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,26 +35,6 @@ class HeldOutRecording:
 
     name: str
     rule: str
-
-
-def names_in(text: str) -> list[str]:
-    """Return what a file name may name: `Yid.wav`, `id_30`, `id_30000`, `1234`, anything else.
-
-    Folders before it are left out.
-    """
-    stem = stem_key(text.strip().replace("\\", "/").rpartition("/")[2])
-    names = [f"name:{stem}"]
-    if match := _YOUTUBE.fullmatch(stem):
-        names.append(f"youtube:{match[1]}")
-    if stem.isdecimal():
-        names.append(f"freesound:{stem}")
-    return names
-
-
-def names_of(clip: SourceClip) -> list[str]:
-    """Return the names by which a clip of a source is looked for."""
-    stems = (stem.rpartition("/")[2] for stem in (*clip.files, clip.clip_id))
-    return [*clip.recordings, *(f"name:{stem_key(stem)}" for stem in stems)]
 
 
 # --- what is tested on ----------------------------------------------------------------------------

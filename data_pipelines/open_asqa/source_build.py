@@ -19,12 +19,14 @@ from typing import Any
 
 from data_pipelines.manifests.file_index import FileIndex
 from data_pipelines.metadata.table_files import RecordProblems, text_lines
-from data_pipelines.open_asqa import build_folder, clip_audio, leakage
+from data_pipelines.open_asqa import build_folder, clip_audio
 from data_pipelines.open_asqa.build_folder import BuildFolder
+from data_pipelines.open_asqa.closed_file import ClosedCounts, write_closed_ended
+from data_pipelines.open_asqa.folders import GivenSource
+from data_pipelines.open_asqa.recordings import names_of
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.sorted_lines import in_order
 from data_pipelines.open_asqa.source_clip import SourceClip
-from data_pipelines.open_asqa.sources_file import GivenSource
 from ltu_jax.core import staging
 from ltu_jax.core.files import atomic_file, read_json, write_json
 from ltu_jax.core.jsonl import write_jsonl
@@ -77,15 +79,20 @@ def _entries(job: SourceJob, problems: RecordProblems) -> Iterator[tuple[str, st
     """Yield (clip_id, entry as JSON) of the clips that are asked for."""
     held_out = _held_out(job.held_out)["recordings"]
     chosen = None if job.given.clips is None else chosen_names(job.given.clips)
+    missing = set(chosen or ())
     for clip in SOURCES[job.given.name].read(job.given.metadata, problems):
         if chosen is not None and chosen.isdisjoint((clip.clip_id, *clip.files)):
             continue
-        name = next((name for name in leakage.names_of(clip) if name in held_out), None)
+        missing.difference_update((clip.clip_id, *clip.files))
+        name = next((name for name in names_of(clip) if name in held_out), None)
         if name is None:
             entry = {"clip": clip.to_json()}
         else:
             entry = {"leaked": {"clip_id": clip.clip_id, "rule": held_out[name], "as": name}}
         yield clip.clip_id, json.dumps(entry, ensure_ascii=False)
+    problems.found += (
+        f"{job.given.clips}: {name!r} is no clip of {job.given.name}" for name in sorted(missing)
+    )
 
 
 def chosen_names(path: Path) -> frozenset[str]:
@@ -223,6 +230,11 @@ def join(job: SourceJob) -> dict[str, Any]:
 def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8", newline="\n") as file:
         yield from map(json.loads, file)
+
+
+def ask(job: SourceJob, seed: str) -> ClosedCounts:
+    """Write the closed-ended questions of a source."""
+    return write_closed_ended(job.folder, job.given.name, seed)
 
 
 def begin(work: Path, settings: Mapping[str, Any]) -> None:

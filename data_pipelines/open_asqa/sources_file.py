@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.open_asqa.folders import GivenSource
 from data_pipelines.open_asqa.registry import SOURCES
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.text_files import read_text
@@ -27,16 +28,6 @@ from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS
 
 _KEYS = ("metadata", "audio", "clips")
 _OTHER = ("benchmarks", "leakage")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GivenSource:
-    """Where a source lies; `audio` and `clips` are None where they are not given."""
-
-    name: str
-    metadata: Path
-    audio: Path | None = None
-    clips: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
