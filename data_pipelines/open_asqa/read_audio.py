@@ -212,7 +212,9 @@ def _wavcaps(clip: freesound_tables.WavCapsClip, *, source: str, dataset: str) -
         source=source,
         clip_id=clip.name,
         dataset=dataset,
-        recordings=(f"{source}:{clip.name}",),
+        recordings=(f"{source}:{clip.name}", f"wavcaps:{clip.name}")
+        if source == "freesound"
+        else (),
         files=(clip.name,),
         where=clip.where,
         licence=f"{ACADEMIC}; audio CC by clip",

@@ -2,6 +2,7 @@
 
 youtube:ID    freesound:NUMBER    reader:NUMBER of LibriSpeech    speaker:NAME of VoxCeleb
 clotho:FILE   fma:NUMBER          iemocap:SESSION                 name:STEM of any audio file
+wavcaps:NUMBER of a sound of Freesound, in WavCaps alone
 """
 
 import re
