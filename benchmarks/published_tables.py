@@ -85,7 +85,7 @@ def write(folder: Path, sizes: Sizes) -> Path:
         return done
     makers = (
         _as_strong, _audioset, _vggsound, _fsd50k, _audiocaps, _freesound, _soundbible, _clotho,
-        _iemocap, _libritts, _voxceleb2, _mosei, _fma,
+        _iemocap, _libritts, voxceleb2, _mosei, _fma,
     )  # fmt: skip
     text = ""
     for number, make in enumerate(makers):
@@ -354,7 +354,7 @@ def _libritts(folder: Path, sizes: Sizes, rng: np.random.Generator) -> None:
     _lines(folder / "speakers.tsv", listed)
 
 
-def _voxceleb2(folder: Path, sizes: Sizes, rng: np.random.Generator) -> None:
+def voxceleb2(folder: Path, sizes: Sizes, rng: np.random.Generator) -> None:
     """The audio files are empty: their names are the list of utterances."""
     speakers = [f"id{n:05d}" for n in range(12, 12 + sizes.voxceleb_speakers + 120)]
     tested = set(rng.choice(speakers, 120, replace=False).tolist())
