@@ -7,6 +7,7 @@ from tests.faults.accounting import account_for_time
 from tests.faults.bad_numbers import spoil_batches
 from tests.faults.buckets import kill_in_saves
 from tests.faults.buckets import two_at_once as two_on_a_bucket
+from tests.faults.builds import kill_builds
 from tests.faults.count import Count
 from tests.faults.damage import damage_checkpoints
 from tests.faults.devices import change_devices
@@ -61,6 +62,12 @@ GUARANTEES = {
         attempt=lambda lab, trials: two_on_a_bucket(lab, trials=trials),
         short=1,
         long=20,
+    ),
+    "build_kill": Guarantee(
+        promise="kill -9 at any instant of a build of Open-ASQA, again: the same bytes",
+        attempt=lambda lab, trials: kill_builds(lab, kills=trials),
+        short=2,
+        long=50,
     ),
     "checkpoint_damage": Guarantee(
         promise="damage to any file of a checkpoint is found; the step before goes on",
