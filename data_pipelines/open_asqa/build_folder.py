@@ -3,6 +3,7 @@
     DIR/build.json                    seed, sources, hashes of their metadata; written by `build`
     DIR/leakage.json                  clips of benchmarks that were left out, by rule
     DIR/replies.sqlite                every reply of a language model, kept for good
+    DIR/merged.json                   which file the last `merge` wrote, of which sources
     DIR/SOURCE/clips.jsonl            a `SourceClip` a line, sorted by clip_id
     DIR/SOURCE/quarantine.jsonl       {"where", "reason"} of each row that was left out
     DIR/SOURCE/leaked.jsonl           {"clip_id", "rule", "as"} of each clip of a benchmark
@@ -18,7 +19,9 @@
     DIR/SOURCE/refused.jsonl          the others, with "reason"
 
 A file that is there is whole: each is written beside its place and renamed at its end. Lines of a
-source stand in the order of its clips, so that files are joined while they are read (`joined`).
+source stand in the order of its clips, so that files are joined while they are read (`joined`);
+those about clips that are gone from clips.jsonl are passed over. What a line of a pair has besides
+becomes part of the provenance of its row.
 """
 
 import dataclasses
@@ -33,6 +36,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
 
 BUILD = "build.json"
+MERGED = "merged.json"
 LEAKAGE = "leakage.json"
 REPLIES = "replies.sqlite"
 CLIPS = "clips.jsonl"
