@@ -31,6 +31,8 @@ STEPS: Mapping[str, Step] = {
     "sources": Step(module="sources_step", summary="the sources, and the files that each needs"),
     "check": Step(module="check_step", summary="what is there of the sources, and what is missing"),
     "build": Step(module="build_step", summary="clips and closed-ended questions of the sources"),
+    "merge": Step(module="merge_step", summary="all questions as one file of official rows"),
+    "explain": Step(module="explain_step", summary="where a row or a clip is from"),
     "statistics": Step(module="statistics_step", summary="clips and questions by source and task"),
     "ids": Step(module="ids_step", summary="lists of the clips that a published file has"),
 }

@@ -19,14 +19,14 @@
     DIR/SOURCE/refused.jsonl          the others, with "reason"
 
 A file that is there is whole: each is written beside its place and renamed at its end. Lines of a
-source stand in the order of its clips, so that files are joined while they are read (`joined`);
-those about clips that are gone from clips.jsonl are passed over. What a line of a pair has besides
-becomes part of the provenance of its row.
+source stand in the order of its clips, so that files are joined while they are read (`joined`).
+`merge` passes over lines about clips that are gone from clips.jsonl. What a line of a pair has
+besides becomes part of the provenance of its row.
 """
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,14 @@ class BuildFolder:
 
     def clips(self, source: str) -> Iterator[SourceClip]:
         """Yield the clips of a source, in the order of their ids; `audio` is an absolute path."""
-        for record in self.lines(source, CLIPS):
-            if "audio" in record:
-                record["audio"] = str(self.root.absolute() / record["audio"])
-            yield SourceClip.from_json(record)
+        yield from map(self.clip, self.lines(source, CLIPS))
+
+    def clip(self, record: Mapping[str, Any]) -> SourceClip:
+        """Return the clip of a line of clips.jsonl; `audio` is an absolute path."""
+        clip = SourceClip.from_json(record)
+        if not clip.audio:
+            return clip
+        return dataclasses.replace(clip, audio=str(self.root.absolute() / clip.audio))
 
     def joined(
         self, source: str, *names: str

@@ -74,6 +74,7 @@ class SourceRows:
     def __init__(self, folder: BuildFolder, source: str, *, places: list[int] | None = None):
         """Open the files of a source, at the places of before if they are given."""
         self.counts: Counter[str] = Counter()
+        self._folder = folder
         self._stack = contextlib.ExitStack()
         self._files = [
             self._stack.enter_context(_opened(path, place=place, root=folder.root))
@@ -105,7 +106,7 @@ class SourceRows:
                 raise UserError(
                     f"{clips.path} has clip {name!r} twice: make it again with `{COMMAND} build`"
                 )
-            clip = SourceClip.from_json(found[0])
+            clip = self._folder.clip(found[0])
             text = next((line["text"] for line in spoken.of(name)), "")
             rows = [
                 _row(clip, line, text=text, kind="closed", task=line["task"], dataset=clip.dataset)
