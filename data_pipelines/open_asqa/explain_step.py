@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.manifests.row_writer import Layout
 from data_pipelines.open_asqa import build_folder
 from data_pipelines.open_asqa.build_folder import BuildFolder
 from data_pipelines.open_asqa.merge_step import provenance_file
@@ -65,8 +66,8 @@ def explain_row(folder: BuildFolder, number: int, *, rows: Path | None = None) -
         if not path.is_file():
             raise UserError(f"{path} is not there: run `merge` again, or give its file as --rows")
     origin = json.loads(_line(provenance_file(rows), number, of=rows))
-    listed = rows.suffix.lower() != ".jsonl"
-    row = json.loads(_line(rows, number + listed, of=rows).rstrip(b",\n"))
+    first = Layout.of(rows).before.count(b"\n")
+    row = json.loads(_line(rows, number + first, of=rows).rstrip(b",\n"))
     yield f"row {number} of {rows}", row
     yield "origin", origin
     yield from _about(folder, origin["source"], origin["clip_id"])

@@ -16,7 +16,6 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 from collections import Counter
@@ -26,6 +25,7 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
+from data_pipelines.manifests.row_writer import LINES, Layout, RowWriter, as_json
 from data_pipelines.open_asqa import build_folder
 from data_pipelines.open_asqa.build_folder import BuildFolder
 from data_pipelines.open_asqa.merged_rows import MergedRow, SourceRows, input_files
@@ -34,7 +34,6 @@ from data_pipelines.records import line_buckets
 from ltu_jax.core import outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
-from ltu_jax.core.paths import local_only
 
 _FORMAT = 1  # of the work folder
 _ROWS, _ORIGINS, _STATE, _LOCK, _DEALT = "rows", "provenance", "state.json", "lock", "dealt"
@@ -61,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Merge and print a table of what was merged."""
     order = MergeOrder(
         folder=BuildFolder(arguments.folder),
-        out=local_only(arguments.out, option="--out"),
+        out=arguments.out,
         only=tuple(filter(None, arguments.only.split(","))),
         shuffle_seed=arguments.shuffle_seed,
     )
@@ -87,11 +86,6 @@ class MergeOrder:
     out: Path
     only: tuple[str, ...] = ()
     shuffle_seed: int | None = None
-
-    @property
-    def as_list(self) -> bool:
-        """Whether the file is one JSON list."""
-        return self.out.suffix.lower() != ".jsonl"
 
     def beside(self, ending: str) -> Path:
         """Return the place of a file or folder that goes with the rows."""
@@ -184,8 +178,9 @@ class _Merging:
     def __init__(self, order: MergeOrder, sources: list[str], work: Path):
         self._order, self._sources, self._work = order, sources, work
         # A shuffled list gets its brackets and commas when it is shuffled.
-        self._list = order.as_list and order.shuffle_seed is None
-        self._of = [_FORMAT, self._list, [self._signature(name) for name in sources]]
+        self._layout = LINES if order.shuffle_seed is not None else Layout.of(order.out)
+        signatures = [self._signature(name) for name in sources]
+        self._of = [_FORMAT, self._layout == LINES, signatures]
 
     def _signature(self, source: str) -> list[Any]:
         facts = []
@@ -204,12 +199,13 @@ class _Merging:
             _opened(self._work / _ROWS, state["bytes"][0]) as self._rows,
             _opened(self._work / _ORIGINS, state["bytes"][1]) as self._origins,
         ):
+            self._writer = RowWriter(self._rows, self._layout)
             places = state["places"]
             for number in range(state["source"], len(self._sources)):
                 self._merge_source(number, places, progress)
                 places = None
-            if self._list:
-                self._rows.write(b"\n]\n")
+            if self._rows.tell():
+                self._writer.finish()
         return self._counts
 
     def _merge_source(
@@ -233,12 +229,8 @@ class _Merging:
         self._save(number + 1, None)
 
     def _write(self, row: MergedRow) -> None:
-        if self._list:
-            self._rows.write(b",\n" if self._rows.tell() else b"[\n")
-        self._rows.write(_json(row.fields))
-        if not self._list:
-            self._rows.write(b"\n")
-        self._origins.write(_json(row.origin) + b"\n")
+        self._writer.write(row.fields)
+        self._origins.write(as_json(row.origin) + b"\n")
 
     def _save(self, source: int, places: list[int] | None) -> None:
         """Note how far the files are whole, once they are on the disk that far."""
@@ -280,10 +272,6 @@ def _opened(path: Path, size: int) -> BinaryIO:
     return file
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
-
-
 def _licences(work: Path) -> dict[str, dict[str, int]]:
     """Return dataset -> licence -> clips of what was merged."""
     licences: dict[str, dict[str, int]] = {}
@@ -312,18 +300,14 @@ def _shuffled(order: MergeOrder, work: Path) -> tuple[Path, Path]:
     shutil.rmtree(work / _DEALT, ignore_errors=True)
     line_buckets.deal_out(dealt(), work / _DEALT)
     places = (work / f"shuffled_{_ROWS}", work / f"shuffled_{_ORIGINS}")
-    with (
-        places[0].open("w", encoding="utf-8") as rows,
-        places[1].open("w", encoding="utf-8") as origins,
-    ):
-        before = "[\n" if order.as_list else ""
+    with places[0].open("wb") as rows, places[1].open("wb") as origins:
+        writer = RowWriter(rows, Layout.of(order.out))
         for bucket in range(buckets):
             for line in sorted(line_buckets.read_lines(work / _DEALT / str(bucket))):
                 _, origin, row = line.split("\t")
-                rows.write(before + row)
-                origins.write(origin + "\n")
-                before = ",\n" if order.as_list else "\n"
-        rows.write("\n]\n" if order.as_list else "\n")
+                writer.write_json(row.encode())
+                origins.write(f"{origin}\n".encode())
+        writer.finish()
     return places
 
 
