@@ -52,21 +52,22 @@ def rows_or_errors(path: Path) -> Iterator[OfficialRow | RecordError]:
     path = Path(path)
     if not path.is_file():
         raise RecordError(f"manifest {path} does not exist; give a JSON list or a .jsonl file")
-    values = lines_or_errors(path) if path.suffix.lower() == ".jsonl" else _list_or_error(path)
+    values = lines_or_errors(path) if path.suffix.lower() == ".jsonl" else list_or_error(path)
     for number, value in values:
         if isinstance(value, RecordError):
             yield value
             continue
         row = OfficialRow(source=path, number=number, values=value)
         try:
-            _check(row)
+            check(row)
         except RecordError as error:
             yield error
         else:
             yield row
 
 
-def _check(row: OfficialRow) -> None:
+def check(row: OfficialRow) -> None:
+    """Require the fields of an official row, each of its type; raises `RecordError`."""
     if not isinstance(row.values, dict):
         raise RecordError(
             f"{row.where}: is {type(row.values).__name__}, expected an object with fields"
@@ -133,20 +134,32 @@ def _open(path: Path, *, newline: str | None = None) -> Iterator[TextIO]:
         raise RecordError(str(error)) from None
 
 
-def _list_or_error(path: Path) -> Iterator[tuple[int, Any]]:
+def list_or_error(path: Path, *, under: str | None = None) -> Iterator[tuple[int, Any]]:
+    """Read (number, value) of a JSON list; where it breaks off it has its error for a value.
+
+    Args:
+        path: the file.
+        under: the list is the value of this first key of an object.
+    """
     number = 0
     try:
-        for number, value in _json_list(path):
+        for number, value in _json_list(path, under=under):
             yield number, value
     except RecordError as error:
         yield number + 1, BrokenList(str(error))
 
 
-def _json_list(path: Path) -> Iterator[tuple[int, Any]]:
+def _json_list(path: Path, *, under: str | None) -> Iterator[tuple[int, Any]]:
     """Decode the elements of a JSON list one by one from a sliding buffer."""
     decoder = json.JSONDecoder()
     with _open(path) as file:
         buffer = _fill("", file)
+        for sign in () if under is None else ("{", json.dumps(under), ":"):
+            while len(buffer) < len(sign) and (piece := file.read(_CHUNK)):
+                buffer += piece
+            if not buffer.startswith(sign):
+                raise RecordError(f'{path}: not an object that begins with {{"{under}": [')
+            buffer = _fill(buffer[len(sign) :], file)
         if not buffer.startswith("["):
             raise RecordError(f"{path}: not a JSON list; begin with '[' or name the file .jsonl")
         buffer, number = buffer[1:], 0

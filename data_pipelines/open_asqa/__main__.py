@@ -33,6 +33,8 @@ STEPS: Mapping[str, Step] = {
     "build": Step(module="build_step", summary="clips and closed-ended questions of the sources"),
     "merge": Step(module="merge_step", summary="all questions as one file of official rows"),
     "explain": Step(module="explain_step", summary="where a row or a clip is from"),
+    "import": Step(module="import_step", summary="rows of other projects' forms, made official"),
+    "export": Step(module="export_step", summary="official rows in other projects' forms"),
     "statistics": Step(module="statistics_step", summary="clips and questions by source and task"),
     "ids": Step(module="ids_step", summary="lists of the clips that a published file has"),
 }
