@@ -65,6 +65,7 @@ class PipelineSettings:
         features: see `FeatureSource`.
         tasks: which pairs; see `mixtures.check_tasks`.
         datasets: which clips; see `mixtures.datasets`.
+        weights: how often an epoch has the pairs; see `pair_weights`. () for once.
         row_tokens: room of a grouped row in text tokens; 0 for all that the two caps allow.
         lengths: allowed padded text lengths, ascending; the smallest that fits is used. () for
             `row_tokens` where it is given to grouped rows, else for multiples of `pad_multiple`,
@@ -87,6 +88,7 @@ class PipelineSettings:
     features: str
     tasks: tuple[str, ...] = ("all",)
     datasets: tuple[str, ...] = ("all",)
+    weights: tuple[str, ...] = ()
     row_tokens: int = 0
     micro_rows: int = 0
     lengths: tuple[int, ...] = ()
@@ -136,7 +138,7 @@ class DataConfig(PipelineSettings):
             if value not in list(kind):
                 raise UserError(f"data.{name} is {value!r}; use one of {', '.join(kind)}")
             object.__setattr__(self, name, kind(value))
-        for name in ("tasks", "datasets", "lengths"):
+        for name in ("tasks", "datasets", "weights", "lengths"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         for name, least in _LEAST.items():

@@ -137,11 +137,8 @@ def datasets(names: Sequence[str], *, there: Collection[str], where: str) -> fro
         if name != ALL and name not in GROUPS and not any(_matches(d, (name,)) for d in there):
             raise UserError(f"data.datasets: {name!r} is no group and no dataset there; {known}")
     groups = [name for name in names if name in GROUPS]
-    patterns = [name for name in names if name != ALL and name not in GROUPS]
     taken = frozenset(
-        dataset
-        for dataset in there
-        if ALL in names or group(dataset) in groups or _matches(dataset, patterns)
+        dataset for dataset in there if any(takes_dataset(name, dataset=dataset) for name in names)
     )
     strangers = [name for name in there if group(name) is None and name not in taken]
     if groups and strangers:
@@ -151,6 +148,13 @@ def datasets(names: Sequence[str], *, there: Collection[str], where: str) -> fro
             "groups to leave it out, or give it a group in data_pipelines/input/mixtures.py"
         )
     return taken
+
+
+def takes_dataset(name: str, *, dataset: str) -> bool:
+    """Return whether `name`, "all", a group or a pattern, takes a dataset."""
+    if name in GROUPS:
+        return group(dataset) == name
+    return name == ALL or _matches(dataset, (name,))
 
 
 def choose(

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.input import mixtures
+from data_pipelines.input import mixtures, pair_weights
 from data_pipelines.input.data_config import DataConfig, FeatureSource, RowLayout
 from data_pipelines.input.row_order import OrderRule, RowOrder
 from data_pipelines.input.row_report import RowReport, row_report
@@ -157,12 +157,25 @@ class InputPipeline:
         if not tagged:
             tasks = {name for split in splits for name in split["tasks"]}
             mixtures.check_tasks(config.tasks, there=tasks, where=config.records)
-        records, pairs, numbers = mixtures.choose(
+        weights = pair_weights.parse(config.weights)
+        records, pairs, numbers = chosen = mixtures.choose(
             self.store.entries,
             tasks=None if tagged else config.tasks,
             datasets=mixtures.datasets(config.datasets, there=all_datasets, where=config.records),
             where=f"split {config.split!r} of {config.records}",
         )
+        clips = None
+        if weights:
+            weighted = pair_weights.weigh(
+                self.store.entries,
+                chosen,
+                weights,
+                there=all_datasets,
+                tagged=tagged,
+                where=config.records,
+            )
+            records, pairs, numbers = weighted.records, weighted.pairs, weighted.numbers
+            clips = weighted.clips
         self.selection = mixtures.count(self.store.entries, records, tagged=tagged)
         if tagged:
             self._prompts = self._whole = np.ones(len(records), np.int64)
@@ -174,7 +187,8 @@ class InputPipeline:
                 show=show,
                 tokenizer_dir=self._tokenizer_dir,
             )
-            counted = counted if len(numbers) == len(counted) else counted[numbers]
+            if weights or len(numbers) < len(counted):
+                counted = counted[numbers]
             self._prompts, self._whole = (part.astype(np.int64) for part in counted.T)
         self._tokens = np.minimum(self._whole, config.cutoff)
         return RowOrder(
@@ -182,6 +196,7 @@ class InputPipeline:
             records=records,
             pairs=pairs,
             tokens=self._tokens,
+            clips=clips,
             keep_in=None if tagged else folder(config.records, tokenizer=self._tokenizer),
         )
 

@@ -114,6 +114,7 @@ class RowOrder:
         records: np.ndarray,
         pairs: np.ndarray,
         tokens: np.ndarray,
+        clips: np.ndarray | None = None,
         keep_in: Path | None = None,
     ):
         """Prepare the order.
@@ -127,12 +128,15 @@ class RowOrder:
             records: int [P], the record of each pair, ascending.
             pairs: int [P], the number of the pair within its record.
             tokens: int [P], text tokens of the pair, each at most `rule.row_tokens`.
+            clips: int [P], ascending: pairs of one clip. None where a record is one clip; with
+                weights it is several, so that no row has a pair twice behind one audio.
             keep_in: folder where the packing of many pairs, a minute's work, is kept.
         """
         self._rule, self._keep_in = rule, keep_in
         self._records, self._pairs, self._tokens = records, pairs, tokens
-        # Pairs of one record are neighbours.
-        first = np.flatnonzero(np.r_[True, records[1:] != records[:-1]])
+        self._clips = records if clips is None else clips
+        # Pairs of one clip are neighbours.
+        first = np.flatnonzero(np.r_[True, self._clips[1:] != self._clips[:-1]])
         self._first, self._sizes = first, np.diff(np.r_[first, len(records)])
         longest = rule.pairs_per_clip * int(tokens.max())
         self._packed = rule.clips_per_row > 1 or longest > rule.row_tokens
@@ -158,8 +162,8 @@ class RowOrder:
     def row(self, position: int) -> Contents:
         """Return (record, its pairs) for each clip of the row at `position` of the stream."""
         chosen = self.members(position)
-        records = self._records[chosen]
-        starts = np.flatnonzero(np.r_[True, records[1:] != records[:-1]])
+        clips = self._clips[chosen]
+        starts = np.flatnonzero(np.r_[True, clips[1:] != clips[:-1]])
         return tuple(
             (int(self._records[clip[0]]), tuple(map(int, self._pairs[clip])))
             for clip in np.split(chosen, starts[1:])
@@ -195,7 +199,8 @@ class RowOrder:
     @functools.cached_property
     def _digest(self) -> str:
         digest = hashlib.sha256(repr(dataclasses.astuple(self._rule)).encode())
-        for values in (self._records, self._pairs, self._tokens):
+        weighted = () if self._clips is self._records else (self._clips,)
+        for values in (self._records, self._pairs, self._tokens, *weighted):
             digest.update(np.ascontiguousarray(values, np.int64))
         return digest.hexdigest()
 
@@ -207,8 +212,8 @@ class RowOrder:
     def clip_counts(self, *, epoch: int) -> np.ndarray:
         """Count the clips of each row of an epoch [N], in row order."""
         rows = self._epoch(epoch)
-        records = self._records[rows.pairs]
-        begins = np.r_[True, records[1:] != records[:-1]]
+        clips = self._clips[rows.pairs]
+        begins = np.r_[True, clips[1:] != clips[:-1]]
         begins[rows.begin] = True
         return np.add.reduceat(begins.astype(np.int64), rows.begin)[rows.rows]
 

@@ -183,6 +183,8 @@ def _pairs_of_stage(settings: StageSettings, *, pairs_per_row: float) -> float:
     if settings.steps:
         return settings.steps * data.rows_per_batch * pairs_per_row
     try:
+        if data.weights:
+            raise UserError(f"data.weights is {data.weights!r}")
         return open_asqa_counts.pairs(tasks=data.tasks, datasets=data.datasets) * data.epochs
     except UserError as error:
         raise UserError(
