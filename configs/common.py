@@ -112,7 +112,7 @@ def base(stage: str, *, recipe: str) -> ConfigDict:
     # How often an epoch has the pairs of a dataset, or of its tasks: texts such as "clotho*=2" or
     # "speech:ASR=0.5"; "poster" for the balance of the official files, whose captions of Clotho
     # come twice and of Sound Bible ten times, on records that hold each once.
-    config.data.weights = ()
+    config.data.weights = FieldReference((), field_type=Names)
     # Share of the split's records that may be damaged: each is left out, counted and written to
     # RUN/bad_records.jsonl; one more stops the run.
     config.data.max_bad_share = 0.0001

@@ -192,7 +192,8 @@ class _Given:
 
 def _read(flags: argparse.Namespace, quarantine: Quarantine) -> _Given:
     if flags.json is not None:
-        return _Given(clips=_read_json(flags, quarantine))
+        licences = clip_manifests.manifest_licences(flags.json)
+        return _Given(clips=_read_json(flags, quarantine), licences=licences or None)
     return _Given(
         clips=itertools.chain.from_iterable(
             clip_manifests.read_corpus(flags.corpus, split=split) for split in SPLITS

@@ -85,6 +85,7 @@ def label_names(path: Path) -> tuple[str, ...] | None:
 def _of_manifest(path: Path, *, root: Path) -> Iterator[Case | Problem]:
     unusable: list[RecordError] = []
     rules = clip_manifests.ReadRules(set_aside=unusable.append, whole=False)
+    licences = clip_manifests.manifest_licences(path)
     for clip in clip_manifests.clips_of_rows(path, rules=rules):
         yield from _bad_rows(path, unusable)
         unusable.clear()
@@ -101,7 +102,7 @@ def _of_manifest(path: Path, *, root: Path) -> Iterator[Case | Problem]:
             spoken_text=clip.values["input"],
             dataset=clip.values["dataset"],
             split=clip.split,
-            licence=schema.UNKNOWN_LICENCE,
+            licence=_licence(clip.values["dataset"], licences),
             tags=clip.tags,
             pairs=clip.pairs,
         )
@@ -192,6 +193,11 @@ def _files(path: Path, shards: list[str]) -> Iterator[Problem]:
             yield Problem(check="quarantined", where=record_files.QUARANTINE, what=what)
 
 
+def _licence(dataset: str, licences: Mapping[str, Mapping[str, int]]) -> str:
+    """Return the licence of a dataset; of several it is not known which clip has which."""
+    return " | ".join(sorted(licences.get(dataset, ()))) or schema.UNKNOWN_LICENCE
+
+
 def _of_record(
     store: record_files.RecordStore, number: int, *, licences: Mapping[str, Mapping[str, int]]
 ) -> Case | Problem:
@@ -210,8 +216,7 @@ def _of_record(
         spoken_text=record.spoken_text,
         dataset=record.dataset,
         split=record.split,
-        # Of a dataset under several licences records do not say which clip has which.
-        licence=" | ".join(sorted(licences.get(record.dataset, ()))) or schema.UNKNOWN_LICENCE,
+        licence=_licence(record.dataset, licences),
         tags=record.tags,
         pairs=record.pairs,
     )

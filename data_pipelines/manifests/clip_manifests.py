@@ -25,6 +25,7 @@ from ltu_jax.preprocessing.names import AmbiguousName, find_audio
 
 LABEL_TASK, LABELS_BEGIN = "cla_label", "Labels:"  # how Open-ASQA writes the labels of a clip
 CLIPS = "clips.jsonl"  # of a corpus folder
+LICENCES = ".licences.json"  # ending of the file beside rows that has their clips by licence
 _ENTRY = {"clip_id": str, "audio": str, "dataset": str, "split": str, "spoken_text": str,
           "tags": list}  # fmt: skip
 
@@ -253,6 +254,27 @@ def licences(corpus: Path) -> dict[str, dict[str, int]]:
         of_dataset, licence = counts.setdefault(clip["dataset"], {}), corpus_licence(clip)
         of_dataset[licence] = of_dataset.get(licence, 0) + 1
     return counts
+
+
+def manifest_licences(manifest: Path) -> dict[str, dict[str, int]]:
+    """Read the clips by dataset and licence of a JSON file of rows, as `merge` leaves them beside.
+
+    Returns:
+        {} where there is no such file.
+
+    Raises:
+        schema.RecordError: the file says something else.
+    """
+    path = Path(manifest).with_name(f"{Path(manifest).name}{LICENCES}")
+    if not path.is_file():
+        return {}
+    found = read_json(path)
+    if not isinstance(found, dict) or not all(
+        isinstance(of, dict) and all(isinstance(clips, int) for clips in of.values())
+        for of in found.values()
+    ):
+        raise schema.RecordError(f"{path}: give {{dataset: {{licence: clips}}}}, or delete it")
+    return found
 
 
 def check_disjoint(clips: list[Mapping[str, Any]]) -> dict[str, dict[str, int]]:

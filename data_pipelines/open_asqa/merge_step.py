@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
+from data_pipelines.manifests.clip_manifests import LICENCES
 from data_pipelines.manifests.row_writer import LINES, Layout, RowWriter, as_json
 from data_pipelines.open_asqa import build_folder
 from data_pipelines.open_asqa.build_folder import BuildFolder
@@ -147,7 +148,7 @@ def merge(
         rows, origins = work / _ROWS, work / _ORIGINS
         if order.shuffle_seed is not None:
             rows, origins = _shuffled(order, work)
-        write_json(order.beside("licences.json"), _licences(work))
+        write_json(order.out.absolute().with_name(f"{order.out.name}{LICENCES}"), _licences(work))
         os.replace(origins, provenance_file(order.out))
         os.replace(rows, order.out.resolve())
         merged = {"file": str(order.out.absolute()), "sources": sources}
