@@ -29,6 +29,7 @@ from tqdm import tqdm
 from data_pipelines.manifests.file_index import FileIndex
 from data_pipelines.open_asqa import build_folder, held_out_file, source_build
 from data_pipelines.open_asqa.build_folder import BuildFolder
+from data_pipelines.open_asqa.class_descriptions import description_files
 from data_pipelines.open_asqa.closed_file import ClosedCounts
 from data_pipelines.open_asqa.folders import GivenSource, first_file, listing
 from data_pipelines.open_asqa.processes import pool_of
@@ -44,7 +45,7 @@ from ltu_jax.core.lock import RunLock
 MAKER = outputs.Maker(name="`python -m data_pipelines.open_asqa build`")
 WORK = ".build"  # in --out: indexes of audio, what was heard of tests, pieces of sources
 _FORMAT = 1  # of clips.jsonl; a new one makes all anew
-_TEXTS = ("wordings.toml", "class_descriptions.toml")
+_WORDINGS = "wordings.toml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -243,9 +244,8 @@ def _metadata(source: GivenSource) -> dict[str, str]:
 
 
 def _texts() -> str:
-    here = resources.files(__package__)
-    texts = b"".join(here.joinpath(name).read_bytes() for name in _TEXTS)
-    return hashlib.sha256(texts).hexdigest()
+    files = [resources.files(__package__).joinpath(_WORDINGS), *description_files()]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def summary(reports: Mapping[str, Mapping[str, Any]], leakage: Mapping[str, Any]) -> str:

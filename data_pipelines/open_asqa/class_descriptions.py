@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 _FOLDER = "descriptions"
 
@@ -59,6 +60,13 @@ def plain_name(name: str) -> str:
     return " ".join(word for word in re.findall(r"[a-z0-9]+", name.lower()) if word != "and")
 
 
+def description_files() -> list[Traversable]:
+    """Return the files of descriptions, by name."""
+    folder = resources.files(__package__).joinpath(_FOLDER)
+    files = (file for file in folder.iterdir() if file.name.endswith(".toml"))
+    return sorted(files, key=lambda file: file.name)
+
+
 @functools.cache
 def class_descriptions() -> ClassDescriptions:
     """Return the descriptions of all files.
@@ -68,10 +76,7 @@ def class_descriptions() -> ClassDescriptions:
     """
     classes: dict[str, Described] = {}
     same: dict[str, str] = {}
-    folder = resources.files(__package__).joinpath(_FOLDER)
-    for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        if not file.name.endswith(".toml"):
-            continue
+    for file in description_files():
         table = tomllib.loads(file.read_text(encoding="utf-8"))
         version = f"{file.name.removesuffix('.toml')}-{table['version']}"
         for name, texts in table["descriptions"].items():

@@ -27,19 +27,17 @@ from tqdm import tqdm
 
 from data_pipelines.manifests.clip_manifests import LICENCES
 from data_pipelines.manifests.row_writer import LINES, Layout, RowWriter, as_json
-from data_pipelines.open_asqa import build_folder
+from data_pipelines.open_asqa import build_folder, sorted_lines
 from data_pipelines.open_asqa.build_folder import BuildFolder
 from data_pipelines.open_asqa.merged_rows import MergedRow, SourceRows, input_files
 from data_pipelines.open_asqa.registry import SOURCES
-from data_pipelines.records import line_buckets
 from ltu_jax.core import outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
 
 _FORMAT = 1  # of the work folder
-_ROWS, _ORIGINS, _STATE, _LOCK, _DEALT = "rows", "provenance", "state.json", "lock", "dealt"
+_ROWS, _ORIGINS, _STATE, _LOCK, _RUNS = "rows", "provenance", "state.json", "lock", "runs"
 _OFTEN = 100_000  # rows between two places from which a killed merging goes on
-_BUCKET = 64 << 20  # bytes of rows with their origins that are sorted in memory at a time
 _COUNTS = ("clips", "closed", "open", "silent", "left over")
 
 
@@ -283,31 +281,25 @@ def _licences(work: Path) -> dict[str, dict[str, int]]:
 
 def _shuffled(order: MergeOrder, work: Path) -> tuple[Path, Path]:
     """Write the rows and origins again, in the order of a hash of the seed and each origin."""
-    size = sum((work / name).stat().st_size for name in (_ROWS, _ORIGINS))
-    buckets = 1 + size // _BUCKET
 
-    def dealt() -> Iterator[tuple[int, str]]:
+    def named() -> Iterator[tuple[str, str]]:
         # JSON has no tabs and line feeds but between its values.
-        with (
-            (work / _ROWS).open(encoding="utf-8", newline="\n") as rows,
-            (work / _ORIGINS).open(encoding="utf-8", newline="\n") as origins,
-        ):
+        with (work / _ROWS).open("rb") as rows, (work / _ORIGINS).open("rb") as origins:
             for number, (row, origin) in enumerate(zip(rows, origins, strict=True)):
-                name = f"{order.shuffle_seed}\x1f{number}\x1f{origin}"
-                key = hashlib.sha256(name.encode()).hexdigest()[:16]
-                bucket = int(key, 16) * buckets >> 64
-                yield bucket, f"{key}\t{origin.rstrip()}\t{row}"
+                seed = f"{order.shuffle_seed}/{number}/".encode()
+                key = hashlib.sha256(seed + origin).hexdigest()[:16]
+                yield key, f"{origin.decode().rstrip()}\t{row.decode().rstrip()}"
 
-    shutil.rmtree(work / _DEALT, ignore_errors=True)
-    line_buckets.deal_out(dealt(), work / _DEALT)
+    runs = work / _RUNS
+    shutil.rmtree(runs, ignore_errors=True)
+    runs.mkdir()
     places = (work / f"shuffled_{_ROWS}", work / f"shuffled_{_ORIGINS}")
     with places[0].open("wb") as rows, places[1].open("wb") as origins:
         writer = RowWriter(rows, Layout.of(order.out))
-        for bucket in range(buckets):
-            for line in sorted(line_buckets.read_lines(work / _DEALT / str(bucket))):
-                _, origin, row = line.split("\t")
-                writer.write_json(row.encode())
-                origins.write(f"{origin}\n".encode())
+        for _, line in sorted_lines.in_order(named(), runs):
+            origin, _, row = line.partition("\t")
+            writer.write_json(row.encode())
+            origins.write(f"{origin}\n".encode())
         writer.finish()
     return places
 

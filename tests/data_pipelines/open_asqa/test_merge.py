@@ -6,7 +6,7 @@ import json
 import pytest
 
 from data_pipelines.manifests.official_rows import OfficialRow, rows_or_errors
-from data_pipelines.open_asqa import build_folder, explain_step, merge_step
+from data_pipelines.open_asqa import build_folder, explain_step, merge_step, sorted_lines
 from data_pipelines.open_asqa.merge_step import MergeOrder, merge
 from data_pipelines.open_asqa.merged_rows import SourceRows
 from data_pipelines.records.schema import OFFICIAL_FIELDS
@@ -119,7 +119,7 @@ def test_a_killed_merging_begins_anew_where_the_build_has_changed(tmp_path, monk
 
 
 def test_a_shuffle_keeps_rows_and_origins_together(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(merge_step, "_BUCKET", 1000)
+    monkeypatch.setattr(sorted_lines, "_RUN", 1000)
     plain, mixed = tmp_path / "plain.jsonl", tmp_path / "mixed.jsonl"
     merged(folder, plain)
     merged(folder, mixed, shuffle_seed=1)
