@@ -17,6 +17,7 @@ from typing import Any
 from data_pipelines.manifests.row_writer import Layout
 from data_pipelines.open_asqa import build_folder
 from data_pipelines.open_asqa.build_folder import BuildFolder
+from data_pipelines.open_asqa.class_descriptions import class_descriptions
 from data_pipelines.open_asqa.merge_step import provenance_file
 from data_pipelines.open_asqa.merged_rows import input_files
 from data_pipelines.open_asqa.registry import SOURCES
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(title)
         for name, value in facts.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            print(f"    {name:<12} {text}")
+            print(f"    {name:<24} {text}")
     return 0
 
 
@@ -71,6 +72,15 @@ def explain_row(folder: BuildFolder, number: int, *, rows: Path | None = None) -
     yield f"row {number} of {rows}", row
     yield "origin", origin
     yield from _about(folder, origin["source"], origin["clip_id"])
+    if row["task"] == "cla_label_des":
+        yield "descriptions", _describers(row["output"])
+
+
+def _describers(answer: str) -> dict[str, str]:
+    """Return file and version -> who wrote its descriptions, of the classes of an answer."""
+    names = (part.rpartition(" -> ")[2] for part in answer.split("; "))
+    about = [class_descriptions().about(name) for name in names if name in class_descriptions()]
+    return {described.version: described.made_by for described in about}
 
 
 def explain_clip(folder: BuildFolder, source: str, clip_id: str) -> Iterator[Section]:
