@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` makes one at each call
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
     """What stands before the rows, between two and behind the last one."""
@@ -51,4 +54,4 @@ class RowWriter:
 
 def as_json(value: Mapping[str, Any]) -> bytes:
     """Return JSON on one line; half characters, which UTF-8 cannot hold, are escaped."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return _ENCODER.encode(value).encode("utf-8", "backslashreplace")

@@ -15,6 +15,7 @@ from tests.faults.disks import lose_the_disk
 from tests.faults.fuzz import mutate_samples
 from tests.faults.hosts import disagree
 from tests.faults.kills import kill_at_random
+from tests.faults.merges import kill_merges
 from tests.faults.rivals import two_at_once
 from tests.faults.runs import Lab
 from tests.faults.shards import damage_records
@@ -33,6 +34,12 @@ class Guarantee:
 
 
 GUARANTEES = {
+    "merge_kill": Guarantee(
+        promise="kill -9 at any instant of a merging of Open-ASQA, again: the same bytes",
+        attempt=lambda lab, trials: kill_merges(lab, kills=trials),
+        short=2,
+        long=50,
+    ),
     "kill": Guarantee(
         promise="kill -9 at any instant, the same command again: the same bits",
         attempt=lambda lab, trials: kill_at_random(lab, kills=trials),
