@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-
 _ENCODER = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` makes one at each call
 
 
