@@ -106,7 +106,8 @@ def video(number: int) -> str:
 
 def classes(count: int) -> list[str]:
     """Return names of classes, those with acoustic descriptions first."""
-    names = [*_FIRST, *(name for name in class_descriptions() if name not in _FIRST)][:count]
+    known = {name.lower() for name in _FIRST}
+    names = [*_FIRST, *(name for name in class_descriptions() if name.lower() not in known)][:count]
     return names + [f"Sound {number}" for number in range(len(names), count)]
 
 
