@@ -24,12 +24,14 @@ source stand in the order of its clips, so that files are joined while they are 
 besides becomes part of the provenance of its row.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.open_asqa.clip_lines import ClipLines
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.source_clip import SourceClip
 from ltu_jax.core.errors import UserError
@@ -50,6 +52,15 @@ CLOSED_ENDED = "closed_ended.jsonl"
 OPEN_ENDED = "open_ended.jsonl"
 ACCEPTED = "accepted.jsonl"
 REFUSED = "refused.jsonl"
+
+
+_MADE_BY = {
+    name: f"python -m data_pipelines.open_asqa {step}"
+    for name, step in (
+        (SPOKEN_TEXT, "transcribe"), (STYLE, "style"), (CLOSED_ENDED, "build"),
+        (OPEN_ENDED, "generate"), (ACCEPTED, "filter"), (REFUSED, "filter"),
+    )
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,27 +120,13 @@ class BuildFolder:
         Raises:
             UserError: a line is out of the order of the clips.
         """
-        streams = [self._in_order(source, name) for name in names]
-        ahead = [next(stream, None) for stream in streams]
-        for clip in self.clips(source):
-            found: tuple[list[dict[str, Any]], ...] = tuple([] for _ in names)
-            for place, stream in enumerate(streams):
-                while ahead[place] is not None and ahead[place]["clip_id"] <= clip.clip_id:
-                    if ahead[place]["clip_id"] == clip.clip_id:
-                        found[place].append(ahead[place])
-                    ahead[place] = next(stream, None)
-            yield clip, found
-
-    def _in_order(self, source: str, name: str) -> Iterator[dict[str, Any]]:
-        last = ""
-        for line in self.lines(source, name):
-            if line["clip_id"] < last:
-                raise UserError(
-                    f"{self.file(source, name)}: clip {line['clip_id']!r} stands behind {last!r}: "
-                    "delete this file, and make it again with the step that writes it"
-                )
-            last = line["clip_id"]
-            yield line
+        with contextlib.ExitStack() as stack:
+            files = [
+                stack.enter_context(ClipLines(self.file(source, name), remake=_MADE_BY[name]))
+                for name in names
+            ]
+            for clip in self.clips(source):
+                yield clip, tuple(file.of(clip.clip_id) for file in files)
 
     def lines(self, source: str, name: str) -> Iterator[dict[str, Any]]:
         """Yield the lines of a file of a source; none where it is not there."""

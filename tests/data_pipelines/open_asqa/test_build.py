@@ -1,6 +1,7 @@
 """Builds of sources in their published forms: audio, order, leakage, and what is made again."""
 
 import json
+import tomllib
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import soundfile
 
 from data_pipelines.manifests.file_index import FileIndex
 from data_pipelines.open_asqa import build_step
-from data_pipelines.open_asqa.__main__ import command
+from data_pipelines.open_asqa.__main__ import STEPS, command
 from data_pipelines.open_asqa.build_folder import BuildFolder
+from data_pipelines.open_asqa.registry import SOURCES
 from ltu_jax.core.errors import UserError
 from tests.support import published_metadata as published
 from tests.support.published_metadata import video
@@ -293,3 +295,23 @@ def test_a_name_with_folders_is_found_below_them_alone(tmp_path):
     assert index.find("v/2.wav") == [audio / "b/y/v/2.wav"]
     assert len(index.find("v/1")) == 3 and index.find("z/v/1") == []
     index.close()
+
+
+def test_the_example_names_every_source_and_its_files(capsys):
+    assert command(["sources", "--example"]) == 0
+    tables = tomllib.loads(capsys.readouterr().out)
+    assert set(tables) == {*SOURCES, "benchmarks", "leakage"}
+    assert all(set(tables[name]) == {"metadata", "audio"} for name in SOURCES)
+    assert command(["sources"]) == 0
+    printed = capsys.readouterr().out
+    for source in SOURCES.values():
+        for file in (*source.files, *source.optional):
+            assert file.replace("|", " or ") in printed
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_step_has_its_help(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command([name, "--help"])
+    assert ended.value.code == 0
+    assert f"open_asqa {name}" in capsys.readouterr().out
