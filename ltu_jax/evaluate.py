@@ -27,13 +27,13 @@ from typing import Any
 import jax
 
 from ltu_jax import inference
+from ltu_jax.clients.clap import Clap
 from ltu_jax.core import distributed, errors, outputs
 from ltu_jax.core.compilation import keep_compiled
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.paths import local_arguments
 from ltu_jax.core.sharding import mesh_config
 from ltu_jax.evaluation import command_options as options
-from ltu_jax.evaluation.clients.clap import Clap
 from ltu_jax.evaluation.datasets.dataset import Dataset, need_partners, read_dataset
 from ltu_jax.evaluation.datasets.item import EvaluationMode
 from ltu_jax.evaluation.report import html_report, tables

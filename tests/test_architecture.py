@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The packages in their order; a file imports from its own package or from packages further left.
 ORDER = (
     "ltu_jax.core", "ltu_jax.preprocessing", "ltu_jax.models", "ltu_jax.checkpoint",
-    "ltu_jax.weights", "data_pipelines.sources", "data_pipelines.metadata",
+    "ltu_jax.weights", "ltu_jax.clients", "data_pipelines.sources", "data_pipelines.metadata",
     "data_pipelines.records", "data_pipelines.manifests", "data_pipelines.input",
     "ltu_jax.generation", "ltu_jax.training", "ltu_jax.planning", "ltu_jax.inference",
     "ltu_jax.evaluation", "ltu_jax.serving",
@@ -20,7 +20,7 @@ ORDER = (
 DOORS = {
     "flax": ("ltu_jax/models/",),
     # transformers has its ClapModel in PyTorch only: a baseline, which no other code needs.
-    "torch": ("ltu_jax/weights/files/torch_file.py", "ltu_jax/evaluation/clients/clap.py"),
+    "torch": ("ltu_jax/weights/files/torch_file.py", "ltu_jax/clients/clap.py"),
     "av": ("ltu_jax/preprocessing/formats/ffmpeg.py",),
     "tensorflow": ("data_pipelines/",),
     "tensorflow_datasets": ("data_pipelines/",),

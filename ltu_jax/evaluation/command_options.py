@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from ltu_jax.clients.embedding import open_embedder
+from ltu_jax.clients.judge import open_judge
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.paths import argument
-from ltu_jax.evaluation.clients.embedding import open_embedder
-from ltu_jax.evaluation.clients.judge import open_judge
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS
 from ltu_jax.evaluation.datasets.item import EvaluationMode
 from ltu_jax.evaluation.report import formatting

@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.metadata.table_files import field, json_lines
+from ltu_jax.clients.clap import LABEL_MATCH, ZERO_SHOT, Clap
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.clients.clap import LABEL_MATCH, ZERO_SHOT, Clap
 from ltu_jax.evaluation.datasets.benchmarks import BenchmarkRow
 from ltu_jax.evaluation.datasets.item import AudioClip, Item, Task
 from ltu_jax.evaluation.metrics import closed, words

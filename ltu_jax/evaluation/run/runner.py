@@ -11,11 +11,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ltu_jax.clients.clap import Clap
 from ltu_jax.core import distributed, provenance
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.core.jsonl import write_jsonl
-from ltu_jax.evaluation.clients.clap import Clap
 from ltu_jax.evaluation.datasets.dataset import Dataset
 from ltu_jax.evaluation.datasets.item import EvaluationMode
 from ltu_jax.evaluation.run import answers, baselines, results, run_dir

@@ -4,12 +4,14 @@ import contextlib
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ltu_jax.core.errors import UserError
+from ltu_jax.clients import sqlite_file
 
-_WAIT_SECONDS = 60  # for another process that is writing
+_TABLES = """
+CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL)
+"""
 _KEYS_AT_ONCE = 500  # SQLite before 3.32 takes 999 variables
 
 
@@ -42,7 +44,8 @@ class ReplyCache:
                 query = f"SELECT key, value, digest FROM entries WHERE key IN ({marks})"
                 for name, value, digest in file.execute(query, some):
                     if digest != _digest(name, value):
-                        raise self._damaged(f"entry {name[:12]}... does not match its hash")
+                        what = f"entry {name[:12]}... does not match its hash"
+                        raise sqlite_file.damaged(self.path, what)
                     replies[name] = value
         return replies
 
@@ -56,39 +59,8 @@ class ReplyCache:
         with self._open() as file, file:
             file.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", rows)
 
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with contextlib.closing(sqlite3.connect(self.path, timeout=_WAIT_SECONDS)) as file:
-                self._check(file)
-                file.execute(
-                    "CREATE TABLE IF NOT EXISTS entries "
-                    "(key TEXT PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL)"
-                )
-                yield file
-        except sqlite3.OperationalError as error:
-            raise UserError(
-                f"the cache {self.path} cannot be used ({error}); check the disk and the "
-                "permissions, or give another cache"
-            ) from None
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(str(error)) from None
-
-    def _check(self, file: sqlite3.Connection) -> None:
-        """Refuse a database of somebody else, into which entries would be written."""
-        names = [name for (name,) in file.execute("SELECT name FROM sqlite_master")]
-        if others := [name for name in names if "entries" not in name]:
-            raise UserError(
-                f"the cache {self.path} is another program's database (it holds {others[0]!r}); "
-                "give another cache"
-            )
-
-    def _damaged(self, what: str) -> UserError:
-        return UserError(
-            f"the cache {self.path} is damaged ({what}); delete it, what it held is then asked for "
-            "again"
-        )
+    def _open(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        return sqlite_file.opened(self.path, tables=_TABLES, names=("entries",))
 
 
 def _digest(name: str, value: bytes) -> bytes:

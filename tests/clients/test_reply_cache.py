@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ltu_jax.clients.reply_cache import ReplyCache, key
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.clients.reply_cache import ReplyCache, key
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_keys_tell_lists_of_parts_apart():
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ltu_jax.evaluation.clients.reply_cache import ReplyCache
+from ltu_jax.clients.reply_cache import ReplyCache
 cache = ReplyCache(Path(sys.argv[1]))
 cache.put({"before": b"1"})
 def entries():
@@ -94,7 +94,7 @@ def test_a_folder_in_the_caches_place_is_an_error(cache):
 def test_two_writers_at_once_lose_nothing(cache):
     code = (
         "import sys; from pathlib import Path\n"
-        "from ltu_jax.evaluation.clients.reply_cache import ReplyCache\n"
+        "from ltu_jax.clients.reply_cache import ReplyCache\n"
         "for n in range(40): ReplyCache(Path(sys.argv[1])).put({f'{sys.argv[2]}{n}': b'v'})"
     )
     running = [

@@ -4,12 +4,12 @@ import hashlib
 import json
 
 import pytest
-from openai_server import ok, servers
 
+from ltu_jax.clients.endpoint import Endpoint, EndpointError
+from ltu_jax.clients.judge import PROMPTS, EndpointJudge, open_judge
+from ltu_jax.clients.reply_cache import ReplyCache
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.clients.endpoint import Endpoint, EndpointError
-from ltu_jax.evaluation.clients.judge import PROMPTS, EndpointJudge, open_judge
-from ltu_jax.evaluation.clients.reply_cache import ReplyCache
+from tests.support.openai_server import ok, servers
 
 TRIPLE = ("What is heard?", "A dog barks.", "A dog.")
 

@@ -30,15 +30,28 @@ _EXCERPT = 300  # characters of a server's message in an error
 
 
 class EndpointError(UserError):
-    """A server that cannot be reached, refuses, or replies with something else than the API's."""
+    """A server that cannot be reached, refuses, or replies with something else than the API's.
+
+    Attributes:
+        status: of the server's answer; None without one.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None):
+        super().__init__(message)
+        self.status = status
 
 
-class _TryAgain(Exception):
-    """A failure that may pass: what happened, and the seconds that the server asks to wait."""
+class PassingFailure(Exception):
+    """A failure that may pass.
 
-    def __init__(self, what: str, *, wait: float | None = None):
+    Attributes:
+        wait: seconds that the server asks to wait.
+        at_work: whether the server may have done what was asked, and charge for it.
+    """
+
+    def __init__(self, what: str, *, wait: float | None = None, at_work: bool = False):
         super().__init__(what)
-        self.wait = wait
+        self.wait, self.at_work = wait, at_work
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -97,8 +110,8 @@ class Endpoint:
         url, wait = self.url.rstrip("/") + path, 1.0
         for attempt in range(1, self.attempts + 1):
             try:
-                return self._once(url, body)
-            except _TryAgain as failure:
+                return self.post_once(path, body)
+            except PassingFailure as failure:
                 pause = wait if failure.wait is None else failure.wait
                 if attempt == self.attempts or pause > _LONGEST_WAIT:
                     longer = f" and asks to wait {pause:g} s" if failure.wait else ""
@@ -127,7 +140,14 @@ class Endpoint:
                 for future in futures:
                     future.cancel()
 
-    def _once(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def post_once(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the reply as `post` does, after one attempt.
+
+        Raises:
+            PassingFailure: what `post` would try again.
+            EndpointError: anything else.
+        """
+        url = self.url.rstrip("/") + path
         headers = {"Content-Type": "application/json", "User-Agent": "ltu_jax"}
         secret = self._key()
         if secret and self._may_send_key():
@@ -183,8 +203,9 @@ class Endpoint:
         what = f"answered {error.code} {name}: {_excerpt(body, secret=secret)!r}"
         # OpenAI's 429 of an empty account never passes.
         if error.code in _RETRIED and b"insufficient_quota" not in body:
-            return _TryAgain(what, wait=_seconds(error.headers.get("Retry-After")))
-        return EndpointError(f"{url} {what}; {self._advice(error.code, secret=secret)}")
+            return PassingFailure(what, wait=_seconds(error.headers.get("Retry-After")))
+        advice = self._advice(error.code, secret=secret)
+        return EndpointError(f"{url} {what}; {advice}", status=error.code)
 
     def _advice(self, status: int, *, secret: str) -> str:
         if status in (401, 403) and secret and not self._may_send_key():
@@ -207,7 +228,7 @@ class Endpoint:
             what = "timed out" if isinstance(reason, TimeoutError) else "broke the connection"
             if isinstance(reason, TimeoutError):
                 what += f" after {self.timeout:g} s"
-            return _TryAgain(what)
+            return PassingFailure(what, at_work=True)
         return EndpointError(
             f"{url} cannot be reached ({reason}); check the address and that the server runs"
         )

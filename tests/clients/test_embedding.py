@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from openai_server import ok, servers
 
+from ltu_jax.clients import embedding
+from ltu_jax.clients.embedding import CachedEmbedder, EndpointEmbedder, open_embedder
+from ltu_jax.clients.endpoint import Endpoint, EndpointError
+from ltu_jax.clients.reply_cache import ReplyCache, key
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.clients import embedding
-from ltu_jax.evaluation.clients.embedding import CachedEmbedder, EndpointEmbedder, open_embedder
-from ltu_jax.evaluation.clients.endpoint import Endpoint, EndpointError
-from ltu_jax.evaluation.clients.reply_cache import ReplyCache, key
+from tests.support.openai_server import ok, servers
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def vector(text):
@@ -164,8 +164,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from ltu_jax.evaluation.clients import embedding
-from ltu_jax.evaluation.clients.reply_cache import ReplyCache
+from ltu_jax.clients import embedding
+from ltu_jax.clients.reply_cache import ReplyCache
 embedding._AT_ONCE = 2
 class Dying:
     name, identity, calls = "counting", "counting 1", 0

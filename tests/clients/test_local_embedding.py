@@ -8,9 +8,9 @@ import pytest
 import torch
 import transformers
 
+from ltu_jax.clients import local_embedding
+from ltu_jax.clients.local_embedding import LocalEmbedder
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.clients import local_embedding
-from ltu_jax.evaluation.clients.local_embedding import LocalEmbedder
 from ltu_jax.fetch import fetch_weights
 
 pytestmark = pytest.mark.optimised

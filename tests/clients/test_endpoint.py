@@ -4,11 +4,11 @@ import json
 import socket
 
 import pytest
-from openai_server import ok, servers
 
+from ltu_jax.clients import endpoint
+from ltu_jax.clients.endpoint import Endpoint, EndpointError, split_spec
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.clients import endpoint
-from ltu_jax.evaluation.clients.endpoint import Endpoint, EndpointError, split_spec
+from tests.support.openai_server import ok, servers
 
 SECRET = "sk-very-secret-0123456789"
 

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ltu_jax.clients.endpoint import KEY_VARIABLE, Endpoint, EndpointError, split_spec
+from ltu_jax.clients.local_embedding import LocalEmbedder
+from ltu_jax.clients.reply_cache import ReplyCache, key
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.clients.endpoint import KEY_VARIABLE, Endpoint, EndpointError, split_spec
-from ltu_jax.evaluation.clients.local_embedding import LocalEmbedder
-from ltu_jax.evaluation.clients.reply_cache import ReplyCache, key
 
 _PER_REQUEST = 256  # texts; OpenAI takes 2,048 and 300,000 tokens
 _AT_ONCE = 1024  # texts between two writes to the cache

@@ -10,8 +10,8 @@ import tokenizers
 import torch
 import transformers
 
+from ltu_jax.clients.clap import LABEL_MATCH, ZERO_SHOT, Clap
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.clients.clap import LABEL_MATCH, ZERO_SHOT, Clap
 
 pytestmark = pytest.mark.optimised
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ltu_jax.clients.chat import PATH, read_reply
+from ltu_jax.clients.endpoint import KEY_VARIABLE, Endpoint, split_spec
+from ltu_jax.clients.reply_cache import ReplyCache, key
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.clients.endpoint import KEY_VARIABLE, Endpoint, EndpointError, split_spec
-from ltu_jax.evaluation.clients.reply_cache import ReplyCache, key
 
 _WORKERS = 4
 _MOST_TOKENS = 64  # of a reply that should have three
@@ -101,11 +102,10 @@ class EndpointJudge:
         return [self._score(replies[name].decode()) for name in keys]
 
     def _asked(self, bodies: dict[str, dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
-        replies = self.endpoint.post_all(
-            "/chat/completions", list(bodies.values()), workers=_WORKERS
-        )
+        replies = self.endpoint.post_all(PATH, list(bodies.values()), workers=_WORKERS)
         for name, reply in zip(bodies, replies, strict=True):
-            yield name, self._content(reply).encode()
+            # "" where the judge declined
+            yield name, read_reply(reply, url=self.endpoint.url).content.encode()
 
     def _body(self, question: str, reference: str, answer: str) -> dict[str, Any]:
         # JSON, so that no text can end its own field and speak for another
@@ -119,19 +119,6 @@ class EndpointJudge:
                 {"role": "user", "content": json.dumps(triple, ensure_ascii=False)},
             ],
         }
-
-    def _content(self, reply: dict[str, Any]) -> str:
-        """Return the text of a reply; "" where the judge declined."""
-        try:
-            content = reply["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError):
-            content = 0
-        if not isinstance(content, str | None):
-            raise EndpointError(
-                f"{self.endpoint.url} replied to a chat without choices[0].message.content: "
-                f"{str(reply)[:200]!r}; check that it serves /chat/completions"
-            )
-        return content or ""
 
     def _score(self, reply: str) -> float | None:
         prompt = PROMPTS[self.version]

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from ltu_jax.clients.reply_cache import key
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, sha256_file
-from ltu_jax.evaluation.clients.reply_cache import key
 from ltu_jax.models.bert import Bert, BertConfig
 from ltu_jax.weights.files import shards
 from ltu_jax.weights.files.config_json import read_settings
