@@ -31,6 +31,12 @@ STEPS: Mapping[str, Step] = {
     "sources": Step(module="sources_step", summary="the sources, and the files that each needs"),
     "check": Step(module="check_step", summary="what is there of the sources, and what is missing"),
     "build": Step(module="build_step", summary="clips and closed-ended questions of the sources"),
+    "generate": Step(
+        module="generate_step", summary="open-ended questions and answers by a language model"
+    ),
+    "filter": Step(
+        module="filter_step", summary="which open-ended pairs are accepted"
+    ),
     "merge": Step(module="merge_step", summary="all questions as one file of official rows"),
     "explain": Step(module="explain_step", summary="where a row or a clip is from"),
     "import": Step(module="import_step", summary="rows of other projects' forms, made official"),

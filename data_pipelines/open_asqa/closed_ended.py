@@ -19,7 +19,7 @@ PREFIX = "Closed-ended question: "
 # Tasks that half of the time begin with `PREFIX`: those about sounds.
 _PREFIXED = ("cla_label", "cla_label_des", "caption", "temporal")
 STYLE_TASKS = {"pitch": "pitch_cla", "speed": "speed_cla", "volume": "energy_cla"}
-_SCORE_WORDS = {
+SCORE_WORDS = {
     -3: "highly negative", -2: "negative", -1: "weakly negative", 0: "neutral",
     1: "weakly positive", 2: "positive", 3: "highly positive",
 }  # fmt: skip
@@ -137,7 +137,7 @@ def _about_speaker(clip: SourceClip, findings: ClipFindings) -> Iterator[tuple[s
             yield (
                 "emotion_detail",
                 f"{clip.emotion.capitalize()}, with a sentiment score of {clip.score} "
-                f"({_SCORE_WORDS[clip.score]}).",
+                f"({SCORE_WORDS[clip.score]}).",
             )
     if findings.spoken_text:
         yield "ASR", f"Spoken text: {findings.spoken_text}"

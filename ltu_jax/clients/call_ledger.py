@@ -38,9 +38,8 @@ CREATE INDEX IF NOT EXISTS calls_of_key ON calls (key);
 CREATE UNIQUE INDEX IF NOT EXISTS one_answer ON calls (key) WHERE state = 'answered';
 CREATE INDEX IF NOT EXISTS open_calls ON calls (state, batch) WHERE state IN ('sent', 'batched');
 CREATE TABLE IF NOT EXISTS taken (digest TEXT PRIMARY KEY, name TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
-_NAMES = ("requests", "calls", "taken", "facts")
+_NAMES = ("requests", "calls", "taken")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,16 +188,6 @@ class CallLedger:
         """Tell whether a file of results of this hash was read."""
         query = "SELECT 1 FROM taken WHERE digest = ?"
         return self._file.execute(query, (digest,)).fetchone() is not None
-
-    def fact(self, name: str) -> str | None:
-        """Return what was found out about a server."""
-        found = self._file.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return None if found is None else found[0]
-
-    def set_fact(self, name: str, value: str) -> None:
-        """Keep what was found out about a server."""
-        with self._file:
-            self._file.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def calls_by_state(self) -> dict[str, int]:
         """Return how many calls ended in which way."""

@@ -23,7 +23,7 @@ class ChatRequest:
         messages: (role, text) of each.
         parameters: all other fields of the request: temperature, seed, the limit of tokens, ...
         most_tokens: that limit.
-        subject: what it is about, for people: it decides nothing.
+        subject: what it is about; requests about two subjects are never one.
     """
 
     prompt: str
@@ -41,8 +41,8 @@ class ChatRequest:
 
     @functools.cached_property
     def key(self) -> str:
-        """Return the name of this request: equal for equal prompt version and fields."""
-        return key("chat", self.prompt, json.dumps(self.body, sort_keys=True))
+        """Return the name of this request, of all that decides the reply."""
+        return key("chat", self.prompt, self.subject, json.dumps(self.body, sort_keys=True))
 
     @functools.cached_property
     def prompt_bound(self) -> int:

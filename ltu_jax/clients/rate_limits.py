@@ -42,8 +42,8 @@ class RateLimits:
         if self.tokens_per_minute is not None and tokens > self.tokens_per_minute:
             raise UserError(
                 f"a request may take {tokens:,} tokens, more than a minute's "
-                f"{spell('tokens_per_minute', self.tokens_per_minute)}: raise that, or lower "
-                f"{spell('max_tokens')}"
+                f"{spell('tokens_per_minute', self.tokens_per_minute)}: raise that, or let replies "
+                "take fewer tokens"
             )
         while self._sent and self._sent[0][0] + WINDOW <= now:
             self._tokens -= self._sent.popleft()[1]

@@ -43,7 +43,7 @@ def opened(
             file.executescript(tables)
             yield file
     except sqlite3.OperationalError as error:
-        if alone and "locked" in str(error):
+        if "locked" in str(error):
             raise UserError(
                 f"the {what} {path} is in use by another process: wait until that has ended"
             ) from None

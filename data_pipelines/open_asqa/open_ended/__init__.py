@@ -1,0 +1,1 @@
+"""Open-ended questions and answers by a language model, and which of them are accepted."""

@@ -1,0 +1,156 @@
+"""The conversations about the clips of a build, and the file of pairs that comes out of them."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from data_pipelines.open_asqa.build_folder import OPEN_ENDED, SPOKEN_TEXT, STYLE, BuildFolder
+from data_pipelines.open_asqa.open_ended.clip_conversation import ClipConversation, ModelSettings
+from data_pipelines.open_asqa.open_ended.material import KnownClip, MissingFieldError
+from data_pipelines.open_asqa.open_ended.pair_json import read_pairs
+from data_pipelines.open_asqa.open_ended.prompt_files import Prompt, prompt_of
+from ltu_jax.clients.call_ledger import CallLedger
+from ltu_jax.clients.conversations import Standing, State, standings
+from ltu_jax.core.errors import UserError, shorten
+from ltu_jax.core.files import write_json
+from ltu_jax.core.jsonl import write_jsonl
+
+COUNTS = "open_ended.json"
+_STEP_OF = {SPOKEN_TEXT: "transcribe", STYLE: "style"}
+
+
+def chosen_sources(folder: BuildFolder, only: str) -> list[str]:
+    """Return the sources of a build that are named, separated by commas; all for "".
+
+    Raises:
+        UserError: one that is not there.
+    """
+    there = folder.sources()
+    named = [name.strip() for name in only.split(",") if name.strip()]
+    for name in named:
+        if name not in there:
+            raise UserError(
+                f"--only {name}: {folder.root} has no clips of it; it has {', '.join(there)}"
+            )
+    return [name for name in there if not named or name in named]
+
+
+def require_steps(folder: BuildFolder, sources: list[str]) -> None:
+    """Require the files that prompts tell from.
+
+    Raises:
+        UserError: names the step to run, and for which sources.
+    """
+    for file, step in _STEP_OF.items():
+        without = [
+            name
+            for name in sources
+            if file in prompt_of(name).file.steps and not folder.file(name, file).is_file()
+        ]
+        if without:
+            raise UserError(
+                f"{shorten(without)}: there is no {file} yet; run `python -m "
+                f"data_pipelines.open_asqa {step} {folder.root} --only {','.join(without)}`, or "
+                "leave these sources out by --only"
+            )
+
+
+def known_clips(folder: BuildFolder, source: str) -> Iterator[KnownClip]:
+    """Yield the clips of a source that are asked about, with what later steps found."""
+    prompt = prompt_of(source)
+    for clip, (texts, styles) in folder.joined(source, SPOKEN_TEXT, STYLE):
+        if prompt.file.datasets and clip.dataset not in prompt.file.datasets:
+            continue
+        yield KnownClip(
+            clip=clip,
+            spoken_text=texts[0]["text"] if texts else "",
+            style=styles[0] if styles else {},
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceConversations:
+    """The conversations about a source.
+
+    Attributes:
+        folder: the build.
+        source: name in the registry.
+        settings: of the model.
+        limit: at most so many clips, the first ones; None for all.
+    """
+
+    folder: BuildFolder
+    source: str
+    settings: ModelSettings
+    limit: int | None = None
+
+    @property
+    def prompt(self) -> Prompt:
+        """Return the prompt of the source."""
+        return prompt_of(self.source)
+
+    def all(self, missing: Counter[str] | None = None) -> Iterator[ClipConversation]:
+        """Yield one for each clip; `missing` counts clips that lack a field, by its name."""
+        count = 0
+        for known in known_clips(self.folder, self.source):
+            if count == self.limit:
+                return
+            try:
+                conversation = ClipConversation(known, self.prompt, self.settings)
+            except MissingFieldError as error:
+                if missing is not None:
+                    missing[str(error)] += 1
+                continue
+            count += 1
+            yield conversation
+
+    def write(self, ledger: CallLedger, *, tries: int) -> dict[str, Any]:
+        """Write the pairs of all replies so far, in the order of the clips; return the counts."""
+        counts: Counter[str] = Counter()
+        missing: Counter[str] = Counter()
+        given_up: Counter[str] = Counter()
+
+        def lines() -> Iterator[Mapping[str, Any]]:
+            for standing in standings(self.all(missing), ledger, tries=tries):
+                counts["clips"] += 1
+                counts["asked in full"] += standing.state is State.DONE
+                if standing.state is State.GIVEN_UP:
+                    given_up[standing.record.reason] += 1
+                yield from self._lines(standing, counts)
+
+        write_jsonl(self.folder.file(self.source, OPEN_ENDED), lines())
+        result = {
+            "prompt": self.prompt.name,
+            "model": self.settings.model,
+            **counts,
+            "given up": dict(sorted(given_up.items())),
+            "clips without": dict(sorted(missing.items())),
+        }
+        write_json(self.folder.file(self.source, COUNTS), result)
+        return result
+
+    def _lines(self, standing: Standing, counts: Counter[str]) -> Iterator[Mapping[str, Any]]:
+        conversation = standing.conversation
+        requests = [
+            conversation.next_request(standing.replies[:part])
+            for part in range(len(standing.replies))
+        ]
+        for reply in standing.replies:
+            read = read_pairs(reply.content)
+            counts["replies"] += 1
+            counts["replies that parse whole"] += read.whole
+            counts["replies that were cut"] += reply.finish_reason == "length"
+            counts["objects that are no pair"] += read.broken
+        written = conversation.pairs(standing.replies)
+        counts["pairs wanted"] += conversation.wanted
+        counts["pairs"] += len(written)
+        for one in written:
+            yield {
+                "clip_id": conversation.clip.clip_id,
+                "question": one.pair.question,
+                "answer": one.pair.answer,
+                "prompt": self.prompt.name,
+                "model": self.settings.model,
+                "request": requests[one.part].key,
+            }
