@@ -34,9 +34,8 @@ STEPS: Mapping[str, Step] = {
     "generate": Step(
         module="generate_step", summary="open-ended questions and answers by a language model"
     ),
-    "filter": Step(
-        module="filter_step", summary="which open-ended pairs are accepted"
-    ),
+    "score": Step(module="score_step", summary="scores of open-ended pairs by other models"),
+    "filter": Step(module="filter_step", summary="which open-ended pairs are accepted"),
     "merge": Step(module="merge_step", summary="all questions as one file of official rows"),
     "explain": Step(module="explain_step", summary="where a row or a clip is from"),
     "import": Step(module="import_step", summary="rows of other projects' forms, made official"),

@@ -9,7 +9,16 @@ from typing import Any
 
 from tests.support.openai_server import Reply, ok
 
-_WORDS = ("calm", "distant", "sudden", "bright", "muffled", "steady", "rough", "gentle", "tense")
+_TONES = ("calm", "distant", "sudden", "bright", "muffled", "steady", "rough", "gentle", "tense")
+_KINDS = (
+    "texture", "distance", "rhythm", "colour", "weight", "space", "warmth", "motion", "tension",
+    "contrast", "silence", "closeness", "sharpness", "softness", "depth", "clarity", "energy",
+    "balance", "surprise", "patience", "urgency", "order", "mixture", "background", "pace",
+    "density", "fullness", "roughness", "lightness", "echo", "façade", "direction",
+)  # fmt: skip
+
+
+_LETTERS = str.maketrans("0123456789", "ghijklmnop")
 
 
 def fraction(*names: object) -> float:
@@ -24,18 +33,19 @@ def asked_of(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 
 
 def pairs_of(body: dict[str, Any], *, count: int | None = None) -> list[dict[str, str]]:
-    """Return pairs about the clip of a request; all of one request differ."""
+    """Return pairs about the clip of a request that pass all rules; those of two clips differ."""
     wanted, user = asked_of(body)
     start = len(user.get("already asked", ()))
-    facts = json.dumps(user["clip"], ensure_ascii=False, sort_keys=True)
-    tone = _WORDS[int(fraction(facts) * len(_WORDS))]
+    facts = json.dumps(user["clip"], sort_keys=True) + str(body.get("seed"))
+    digest = hashlib.sha256(facts.encode()).hexdigest()[:24]
+    tag = " ".join(digest.translate(_LETTERS)[place : place + 6] for place in range(0, 24, 6))
+    tone = _TONES[int(fraction(facts) * len(_TONES))]
     return [
         {
-            "q": f"Which {number}. thing makes {facts[:40]!r} seem {tone}?",
-            "a": f"It seems {tone}, “{facts[40:70]}”, since part {number} of it stands out clearly "
-            "from everything around it.",
+            "q": f"Which part does the {kind} play in how {tone} this is?",
+            "a": f"The {kind} stands out from {tag}, so it suggests a {tone} scene to a listener.",
         }
-        for number in range(start, start + (wanted if count is None else count))
+        for kind in _KINDS[start : start + (wanted if count is None else count)]
     ]
 
 

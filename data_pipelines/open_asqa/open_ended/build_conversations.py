@@ -2,14 +2,15 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from data_pipelines.open_asqa.build_folder import OPEN_ENDED, SPOKEN_TEXT, STYLE, BuildFolder
 from data_pipelines.open_asqa.open_ended.clip_conversation import ClipConversation, ModelSettings
 from data_pipelines.open_asqa.open_ended.material import KnownClip, MissingFieldError
-from data_pipelines.open_asqa.open_ended.pair_json import read_pairs
+from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer, read_pairs
 from data_pipelines.open_asqa.open_ended.prompt_files import Prompt, prompt_of
+from data_pipelines.open_asqa.source_clip import SourceClip
 from ltu_jax.clients.call_ledger import CallLedger
 from ltu_jax.clients.conversations import Standing, State, standings
 from ltu_jax.core.errors import UserError, shorten
@@ -36,6 +37,22 @@ def chosen_sources(folder: BuildFolder, only: str) -> list[str]:
     return [name for name in there if not named or name in named]
 
 
+def sources_with_pairs(folder: BuildFolder, only: str) -> list[str]:
+    """Return the sources that are named and have open-ended pairs.
+
+    Raises:
+        UserError: one that is not there, or none has pairs.
+    """
+    chosen = chosen_sources(folder, only)
+    found = [name for name in chosen if folder.file(name, OPEN_ENDED).is_file()]
+    if not found:
+        raise UserError(
+            f"{folder.root} has no open-ended pairs of {shorten(chosen)} yet: make them with "
+            f"`python -m data_pipelines.open_asqa generate {folder.root}`"
+        )
+    return found
+
+
 def require_steps(folder: BuildFolder, sources: list[str]) -> None:
     """Require the files that prompts tell from.
 
@@ -60,13 +77,33 @@ def known_clips(folder: BuildFolder, source: str) -> Iterator[KnownClip]:
     """Yield the clips of a source that are asked about, with what later steps found."""
     prompt = prompt_of(source)
     for clip, (texts, styles) in folder.joined(source, SPOKEN_TEXT, STYLE):
-        if prompt.file.datasets and clip.dataset not in prompt.file.datasets:
-            continue
-        yield KnownClip(
-            clip=clip,
-            spoken_text=texts[0]["text"] if texts else "",
-            style=styles[0] if styles else {},
-        )
+        if not prompt.file.datasets or clip.dataset in prompt.file.datasets:
+            yield _known(clip, texts, styles)
+
+
+def clips_with_lines(
+    folder: BuildFolder, source: str
+) -> Iterator[tuple[KnownClip, list[dict[str, Any]]]]:
+    """Yield the clips that have open-ended pairs, with the lines of these."""
+    joined = folder.joined(source, SPOKEN_TEXT, STYLE, OPEN_ENDED)
+    for clip, (texts, styles, lines) in joined:
+        if lines:
+            yield _known(clip, texts, styles), lines
+
+
+def pairs_in(lines: Sequence[Mapping[str, Any]]) -> list[QuestionAnswer]:
+    """Return the pairs that lines have."""
+    return [QuestionAnswer(line["question"], line["answer"]) for line in lines]
+
+
+def _known(
+    clip: SourceClip, texts: Sequence[Mapping[str, Any]], styles: Sequence[Mapping[str, Any]]
+) -> KnownClip:
+    return KnownClip(
+        clip=clip,
+        spoken_text=texts[0]["text"] if texts else "",
+        style=styles[0] if styles else {},
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -26,11 +26,11 @@ _OWN = frozenset(
 _PROBE_TOKENS = 64
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a model, its server, its limits and its price."""
+def add_model_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add the options of a model, its server, its limits and its price; is a model required?"""
     model = parser.add_argument_group("the model")
     model.add_argument("--endpoint", metavar="URL", help="address of the server up to /v1")
-    model.add_argument("--model", required=True, metavar="M", help="its name on the server")
+    model.add_argument("--model", required=required, metavar="M", help="its name on the server")
     model.add_argument(
         "--key-variable",
         default=KEY_VARIABLE,

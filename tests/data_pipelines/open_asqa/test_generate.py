@@ -1,17 +1,15 @@
 """Pairs by a language model: from a real server on this machine, whatever that does."""
 
 import json
-import re
 
 import pytest
 
 from data_pipelines.open_asqa import __main__ as command
 from data_pipelines.open_asqa import build_folder
 from ltu_jax.clients.call_ledger import open_ledger
-from ltu_jax.core.errors import UserError
 from tests.support.openai_server import servers
 from tests.support.small_build import SOURCES, make_build
-from tests.support.stub_writer import FaultyWriter, chat, is_probe, pairs_of
+from tests.support.stub_writer import chat, is_probe, pairs_of
 
 PRICES = '[models."m"]\ninput = 0.15\noutput = 0.6\nbatch = 0.5\n'
 
