@@ -214,7 +214,7 @@ class CallLedger:
         return done.lastrowid
 
     def _reply(self, key: str, content: bytes, digest: bytes) -> ChatReply:
-        if digest != _digest(key, content):
+        if not isinstance(content, bytes) or digest != _digest(key, content):
             raise sqlite_file.damaged(
                 self._path, f"reply {key[:12]}... does not match its hash", what="ledger"
             )

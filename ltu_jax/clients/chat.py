@@ -11,6 +11,7 @@ from ltu_jax.clients.reply_cache import key
 
 PATH = "/chat/completions"
 _BYTES_A_TOKEN = 4  # of English, on average
+_TEMPLATE_TOKENS = 256  # that a server may put around the messages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class ChatRequest:
     @functools.cached_property
     def prompt_bound(self) -> int:
         """Return a number of tokens that the prompt cannot exceed: its bytes, with all fields."""
-        return len(json.dumps(self.body, ensure_ascii=False).encode(errors="surrogatepass"))
+        return _TEMPLATE_TOKENS + len(json.dumps(self.body, ensure_ascii=False).encode(errors="surrogatepass"))
 
     @property
     def prompt_estimate(self) -> int:

@@ -236,7 +236,7 @@ class PaidCalls:
             raise UserError(
                 f"{self.endpoint.url} counted {dollars(cost)} for a call that could cost "
                 f"{dollars(turn.reserved)} at most: it does not keep to the limit of "
-                f"{turn.request.most_tokens} tokens; see --limit-field and --extra"
+                f"{turn.request.most_tokens} tokens, or calls that limit by another field"
             )
 
     def _release(self, turn: _Turn) -> None:

@@ -10,6 +10,8 @@ import re
 from typing import Any
 
 _LONGEST = 1 << 18  # characters; no honest reply is as long
+_MOST_FAILURES = 200  # beginnings of objects in a row that are none; each reads the rest once
+_OBJECT = re.compile(r'\{\s*"')
 _QUESTION = ("q", "question")
 _ANSWER = ("a", "answer")
 _DECODER = json.JSONDecoder(strict=False)  # models write line ends inside of strings
@@ -67,19 +69,19 @@ def _parsed(text: str) -> Any:
 
 def _objects(text: str) -> list[dict[str, Any]]:
     """Return the innermost objects that are whole, in their order."""
-    found, place = [], 0
-    while (place := text.find("{", place)) >= 0:
+    found, place, failed = [], 0, 0
+    while failed < _MOST_FAILURES and (begin := _OBJECT.search(text, place)):
         try:
-            value, end = _DECODER.raw_decode(text, place)
+            value, end = _DECODER.raw_decode(text, begin.start())
         except (ValueError, RecursionError):
-            place += 1
+            place, failed = begin.start() + 1, failed + 1
             continue
         inner = next((item for item in value.values() if isinstance(item, list)), None)
         if _pair(value) is None and inner is not None:
             found += [item for item in inner if isinstance(item, dict)]
         else:
             found.append(value)
-        place = end
+        place, failed = end, 0
     return found
 
 
