@@ -255,3 +255,19 @@ def test_bodies_are_json_in_utf8(serve):
     server = serve(in_turn(ok({})))
     client(server)[0].post("/x", {"text": "naïve 東京 \ud800"})
     assert server.requests[0][2] == json.loads(json.dumps({"text": "naïve 東京 \ud800"}))
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_reply_cut_at_any_byte_may_pass(serve, told):
+    status, _, content = ok({"choices": [{"message": {"content": "caf\u00e9 {}"}}]})
+    cuts = iter(range(1, len(content)))
+    length = {"Content-Length": str(len(content))} if told else {"Connection": "close"}
+
+    def reply(number, path, body):
+        return status, length, content[: next(cuts)]
+
+    asked, _ = client(serve(reply))
+    for cut in range(1, len(content)):
+        with pytest.raises(endpoint.PassingFailure) as caught:
+            asked.post_once("/x", {})
+        assert caught.value.at_work, cut

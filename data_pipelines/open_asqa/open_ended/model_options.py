@@ -1,6 +1,7 @@
 """Options of commands that ask a language model: which one, how fast, and for how much."""
 
 import argparse
+import dataclasses
 import math
 from importlib import resources
 from pathlib import Path
@@ -210,7 +211,7 @@ def takes_schema(
     Raises:
         UserError: the server fails, or the budget does not allow the call.
     """
-    calls = PaidCalls(server, ledger, rules)
+    calls = PaidCalls(server, ledger, dataclasses.replace(rules, tries=1))
     report = calls.hold([_Probe(model, response_format)])
     if report.stopped:
         raise UserError(report.stopped)
