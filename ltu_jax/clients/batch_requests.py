@@ -112,7 +112,7 @@ class BatchFolder:
             raise UserError(f"{where} has no custom_id: give the files of results as they came")
         call = self.ledger.batched_call(key)
         if call is None:
-            return "double" if self.ledger.knows(key) else "not of this folder"
+            return "double" if self.ledger.calls_of(key) else "not of this folder"
         response, error = line.get("response"), line.get("error")
         response = response if isinstance(response, dict) else {}
         status, body = response.get("status_code"), response.get("body")

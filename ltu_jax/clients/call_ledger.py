@@ -152,11 +152,6 @@ class CallLedger:
         query = "SELECT reserved FROM calls WHERE id = ?"
         return self._file.execute(query, (call,)).fetchone()[0]
 
-    def knows(self, key: str) -> bool:
-        """Tell whether a request was ever sent."""
-        query = "SELECT 1 FROM requests WHERE key = ?"
-        return self._file.execute(query, (key,)).fetchone() is not None
-
     def open_batches(self) -> dict[str, int]:
         """Return the batch files in which requests wait for results -> how many."""
         query = "SELECT batch, count(*) FROM calls WHERE state = 'batched' GROUP BY batch"
@@ -193,6 +188,11 @@ class CallLedger:
         """Return how many calls ended in which way."""
         query = "SELECT state, count(*) FROM calls GROUP BY state ORDER BY state"
         return dict(self._file.execute(query))
+
+    def calls_of(self, key: str) -> int:
+        """Return how often a request was sent, as far as anybody can tell."""
+        query = "SELECT count(*) FROM calls WHERE key = ?"
+        return self._file.execute(query, (key,)).fetchone()[0]
 
     def asked(self, key: str) -> Mapping[str, str] | None:
         """Return what was asked in a request: subject, prompt, model, the user's text."""

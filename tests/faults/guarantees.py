@@ -13,6 +13,7 @@ from tests.faults.damage import damage_checkpoints
 from tests.faults.devices import change_devices
 from tests.faults.disks import lose_the_disk
 from tests.faults.fuzz import mutate_samples
+from tests.faults.generate_kills import kill_generation
 from tests.faults.hosts import disagree
 from tests.faults.kills import kill_at_random
 from tests.faults.merges import kill_merges
@@ -105,6 +106,12 @@ GUARANTEES = {
         attempt=lambda lab, trials: spoil_batches(lab, trials=trials),
         short=100,
         long=500,
+    ),
+    "generate_kill": Guarantee(
+        promise="kill -9 while a model writes pairs: the same pairs, no reply paid for twice",
+        attempt=lambda lab, trials: kill_generation(lab.make_folder("generate"), kills=trials),
+        short=4,
+        long=50,
     ),
     "other_devices": Guarantee(
         promise="on 1, 2, 4 or 8 devices a run goes on with the same rows and losses",

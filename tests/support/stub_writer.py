@@ -60,6 +60,11 @@ def chat(content: str | None, *, finish: str = "stop", tokens: int = 50) -> Repl
     )
 
 
+def request_name(body: dict[str, Any]) -> str:
+    """Return what tells a request from others."""
+    return json.dumps(body, sort_keys=True)
+
+
 def is_probe(body: dict[str, Any]) -> bool:
     """Tell whether a request only tries out whether a schema is taken."""
     return len(body["messages"]) == 1
@@ -84,7 +89,7 @@ class FaultyWriter:
 
     def __call__(self, number: int, path: str, body: dict[str, Any]) -> Reply:
         """Reply to a request."""
-        name = json.dumps(body, sort_keys=True)
+        name = request_name(body)
         with self._lock:
             self.received[name] += 1
             first = self.received[name] == 1

@@ -22,6 +22,7 @@ _LOOP = 4  # times that three words may not come again
 _WORD = re.compile(r"[a-z0-9]+(?:['’-][a-z0-9]+)*")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _QUOTED = re.compile(r"[\"“”„«»].*?[\"“”„«»]|(?<!\w)['‘’].*?['’](?!\w)")
+_YES_OR_NO = re.compile(r"(?:is|are|was|were|do|does|did|can|could|has|have)\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
 
 
@@ -163,7 +164,9 @@ class PairRules:
         """Say whether a sound is claimed that the clip lacks; texts know more than sounds."""
         if not self._has_sounds:
             return ""
-        for text in (pair.question, pair.answer):
+        # "Is a cat heard?" claims no cat, "Why does the cat run?" does
+        texts = [pair.answer] if _YES_OR_NO.match(pair.question) else [pair.question, pair.answer]
+        for text in texts:
             for name in self._classes.claimed(_QUOTED.sub(" ", text)):
                 if not self._is_known(name):
                     return "sound that is not known"

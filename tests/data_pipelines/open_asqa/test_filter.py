@@ -1,0 +1,179 @@
+"""`filter` and `score` on what `generate` wrote: what is accepted; no model is asked again."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_pipelines.open_asqa import __main__ as command
+from data_pipelines.open_asqa import build_folder
+from data_pipelines.open_asqa.filter_step import FILTER
+from ltu_jax.clients import clap
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import read_json
+from ltu_jax.core.jsonl import write_jsonl
+from tests.support.openai_server import servers
+from tests.support.small_build import SOURCES, make_build
+from tests.support.stub_writer import chat, is_probe, pairs_of
+
+NUMBER = "number that is not known"
+BAD = {
+    "q": "What else is heard in it?",
+    "a": "Another 99 red balloons go by, and this seems to please whoever watches them.",
+}
+UNSURE = {
+    "q": "Where may this have been recorded?",
+    "a": "That cannot be determined, it is unclear where anybody was at that time.",
+}
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with servers() as start:
+        yield start
+
+
+@pytest.fixture
+def build(tmp_path, serve):
+    """A build with pairs of all sources, two of each clip of a known kind."""
+
+    def reply(number, path, body):
+        pairs = [] if is_probe(body) else [*pairs_of(body, count=3), BAD, UNSURE]
+        return chat(json.dumps({"pairs": pairs}))
+
+    made = make_build(tmp_path / "b", clips=5)
+    url = serve(reply).url
+    command.command(["generate", str(made.root), "--model", "m", "--endpoint", url])
+    return made
+
+
+def filtered(build, *options):
+    command.command(["filter", str(build.root), *options])
+    files = {source: build.file(source, FILTER) for source in SOURCES}
+    return {source: read_json(path) for source, path in files.items() if path.exists()}
+
+
+def lines_of(build, source, name):
+    return list(build.lines(source, name))
+
+
+def test_every_pair_is_in_one_of_the_two_files(build):
+    reports = filtered(build)
+    for source in SOURCES:
+        accepted = lines_of(build, source, build_folder.ACCEPTED)
+        refused = lines_of(build, source, build_folder.REFUSED)
+        reasons = [line.pop("reason") for line in refused]
+        given = lines_of(build, source, build_folder.OPEN_ENDED)
+        assert [line for line in given if line in accepted] == accepted
+        assert [line for line in given if line in refused] == refused
+        assert len(accepted) + len(refused) == len(given) == reports[source]["pairs"] == 25
+        assert {line["question"] for line in accepted}.isdisjoint({BAD["q"]})
+        # of equal texts of five clips the first is kept, and there is room for one in sixteen
+        assert len(accepted) == 16
+        assert reports[source]["refused"] == {
+            reason: reasons.count(reason) for reason in sorted(set(reasons))
+        } == {"double": 4, NUMBER: 5}  # fmt: skip
+        assert reports[source]["unique answers"] == 1.0
+
+
+@pytest.mark.parametrize("how, left", [("keep", 1), ("drop", 0), ("share=0.01", 0)])
+def test_unanswerable_pairs_are_kept_or_not(build, how, left):
+    filtered(build, "--unanswerable", how)
+    accepted = lines_of(build, "clotho", build_folder.ACCEPTED)
+    assert sum(line["question"] == UNSURE["q"] for line in accepted) == left
+
+
+def test_a_question_cap_holds_and_the_last_filtering_counts(build):
+    filtered(build, "--question-cap", "1", "--only", "clotho")
+    questions = [line["question"] for line in lines_of(build, "clotho", build_folder.ACCEPTED)]
+    assert len(questions) == len(set(questions))
+    before = build.file("clotho", build_folder.ACCEPTED).read_bytes()
+    filtered(build)
+    filtered(build, "--question-cap", "1", "--only", "clotho")
+    assert build.file("clotho", build_folder.ACCEPTED).read_bytes() == before
+
+
+def blind(number, path, body):
+    """A server that answers all questions in words of the stub's answers, or in other ones."""
+    if is_probe(body):
+        return chat('{"answers": ["I."]}')
+    questions = json.loads(body["messages"][1]["content"])["questions"]
+    answers = [
+        question.split()[5] + " stands out, a scene to a listener" if place % 2 else "No idea."
+        for place, question in enumerate(questions)
+    ]
+    return chat(json.dumps({"answers": answers}))
+
+
+def test_agreement_is_scored_once_and_thresholds_need_no_model(build, serve):
+    server = serve(blind)
+    arguments = ["score", str(build.root), "--agreement", "--model", "j", "--endpoint", server.url]
+    assert command.command(arguments) == 0
+    assert len(server.requests) == 1 + 5 * len(SOURCES)
+    for _, _, body in server.requests[1:]:
+        asked = json.loads(body["messages"][1]["content"])
+        assert set(asked) == {"clip", "questions"} and "stands out" not in str(asked)
+    assert command.command(arguments) == 0
+    assert len(server.requests) == 1 + 5 * len(SOURCES)
+    kept = []
+    for least in ("0", "0.2", "0.5", "0.8", "1"):
+        reports = filtered(build, "--least-agreement", least)
+        kept.append(sum(report["accepted"] for report in reports.values()))
+    assert kept == sorted(kept, reverse=True) and kept[0] > kept[1] > kept[-1]
+    assert len(server.requests) == 1 + 5 * len(SOURCES)
+    assert "low agreement" in reports["clotho"]["refused"]
+
+
+class NamedClap:
+    """CLAP's place: the similarity is a function of the text alone."""
+
+    loaded = 0
+
+    def __init__(self, source):
+        NamedClap.loaded += 1
+        self.name = f"CLAP ({source})"
+
+    def scores(self, audio, texts):
+        assert len(audio) == 1 and audio[0].std() > 0
+        return np.array([[len(text) % 10 / 10 for text in texts]], np.float32)
+
+
+def test_clap_scores_sounds_that_have_audio(build, monkeypatch, tmp_path):
+    monkeypatch.setattr(clap, "Clap", NamedClap)
+    noise = np.random.default_rng(0).normal(size=16_000) * 0.1
+    soundfile.write(tmp_path / "a.wav", noise, 16_000)
+    for source in ("clotho", "vggsound", "iemocap"):
+        clips = [c.to_json() | {"audio": str(tmp_path / "a.wav")} for c in build.clips(source)]
+        write_jsonl(build.file(source, build_folder.CLIPS), clips)
+    command.command(["score", str(build.root), "--clap", "tiny"])
+    reports = filtered(build, "--least-clap", "0.5")
+    for line in lines_of(build, "clotho", build_folder.ACCEPTED):
+        assert len(line["answer"]) % 10 >= 5
+    assert "low clap" in reports["clotho"]["refused"]
+    assert reports["freesound"]["refused"] == {
+        "no score of clap": 20,
+        NUMBER: 5,
+    }
+    assert reports["iemocap"]["accepted"] == 16  # of words, which CLAP does not hear
+
+
+def test_a_build_without_pairs_and_wrong_options_are_named(tmp_path, build):
+    empty = make_build(tmp_path / "empty", sources=("clotho",))
+    with pytest.raises(UserError, match="no open-ended pairs of clotho yet"):
+        command.command(["filter", str(empty.root)])
+    with pytest.raises(UserError, match="no open-ended pairs of clotho yet"):
+        command.command(["score", str(empty.root), "--clap", "x"])
+    for options, named in (
+        (("--unanswerable", "some"), "--unanswerable some"),
+        (("--unanswerable", "share=2"), "unanswerable"),
+        (("--near", "7"), "--near 7"),
+        (("--question-cap", "0"), "question.cap"),
+    ):
+        with pytest.raises(UserError, match=named):
+            command.command(["filter", str(build.root), *options])
+    with pytest.raises(UserError, match="--clap MODEL, or --agreement"):
+        command.command(["score", str(build.root)])
+    with pytest.raises(UserError, match="--endpoint and --model"):
+        command.command(["score", str(build.root), "--agreement"])
