@@ -5,7 +5,7 @@ import functools
 import json
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -30,10 +30,11 @@ _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
 class _Rules:
     version: int
     metadata: Mapping[str, re.Pattern]
-    synonyms: Mapping[str, frozenset[int]]
+    metadata_at_all: re.Pattern
+    synonyms: Mapping[frozenset[str], frozenset[int]]
     everyday: frozenset[str]
     unclaimed: re.Pattern
-    unanswerable: tuple[re.Pattern, ...]
+    unanswerable: re.Pattern
     english: frozenset[str]
 
 
@@ -42,27 +43,32 @@ def rules() -> _Rules:
     """Return the lists of pair_rules.toml."""
     text = resources.files(__package__).joinpath("pair_rules.toml").read_text(encoding="utf-8")
     table = tomllib.loads(text)
-    groups: dict[str, set[int]] = {}
+    groups: dict[frozenset[str], set[int]] = {}
     for number, group in enumerate(table["synonyms"]["groups"]):
         for name in group:
-            groups.setdefault(stem(name), set()).add(number)
+            groups.setdefault(frozenset(map(stem, _WORD.findall(name))), set()).add(number)
     return _Rules(
         version=table["version"],
         metadata={name: re.compile(pattern) for name, pattern in table["metadata"].items()},
+        metadata_at_all=_any(table["metadata"].values()),
         synonyms={name: frozenset(numbers) for name, numbers in groups.items()},
         everyday=frozenset(table["synonyms"]["everyday"]),
         unclaimed=re.compile(table["synonyms"]["unclaimed"]),
-        unanswerable=tuple(re.compile(phrase) for phrase in table["unanswerable"]["phrases"]),
+        unanswerable=_any(table["unanswerable"]["phrases"]),
         english=frozenset(table["english"]["words"]),
     )
 
 
+def _any(patterns: Iterable[str]) -> re.Pattern:
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns))
+
+
 def is_unanswerable(answer: str) -> bool:
     """Tell whether an answer says that there is no answer."""
-    text = answer.lower().replace("’", "'")
-    return any(phrase.search(text) for phrase in rules().unanswerable)
+    return rules().unanswerable.search(answer.lower().replace("’", "'")) is not None
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def stem(name: str) -> str:
     """Return a name in lower case without the usual endings: dogs, barking -> dog, bark."""
     word = name.lower().strip()
@@ -109,8 +115,8 @@ class PairRules:
         self._stems = frozenset(map(stem, _WORD.findall(self._text)))
         self._groups = frozenset(
             number
-            for name, numbers in rules().synonyms.items()
-            if set(map(stem, _WORD.findall(name))) <= self._stems
+            for words, numbers in rules().synonyms.items()
+            if words <= self._stems
             for number in numbers
         )
         self._hidden = tuple(
@@ -135,6 +141,8 @@ class PairRules:
 
     def _metadata(self, question: str, answer: str) -> str:
         texts = (_QUOTED.sub(" ", question), _QUOTED.sub(" ", answer))
+        if not any(rules().metadata_at_all.search(text) for text in texts):
+            return ""
         for name, pattern in rules().metadata.items():
             if name in self._prompt.named or (
                 # what the question asks for may be answered
@@ -173,13 +181,11 @@ class PairRules:
         return ""
 
     def _is_known(self, name: str) -> bool:
-        words = set(map(stem, _WORD.findall(name)))
+        words = frozenset(map(stem, _WORD.findall(name)))
         if words & self._stems:
             return True
-        groups = rules().synonyms.get(stem(name), frozenset())
-        for word in words:
-            groups |= rules().synonyms.get(word, frozenset())
-        return bool(groups & self._groups)
+        spelled = (words, *(frozenset((word,)) for word in words))
+        return any(rules().synonyms.get(one, frozenset()) & self._groups for one in spelled)
 
 
 def _lengths(question: str, answer: str, prompt: PromptFile) -> str:
@@ -194,10 +200,11 @@ def _lengths(question: str, answer: str, prompt: PromptFile) -> str:
 def _language(question: str, answer: str) -> str:
     for text in (question, answer):
         text = _QUOTED.sub(" ", text)
-        letters = [letter for letter in text if letter.isalpha()]
-        foreign = sum(letter > "\u024f" for letter in letters)
-        if letters and foreign > _FOREIGN * len(letters):
-            return "not English"
+        if not text.isascii():
+            letters = [letter for letter in text if letter.isalpha()]
+            foreign = sum(letter > "\u024f" for letter in letters)
+            if foreign > _FOREIGN * len(letters):
+                return "not English"
         words = _WORD.findall(text)
         if len(words) >= _LONG_ENOUGH and not rules().english & set(words):
             return "not English"
