@@ -2,7 +2,10 @@
 
     DIR/build.json                    seed, sources, hashes of their metadata; written by `build`
     DIR/leakage.json                  clips of benchmarks that were left out, by rule
-    DIR/replies.sqlite                every reply of a language model, kept for good
+    DIR/replies.sqlite                every call to a language model, its reply and its price, kept
+                                      for good (ltu_jax/clients/call_ledger.py)
+    DIR/batches/                      requests-NNNN.jsonl by `generate --batch-files`; results/
+    DIR/scores.sqlite                 scores of open-ended pairs, by `score`
     DIR/merged.json                   which file the last `merge` wrote, of which sources
     DIR/SOURCE/clips.jsonl            a `SourceClip` a line, sorted by clip_id
     DIR/SOURCE/quarantine.jsonl       {"where", "reason"} of each row that was left out
@@ -14,9 +17,12 @@
                                       `style`; gender of clips whose source tells none
     DIR/SOURCE/closed_ended.jsonl     {"clip_id", "task", "question", "answer", "wording"} a line;
                                       "text_by" people or whisper of the task ASR
-    DIR/SOURCE/open_ended.jsonl       {"clip_id", "question", "answer", ...}, by `generate`
-    DIR/SOURCE/accepted.jsonl         the same lines, those that `filter` accepts
+    DIR/SOURCE/open_ended.jsonl       {"clip_id", "question", "answer", "prompt", "model", "request"}
+                                      by `generate`: prompt and its version; key in replies.sqlite
+    DIR/SOURCE/open_ended.json        counts of replies and pairs, by `generate`
+    DIR/SOURCE/accepted.jsonl         lines of open_ended.jsonl, those that `filter` accepts
     DIR/SOURCE/refused.jsonl          the others, with "reason"
+    DIR/SOURCE/filter.json            settings of `filter`, and counts by reason
 
 A file that is there is whole: each is written beside its place and renamed at its end. Lines of a
 source stand in the order of its clips, so that files are joined while they are read (`joined`).
@@ -52,6 +58,7 @@ CLOSED_ENDED = "closed_ended.jsonl"
 OPEN_ENDED = "open_ended.jsonl"
 ACCEPTED = "accepted.jsonl"
 REFUSED = "refused.jsonl"
+FILTER = "filter.json"
 
 
 _MADE_BY = {

@@ -18,7 +18,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines.open_asqa.build_folder import ACCEPTED, OPEN_ENDED, REFUSED, BuildFolder
+from data_pipelines.open_asqa.build_folder import (
+    ACCEPTED,
+    FILTER,
+    OPEN_ENDED,
+    REFUSED,
+    BuildFolder,
+)
 from data_pipelines.open_asqa.open_ended import pair_rules
 from data_pipelines.open_asqa.open_ended.build_conversations import (
     clips_with_lines,
@@ -35,7 +41,6 @@ from ltu_jax.core.files import atomic_file, write_json
 from ltu_jax.core.jsonl import JsonlWriter
 from ltu_jax.core.values import whole
 
-FILTER = "filter.json"
 # Of LTU-AS's open-ended pairs: unique questions and answers, as its authors counted them.
 OFFICIAL_UNIQUE = (0.651, 0.906)
 _KEPT_SHARE = 0.065  # of unanswerable pairs in LTU's data, which teach to refuse

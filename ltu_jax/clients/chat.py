@@ -48,7 +48,8 @@ class ChatRequest:
     @functools.cached_property
     def prompt_bound(self) -> int:
         """Return a number of tokens that the prompt cannot exceed: its bytes, with all fields."""
-        return _TEMPLATE_TOKENS + len(json.dumps(self.body, ensure_ascii=False).encode(errors="surrogatepass"))
+        text = json.dumps(self.body, ensure_ascii=False)
+        return _TEMPLATE_TOKENS + len(text.encode(errors="surrogatepass"))
 
     @property
     def prompt_estimate(self) -> int:

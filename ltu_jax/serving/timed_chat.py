@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ltu_jax.clients.endpoint import check_address, is_this_machine
 from ltu_jax.core.errors import UserError
-from ltu_jax.evaluation.clients.endpoint import check_address, is_this_machine
 
 _EXCERPT = 200  # characters of a server's message
 _BLOCK = 1 << 16

@@ -5,7 +5,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from data_pipelines.open_asqa.build_folder import OPEN_ENDED, SPOKEN_TEXT, STYLE, BuildFolder
+from data_pipelines.open_asqa.build_folder import (
+    ACCEPTED,
+    FILTER,
+    OPEN_ENDED,
+    REFUSED,
+    SPOKEN_TEXT,
+    STYLE,
+    BuildFolder,
+)
 from data_pipelines.open_asqa.open_ended.clip_conversation import ClipConversation, ModelSettings
 from data_pipelines.open_asqa.open_ended.material import KnownClip, MissingFieldError
 from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer, read_pairs
@@ -14,7 +22,7 @@ from data_pipelines.open_asqa.source_clip import SourceClip
 from ltu_jax.clients.call_ledger import CallLedger
 from ltu_jax.clients.conversations import Standing, State, standings
 from ltu_jax.core.errors import UserError, shorten
-from ltu_jax.core.files import write_json
+from ltu_jax.core.files import sha256_file, write_json
 from ltu_jax.core.jsonl import write_jsonl
 
 COUNTS = "open_ended.json"
@@ -143,7 +151,10 @@ class SourceConversations:
             yield conversation
 
     def write(self, ledger: CallLedger, *, tries: int) -> dict[str, Any]:
-        """Write the pairs of all replies so far, in the order of the clips; return the counts."""
+        """Write the pairs of all replies so far, in the order of the clips; return the counts.
+
+        Where the pairs are others than before, what `filter` made of those is deleted.
+        """
         counts: Counter[str] = Counter()
         missing: Counter[str] = Counter()
         given_up: Counter[str] = Counter()
@@ -156,7 +167,12 @@ class SourceConversations:
                     given_up[standing.record.reason] += 1
                 yield from self._lines(standing, counts)
 
-        write_jsonl(self.folder.file(self.source, OPEN_ENDED), lines())
+        path = self.folder.file(self.source, OPEN_ENDED)
+        before = sha256_file(path) if path.is_file() else ""
+        write_jsonl(path, lines())
+        if sha256_file(path) != before:  # what was filtered before is of other pairs
+            for name in (ACCEPTED, REFUSED, FILTER):
+                self.folder.file(self.source, name).unlink(missing_ok=True)
         result = {
             "prompt": self.prompt.name,
             "model": self.settings.model,

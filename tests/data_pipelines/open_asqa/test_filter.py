@@ -8,7 +8,6 @@ import soundfile
 
 from data_pipelines.open_asqa import __main__ as command
 from data_pipelines.open_asqa import build_folder
-from data_pipelines.open_asqa.filter_step import FILTER
 from ltu_jax.clients import clap
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
@@ -51,7 +50,7 @@ def build(tmp_path, serve):
 
 def filtered(build, *options):
     command.command(["filter", str(build.root), *options])
-    files = {source: build.file(source, FILTER) for source in SOURCES}
+    files = {source: build.file(source, build_folder.FILTER) for source in SOURCES}
     return {source: read_json(path) for source, path in files.items() if path.exists()}
 
 
@@ -93,6 +92,17 @@ def test_a_question_cap_holds_and_the_last_filtering_counts(build):
     filtered(build)
     filtered(build, "--question-cap", "1", "--only", "clotho")
     assert build.file("clotho", build_folder.ACCEPTED).read_bytes() == before
+
+
+def test_other_pairs_are_filtered_anew(build, serve):
+    filtered(build)
+    server = serve(lambda number, path, body: chat(json.dumps({"pairs": pairs_of(body, count=2)})))
+    for model, there in (("m", True), ("other", False)):
+        generate = ["generate", str(build.root), "--model", model, "--only", "clotho"]
+        command.command([*generate, "--structured", "schema", "--endpoint", server.url])
+        for name in (build_folder.ACCEPTED, build_folder.REFUSED, build_folder.FILTER):
+            assert build.file("clotho", name).exists() == there
+            assert build.file("fma", name).exists()
 
 
 def blind(number, path, body):
