@@ -17,8 +17,9 @@
                                       `style`; gender of clips whose source tells none
     DIR/SOURCE/closed_ended.jsonl     {"clip_id", "task", "question", "answer", "wording"} a line;
                                       "text_by" people or whisper of the task ASR
-    DIR/SOURCE/open_ended.jsonl       {"clip_id", "question", "answer", "prompt", "model", "request"}
-                                      by `generate`: prompt and its version; key in replies.sqlite
+    DIR/SOURCE/open_ended.jsonl       {"clip_id", "question", "answer", "prompt", "model",
+                                      "request"}, by `generate`: prompt and its version; key of the
+                                      request in replies.sqlite
     DIR/SOURCE/open_ended.json        counts of replies and pairs, by `generate`
     DIR/SOURCE/accepted.jsonl         lines of open_ended.jsonl, those that `filter` accepts
     DIR/SOURCE/refused.jsonl          the others, with "reason"
