@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.open_asqa.open_ended import material
 from data_pipelines.open_asqa.open_ended.build_conversations import known_clips
 from data_pipelines.open_asqa.open_ended.clip_conversation import ClipConversation, ModelSettings
 from data_pipelines.open_asqa.open_ended.material import KnownClip, MissingFieldError
@@ -35,6 +36,13 @@ PUBLISHED = {
     "joint_audioset 1.1": "b751c2c6a789fc0c",
     "fma 1.1": "d9ee4d200873502e",
 }
+
+
+@pytest.fixture(autouse=True)
+def descriptions(monkeypatch):
+    """Few descriptions: prompts do not change with the real ones."""
+    few = {"Dog": ("sharp and short",), "Siren": ("high and wailing",)}
+    monkeypatch.setattr(material, "class_descriptions", lambda: few)
 
 
 def first_request(source, folder):
