@@ -112,7 +112,9 @@ def test_pairs_are_counted_as_they_are_trained_on():
     assert asked("--config.steps=5").pairs == 5 * 256
 
 
-@pytest.mark.parametrize("choice", ["tasks=caption", "tasks=cla_sound", "datasets=mine"])
+@pytest.mark.parametrize(
+    "choice", ["tasks=caption", "tasks=cla_sound", "datasets=mine", "weights=poster"]
+)
 def test_pairs_that_are_not_known_must_be_said(choice):
     some = f"--config.data.{choice}"
     with pytest.raises(UserError, match="give --pairs, those of all epochs together"):
