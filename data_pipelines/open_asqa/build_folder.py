@@ -60,12 +60,10 @@ OPEN_ENDED = "open_ended.jsonl"
 ACCEPTED = "accepted.jsonl"
 REFUSED = "refused.jsonl"
 FILTER = "filter.json"
-
-
-_MADE_BY = {
+MADE_BY = {
     name: f"python -m data_pipelines.open_asqa {step}"
     for name, step in (
-        (SPOKEN_TEXT, "transcribe"), (STYLE, "style"), (CLOSED_ENDED, "build"),
+        (CLIPS, "build"), (SPOKEN_TEXT, "transcribe"), (STYLE, "style"), (CLOSED_ENDED, "build"),
         (OPEN_ENDED, "generate"), (ACCEPTED, "filter"), (REFUSED, "filter"),
     )
 }  # fmt: skip
@@ -130,7 +128,7 @@ class BuildFolder:
         """
         with contextlib.ExitStack() as stack:
             files = [
-                stack.enter_context(ClipLines(self.file(source, name), remake=_MADE_BY[name]))
+                stack.enter_context(ClipLines(self.file(source, name), remake=MADE_BY[name]))
                 for name in names
             ]
             for clip in self.clips(source):

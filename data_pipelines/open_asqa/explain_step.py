@@ -1,4 +1,4 @@
-"""Tell where a row is from: metadata, clip, spoken text, style, question, reply, filters.
+"""Tell where a row is from: metadata, clip, spoken text, style, request, reply, filters.
 
     python -m data_pipelines.open_asqa explain DIR 1234 [--rows open_asqa.json]
     python -m data_pipelines.open_asqa explain DIR clotho:"Santa Motor.wav"
@@ -8,6 +8,7 @@ SOURCE:CLIP shows a clip with all of its rows.
 """
 
 import argparse
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,10 @@ from data_pipelines.open_asqa.build_folder import BuildFolder
 from data_pipelines.open_asqa.class_descriptions import class_descriptions
 from data_pipelines.open_asqa.merge_step import provenance_file
 from data_pipelines.open_asqa.merged_rows import input_files
+from data_pipelines.open_asqa.open_ended.gate_scores import GATES, GateScores
+from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer
 from data_pipelines.open_asqa.registry import SOURCES
+from ltu_jax.clients.call_ledger import open_ledger
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
 
@@ -74,6 +78,28 @@ def explain_row(folder: BuildFolder, number: int, *, rows: Path | None = None) -
     yield from _about(folder, origin["source"], origin["clip_id"])
     if row["task"] == "cla_label_des":
         yield "descriptions", _describers(row["output"])
+    if origin["kind"] == "open":
+        yield from _of_model(folder, origin, row)
+
+
+def _of_model(folder: BuildFolder, origin: Mapping[str, Any], row: Mapping[str, str]) -> list:
+    """Return what was asked of a language model and what it wrote, scores and filters."""
+    sections: list[Section] = []
+    replies, key = folder.root / build_folder.REPLIES, origin.get("request")
+    if key and replies.is_file():
+        with open_ledger(replies, send=False) as ledger:
+            asked, answer = ledger.asked(key), ledger.look_up([key])[key].answer
+            sections.append(("request", {**(asked or {}), "calls": ledger.calls_of(key)}))
+        sections += [("reply", dataclasses.asdict(answer))] if answer is not None else []
+    pair = QuestionAnswer(question=row["instruction"], answer=row["output"])
+    name = (origin["source"], origin["clip_id"], pair)
+    scores = {gate: GateScores(folder.root).get(gate, [name])[0] for gate in GATES}
+    found = {gate: score for gate, score in scores.items() if score is not None}
+    sections += [("scores", found)] if found else []
+    filtered = folder.file(origin["source"], build_folder.FILTER)
+    if filtered.is_file():
+        sections.append((build_folder.FILTER, read_json(filtered)))
+    return sections
 
 
 def _describers(answer: str) -> dict[str, str]:

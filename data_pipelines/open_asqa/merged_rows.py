@@ -21,14 +21,13 @@ from data_pipelines.open_asqa.source_clip import SourceClip
 from ltu_jax.core.errors import UserError
 
 OPEN_TASK = "open-ended question"
-COMMAND = "python -m data_pipelines.open_asqa"
-# File -> the subcommand that makes it, and the texts that a line must have.
-_FILES = {
-    build_folder.CLIPS: ("build", ()),
-    build_folder.SPOKEN_TEXT: ("transcribe", ("text",)),
-    build_folder.CLOSED_ENDED: ("build", ("task", "question", "answer")),
-    build_folder.OPEN_ENDED: ("generate", ("question", "answer")),
-    build_folder.ACCEPTED: ("filter", ("question", "answer")),
+# File -> the texts that a line must have.
+_NEEDS = {
+    build_folder.CLIPS: (),
+    build_folder.SPOKEN_TEXT: ("text",),
+    build_folder.CLOSED_ENDED: ("task", "question", "answer"),
+    build_folder.OPEN_ENDED: ("question", "answer"),
+    build_folder.ACCEPTED: ("question", "answer"),
 }
 _PAIR = ("clip_id", "task", "question", "answer")  # what a row says already
 
@@ -104,7 +103,8 @@ class SourceRows:
             found = clips.of(name)
             if len(found) > 1:
                 raise UserError(
-                    f"{clips.path} has clip {name!r} twice: make it again with `{COMMAND} build`"
+                    f"{clips.path} has clip {name!r} twice: make it again with "
+                    f"`{build_folder.MADE_BY[clips.path.name]}`"
                 )
             clip = self._folder.clip(found[0])
             text = next((line["text"] for line in spoken.of(name)), "")
@@ -129,8 +129,8 @@ class SourceRows:
 
 
 def _opened(path: Path, *, place: int, root: Path) -> ClipLines:
-    step, needs = _FILES[path.name]
-    return ClipLines(path, place=place, needs=needs, remake=f"{COMMAND} {step} {root}")
+    remake = f"{build_folder.MADE_BY[path.name]} {root}"
+    return ClipLines(path, place=place, needs=_NEEDS[path.name], remake=remake)
 
 
 def _row(

@@ -9,7 +9,11 @@ from data_pipelines.manifests.official_rows import OfficialRow, rows_or_errors
 from data_pipelines.open_asqa import build_folder, explain_step, merge_step, sorted_lines
 from data_pipelines.open_asqa.merge_step import MergeOrder, merge
 from data_pipelines.open_asqa.merged_rows import SourceRows
+from data_pipelines.open_asqa.open_ended.gate_scores import GateScores
+from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer
 from data_pipelines.records.schema import OFFICIAL_FIELDS
+from ltu_jax.clients.call_ledger import open_ledger
+from ltu_jax.clients.chat import ChatReply, ChatRequest
 from ltu_jax.core.errors import UserError
 from tests.support import built_folder
 from tests.support.built_folder import lines
@@ -208,6 +212,30 @@ def test_every_row_is_explained(folder, tmp_path, name):
     for number in (0, len(rows) + 1, len(rows) + 2):
         with pytest.raises(UserError, match="not in"):
             list(explain_step.explain_row(folder, number))
+
+
+def test_an_open_ended_row_is_explained_down_to_the_reply_of_the_model(folder, tmp_path):
+    request = ChatRequest(
+        prompt="fma-1", model="m", messages=(("system", "Ask."), ("user", "Genre: Folk")),
+        parameters={}, most_tokens=9,
+    )  # fmt: skip
+    with open_ledger(folder.root / build_folder.REPLIES, send=True) as ledger:
+        call = ledger.reserve(request, 5)
+        ledger.settle(call, state="answered", cost=4, reply=ChatReply(content='{"q": "Why?"}'))
+    line = {"clip_id": "fma-0004", "question": "Why?", "answer": "So.", "request": request.key}
+    folder.file("fma", build_folder.ACCEPTED).write_text(json.dumps(line) + "\n")
+    folder.file("fma", build_folder.FILTER).write_text('{"unanswerable": "drop"}')
+    pair = ("fma", "fma-0004", QuestionAnswer(question="Why?", answer="So."))
+    GateScores(folder.root).put("agreement", {pair: 0.75}, by="m")
+    merged(folder, tmp_path / "rows.json", only=("fma",))
+    facts = dict(explain_step.explain_row(folder, 11))
+    assert facts["origin"]["request"] == request.key
+    assert facts["request"] == {
+        "subject": "", "prompt": "fma-1", "model": "m", "asked": "Genre: Folk", "calls": 1
+    }  # fmt: skip
+    assert facts["reply"]["content"] == '{"q": "Why?"}'
+    assert facts["scores"] == {"agreement": 0.75}
+    assert facts[build_folder.FILTER] == {"unanswerable": "drop"}
 
 
 def test_a_clip_is_explained_with_its_questions(folder, capsys):
