@@ -1,18 +1,15 @@
 """Measures of the audio of one clip, and a name of its content."""
 
 import dataclasses
-import io
 from pathlib import Path
 
 import numpy as np
 
 from data_pipelines.doctor.data_readers import Case, Problem
+from data_pipelines.measures.clipping import full_scale
 from ltu_jax.core.files import sha256_file
 from ltu_jax.preprocessing import audio
-from ltu_jax.preprocessing.formats.decode import sounds
 
-_FULL = 0.999  # of full scale: 16-bit samples of 32735 and more
-_FLAT = 3  # samples in a row at full scale that a converter cut
 _QUIETEST = 1e-6  # -120 dBFS, for the logarithm
 
 
@@ -57,34 +54,13 @@ def measure_audio(case: Case) -> AudioMeasures | Problem:
         channels=decoded.source_channels,
         seconds=decoded.seconds,
         level=float(20 * np.log10(max(level, _QUIETEST))),
-        clipped=_clipped(case.audio, decoded),
+        clipped=full_scale(case.audio, decoded).clipped,
         dropout=_longest_gap(samples) / audio.SAMPLE_RATE,
         content=audio.content(samples),
     )
-
-
-def _clipped(source: bytes | Path, decoded: audio.Audio) -> float:
-    """Measure the clipped share in the file's own samples: resampling rounds the flat tops."""
-    if (decoded.source_rate, decoded.source_channels) == (audio.SAMPLE_RATE, 1):
-        parts = [decoded.samples[:, None]]
-    else:
-        opened = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-        with opened as stream:
-            streams = sounds(stream, name="<the same file>")
-            parts = [np.concatenate(list(sound.blocks)) for sound in streams if sound.stated != 0]
-    full = sum(
-        _runs(np.abs(channel) >= _FULL, least=_FLAT).sum() for part in parts for channel in part.T
-    )
-    return float(full / sum(part.size for part in parts))
 
 
 def _longest_gap(samples: np.ndarray) -> int:
     """Measure the longest run of zeros between sounds, in samples."""
     sounding = np.flatnonzero(samples)
     return int(np.diff(sounding).max(initial=1)) - 1
-
-
-def _runs(flags: np.ndarray, *, least: int) -> np.ndarray:
-    """Return the lengths of the runs of at least `least` true values."""
-    lengths = np.diff(np.flatnonzero(np.diff(np.r_[False, flags, False])))[::2]
-    return lengths[lengths >= least]

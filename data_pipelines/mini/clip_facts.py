@@ -11,15 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.measures import speaking_style
 from data_pipelines.mini.audio.sounds import SOUNDS
 from data_pipelines.mini.clip_plan import PlannedClip
 
-# axis -> (measure in `measure.Style`, name below the guard band, name above it)
-STYLE_AXES = {
-    "pitch": ("f0_hz", "low", "high"),
-    "speed": ("syllables_per_second", "slow", "fast"),
-    "volume": ("dbfs", "quiet", "loud"),
-}
+# axis -> name below the guard band, name above it
+STYLE_AXES = {"pitch": ("low", "high"), "speed": ("slow", "fast"), "volume": ("quiet", "loud")}
 _ENDS = (20.0, 80.0)  # percentiles of the training split that stand for the two ends of an axis
 _GUARD = (
     0.2  # share of the distance between the ends, on each side of the middle, that has no class
@@ -46,28 +43,31 @@ def style_thresholds(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[fl
     """
     styles = [r["style"] for r in records if r["style"] and r["entry"]["kind"] == "speech"]
     result = {}
-    for axis, (measure, _, _) in STYLE_AXES.items():
-        low, high = np.percentile([style[measure] for style in styles], _ENDS)
+    for axis, figure in speaking_style.AXES.items():
+        known = [style[figure] for style in styles if style[figure] is not None]
+        low, high = np.percentile(known, _ENDS)
         middle, guard = (low + high) / 2, _GUARD * (high - low)
         result[axis] = (float(middle - guard), float(middle + guard))
     return result
 
 
 def style_classes(
-    style: Mapping[str, float] | None, *, kind: str, thresholds: Mapping[str, tuple[float, float]]
+    style: Mapping[str, float | None] | None,
+    *,
+    kind: str,
+    thresholds: Mapping[str, tuple[float, float]],
 ) -> dict[str, str]:
     """Return the clear style classes of a clip; the level of a mixed clip is not the speaker's, so
     it has no volume.
     """
     classes = {}
-    for axis, (measure, below, above) in STYLE_AXES.items():
-        if style is None or (axis == "volume" and kind == "joint"):
+    for axis, names in STYLE_AXES.items():
+        value = None if style is None else style[speaking_style.AXES[axis]]
+        if value is None or (axis == "volume" and kind == "joint"):
             continue
-        low, high = thresholds[axis]
-        if style[measure] <= low:
-            classes[axis] = below
-        elif style[measure] >= high:
-            classes[axis] = above
+        scale = speaking_style.StyleScale(names=names, bands=(thresholds[axis],))
+        if name := scale.name_of(value):
+            classes[axis] = name
     return classes
 
 

@@ -175,7 +175,7 @@ def _source_packages(entry: PlannedClip) -> list[str]:
 
 
 def _tag_labels() -> list[str]:
-    style = [f"{v} {axis}" for axis, (_, *ends) in clip_facts.STYLE_AXES.items() for v in ends]
+    style = [f"{v} {axis}" for axis, ends in clip_facts.STYLE_AXES.items() for v in ends]
     return [*SOUNDS, *MUSIC, "animal", "music", "speech", "male speech", "female speech", *style]
 
 

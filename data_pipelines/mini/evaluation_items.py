@@ -54,7 +54,7 @@ def test_items(facts: Facts, *, split: str, truth_text: str) -> list[dict[str, A
         items.append(item)
 
     def style(row):
-        for axis, (_, below, above) in STYLE_AXES.items():
+        for axis, (below, above) in STYLE_AXES.items():
             if axis in facts.style:
                 value = facts.style[axis]
                 ask(

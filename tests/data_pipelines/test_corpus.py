@@ -14,6 +14,9 @@ import soundfile
 
 from data_pipelines import build_mini
 from data_pipelines.manifests import clip_manifests
+from data_pipelines.measures.speaking_style import speaking_style
+from data_pipelines.measures.syllables import syllables
+from data_pipelines.measures.voice_measures import measure_voice
 from data_pipelines.mini import (
     builder,
     clip_facts,
@@ -22,7 +25,7 @@ from data_pipelines.mini import (
     corpus,
     evaluation_items,
 )
-from data_pipelines.mini.audio import animals, measure, midi, render, sentences, voices
+from data_pipelines.mini.audio import animals, midi, render, sentences, voices
 from data_pipelines.mini.audio.music import MUSIC
 from data_pipelines.mini.audio.sounds import SOUNDS
 from data_pipelines.mini.open_questions import SCENES
@@ -148,7 +151,8 @@ def test_style_is_measured_from_the_sound():
     t = np.arange(2 * RATE) / RATE
     tone = sum(np.sin(2 * np.pi * 125 * k * t) / k for k in range(1, 12))
     tone = (0.1 * tone / np.sqrt(np.mean(tone**2))).astype(np.float32)
-    style = measure.style(np.pad(tone, (RATE, RATE)), text="Seven heavy boxes tonight.")
+    voice = measure_voice(np.pad(tone, (RATE, RATE)))
+    style = speaking_style(voice, text="Seven heavy boxes tonight.")
     assert style.f0_hz == pytest.approx(125, rel=0.02)
     assert style.dbfs == pytest.approx(-20, abs=0.3)
     assert style.syllables_per_second == pytest.approx(8 / 2, rel=0.06)
@@ -159,7 +163,7 @@ def test_style_is_measured_from_the_sound():
     [("the green train", 3), ("table", 2), ("painted boxes", 4), ("We cleaned", 2), ("I", 1)],
 )
 def test_syllables(text, count):
-    assert measure.syllables(text) == count
+    assert syllables(text) == count
 
 
 def test_midi_bytes_are_a_valid_file():

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from data_pipelines.measures.speaking_style import SpeakingStyle, speaking_style
+from data_pipelines.measures.voice_measures import measure_voice
 from data_pipelines.mini import clip_plan
-from data_pipelines.mini.audio import animals, measure, music, sounds, synthesis, voices
+from data_pipelines.mini.audio import animals, music, sounds, synthesis, voices
 from ltu_jax.core import files
 
 SAMPLE_RATE = 16_000
 FORMAT = (
-    2  # raise when a change of the code makes clips, measures or questions of older corpora invalid
+    3  # raise when a change of the code makes clips, measures or questions of older corpora invalid
 )
 _TEMPO = {"slow": (0.72, 0.82), "normal": (0.93, 1.07), "fast": (1.22, 1.35)}
 _LEVEL = {"quiet": (-38.0, -33.0), "normal": (-27.0, -20.0), "loud": (-16.0, -13.0)}
@@ -26,7 +28,7 @@ class Rendered:
     """
 
     samples: np.ndarray
-    style: measure.Style | None
+    style: SpeakingStyle | None
 
 
 def render(entry: clip_plan.PlannedClip, *, cache: Path) -> Rendered:
@@ -85,8 +87,8 @@ def _speech(entry: clip_plan.PlannedClip, rng: np.random.Generator, cache: Path)
     return Rendered(samples=_finish(spoken, None), style=_measure(spoken, entry))
 
 
-def _measure(samples: np.ndarray, entry: clip_plan.PlannedClip) -> measure.Style:
-    return measure.style(samples.astype(np.float32), text=entry.sentence)
+def _measure(samples: np.ndarray, entry: clip_plan.PlannedClip) -> SpeakingStyle:
+    return speaking_style(measure_voice(samples), text=entry.sentence)
 
 
 def _finish(samples: np.ndarray, dbfs: float | None) -> np.ndarray:
