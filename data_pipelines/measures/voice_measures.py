@@ -73,7 +73,7 @@ def _joined(sounding: np.ndarray) -> np.ndarray:
     """Return which frames are spoken: short pauses are, clicks are not."""
     spoken = sounding.copy()
     for start, end in _runs(~sounding):
-        if 0 < start and end < len(spoken) and end - start <= _BRIDGED:
+        if start > 0 and end < len(spoken) and end - start <= _BRIDGED:
             spoken[start:end] = True
     for start, end in _runs(spoken):
         if end - start < _SHORTEST:
