@@ -21,6 +21,7 @@ from ltu_jax.core.paths import as_path, is_remote
 
 # The remedy for a broken line; a file deleted whole would cost hours.
 DELETE = "delete that line and run the command again, which writes it anew"
+_BLOCK = 1 << 16  # bytes
 
 
 class JsonlWriter:
@@ -38,9 +39,7 @@ class JsonlWriter:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
-            content = self.path.read_bytes()
-            if not content.endswith(b"\n"):
-                os.truncate(self.path, content.rfind(b"\n") + 1)
+            _cut_unfinished(self.path)
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -80,6 +79,22 @@ class JsonlWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _cut_unfinished(path: Path) -> None:
+    """Cut a file behind its last line feed, which is looked for from its end."""
+    with path.open("rb") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - _BLOCK)
+            file.seek(start)
+            place = file.read(end - start).rfind(b"\n")
+            if place >= 0:
+                end = start + place + 1
+                break
+            end = start
+    if end < size:
+        os.truncate(path, end)
 
 
 def read_jsonl(
