@@ -36,7 +36,7 @@ setup(
             *("**/*.json", "**/*.safetensors", "**/*.j2", "**/*.css", "**/*.html", "**/*.js"),
             *("**/*.svg", "**/*.mp3", "**/*.LICENSE"),
         ],
-        "data_pipelines": ["**/*.j2", "**/*.css", "**/*.toml"],
+        "data_pipelines": ["**/*.j2", "**/*.css", "**/*.toml", "**/*.json"],
     },
     install_requires=[
         "jax>=0.10.2,<0.11",

@@ -32,6 +32,7 @@ STEPS: Mapping[str, Step] = {
     "check": Step(module="check_step", summary="what is there of the sources, and what is missing"),
     "build": Step(module="build_step", summary="clips and closed-ended questions of the sources"),
     "transcribe": Step(module="transcribe_step", summary="what is said in the clips, by Whisper"),
+    "harvest": Step(module="harvest_step", summary="what a Whisper writes where nobody speaks"),
     "style": Step(module="style_step", summary="pitch, speed and volume of speakers"),
     "generate": Step(
         module="generate_step", summary="open-ended questions and answers by a language model"

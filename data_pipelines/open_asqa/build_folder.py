@@ -12,9 +12,17 @@
     DIR/SOURCE/leaked.jsonl           {"clip_id", "rule", "as"} of each clip of a benchmark
     DIR/SOURCE/related_classes.json   class -> classes that it says something about, by `build`
     DIR/SOURCE/audio/CLIP.flac        the seconds of clips that are parts of longer files
-    DIR/SOURCE/spoken_text.jsonl      {"clip_id", "text", "raw", "reason", ...}, by `transcribe`
-    DIR/SOURCE/style.jsonl            {"clip_id", "pitch", "speed", "volume", "gender", ...}, by
-                                      `style`; gender of clips whose source tells none
+    DIR/SOURCE/spoken_text.jsonl      {"clip_id", "text", "raw", "reason", "language",
+                                      "no_speech_prob", "avg_logprob"}, by `transcribe`; reason ""
+                                      where text is kept
+    DIR/SOURCE/spoken_text_filter.json    model, limits and counts of that
+    DIR/SOURCE/style.jsonl            {"clip_id", "pitch", "speed", "volume", "f0_hz",
+                                      "syllables_per_second", "dbfs", "pitch_among_all",
+                                      "pitch_hz": [from, to] of the class, "gender", "gender_by",
+                                      "without": {axis: reason}}, by `style`; what is not known is
+                                      left out, gender is of clips whose source tells none
+    DIR/SOURCE/style_bounds.json      the bounds of these classes
+    DIR/transcripts-*.jsonl, voices-*.jsonl    what was heard and measured of each file, for good
     DIR/SOURCE/closed_ended.jsonl     {"clip_id", "task", "question", "answer", "wording"} a line;
                                       "text_by" people or whisper of the task ASR
     DIR/SOURCE/open_ended.jsonl       {"clip_id", "question", "answer", "prompt", "model",
@@ -88,6 +96,29 @@ class BuildFolder:
                 f"build --sources sources.toml --out {self.root}`"
             )
         return built
+
+    def chosen(self, only: str, *, speech: bool = False) -> list[str]:
+        """Return the sources named in "NAME,NAME", all for "".
+
+        Args:
+            only: the names.
+            speech: those alone in which somebody speaks.
+
+        Raises:
+            UserError: there is none, or none of such a name.
+        """
+        there = [name for name in self.sources() if SOURCES[name].speech or not speech]
+        what = "clips of speech" if speech else "clips"
+        names = [name.strip() for name in only.split(",") if name.strip()]
+        for name in names:
+            if name not in there:
+                raise UserError(
+                    f"--only {name}: {self.root} has no {what} of it; it has "
+                    f"{', '.join(there) or 'none of any source'}"
+                )
+        if not there:
+            raise UserError(f"{self.root} has no {what}, so there is nothing to do")
+        return [name for name in there if not names or name in names]
 
     def about(self) -> dict[str, Any]:
         """Return what build.json says: "seed" and "sources".

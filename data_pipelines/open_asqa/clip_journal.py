@@ -6,7 +6,6 @@ changed gets a new one. Only places in the file are held in memory.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from data_pipelines.open_asqa.source_clip import SourceClip
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.jsonl import DELETE, JsonlWriter
 
@@ -31,28 +31,29 @@ def audio_name(path: str | os.PathLike) -> str:
     return f"{'/'.join(path.parts[-_NAMED:])}:{stat.st_size}:{int(stat.st_mtime)}"
 
 
+def name_of(clip: SourceClip) -> str | None:
+    """Name the audio of a clip; None where there is none, or none any more."""
+    if not clip.audio:
+        return None
+    try:
+        return audio_name(clip.audio)
+    except FileNotFoundError:
+        return None
+
+
 class ClipJournal:
     """Results by the `audio_name` of what they are of."""
 
     def __init__(self, path: Path):
-        """Open the journal at `path`, made where it is not there; one process at a time may.
+        """Open the journal at `path`, made where it is not there; this process alone may write.
 
         Raises:
-            UserError: another process has it, or a line of it is broken.
+            UserError: a line of it is broken.
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         self._reader = path.open("rb")
-        try:
-            fcntl.flock(self._reader, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._reader.close()
-            raise UserError(
-                f"{path} is in use by another process: wait until it has ended"
-            ) from None
-        except OSError:
-            pass  # a disk without locks
         self._writer = JsonlWriter(path)
         self._places: dict[int, int] = {}
         self._end = 0

@@ -1,40 +1,45 @@
 """The phrases that a Whisper writes over silence and noise, where nobody speaks.
 
 Whatever it writes there is invented. Such lists belong to one model: they are kept by the hash of
-its weights. Those of the models that come with `ltu_jax.fetch` are in invented_phrases.json, made by
+its weights. Those of the models of `ltu_jax.fetch` are in invented_phrases.json, made by
 
     python -m data_pipelines.open_asqa harvest --model assets/weights/whisper-tiny.en --out FILE
 """
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from data_pipelines.open_asqa.clip_journal import ClipJournal
+from data_pipelines.open_asqa.clip_whisper import ClipWhisper
 from data_pipelines.open_asqa.spoken_text_filter import sentences
 from ltu_jax.core.axes import Float
+from ltu_jax.core.errors import UserError
 
 SAMPLE_RATE = 16_000
-FORMAT = 1
+FORMAT = 1  # of the list and of the noises
+CLIPS = 240
 _SECONDS = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0)
 _LEVELS = (-70.0, -55.0, -40.0, -28.0, -18.0, -10.0)  # dBFS
 _SLOPES = {"white": 0.0, "pink": 1.0, "brown": 2.0, "blue": -1.0}  # power falls as f**-slope
 
 
-def noises(count: int, *, seed: int) -> Iterator[Float[np.ndarray, "C"]]:
-    """Yield clips at 16 kHz in which nobody speaks: silence, noises, hum, tones, clicks, gusts."""
+def noise(number: int, *, seed: int) -> Float[np.ndarray, "C"]:
+    """Make a clip at 16 kHz in which nobody speaks: silence, noise, hum, tones, clicks or gusts."""
     kinds = (_silence, *(functools.partial(_coloured, slope=s) for s in _SLOPES.values()),
              _band, _hum, _tones, _clicks, _gusts)  # fmt: skip
-    for number in range(count):
-        rng = np.random.default_rng((seed, number))
-        length = int(SAMPLE_RATE * _SECONDS[number // len(kinds) % len(_SECONDS)])
-        samples = kinds[number % len(kinds)](rng, length)
-        power = np.sqrt(np.mean(np.square(samples)))
-        level = 10 ** (rng.choice(_LEVELS) / 20)
-        yield np.clip(samples * (level / power if power else 0.0), -1, 1).astype(np.float32)
+    rng = np.random.default_rng((seed, number))
+    length = int(SAMPLE_RATE * _SECONDS[number // len(kinds) % len(_SECONDS)])
+    samples = kinds[number % len(kinds)](rng, length)
+    power = np.sqrt(np.mean(np.square(samples)))
+    level = 10 ** (rng.choice(_LEVELS) / 20)
+    return np.clip(samples * (level / power if power else 0.0), -1, 1).astype(np.float32)
 
 
 def _silence(rng: np.random.Generator, length: int) -> np.ndarray:
@@ -91,31 +96,59 @@ def _gusts(rng: np.random.Generator, length: int) -> np.ndarray:
     return _coloured(rng, length, slope=1.0) * swell
 
 
-def phrase_list(
-    heard: Iterator[tuple[str, float]], *, model: str, sha256: str, seed: int, clips: int
+def harvest(
+    whisper: ClipWhisper, journal: ClipJournal, *, workers: int, clips: int = CLIPS, seed: int = 0
 ) -> dict[str, Any]:
-    """Return the phrases of a model as the file has them.
+    """Let a model hear noises; return what it wrote as a list of phrases.
 
     Args:
-        heard: (text, no-speech probability) of each clip.
-        model: what people call it.
-        sha256: of its weights.
-        seed, clips: of `noises`.
+        whisper: the model.
+        journal: what it wrote so far.
+        workers: threads that make noises ahead.
+        clips, seed: how many noises, and which.
     """
+    noises = (
+        (f"noise/{FORMAT}/{seed}/{number}", functools.partial(noise, number, seed=seed))
+        for number in range(clips)
+    )
     phrases: dict[str, dict[str, Any]] = {}
-    for text, no_speech in heard:
-        for words in dict.fromkeys(sentences(text)):
-            entry = phrases.setdefault(words, {"clips": 0, "no_speech_prob": 1.0})
-            entry["clips"] += 1
-            entry["no_speech_prob"] = min(entry["no_speech_prob"], round(no_speech, 3))
+    with tqdm(desc="words invented over noise", total=clips, unit="clip", disable=None) as bar:
+        for result in whisper.hear(noises, journal, workers=workers):
+            bar.update()
+            for words in dict.fromkeys(sentences(result["text"])):
+                entry = phrases.setdefault(words, {"clips": 0, "no_speech_prob": 1.0})
+                entry["clips"] += 1
+                entry["no_speech_prob"] = min(entry["no_speech_prob"], result["no_speech_prob"])
     return {
         "format": FORMAT,
-        "model": model,
-        "sha256": sha256,
+        "model": whisper.named,
+        "sha256": whisper.sha256,
         "seed": seed,
         "clips": clips,
         "phrases": dict(sorted(phrases.items(), key=lambda item: (-item[1]["clips"], item[0]))),
     }
+
+
+def read(path: Path, *, sha256: str) -> dict[str, Any]:
+    """Read a list of `harvest`.
+
+    Raises:
+        UserError: it is none, or of another model.
+    """
+    try:
+        entry = json.loads(path.read_bytes())
+        belongs, _ = entry["sha256"], by_probability(entry)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"--phrases {path} cannot be read ({error}): give a file that "
+            "`python -m data_pipelines.open_asqa harvest` wrote"
+        ) from None
+    if belongs != sha256:
+        raise UserError(
+            f"--phrases {path} is of {entry.get('model')}, whose weights are others: make a list "
+            "of this --model with `python -m data_pipelines.open_asqa harvest`"
+        )
+    return entry
 
 
 def by_probability(entry: Mapping[str, Any]) -> dict[str, float]:

@@ -257,5 +257,5 @@ def count_classes(rows: Iterable[Mapping[str, Any]]) -> dict[str, Counter[str]]:
     counts: dict[str, Counter[str]] = {axis: Counter() for axis in AXES}
     for row in rows:
         for axis, of in counts.items():
-            of[row.get(axis) or f"- {row['without'][axis]}"] += 1
+            of[row.get(axis) or f"none: {row['without'][axis]}"] += 1
     return counts

@@ -11,7 +11,7 @@ file is kept, so other bounds cost seconds. docs/open_asqa_speech.md says what i
 import argparse
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,17 @@ from data_pipelines.measures.speaking_style import speaking_style
 from data_pipelines.measures.voice_measures import VoiceMeasures, measure_voice
 from data_pipelines.open_asqa import style_classes
 from data_pipelines.open_asqa.build_folder import SPOKEN_TEXT, STYLE, BuildFolder
-from data_pipelines.open_asqa.clip_journal import ClipJournal, audio_name
+from data_pipelines.open_asqa.clip_journal import ClipJournal, name_of
 from data_pipelines.open_asqa.closed_file import write_closed_ended
 from data_pipelines.open_asqa.processes import in_processes
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.source_clip import SourceClip
 from data_pipelines.open_asqa.style_classes import ClipVoice, StyleBounds, classify, make_bounds
+from data_pipelines.open_asqa.text_tables import table
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.jsonl import write_jsonl
+from ltu_jax.core.lock import RunLock
 from ltu_jax.core.values import whole
 from ltu_jax.preprocessing.audio import AudioError, load_audio
 
@@ -42,7 +44,7 @@ _NO_AUDIO, _UNREADABLE = "no audio", "unreadable audio"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a build")
-    parser.add_argument("--only", default="", help="sources, separated by commas (default: all)")
+    parser.add_argument("--only", default="", metavar="NAME,...", help="these sources alone")
     parser.add_argument("--workers", type=int, default=2, help="processes that measure")
     parser.add_argument(
         "--bounds",
@@ -75,44 +77,26 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--guard is {arguments.guard}: give a share from 0 to below 0.5")
     folder = BuildFolder(arguments.folder)
     seed = str(folder.about()["seed"])
-    sources = speech_sources(folder, arguments.only)
-    with ClipJournal(folder.root / _JOURNAL) as journal:
+    sources = folder.chosen(arguments.only, speech=True)
+    lock = RunLock(folder.root, what="measuring the style of Open-ASQA")
+    with lock.hold(), ClipJournal(folder.root / _JOURNAL) as journal:
         for source in sources:
             _measure(folder, source, journal, workers=arguments.workers)
             rows, bounds = _classes(folder, source, journal, arguments)
             write_jsonl(folder.file(source, STYLE), rows)
             write_json(folder.file(source, STYLE_BOUNDS), bounds.to_json())
             write_closed_ended(folder, source, seed)
-            _print_table(source, folder.lines(source, STYLE))
-
-
-def speech_sources(folder: BuildFolder, only: str) -> list[str]:
-    """Return the sources with speech that are there and were asked for.
-
-    Raises:
-        UserError: there are none, or an unknown name.
-    """
-    there = [name for name in folder.sources() if SOURCES[name].speech]
-    wanted = [name for name in only.split(",") if name] or there
-    for name in wanted:
-        if name not in there:
-            raise UserError(
-                f"--only {name}: {folder.root} has no such source with speech; it has "
-                f"{', '.join(there) or 'none'}"
-            )
-    if not wanted:
-        raise UserError(f"{folder.root} has no source with speech, so there is no style to measure")
-    return wanted
+    print(_table(folder, sources))
 
 
 def _measure(folder: BuildFolder, source: str, journal: ClipJournal, *, workers: int) -> None:
     """Measure the audio files of a source that were not measured yet."""
-    names = [name for clip in folder.clips(source) if (name := _name(clip)) is not None]
+    names = [name for clip in folder.clips(source) if (name := name_of(clip)) is not None]
     known = sum(journal.find(name) is not None for name in names)
 
     def missing() -> Iterator[tuple[str, str]]:
         for clip in folder.clips(source):
-            name = _name(clip)
+            name = name_of(clip)
             if name is not None and journal.find(name) is None:
                 yield name, clip.audio
 
@@ -123,16 +107,6 @@ def _measure(folder: BuildFolder, source: str, journal: ClipJournal, *, workers:
             if "error" in measures:
                 bar.write(measures["error"])
             bar.update()
-
-
-def _name(clip: SourceClip) -> str | None:
-    """Name the audio of a clip; None where there is none."""
-    if not clip.audio:
-        return None
-    try:
-        return audio_name(clip.audio)
-    except FileNotFoundError:
-        return None
 
 
 def _measured(item: tuple[str, str]) -> tuple[str, dict[str, Any]]:
@@ -170,7 +144,7 @@ def _voices(
     folder: BuildFolder, source: str, journal: ClipJournal
 ) -> Iterator[tuple[SourceClip, ClipVoice]]:
     for clip, (texts,) in folder.joined(source, SPOKEN_TEXT):
-        name = _name(clip)
+        name = name_of(clip)
         found = None if name is None else journal.find(name)
         if found is None or "error" in found:
             problem = _NO_AUDIO if found is None else _UNREADABLE
@@ -190,10 +164,11 @@ def _voices(
         )
 
 
-def _print_table(source: str, rows: Iterator[Mapping[str, Any]]) -> None:
-    """Print how many clips have each class, and why the others have none."""
-    for axis, counts in style_classes.count_classes(rows).items():
-        total = sum(counts.values())
-        print(f"{source}: {axis} of {total} clips")
-        for name, count in sorted(counts.items(), key=lambda item: (item[0][0] == "-", -item[1])):
-            print(f"  {name:40}{count:10,}{count / total:8.1%}")
+def _table(folder: BuildFolder, sources: Sequence[str]) -> str:
+    """Return how many clips have each class, and why the others have none, as a table."""
+    rows = []
+    for source in sources:
+        counts = style_classes.count_classes(folder.lines(source, STYLE))
+        for axis, of in counts.items():
+            rows += [(source, axis, name, count) for name, count in of.most_common()]
+    return table(("source", "axis", "class", "clips"), rows)

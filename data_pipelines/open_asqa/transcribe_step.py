@@ -1,0 +1,203 @@
+"""Write down what is said in the clips, by Whisper, and keep what is surely spoken.
+
+    python -m data_pipelines.open_asqa transcribe DIR --model assets/weights/whisper-tiny.en
+    python -m data_pipelines.open_asqa transcribe DIR --model hf:openai/whisper-large-v2 --batch 64
+    python -m data_pipelines.open_asqa transcribe DIR --model ... --filter compat
+
+Writes spoken_text.jsonl of each source (the text, Whisper's own, why nothing was kept) and the
+closed-ended questions anew. All that a model wrote is kept in DIR/transcripts-HASH.jsonl, so other
+limits cost seconds, a file that several sources share is heard once, and a run that was stopped
+goes on where it was. The rules and their order: docs/open_asqa_speech.md.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data_pipelines.open_asqa import invented_phrases, spoken_text_filter
+from data_pipelines.open_asqa.build_folder import SPOKEN_TEXT, BuildFolder
+from data_pipelines.open_asqa.clip_journal import ClipJournal, name_of
+from data_pipelines.open_asqa.clip_whisper import Clip, ClipWhisper
+from data_pipelines.open_asqa.closed_file import write_closed_ended
+from data_pipelines.open_asqa.registry import SOURCES
+from data_pipelines.open_asqa.spoken_text_filter import (
+    FilterRules,
+    HeardClip,
+    HeardWindow,
+    spoken_text,
+)
+from data_pipelines.open_asqa.text_tables import table
+from ltu_jax.core.files import write_json
+from ltu_jax.core.jsonl import write_jsonl
+from ltu_jax.core.lock import RunLock
+from ltu_jax.core.paths import argument
+from ltu_jax.core.values import number, whole
+from ltu_jax.generation.transcription import OPENAI, QUIET
+from ltu_jax.preprocessing.audio import load_audio
+
+FILTER = "spoken_text_filter.json"
+_KEPT = "kept"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this step."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a build")
+    parser.add_argument("--model", type=argument, required=True, help="Whisper: folder or hf:NAME")
+    parser.add_argument("--only", default="", metavar="NAME,...", help="these sources alone")
+    parser.add_argument("--batch", type=int, default=16, help="windows decoded together")
+    parser.add_argument("--workers", type=int, default=2, help="threads that read audio")
+    parser.add_argument(
+        "--filter",
+        choices=spoken_text_filter.MODES,
+        default="ours",
+        help="compat: cut 'Thanks for watching' and its like as LTU-AS did, and nothing else",
+    )
+    parser.add_argument(
+        "--no-speech",
+        type=float,
+        default=QUIET.no_speech_limit,
+        help=f"largest no-speech probability (default: {QUIET.no_speech_limit})",
+    )
+    parser.add_argument(
+        "--logprob",
+        type=float,
+        default=OPENAI.logprob_limit,
+        help=f"least mean log probability of a token (default: {OPENAI.logprob_limit})",
+    )
+    parser.add_argument(
+        "--languages", default="en", help="kept ones, separated by commas, or any (default: en)"
+    )
+    parser.add_argument(
+        "--phrases", type=Path, help="list of `harvest` (default: the package's, or made here)"
+    )
+    parser.add_argument(
+        "--skip-silence",
+        action="store_true",
+        help="do not decode windows above --no-speech: faster, but their raw text stays unknown",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the step; see the module's docstring."""
+    for name in ("batch", "workers"):
+        whole(name, getattr(arguments, name))
+    number("no_speech", arguments.no_speech, above=0, most=1, rule="must be above 0, at most 1")
+    folder = BuildFolder(arguments.folder)
+    seed = str(folder.about()["seed"])
+    sources = folder.chosen(arguments.only)
+    whisper = ClipWhisper(
+        arguments.model,
+        batch=arguments.batch,
+        silence_above=arguments.no_speech if arguments.skip_silence else None,
+    )
+    with (
+        RunLock(folder.root, what="transcribing Open-ASQA").hold(),
+        whisper.journal(folder.root) as journal,
+    ):
+        rules = _rules(arguments, whisper, journal)
+        rows = []
+        for source in sources:
+            _hear(folder, source, whisper, journal, workers=arguments.workers)
+            counts = _write(folder, source, journal, rules, whisper)
+            write_closed_ended(folder, source, seed)
+            rows += [(source, reason, count) for reason, count in counts.most_common()]
+    print(table(("source", "text", "clips"), rows))
+
+
+def _rules(
+    arguments: argparse.Namespace, whisper: ClipWhisper, journal: ClipJournal
+) -> FilterRules:
+    phrases = {}
+    if arguments.filter != "compat":
+        entry = _phrases(arguments, whisper, journal)
+        phrases = invented_phrases.by_probability(entry)
+    return FilterRules(
+        mode=arguments.filter,
+        no_speech=arguments.no_speech,
+        logprob=arguments.logprob,
+        languages=tuple(name for name in arguments.languages.split(",") if name),
+        phrases=phrases,
+    )
+
+
+def _phrases(
+    arguments: argparse.Namespace, whisper: ClipWhisper, journal: ClipJournal
+) -> Mapping[str, Any]:
+    """Return what the model writes over noise: as given, of the package, or found out now."""
+    if arguments.phrases is not None:
+        return invented_phrases.read(arguments.phrases, sha256=whisper.sha256)
+    known = invented_phrases.packaged(whisper.sha256)
+    if known is not None:
+        return known
+    return invented_phrases.harvest(whisper, journal, workers=arguments.workers)
+
+
+def _hear(
+    folder: BuildFolder, source: str, whisper: ClipWhisper, journal: ClipJournal, *, workers: int
+) -> None:
+    """Let Whisper write down the clips of a source that it has not heard yet."""
+    total = sum(1 for clip in folder.clips(source) if clip.audio)
+    with tqdm(desc=f"{source}: spoken text", total=total, unit="clip", disable=None) as bar:
+        for result in whisper.hear(_clips(folder, source), journal, workers=workers):
+            if "error" in result:
+                bar.write(result["error"])
+            bar.update()
+
+
+def _clips(folder: BuildFolder, source: str) -> Iterator[Clip]:
+    before = None
+    for clip in folder.clips(source):
+        name = name_of(clip)
+        if name is not None and name != before:
+            yield name, lambda path=clip.audio: load_audio(path).samples
+        before = name
+
+
+def _write(
+    folder: BuildFolder,
+    source: str,
+    journal: ClipJournal,
+    rules: FilterRules,
+    whisper: ClipWhisper,
+) -> Counter[str]:
+    """Write the spoken text of a source and how it was chosen; return the reasons and kept ones."""
+    counts: Counter[str] = Counter()
+
+    def rows() -> Iterator[Mapping[str, Any]]:
+        for clip in folder.clips(source):
+            name = name_of(clip)
+            row = _row(None if name is None else journal.find(name), rules, source)
+            counts[row["reason"] or _KEPT] += 1
+            yield {"clip_id": clip.clip_id, **row}
+
+    write_jsonl(folder.file(source, SPOKEN_TEXT), rows())
+    about = {
+        "model": whisper.named,
+        "sha256": whisper.sha256,
+        "filter": rules.mode,
+        "no_speech": rules.no_speech,
+        "logprob": rules.logprob,
+        "languages": list(rules.languages),
+        "phrases": len(rules.phrases),
+        "clips": dict(sorted(counts.items())),
+    }
+    write_json(folder.file(source, FILTER), about)
+    return counts
+
+
+def _row(found: Mapping[str, Any] | None, rules: FilterRules, source: str) -> dict[str, Any]:
+    """Return what spoken_text.jsonl says of a clip."""
+    if found is None or "error" in found:
+        reason = "no audio" if found is None else "unreadable audio"
+        return {"text": "", "raw": "", "reason": reason}
+    windows = tuple(HeardWindow(**window) for window in found["windows"])
+    heard = HeardClip(text=found["text"], language=found["language"], windows=windows)
+    kept = spoken_text(heard, rules, music="genre_cla" in SOURCES[source].tasks)
+    row = {"text": kept.text, "raw": found["text"], "reason": kept.reason}
+    if kept.text and kept.windows_left_out:
+        row["windows_left_out"] = kept.windows_left_out
+    return row | {key: found[key] for key in ("language", "no_speech_prob", "avg_logprob")}
