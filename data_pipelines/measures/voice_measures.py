@@ -63,6 +63,8 @@ def _frame_power(samples: np.ndarray) -> np.ndarray:
 
 def _threshold(levels: np.ndarray) -> float | None:
     """Return the level in dB above which a frame is speech; None where nothing stands out."""
+    if not len(levels):
+        return None
     background, speech = np.percentile(levels, (10, 95))
     if speech - background < LEAST_CONTRAST:
         return None

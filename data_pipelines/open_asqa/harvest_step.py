@@ -24,7 +24,7 @@ MAKER = outputs.Maker(
     folder=False,
     before=outputs.json_with("model", "sha256", "phrases"),
 )
-_SHOWN = 20
+_SHOWN, _WIDE = 20, 60  # phrases in the table, and characters of each
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +51,8 @@ def run(arguments: argparse.Namespace) -> None:
         write_json(out, found, MAKER)
     shutil.rmtree(work)
     phrases = list(found["phrases"].items())
-    rows = [(text, about["clips"], about["no_speech_prob"]) for text, about in phrases[:_SHOWN]]
+    rows = [
+        (text[:_WIDE], about["clips"], about["no_speech_prob"]) for text, about in phrases[:_SHOWN]
+    ]
     print(table(("phrase", "clips", "least no-speech probability"), rows))
     print(f"{out}: {len(phrases)} phrases of {arguments.clips} clips without speech")

