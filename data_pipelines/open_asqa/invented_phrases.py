@@ -24,7 +24,7 @@ from ltu_jax.core.errors import UserError
 
 SAMPLE_RATE = 16_000
 FORMAT = 1  # of the list and of the noises
-CLIPS = 90
+CLIPS = 54
 _SECONDS = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0)
 _LEVELS = (-70.0, -55.0, -40.0, -28.0, -18.0, -10.0)  # dBFS
 _SLOPES = {"white": 0.0, "pink": 1.0, "brown": 2.0, "blue": -1.0}  # power falls as f**-slope
