@@ -37,12 +37,14 @@ def test_a_reader_leaves_an_unfinished_line_to_who_is_writing_it(tmp_path):
     assert texts(path) == ["1", "\u00e4"]
 
 
-def test_who_appends_cuts_off_what_a_kill_left(tmp_path):
+@pytest.mark.parametrize("whole", [b"", b'{"text": "1"}\n'])
+@pytest.mark.parametrize("left", [b"", b'{"text": "\xc3', b'{"text": "' + 200_000 * b"x"])
+def test_who_appends_cuts_off_what_a_kill_left(tmp_path, whole, left):
     path = tmp_path / "x.jsonl"
-    path.write_bytes(b'{"text": "1"}\n{"text": "\xc3')
+    path.write_bytes(whole + left)
     with JsonlWriter(path) as file:
         file.append({"text": "2"})
-    assert texts(path) == ["1", "2"]
+    assert path.read_bytes() == whole + b'{"text": "2"}\n'
 
 
 @pytest.mark.parametrize("line", [b"{", b"[1]", b"\xff\xfe", b"\x00" * 512, b"[" * 100_000, b""])

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from data_pipelines.open_asqa import __main__ as open_asqa
 from data_pipelines.open_asqa.clip_journal import ClipJournal
 
 RATE = 16_000
+_PATIENCE = 300  # seconds that a step may take
 
 
 def make(root: Path, source: str, clips: Mapping[str, tuple[np.ndarray | None, Mapping]]) -> None:
@@ -54,8 +56,11 @@ def killed(arguments: Sequence[object], *, after: int, prepare: Callable[[], Non
 
     A write is a line of a journal, half of which is there, or a file that takes its place.
     """
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # no step that is killed computes by JAX
+        child = os.fork()
     if child == 0:
+        signal.alarm(_PATIENCE)
         try:
             prepare()
             _kill_at(after)
