@@ -1,42 +1,33 @@
-"""Whisper over many clips, in blocks: all that it wrote goes into a journal, and nothing twice.
-
-A block is so many clips in a row, whether or not results of some are there already, so the batch in
-which a clip is decoded, and with it the last bits of its figures, does not depend on where an
-earlier run was stopped.
-"""
+"""Whisper over the clips of a build: all that it wrote of them, in a journal of this model."""
 
 import dataclasses
 import hashlib
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from data_pipelines.open_asqa.clip_blocks import Clip, in_blocks
 from data_pipelines.open_asqa.clip_journal import ClipJournal
-from ltu_jax.core.axes import Float
 from ltu_jax.core.files import write_json
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.loading import load_transcriber
 from ltu_jax.generation.transcribe import Transcriber, Transcript
 from ltu_jax.generation.transcription import QUIET, TranscribeOptions
-from ltu_jax.preprocessing.audio import AudioError
 from ltu_jax.weights.open import open_weights
 
 _FORMAT = 1  # of the lines of a journal
 _EVERYTHING = 2.0  # a no-speech limit that no probability reaches
 _DIGITS = 4
 
-Clip = tuple[str, Callable[[], Float[np.ndarray, "C"]]]  # name, and what decodes it
-
 
 class ClipWhisper:
     """A Whisper by its path; it is loaded when there is something to hear."""
+
+    finds = "spoken text"
 
     def __init__(self, model: Path, *, batch: int, silence_above: float | None):
         """Open the weights.
@@ -78,42 +69,13 @@ class ClipWhisper:
             journal: where results are kept; audio that cannot be decoded has an "error" there.
             workers: threads that decode ahead.
         """
-        waiting: deque[list[tuple[str, Future]]] = deque()
-        with ThreadPoolExecutor(workers) as pool:
-            for block in self._blocks(clips):
-                if all(journal.find(name) is not None for name, _ in block):
-                    yield from (journal.find(name) for name, _ in block)
-                    continue
-                waiting.append([(name, pool.submit(decode)) for name, decode in block])
-                if len(waiting) > 1:
-                    yield from self._heard(waiting.popleft(), journal)
-            while waiting:
-                yield from self._heard(waiting.popleft(), journal)
+        yield from in_blocks(self._written, clips, journal, size=self._batch, workers=workers)
 
-    def _blocks(self, clips: Iterable[Clip]) -> Iterator[list[Clip]]:
-        source = iter(clips)
-        while block := list(islice(source, self._batch)):
-            yield block
-
-    def _heard(
-        self, block: list[tuple[str, Future]], journal: ClipJournal
-    ) -> Iterator[dict[str, Any]]:
-        """Decode a block, keep what is new of it, and yield all of it."""
-        results: dict[str, dict[str, Any]] = {}
-        samples: dict[str, np.ndarray] = {}
-        for name, decoded in block:
-            try:
-                samples[name] = decoded.result()
-            except AudioError as error:
-                results[name] = {"error": str(error)}
+    def _written(self, clips: Sequence[np.ndarray]) -> list[dict[str, Any]]:
         transcripts = self._loaded().transcribe(
-            samples.values(), batch_size=self._batch, options=self._options
+            clips, batch_size=self._batch, options=self._options
         )
-        results |= dict(zip(samples, map(_record, transcripts), strict=True))
-        for name, _ in block:
-            if journal.find(name) is None:
-                journal.add(name, results[name])
-            yield results[name]
+        return list(map(_record, transcripts))
 
     def _loaded(self) -> Transcriber:
         if self._transcriber is None:

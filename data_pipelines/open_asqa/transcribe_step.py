@@ -11,6 +11,8 @@ goes on where it was. The rules and their order: docs/open_asqa_speech.md.
 """
 
 import argparse
+import contextlib
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,10 +22,12 @@ from tqdm import tqdm
 
 from data_pipelines.open_asqa import invented_phrases, spoken_text_filter
 from data_pipelines.open_asqa.build_folder import SPOKEN_TEXT, BuildFolder
+from data_pipelines.open_asqa.clip_blocks import Clip
 from data_pipelines.open_asqa.clip_journal import ClipJournal, name_of
-from data_pipelines.open_asqa.clip_whisper import Clip, ClipWhisper
+from data_pipelines.open_asqa.clip_whisper import ClipWhisper
 from data_pipelines.open_asqa.closed_file import write_closed_ended
 from data_pipelines.open_asqa.registry import SOURCES
+from data_pipelines.open_asqa.singing_tagger import SingingTagger
 from data_pipelines.open_asqa.spoken_text_filter import (
     FilterRules,
     HeardClip,
@@ -75,6 +79,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--phrases", type=Path, help="list of `harvest` (default: the package's, or made here)"
     )
     parser.add_argument(
+        "--tagger",
+        type=argument,
+        help="AudioSet tagger whose word on singing decides which music has lyrics",
+    )
+    parser.add_argument(
+        "--tagger-whisper", type=argument, help="Whisper that it hears with (default: --model)"
+    )
+    parser.add_argument(
+        "--singing", type=float, default=0.5, help="least probability of singing (default: 0.5)"
+    )
+    parser.add_argument(
         "--skip-silence",
         action="store_true",
         help="do not decode windows above --no-speech: faster, but their raw text stays unknown",
@@ -85,7 +100,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the step; see the module's docstring."""
     for name in ("batch", "workers"):
         whole(name, getattr(arguments, name))
-    number("no_speech", arguments.no_speech, above=0, most=1, rule="must be above 0, at most 1")
+    for name in ("no_speech", "singing"):
+        number(name, getattr(arguments, name), above=0, most=1, rule="must be above 0, at most 1")
     folder = BuildFolder(arguments.folder)
     seed = str(folder.about()["seed"])
     sources = folder.chosen(arguments.only)
@@ -102,7 +118,9 @@ def run(arguments: argparse.Namespace) -> None:
         rows = []
         for source in sources:
             _hear(folder, source, whisper, journal, workers=arguments.workers)
-            counts = _write(folder, source, journal, rules, whisper)
+            with _singing(folder, source, arguments) as singing:
+                texts = SourceTexts(folder, source, rules, journal, singing, arguments.singing)
+                counts = texts.write(whisper)
             write_closed_ended(folder, source, seed)
             rows += [(source, reason, count) for reason, count in counts.most_common()]
     print(table(("source", "text", "clips"), rows))
@@ -137,12 +155,17 @@ def _phrases(
 
 
 def _hear(
-    folder: BuildFolder, source: str, whisper: ClipWhisper, journal: ClipJournal, *, workers: int
+    folder: BuildFolder,
+    source: str,
+    model: ClipWhisper | SingingTagger,
+    journal: ClipJournal,
+    *,
+    workers: int,
 ) -> None:
-    """Let Whisper write down the clips of a source that it has not heard yet."""
+    """Let a model hear the clips of a source that it has not heard yet."""
     total = sum(1 for clip in folder.clips(source) if clip.audio)
-    with tqdm(desc=f"{source}: spoken text", total=total, unit="clip", disable=None) as bar:
-        for result in whisper.hear(_clips(folder, source), journal, workers=workers):
+    with tqdm(desc=f"{source}: {model.finds}", total=total, unit="clip", disable=None) as bar:
+        for result in model.hear(_clips(folder, source), journal, workers=workers):
             if "error" in result:
                 bar.write(result["error"])
             bar.update()
@@ -157,47 +180,89 @@ def _clips(folder: BuildFolder, source: str) -> Iterator[Clip]:
         before = name
 
 
-def _write(
-    folder: BuildFolder,
-    source: str,
-    journal: ClipJournal,
-    rules: FilterRules,
-    whisper: ClipWhisper,
-) -> Counter[str]:
-    """Write the spoken text of a source and how it was chosen; return the reasons and kept ones."""
-    counts: Counter[str] = Counter()
-
-    def rows() -> Iterator[Mapping[str, Any]]:
-        for clip in folder.clips(source):
-            name = name_of(clip)
-            row = _row(None if name is None else journal.find(name), rules, source)
-            counts[row["reason"] or _KEPT] += 1
-            yield {"clip_id": clip.clip_id, **row}
-
-    write_jsonl(folder.file(source, SPOKEN_TEXT), rows())
-    about = {
-        "model": whisper.named,
-        "sha256": whisper.sha256,
-        "filter": rules.mode,
-        "no_speech": rules.no_speech,
-        "logprob": rules.logprob,
-        "languages": list(rules.languages),
-        "phrases": len(rules.phrases),
-        "clips": dict(sorted(counts.items())),
-    }
-    write_json(folder.file(source, FILTER), about)
-    return counts
+@contextlib.contextmanager
+def _singing(
+    folder: BuildFolder, source: str, arguments: argparse.Namespace
+) -> Iterator[ClipJournal | None]:
+    """Yield what the tagger found in the clips of a source; None without it, or of no music."""
+    if arguments.tagger is None or not _is_music(source):
+        yield None
+        return
+    tagger = SingingTagger(
+        arguments.tagger,
+        whisper=arguments.tagger_whisper or arguments.model,
+        batch=arguments.batch,
+    )
+    with tagger.journal(folder.root) as journal:
+        _hear(folder, source, tagger, journal, workers=arguments.workers)
+        yield journal
 
 
-def _row(found: Mapping[str, Any] | None, rules: FilterRules, source: str) -> dict[str, Any]:
-    """Return what spoken_text.jsonl says of a clip."""
-    if found is None or "error" in found:
-        reason = "no audio" if found is None else "unreadable audio"
-        return {"text": "", "raw": "", "reason": reason}
-    windows = tuple(HeardWindow(**window) for window in found["windows"])
-    heard = HeardClip(text=found["text"], language=found["language"], windows=windows)
-    kept = spoken_text(heard, rules, music="genre_cla" in SOURCES[source].tasks)
-    row = {"text": kept.text, "raw": found["text"], "reason": kept.reason}
-    if kept.text and kept.windows_left_out:
-        row["windows_left_out"] = kept.windows_left_out
-    return row | {key: found[key] for key in ("language", "no_speech_prob", "avg_logprob")}
+def _is_music(source: str) -> bool:
+    return "genre_cla" in SOURCES[source].tasks
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceTexts:
+    """The spoken text of the clips of a source.
+
+    Attributes:
+        folder, source: whose clips.
+        rules: what is asked of a text.
+        heard: what Whisper wrote.
+        singing: what a tagger found; None where none was asked.
+        least_singing: probability from which a clip has vocals.
+    """
+
+    folder: BuildFolder
+    source: str
+    rules: FilterRules
+    heard: ClipJournal
+    singing: ClipJournal | None
+    least_singing: float
+
+    def write(self, whisper: ClipWhisper) -> Counter[str]:
+        """Write the text of each clip and how it was chosen; return how many have which reason."""
+        counts: Counter[str] = Counter()
+
+        def rows() -> Iterator[Mapping[str, Any]]:
+            for clip in self.folder.clips(self.source):
+                row = self._row(name_of(clip))
+                counts[row["reason"] or _KEPT] += 1
+                yield {"clip_id": clip.clip_id, **row}
+
+        write_jsonl(self.folder.file(self.source, SPOKEN_TEXT), rows())
+        about = {
+            "model": whisper.named,
+            "sha256": whisper.sha256,
+            "filter": self.rules.mode,
+            "no_speech": self.rules.no_speech,
+            "logprob": self.rules.logprob,
+            "languages": list(self.rules.languages),
+            "phrases": len(self.rules.phrases),
+            "singing": None if self.singing is None else self.least_singing,
+            "clips": dict(sorted(counts.items())),
+        }
+        write_json(self.folder.file(self.source, FILTER), about)
+        return counts
+
+    def _row(self, name: str | None) -> dict[str, Any]:
+        """Return what spoken_text.jsonl says of the clip with this audio."""
+        found = None if name is None else self.heard.find(name)
+        if found is None or "error" in found:
+            reason = "no audio" if found is None else "unreadable audio"
+            return {"text": "", "raw": "", "reason": reason}
+        windows = tuple(HeardWindow(**window) for window in found["windows"])
+        heard = HeardClip(text=found["text"], language=found["language"], windows=windows)
+        tagged = {} if self.singing is None else self.singing.find(name)
+        kept = spoken_text(
+            heard,
+            self.rules,
+            music=_is_music(self.source),
+            vocals=tagged.get("singing", 0.0) >= self.least_singing,
+        )
+        row = {"text": kept.text, "raw": found["text"], "reason": kept.reason}
+        if kept.text and kept.windows_left_out:
+            row["windows_left_out"] = kept.windows_left_out
+        row |= {key: found[key] for key in ("language", "no_speech_prob", "avg_logprob")}
+        return row | {key: tagged[key] for key in ("singing",) if key in tagged}

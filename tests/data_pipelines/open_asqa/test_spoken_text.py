@@ -1,5 +1,6 @@
 """Spoken text: what Whisper invents is left out with its reason, what is said stays."""
 
+import dataclasses
 import json
 import types
 
@@ -20,7 +21,11 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.generation.loading import load_transcriber
 from ltu_jax.generation.transcription import QUIET
 from ltu_jax.generation.whisper_rules import Segment, Transcript
-from tests.support import asqa_folder
+from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
+from ltu_jax.models.whisper import Whisper
+from ltu_jax.preprocessing import audio
+from ltu_jax.weights.store import load_weights, save_weights
+from tests.support import asqa_folder, tiny_ltu_as
 from tests.support.asqa_folder import RATE, rows, run
 
 PHRASES = {"thank you": 0.84, "you": 0.86, "bye": 0.06, "subtitles by someone": 0.3}
@@ -117,6 +122,7 @@ class FakeWhisper:
     """Stands for a Whisper: writes the length of a clip; the rest depends on the whole batch."""
 
     calls = 0
+    silence = 0  # thousandths of the no-speech probability
 
     def transcribe(self, clips, *, batch_size, options):
         del batch_size, options
@@ -125,7 +131,8 @@ class FakeWhisper:
         return [self._transcript(length, place, lengths) for place, length in enumerate(lengths)]
 
     def _transcript(self, length, place, lengths):
-        figures = {"no_speech_prob": sum(lengths) % 97 / 1000 + place / 10_000, "avg_logprob": -0.5}
+        no_speech = (sum(lengths) % 97 + self.silence) / 1000 + place / 10_000
+        figures = {"no_speech_prob": no_speech, "avg_logprob": -0.5}
         text = f"It has {length} samples."
         segment = Segment(
             start=0.0, end=1.0, text=text, window=0.0, tokens=(), temperature=0.0,
@@ -134,7 +141,8 @@ class FakeWhisper:
         return Transcript(text=text, segments=(segment,), language="en", **figures)
 
 
-def with_fake_whisper(patch=setattr) -> None:
+def with_fake_whisper(patch=setattr, *, silence: int = 0) -> None:
+    patch(FakeWhisper, "silence", silence)
     weights = types.SimpleNamespace(named="fake", sha256="f" * 64)
     patch(clip_whisper, "open_weights", lambda *args, **kwargs: weights)
     patch(clip_whisper, "load_transcriber", lambda path: FakeWhisper())
@@ -211,6 +219,77 @@ def test_a_list_of_phrases_belongs_to_its_model(tmp_path, monkeypatch):
     out.write_text("[]")
     with pytest.raises(UserError, match="phrases.json cannot be read"):
         run("transcribe", tmp_path, "--model", "fake", "--phrases", out)
+
+
+# --- the tagger -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tagger(tmp_path, tiny_weights):
+    """A tagger with random numbers for the tiny Whisper; its parameters."""
+    config = TaggerConfig(
+        tltr=TLTRConfig(d_model=tiny_ltu_as.WIDTH, time_heads=1, layer_heads=2),
+        labels=3,
+        d_input=None,
+        audio_layers=tiny_ltu_as.LAYERS,
+    )
+    draw = np.random.default_rng(3).normal
+    params = {
+        name: draw(scale=0.2, size=leaf.shape).astype(np.float32)
+        for name, leaf in Tagger.functional(config).shapes.items()
+    }
+
+    def save(labels):
+        rows = "".join(f"{place},/m/{place},{name}\n" for place, name in enumerate(labels))
+        files = {"labels.csv": "index,mid,display_name\n" + rows}
+        about = {"config": dataclasses.asdict(config), "source": {"test": "random"}}
+        save_weights(tmp_path / labels[1], kind="tltr", params=params, files=files, **about)
+        return tmp_path / labels[1]
+
+    return save, config, params
+
+
+def test_music_has_lyrics_where_the_tagger_hears_singing(
+    tmp_path, tiny_weights, tagger, monkeypatch
+):
+    with_fake_whisper(monkeypatch.setattr, silence=400)
+    save, config, params = tagger
+    clips = lengths(6_400, 20_000, 11 * RATE)
+    asqa_folder.make(tmp_path / "asqa", "fma", clips)
+    given = ("transcribe", tmp_path / "asqa", "--model", "fake", "--batch", 2)
+    given += ("--tagger-whisper", tiny_weights["whisper"])
+    found = {}
+    for share in (1e-6, 1.0):
+        run(*given, "--tagger", save(("Music", "Singing", "Dog")), "--singing", share)
+        found[share] = rows(tmp_path / "asqa", "fma", "spoken_text.jsonl")
+    assert [row["reason"] for row in found[1.0].values()] == ["no vocals"] * 3
+    assert all(row["text"] == row["raw"] != "" for row in found[1e-6].values())
+
+    # The probability is that of the tagger over the Whisper's features: by the models themselves.
+    whisper = Whisper(tiny_ltu_as.whisper_config())
+    weights = load_weights(tiny_weights["whisper"])
+    encoder = whisper.encoder.bind({name: weights.params[name] for name in whisper.encoder.shapes})
+    for name, (samples, _) in clips.items():
+        quantised = np.round(np.float32(samples) * 32768) / 32768
+        mel = audio.log_mel(quantised.astype(np.float32), n_mels=80)
+        parts = [mel[:1000], mel[1000:]] if len(mel) > 1000 else [mel]
+        parts = [part for part in parts if len(part) > 100 or len(parts) == 1]
+        windows = np.stack([np.pad(part, ((0, 1000 - len(part)), (0, 0))) for part in parts])
+        logits = Tagger.functional(config).bind(params)(encoder.features(windows))
+        truth = (1 / (1 + np.exp(-np.asarray(logits)[:, 1]))).max()
+        assert found[1.0][name]["singing"] == pytest.approx(truth, abs=2e-4)
+
+
+def test_a_tagger_that_cannot_tell_is_refused(tmp_path, tiny_weights, tagger, monkeypatch):
+    with_fake_whisper(monkeypatch.setattr)
+    asqa_folder.make(tmp_path / "asqa", "fma", lengths(1600))
+    given = ("transcribe", tmp_path / "asqa", "--model", "fake")
+    given += ("--tagger-whisper", tiny_weights["whisper"])
+    save, _, _ = tagger
+    with pytest.raises(UserError, match="--tagger .* has no label 'Singing'"):
+        run(*given, "--tagger", save(("Music", "Cat", "Dog")))
+    with pytest.raises(UserError, match="--tagger .* has no label 'Singing'"):
+        run(*given, "--tagger", tiny_weights["ltu-as"])
 
 
 # --- the real Whisper -----------------------------------------------------------------------------
