@@ -13,11 +13,13 @@ from data_pipelines.doctor import data_readers
 from data_pipelines.input import mixtures
 from data_pipelines.input.data_config import DataConfig
 from data_pipelines.input.pipeline import InputPipeline
+from data_pipelines.manifests import clip_manifests
 from data_pipelines.open_asqa import merged_rows
 from data_pipelines.open_asqa.merge_step import MergeOrder, merge
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.source_clip import SourceClip
 from data_pipelines.records import record_files
+from data_pipelines.records.schema import RecordError
 from tests.support import built_folder
 
 CLIPS = 4  # of each of three sources: 8 closed-ended pairs each, 4 open-ended ones
@@ -59,6 +61,16 @@ def test_records_hold_every_row_with_the_licence_of_its_dataset(records, merged)
         cases = data_readers.cases(data, audio_root=root)
         found = [case for case in cases if isinstance(case, data_readers.Case)]
         assert {case.licence for case in found} == {"CC BY 4.0"} and len(found) == 16
+
+
+def test_licences_of_another_form_are_refused_by_name(tmp_path):
+    rows = tmp_path / "rows.json"
+    for text in ("[]", '{"a": 3}', '{"a": {"CC0": "many"}}'):
+        (tmp_path / "rows.json.licences.json").write_text(text)
+        with pytest.raises(RecordError, match=r"rows\.json\.licences\.json: give"):
+            clip_manifests.manifest_licences(rows)
+    (tmp_path / "rows.json.licences.json").unlink()
+    assert clip_manifests.manifest_licences(rows) == {}
 
 
 def taken(records, tokenizer, config, **changes) -> Counter:
