@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     choices = ImportChoices(
         dataset=arguments.dataset or arguments.file.stem,
         prompts=_prompts(arguments.prompts),
-        open_tasks=tuple(filter(None, arguments.open.split(","))),
+        open_tasks=tuple(filter(None, map(str.strip, arguments.open.split(",")))),
         turns=arguments.turns,
     )
     with tqdm(desc="importing", unit="entry", unit_scale=True, disable=None) as bar:

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     order = MergeOrder(
         folder=BuildFolder(arguments.folder),
         out=arguments.out,
-        only=tuple(filter(None, arguments.only.split(","))),
+        only=tuple(filter(None, map(str.strip, arguments.only.split(",")))),
         shuffle_seed=arguments.shuffle_seed,
     )
     with tqdm(desc="merging", unit="row", unit_scale=True, disable=None) as bar:
