@@ -34,7 +34,7 @@ setup(
     package_data={
         "ltu_jax": [
             *("**/*.json", "**/*.safetensors", "**/*.j2", "**/*.css", "**/*.html", "**/*.js"),
-            *("**/*.svg", "**/*.mp3", "**/*.LICENSE"),
+            *("**/*.svg", "**/*.mp3", "**/*.LICENSE", "**/*.toml"),
         ],
         "data_pipelines": ["**/*.j2", "**/*.css", "**/*.toml", "**/*.json"],
     },

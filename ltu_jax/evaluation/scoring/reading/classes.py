@@ -54,9 +54,9 @@ def mentions(text: str, tokens: Sequence[Token], choices: Sequence[str]) -> list
         tokens: its tokens.
         choices: the classes.
     """
-    taken = _other_things(tokens)
-    result = []
     labels = _labels(tuple(choices))
+    taken = _other_things(tokens, labels)
+    result = []
     for label in labels:
         for span in _exact(label, text, tokens):
             if taken.isdisjoint(span):
@@ -87,11 +87,13 @@ def _labels(choices: tuple[str, ...]) -> tuple[_Label, ...]:
     return tuple(sorted(labels, key=lambda label: len(label.name), reverse=True))
 
 
-def _other_things(tokens: Sequence[Token]) -> set[int]:
-    """Return tokens of phrases that mean something else than their words."""
+def _other_things(tokens: Sequence[Token], labels: Sequence[_Label]) -> set[int]:
+    """Return tokens of phrases that mean something else than their words, and no label means."""
     texts = [token.text for token in tokens]
     taken: set[int] = set()
     for phrase in lexicon.OTHER_THINGS:
+        if any(phrase.removesuffix("s") in label.name for label in labels):
+            continue
         words = phrase.split()
         for place in range(len(texts) - len(words) + 1):
             if texts[place : place + len(words)] == words:

@@ -138,7 +138,7 @@ _HEADS = words_of(
     "sound noise audio clip recording effect sample voice call song music tune band piece "
     "track beat style genre ballad solo riff rhythm melody singer artist performance standard "
     "album concert ensemble trio quartet orchestra guitar piano saxophone trumpet vocal vibe "
-    "feel number anthem groove bass group emotion tone mood"
+    "feel number anthem groove bass group emotion tone mood chord note player"
 )
 _SOUNDING = words_of(
     "bark howl growl whine whimper yelp yap yip woof pant snarl meow mew purr hiss moo low "
