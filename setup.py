@@ -36,7 +36,7 @@ setup(
             *("**/*.json", "**/*.safetensors", "**/*.j2", "**/*.css", "**/*.html", "**/*.js"),
             *("**/*.svg", "**/*.mp3", "**/*.LICENSE", "**/*.toml"),
         ],
-        "data_pipelines": ["**/*.j2", "**/*.css", "**/*.toml", "**/*.json"],
+        "data_pipelines": ["**/*.j2", "**/*.css", "**/*.toml", "**/*.json", "**/*.tsv"],
     },
     install_requires=[
         "jax>=0.10.2,<0.11",

