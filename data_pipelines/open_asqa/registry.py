@@ -1,4 +1,4 @@
-"""The fourteen sources of Open-ASQA: what they publish, who reads it, what is asked about them.
+"""The fourteen sources of Open-ASQA and two of ours: what they publish, who reads and asks it.
 
 `SOURCES` is the table behind `sources`, `check` and `build`.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from data_pipelines.metadata.table_files import RecordProblems
-from data_pipelines.open_asqa import read_audio, read_speech
+from data_pipelines.open_asqa import read_audio, read_real, read_speech
 from data_pipelines.open_asqa.source_clip import SourceClip
 
 Reader = Callable[[Path, RecordProblems], Iterator[SourceClip]]
@@ -163,5 +163,21 @@ SOURCES: Mapping[str, Source] = {
         datasets=("fma", "FMA"),
         tasks=("genre_cla",),
         licence="CC BY 4.0 (metadata); artists' licences",
+    ),
+    # Not of Open-ASQA: recordings of pinned packages (docs/real_sounds.md).
+    "real": Source(
+        read=read_real.real,
+        files=("recordings.tsv",),
+        datasets=("real_sounds", "real"),
+        tasks=("cla_label", "cla_label_des"),
+        licence="by clip: CC0 to GPL",
+    ),
+    "real_speech": Source(
+        read=read_real.real_speech,
+        files=("recordings.tsv",),
+        datasets=("real_speech", "real_speech"),
+        tasks=("gender_cla", "ASR"),
+        speech=True,
+        licence="by clip: CC0 to GPL",
     ),
 }  # fmt: skip

@@ -26,7 +26,12 @@ def run(flags: argparse.Namespace) -> int:
 
 def _table() -> str:
     rows = [
-        (name, POSTER[name].clips, " ".join(source.tasks) or "open-ended only", source.licence)
+        (
+            name,
+            POSTER[name].clips if name in POSTER else "-",
+            " ".join(source.tasks) or "open-ended only",
+            source.licence,
+        )
         for name, source in SOURCES.items()
     ]
     lines = [table(("source", "clips (poster)", "closed-ended tasks", "licence"), rows), ""]

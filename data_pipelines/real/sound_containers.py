@@ -25,6 +25,7 @@ _ENTRY = struct.Struct("<II")
 _LUMP = struct.Struct("<II8s")
 _SOUND = struct.Struct("<HHI")
 _PAD = 16
+_MOST_ENTRIES = 1 << 16
 _ZIPS = (".zip", ".pk3")
 
 
@@ -66,6 +67,7 @@ def _cat(container: Path, names: frozenset[str]) -> Iterator[tuple[str, bytes]]:
     with container.open("rb") as file:
         head = file.read(_SIZE.size)
         count = (_SIZE.unpack(head)[0] & 0x7FFFFFFF) // _ENTRY.size
+        _check_count(count)
         table = head + file.read(count * _ENTRY.size - len(head))
         for number in range(count):
             offset, size = _ENTRY.unpack_from(table, number * _ENTRY.size)
@@ -81,6 +83,11 @@ def _cat(container: Path, names: frozenset[str]) -> Iterator[tuple[str, bytes]]:
             yield name, riff + _SIZE.pack(length) + kind + file.read(length - 4)
 
 
+def _check_count(count: int) -> None:
+    if count > _MOST_ENTRIES:
+        raise ValueError(f"it says that it has {count} entries")
+
+
 def _title(text: str) -> str:
     """Return the quoted title at the beginning of an entry's credit."""
     return text[1:].partition('"')[0] if text.startswith('"') else text.partition(".")[0]
@@ -91,6 +98,7 @@ def _wad(container: Path, names: frozenset[str]) -> Iterator[tuple[str, bytes]]:
         kind, count, directory = struct.unpack("<4sII", file.read(12))
         if kind not in (b"IWAD", b"PWAD"):
             raise ValueError("it does not begin as a .wad file")
+        _check_count(count)
         file.seek(directory)
         table = file.read(count * _LUMP.size)
         for number in range(count):

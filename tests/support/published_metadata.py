@@ -253,9 +253,35 @@ def fma(folder: Path) -> None:
     (folder / "tracks.csv").write_text("\n".join([*head, *rows]) + "\n")
 
 
+def real(folder: Path) -> None:
+    """Sounds, music of 95 s, speech, a twin, a preset, a doubted label; and a cluster of two."""
+    columns = (
+        "clip", "package", "file", "label", "fine", "group", "seconds", "licence", "ships",
+        "split", "fold", "cluster", "sha256", "yamnet", "gender", "text",
+    )  # fmt: skip
+    rows = [
+        f"a__dog_{n}\ta\ta/dog_{n}.ogg\tDog\t\tDog / wolf\t{n + 0.5}\tCC0\tyes\ttrain\t0\t{n // 2}"
+        "\t0011\tagrees\t\t"
+        for n in range(10)
+    ]
+    rows += [
+        "b__gull\tb\tb.zip!gull.ogg\tCrow\tGull, seagull\tBird & fowl\t2.0\tMIT\tyes\tval\t1\t20"
+        "\t0022\tdiffers\t\t",
+        "b__song\tb\tb.zip!song.ogg\tMusic\t\t\t95.0\tGPL-2\tno\tval\t1\t21\t0033\tagrees\t\t",
+        "a__gull\ta\ta/gull.ogg\tCrow\t\tBird & fowl\t2.0\tMIT\tyes\ttrain-dup-of-val\t0\t20"
+        "\t0044\tagrees\t\t",
+        "a__step\ta\ta/step.ogg\tWalk, footsteps\t\tHuman non-speech\t1.0\tMIT\tyes\ttrain\t0\t22"
+        "\t0055\tdiffers\t\t",
+        "c__harp\tc\tc.sf2!0:46 Harp\tHarp\t\tGuitar / plucked\t\tMIT\tyes\ttrain\t2\t\t\t\t\t",
+        "c__zebra\tc\tc/zebra.ogg\tSpeech\t\t\t0.8\tGPL-3+\tno\ttrain\t2\t\t0066\t\tmale\tzebra",
+        "c__nose\tc\tc/nose.ogg\tSpeech\t\t\t0.8\tGPL-2+\tno\ttrain\t2\t\t0077\t\tfemale\tnose",
+    ]
+    (folder / "recordings.tsv").write_text("\n".join(["\t".join(columns), *rows]) + "\n")
+
+
 MAKERS = {
     "as_strong": as_strong, "audioset": audioset, "vggsound": vggsound, "fsd50k": fsd50k,
     "audiocaps": audiocaps, "freesound": freesound, "clotho": clotho, "soundbible": soundbible,
     "iemocap": iemocap, "libritts": libritts, "voxceleb2": voxceleb2, "mosei": mosei,
-    "joint_audioset": audioset, "fma": fma,
+    "joint_audioset": audioset, "fma": fma, "real": real, "real_speech": real,
 }  # fmt: skip

@@ -130,7 +130,7 @@ def test_lists_of_clips_come_out_of_a_published_file(tmp_path):
     out = tmp_path / "lists"
     assert command(["ids", "--from", str(tmp_path / "rows.json"), "--out", str(out)]) == 0
     lists = {path.stem: path.read_text().split("\n")[:-1] for path in out.glob("*.txt")}
-    assert set(lists) == set(SOURCES)
+    assert set(lists) == set(published_counts.POSTER)
     assert sorted(name for own in lists.values() for name in own) == sorted(f[2] for f in FORMS)
     assert lists["audioset"] == sorted([f"Y{video(2)}", video(0)])
 

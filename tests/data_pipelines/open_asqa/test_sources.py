@@ -1,4 +1,4 @@
-"""Fourteen sources in their published forms: what is read, and what is refused by name."""
+"""All sources in their published forms: what is read, and what is refused by name."""
 
 import pytest
 
@@ -52,6 +52,15 @@ EXPECTED = {
         "start": 0.0, "end": 5.5, "emotion": "happy", "score": -2, "negative": True,
     }),
     "joint_audioset": (17, 0, 1, {"labels": ("Singing", "Gurgling, bubbling")}),
+    "real": (14, 0, 13, {
+        "clip_id": "b__song_part2", "files": ("b__song_part2", "b__song"), "start": 85.0,
+        "end": 95.0, "split": "val", "labels": ("Music",), "licence": "GPL-2",
+        "recordings": ("real:21",),
+    }),
+    "real_speech": (2, 0, 0, {
+        "gold_text": "zebra", "gender": "male", "licence": "GPL-3+",
+        "recordings": ("real:c__zebra",),
+    }),
     "fma": (13, 0, 0, {"genres": ("Folk", "Singer-Songwriter"), "title": "Song, 0"}),
 }  # fmt: skip
 
@@ -111,6 +120,9 @@ BROKEN = {
     "voxceleb2": ("final_dataframe_extended.csv", "31.0,31.0", "31.5,31.5", "'31.5'"),
     "mosei": ("CMU_MOSEI_Labels.csv", ",4,3.600,9.5,1,1,4,1,", ",4,3.600,9.5,1,1,7,1,", "label6"),
     "joint_audioset": ("balanced_train_segments.csv", "30.000, 40", "30.000, 20", "30.0"),
+    "real": ("recordings.tsv", "dog_3.ogg\tDog\t\tDog / wolf\t3.5", "dog_3.ogg\tDog\t\t\tlong",
+             "'long'"),
+    "real_speech": ("recordings.tsv", "\tmale\t", "\tman\t", "'man'"),
     "fma": ("tracks.csv", "[17, 103]", "[17, 9]", "genre 9"),
 }  # fmt: skip
 
