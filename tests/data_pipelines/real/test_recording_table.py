@@ -15,7 +15,7 @@ ALL = recording_table.recordings()
 
 def test_every_recording_is_named_once_and_lies_in_a_package_of_the_table():
     packages = recording_table.recording_packages()
-    assert len(ALL) == 3_660 and len(packages) == 56
+    assert len(ALL) == 3_660 and len(packages) == 56 and sum(one.ships for one in ALL) == 1_882
     for names in ([one.clip for one in ALL], [(one.package, one.file) for one in ALL]):
         assert not [name for name, count in Counter(names).items() if count > 1]
     assert {one.package for one in ALL} == set(packages)
