@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data_pipelines.open_asqa import build_folder
+from data_pipelines.open_asqa import build_folder, registry
 from data_pipelines.open_asqa.build_folder import BuildFolder
 from data_pipelines.open_asqa.source_clip import SoundEvent, SourceClip
 from ltu_jax.core.files import write_json
@@ -33,8 +33,10 @@ _FACTS = {
     "mosei": lambda n: {"emotion": "happy", "score": 2, "negative": False},
     "joint_audioset": lambda n: {"labels": ("Singing", "Rain") if n % 2 else ("Dog", "Rain")},
     "fma": lambda n: {"genres": ("Folk", "Pop"), "title": f"Song, {n}"},
+    "real": lambda n: {"labels": (_SOUNDS[n % 5],)},
+    "real_speech": lambda n: {"gold_text": f"This is line {n}.", "gender": "male"},
 }  # fmt: skip
-SOURCES = tuple(_FACTS)
+SOURCES = tuple(name for name in _FACTS if name in registry.SOURCES)
 
 
 def make_build(folder: Path, *, sources: tuple[str, ...] = SOURCES, clips: int = 4) -> BuildFolder:
