@@ -35,6 +35,8 @@ PUBLISHED = {
     "mosei 1.1": "21b2b40210275160",
     "joint_audioset 1.1": "b751c2c6a789fc0c",
     "fma 1.1": "d9ee4d200873502e",
+    "real 1.1": "f06cefc36ba1c7cd",
+    "real_speech 1.1": "dda42eb01b5dd46b",
 }
 
 
