@@ -1,0 +1,179 @@
+"""Open-ended pairs by a real, small language model: how many of its replies and pairs can be used.
+
+    python -m benchmarks.open_ended_mini [--clips 200] [--out FILE] [--keep DIR]
+
+Clips of the mini corpus' plan (sounds, music, speech, both) are made a build of Open-ASQA, without
+audio. `python -m ltu_jax.serve` serves SmolLM2-135M-Instruct (assets/weights/smollm2-135m) with
+answers by JSON schema; `generate` asks it for three pairs a clip, `filter` accepts or refuses them.
+The result counts replies that parse whole, pairs, and refusals by reason.
+"""
+
+import argparse
+import contextlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.mini.clip_plan import SIZES, PlannedClip, make_plan
+from data_pipelines.open_asqa import __main__ as open_asqa
+from data_pipelines.open_asqa.build_folder import (
+    BUILD,
+    CLIPS,
+    FILTER,
+    SPOKEN_TEXT,
+    STYLE,
+    BuildFolder,
+)
+from data_pipelines.open_asqa.open_ended.build_conversations import COUNTS
+from data_pipelines.open_asqa.source_clip import SourceClip
+from ltu_jax.core import errors, provenance
+from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import read_json, write_json
+from ltu_jax.core.jsonl import write_jsonl
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = ROOT / "assets" / "weights" / "smollm2-135m"
+OUT = ROOT / "benchmarks" / "results" / "open_ended_mini.json"
+PAIRS, TOKENS_A_PAIR, TEMPERATURE = 3, 90, 0.7
+_SLOT_TOKENS, _AT_ONCE = 1536, 8
+_READY = re.compile(r"ready: (http://\S+/v1) \(model (\S+)\)")
+# Kind of a planned clip -> the source whose prompt asks about it.
+SOURCE_OF = {"sound": "fsd50k", "music": "fma", "speech": "libritts", "joint": "joint_audioset"}
+
+
+def main() -> None:
+    """Run the command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.open_ended_mini",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--clips", type=int, default=200, help="default: 200")
+    parser.add_argument("--model", type=Path, default=MODEL, help="weights directory")
+    parser.add_argument("--out", type=Path, default=OUT, help="file of the result")
+    parser.add_argument("--keep", type=Path, help="folder in which the build stays")
+    given = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        place = given.keep or stack.enter_context(tempfile.TemporaryDirectory())
+        folder = make_build(Path(place), clips=given.clips)
+        begun = time.monotonic()
+        url, model = stack.enter_context(served(given.model))
+        ready = time.monotonic()
+        ask(folder, url=url, model=model)
+        result = measured(folder) | {
+            "model": model,
+            "asked": {"pairs": PAIRS, "tokens_a_pair": TOKENS_A_PAIR, "temperature": TEMPERATURE},
+            "seconds": {
+                "until ready": round(ready - begun),
+                "until filtered": round(time.monotonic() - ready),
+            },
+            "hardware": provenance.processor(),
+            "code": provenance.git_state(),
+        }
+    write_json(given.out, result)
+    print(f"{result['replies that parse whole']} of {result['replies']} replies parse whole; "
+          f"{result['accepted']} of {result['pairs']} pairs are accepted")  # fmt: skip
+
+
+def make_build(place: Path, *, clips: int) -> BuildFolder:
+    """Write a build of so many planned clips, of each kind equally many."""
+    folder = BuildFolder(place)
+    plan = [entry for entry in make_plan(SIZES["mini"], seed=0) if entry.split == "train"]
+    for number, (kind, source) in enumerate(SOURCE_OF.items()):
+        count = clips // len(SOURCE_OF) + (number < clips % len(SOURCE_OF))
+        chosen = sorted(
+            [entry for entry in plan if entry.kind == kind][:count],
+            key=lambda entry: entry.clip_id,
+        )
+        if len(chosen) < count:
+            raise UserError(f"--clips {clips}: the plan has {len(chosen)} clips of kind {kind}")
+        write_jsonl(
+            folder.file(source, CLIPS), [_clip(entry, source).to_json() for entry in chosen]
+        )
+        texts = [{"clip_id": entry.clip_id, "text": entry.sentence} for entry in chosen]
+        write_jsonl(folder.file(source, SPOKEN_TEXT), texts)
+        if source == "libritts":
+            write_jsonl(folder.file(source, STYLE), [_style(entry) for entry in chosen])
+    write_json(place / BUILD, {"seed": 0, "sources": list(SOURCE_OF.values())})
+    return folder
+
+
+def _clip(entry: PlannedClip, source: str) -> SourceClip:
+    labels = (entry.sound,) if entry.sound else ()
+    return SourceClip(
+        source=source,
+        clip_id=entry.clip_id,
+        dataset=source,
+        files=(entry.clip_id,),
+        where="clip_plan.py",
+        licence="made",
+        labels=labels,
+        gold_text=entry.sentence if source == "libritts" else "",
+        gender=entry.gender,
+        genres=(entry.music,) if entry.music else (),
+    )
+
+
+def _style(entry: PlannedClip) -> dict[str, Any]:
+    named = {"slow": "slow", "fast": "fast", "quiet": "low", "loud": "high"}
+    style = {"speed": named.get(entry.tempo), "volume": named.get(entry.level)}
+    return {"clip_id": entry.clip_id} | {name: value for name, value in style.items() if value}
+
+
+@contextlib.contextmanager
+def served(model: Path) -> Iterator[tuple[str, str]]:
+    """Serve a language model while the block runs; yield the address and the model's name."""
+    command = [
+        *(sys.executable, "-m", "ltu_jax.serve", "--checkpoint", str(model), "--port", "0"),
+        *("--max-batch", str(_AT_ONCE), "--slot-tokens", str(_SLOT_TOKENS)),
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        said: Sequence[str] = []
+        for line in process.stdout:
+            said = [*said, line]
+            if found := _READY.search(line):
+                yield found[1], found[2]
+                return
+        raise UserError(f"the server ended before it was ready: {''.join(said)[-500:]}")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def ask(folder: BuildFolder, *, url: str, model: str) -> None:
+    """Let the model write pairs, and filter them."""
+    root = str(folder.root)
+    open_asqa.command(
+        [
+            *("generate", root, "--endpoint", url, "--model", model, "--pairs", str(PAIRS)),
+            *("--tokens-a-pair", str(TOKENS_A_PAIR), "--temperature", str(TEMPERATURE)),
+            *("--workers", str(_AT_ONCE), "--timeout", "3600", "--tries", "1"),
+        ]
+    )
+    open_asqa.command(["filter", root])
+
+
+def measured(folder: BuildFolder) -> dict[str, Any]:
+    """Return the counts of all sources together, and those of each."""
+    total: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    sources = {}
+    for source in folder.sources():
+        asked = read_json(folder.file(source, COUNTS))
+        found = read_json(folder.file(source, FILTER))
+        sources[source] = {"generate": asked, "filter": found}
+        total.update({name: value for name, value in asked.items() if isinstance(value, int)})
+        total["accepted"] += found["accepted"]
+        refused.update(found["refused"])
+    return {**total, "refused": dict(refused.most_common()), "sources": sources}
+
+
+if __name__ == "__main__":
+    errors.main(main)
