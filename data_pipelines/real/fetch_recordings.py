@@ -87,11 +87,10 @@ def audio_file(folder: Path, one: Recording) -> Path:
 
 
 def _ending(one: Recording) -> str:
-    inner = one.file.rpartition(sound_containers.SEPARATOR)[2]
-    container = PurePosixPath(one.file.partition(sound_containers.SEPARATOR)[0]).suffix
-    if container in (".cat", ".wad"):
+    outer, _, inner = one.file.partition(sound_containers.SEPARATOR)
+    if PurePosixPath(outer).suffix in (".cat", ".wad"):
         return ".wav"
-    return PurePosixPath(inner).suffix.lower()
+    return PurePosixPath(inner or outer).suffix.lower()
 
 
 def _find_archive(package: RecordingPackage, *, out: Path, places: Places) -> Path:

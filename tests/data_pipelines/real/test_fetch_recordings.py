@@ -104,7 +104,7 @@ ARCHIVE = deb(
         "usr/share/doc/game/copyright": b"CC0",
         "usr/game/dog.ogg": DOG,
         "usr/game/other.ogg": b"not asked for",
-        "usr/game/pak.pk3": zipped({"sounds/cow.flac": COW, "../evil": b"x"}),
+        "usr/game/pak.pk3": zipped({"sounds/cow!.FLAC": COW, "../evil": b"x"}),
         "usr/game/fx.cat": cat([("First. By A.", wave_of(-RAMP)), ('"A Horn (1)". By B.', HORN)]),
         "usr/game/doom.wad": wad({"D_MUSIC": (1, SHOT), "DSSHOT": (11_025, SHOT)}),
     },
@@ -112,7 +112,7 @@ ARCHIVE = deb(
 )
 GIVEN = [
     recording("game__dog", "usr/game/dog.ogg", sha(DOG)[:16]),
-    recording("game__cow", "usr/game/pak.pk3!sounds/cow.flac", sha(COW)[:16]),
+    recording("game__cow", "usr/game/pak.pk3!sounds/cow!.FLAC", sha(COW)[:16]),
     recording("game__horn", "usr/game/fx.cat!01 A Horn (1)", sha(HORN)[:16]),
     recording("game__shot", "usr/game/doom.wad!DSSHOT", ""),
 ]

@@ -1,14 +1,17 @@
 """The committed table: whole, closed over its packages, and never split within a recording."""
 
 import dataclasses
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from data_pipelines.real import recording_table
+from data_pipelines.real import fetch_recordings, recording_table
 from data_pipelines.real.recording_table import TRAIN, TWIN, VALIDATION
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.scoring import sound_groups
+from ltu_jax.preprocessing.names import ENDINGS
 
 ALL = recording_table.recordings()
 
@@ -18,6 +21,9 @@ def test_every_recording_is_named_once_and_lies_in_a_package_of_the_table():
     assert len(ALL) == 3_660 and len(packages) == 56 and sum(one.ships for one in ALL) == 1_882
     for names in ([one.clip for one in ALL], [(one.package, one.file) for one in ALL]):
         assert not [name for name, count in Counter(names).items() if count > 1]
+    assert all(re.fullmatch("[a-z0-9_]+__[a-z0-9_]*[a-z0-9]", one.clip) for one in ALL)
+    sounds = [one for one in ALL if not one.preset]
+    assert {fetch_recordings.audio_file(Path(), one).suffix for one in sounds} <= set(ENDINGS)
     assert {one.package for one in ALL} == set(packages)
     assert all(len(package.sha256) == 64 and package.size > 0 for package in packages.values())
     assert all(one.preset or len(one.sha256) == 16 for one in ALL)
