@@ -39,16 +39,16 @@ ALL = "all"  # the name of every dataset there is
 # The names are those of the released JSON files (openasqa/utils of the official repository): there
 # "audioset" alone is the joint part, with questions about speech in its surroundings, and the
 # audio part of AudioSet is as_20k, as_2m and as_strong. FMA counts as joint. The mini corpus names
-# its own by kind; its music has no lyrics and is audio.
+# its own by kind; its music has no lyrics and is audio. "real" are recordings of packages.
 GROUPS = {
     "audio": (
         "as_*", "audioset_*", "vggsound*", "fsd50k*", "audiocaps*", "audio_caps*", "freesound*",
         "clotho*", "sound_bible*", "soundbible*",
-        "mini_sound", "mini_real_sound", "mini_music",
+        "mini_sound", "mini_real_sound", "mini_music", "real_sounds", "real",
     ),
     "speech": (
         "iemocap*", "libritts*", "voxceleb*", "mosei*",
-        "mini_speech", "mini_unseen_voice",
+        "mini_speech", "mini_unseen_voice", "real_speech",
     ),
     "joint": ("audioset", "fma*", "mini_joint"),
 }  # fmt: skip

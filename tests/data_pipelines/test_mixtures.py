@@ -16,12 +16,12 @@ from ltu_jax.planning import open_asqa_counts
 AUDIO = {
     "as_20k", "as_2m", "as_strong_train", "vggsound_train", "fsd50k_tr", "fsd50k_val",
     "audiocaps_train", "freesound_10s", "clotho_development", "sound_bible",
-    "mini_sound", "mini_real_sound", "mini_music",
+    "mini_sound", "mini_real_sound", "mini_music", "real_sounds", "real",
 }  # fmt: skip
 SPEECH = {
     "iemocap_tr", "IEMOCAP", "libritts_tr", "libritts", "voxceleb_tr", "voxceleb", "mosei_tr",
     "mosei_dev", "mosei",
-    "mini_speech", "mini_unseen_voice",
+    "mini_speech", "mini_unseen_voice", "real_speech",
 }  # fmt: skip
 JOINT = {"audioset", "fma", "FMA", "mini_joint"}
 EVERYTHING = AUDIO | SPEECH | JOINT
