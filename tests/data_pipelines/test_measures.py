@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks import recordings
 from data_pipelines.measures.clipping import full_scale
 from data_pipelines.measures.speaking_style import StyleScale, guarded, speaking_style
 from data_pipelines.measures.voice_measures import measure_voice
@@ -48,6 +49,19 @@ def test_what_is_no_voice_has_no_pace_and_noise_no_pitch(what):
 def test_a_word_alone_has_no_pitch():
     assert measure_voice(voice(f0=120, seconds=0.3, dbfs=-20)).f0_hz is None
     assert measure_voice(np.zeros(0)).f0_hz is None
+
+
+def test_real_recordings_have_the_pitch_of_their_speakers_and_a_human_pace(request):
+    """All speakers are men; Kennedy nearly shouts, at 200 to 280 Hz."""
+    spoken = recordings.recordings(request.config.rootpath / "assets")
+    for one in spoken:
+        voice_of = measure_voice(one.samples)
+        style = speaking_style(voice_of, text=one.reference)
+        if one.seconds > 1.5:
+            low, high = (200, 280) if one.name == "jfk" else (75, 130)
+            assert low < style.f0_hz < high, one.name
+        assert style.syllables_per_second is None or 2 < style.syllables_per_second < 6
+        assert voice_of.speech_seconds < one.seconds
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
