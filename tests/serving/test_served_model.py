@@ -17,6 +17,8 @@ import openai
 import pytest
 
 import ltu_jax
+from benchmarks import serving_truths
+from benchmarks.served_process import ServedProcess
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.generation.transcription import OPENAI
 from ltu_jax.serving.assembly import fingerprint_of
@@ -258,6 +260,35 @@ def test_the_examples_of_the_page_run(process, tmp_path, monkeypatch, capsys):
     for block in re.findall(r"^```bash\n(.*?)^```", here, re.MULTILINE | re.DOTALL):
         got = subprocess.run(["bash", "-c", block], capture_output=True, text=True, check=True)
         assert '"chat.completion"' in got.stdout or got.stdout.startswith("WEBVTT")
+
+
+def quiet(line):
+    del line
+
+
+def test_answers_are_equal_and_slots_free_under_load(process, model):
+    """The short form of `benchmarks.serving`: equality, disconnects, soak."""
+    server = ServedProcess(pid=process[0].pid, url=process[1], model="stage3", key=KEY)
+    clips = serving_truths.noises(10)
+    cases = serving_truths.make_cases(clips=6, count=18, limit=8)
+    known = serving_truths.KnownAnswers(model, clips, file=None)
+    found = serving_truths.equality(
+        server, clips, [known.of(case) for case in cases], cases, requests=40, clients=8,
+        show=quiet,
+    )  # fmt: skip
+    free = {"slots": 0, "queue": 0}
+    assert found["failed"] == {} and found["first_differences"] == []
+    assert found["occupied_after"] == free and 0 < found["cancelled"] < 20
+    assert found["tokens_compared"] > 100 and found["different_answers"] > 12
+
+    found = serving_truths.disconnects(server, clips, count=24, clients=8)
+    assert found["occupied_after"] == free and found["answers_after"]
+
+    found = serving_truths.soak(server, clips, requests=160, clients=8, settled=80, show=quiet)
+    assert found["unexpected"] == {} and found["unequal_answers"] == 0
+    assert found["about_cached_clips"] > 50 and found["occupied_after"] == free
+    assert found["descriptors"][1] <= found["descriptors"][0]
+    assert found["memory_growth_percent"] < 10
 
 
 def test_sigterm_lets_a_stream_end_and_leaves_status_0(process, client):
