@@ -22,7 +22,6 @@ the time memory is first looked at.
 import argparse
 import dataclasses
 import datetime
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from benchmarks import alternate, serving_speed, serving_truths
 from benchmarks.served_process import ServedProcess, served
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.files import read_json, write_json
+from ltu_jax.core.files import atomic_file, read_json, write_json
 from ltu_jax.core.provenance import git_state
 from ltu_jax.serving.server_load import LoadClip
 
@@ -85,7 +84,11 @@ class Setting:
             return serving_speed.follow_up(server, clips[: given.clips_alone], show=show)
         if name == "livez":
             return serving_speed.livez(
-                server, clips, users=given.users, large=_large_mp3(), show=show
+                server,
+                clips,
+                users=given.users,
+                large=_large_mp3(self.folder / "large.mp3"),
+                show=show,
             )
         if name == "disconnects":
             return serving_truths.disconnects(
@@ -120,14 +123,15 @@ class Setting:
         return served(*self.options, *options, log=self.folder / f"{name}.log")
 
 
-def _large_mp3() -> bytes:
-    """Return an MP3 of 10 MB, 320 kbit/s: four minutes of noise."""
-    noise = np.random.default_rng(0).normal(scale=0.1, size=44_100 * 250).astype(np.float32)
-    file = io.BytesIO()
-    soundfile.write(
-        file, noise, 44_100, format="MP3", bitrate_mode="CONSTANT", compression_level=0.0
-    )
-    return file.getvalue()
+def _large_mp3(file: Path) -> bytes:
+    """Return an MP3 of 10 MB, 320 kbit/s: four minutes of noise; it is made once."""
+    if not file.exists():
+        noise = np.random.default_rng(0).normal(scale=0.1, size=44_100 * 250).astype(np.float32)
+        with atomic_file(file) as new:
+            soundfile.write(
+                new, noise, 44_100, format="MP3", bitrate_mode="CONSTANT", compression_level=0.0
+            )
+    return file.read_bytes()
 
 
 def setting_of(given: argparse.Namespace) -> Setting:
