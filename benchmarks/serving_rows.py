@@ -44,11 +44,20 @@ def _throughput(part: dict[str, Any]) -> list[Row]:
     rates = part["tokens_per_second"]
     for name, bar in (
         ("answer_batch, hearing too", "0.75"),
-        ("answer_batch, answers", ""),
+        ("answer_batch, answers", "0.75"),
         ("batch 1, hearing too", "2.5"),
-        ("batch 1, answers", ""),
+        ("batch 1, answers", "2.5"),
     ):
         rows.append((f"times {name} ({rates[name]:.1f} tokens/s)", f"{times[name]:.2f}", bar))
+    cached = part["cached_tokens_per_second"]
+    rows.append(
+        ("tokens/s of the same users about clips that were heard before", f"{cached:.1f}", "")
+    )
+    for name, bar in (("answer_batch", "0.75"), ("batch 1", "2.5")):
+        found = f"{part['cached_times'][name]:.2f}"
+        rows.append(
+            (f"times {name}, answers ({rates[f'{name}, answers']:.1f} tokens/s)", found, bar)
+        )
     return [*rows, ("answers that are not the library's", part["unequal_answers"], "0")]
 
 

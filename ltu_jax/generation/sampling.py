@@ -125,7 +125,12 @@ def process(
     """Return processed float32 scores; removed tokens are -inf (facts 21, golden `sampling`)."""
     scores = _penalise(logits.astype(jnp.float32), seen, settings.repetition_penalty[:, None])
     scores = scores / settings.temperature[:, None]
-    return _top_k_top_p(scores, settings.top_k, settings.top_p_tail)
+    # The sort takes longer than a step of a small model: only where a row filters.
+    return jax.lax.cond(
+        jnp.any((settings.top_k > 0) | (settings.top_p_tail > 0)),
+        lambda: _top_k_top_p(scores, settings.top_k, settings.top_p_tail),
+        lambda: scores,
+    )
 
 
 def choose(scores: Float[Array, "B V"], *, settings: RowSettings, step: Array) -> Int[Array, "B"]:

@@ -61,13 +61,18 @@ def choose(
         jnp.any(allowed.bound & active), lambda: _restrict(raw, allowed), lambda: raw
     )
     best = jnp.argmax(scores, axis=-1).astype(jnp.int32)
+    drawing = active & ~choice.greedy
 
     def draw() -> Array:
         settings = choice.numbers.settings()
+        settings = settings._replace(  # a slot keeps those of the row that was there before
+            top_k=jnp.where(drawing, settings.top_k, 0),
+            top_p_tail=jnp.where(drawing, settings.top_p_tail, 0.0),
+        )
         processed = sampling_lib.process(scores, seen=seen, settings=settings)
         return sampling_lib.choose(processed, settings=settings, step=count)
 
-    drawn = jax.lax.cond(jnp.any(active & ~choice.greedy), draw, lambda: best)
+    drawn = jax.lax.cond(jnp.any(drawing), draw, lambda: best)
     token = jnp.where(choice.greedy, best, drawn)
     logprobs = jax.lax.cond(
         jnp.any(active & choice.wants_logprobs),

@@ -84,6 +84,18 @@ def test_rows_may_have_different_settings(cases):
     assert np.isfinite(got[1]).sum() == described[name]["n_kept"][1]
 
 
+def test_a_row_without_filters_is_the_same_in_company_of_rows_with_them():
+    """They are sorted only where a row filters; -inf, ties and all else stay as they are."""
+    logits = np.random.default_rng(0).normal(size=(3, 200)).round(1).astype(np.float32)
+    logits[:, 50:60] = -np.inf
+    plain = sampling.SamplingConfig(temperature=0.7, repetition_penalty=1.3)
+    ids = np.arange(12).reshape(3, 4)
+    alone = run(logits, ids, plain)
+    beside = run(logits, ids, [plain, sampling.SamplingConfig(top_k=5), plain])
+    np.testing.assert_array_equal(alone[[0, 2]], beside[[0, 2]])
+    assert np.isfinite(beside[1]).sum() < 20 < np.isfinite(alone[1]).sum()
+
+
 def test_masked_ids_are_not_penalised():
     seen = sampling.seen_tokens(
         jnp.asarray([[0, 0, 5, 7]]), attention_mask=np.array([[0, 0, 1, 1]]), vocab=9
