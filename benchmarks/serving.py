@@ -96,7 +96,7 @@ class Setting:
             )
         return serving_truths.soak(
             server, clips, requests=given.soak_requests, clients=given.users,
-            settled=given.soak_requests // 10, show=show,
+            settled=min(1_000, given.soak_requests // 2), show=show,
         )  # fmt: skip
 
     def equality(self, server: ServedProcess, model: Any) -> dict[str, Any]:
