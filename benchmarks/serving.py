@@ -35,7 +35,6 @@ from benchmarks.served_process import ServedProcess, served
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, read_json, write_json
-from ltu_jax.core.provenance import git_state
 from ltu_jax.serving.server_load import LoadClip
 
 OUT = Path("benchmarks/results/serving.json")
@@ -232,7 +231,7 @@ def main() -> None:
     names = given.parts or [name for name in PARTS if name + ending not in found["parts"]]
 
     def keep(name: str, result: dict[str, Any]) -> None:
-        about = alternate.header() | {"commit": (git_state() or {}).get("commit")}
+        about = alternate.header()
         shown = {key: value for key, value in result.items() if not isinstance(value, dict | list)}
         alternate.show(f"{name}: {shown}")
         found["parts"][name + ending] = about | result
