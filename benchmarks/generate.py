@@ -90,7 +90,7 @@ def open_language(where: str, *, dtype: str, int8: bool = False) -> Language:
             base_dtype="int8" if int8 else dtype,
             dtype=dtype,
             mesh=make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1]),
-            what=where,
+            subject=where,
         )
         return Language(name=Path(where).name, config=config, params=params)
     size = where.removeprefix(RANDOM)

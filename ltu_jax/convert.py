@@ -86,7 +86,7 @@ _BOTH = ("dtype", "llama")  # options that mean something both ways
 
 
 def _formats(table: dict) -> str:
-    return "; ".join(f"{name}: {entry.what}" for name, entry in table.items())
+    return "; ".join(f"{name}: {entry.description}" for name, entry in table.items())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -190,7 +190,7 @@ def info(path: Path, *, hash: bool = True) -> None:
     """Print what `path` is; see `describe.describe`."""
     place = places.find(path, option="PATH")
     rows = describe.table(describe.describe(place.path, hash=hash))
-    _table(*((name, place.told(value)) for name, value in rows))
+    _table(*((name, place.with_address(value)) for name, value in rows))
 
 
 def verify_folder(path: Path) -> None:
@@ -204,7 +204,7 @@ def verify_folder(path: Path) -> None:
     for check in report:
         text = check.problem.removeprefix(f"{check.folder} is ") or "good"
         text = f"{check.files} files, {check.size / 1e6:,.1f} MB: {text}"
-        print(place.told(f"{check.folder}  {text}"))
+        print(place.with_address(f"{check.folder}  {text}"))
     bad = [check for check in report if check.problem]
     if bad and report[0].checkpoint:
         raise UserError(
@@ -212,8 +212,10 @@ def verify_folder(path: Path) -> None:
             f"{', '.join(str(check.folder) for check in bad)}; training sets them aside by itself"
         )
     if bad:
-        problem = place.told(bad[0].problem)
-        raise UserError(f"{place.told(str(bad[0].folder))} is damaged: {problem}; convert it again")
+        problem = place.with_address(bad[0].problem)
+        raise UserError(
+            f"{place.with_address(str(bad[0].folder))} is damaged: {problem}; convert it again"
+        )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -295,7 +297,7 @@ def import_weights(
     with given[0].explained():
         imported = open_source(source, [place.path for place in given], ImportOptions(**options))
     what = ", ".join(place.named for place in given)
-    config, params, notes = verification.check_import(imported, kind, what=what)
+    config, params, notes = verification.check_import(imported, kind, subject=what)
     wanted = None if dtype is None else DTYPES[dtype]
     lost = describe_casts(params, wanted)
     identity = store.save_weights(
@@ -364,7 +366,7 @@ def export_weights(
     exporters.claim(target, out, inputs=[checkpoint, given.llama, given.whisper])
     weights = open_model(checkpoint)
     config, shapes = model_shapes(weights.kind, weights.config)
-    store.check_against(shapes, weights.params, what=str(checkpoint))
+    store.check_against(shapes, weights.params, subject=str(checkpoint))
     weights = dataclasses.replace(weights, config=config)
     written = exporters.write(target, weights, out, given)
     _table(

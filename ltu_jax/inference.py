@@ -315,7 +315,7 @@ class Model(LoadedModel):
             UserError: a clip of text mode, ids outside the vocabulary, no room for the answer.
         """
         arguments.encoded_clip(clip, config=self.config)
-        features, tokens = explaining.heard(clip), explaining.ids(tokens, config=self.config)
+        features, tokens = explaining.features_of(clip), explaining.ids(tokens, config=self.config)
         prompt, _ = self._prompts.one(
             question, clip.spoken_text, with_audio=True, max_new_tokens=len(tokens)
         )

@@ -103,8 +103,8 @@ class SingingTagger:
             Whisper(self._hearing, dtype=WHISPER_DTYPE),
             Tagger.functional(self._config),
         )
-        check_against(tagger.shapes, self._tagger.params, what=str(self._tagger.path))
-        check_against(whisper.shapes, self._whisper.params, what=str(self._whisper.path))
+        check_against(tagger.shapes, self._tagger.params, subject=str(self._tagger.path))
+        check_against(whisper.shapes, self._whisper.params, subject=str(self._whisper.path))
         params = tuple(
             {name: jnp.asarray(weights.params[name], jnp.float32) for name in network.shapes}
             for weights, network in ((self._whisper, whisper.encoder), (self._tagger, tagger))

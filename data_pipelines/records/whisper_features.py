@@ -114,7 +114,7 @@ def _compiled(weights_dir: Path, dtype: str, sha256: str) -> Callable[[Any], Any
     weights = open_weights(weights_dir, kind="whisper")
     assert weights.sha256 == sha256, f"{weights_dir} changed while it was used"
     whisper = Whisper(WhisperConfig.from_dict(weights.config), dtype=dtype)
-    check_against(whisper.shapes, weights.params, what=str(weights_dir))
+    check_against(whisper.shapes, weights.params, subject=str(weights_dir))
     # The encoder alone: the decoder's parameters would only take memory.
     encoder = whisper.encoder
     params = {path: weights.params[path].astype(np.float32) for path in encoder.shapes}

@@ -46,7 +46,7 @@ class LocalEmbedder:
         config = BertConfig.from_dict(imported.config)
         model = Bert.functional(config)
         shapes = {name: leaf.shape for name, leaf in model.shapes.items()}
-        tensors = imported.params(shapes, what=str(self.path))
+        tensors = imported.params(shapes, subject=str(self.path))
         self._params = jax.device_put(
             {name: tensor.read().astype(np.float32) for name, tensor in tensors.items()}
         )

@@ -127,7 +127,7 @@ def _pieces(tokenizer: Tokenizer, tokens: Sequence[int]) -> tuple[str, ...]:
     return (*pieces, last + text.flush())
 
 
-def heard(clip: EncodedClip) -> Float[np.ndarray, "W A D"]:
+def features_of(clip: EncodedClip) -> Float[np.ndarray, "W A D"]:
     """Return the features of a clip that was heard.
 
     Raises:

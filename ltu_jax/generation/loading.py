@@ -157,7 +157,7 @@ def load_model(
         base_dtype=dtype,
         dtype=WHOLE.get(dtype, dtype),
         mesh=layout.mesh or make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), devices[:1]),
-        what=str(opened.path),
+        subject=str(opened.path),
     )
     hearing = encoder_dtype(opened.checkpoint)
     listener = None if hears is None else _listener(hears, dtype=hearing, layout=layout)
@@ -198,7 +198,7 @@ def _arrays(weights: Weights, shapes: Any, *, dtype: str) -> Params:
 def _listener(weights: Weights, *, dtype: str, layout: DataParallel) -> Listener:
     """Make a Whisper that hears: parameters in float32, features in `dtype`."""
     whisper = _whisper(WhisperConfig.from_dict(weights.config), dtype=dtype)
-    check_against(whisper.shapes, weights.params, what=str(weights.path))
+    check_against(whisper.shapes, weights.params, subject=str(weights.path))
     params = _arrays(weights, whisper.shapes, dtype="float32")
     return Listener(whisper=whisper, params=layout.copies(params))
 
@@ -212,7 +212,7 @@ def _transcriber(weights: Weights, *, params: Params | None = None) -> Transcrib
         return None
     whisper = _whisper(WhisperConfig.from_dict(weights.config), dtype=WHISPER_DTYPE)
     if params is None:
-        check_against(whisper.shapes, weights.params, what=str(weights.path))
+        check_against(whisper.shapes, weights.params, subject=str(weights.path))
         params = _arrays(weights, whisper.shapes, dtype="float32")
     return Transcriber.of(whisper, params, tokenizer=load_whisper_tokenizer(weights.tokenizer_dir))
 

@@ -67,7 +67,7 @@ def load_language_model(path: str | Path, *, dtype: str = "float32") -> Language
         base_dtype=dtype,
         dtype=compute,
         mesh=make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.local_devices()[:1]),
-        what=str(weights.path),
+        subject=str(weights.path),
     )
     tokenizer = load_tokenizer(weights.tokenizer_dir)
     require_rows(tokenizer, rows=config.vocab_size, what=str(weights.tokenizer_dir))

@@ -159,7 +159,7 @@ def place_bases(stage: Stage) -> Params:
             base_dtype=settings.compute.base_dtype,
             dtype=settings.compute.dtype,
             mesh=stage.mesh,
-            what=str(bases.llama.path),
+            subject=str(bases.llama.path),
         )
     if settings.data.features == "on_the_fly":
         encoder = {

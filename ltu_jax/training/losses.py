@@ -156,7 +156,7 @@ def chunked_sums(
     states = jnp.pad(states, ((0, 0), (0, spare), (0, 0)))
     targets = jnp.pad(targets, ((0, 0), (0, spare)), constant_values=IGNORE)
 
-    def parts(x: Array) -> Array:
+    def chunks(x: Array) -> Array:
         return jnp.moveaxis(x.reshape(batch, -1, chunk, *x.shape[2:]), 1, 0)
 
     @jax.custom_vjp
@@ -165,9 +165,9 @@ def chunked_sums(
             value = sums(unembed(merge(head, rest), part[0]), part[1])
             return jax.tree.map(jnp.add, total, value), None
 
-        return jax.lax.scan(add, (jnp.float32(0), jnp.float32(0)), (parts(states), parts(targets)))[
-            0
-        ]
+        return jax.lax.scan(
+            add, (jnp.float32(0), jnp.float32(0)), (chunks(states), chunks(targets))
+        )[0]
 
     def forward(states: Array, head: Params, rest: Params, targets: Array):
         def add(carry, part):
@@ -184,7 +184,7 @@ def chunked_sums(
             return carry, slope
 
         start = (jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, head)
-        (value, of_head), slopes = jax.lax.scan(add, start, (parts(states), parts(targets)))
+        (value, of_head), slopes = jax.lax.scan(add, start, (chunks(states), chunks(targets)))
         return value, (jnp.moveaxis(slopes, 0, 1).reshape(states.shape), of_head)
 
     def backward(slopes, cotangents: Sums):

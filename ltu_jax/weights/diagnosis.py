@@ -9,7 +9,7 @@ from ltu_jax.core.errors import shorten
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def complain(*, wanted: Shapes, found: Shapes, what: str) -> str:
+def complain(*, wanted: Shapes, found: Shapes, subject: str) -> str:
     """Describe how `found` differs from `wanted`; "" when it does not.
 
     First ten and count of the missing, the surplus and the mis-shaped names, and the likely cause.
@@ -29,7 +29,9 @@ def complain(*, wanted: Shapes, found: Shapes, what: str) -> str:
     if not parts:
         return ""
     cause = likely_cause(wanted=wanted, found=found)
-    return f"{what} do not fit. " + "; ".join(parts) + (f". Likely cause: {cause}" if cause else "")
+    return (
+        f"{subject} do not fit. " + "; ".join(parts) + (f". Likely cause: {cause}" if cause else "")
+    )
 
 
 # --- what the names and shapes tell ---------------------------------------------------------------

@@ -67,10 +67,11 @@ class ExportRecord:
         return json.dumps(self.to_json(), sort_keys=True)
 
 
-def _from_json(content: Any, *, what: str) -> ExportRecord:
+def _from_json(content: Any, *, subject: str) -> ExportRecord:
     if not isinstance(content, dict) or content.get(KEY) != FORMAT:
         raise WeightsError(
-            f"{what}: its record of ltu_jax is not of format {FORMAT}; this version reads no other"
+            f"{subject}: its record of ltu_jax is not of format {FORMAT}; this version "
+            "reads no other"
         )
     kinds = {
         "format": str,
@@ -83,16 +84,16 @@ def _from_json(content: Any, *, what: str) -> ExportRecord:
     for key, kind in kinds.items():
         if not isinstance(content.get(key), kind):
             raise WeightsError(
-                f"{what}: the {key} of its record of ltu_jax is {content.get(key)!r}"
+                f"{subject}: the {key} of its record of ltu_jax is {content.get(key)!r}"
             )
     if not isinstance(content.get("base"), dict | None):
-        raise WeightsError(f"{what}: the base of its record of ltu_jax is {content['base']!r}")
+        raise WeightsError(f"{subject}: the base of its record of ltu_jax is {content['base']!r}")
     odd = set(content["facts"]) - set(FACTS)
     if odd:
-        raise WeightsError(f"{what}: its record of ltu_jax has unknown facts {sorted(odd)}")
+        raise WeightsError(f"{subject}: its record of ltu_jax has unknown facts {sorted(odd)}")
     for key in ("source_config", "source_generation_config"):
         if not isinstance(content["facts"].get(key, {}), dict):
-            raise WeightsError(f"{what}: {key} is {content['facts'][key]!r}; expected an object")
+            raise WeightsError(f"{subject}: {key} is {content['facts'][key]!r}; expected an object")
     return ExportRecord(**{name: content.get(name) for name in (*kinds, "base")})
 
 
@@ -104,7 +105,9 @@ def read(path: Path) -> ExportRecord | None:
     """
     if path.is_dir():
         return (
-            _from_json(read_json(path / FILE), what=str(path)) if (path / FILE).is_file() else None
+            _from_json(read_json(path / FILE), subject=str(path))
+            if (path / FILE).is_file()
+            else None
         )
     text = _inside(path)
     if text is None:
@@ -113,7 +116,7 @@ def read(path: Path) -> ExportRecord | None:
         content = json.loads(text)
     except (ValueError, RecursionError):
         raise WeightsError(f"{path}: its record of ltu_jax is no JSON") from None
-    return _from_json(content, what=str(path))
+    return _from_json(content, subject=str(path))
 
 
 def _inside(path: Path) -> str | bytes | None:

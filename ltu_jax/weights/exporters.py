@@ -91,7 +91,7 @@ class Target:
     """How a format is written: what it is in words, the kinds and the options it takes."""
 
     write: Callable[[Weights, Path, ExportOptions], Written]
-    what: str
+    description: str
     kinds: tuple[str, ...]
     takes: tuple[str, ...] = ("dtype",)
 
@@ -340,29 +340,29 @@ def claim(name: str, out: Path, *, inputs: Sequence[Path | None]) -> None:
 TARGETS: dict[str, Target] = {
     "ltu-as": Target(
         write=_to_official,
-        what="official LTU-AS state dict",
+        description="official LTU-AS state dict",
         kinds=("ltu-as",),
         takes=("dtype", "adapter_only", "lora_names"),
     ),
     "hf": Target(
         write=_to_hf,
-        what="Hugging Face directory: Whisper, LLaMA, or LTU-AS with LoRA merged",
+        description="Hugging Face directory: Whisper, LLaMA, or LTU-AS with LoRA merged",
         kinds=("whisper", "llama", "ltu-as"),
     ),
     "peft": Target(
         write=_to_peft,
-        what="PEFT adapter directory, with TLTR and projection as safetensors",
+        description="PEFT adapter directory, with TLTR and projection as safetensors",
         kinds=("ltu-as",),
         takes=("dtype", "base_name"),
     ),
     "openai-whisper": Target(
         write=_to_openai,
-        what="OpenAI Whisper .pt",
+        description="OpenAI Whisper .pt",
         kinds=("whisper",),
     ),
     "orbax": Target(
         write=_to_orbax,
-        what="a run folder of ours with one checkpoint, over --llama and --whisper",
+        description="a run folder of ours with one checkpoint, over --llama and --whisper",
         kinds=("ltu-as",),
         takes=("llama", "whisper"),
     ),

@@ -29,7 +29,7 @@ def of_hf(
     *,
     folder: Path | None,
     rows: int,
-    what: str,
+    subject: str,
     max_positions: int | None = None,
 ) -> dict[str, Any]:
     """Return the facts of a Hugging Face config and of the generation_config.json beside it.
@@ -38,7 +38,7 @@ def of_hf(
         settings: the content of config.json.
         folder: where generation_config.json may lie; None has no such file.
         rows: of the embedding.
-        what: how errors call the source.
+        subject: how errors call the source.
         max_positions: use the model up to here only; None takes all that it has.
 
     Raises:
@@ -50,25 +50,29 @@ def of_hf(
     facts: dict[str, Any] = {"source_config": dict(settings)} if "model_type" in settings else {}
     if generation is not None:
         facts["source_generation_config"] = generation
-    if (count := limited(positions(settings, what=what), max_positions, what=what)) is not None:
+    if (
+        count := limited(positions(settings, subject=subject), max_positions, subject=subject)
+    ) is not None:
         facts["max_position_embeddings"] = count
     ends = said.get("eos_token_id")
     if ends is not None:
         facts["end_tokens"] = end_tokens(
-            ends if isinstance(ends, list) else [ends], rows=rows, what=f"{what}: eos_token_id"
+            ends if isinstance(ends, list) else [ends],
+            rows=rows,
+            subject=f"{subject}: eos_token_id",
         )
     return facts
 
 
-def positions(settings: Mapping[str, Any], *, what: str) -> int | None:
+def positions(settings: Mapping[str, Any], *, subject: str) -> int | None:
     """Return the positions that a config gives its model; None if it is not transformers'."""
     default = DEFAULT_POSITIONS.get(str(settings.get("model_type")))
     if settings.get("max_position_embeddings") is None and default is None:
         return None
-    return whole(settings, "max_position_embeddings", what=what, default=default)
+    return whole(settings, "max_position_embeddings", subject=subject, default=default)
 
 
-def window(settings: Mapping[str, Any], *, layers: int, what: str) -> int | None:
+def window(settings: Mapping[str, Any], *, layers: int, subject: str) -> int | None:
     """Return how many positions a token sees back; None where it sees all of the text.
 
     Raises:
@@ -84,11 +88,11 @@ def window(settings: Mapping[str, Any], *, layers: int, what: str) -> int | None
         known = ("full_attention", "sliding_attention")
         if not isinstance(told, list) or not all(name in known for name in told):
             raise WeightsError(
-                f"{what}: layer_types {str(told)[:80]} are not implemented; {known[0]} is"
+                f"{subject}: layer_types {str(told)[:80]} are not implemented; {known[0]} is"
             )
         if width is None and known[1] in told:
             raise WeightsError(
-                f"{what}: layer_types has {known[1]}, but sliding_window is "
+                f"{subject}: layer_types has {known[1]}, but sliding_window is "
                 f"{settings.get('sliding_window')!r} and use_sliding_window "
                 f"{settings.get('use_sliding_window')!r}; correct one of them"
             )
@@ -99,7 +103,9 @@ def window(settings: Mapping[str, Any], *, layers: int, what: str) -> int | None
     return width
 
 
-def check_window(width: Any, count: int | None, *, what: str, key: str = "sliding_window") -> None:
+def check_window(
+    width: Any, count: int | None, *, subject: str, key: str = "sliding_window"
+) -> None:
     """Refuse a sliding window that a text of `count` positions can exceed.
 
     Raises:
@@ -107,16 +113,17 @@ def check_window(width: Any, count: int | None, *, what: str, key: str = "slidin
     """
     if width is None:
         return
-    width = whole({key: width}, key, what=what)
+    width = whole({key: width}, key, subject=subject)
     if count is None or width < count:
         raise WeightsError(
-            f"{what}: {key} is {width}, and the model has {'unknown' if count is None else count} "
-            "positions: beyond the window its attention is not computed here. Import it with "
+            f"{subject}: {key} is {width}, and the model has "
+            f"{'unknown' if count is None else count} positions: beyond the window its attention "
+            "is not computed here. Import it with "
             f"--max-positions {width}, up to which the window changes nothing"
         )
 
 
-def limited(count: int | None, limit: int | None, *, what: str) -> int | None:
+def limited(count: int | None, limit: int | None, *, subject: str) -> int | None:
     """Return the positions that a user leaves of those that the model has.
 
     Raises:
@@ -126,13 +133,13 @@ def limited(count: int | None, limit: int | None, *, what: str) -> int | None:
         return count
     if limit < 1 or (count is not None and limit > count):
         raise WeightsError(
-            f"--max-positions {limit}: {what} has {'unknown' if count is None else count} "
+            f"--max-positions {limit}: {subject} has {'unknown' if count is None else count} "
             "positions; give a number from 1 to that"
         )
     return limit
 
 
-def end_tokens(ids: list[Any], *, rows: int, what: str) -> list[int]:
+def end_tokens(ids: list[Any], *, rows: int, subject: str) -> list[int]:
     """Return the ids that end a text, each of them a row of the embedding.
 
     Raises:
@@ -140,5 +147,7 @@ def end_tokens(ids: list[Any], *, rows: int, what: str) -> list[int]:
     """
     for index in ids:
         if type(index) is not int or not 0 <= index < rows:
-            raise WeightsError(f"{what} is {index!r}; the embedding has the rows 0 to {rows - 1}")
+            raise WeightsError(
+                f"{subject} is {index!r}; the embedding has the rows 0 to {rows - 1}"
+            )
     return list(dict.fromkeys(ids))

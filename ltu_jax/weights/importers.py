@@ -95,14 +95,14 @@ class Format:
 
     kind: of the weights directory it becomes.
     open: (paths, options) -> Import; `paths` has one entry unless `parts`.
-    what: the format in words.
+    description: the format in words.
     takes: the options that mean something here, besides sha256.
     parts: whether a source may lie in several files.
     """
 
     kind: str
     open: Callable[[Sequence[Path], ImportOptions], Import]
-    what: str
+    description: str
     takes: tuple[str, ...] = ()
     parts: bool = False
 
@@ -111,19 +111,19 @@ FORMATS: dict[str, Format] = {
     "openai-whisper": Format(
         kind="whisper",
         open=lambda paths, o: openai_whisper.from_openai(paths[0], tokenizer=o.tokenizer),
-        what="OpenAI Whisper .pt, any size",
+        description="OpenAI Whisper .pt, any size",
         takes=("tokenizer",),
     ),
     "hf-whisper": Format(
         kind="whisper",
         open=lambda paths, o: hf_whisper.from_hf(paths[0], weights_file=o.weights_file),
-        what="Hugging Face Whisper directory",
+        description="Hugging Face Whisper directory",
         takes=("weights_file",),
     ),
     "ct2-whisper": Format(
         kind="whisper",
         open=lambda paths, o: ct2_whisper.from_ct2(paths, sha256=o.sha256),
-        what="CTranslate2 (faster-whisper) directory or model.bin",
+        description="CTranslate2 (faster-whisper) directory or model.bin",
         parts=True,
     ),
     "whisper-at": Format(
@@ -131,7 +131,7 @@ FORMATS: dict[str, Format] = {
         open=lambda paths, o: whisper_at.from_whisper_at(
             paths[0], audio_layers=o.audio_layers, labels=o.labels
         ),
-        what="Whisper-AT .pth: TL-TR with its label head, full or low",
+        description="Whisper-AT .pth: TL-TR with its label head, full or low",
         takes=("audio_layers", "labels"),
     ),
     "hf-llama": Format(
@@ -139,7 +139,7 @@ FORMATS: dict[str, Format] = {
         open=lambda paths, o: hf_llama.from_hf(
             paths[0], max_positions=o.max_positions, weights_file=o.weights_file
         ),
-        what="Hugging Face LLaMA-family directory",
+        description="Hugging Face LLaMA-family directory",
         takes=("max_positions", "weights_file"),
     ),
     "gguf": Format(
@@ -147,7 +147,7 @@ FORMATS: dict[str, Format] = {
         open=lambda paths, o: gguf_llama.from_gguf(
             paths[0], tokenizer=o.tokenizer, max_positions=o.max_positions
         ),
-        what="GGUF file of the LLaMA architecture, dequantised",
+        description="GGUF file of the LLaMA architecture, dequantised",
         takes=("tokenizer", "max_positions"),
     ),
     "ltu-as": Format(
@@ -159,7 +159,7 @@ FORMATS: dict[str, Format] = {
             lora_alpha=o.lora_alpha,
             weights_file=o.weights_file,
         ),
-        what="official LTU-AS state dict, complete or the trained part over --llama",
+        description="official LTU-AS state dict, complete or the trained part over --llama",
         takes=("llama", "audio_layers", "lora_alpha", "weights_file"),
     ),
     "peft": Format(
@@ -167,13 +167,13 @@ FORMATS: dict[str, Format] = {
         open=lambda paths, o: peft_adapter.from_peft(
             paths[0], base=o.llama, audio_layers=o.audio_layers
         ),
-        what="PEFT adapter directory with its audio part, over --llama",
+        description="PEFT adapter directory with its audio part, over --llama",
         takes=("llama", "audio_layers"),
     ),
     "orbax": Format(
         kind="ltu-as",
         open=lambda paths, o: orbax.from_run(paths[0]),
-        what="a training run or checkpoint of ours, joined with its base",
+        description="a training run or checkpoint of ours, joined with its base",
     ),
 }
 

@@ -226,7 +226,7 @@ def _packed(entry: NameRule, params: Tensors, shape: Shape, layer: int | None) -
 
 
 def assemble(
-    rules: Sequence[NameRule], tensors: Tensors, shapes: Shapes, *, what: str
+    rules: Sequence[NameRule], tensors: Tensors, shapes: Shapes, *, subject: str
 ) -> dict[str, Tensor]:
     """Return foreign tensors as our parameters, stacked and transformed when they are read.
 
@@ -234,7 +234,7 @@ def assemble(
         rules: the table of the format.
         tensors: the file's tensors; every one of them must be asked for by the table.
         shapes: our path -> shape, all of which are filled.
-        what: how an error calls the file.
+        subject: how an error calls the file.
 
     Raises:
         WeightsError: missing, surplus or mis-shaped names, at once; tensors of integers; or, when
@@ -242,12 +242,12 @@ def assemble(
     """
     expected = foreign_shapes(rules, shapes)
     problem = complain(
-        wanted=expected, found={name: t.shape for name, t in tensors.items()}, what=what
+        wanted=expected, found={name: t.shape for name, t in tensors.items()}, subject=subject
     )
     if problem:
         raise WeightsError(problem)
-    require_floats(tensors, what=what)
-    tensors = {name: finite(tensor, name, what=what) for name, tensor in tensors.items()}
+    require_floats(tensors, subject=subject)
+    tensors = {name: finite(tensor, name, subject=subject) for name, tensor in tensors.items()}
     relevant = _relevant(rules, shapes)
     return {
         path: _gathered(*relevant[path], tensors, tuple(shape)) for path, shape in shapes.items()
@@ -304,13 +304,13 @@ class Import:
     base: Tensors = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def params(self, shapes: Shapes, *, what: str) -> dict[str, Tensor]:
+    def params(self, shapes: Shapes, *, subject: str) -> dict[str, Tensor]:
         """Return every parameter of `shapes`; names and shapes are checked now (see `assemble`)."""
         surplus = set(self.base) - set(shapes)
         if surplus:
-            raise WeightsError(f"{what}: its base has no use for {shorten(surplus)}")
+            raise WeightsError(f"{subject}: its base has no use for {shorten(surplus)}")
         rest = {path: shape for path, shape in shapes.items() if path not in self.base}
-        require_floats(self.base, what=what)
-        base = {path: finite(tensor, path, what=what) for path, tensor in self.base.items()}
-        made = base | assemble(self.rules, self.tensors, rest, what=what)
+        require_floats(self.base, subject=subject)
+        base = {path: finite(tensor, path, subject=subject) for path, tensor in self.base.items()}
+        made = base | assemble(self.rules, self.tensors, rest, subject=subject)
         return {path: made[path] for path in shapes}

@@ -74,7 +74,7 @@ def _as_it_lies(place: places.Place, *, kind: str) -> Weights:
     path = place.path
     imported = (hf_llama if kind == "llama" else hf_whisper).from_hf(path)
     config, shapes = model_shapes(kind, imported.config)
-    params = imported.params(shapes, what=place.named)
+    params = imported.params(shapes, subject=place.named)
     has_tokenizer = any(name.startswith("tokenizer.") for name in imported.files)
     return Weights(
         kind=kind,
@@ -119,30 +119,30 @@ def base_entry(weights: Weights, *, relative_to: str | os.PathLike) -> dict[str,
     return {"path": path, "absolute_path": str(whole), **entry}
 
 
-def open_base(entry: Mapping[str, Any], *, relative_to: str | os.PathLike, what: str) -> Weights:
+def open_base(entry: Mapping[str, Any], *, relative_to: str | os.PathLike, subject: str) -> Weights:
     """Open the base weights that a checkpoint names with `base_entry`.
 
     Args:
         entry: {"path", "sha256"} and perhaps "absolute_path" and "source".
         relative_to: the checkpoint folder that a relative path starts from.
-        what: how the error calls the base, e.g. "language model".
+        subject: how the error calls the base, e.g. "language model".
 
     Raises:
         WeightsError: it is nowhere (the message says how to get it), or it is not the one that was
             trained on.
     """
-    path = _base_path(entry, relative_to=relative_to, what=what)
-    weights = open_weights(path, option=f"the {what} of {relative_to},")
+    path = _base_path(entry, relative_to=relative_to, subject=subject)
+    weights = open_weights(path, option=f"the {subject} of {relative_to},")
     if weights.sha256 != entry["sha256"]:
         raise WeightsError(
-            f"{path} is not the {what} that {relative_to} was trained on: its sha256 is "
+            f"{path} is not the {subject} that {relative_to} was trained on: its sha256 is "
             f"{weights.sha256}, the checkpoint names {entry['sha256']}"
         )
     return weights
 
 
 def _base_path(
-    entry: Mapping[str, Any], *, relative_to: str | os.PathLike, what: str
+    entry: Mapping[str, Any], *, relative_to: str | os.PathLike, subject: str
 ) -> str | os.PathLike:
     """Return where a base is, by the first of its two paths where something is."""
     named = [entry["path"], entry.get("absolute_path", entry["path"])]
@@ -154,8 +154,8 @@ def _base_path(
     if path is None:
         shown = " and ".join(str(absolute(place)) for place in dict.fromkeys(tried))
         raise WeightsError(
-            f"the {what} of {relative_to} is missing: looked for a weights directory at {shown}; "
-            f"put it back or make it again{_recipe(entry.get('source') or {})}"
+            f"the {subject} of {relative_to} is missing: looked for a weights directory at {shown}"
+            f"; put it back or make it again{_recipe(entry.get('source') or {})}"
         )
     return path
 
@@ -204,7 +204,7 @@ def open_model(path: str | os.PathLike, *, llama: str | os.PathLike | None = Non
     entry = metadata["base"]["llama"]
     if llama is not None:
         entry = {"path": places.lasting(llama), "sha256": entry["sha256"]}
-    base = open_base(entry, relative_to=folder, what="language model")
+    base = open_base(entry, relative_to=folder, subject="language model")
     return Weights(
         kind="ltu-as",
         config=metadata["model"],
@@ -325,7 +325,7 @@ def open_listener(model: Weights, given: str | os.PathLike | None) -> Weights | 
         weights = open_weights(given, kind="whisper", option=spell("whisper"))
     elif metadata is not None:
         entry = metadata["base"]["whisper"]
-        weights = open_base(entry, relative_to=model.path, what="Whisper")
+        weights = open_base(entry, relative_to=model.path, subject="Whisper")
     else:
         return None
     if metadata is not None and given is not None:
@@ -375,4 +375,4 @@ def open_transcriber(model: Weights, given: str | os.PathLike | None) -> Weights
     entry = (model.checkpoint or {"base": {}})["base"].get("transcriber")
     if entry is None:
         return None
-    return open_base(entry, relative_to=model.path, what="transcribing Whisper")
+    return open_base(entry, relative_to=model.path, subject="transcribing Whisper")

@@ -36,7 +36,7 @@ def place_language_model(
     base_dtype: str,
     dtype: str,
     mesh: Mesh,
-    what: str,
+    subject: str,
 ) -> Params:
     """Place a language model, alone or in a whole LTU-AS, its kernels in int8 where it asks for it.
 
@@ -46,13 +46,15 @@ def place_language_model(
         base_dtype: "int8", or the dtype of all parameters.
         dtype: what int8 leaves whole is in.
         mesh: where to.
-        what: how an error calls the weights.
+        subject: how an error calls the weights.
 
     Raises:
         UserError: weights of another model.
     """
     scales = [path for path in shapes if path.endswith(SCALE)]
-    check_against({p: leaf for p, leaf in shapes.items() if p not in scales}, tensors, what=what)
+    check_against(
+        {p: leaf for p, leaf in shapes.items() if p not in scales}, tensors, subject=subject
+    )
     placed = {path: leaf for path, leaf in tensors.items() if path in shapes}
     for scale in scales:
         kernel = scale.removesuffix(SCALE)

@@ -42,7 +42,7 @@ class Place:
         """What messages and records call it."""
         return self.address or str(self.path)
 
-    def told(self, text: str) -> str:
+    def with_address(self, text: str) -> str:
         """Return a text about `path` that names the address instead."""
         return text if self.address is None else text.replace(str(self.path), self.address)
 

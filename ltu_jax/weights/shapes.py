@@ -1,6 +1,7 @@
 """From the config of a weights directory to the shape of every parameter of that model."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ _CONFIGS = {
 }
 
 
+@functools.lru_cache(maxsize=8)  # opening a file, checking it and its certificate ask for the same
 def _shapes(config: Any) -> Mapping[str, Any]:
     makers = {
         WhisperConfig: Whisper,

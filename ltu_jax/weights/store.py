@@ -303,14 +303,14 @@ def load_weights(
 
 
 def check_against(
-    shapes: Mapping[str, Any], params: Mapping[str, Any], *, what: str = "the weights"
+    shapes: Mapping[str, Any], params: Mapping[str, Any], *, subject: str = "the weights"
 ) -> None:
     """Require `params` to have exactly the paths and shapes the model asks for.
 
     Args:
         shapes: path -> anything with `.shape` (`model.shapes`), or a shape tuple.
         params: path -> array; a `LazyParams` is checked without reading it.
-        what: how the message calls `params`, e.g. their directory.
+        subject: how the message calls `params`, e.g. their directory.
 
     Raises:
         WeightsError: missing, surplus or mis-shaped parameters, first ten and count of each, with
@@ -322,7 +322,7 @@ def check_against(
         if isinstance(params, LazyParams)
         else {path: _shape(leaf) for path, leaf in params.items()}
     )
-    problem = complain(wanted=wanted, found=stated, what=what)
+    problem = complain(wanted=wanted, found=stated, subject=subject)
     if problem:
         raise WeightsError(problem)
 

@@ -28,10 +28,10 @@ class WeightsError(UserError):
     """A weight file that is damaged, incomplete or of another model; the message says which."""
 
 
-def damaged(path: Path, what: str) -> WeightsError:
+def damaged(path: Path, subject: str) -> WeightsError:
     """Return the one message for a file that an interrupted download left behind."""
     return WeightsError(
-        f"{path} is damaged: {what}. An interrupted download or copy looks like this; "
+        f"{path} is damaged: {subject}. An interrupted download or copy looks like this; "
         "fetch the file again"
     )
 
@@ -62,7 +62,7 @@ class Tensor:
         """Return `[index]` along the leading axis."""
         return self.between(index, index + 1)[0]
 
-    def parts(self) -> Iterator[np.ndarray]:
+    def blocks(self) -> Iterator[np.ndarray]:
         """Yield the numbers in blocks along the leading axis, each about `BLOCK_BYTES`.
 
         A row is never divided, and a tensor without `rows` comes whole.
@@ -122,7 +122,7 @@ _EXPONENT = {
 }
 
 
-def require_floats(tensors: Tensors, *, what: str) -> None:
+def require_floats(tensors: Tensors, *, subject: str) -> None:
     """Refuse tensors of integers and truth values, which no parameter is.
 
     Raises:
@@ -132,7 +132,7 @@ def require_floats(tensors: Tensors, *, what: str) -> None:
     if odd:
         kinds = ", ".join(sorted(set(odd.values())))
         raise WeightsError(
-            f"{what}: {len(odd)} tensors are no floating-point numbers but {kinds}: "
+            f"{subject}: {len(odd)} tensors are no floating-point numbers but {kinds}: "
             f"{shorten(odd)}. Quantised weights look like this; take the original ones"
         )
 
@@ -153,20 +153,21 @@ def _not_finite(array: np.ndarray) -> int:
     return int(np.count_nonzero((flat & kind(bits)) == bits))
 
 
-def finite(tensor: Tensor, name: str, *, what: str) -> Tensor:
+def finite(tensor: Tensor, name: str, *, subject: str) -> Tensor:
     """Return the same tensor, which refuses to be read where it is not all numbers.
 
     Args:
         tensor: of floating-point numbers.
         name: its name in the file.
-        what: the file.
+        subject: the file.
     """
 
     def checked(array: np.ndarray) -> np.ndarray:
         if count := _not_finite(array):
             raise WeightsError(
-                f"{what}: {name} has {count:,} entries that are NaN or infinite: no weights, but "
-                "what a failed training or a conversion to a narrow dtype leaves; take a good copy"
+                f"{subject}: {name} has {count:,} entries that are NaN or infinite: no weights, "
+                "but what a failed training or a conversion to a narrow dtype leaves; take a good "
+                "copy"
             )
         return array
 

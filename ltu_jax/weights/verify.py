@@ -110,9 +110,9 @@ def _reading_problem(path: Path) -> str:
     try:
         for file in _weight_files(path):
             tensors = shards.read_file(file)
-            require_floats(tensors, what=str(file))
+            require_floats(tensors, subject=str(file))
             for name, tensor in tensors.items():
-                for _ in finite(tensor, name, what=str(file)).parts():
+                for _ in finite(tensor, name, subject=str(file)).blocks():
                     pass
         if any((path / name).is_file() for pair in shards.PAIRS for name in pair):
             shards.read_checkpoint(path)  # an index and its shards
@@ -122,7 +122,7 @@ def _reading_problem(path: Path) -> str:
 
 
 def check_import(
-    imported: Import, kind: str, *, what: str
+    imported: Import, kind: str, *, subject: str
 ) -> tuple[dict[str, Any], dict[str, Tensor], tuple[str, ...]]:
     """Return what an import would become, all checked but the numbers.
 
@@ -133,7 +133,7 @@ def check_import(
         WeightsError: names or shapes that do not fit, or a tokenizer that could not be used.
     """
     config, shapes = model_shapes(kind, imported.config)
-    params = imported.params(shapes, what=what)
+    params = imported.params(shapes, subject=subject)
     with tempfile.TemporaryDirectory(prefix="ltu-jax-") as name:
         for file, content in imported.files.items():
             if isinstance(content, str):
@@ -143,7 +143,7 @@ def check_import(
             else:
                 shutil.copyfile(content, Path(name) / file)
         notes = _tokenizer(
-            Path(name), kind, config, ends=imported.facts.get("end_tokens"), name=what
+            Path(name), kind, config, ends=imported.facts.get("end_tokens"), name=subject
         )
     return config, params, notes
 
@@ -160,7 +160,7 @@ def check_weights(folder: Path, *, name: str) -> None:
     """
     held = store.load_weights(folder, verify=False)
     config, shapes = model_shapes(held.kind, held.config)
-    store.check_against(shapes, held.params, what=name)
+    store.check_against(shapes, held.params, subject=name)
     _tokenizer(folder, held.kind, config, ends=held.facts.get("end_tokens"), name=name)
 
 

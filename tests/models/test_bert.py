@@ -50,7 +50,7 @@ def folder(theirs, tmp_path_factory):
 @pytest.fixture(scope="module")
 def params(folder):
     shapes = {name: leaf.shape for name, leaf in MODEL.shapes.items()}
-    found = from_hf(folder).params(shapes, what="tiny")
+    found = from_hf(folder).params(shapes, subject="tiny")
     return {name: tensor.read() for name, tensor in found.items()}
 
 
@@ -81,7 +81,7 @@ def test_a_pytorch_pickle_gives_the_same_parameters(theirs, folder, params, tmp_
     torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     shapes = {name: array.shape for name, array in params.items()}
-    for name, tensor in from_hf(tmp_path).params(shapes, what="pickle").items():
+    for name, tensor in from_hf(tmp_path).params(shapes, subject="pickle").items():
         np.testing.assert_array_equal(tensor.read(), params[name])
 
 
@@ -106,7 +106,7 @@ def test_another_model_is_refused(folder, tmp_path, change, message):
             n: leaf.shape
             for n, leaf in Bert.functional(BertConfig(**imported.config)).shapes.items()
         }
-        imported.params(shapes, what=str(tmp_path))
+        imported.params(shapes, subject=str(tmp_path))
 
 
 def test_every_product_is_float32_whatever_the_default_precision(params, batch):

@@ -57,7 +57,7 @@ def place(weights, shapes, *, settings, mesh):
         base_dtype=compute.base_dtype,
         dtype=compute.dtype,
         mesh=mesh,
-        what="weights",
+        subject="weights",
     )
 
 

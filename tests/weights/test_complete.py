@@ -131,13 +131,13 @@ def test_a_hugging_face_directory_is_a_base_as_it_lies(tmp_path, shard):
     for path, array in converted.params.items():
         np.testing.assert_array_equal(straight.params[path], array)
     entry = base_entry(straight, relative_to=tmp_path / "run")
-    assert open_base(entry, relative_to=tmp_path / "run", what="x").sha256 == straight.sha256
+    assert open_base(entry, relative_to=tmp_path / "run", subject="x").sha256 == straight.sha256
     file = next((tmp_path / "hf").glob("model*.safetensors"))
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
     with pytest.raises(UserError, match="is not the language model that"):
-        open_base(entry, relative_to=tmp_path / "run", what="language model")
+        open_base(entry, relative_to=tmp_path / "run", subject="language model")
     with pytest.raises(UserError, match="holds 'llama' weights, expected 'whisper'"):
         open_weights(tmp_path / "hf", kind="whisper")
     (tmp_path / "hf" / "config.json").write_text(json.dumps({"model_type": "gpt2"}))

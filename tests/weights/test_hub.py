@@ -72,7 +72,7 @@ def test_a_checkpoint_names_its_base_by_commit_and_finds_it_without_a_network(hu
     name = f"hf:org/whisper@{hub.commit('org/whisper')}"
     assert entry["path"] == entry["absolute_path"] == name
     hub.close()
-    assert same(open_base(entry, relative_to="runs/a/checkpoints/4", what="Whisper"), weights)
+    assert same(open_base(entry, relative_to="runs/a/checkpoints/4", subject="Whisper"), weights)
     assert open_weights("hf:org/whisper@v1.1").address == name
 
 

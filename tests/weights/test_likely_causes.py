@@ -144,7 +144,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_likely_cause_at_true_size(case):
     wanted, found, cause = CASES[case]
-    message = complain(wanted=wanted(), found=found(), what="FILE")
+    message = complain(wanted=wanted(), found=found(), subject="FILE")
     assert f"Likely cause: {cause}" in message
     assert len(message) < 4000  # a thousand wrong names do not make a wall
 
@@ -165,5 +165,5 @@ def test_the_same_in_our_own_names(case):
 
 
 def test_equal_shapes_have_no_cause():
-    assert complain(wanted=_official(), found=_official(), what="FILE") == ""
+    assert complain(wanted=_official(), found=_official(), subject="FILE") == ""
     assert likely_cause(wanted=_official(), found=_official()) == ""

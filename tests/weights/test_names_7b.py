@@ -138,7 +138,7 @@ def test_import_at_true_size_reads_no_number(size, rank):
     tensors = tiny.hollow(_official((config, shapes), adapter_only=True))
     language = BaseModel(config=config["llama"], held=tiny.hollow(base), files={}, facts={})
     found = official_ltu_as.over_base(
-        tensors, base=language, lora=config["lora"], known={}, source={}, notes=(), what="FILE"
+        tensors, base=language, lora=config["lora"], known={}, source={}, notes=(), subject="FILE"
     )
     again, params = tiny.opened(found, "ltu-as")
     assert again == config

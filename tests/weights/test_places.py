@@ -53,7 +53,7 @@ def test_weights_in_a_bucket_are_those_of_the_disk(bucket, cache, reads, tiny_we
     assert told | {"path": ""} == local | {"path": ""}
     entry = base_entry(open_weights(whisper), relative_to="gs://b/run/checkpoints/2")
     assert entry["path"] == entry["absolute_path"] == whisper
-    opened = open_base(entry, relative_to="gs://b/run/checkpoints/2", what="Whisper")
+    opened = open_base(entry, relative_to="gs://b/run/checkpoints/2", subject="Whisper")
     assert opened.sha256 == open_weights(tiny_weights["whisper"]).sha256
     assert len(reads) == copied  # the copies were used
 

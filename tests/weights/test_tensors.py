@@ -29,12 +29,12 @@ def test_rows_layers_and_parts(stored):
     np.testing.assert_array_equal(tensor.read(), array)
     np.testing.assert_array_equal(tensor.between(2, 5), array[2:5])
     np.testing.assert_array_equal(tensor.layer(6), array[6])
-    parts = list(tensor.parts())
+    parts = list(tensor.blocks())
     assert [len(part) for part in parts] == [2, 2, 2, 1]
     np.testing.assert_array_equal(np.concatenate(parts), array)
     np.testing.assert_array_equal(array_tensor(array).layer(3), array[3])
     whole = Tensor(shape=array.shape, dtype=array.dtype, read=lambda: array)
-    assert len(list(whole.parts())) == 1
+    assert len(list(whole.blocks())) == 1
     np.testing.assert_array_equal(whole.between(1, 3), array[1:3])
 
 

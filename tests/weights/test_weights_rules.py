@@ -36,7 +36,7 @@ def _foreign():
 
 
 def _assemble(arrays):
-    made = assemble(TABLE, as_tensors(arrays), SHAPES, what="FILE")
+    made = assemble(TABLE, as_tensors(arrays), SHAPES, subject="FILE")
     return {path: tensor.read() for path, tensor in made.items()}
 
 
@@ -138,7 +138,7 @@ EMBED = "model.embed_tokens.weight"
     ],
 )
 def test_likely_causes(wanted, found, cause):
-    assert cause in complain(wanted=wanted, found=found, what="FILE")
+    assert cause in complain(wanted=wanted, found=found, subject="FILE")
 
 
 def test_architecture_of_our_formats():

@@ -116,13 +116,13 @@ def test_base_moves_with_the_run_and_is_recognised(tmp_path):
     )
     run = tmp_path / "new" / "run"
     (tmp_path / "old").rename(tmp_path / "new")
-    assert open_base(entry, relative_to=run, what="language model").sha256 == entry["sha256"]
+    assert open_base(entry, relative_to=run, subject="language model").sha256 == entry["sha256"]
     _save(tmp_path / "new" / "base", config={"a": 9})
     with pytest.raises(WeightsError, match="is not the language model that"):
-        open_base(entry, relative_to=run, what="language model")
+        open_base(entry, relative_to=run, subject="language model")
     (tmp_path / "new" / "base").rename(tmp_path / "away")
     with pytest.raises(WeightsError, match=r"language model of .* is missing: looked for"):
-        open_base(entry, relative_to=run, what="language model")
+        open_base(entry, relative_to=run, subject="language model")
 
 
 def test_check_against_lists_ten_and_counts():
@@ -130,7 +130,7 @@ def test_check_against_lists_ten_and_counts():
     check_against(wanted, {path: np.zeros(shape) for path, shape in wanted.items()})
     found = {"b": np.zeros((4, 3)), "c": np.zeros(1)}
     with pytest.raises(WeightsError) as caught:
-        check_against(wanted, found, what="DIR")
+        check_against(wanted, found, subject="DIR")
     message = str(caught.value)
     assert "15 missing: a00" in message and "a09 and 5 more" in message
     assert "1 surplus: c" in message

@@ -95,7 +95,7 @@ def shapes_of(config: dict) -> dict[str, tuple[int, ...]]:
 
 
 def params_of(found, *, what: str = "the file") -> dict[str, np.ndarray]:
-    tensors = found.params(shapes_of(found.config), what=what)
+    tensors = found.params(shapes_of(found.config), subject=what)
     return {path: tensor.read() for path, tensor in tensors.items()}
 
 
@@ -113,7 +113,7 @@ def test_the_authors_module_computes_the_same(variant, golden, tmp_path):
     assert found.config["labels"] == said["label_dim"]
     assert found.config["d_input"] == (said["rep_dim"] if variant == "low" else None)
     assert found.source["variant"] == variant
-    tensors = found.params(shapes_of(found.config), what="golden")
+    tensors = found.params(shapes_of(found.config), subject="golden")
     save_weights(
         tmp_path / "tltr",
         kind="tltr",
@@ -136,7 +136,7 @@ def test_the_authors_module_computes_the_same(variant, golden, tmp_path):
 def test_the_table_inverts_bit_for_bit(variant, golden):
     file = golden / f"whisper_at_{variant}" / "weights.safetensors"
     found = from_whisper_at(file)
-    tensors = found.params(shapes_of(found.config), what="golden")
+    tensors = found.params(shapes_of(found.config), subject="golden")
     back = {f"at_model.{name}": tensor.read() for name, tensor in export(RULES, tensors).items()}
     state = load_file(file)
     assert back.keys() == state.keys()

@@ -84,7 +84,7 @@ def hollow(shapes) -> dict[str, Tensor]:
 def opened(found: Import, kind: str, *, what: str = "FILE") -> tuple[dict, dict[str, Tensor]]:
     """Config and parameters of an import, still to be read."""
     config, shapes = model_shapes(kind, found.config)
-    return config, found.params(shapes, what=what)
+    return config, found.params(shapes, subject=what)
 
 
 def numbers(tensors) -> dict[str, np.ndarray]:

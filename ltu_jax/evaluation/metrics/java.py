@@ -69,7 +69,7 @@ def java_version() -> int:
     Raises:
         NotComputedError: there is no Java, or it does not tell.
     """
-    done = start(["-version"], what="java -version", stdin="")
+    done = run_java(["-version"], program="java -version", stdin="")
     if not (match := re.search(r'version "(?:1\.)?(\d+)', done.stderr)):
         raise NotComputedError(f"java -version says {done.stderr.strip()[:100]!r}: {_INSTALL}")
     return int(match[1])
@@ -87,13 +87,13 @@ def once(
 
 
 def _tokenize(texts: Sequence[str]) -> list[Tokens]:
-    jar = _jar(_TOKENIZER, what="the Penn Treebank tokenizer")
+    jar = _jar(_TOKENIZER, program="the Penn Treebank tokenizer")
     # One caption a line, whatever white space it has: a line feed inside would shift all that
     # follow, and the tokenizer takes more characters than one for the end of a line.
     lines = [" ".join(text.split()) for text in texts]
-    done = start(
+    done = run_java(
         ["-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"],
-        what="the Penn Treebank tokenizer",
+        program="the Penn Treebank tokenizer",
         stdin="".join(f"{line}\n" for line in lines),
     )
     cut = done.stdout.split("\n")[:-1]
@@ -111,14 +111,14 @@ def _tokenize(texts: Sequence[str]) -> list[Tokens]:
 
 
 def _align(pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
-    jar = _jar(_METEOR, what="METEOR")
+    jar = _jar(_METEOR, program="METEOR")
     lines = [
         "SCORE ||| " + " ||| ".join(_line(words) for words in (*references, caption))
         for caption, references in pairs
     ]
-    done = start(
+    done = run_java(
         ["-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"],
-        what="METEOR",
+        program="METEOR",
         stdin="".join(f"{line}\n" for line in lines),
         seconds=PATIENCE + len(pairs) // 10,
     )
@@ -143,15 +143,15 @@ def _line(words: Tokens) -> str:
     return " ".join(words).replace("|||", " ")
 
 
-def start(
-    arguments: Sequence[str], *, what: str, stdin: str, seconds: int = PATIENCE
+def run_java(
+    arguments: Sequence[str], *, program: str, stdin: str, seconds: int = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
     """Run Java to its end; `NotComputedError` when it is not there, fails or takes too long."""
     # English, UTF-8: METEOR reads its numbers and SPICE its files as the locale says otherwise.
     options = ["-Dfile.encoding=UTF-8", "-Duser.language=en", "-Duser.country=US"]
     try:
         done = subprocess.run(
-            [_java(what), *options, *arguments],
+            [_java(program), *options, *arguments],
             input=stdin,
             capture_output=True,
             encoding="utf-8",
@@ -161,17 +161,19 @@ def start(
         )
     except subprocess.TimeoutExpired:
         raise NotComputedError(
-            f"{what} did not end within {seconds} s: free this machine of other work and run again"
+            f"{program} did not end within {seconds} s: free this machine of other work and run "
+            "again"
         ) from None
     if done.returncode:
         last = " | ".join(done.stderr.strip().splitlines()[:3])[:300]
         raise NotComputedError(
-            f"{what} ended with status {done.returncode}: {last}; try another Java (set JAVA_HOME)"
+            f"{program} ended with status {done.returncode}: {last}; try another Java (set "
+            "JAVA_HOME)"
         )
     return done
 
 
-def _java(what: str) -> str:
+def _java(program: str) -> str:
     """Return the Java of JAVA_HOME, else of PATH."""
     if home := os.environ.get("JAVA_HOME"):
         binary = shutil.which("java", path=str(Path(home, "bin")))
@@ -179,22 +181,22 @@ def _java(what: str) -> str:
     else:
         binary, where = shutil.which("java"), "no java is on the PATH;"
     if binary is None:
-        raise NotComputedError(f"{what} runs in Java and {where} {_INSTALL}")
+        raise NotComputedError(f"{program} runs in Java and {where} {_INSTALL}")
     return binary
 
 
-def package(what: str) -> Path:
+def package(program: str) -> Path:
     """Return folder of the installed `pycocoevalcap`, without importing it."""
     spec = importlib.util.find_spec("pycocoevalcap")
     if spec is None or not spec.submodule_search_locations:
         raise NotComputedError(
-            f"{what} lies in the package pycocoevalcap, which is not installed; {_INSTALL}"
+            f"{program} lies in the package pycocoevalcap, which is not installed; {_INSTALL}"
         )
     return Path(list(spec.submodule_search_locations)[0])
 
 
-def _jar(inside: Path, *, what: str) -> Path:
-    jar = package(what) / inside
+def _jar(inside: Path, *, program: str) -> Path:
+    jar = package(program) / inside
     if not jar.is_file():
-        raise NotComputedError(f"{what} should be {jar}, which is missing; {_INSTALL}")
+        raise NotComputedError(f"{program} should be {jar}, which is missing; {_INSTALL}")
     return jar

@@ -114,12 +114,12 @@ def _propositions(pairs: Sequence[java.Pair], jars: Sequence[Path]) -> list[floa
         question, answer = Path(folder, "captions.json"), Path(folder, "scores.json")
         question.write_text(json.dumps(request), encoding="utf-8")
         # Without its cache of parses: that needs a native library which some systems lack.
-        java.start(
+        java.run_java(
             [
                 *("-Xmx8G", "-cp", os.pathsep.join(map(str, jars))),
                 *("edu.anu.spice.SpiceScorer", str(question), "-out", str(answer), "-silent"),
             ],
-            what="SPICE",
+            program="SPICE",
             stdin="",
             seconds=java.PATIENCE + sum(1 + len(references) for _, references in pairs),
         )

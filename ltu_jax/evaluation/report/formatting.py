@@ -112,7 +112,7 @@ def interval(figure: Figure) -> str:
     return f"[{low}, {high}]"
 
 
-def spread(figure: Figure) -> str:
+def standard_deviation(figure: Figure) -> str:
     """Return the standard deviation over draws as ±, or nothing."""
     if figure["spread"] is None or figure["value"] is None:
         return ""

@@ -125,7 +125,9 @@ def _lines(
 
 
 def _value(figure: formatting.Figure) -> str:
-    return formatting.number(figure["value"], figure["metric"]) + formatting.spread(figure)
+    return formatting.number(figure["value"], figure["metric"]) + formatting.standard_deviation(
+        figure
+    )
 
 
 def _full_names(row: Mapping[str, Any], metric: str) -> list[str]:

@@ -23,7 +23,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def refuse_quantised(settings: Mapping[str, Any], *, what: str) -> None:
+def refuse_quantised(settings: Mapping[str, Any], *, subject: str) -> None:
     """Refuse a config that says its weights are quantised.
 
     Raises:
@@ -34,19 +34,21 @@ def refuse_quantised(settings: Mapping[str, Any], *, what: str) -> None:
         if value:
             method = value.get("quant_method", value) if isinstance(value, dict) else value
             raise WeightsError(
-                f"{what}: {key} says {_shown(method)}: its weights are quantised, which is not "
+                f"{subject}: {key} says {_shown(method)}: its weights are quantised, which is not "
                 "read. Save them as floating-point numbers (in transformers model.dequantize() and "
                 "save_pretrained), or take the original model"
             )
 
 
-def whole(settings: Mapping[str, Any], key: str, *, what: str, default: int | None = None) -> int:
+def whole(
+    settings: Mapping[str, Any], key: str, *, subject: str, default: int | None = None
+) -> int:
     """Return a size or count: an integer of at least 1.
 
     Args:
         settings: where it should be.
         key: its name there.
-        what: how the error calls the settings.
+        subject: how the error calls the settings.
         default: taken where the key is missing or null; None makes it needed.
 
     Raises:
@@ -56,19 +58,21 @@ def whole(settings: Mapping[str, Any], key: str, *, what: str, default: int | No
     if value is None and default is not None:
         return default
     if type(value) is not int or not 1 <= value <= _LARGEST:
-        raise WeightsError(f"{what}: {key} is {_shown(value)}; expected an integer of at least 1")
+        raise WeightsError(
+            f"{subject}: {key} is {_shown(value)}; expected an integer of at least 1"
+        )
     return value
 
 
 def positive(
-    settings: Mapping[str, Any], key: str, *, what: str, default: float | None = None
+    settings: Mapping[str, Any], key: str, *, subject: str, default: float | None = None
 ) -> float:
     """Return a finite number above 0; arguments and errors as of `whole`."""
     value = settings.get(key)
     if value is None and default is not None:
         return default
     if type(value) not in (int, float) or not 0 < value < math.inf or value > 1e30:
-        raise WeightsError(f"{what}: {key} is {_shown(value)}; expected a finite number above 0")
+        raise WeightsError(f"{subject}: {key} is {_shown(value)}; expected a finite number above 0")
     return float(value)
 
 

@@ -45,53 +45,53 @@ class _Cursor:
     def __init__(self, path: Path, data: mmap.mmap):
         self.path, self.data, self.at = path, data, 0
 
-    def skip(self, size: int, *, what: str) -> int:
+    def skip(self, size: int, *, subject: str) -> int:
         """Move on by `size` bytes and return where they began."""
         if size > len(self.data) - self.at:
             raise damaged(
                 self.path,
-                f"{what} needs {size} bytes from byte {self.at}, the file has {len(self.data)}",
+                f"{subject} needs {size} bytes from byte {self.at}, the file has {len(self.data)}",
             )
         self.at += size
         return self.at - size
 
-    def number(self, kind: str, *, what: str) -> Any:
+    def number(self, kind: str, *, subject: str) -> Any:
         """Read one little-endian number."""
-        start = self.skip(struct.calcsize("<" + kind), what=what)
+        start = self.skip(struct.calcsize("<" + kind), subject=subject)
         return struct.unpack_from("<" + kind, self.data, start)[0]
 
-    def text(self, *, what: str) -> str:
+    def text(self, *, subject: str) -> str:
         """Read a string with its length in front."""
-        length = self.number("Q", what=what)
-        start = self.skip(length, what=what)
+        length = self.number("Q", subject=subject)
+        start = self.skip(length, subject=subject)
         try:
             return self.data[start : start + length].decode()
         except UnicodeDecodeError:
-            raise damaged(self.path, f"{what} is not UTF-8 text") from None
+            raise damaged(self.path, f"{subject} is not UTF-8 text") from None
 
-    def value(self, kind: int, *, what: str) -> Any:
+    def value(self, kind: int, *, subject: str) -> Any:
         """Read a value of a metadata type; arrays of arrays do not occur in real files."""
         if kind in _NUMBERS:
-            return self.number(_NUMBERS[kind], what=what)
+            return self.number(_NUMBERS[kind], subject=subject)
         if kind == _STRING:
-            return self.text(what=what)
+            return self.text(subject=subject)
         if kind != _ARRAY:
-            raise damaged(self.path, f"{what} is of unknown type {kind}")
-        inner, length = self.number("I", what=what), self.number("Q", what=what)
+            raise damaged(self.path, f"{subject} is of unknown type {kind}")
+        inner, length = self.number("I", subject=subject), self.number("Q", subject=subject)
         if inner in _NUMBERS:
             size = struct.calcsize("<" + _NUMBERS[inner])
-            start = self.skip(length * size, what=what)
+            start = self.skip(length * size, subject=subject)
             if length > _SHOWN:
                 return LongArray(length)
             return list(struct.unpack_from(f"<{length}{_NUMBERS[inner]}", self.data, start))
         if inner != _STRING:
-            raise damaged(self.path, f"{what} is an array of type {inner}")
+            raise damaged(self.path, f"{subject} is an array of type {inner}")
         if length * 8 > len(self.data) - self.at:
-            raise damaged(self.path, f"{what} claims {length} strings")
+            raise damaged(self.path, f"{subject} claims {length} strings")
         if length <= _SHOWN:
-            return [self.text(what=what) for _ in range(length)]
+            return [self.text(subject=subject) for _ in range(length)]
         for _ in range(length):
-            self.skip(self.number("Q", what=what), what=what)
+            self.skip(self.number("Q", subject=subject), subject=subject)
         return LongArray(length)
 
 
@@ -113,28 +113,30 @@ def read_header(path: str | Path) -> Header:
             raise WeightsError(f"{path} is not a GGUF file (it starts with {magic!r})")
         cursor = _Cursor(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     cursor.at = 4
-    version = cursor.number("I", what="the version")
+    version = cursor.number("I", subject="the version")
     if version not in _VERSIONS:
         raise WeightsError(f"{path} is GGUF of version {version}; known are 2 and 3")
-    tensors, fields = (cursor.number("Q", what="the counts") for _ in range(2))
+    tensors, fields = (cursor.number("Q", subject="the counts") for _ in range(2))
     metadata: dict[str, Any] = {}
     for _ in range(fields):
-        key = cursor.text(what="a metadata name")
+        key = cursor.text(subject="a metadata name")
         if key in metadata:
             raise damaged(path, f"metadata {key[:80]!r} is there twice")
-        metadata[key] = cursor.value(cursor.number("I", what=key), what=f"metadata {key[:80]!r}")
+        metadata[key] = cursor.value(
+            cursor.number("I", subject=key), subject=f"metadata {key[:80]!r}"
+        )
     shapes: dict[str, tuple[int, ...]] = {}
     types: dict[str, str] = {}
     known, ends = {int(kind): kind for kind in GGMLQuantizationType}, []
     for _ in range(tensors):
-        name = cursor.text(what="a tensor name")
+        name = cursor.text(subject="a tensor name")
         if name in shapes or len(name) > _MAX_NAME:
             raise damaged(path, f"tensor {name[:80]!r} is there twice or has too long a name")
-        count = cursor.number("I", what=name)
+        count = cursor.number("I", subject=name)
         if count > _MAX_DIMENSIONS:
             raise damaged(path, f"tensor {name[:80]!r} claims {count} dimensions")
-        shape = tuple(cursor.number("Q", what=name) for _ in range(count))
-        kind, offset = cursor.number("I", what=name), cursor.number("Q", what=name)
+        shape = tuple(cursor.number("Q", subject=name) for _ in range(count))
+        kind, offset = cursor.number("I", subject=name), cursor.number("Q", subject=name)
         if kind not in known:
             raise WeightsError(f"{path}: tensor {name[:80]!r} is of unknown ggml type {kind}")
         block, size = GGML_QUANT_SIZES[known[kind]]

@@ -215,7 +215,7 @@ def write_safetensors(
 def blocks(tensor: Tensor, *, name: str) -> Iterator[memoryview]:
     """Yield the bytes of a tensor block by block; fail where they are others than it says."""
     count = 0
-    for part in tensor.parts():
+    for part in tensor.blocks():
         assert part.dtype == tensor.dtype, f"{name}: {part.dtype} instead of {tensor.dtype}"
         flat = np.ascontiguousarray(part).reshape(-1)
         count += flat.nbytes

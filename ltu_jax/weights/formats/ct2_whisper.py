@@ -163,7 +163,7 @@ def from_ct2(paths: Sequence[str | Path], *, sha256: str | None = None) -> Impor
             for name in tensors
         ),
         heads=(heads[0], heads[1]),
-        what=str(pieces[0]),
+        subject=str(pieces[0]),
     )  # fmt: skip
     settings = next((f / "config.json" for f in folders if (f / "config.json").is_file()), None)
     stated = read_settings(settings) if settings else {}

@@ -123,16 +123,16 @@ def _facts(
 ) -> dict[str, Any]:
     """Return positions and end tokens, see `facts`; a GGUF has no files of its source."""
     key = f"{family}.context_length"
-    count = whole(fields, key, what=str(path)) if key in fields else None
-    count = facts.limited(count, max_positions, what=str(path))
+    count = whole(fields, key, subject=str(path)) if key in fields else None
+    count = facts.limited(count, max_positions, subject=str(path))
     window = fields.get(f"{family}.attention.sliding_window")
-    facts.check_window(window, count, what=str(path), key=f"{family}.attention.sliding_window")
+    facts.check_window(window, count, subject=str(path), key=f"{family}.attention.sliding_window")
     names = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")]
     ends = [
         end
         for name in names
         if name in fields
-        for end in facts.end_tokens([fields[name]], rows=rows, what=f"{path}: {name}")
+        for end in facts.end_tokens([fields[name]], rows=rows, subject=f"{path}: {name}")
     ]
     return ({} if count is None else {"max_position_embeddings": count}) | (
         {"end_tokens": list(dict.fromkeys(ends))} if ends else {}
@@ -166,7 +166,7 @@ def _config(
     fields: Mapping[str, Any], tensors: Tensors, *, family: str, path: Path
 ) -> dict[str, Any]:
     def size(key: str, default: int | None = None) -> int:
-        return whole(fields, f"{family}.{key}", what=str(path), default=default)
+        return whole(fields, f"{family}.{key}", subject=str(path), default=default)
 
     heads, hidden = size("attention.head_count"), size("embedding_length")
     head_dim = size("attention.key_length", max(1, hidden // heads))
@@ -174,8 +174,8 @@ def _config(
     layers = size("block_count")
     if layers > len(tensors):
         raise damaged(path, f"it claims {layers} layers and has {len(tensors)} tensors")
-    eps = positive(fields, f"{family}.attention.layer_norm_rms_epsilon", what=str(path))
-    theta = positive(fields, f"{family}.rope.freq_base", what=str(path), default=10000.0)
+    eps = positive(fields, f"{family}.attention.layer_norm_rms_epsilon", subject=str(path))
+    theta = positive(fields, f"{family}.rope.freq_base", subject=str(path), default=10000.0)
     if rotated != head_dim:
         raise WeightsError(f"{path}: RoPE on {rotated} of {head_dim} dims is not implemented")
     _refuse_settings(fields, family=family, head_dim=head_dim, path=path)

@@ -68,8 +68,8 @@ def from_hf(path: str | Path) -> Import:
     for key, value in _SETTINGS.items():
         if settings.get(key, value) != value:
             raise WeightsError(f"{path}: {key} {settings[key]!r} is not implemented; {value!r} is")
-    config: dict[str, Any] = {key: whole(settings, key, what=str(path)) for key in _SIZES}
-    config["layer_norm_eps"] = positive(settings, "layer_norm_eps", what=str(path))
+    config: dict[str, Any] = {key: whole(settings, key, subject=str(path)) for key in _SIZES}
+    config["layer_norm_eps"] = positive(settings, "layer_norm_eps", subject=str(path))
     tensors = shards.read_checkpoint(path)
     _check_position_ids(tensors, path=path)
     unused = (_POSITION_IDS, *_POOLER)

@@ -58,7 +58,7 @@ def config_from_hf(
     settings: Mapping[str, Any],
     tensors: Tensors,
     *,
-    what: str,
+    subject: str,
     max_positions: int | None = None,
     numbers: bool = True,
 ) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def config_from_hf(
     Args:
         settings: the config; heads, eps and theta must be in it, sizes may be.
         tensors: weights under Hugging Face names; buffers may still be among them.
-        what: how errors call the file.
+        subject: how errors call the file.
         max_positions, numbers: as of `from_hf`.
 
     Raises:
@@ -77,55 +77,57 @@ def config_from_hf(
     model_type = settings.get("model_type", "llama")
     if model_type not in MODEL_TYPES:
         raise WeightsError(
-            f"{what}: weights of another architecture: found model_type {model_type}, expected "
+            f"{subject}: weights of another architecture: found model_type {model_type}, expected "
             f"{', '.join(MODEL_TYPES)}"
         )
-    refuse_quantised(settings, what=what)
+    refuse_quantised(settings, subject=subject)
     for key, value in (("hidden_act", "silu"), ("mlp_bias", False)):
         if settings.get(key) not in (value, None):
-            raise WeightsError(f"{what}: {key} {settings[key]!r} is not implemented; {value!r} is")
-    sizes = _sizes(tensors, what=what)
-    _compare_sizes(settings, sizes, what=what)
+            raise WeightsError(
+                f"{subject}: {key} {settings[key]!r} is not implemented; {value!r} is"
+            )
+    sizes = _sizes(tensors, subject=subject)
+    _compare_sizes(settings, sizes, subject=subject)
     for key in ("num_attention_heads", "rms_norm_eps"):
         if settings.get(key) is None:
-            raise WeightsError(f"{what}: the config has no {key}, which the shapes do not tell")
-    heads = whole(settings, "num_attention_heads", what=what)
+            raise WeightsError(f"{subject}: the config has no {key}, which the shapes do not tell")
+    heads = whole(settings, "num_attention_heads", subject=subject)
     queries = tensors["model.layers.0.self_attn.q_proj.weight"].shape[0]
     keys = tensors["model.layers.0.self_attn.k_proj.weight"].shape[0]
-    head_dim = whole(settings, "head_dim", what=what, default=max(1, queries // heads))
+    head_dim = whole(settings, "head_dim", subject=subject, default=max(1, queries // heads))
     if head_dim * heads != queries or keys % head_dim or head_dim % 2:
         raise WeightsError(
-            f"{what}: {heads} heads of {head_dim} do not fit q_proj with {queries} and k_proj "
+            f"{subject}: {heads} heads of {head_dim} do not fit q_proj with {queries} and k_proj "
             f"with {keys} outputs; correct num_attention_heads or head_dim"
         )
-    kv_heads = whole(settings, "num_key_value_heads", what=what, default=keys // head_dim)
+    kv_heads = whole(settings, "num_key_value_heads", subject=subject, default=keys // head_dim)
     if kv_heads * head_dim != keys:
         raise WeightsError(
-            f"{what}: num_key_value_heads {kv_heads} of {head_dim} does not fit k_proj with "
+            f"{subject}: num_key_value_heads {kv_heads} of {head_dim} does not fit k_proj with "
             f"{keys} outputs; expected {keys // head_dim}"
         )
     known = settings.get("model_type") in MODEL_TYPES
     theta, scaling = hf_rope.from_config(
-        settings, what=what, default=_HF_DEFAULT_THETA if known else None
+        settings, subject=subject, default=_HF_DEFAULT_THETA if known else None
     )
     facts.check_window(
-        facts.window(settings, layers=sizes["num_hidden_layers"], what=what),
-        facts.limited(facts.positions(settings, what=what), max_positions, what=what),
-        what=what,
+        facts.window(settings, layers=sizes["num_hidden_layers"], subject=subject),
+        facts.limited(facts.positions(settings, subject=subject), max_positions, subject=subject),
+        subject=subject,
     )
     return sizes | {
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
-        "rms_norm_eps": positive(settings, "rms_norm_eps", what=what),
+        "rms_norm_eps": positive(settings, "rms_norm_eps", subject=subject),
         "rope_theta": theta,
         "rope_scaling": scaling,
-        "tie_word_embeddings": _tied(settings, tensors, what=what, numbers=numbers),
-        "attention_bias": _biased(settings, tensors, what=what),
+        "tie_word_embeddings": _tied(settings, tensors, subject=subject, numbers=numbers),
+        "attention_bias": _biased(settings, tensors, subject=subject),
     }
 
 
-def _sizes(tensors: Tensors, *, what: str) -> dict[str, int]:
+def _sizes(tensors: Tensors, *, subject: str) -> dict[str, int]:
     needed = (
         "model.embed_tokens.weight",
         "model.layers.0.self_attn.q_proj.weight",
@@ -140,15 +142,15 @@ def _sizes(tensors: Tensors, *, what: str) -> dict[str, int]:
             if other not in (None, "llama")
             else "not complete LLaMA weights"
         )
-        raise WeightsError(f"{what}: {kind}; {', '.join(absent)} missing")
+        raise WeightsError(f"{subject}: {kind}; {', '.join(absent)} missing")
     for name in needed:
         if len(tensors[name].shape) != 2 or 0 in tensors[name].shape:
-            raise WeightsError(f"{what}: {name} is {list(tensors[name].shape)}, not a matrix")
+            raise WeightsError(f"{subject}: {name} is {list(tensors[name].shape)}, not a matrix")
     vocabulary, hidden = tensors[needed[0]].shape
     numbers = (re.match(r"model\.layers\.(\d{1,9})\.", name) for name in tensors)
     depth = 1 + max(int(match.group(1)) for match in numbers if match)
     if depth > len(tensors):
-        raise WeightsError(f"{what}: a layer has number {depth - 1}, of {len(tensors)} tensors")
+        raise WeightsError(f"{subject}: a layer has number {depth - 1}, of {len(tensors)} tensors")
     return {
         "vocab_size": vocabulary,
         "hidden_size": hidden,
@@ -157,9 +159,11 @@ def _sizes(tensors: Tensors, *, what: str) -> dict[str, int]:
     }
 
 
-def _compare_sizes(settings: Mapping[str, Any], sizes: Mapping[str, int], *, what: str) -> None:
+def _compare_sizes(settings: Mapping[str, Any], sizes: Mapping[str, int], *, subject: str) -> None:
     wrong = [
-        key for key, size in sizes.items() if whole(settings, key, what=what, default=size) != size
+        key
+        for key, size in sizes.items()
+        if whole(settings, key, subject=subject, default=size) != size
     ]
     if wrong:
         key = wrong[0]
@@ -170,12 +174,12 @@ def _compare_sizes(settings: Mapping[str, Any], sizes: Mapping[str, int], *, wha
             found={name: (sizes["vocab_size"], sizes["hidden_size"])},
         )  # fmt: skip
         raise WeightsError(
-            f"{what}: {key} is {sizes[key]} in the weights and {settings[key]} in the config"
+            f"{subject}: {key} is {sizes[key]} in the weights and {settings[key]} in the config"
             + (f"; {cause}" if cause else "")
         )
 
 
-def _biased(settings: Mapping[str, Any], tensors: Tensors, *, what: str) -> bool:
+def _biased(settings: Mapping[str, Any], tensors: Tensors, *, subject: str) -> bool:
     """Return whether q, k and v have a bias, on which tensors and config must agree."""
     name = "model.layers.0.self_attn.{}.bias"
     query, output = (name.format(part) in tensors for part in ("q_proj", "o_proj"))
@@ -186,29 +190,29 @@ def _biased(settings: Mapping[str, Any], tensors: Tensors, *, what: str) -> bool
         said = bool(said)  # without a word there is none
     if output:
         raise WeightsError(
-            f"{what}: {name.format('o_proj')}: a bias of the output projection (attention_bias "
+            f"{subject}: {name.format('o_proj')}: a bias of the output projection (attention_bias "
             f"{settings.get('attention_bias')!r}) is not implemented"
         )
     if said is not None and said != query:
         raise WeightsError(
-            f"{what}: attention_bias is {settings.get('attention_bias')!r} of a {kind}, and "
+            f"{subject}: attention_bias is {settings.get('attention_bias')!r} of a {kind}, and "
             f"{name.format('q_proj')} is {'there' if query else 'missing'}; correct the config or "
             "take the weights that belong to it"
         )
     return query
 
 
-def _tied(settings: Mapping[str, Any], tensors: Tensors, *, what: str, numbers: bool) -> bool:
+def _tied(settings: Mapping[str, Any], tensors: Tensors, *, subject: str, numbers: bool) -> bool:
     """Return whether the output is the embedding, on which numbers and config must agree."""
     output = tensors.get("lm_head.weight")
     tied = settings.get("tie_word_embeddings")
     if tied not in (None, True, False):
-        raise WeightsError(f"{what}: tie_word_embeddings is {tied!r}; expected true or false")
+        raise WeightsError(f"{subject}: tie_word_embeddings is {tied!r}; expected true or false")
     if not tied:
         return False  # a missing lm_head.weight is then reported with the other names
     if numbers and output is not None and not _equal(output, tensors["model.embed_tokens.weight"]):
         raise WeightsError(
-            f"{what}: tie_word_embeddings is set but lm_head.weight differs from the embedding"
+            f"{subject}: tie_word_embeddings is set but lm_head.weight differs from the embedding"
         )
     return True
 
@@ -274,17 +278,17 @@ def from_hf(
             f"{path}: weights of another architecture: found model_type "
             f"{settings.get('model_type')}, expected {', '.join(MODEL_TYPES)}"
         )
-    refuse_quantised(settings, what=str(path))
+    refuse_quantised(settings, subject=str(path))
     tensors, notes = name_prefixes.unwrapped(
-        shards.read_checkpoint(path, chosen=weights_file), anchors=ANCHORS, what=str(path)
+        shards.read_checkpoint(path, chosen=weights_file), anchors=ANCHORS, subject=str(path)
     )
     config = config_from_hf(
-        settings, tensors, what=str(path), max_positions=max_positions, numbers=numbers
+        settings, tensors, subject=str(path), max_positions=max_positions, numbers=numbers
     )
     tensors = hf_rope.check_inv_freq(
-        tensors, head_dim=config["head_dim"], theta=config["rope_theta"], what=str(path)
+        tensors, head_dim=config["head_dim"], theta=config["rope_theta"], subject=str(path)
     )
-    width = facts.window(settings, layers=config["num_hidden_layers"], what=str(path))
+    width = facts.window(settings, layers=config["num_hidden_layers"], subject=str(path))
     if width is not None:
         notes += (f"sliding window {width} is not applied: no text is longer than that",)
     files = tokenizer_files(path)
@@ -308,7 +312,7 @@ def from_hf(
             settings,
             folder=path,
             rows=config["vocab_size"],
-            what=str(path),
+            subject=str(path),
             max_positions=max_positions,
         ),
     )
@@ -380,7 +384,7 @@ def _rope(config: Mapping[str, Any], said: dict[str, Any]) -> dict[str, Any]:
     """Return RoPE as the source spells it if it is what we compute, else in the older spelling."""
     theta, scaling = config["rope_theta"], config["rope_scaling"]
     rope = {key: said.pop(key) for key in _ROPE if key in said}
-    if rope and hf_rope.from_config(rope, what="source_config", default=_HF_DEFAULT_THETA) == (
+    if rope and hf_rope.from_config(rope, subject="source_config", default=_HF_DEFAULT_THETA) == (
         theta,
         scaling,
     ):

@@ -105,9 +105,9 @@ def from_hf(path: str | Path, *, weights_file: str | None = None, numbers: bool 
             f"{path}/config.json: encoder_attention_heads and decoder_attention_heads are "
             f"{heads[0]!r} and {heads[1]!r}; the shapes do not tell them, so it must"
         )
-    refuse_quantised(settings, what=str(path))
+    refuse_quantised(settings, subject=str(path))
     read, wrapped = name_prefixes.unwrapped(
-        shards.read_checkpoint(path, chosen=weights_file), anchors=ANCHORS, what=str(path)
+        shards.read_checkpoint(path, chosen=weights_file), anchors=ANCHORS, subject=str(path)
     )
     tensors = {name.removeprefix("model."): tensor for name, tensor in read.items()}
     if len(tensors) != len(read):
@@ -127,9 +127,9 @@ def from_hf(path: str | Path, *, weights_file: str | None = None, numbers: bool 
             name.startswith(f"{side}.layers.") and name.endswith(".fc1.weight") for name in tensors
         ),
         heads=heads,
-        what=str(path),
+        subject=str(path),
     )  # fmt: skip
-    _compare_sizes(settings, config, tensors, what=f"{path}/config.json")
+    _compare_sizes(settings, config, tensors, subject=f"{path}/config.json")
     file = path / GENERATION_FILE
     generation = read_settings(file) if file.is_file() else {}
     stated = settings | generation
@@ -138,7 +138,7 @@ def from_hf(path: str | Path, *, weights_file: str | None = None, numbers: bool 
         suppress=stated.get("suppress_tokens"), begin=stated.get("begin_suppress_tokens"),
     )  # fmt: skip
     if files:
-        compare_generation(generation, json.loads(files["generation.json"]), what=file)
+        compare_generation(generation, json.loads(files["generation.json"]), subject=file)
     return Import(
         config=config,
         rules=HF_RULES,
@@ -161,7 +161,7 @@ _SIZES = (
 
 
 def _compare_sizes(
-    settings: Mapping[str, Any], config: Mapping[str, int], tensors: Tensors, *, what: str
+    settings: Mapping[str, Any], config: Mapping[str, int], tensors: Tensors, *, subject: str
 ) -> None:
     """Require a config.json and its tensors to be of one model.
 
@@ -171,15 +171,15 @@ def _compare_sizes(
     for key, name in _SIZES:
         if settings.get(key) not in (None, config[name]):
             raise WeightsError(
-                f"{what}: {key} is {str(settings[key])[:80]}, the tensors say {config[name]}; take "
-                "config.json and weights of one model"
+                f"{subject}: {key} is {str(settings[key])[:80]}, the tensors say {config[name]}; "
+                "take config.json and weights of one model"
             )
     for side in ("encoder", "decoder"):
         kernel = tensors.get(f"{side}.layers.0.fc1.weight")
         said = settings.get(f"{side}_ffn_dim")
         if kernel is not None and said not in (None, kernel.shape[0]):
             raise WeightsError(
-                f"{what}: {side}_ffn_dim is {said}, the tensors say {kernel.shape[0]}; take "
+                f"{subject}: {side}_ffn_dim is {said}, the tensors say {kernel.shape[0]}; take "
                 "config.json and weights of one model"
             )
 
@@ -189,7 +189,7 @@ def _equal(first: Tensor, other: Tensor) -> bool:
 
 
 def config_from_shapes(
-    shapes: Shapes, *, names: Sequence[str], depth: Any, heads: tuple[int, int], what: str
+    shapes: Shapes, *, names: Sequence[str], depth: Any, heads: tuple[int, int], subject: str
 ) -> dict[str, int]:
     """Return WhisperConfig as a dict, every size from the shapes.
 
@@ -199,7 +199,7 @@ def config_from_shapes(
             [A, D], the token embedding [V, D], the decoder's positions [T, D].
         depth: "encoder" or "decoder" -> its number of layers.
         heads: of encoder and decoder, which no shape tells.
-        what: how an error calls the source.
+        subject: how an error calls the source.
 
     Raises:
         WeightsError: one of `names` is missing or has another number of axes.
@@ -208,10 +208,10 @@ def config_from_shapes(
     if absent:
         other = architecture(shapes)
         kind = f"weights of another architecture: found {other}" if other else "not a Whisper"
-        raise WeightsError(f"{what}: {kind}; {', '.join(absent)} missing")
+        raise WeightsError(f"{subject}: {kind}; {', '.join(absent)} missing")
     for name, axes in zip(names, (3, 2, 2, 2), strict=True):
         if len(shapes[name]) != axes:
-            raise WeightsError(f"{what}: {name} is {list(shapes[name])}, expected {axes} axes")
+            raise WeightsError(f"{subject}: {name} is {list(shapes[name])}, expected {axes} axes")
     conv, audio, vocabulary, text = (shapes[name] for name in names)
     return {
         "n_mels": conv[1],

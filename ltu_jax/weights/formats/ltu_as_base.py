@@ -70,22 +70,22 @@ def facts_of(base: Path, *, rows: int) -> dict[str, Any]:
     content = read_json(file)
     if "ltu_jax" in content:
         return {key: content[key] for key in store.FACTS if key in content}
-    return facts.of_hf(content, folder=file.parent, rows=rows, what=f"--llama {file}")
+    return facts.of_hf(content, folder=file.parent, rows=rows, subject=f"--llama {file}")
 
 
-def opened(base: Path, *, what: str) -> BaseModel:
+def opened(base: Path, *, subject: str) -> BaseModel:
     """Open the LLaMA that `what` was trained over; its numbers are read when asked.
 
     Args:
         base: a weights directory of ours or a Hugging Face directory.
-        what: the file with the trained part, for errors.
+        subject: the file with the trained part, for errors.
 
     Raises:
         WeightsError: neither of them, or one that is damaged or incomplete.
     """
     if not (base.is_dir() and (store.is_weights_dir(base) or is_hf_llama(base))):
         raise WeightsError(
-            f"{what} holds only the trained part (TLTR, projection, LoRA), so --llama must be a "
+            f"{subject} holds only the trained part (TLTR, projection, LoRA), so --llama must be a "
             f"directory with the base LLaMA's weights, and {base} is not one; give a Hugging Face "
             "directory, or one made with `python -m ltu_jax.convert --from hf-llama`"
         )

@@ -27,7 +27,7 @@ def plain(name: str) -> str:
 
 
 def unwrapped(
-    tensors: Mapping[str, T], *, anchors: Sequence[str], what: str
+    tensors: Mapping[str, T], *, anchors: Sequence[str], subject: str
 ) -> tuple[dict[str, T], tuple[str, ...]]:
     """Return state-dict entries under the names that the model itself gives them.
 
@@ -35,7 +35,7 @@ def unwrapped(
         tensors: as they are in the file.
         anchors: names of which every model of this kind has one; what stands before one of them in
             all names is the prefix of an outer model.
-        what: how errors call the file.
+        subject: how errors call the file.
 
     Returns:
         (entries, notes for the summary: what was taken off).
@@ -43,7 +43,7 @@ def unwrapped(
     Raises:
         WeightsError: two names become one, or only some names have the prefix.
     """
-    inner = _renamed(tensors, {name: plain(name) for name in tensors}, what=what)
+    inner = _renamed(tensors, {name: plain(name) for name in tensors}, subject=subject)
     notes = []
     if inner.keys() != tensors.keys():
         first = next(name for name in tensors if plain(name) != name)
@@ -62,22 +62,22 @@ def unwrapped(
     others = [name for name in inner if not name.startswith(prefix)]
     if len(prefixes) > 1 or others:
         raise WeightsError(
-            f"{what}: names begin with {prefix!r}, and others do not "
+            f"{subject}: names begin with {prefix!r}, and others do not "
             f"({(others or sorted(prefixes))[0]}): a model inside another one. Save the inner "
             "model's state_dict() on its own"
         )
     notes.append(f"all names begin with {prefix!r}, which is taken off")
     renamed = {name: name.removeprefix(prefix) for name in inner}
-    return _renamed(inner, renamed, what=what), tuple(notes)
+    return _renamed(inner, renamed, subject=subject), tuple(notes)
 
 
-def _renamed(tensors: Mapping[str, T], names: Mapping[str, str], *, what: str) -> dict[str, T]:
+def _renamed(tensors: Mapping[str, T], names: Mapping[str, str], *, subject: str) -> dict[str, T]:
     made: dict[str, T] = {}
     for name, tensor in tensors.items():
         if names[name] in made:
             first = next(old for old, new in names.items() if new == names[name])
             raise WeightsError(
-                f"{what}: {first} and {name} are both {names[name]}: two copies of one model; "
+                f"{subject}: {first} and {name} are both {names[name]}: two copies of one model; "
                 "save one of them alone"
             )
         made[names[name]] = tensor

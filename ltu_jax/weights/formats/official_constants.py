@@ -25,12 +25,12 @@ WHISPER_DEPTH = {384: 4, 512: 6, 768: 12, 1024: 24, 1280: 32}
 Facts = Mapping[str, Any]  # those keys of an LTUASConfig dict that are known
 
 
-def agreed(claims: Mapping[str, Facts | None], *, what: str) -> dict[str, Any]:
+def agreed(claims: Mapping[str, Facts | None], *, subject: str) -> dict[str, Any]:
     """Return what all claims say together.
 
     Args:
         claims: who speaks -> its facts; None and missing keys say nothing.
-        what: how errors call the weights.
+        subject: how errors call the weights.
 
     Raises:
         WeightsError: two of them contradict each other.
@@ -41,8 +41,9 @@ def agreed(claims: Mapping[str, Facts | None], *, what: str) -> dict[str, Any]:
         for key, value in _flat(facts or {}):
             if key in values and values[key] != value:
                 raise WeightsError(
-                    f"{what}: {key} is {values[key]} by {teller[key]} and {value} by {who}; they "
-                    "must agree: leave out the option, or give the one that belongs to the weights"
+                    f"{subject}: {key} is {values[key]} by {teller[key]} and {value} by {who}; "
+                    "they must agree: leave out the option, or give the one that belongs to the "
+                    "weights"
                 )
             if key not in values:
                 values[key], teller[key] = value, who
@@ -67,7 +68,7 @@ def _flat(facts: Facts) -> list[tuple[str, Any]]:
 
 
 def compare_llama(
-    wanted: Mapping[str, Any] | None, found: Mapping[str, Any], *, base: Path, what: str
+    wanted: Mapping[str, Any] | None, found: Mapping[str, Any], *, base: Path, subject: str
 ) -> None:
     """Require the language model that the weights name.
 
@@ -76,7 +77,8 @@ def compare_llama(
     """
     for key in [key for key in found if wanted is not None and wanted.get(key) != found[key]]:
         raise WeightsError(
-            f"{what} was trained over a base with {key} {wanted.get(key)}; {base} has {found[key]}"
+            f"{subject} was trained over a base with {key} {wanted.get(key)}; "
+            f"{base} has {found[key]}"
         )
 
 
@@ -95,7 +97,7 @@ def options(*, audio_layers: int | None, lora_alpha: float | None = None) -> dic
 
 
 def lora(
-    shape: tuple[int, tuple[str, ...]] | None, *, known: Facts, beside: Path, what: str
+    shape: tuple[int, tuple[str, ...]] | None, *, known: Facts, beside: Path, subject: str
 ) -> dict[str, Any] | None:
     """Return the LoRAConfig of a state dict.
 
@@ -103,29 +105,31 @@ def lora(
         shape: rank and targets by the tensors, None where they have no LoRA.
         known: what is said of LoRA (`agreed`).
         beside: an adapter_config.json that may lie there; it speaks where nobody else does.
-        what: how errors call the state dict.
+        subject: how errors call the state dict.
 
     Raises:
         WeightsError: a rank or targets that the tensors contradict, or an alpha that nobody knows.
     """
     if shape is None:
         if known.get("rank") is not None:
-            raise WeightsError(f"{what} has no LoRA, but its config says {dict(known)}")
+            raise WeightsError(f"{subject} has no LoRA, but its config says {dict(known)}")
         return None
     rank, targets = shape
     given = peft_config.read(beside) if beside.is_file() else None
     if known.get("rank", rank) != rank:
-        raise WeightsError(f"{what}: lora_A has {rank} rows, its config says rank {known['rank']}")
+        raise WeightsError(
+            f"{subject}: lora_A has {rank} rows, its config says rank {known['rank']}"
+        )
     if set(known.get("targets", targets)) != set(targets):
         raise WeightsError(
-            f"{what}: LoRA is on {', '.join(targets)}; its config says "
+            f"{subject}: LoRA is on {', '.join(targets)}; its config says "
             f"{', '.join(known['targets'])}"
         )
     alpha = known.get("alpha", given.alpha if given else None)
     if alpha is None:
         if (rank, set(targets)) != (OFFICIAL_RANK, set(OFFICIAL_TARGETS)):
             raise WeightsError(
-                f"{what}: LoRA of rank {rank} on {', '.join(targets)} is not the official one "
+                f"{subject}: LoRA of rank {rank} on {', '.join(targets)} is not the official one "
                 f"(rank {OFFICIAL_RANK} on {', '.join(OFFICIAL_TARGETS)}), and no state dict tells "
                 "alpha: give the alpha that it was trained with, --lora-alpha ALPHA"
             )

@@ -74,7 +74,7 @@ def canonical(name: str) -> str:
     return name
 
 
-def canonical_tensors(given: Tensors, *, what: str) -> dict[str, Tensor]:
+def canonical_tensors(given: Tensors, *, subject: str) -> dict[str, Tensor]:
     """Return tensors under their `canonical` names.
 
     Raises:
@@ -83,7 +83,7 @@ def canonical_tensors(given: Tensors, *, what: str) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, tensor in given.items():
         if canonical(name) in tensors:
-            raise WeightsError(f"{what}: {name} is there twice, in two spellings")
+            raise WeightsError(f"{subject}: {name} is there twice, in two spellings")
         tensors[canonical(name)] = tensor
     return tensors
 
@@ -118,11 +118,11 @@ def from_official(
             contradict each other.
     """
     path = Path(path)
-    what, folder = str(path), path if path.is_dir() else path.parent
+    subject, folder = str(path), path if path.is_dir() else path.parent
     _refuse_peft(path)
     file = path / FILE if (path / FILE).is_file() and weights_file is None else path
-    tensors = canonical_tensors(shards.read_checkpoint(file, chosen=weights_file), what=what)
-    check_audio(tensors, what=what)
+    tensors = canonical_tensors(shards.read_checkpoint(file, chosen=weights_file), subject=subject)
+    check_audio(tensors, subject=subject)
     told = _record(file)
     ours = path.is_dir() or (folder / export_record.FILE).is_file()  # it speaks for what lies in it
     own = ltu_as_base.settings(folder) if ours and (folder / "config.json").is_file() else _NONE
@@ -135,21 +135,21 @@ def from_official(
     if complete:
         config_of = f"{named or file} (config for {path.name})"
         language = _inside(
-            tensors, settings, named=named, facts=told.facts if told else None, what=config_of
+            tensors, settings, named=named, facts=told.facts if told else None, subject=config_of
         )
         notes: tuple[str, ...] = ()
     else:
-        language = ltu_as_base.opened(named, what=what)
+        language = ltu_as_base.opened(named, subject=subject)
         if told is not None and told.facts:
             language = replace(language, facts=told.facts)
         notes = lineage.other_base(told.base if told else None, language.held)
-    official_constants.compare_llama(wanted, language.config, base=named or file, what=what)
+    official_constants.compare_llama(wanted, language.config, base=named or file, subject=subject)
     claims = official_constants.options(audio_layers=audio_layers, lora_alpha=lora_alpha) | {
         f"the record in {file.name}": told.config if told else None,
         f"{folder}/config.json": own[1],
         f"--llama {named}": known,
     }
-    known = official_constants.agreed(claims, what=what)
+    known = official_constants.agreed(claims, subject=subject)
     source = {"format": "ltu-as", "file": path.name, "complete": complete}
     if named is not None:
         source["base"] = named.name
@@ -160,14 +160,14 @@ def from_official(
             lora_shape(tensors),
             known=known.get("lora") or {},
             beside=folder / peft_config.FILE,
-            what=what,
+            subject=subject,
         ),
         known=known,
         source=source
         | ({} if named is None else {"base": named.name})
         | lineage.carried(told.source if told else None),
         notes=notes,
-        what=what,
+        subject=subject,
     )
 
 
@@ -192,11 +192,11 @@ def _inside(
     *,
     named: Path | None,
     facts: Mapping[str, Any] | None,
-    what: str,
+    subject: str,
 ) -> BaseModel:
     """Return the language model inside a complete state dict; `facts` are what its record says."""
     plain = {name.removeprefix(ROOT): tensor for name, tensor in tensors.items()}
-    config = hf_llama.config_from_hf(settings, plain, what=what)
+    config = hf_llama.config_from_hf(settings, plain, subject=subject)
     if not facts and named is not None:
         facts = ltu_as_base.facts_of(named, rows=config["vocab_size"])
     return BaseModel(config=config, held={}, files={}, facts=facts or {})
@@ -235,7 +235,7 @@ def over_base(
     known: Mapping[str, Any],
     source: Mapping[str, Any],
     notes: tuple[str, ...],
-    what: str,
+    subject: str,
 ) -> Import:
     """Return the import of canonical tensors and the base parameters that they lack.
 
@@ -246,7 +246,7 @@ def over_base(
         known: LTU-AS settings that shapes do not tell.
         source: what the weights directory keeps of where they come from.
         notes: lines for the summary.
-        what: how errors call the tensors.
+        subject: how errors call the tensors.
 
     Raises:
         WeightsError: tensors that were trained over a base of another width, or a TLTR of another
@@ -258,16 +258,16 @@ def over_base(
         embed = "model.embed_tokens.weight"
         cause = diagnosis.likely_cause(wanted={embed: (0, hidden)}, found={embed: (0, width)})
         raise WeightsError(
-            f"{what}: audio_proj.1.weight is {[width, d_model]}, the base has hidden size "
+            f"{subject}: audio_proj.1.weight is {[width, d_model]}, the base has hidden size "
             f"{hidden}: {cause}"
         )
     tensors = hf_rope.check_inv_freq(
-        tensors, head_dim=base.config["head_dim"], theta=base.config["rope_theta"], what=what
+        tensors, head_dim=base.config["head_dim"], theta=base.config["rope_theta"], subject=subject
     )
     tltr = OFFICIAL_HEADS | {"d_model": d_model} | (known.get("tltr") or {})
     if tltr["d_model"] != d_model:
         raise WeightsError(
-            f"{what}: TLTR is {d_model} wide, its config says d_model {tltr['d_model']}"
+            f"{subject}: TLTR is {d_model} wide, its config says d_model {tltr['d_model']}"
         )
     audio_layers = known.get("audio_layers", official_constants.WHISPER_DEPTH.get(d_model))
     if audio_layers is None:
@@ -292,7 +292,7 @@ def over_base(
     )
 
 
-def check_audio(tensors: Tensors, *, what: str) -> None:
+def check_audio(tensors: Tensors, *, subject: str) -> None:
     """Require the projection and TLTR among canonical names.
 
     Raises:
@@ -304,14 +304,16 @@ def check_audio(tensors: Tensors, *, what: str) -> None:
         matrices = [projection, *(name for name in tensors if ".lora_" in name)]
         for name in matrices:
             if len(tensors[name].shape) != 2 or 0 in tensors[name].shape:
-                raise WeightsError(f"{what}: {name} is {list(tensors[name].shape)}, not a matrix")
+                raise WeightsError(
+                    f"{subject}: {name} is {list(tensors[name].shape)}, not a matrix"
+                )
         return
     cause = diagnosis.likely_cause(
         wanted={f"{ROOT}model.layers.0.self_attn.q_proj.weight": (), projection: (), block: ()},
         found={name: tensor.shape for name, tensor in tensors.items()},
     )
     raise WeightsError(
-        f"{what} is not an LTU-AS state dict: no audio_proj.1.weight or no time_tr among its "
+        f"{subject} is not an LTU-AS state dict: no audio_proj.1.weight or no time_tr among its "
         f"{len(tensors)} names" + (f". Likely cause: {cause}" if cause else "")
     )
 

@@ -76,7 +76,7 @@ def from_openai(path: str | Path, *, tokenizer: str | Path | None = None) -> Imp
             for name in tensors
         ),
         heads=(dims["n_audio_head"], dims["n_text_head"]),
-        what=str(path),
+        subject=str(path),
     )  # fmt: skip
     wrong = [f"{k} is {dims[k]}, the tensors say {config[k]}" for k in DIMS if dims[k] != config[k]]
     if wrong:
@@ -128,7 +128,7 @@ def _opened(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
     if loose:
         kind = type(tensors[loose[0]]).__name__
         raise WeightsError(f"{path}: {loose[0]!r} in its model_state_dict is a {kind}, no tensor")
-    return dict(dims), {**name_prefixes.unwrapped(tensors, anchors=_ANCHORS, what=str(path))[0]}
+    return dict(dims), {**name_prefixes.unwrapped(tensors, anchors=_ANCHORS, subject=str(path))[0]}
 
 
 def to_openai(

@@ -88,10 +88,10 @@ def _same_base(params: Tensors, base: Mapping[str, Tensor], *, path: str) -> Non
     store.check_against(
         {name: tensor.shape for name, tensor in inside.items()},
         {name: np.broadcast_to(np.float32(0), tensor.shape) for name, tensor in base.items()},
-        what=path,
+        subject=path,
     )
     for name, tensor in inside.items():
-        pairs = zip(tensor.parts(), base[name].parts(), strict=True)
+        pairs = zip(tensor.blocks(), base[name].blocks(), strict=True)
         if not all(np.array_equal(ours, theirs) for ours, theirs in pairs):
             raise UserError(
                 f"{path} is not the base of this model: {name} has other numbers there; give the "

@@ -109,20 +109,22 @@ def from_peft(
     given = peft_config.read(path / peft_config.FILE)
     known, told = _known(path), export_record.read(path)
     tensors = _tensors(path)
-    base = _base(base, given, what=str(path))
-    language = ltu_as_base.opened(base, what=str(path))
-    official_constants.compare_llama(known.get("llama"), language.config, base=base, what=str(path))
+    base = _base(base, given, subject=str(path))
+    language = ltu_as_base.opened(base, subject=str(path))
+    official_constants.compare_llama(
+        known.get("llama"), language.config, base=base, subject=str(path)
+    )
     claims = {SETTINGS_FILE: {key: value for key, value in known.items() if key != "lora"}}
     claims |= official_constants.options(audio_layers=audio_layers)
     return official_ltu_as.over_base(
         tensors,
         base=language,
-        lora=_lora(given, tensors, known=known.get("lora"), what=str(path)),
-        known=official_constants.agreed(claims, what=str(path)),
+        lora=_lora(given, tensors, known=known.get("lora"), subject=str(path)),
+        known=official_constants.agreed(claims, subject=str(path)),
         source={"format": "peft", "name": path.name, "base": given.base_name or base.name}
         | lineage.carried(told.source if told else None),
         notes=lineage.other_base(told.base if told else None, language.held),
-        what=str(path),
+        subject=str(path),
     )
 
 
@@ -152,12 +154,12 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path} has no {_STEM}.safetensors and no {_STEM}.bin: the LoRA weights are missing"
         )
-    tensors = official_ltu_as.canonical_tensors(shards.read_file(file), what=str(file))
+    tensors = official_ltu_as.canonical_tensors(shards.read_file(file), subject=str(file))
     if not any(".lora_A." in name for name in tensors):
         raise WeightsError(f"{file} has no lora_A among its {len(tensors)} names")
     if (path / AUDIO_FILE).is_file():
         audio = official_ltu_as.canonical_tensors(
-            shards.read_file(path / AUDIO_FILE), what=str(path / AUDIO_FILE)
+            shards.read_file(path / AUDIO_FILE), subject=str(path / AUDIO_FILE)
         )
         twice = sorted(set(audio) & set(tensors))
         if twice:
@@ -170,16 +172,16 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             "official finetune.py leave it. They are in the trainer's "
             "checkpoint-N/pytorch_model.bin: import that with `--from ltu-as`"
         )
-    official_ltu_as.check_audio(tensors, what=str(path))
+    official_ltu_as.check_audio(tensors, subject=str(path))
     return tensors
 
 
-def _base(base: str | Path | None, given: peft_config.AdapterConfig, *, what: str) -> Path:
+def _base(base: str | Path | None, given: peft_config.AdapterConfig, *, subject: str) -> Path:
     if base is not None:
         return Path(base)
     if given.base_name is None or not Path(given.base_name).is_dir():
         raise WeightsError(
-            f"{what} names its base {given.base_name!r}, which is no directory here; "
+            f"{subject} names its base {given.base_name!r}, which is no directory here; "
             "give the base with --llama DIR"
         )
     return Path(given.base_name)
@@ -190,15 +192,15 @@ def _lora(
     tensors: Tensors,
     *,
     known: Mapping[str, Any] | None,
-    what: str,
+    subject: str,
 ) -> dict[str, Any]:
     """Return the LoRAConfig on which adapter_config.json, ltu_as.json and the tensors agree."""
     rank, targets = official_ltu_as.lora_shape(tensors) or (0, ())
     if given.rank != rank:
-        raise WeightsError(f"{what}: {peft_config.FILE} has r {given.rank}, lora_A {rank} rows")
+        raise WeightsError(f"{subject}: {peft_config.FILE} has r {given.rank}, lora_A {rank} rows")
     if given.targets is not None and set(given.targets) != set(targets):
         raise WeightsError(
-            f"{what}: {peft_config.FILE} has target_modules {', '.join(given.targets)}; the "
+            f"{subject}: {peft_config.FILE} has target_modules {', '.join(given.targets)}; the "
             f"weights have LoRA on {', '.join(targets)}"
         )
     lora = {
@@ -214,7 +216,7 @@ def _lora(
     for key, value in lora.items():
         if known[key] != value:
             raise WeightsError(
-                f"{what}: LoRA {key} is {value} in {peft_config.FILE} and {known[key]} in "
+                f"{subject}: LoRA {key} is {value} in {peft_config.FILE} and {known[key]} in "
                 f"{SETTINGS_FILE}; they must agree"
             )
     return lora

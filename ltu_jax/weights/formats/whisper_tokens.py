@@ -89,7 +89,7 @@ def tokenizer_files(
     if tokenizer is None:
         return {}, ("no tokenizer.json beside the weights: these can encode audio, not transcribe",)
     generation = _generation(
-        read_json(tokenizer), config, suppress=suppress, begin=begin, what=tokenizer
+        read_json(tokenizer), config, suppress=suppress, begin=begin, subject=tokenizer
     )
     return {"tokenizer.json": tokenizer, "generation.json": generation}, ()
 
@@ -121,7 +121,7 @@ def given_tokenizer(path: str | Path, config: Mapping[str, int]) -> Files:
         settings = json.loads(content)
     else:
         made, settings = file, read_json(file)
-    generation = _generation(settings, config, suppress=None, begin=None, what=file)
+    generation = _generation(settings, config, suppress=None, begin=None, subject=file)
     return {"tokenizer.json": made, "generation.json": generation}
 
 
@@ -131,7 +131,7 @@ def _generation(
     *,
     suppress: Sequence[int] | None,
     begin: Sequence[int] | None,
-    what: Path,
+    subject: Path,
 ) -> str:
     """Return the generation.json of a tokenizer.json."""
     named = settings.get("added_tokens") if isinstance(settings, dict) else None
@@ -143,25 +143,26 @@ def _generation(
         and isinstance(entry.get("content"), str)
         and type(entry.get("id")) is int
     }
-    vocabulary = _vocabulary(added.get, rows=config["n_vocab"], what=what)
+    vocabulary = _vocabulary(added.get, rows=config["n_vocab"], subject=subject)
     if (last := max(added.values())) >= config["n_vocab"]:
         name = next(name for name, index in added.items() if index == last)
         raise WeightsError(
-            f"{what} has the token {name!r} with id {last}, these weights {config['n_vocab']} rows"
+            f"{subject} has the token {name!r} with id {last}, these weights "
+            f"{config['n_vocab']} rows"
         )
     special = _special(vocabulary)
     languages = {
         content[2:-2]: number for content, number in added.items() if number in vocabulary.languages
     }
     for name, ids in (("suppress_tokens", suppress), ("begin_suppress_tokens", begin)):
-        _check_ids(ids, rows=config["n_vocab"], what=f"{what.parent}: {name}")
+        _check_ids(ids, rows=config["n_vocab"], subject=f"{subject.parent}: {name}")
     if suppress is None or begin is None:
         from tokenizers import Tokenizer
 
         try:
             tokenizer = Tokenizer.from_str(json.dumps(settings))
         except Exception as error:  # the library raises nothing narrower
-            raise damaged(what, f"the tokenizers library cannot read it ({error})") from None
+            raise damaged(subject, f"the tokenizers library cannot read it ({error})") from None
 
         def encode(text: str) -> list[int]:
             return tokenizer.encode(text, add_special_tokens=False).ids
@@ -180,12 +181,12 @@ def _generation(
     )
 
 
-def _vocabulary(id_of: Callable[[str], int | None], *, rows: int, what: Path) -> Vocabulary:
+def _vocabulary(id_of: Callable[[str], int | None], *, rows: int, subject: Path) -> Vocabulary:
     try:
         return Vocabulary.of_names(id_of, rows=rows)
     except ValueError as error:
         raise WeightsError(
-            f"{what} is not a Whisper tokenizer, or belongs to another Whisper: {error}"
+            f"{subject} is not a Whisper tokenizer, or belongs to another Whisper: {error}"
         ) from None
 
 
@@ -204,17 +205,19 @@ def _special(vocabulary: Vocabulary) -> dict[str, int]:
     }
 
 
-def _check_ids(ids: Any, *, rows: int, what: str) -> None:
+def _check_ids(ids: Any, *, rows: int, subject: str) -> None:
     if ids is None:
         return
     if not isinstance(ids, list):
-        raise WeightsError(f"{what} is {str(ids)[:80]!r}; expected a list of ids")
+        raise WeightsError(f"{subject} is {str(ids)[:80]!r}; expected a list of ids")
     for index in ids:
         if type(index) is not int or not 0 <= index < rows:
-            raise WeightsError(f"{what} has {str(index)[:80]}; the token table has {rows} rows")
+            raise WeightsError(f"{subject} has {str(index)[:80]}; the token table has {rows} rows")
 
 
-def compare_generation(stated: Mapping[str, Any], ours: Mapping[str, Any], *, what: Path) -> None:
+def compare_generation(
+    stated: Mapping[str, Any], ours: Mapping[str, Any], *, subject: Path
+) -> None:
     """Require a generation_config.json to name the ids that the tokenizer beside it has.
 
     `decoder_start_token_id` is not compared: transformers writes its own default there.
@@ -237,7 +240,7 @@ def compare_generation(stated: Mapping[str, Any], ours: Mapping[str, Any], *, wh
     for key, value in told.items():
         if value is not None and value != wanted[key]:
             raise WeightsError(
-                f"{what}: {key} is {str(value)[:80]}, in the tokenizer.json beside it it is "
+                f"{subject}: {key} is {str(value)[:80]}, in the tokenizer.json beside it it is "
                 f"{wanted[key]}; take both files from the same model"
             )
 
@@ -255,7 +258,7 @@ def load(folder: Path, *, rows: int) -> tuple[Any, Vocabulary]:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
         raise damaged(file, f"the tokenizers library cannot read it ({error})") from None
-    return tokenizer, _vocabulary(tokenizer.token_to_id, rows=rows, what=file)
+    return tokenizer, _vocabulary(tokenizer.token_to_id, rows=rows, subject=file)
 
 
 def _from_tiktoken(file: Path, n_vocab: int) -> str:

@@ -86,7 +86,7 @@ def _plain(shapes: Shapes) -> Shapes:
     """Take off what wrappers put into the names, unless that makes two of one."""
     try:
         return name_prefixes.unwrapped(
-            shapes, anchors=(*hf_llama.ANCHORS, *hf_whisper.ANCHORS), what="the file"
+            shapes, anchors=(*hf_llama.ANCHORS, *hf_whisper.ANCHORS), subject="the file"
         )[0]
     except UserError:
         return shapes

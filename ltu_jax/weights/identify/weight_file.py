@@ -38,9 +38,9 @@ def identify_file(path: Path, *, head: bytes) -> Identified:
 
     A damaged or hostile file gives a `Identified` with the reader's own message among the problems.
     """
-    if (what := leftover(path)) is not None:
+    if (subject := leftover(path)) is not None:
         return only_problem(
-            f"{what} that Hugging Face's Trainer left",
+            f"{subject} that Hugging Face's Trainer left",
             f"{path.name} holds no weights; the weights of this checkpoint are in "
             "pytorch_model.bin or model.safetensors beside it",
         )
@@ -122,7 +122,7 @@ def _gguf(path: Path, head: bytes) -> Identified | None:
     if key is not None and not problems:
         try:
             # what the import itself would say, but for the numbers
-            check_import(gguf_llama.from_gguf(path), "llama", what=str(path))
+            check_import(gguf_llama.from_gguf(path), "llama", subject=str(path))
         except UserError as error:
             key = None
             problems.append(str(error))
@@ -236,8 +236,8 @@ def identify_ct2(pieces: list[Path]) -> Identified:
     identified = _with_tensors(pieces[0], model.tensors, format=format, key="ct2-whisper")
     if model.quantised is None:
         return identified
-    what = f"quantised to integers ({model.quantised}); take the float16 or float32 package"
-    return dataclasses.replace(identified, key=None, problems=(*identified.problems, what))
+    subject = f"quantised to integers ({model.quantised}); take the float16 or float32 package"
+    return dataclasses.replace(identified, key=None, problems=(*identified.problems, subject))
 
 
 def _safetensors(path: Path, head: bytes) -> Identified | None:

@@ -211,7 +211,7 @@ def _hugging_face(path: Path, settings: Mapping[str, Any], *, stem: str, suffix:
             # what the import itself would say, but for the numbers
             kind, opened = _IMPORTERS[model.family]
             try:
-                check_import(opened(path, numbers=False), kind, what=str(path))
+                check_import(opened(path, numbers=False), kind, subject=str(path))
             except UserError as error:
                 return dataclasses.replace(identified, problems=(str(error),))
         return identified

@@ -101,5 +101,5 @@ def _tagger(
 
 def _params(table: Any, weights: Any, shapes: Mapping[str, Any], *, dtype: str) -> dict[str, Any]:
     wanted = {path: leaf.shape for path, leaf in shapes.items()}
-    params = name_tables.assemble(table, weights, wanted, what="golden case")
+    params = name_tables.assemble(table, weights, wanted, subject="golden case")
     return {path: jnp.asarray(tensor.read(), dtype) for path, tensor in params.items()}

@@ -37,7 +37,7 @@ def test_each_caption_stays_on_its_line_whatever_characters_it_has():
 
 def test_known_texts_are_not_sent_again(monkeypatch):
     first = java.ptb_tokens(["Sent once.", "Sent once.", "And another."])
-    monkeypatch.setattr(java, "start", None)  # would fail if it was called
+    monkeypatch.setattr(java, "run_java", None)  # would fail if it was called
     assert java.ptb_tokens(["And another.", "Sent once."]) == [first[2], first[0]]
 
 
@@ -66,12 +66,12 @@ def test_without_the_package_the_message_says_so(monkeypatch):
 
 def test_what_java_says_when_it_fails_is_passed_on():
     with pytest.raises(NotComputedError, match="METEOR ended with status 1: .*NoSuchClass"):
-        java.start(["-cp", "nowhere", "NoSuchClass"], what="METEOR", stdin="", seconds=60)
+        java.run_java(["-cp", "nowhere", "NoSuchClass"], program="METEOR", stdin="", seconds=60)
 
 
 def test_a_java_that_does_not_end_is_stopped():
     with pytest.raises(NotComputedError, match="did not end within 0 s"):
-        java.start(["-version"], what="METEOR", stdin="", seconds=0)
+        java.run_java(["-version"], program="METEOR", stdin="", seconds=0)
 
 
 def test_java_version_is_a_number():

@@ -132,13 +132,13 @@ def test_nothing_given_is_nothing_graded():
 
 def test_all_metrics_of_a_reading_tokenize_once(monkeypatch):
     started = []
-    start = java.start
+    run_java = java.run_java
 
     def counting(arguments, **options):
         started.append(options["what"])
-        return start(arguments, **options)
+        return run_java(arguments, **options)
 
-    monkeypatch.setattr(java, "start", counting)
+    monkeypatch.setattr(java, "run_java", counting)
     outputs = tuple(f"{text} once more" for text in OUTPUTS)
     for name in ("CIDEr-D", "ROUGE-L", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"):
         BY_NAME[name].strict.grade(answers(outputs), NO_TOOLS)
