@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ltu_jax import convert
+from tests.support.tiny_stage import processes
 
 GOLDEN = Path(__file__).resolve().parent / "golden" / "ltu_as_tiny_a"
 
@@ -151,10 +152,7 @@ def test_a_killed_conversion_leaves_nothing_that_looks_complete(tmp_path):
     ]
     for command in (bring, *take):
         out = command[-1]
-        killed = subprocess.run(
-            [sys.executable, "-c", KILLED, *map(str, command)], capture_output=True, text=True,
-            cwd=Path(convert.__file__).resolve().parent.parent,
-        )  # fmt: skip
+        (killed,) = processes(["-c", KILLED, *map(str, command)], devices=1)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not out.exists()
         code, _ = _run(*command)

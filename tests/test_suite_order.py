@@ -3,33 +3,33 @@
 import types
 
 from tests.support import durations
-from tests.support.durations import SPLIT, TOGETHER, unit_of
+from tests.support.durations import TOGETHER, unit_of
 
 
 def test_files_with_a_rule_of_their_own_are_there():
     root = durations.FILE.parent.parent
-    for file in (*SPLIT, *TOGETHER, *TOGETHER.values()):
+    for file in (*TOGETHER, *TOGETHER.values()):
         assert (root / file).is_file(), file
 
 
-def test_units_are_files_single_tests_or_several_files():
-    (split,), ((part, whole),) = SPLIT, TOGETHER.items()
+def test_units_are_files_or_several_files():
+    ((part, whole),) = TOGETHER.items()
     assert unit_of("tests/a.py::test[b::c]") == "tests/a.py"
-    assert unit_of(f"{split}::test[kill]") == f"{split}::test[kill]"
     assert unit_of(f"{part}::test") == unit_of(f"{whole}::test") == whole
 
 
 def test_slow_units_come_first_and_tests_of_a_file_keep_their_order(monkeypatch):
-    seconds = {"tests/quick.py": 1.0, "tests/slow.py": 90.0, f"{SPLIT[0]}::b": 50.0}
+    ((part, whole),) = TOGETHER.items()
+    seconds = {"tests/quick.py": 1.0, "tests/slow.py": 90.0, part: 60.0, whole: 50.0}
     monkeypatch.setattr(durations, "read", lambda: {u: {"cpu": s} for u, s in seconds.items()})
-    names = ["tests/quick.py::z", "tests/quick.py::a", "tests/new.py::n", f"{SPLIT[0]}::a"]
-    names += [f"{SPLIT[0]}::b", "tests/slow.py::s"]
+    names = ["tests/quick.py::z", "tests/quick.py::a", "tests/new.py::n", f"{part}::p"]
+    names += [f"{whole}::w", "tests/slow.py::s"]
     items = [types.SimpleNamespace(nodeid=name) for name in names]
     durations.slowest_first(items)
     assert [item.nodeid for item in items] == [
+        f"{whole}::w",
+        f"{part}::p",
         "tests/slow.py::s",
-        f"{SPLIT[0]}::b",
-        f"{SPLIT[0]}::a",
         "tests/new.py::n",
         "tests/quick.py::z",
         "tests/quick.py::a",

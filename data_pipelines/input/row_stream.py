@@ -68,6 +68,9 @@ def made_ahead(
 
     types = [tf.as_dtype(array.dtype) for array in blank] + [tf.int32]
 
+    plain = tf.autograph.experimental.do_not_convert  # there is nothing in them to translate
+
+    @plain
     def load(position: Any) -> Any:
         tensors = tf.numpy_function(made, [position], types, stateful=False)
         for tensor, array in zip(tensors, [*blank, np.int32(0)], strict=True):
@@ -77,8 +80,10 @@ def made_ahead(
     end = np.iinfo(np.int64).max // rows.per_batch if steps is None else start_step + steps
     dataset = tf.data.Dataset.range(start_step, end)
     dataset = dataset.flat_map(
-        lambda step: tf.data.Dataset.range(rows.count).map(
-            lambda row: step * rows.per_batch + rows.first + row
+        plain(
+            lambda step: tf.data.Dataset.range(rows.count).map(
+                plain(lambda row: step * rows.per_batch + rows.first + row)
+            )
         )
     )
     dataset = dataset.map(load, num_parallel_calls=at_once, deterministic=True)

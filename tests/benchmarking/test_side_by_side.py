@@ -63,23 +63,35 @@ def test_grouped_rows_restart_behind_the_audio(work, plan):
                 assert batch["labels"][row][mine][0] == IGNORE
 
 
-@pytest.mark.parametrize("onednn", [False, True])
-def test_both_train_alike(plan, work, onednn):
-    """Losses before, and after two AdamW steps, in float32 (PyTorch is the truth)."""
-    params = train_contenders.random_params(plan, seed=0)
-    ours = train_contenders.Ours(plan, params)
-    theirs = train_step.make_torch(plan, params, onednn=onednn)
-    found = train_contenders.check_losses({"jax": ours, "torch": theirs}, work, tolerance=1e-5)
-    before = found["random"]["torch"]
+@pytest.fixture(scope="module")
+def params(plan):
+    return train_contenders.random_params(plan, seed=0)
+
+
+@pytest.fixture(scope="module")
+def ours(plan, params):
+    return train_contenders.Ours(plan, params)
+
+
+def test_both_train_alike(plan, params, ours, work):
+    """Losses before, and after two AdamW steps, in float32 (PyTorch is the truth, in two ways)."""
+    theirs = [train_step.make_torch(plan, params, onednn=onednn) for onednn in (False, True)]
+    checked = [
+        train_contenders.check_losses({"jax": ours, "torch": model}, work, tolerance=1e-5)
+        for model in theirs
+    ]
     for batches in (work.random, work.sorted):
-        assert ours.run(batches) == pytest.approx(theirs.run(batches), abs=1e-4)
-    after = theirs.loss(work.random[0])
-    assert abs(after - before) > 1e-3
-    assert ours.loss(work.random[0]) == pytest.approx(after, abs=1e-4)
+        mine = ours.run(batches)
+        for model in theirs:
+            assert mine == pytest.approx(model.run(batches), abs=1e-4)
+    mine = ours.loss(work.random[0])
+    for model, before in zip(theirs, checked, strict=True):
+        after = model.loss(work.random[0])
+        assert abs(after - before["random"]["torch"]) > 1e-3
+        assert mine == pytest.approx(after, abs=1e-4)
 
 
-def test_other_weights_are_noticed(plan, work):
-    ours = train_contenders.Ours(plan, train_contenders.random_params(plan, seed=0))
+def test_other_weights_are_noticed(plan, ours, work):
     other = train_step.make_torch(plan, train_contenders.random_params(plan, seed=1), onednn=False)
     with pytest.raises(UserError, match="losses differ on the random batch"):
         train_contenders.check_losses({"jax": ours, "torch": other}, work, tolerance=1e-4)

@@ -2,11 +2,8 @@
 
 import dataclasses
 import hashlib
-import os
 import pickle
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -15,6 +12,7 @@ from data_pipelines.records.beam_runner import BeamRunner
 from data_pipelines.records.record_files import RecordStore
 from data_pipelines.records.write import write_records
 from ltu_jax.core.errors import UserError
+from tests.support.tiny_stage import processes
 
 CLIPS, SHARDS = 36, 3
 
@@ -86,8 +84,8 @@ def test_the_shard_of_a_clip_follows_from_its_id_alone(many, tmp_path):
 def test_a_killed_writing_goes_on_to_the_same_bytes(many, truth, tmp_path, monkeypatch):
     out, given, done_before = tmp_path / "out", tmp_path / "clips", 20
     given.write_bytes(pickle.dumps(many))
-    command = [sys.executable, "-c", KILLED, str(given), str(out), str(done_before)]
-    assert subprocess.run(command, env=os.environ, timeout=600).returncode == -signal.SIGKILL
+    (killed,) = processes(["-c", KILLED, str(given), str(out), str(done_before)], devices=1)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not out.exists()
     sealed = list((tmp_path / ".out.writing" / shard_writer.SEALED).glob("*.json"))
     assert 0 < len(sealed) < 2 * SHARDS

@@ -44,7 +44,7 @@ GUARANTEES = {
     "kill": Guarantee(
         promise="kill -9 at any instant, the same command again: the same bits",
         attempt=lambda lab, trials: kill_at_random(lab, kills=trials),
-        short=5,
+        short=3,
         long=100,
     ),
     "stop": Guarantee(
@@ -62,7 +62,7 @@ GUARANTEES = {
     "bucket_kill": Guarantee(
         promise="kill -9 in a save to a bucket, the same command again: the same bits",
         attempt=lambda lab, trials: kill_in_saves(lab, kills=trials),
-        short=2,
+        short=1,
         long=20,
     ),
     "bucket_two_trainers": Guarantee(

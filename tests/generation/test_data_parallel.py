@@ -9,6 +9,7 @@ from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.loading import load_transcriber
 from ltu_jax.generation.request import Request
 from ltu_jax.generation.sampling import SamplingConfig
+from tests.support import tiny_ltu_as
 
 QUESTIONS = ("What is this?", "Who speaks?", "Is it loud?", "What can be inferred from the audio?")
 
@@ -31,10 +32,18 @@ def test_leading_axes_are_laid_over_the_devices_and_scalars_copied():
     assert {shard.data.shape for shard in whole.addressable_shards} == {(3, 5)}
 
 
+@pytest.fixture(scope="module")
+def models(golden, tmp_path_factory):
+    """A model on one device, and the same over four."""
+    folder = tmp_path_factory.mktemp("weights")
+    made = tiny_ltu_as.save(folder, tokenizer=golden / "text_cases" / "spm320.model")
+    one = ltu_jax.load(made["ltu-as"], whisper=made["whisper"])
+    return one, one.over(jax.devices()[:4])
+
+
 @pytest.mark.parametrize("sampled", [False, True])
-def test_answers_are_those_of_one_device(tiny_weights, sampled):
-    one = ltu_jax.load(tiny_weights["ltu-as"], whisper=tiny_weights["whisper"])
-    several = one.over(jax.devices()[:4])
+def test_answers_are_those_of_one_device(models, sampled):
+    one, several = models
     generator = np.random.default_rng(0)
     clips = [generator.normal(scale=0.1, size=16_000).astype(np.float32) for _ in range(3)]
     features = one.audio_features_batch(clips)

@@ -1,8 +1,11 @@
 """Compile the encoder and a whole step for a TPU chip, in small, and write the compiler's text.
 
 python tests/planning/compile_for_tpu.py FOLDER
+
+The folder also gets the plan of a small step on a slice, and what `ltu_jax.plan` prints of it.
 """
 
+import contextlib
 import functools
 import sys
 from pathlib import Path
@@ -11,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
+from ltu_jax import plan
 from ltu_jax.core.sharding import make_mesh
 from ltu_jax.models.whisper import Encoder, Whisper
 from ltu_jax.planning import aot
@@ -29,9 +33,20 @@ SMALL = """
 --config.model.llama.num_key_value_heads=2 --config.model.llama.head_dim=32
 --config.model.llama.vocab_size=256
 """
+PLANNED = """
+--config=configs/stage3.py:mini --config.data.layout=single
+--config.data.lengths=() --config.data.rows_per_batch=32 --config.compute.dtype=bfloat16
+--config.compute.remat=full --config.model.llama.num_hidden_layers=6
+--config.model.llama.hidden_size=256 --config.model.llama.intermediate_size=1024
+--config.model.llama.num_attention_heads=4 --config.model.llama.num_key_value_heads=4
+--config.model.llama.vocab_size=2048 --text-length 96 --mean-text 60 --slice v5e-4
+"""
 
 
 def main(folder):
+    with (folder / "plan.txt").open("w") as printed, contextlib.redirect_stdout(printed):
+        status = plan.main([*PLANNED.split(), "--json", str(folder / "plan.json")])
+    (folder / "status.txt").write_text(str(status))
     jax.config.update("jax_platforms", "cpu")
     settings = stage_settings(resolve(parse_config(SMALL.split()))[0])
     with aot.compiler():

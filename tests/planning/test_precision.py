@@ -1,17 +1,13 @@
 """What the TPU compiler is told about the precision of every product, read from its own text."""
 
-import os
 import platform
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from ltu_jax.planning.hlo_text import parse
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"),
     reason="libtpu exists for x86-64 Linux only",
@@ -21,17 +17,9 @@ PRODUCTS = 2 + 6 + 2 + 1
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """The text of each program of `compile_for_tpu.py`; one process, as libtpu allows one."""
-    folder = tmp_path_factory.mktemp("text")
-    command = [sys.executable, str(Path(__file__).with_name("compile_for_tpu.py")), str(folder)]
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return {file.stem: file.read_text() for file in folder.glob("*.txt")}
+def compiled(for_tpu):
+    """The text of each program of `compile_for_tpu.py`."""
+    return {file.stem: file.read_text() for file in for_tpu.glob("*.txt")}
 
 
 def products(text):

@@ -15,8 +15,6 @@ import pytest
 from tests.support.zygote import Zygote
 
 FILE = Path(__file__).resolve().parent.parent / "durations.json"
-# Files whose tests are dealt out one by one, because one file would keep one worker to the end.
-SPLIT = ("tests/faults/test_guarantees.py",)
 # Files that are dealt out as part of another: libtpu allows one process per machine.
 TOGETHER = {"tests/planning/test_precision.py": "tests/planning/test_aot.py"}
 _UNKNOWN = 5.0  # seconds of a file that has no record yet
@@ -30,19 +28,21 @@ def cpu_seconds() -> float:
 
 
 def unit_of(nodeid: str) -> str:
-    """Return what is run by one worker: the file of a test, the test, or several files."""
+    """Return what is run by one worker: the file of a test, or the first of several files."""
     file = nodeid.partition("::")[0]
-    return nodeid if file in SPLIT else TOGETHER.get(file, file)
+    return TOGETHER.get(file, file)
 
 
 def read() -> dict[str, dict[str, float]]:
-    """Read the recorded seconds by file, and by test for the files that are split."""
+    """Read the recorded seconds by file."""
     return json.loads(FILE.read_text()) if FILE.exists() else {}
 
 
 def slowest_first(items: list[pytest.Item]) -> None:
     """Sort tests by the CPU seconds of their unit; tests of one file keep their order."""
-    known = {unit: row["cpu"] for unit, row in read().items()}
+    known: dict[str, float] = {}
+    for name, row in read().items():
+        known[unit_of(name)] = known.get(unit_of(name), 0.0) + row["cpu"]
     place: dict[str, tuple] = {}
     for item in items:
         file, unit = item.nodeid.partition("::")[0], unit_of(item.nodeid)
@@ -114,7 +114,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """Deal out whole files, but the tests of some one by one, in the order they were collected."""
+    """Deal out whole files, in the order they were collected."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling

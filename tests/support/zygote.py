@@ -14,6 +14,7 @@ Requests and answers are JSON on a socket; the files for stdin, stdout and stder
 
 import contextlib
 import dataclasses
+import gc
 import importlib
 import json
 import os
@@ -65,7 +66,9 @@ class Process:
 class Zygote:
     """Starts commands by forking one prepared process."""
 
-    cpu_seconds = 0.0  # of all zygotes of this process: imports, and commands that have ended
+    # Of all open zygotes of this process: imports, and commands that have ended. Those of a closed
+    # one are in the times of this process's children.
+    cpu_seconds = 0.0
 
     def __init__(self, env: Mapping[str, str]):
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -78,12 +81,14 @@ class Zygote:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
+        self._spent = 0.0
         self._count(self._read())
 
     def close(self) -> None:
         """End the zygote; commands that still run are left to whoever started them."""
         self._channel.close()
         self._process.wait()
+        self._count({"cpu": -self._spent})
 
     def start(
         self,
@@ -114,6 +119,7 @@ class Zygote:
         return answer["status"]
 
     def _count(self, answer: Mapping[str, Any]) -> None:
+        self._spent += answer["cpu"]
         Zygote.cpu_seconds += answer["cpu"]
 
     def _read(self) -> dict[str, Any]:
@@ -129,6 +135,8 @@ class Zygote:
 def serve(channel: socket.socket) -> None:
     """Answer requests until the other end closes. In a fork: run the command and return."""
     import_everything()
+    gc.freeze()  # a fork shares these objects as long as its collector does not touch them
+    gc.set_threshold(50_000, 20, 20)  # as in the test processes
     _say(channel, {"cpu": time.process_time()})
     children: dict[int, int] = {}
     ended: dict[int, int] = {}
@@ -181,7 +189,10 @@ def become(request: Mapping[str, Any], files: Sequence[int]) -> None:
         module, function, argument = request["inject"]
         getattr(importlib.import_module(module), function)(argument)
     command = request["command"]
-    if command[0] == "-m":
+    if command[0] == "-c":
+        sys.argv = ["-c", *command[2:]]
+        exec(compile(command[1], "<string>", "exec"), {"__name__": "__main__"})
+    elif command[0] == "-m":
         sys.argv = command[1:]
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)
     else:

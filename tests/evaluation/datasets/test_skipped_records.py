@@ -12,7 +12,7 @@ from ltu_jax.evaluation.datasets.dataset import read_dataset
 from ltu_jax.evaluation.datasets.readers import clotho, fsd50k, mosei, own_questions, vggsound
 from ltu_jax.evaluation.run import training_overlap
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
+pytestmark = pytest.mark.usefixtures("few_resamples", "undrawn")
 
 
 def question(number: int, **change: str) -> dict[str, object]:

@@ -19,6 +19,8 @@ from ltu_jax.evaluation.run.run_dir import read_run
 from ltu_jax.evaluation.run.samples import GREEDY, SAMPLING
 from ltu_jax.evaluation.scoring.interface import Tools
 
+# What is compared is the figure; intervals of many resamples and pictures have tests of their own.
+pytestmark = pytest.mark.usefixtures("few_resamples", "undrawn")
 SETTINGS = running.EvaluationSettings(
     system="listener",
     weights={"sha256": "a"},

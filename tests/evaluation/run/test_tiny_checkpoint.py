@@ -11,7 +11,7 @@ from ltu_jax import evaluate
 from ltu_jax.core.errors import UserError
 from ltu_jax.weights.store import load_weights
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
+pytestmark = pytest.mark.usefixtures("few_resamples", "undrawn")
 
 
 def test_samples_are_the_answers_of_the_model_one_by_one(corpus, tiny_weights, tmp_path):
