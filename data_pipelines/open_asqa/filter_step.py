@@ -35,7 +35,7 @@ from data_pipelines.open_asqa.open_ended.gate_scores import GATES, GateScores, g
 from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer
 from data_pipelines.open_asqa.open_ended.pair_rules import ClassNames, PairRules
 from data_pipelines.open_asqa.open_ended.prompt_files import prompt_of
-from data_pipelines.open_asqa.open_ended.selection import Selection, SelectionSettings
+from data_pipelines.open_asqa.open_ended.selection import PairSelection, SelectionSettings
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, write_json
 from ltu_jax.core.jsonl import JsonlWriter
@@ -116,7 +116,7 @@ def filter_source(
         selection: what is kept of sound pairs.
         least: gate -> least score.
     """
-    pairs = Selection(selection)
+    pairs = PairSelection(selection)
     scores = GateScores(folder.root)
     clips = clips_with_lines(folder, source)
     for known, lines in tqdm(clips, desc=source, unit="clip", disable=None):

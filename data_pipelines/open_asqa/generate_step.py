@@ -28,14 +28,14 @@ from data_pipelines.open_asqa.open_ended import build_conversations, model_optio
 from data_pipelines.open_asqa.open_ended.build_conversations import SourceConversations
 from data_pipelines.open_asqa.open_ended.clip_conversation import (
     ClipConversation,
-    ModelSettings,
+    WriterSettings,
     reply_problem,
     schema,
 )
 from ltu_jax.clients.batch_requests import RESULTS, BatchFolder, BatchReport
 from ltu_jax.clients.call_ledger import CallLedger, open_ledger
-from ltu_jax.clients.chat import ChatRequest
-from ltu_jax.clients.conversations import State, standings
+from ltu_jax.clients.chat import CompletionRequest
+from ltu_jax.clients.conversations import ConversationState, standings
 from ltu_jax.clients.paid_calls import CallReport, PaidCalls
 from ltu_jax.clients.token_prices import TokenPrice, dollars
 from ltu_jax.core.values import whole
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if report.stopped or report.waiting or sum(report.given_up.values()) else 0
 
 
-def _settings(arguments: argparse.Namespace) -> ModelSettings:
+def _settings(arguments: argparse.Namespace) -> WriterSettings:
     return model_options.settings(
         arguments,
         structured=arguments.structured != "off",
@@ -108,7 +108,7 @@ def _settings(arguments: argparse.Namespace) -> ModelSettings:
 
 
 def _source(
-    arguments: argparse.Namespace, folder: BuildFolder, source: str, settings: ModelSettings
+    arguments: argparse.Namespace, folder: BuildFolder, source: str, settings: WriterSettings
 ) -> SourceConversations:
     return SourceConversations(
         folder=folder, source=source, settings=settings, limit=arguments.limit
@@ -188,7 +188,7 @@ def _estimate(of: SourceConversations, *, tries: int) -> Counter[str]:
 
 def _open_requests(
     of: SourceConversations, row: Counter[str], missing: Counter[str], *, tries: int
-) -> Iterator[tuple[ChatRequest, int]]:
+) -> Iterator[tuple[CompletionRequest, int]]:
     """Yield what is still to be asked, and for how many pairs."""
     ledger_path = of.folder.root / REPLIES
     if not ledger_path.is_file():
@@ -199,7 +199,7 @@ def _open_requests(
     with open_ledger(ledger_path, send=False) as ledger:
         for standing in standings(of.all(missing), ledger, tries=tries):
             row["clips"] += 1
-            if standing.state is not State.OPEN:
+            if standing.state is not ConversationState.OPEN:
                 row["known"] += 1
                 continue
             conversation = standing.conversation

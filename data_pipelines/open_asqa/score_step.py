@@ -24,7 +24,7 @@ from data_pipelines.open_asqa.open_ended.build_conversations import (
     pairs_in,
     sources_with_pairs,
 )
-from data_pipelines.open_asqa.open_ended.clip_conversation import ModelSettings
+from data_pipelines.open_asqa.open_ended.clip_conversation import WriterSettings
 from data_pipelines.open_asqa.open_ended.gate_scores import (
     AGREEMENT,
     CLAP,
@@ -35,7 +35,7 @@ from data_pipelines.open_asqa.open_ended.material import material
 from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer
 from data_pipelines.open_asqa.open_ended.prompt_files import prompt_of
 from ltu_jax.clients.call_ledger import open_ledger
-from ltu_jax.clients.conversations import State, standings
+from ltu_jax.clients.conversations import ConversationState, standings
 from ltu_jax.clients.paid_calls import PaidCalls
 from ltu_jax.core.errors import UserError
 from ltu_jax.preprocessing.audio import load_audio
@@ -117,7 +117,7 @@ def _score_by_agreement(
             calls = PaidCalls(server, ledger, rules, progress=lambda _: bar.update())
             report = calls.hold(all_clips())
         found = standings(all_clips(), ledger, tries=rules.tries)
-        done = (one for one in found if one.state is State.DONE)
+        done = (one for one in found if one.state is ConversationState.DONE)
         while some := list(itertools.islice(done, _CLIPS_AT_ONCE)):
             made: dict[tuple[str, str, QuestionAnswer], float] = {}
             for one in some:
@@ -135,7 +135,7 @@ def _score_by_agreement(
 
 
 def _blind(
-    folder: BuildFolder, source: str, settings: ModelSettings
+    folder: BuildFolder, source: str, settings: WriterSettings
 ) -> Iterator[BlindConversation]:
     prompt = prompt_of(source).file
     for known, lines in clips_with_lines(folder, source):

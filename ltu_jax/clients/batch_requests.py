@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.clients.call_ledger import CallLedger
-from ltu_jax.clients.chat import PATH, ChatReply, ChatRequest, read_reply
-from ltu_jax.clients.conversations import Conversation, State, standings
+from ltu_jax.clients.chat import PATH, ChatReply, CompletionRequest, read_reply
+from ltu_jax.clients.conversations import Conversation, ConversationState, standings
 from ltu_jax.clients.endpoint import EndpointError
 from ltu_jax.clients.token_prices import TokenPrice, dollars
 from ltu_jax.core.errors import UserError
@@ -157,13 +157,13 @@ class BatchFolder:
             tries: replies that cannot be used after which a request is given up.
             budget: billionths of a dollar that all calls of the ledger may cost.
         """
-        lines: list[tuple[ChatRequest, int]] = []
+        lines: list[tuple[CompletionRequest, int]] = []
         size, seen, reserved = 0, set(), 0
         for standing in standings(conversations, self.ledger, tries=tries):
-            if standing.state is not State.OPEN:
-                report.done += standing.state is State.DONE
-                report.waiting += standing.state is State.WAITING
-                if standing.state is State.GIVEN_UP:
+            if standing.state is not ConversationState.OPEN:
+                report.done += standing.state is ConversationState.DONE
+                report.waiting += standing.state is ConversationState.WAITING
+                if standing.state is ConversationState.GIVEN_UP:
                     report.given_up[standing.record.reason] += 1
                 continue
             request = standing.request
@@ -189,7 +189,7 @@ class BatchFolder:
         if lines:
             self._put(lines, report)
 
-    def _put(self, lines: list[tuple[ChatRequest, int]], report: BatchReport) -> None:
+    def _put(self, lines: list[tuple[CompletionRequest, int]], report: BatchReport) -> None:
         (self.path / RESULTS).mkdir(parents=True, exist_ok=True)
         numbers = [int(name[9:13]) for name in self.ledger.batches()]
         name = f"requests-{max(numbers, default=0) + 1:04d}.jsonl"
@@ -204,7 +204,7 @@ class BatchFolder:
         report.written[name] = len(lines)
 
 
-def _line(request: ChatRequest) -> bytes:
+def _line(request: CompletionRequest) -> bytes:
     line = {
         "custom_id": request.key,
         "method": "POST",

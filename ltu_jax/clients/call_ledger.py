@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ltu_jax.clients import sqlite_file
-from ltu_jax.clients.chat import ChatReply, ChatRequest
+from ltu_jax.clients.chat import ChatReply, CompletionRequest
 
 _KEYS_AT_ONCE = 500  # SQLite before 3.32 takes 999 variables
 _TABLES = """
@@ -106,12 +106,12 @@ class CallLedger:
                 records[key] = dataclasses.replace(records[key], **change)
         return records
 
-    def reserve(self, request: ChatRequest, amount: int) -> int:
+    def reserve(self, request: CompletionRequest, amount: int) -> int:
         """Write down that a request is sent now; return the number of the call."""
         with self._file:
             return self._reserve(request, amount, state="sent", batch=None)
 
-    def reserve_batch(self, batch: str, requests: Sequence[tuple[ChatRequest, int]]) -> None:
+    def reserve_batch(self, batch: str, requests: Sequence[tuple[CompletionRequest, int]]) -> None:
         """Write down that requests, with the amount for each, go into a file."""
         with self._file:
             for request, amount in requests:
@@ -201,7 +201,9 @@ class CallLedger:
         names = ("subject", "prompt", "model", "asked")
         return None if found is None else dict(zip(names, found, strict=True))
 
-    def _reserve(self, request: ChatRequest, amount: int, *, state: str, batch: str | None) -> int:
+    def _reserve(
+        self, request: CompletionRequest, amount: int, *, state: str, batch: str | None
+    ) -> int:
         asked = request.messages[-1][1].encode("utf-8", "backslashreplace").decode()
         row = (request.key, request.subject, request.prompt, request.model, asked)
         self._file.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?)", row)

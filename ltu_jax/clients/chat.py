@@ -15,7 +15,7 @@ _TEMPLATE_TOKENS = 256  # that a server may put around the messages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ChatRequest:
+class CompletionRequest:
     """What decides a reply, beside chance.
 
     Attributes:

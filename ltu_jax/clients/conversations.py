@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from ltu_jax.clients.call_ledger import CallLedger, RequestRecord
-from ltu_jax.clients.chat import ChatReply, ChatRequest
+from ltu_jax.clients.chat import ChatReply, CompletionRequest
 
 _CHUNK = 256  # conversations that are looked up together
 
@@ -15,14 +15,14 @@ _CHUNK = 256  # conversations that are looked up together
 class Conversation(Protocol):
     """What is asked about one subject, one request after the other."""
 
-    def next_request(self, replies: Sequence[ChatReply]) -> ChatRequest | None:
+    def next_request(self, replies: Sequence[ChatReply]) -> CompletionRequest | None:
         """Return what to ask after these replies; None when all was asked."""
 
     def problem(self, reply: ChatReply) -> str:
         """Return why a reply cannot be used; "" if it can."""
 
 
-class State(enum.Enum):
+class ConversationState(enum.Enum):
     """How far a conversation is."""
 
     DONE = enum.auto()  # all was asked and answered
@@ -37,9 +37,9 @@ class Standing:
 
     conversation: Conversation
     replies: tuple[ChatReply, ...]
-    request: ChatRequest | None
+    request: CompletionRequest | None
     record: RequestRecord
-    state: State
+    state: ConversationState
 
 
 def standings(
@@ -71,7 +71,7 @@ def advanced(standing: Standing, ledger: CallLedger, *, tries: int) -> Standing:
 def _follow(
     conversation: Conversation,
     replies: tuple[ChatReply, ...],
-    request: ChatRequest | None,
+    request: CompletionRequest | None,
     record: RequestRecord | None,
     *,
     ledger: CallLedger,
@@ -85,11 +85,11 @@ def _follow(
         replies = (*replies, record.answer)
         request, record = conversation.next_request(replies), None
     if request is None:
-        state = State.DONE
+        state = ConversationState.DONE
     elif record.batch:
-        state = State.WAITING
+        state = ConversationState.WAITING
     else:
-        state = State.GIVEN_UP if record.refused >= tries else State.OPEN
+        state = ConversationState.GIVEN_UP if record.refused >= tries else ConversationState.OPEN
     return Standing(
         conversation=conversation,
         replies=replies,

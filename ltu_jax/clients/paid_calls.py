@@ -16,8 +16,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from ltu_jax.clients.call_ledger import CallLedger
-from ltu_jax.clients.chat import PATH, ChatReply, ChatRequest, read_reply
-from ltu_jax.clients.conversations import Conversation, Standing, State, advanced, standings
+from ltu_jax.clients.chat import PATH, ChatReply, CompletionRequest, read_reply
+from ltu_jax.clients.conversations import (
+    Conversation,
+    ConversationState,
+    Standing,
+    advanced,
+    standings,
+)
 from ltu_jax.clients.endpoint import Endpoint, EndpointError, PassingFailure
 from ltu_jax.clients.rate_limits import RateLimits
 from ltu_jax.clients.token_prices import TokenPrice, dollars
@@ -74,7 +80,7 @@ class _Turn:
     reserved: int = 0
 
     @property
-    def request(self) -> ChatRequest:
+    def request(self) -> CompletionRequest:
         return self.standing.request
 
 
@@ -117,7 +123,7 @@ class PaidCalls:
                 self._finish()
         left = len(self._ready) + len(self._later) + sum(map(len, self._same.values()))
         if self.report.stopped:
-            left += sum(standing.state is not State.DONE for standing in source)
+            left += sum(standing.state is not ConversationState.DONE for standing in source)
         self.report.waiting += left
         return self.report
 
@@ -140,7 +146,7 @@ class PaidCalls:
 
     def _place(self, standing: Standing) -> None:
         """Count a conversation that is over, or let its request wait to be sent."""
-        if standing.state is State.OPEN:
+        if standing.state is ConversationState.OPEN:
             key, turn = standing.request.key, _Turn(standing=standing)
             if key in self._same:
                 self._same[key].append(turn)
@@ -148,9 +154,9 @@ class PaidCalls:
                 self._same[key] = []
                 self._ready.append(turn)
             return
-        if standing.state is State.DONE:
+        if standing.state is ConversationState.DONE:
             self.report.done += 1
-        elif standing.state is State.WAITING:
+        elif standing.state is ConversationState.WAITING:
             self.report.waiting += 1
         else:
             self.report.given_up[standing.record.reason] += 1

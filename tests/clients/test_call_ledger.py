@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ltu_jax.clients.call_ledger import open_ledger
-from ltu_jax.clients.chat import ChatReply, ChatRequest
+from ltu_jax.clients.chat import ChatReply, CompletionRequest
 from ltu_jax.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,7 +18,7 @@ REPLY = ChatReply(content="caf\u00e9 \ud83d", finish_reason="stop", prompt_token
 
 def request(text="hello", **changes):
     values = {"prompt": "p 1", "model": "m", "parameters": {"seed": 1}, "most_tokens": 9}
-    return ChatRequest(**values | {"messages": (("user", text),)} | changes)
+    return CompletionRequest(**values | {"messages": (("user", text),)} | changes)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from ltu_jax.clients import rate_limits
 from ltu_jax.clients.call_ledger import open_ledger
-from ltu_jax.clients.chat import ChatRequest
+from ltu_jax.clients.chat import CompletionRequest
 from ltu_jax.clients.endpoint import Endpoint, EndpointError
 from ltu_jax.clients.paid_calls import CallRules, PaidCalls
 from ltu_jax.clients.token_prices import TokenPrice
@@ -27,7 +27,7 @@ class Ask:
     def next_request(self, replies):
         if len(replies) == 2 or (replies and not replies[-1].content.endswith("more")):
             return None
-        return ChatRequest(
+        return CompletionRequest(
             prompt="p",
             model="m",
             messages=(("user", f"{self.text} {len(replies)}"),),

@@ -12,7 +12,7 @@ from pathlib import Path
 from data_pipelines.open_asqa.build_folder import REPLIES, BuildFolder
 from data_pipelines.open_asqa.generate_step import BATCHES
 from data_pipelines.open_asqa.open_ended.build_conversations import SourceConversations
-from data_pipelines.open_asqa.open_ended.clip_conversation import ModelSettings
+from data_pipelines.open_asqa.open_ended.clip_conversation import WriterSettings
 from ltu_jax.clients.batch_requests import RESULTS
 from ltu_jax.clients.call_ledger import CallLedger, open_ledger
 from ltu_jax.clients.conversations import standings
@@ -154,7 +154,7 @@ class _Trial:
 
     def _requests(self, ledger: CallLedger):
         """Yield the requests that the ledger's replies lead to: name at the server, and key."""
-        settings = ModelSettings(model="m")
+        settings = WriterSettings(model="m")
         for source in _SOURCES:
             asked = SourceConversations(folder=self.build, source=source, settings=settings)
             for standing in standings(asked.all(), ledger, tries=2):

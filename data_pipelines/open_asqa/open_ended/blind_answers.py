@@ -8,10 +8,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipelines.open_asqa.open_ended.clip_conversation import ModelSettings
+from data_pipelines.open_asqa.open_ended.clip_conversation import WriterSettings
 from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer
 from data_pipelines.open_asqa.open_ended.pair_rules import content_words
-from ltu_jax.clients.chat import ChatReply, ChatRequest
+from ltu_jax.clients.chat import ChatReply, CompletionRequest
 
 PROMPT = "blind answers 1"
 _SYSTEM = (
@@ -33,12 +33,12 @@ class BlindConversation:
         subject: str,
         material: dict[str, Any],
         pairs: Sequence[QuestionAnswer],
-        settings: ModelSettings,
+        settings: WriterSettings,
     ):
         self.subject, self.material, self.settings = subject, material, settings
         self.pairs_asked = tuple(pairs)
 
-    def next_request(self, replies: Sequence[ChatReply]) -> ChatRequest | None:
+    def next_request(self, replies: Sequence[ChatReply]) -> CompletionRequest | None:
         """Return the request; None once it is answered."""
         if replies:
             return None
@@ -48,7 +48,7 @@ class BlindConversation:
         parameters = {self.settings.limit_field: most, "temperature": self.settings.temperature}
         if self.settings.structured:
             parameters["response_format"] = answers_schema(len(questions))
-        return ChatRequest(
+        return CompletionRequest(
             prompt=PROMPT,
             model=self.settings.model,
             messages=(("system", _SYSTEM), ("user", json.dumps(content, ensure_ascii=False))),

@@ -14,13 +14,13 @@ from data_pipelines.open_asqa.build_folder import (
     STYLE,
     BuildFolder,
 )
-from data_pipelines.open_asqa.open_ended.clip_conversation import ClipConversation, ModelSettings
+from data_pipelines.open_asqa.open_ended.clip_conversation import ClipConversation, WriterSettings
 from data_pipelines.open_asqa.open_ended.material import KnownClip, MissingFieldError
 from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer, read_pairs
 from data_pipelines.open_asqa.open_ended.prompt_files import Prompt, prompt_of
 from data_pipelines.open_asqa.source_clip import SourceClip
 from ltu_jax.clients.call_ledger import CallLedger
-from ltu_jax.clients.conversations import Standing, State, standings
+from ltu_jax.clients.conversations import ConversationState, Standing, standings
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.files import sha256_file, write_json
 from ltu_jax.core.jsonl import write_jsonl
@@ -127,7 +127,7 @@ class SourceConversations:
 
     folder: BuildFolder
     source: str
-    settings: ModelSettings
+    settings: WriterSettings
     limit: int | None = None
 
     @property
@@ -162,8 +162,8 @@ class SourceConversations:
         def lines() -> Iterator[Mapping[str, Any]]:
             for standing in standings(self.all(missing), ledger, tries=tries):
                 counts["clips"] += 1
-                counts["asked in full"] += standing.state is State.DONE
-                if standing.state is State.GIVEN_UP:
+                counts["asked in full"] += standing.state is ConversationState.DONE
+                if standing.state is ConversationState.GIVEN_UP:
                     given_up[standing.record.reason] += 1
                 yield from self._lines(standing, counts)
 

@@ -10,14 +10,14 @@ from data_pipelines.open_asqa import draw
 from data_pipelines.open_asqa.open_ended.material import KnownClip, material
 from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer, read_pairs
 from data_pipelines.open_asqa.open_ended.prompt_files import Prompt
-from ltu_jax.clients.chat import ChatReply, ChatRequest
+from ltu_jax.clients.chat import ChatReply, CompletionRequest
 
 MOST_PARTS = 4  # requests about a clip; each may take twice the tokens of the one before
 _FRAME_TOKENS = 64  # of the JSON around the pairs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelSettings:
+class WriterSettings:
     """Which model writes, and how.
 
     Attributes:
@@ -52,7 +52,7 @@ class WrittenPair:
 class ClipConversation:
     """The requests about one clip."""
 
-    def __init__(self, known: KnownClip, prompt: Prompt, settings: ModelSettings):
+    def __init__(self, known: KnownClip, prompt: Prompt, settings: WriterSettings):
         """Take the material of a clip.
 
         Raises:
@@ -68,7 +68,7 @@ class ClipConversation:
         """Return how many pairs are asked for."""
         return self.settings.pairs or self.prompt.file.pairs
 
-    def next_request(self, replies: Sequence[ChatReply]) -> ChatRequest | None:
+    def next_request(self, replies: Sequence[ChatReply]) -> CompletionRequest | None:
         """Return the first request, or one for what is missing after a cut reply."""
         pairs = [written.pair for written in self.pairs(replies)]
         missing = self.wanted - len(pairs)
@@ -89,7 +89,9 @@ class ClipConversation:
         ]
         return found[: self.wanted]
 
-    def _request(self, count: int, asked: Sequence[QuestionAnswer], *, part: int) -> ChatRequest:
+    def _request(
+        self, count: int, asked: Sequence[QuestionAnswer], *, part: int
+    ) -> CompletionRequest:
         settings, clip = self.settings, self.clip
         system = _system(self.prompt, count, part > 0)
         content: dict[str, Any] = {"clip": self.material}
@@ -102,7 +104,7 @@ class ClipConversation:
             parameters["seed"] = int(draw.fraction(*names) * 2**31)
         if settings.structured:
             parameters["response_format"] = schema(count)
-        return ChatRequest(
+        return CompletionRequest(
             prompt=self.prompt.name,
             model=settings.model,
             messages=(

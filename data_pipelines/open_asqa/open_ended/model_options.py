@@ -7,9 +7,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.open_asqa.open_ended.clip_conversation import ModelSettings
+from data_pipelines.open_asqa.open_ended.clip_conversation import WriterSettings
 from ltu_jax.clients.call_ledger import CallLedger
-from ltu_jax.clients.chat import ChatReply, ChatRequest
+from ltu_jax.clients.chat import ChatReply, CompletionRequest
 from ltu_jax.clients.endpoint import KEY_VARIABLE, Endpoint
 from ltu_jax.clients.paid_calls import CallRules, PaidCalls
 from ltu_jax.clients.rate_limits import RateLimits
@@ -151,7 +151,7 @@ def call_rules(arguments: argparse.Namespace) -> CallRules:
     )
 
 
-def settings(arguments: argparse.Namespace, *, structured: bool, **own: Any) -> ModelSettings:
+def settings(arguments: argparse.Namespace, *, structured: bool, **own: Any) -> WriterSettings:
     """Return which model writes, and how; `own` are fields of one command alone.
 
     Raises:
@@ -163,7 +163,7 @@ def settings(arguments: argparse.Namespace, *, structured: bool, **own: Any) -> 
     temperature = number(
         "temperature", arguments.temperature, above=-1e-9, most=2.0, rule="give 0 to 2"
     )
-    return ModelSettings(
+    return WriterSettings(
         model=arguments.model,
         temperature=temperature,
         structured=structured,
@@ -177,8 +177,8 @@ def settings(arguments: argparse.Namespace, *, structured: bool, **own: Any) -> 
 class _Probe:
     """One short call with a schema: does the server take it?"""
 
-    def __init__(self, model: ModelSettings, response_format: dict[str, Any]):
-        self._request = ChatRequest(
+    def __init__(self, model: WriterSettings, response_format: dict[str, Any]):
+        self._request = CompletionRequest(
             prompt="probe 1",
             model=model.model,
             messages=(("user", 'Write one pair: {"pairs": [{"q": "Who?", "a": "I."}]}'),),
@@ -191,7 +191,7 @@ class _Probe:
             subject="structured output",
         )
 
-    def next_request(self, replies: Any) -> ChatRequest | None:
+    def next_request(self, replies: Any) -> CompletionRequest | None:
         return None if replies else self._request
 
     def problem(self, reply: ChatReply) -> str:
@@ -203,7 +203,7 @@ def takes_schema(
     ledger: CallLedger,
     rules: CallRules,
     *,
-    model: ModelSettings,
+    model: WriterSettings,
     response_format: dict[str, Any],
 ) -> bool:
     """Tell whether a server takes a schema; one call finds out, and the ledger keeps it.

@@ -37,7 +37,7 @@ class SelectionSettings:
     question_cap: int
 
 
-class Selection:
+class PairSelection:
     """The pairs of a source, in their order."""
 
     def __init__(self, settings: SelectionSettings):

@@ -13,7 +13,7 @@ from data_pipelines.open_asqa.open_ended.gate_scores import GateScores
 from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer
 from data_pipelines.records.schema import OFFICIAL_FIELDS
 from ltu_jax.clients.call_ledger import open_ledger
-from ltu_jax.clients.chat import ChatReply, ChatRequest
+from ltu_jax.clients.chat import ChatReply, CompletionRequest
 from ltu_jax.core.errors import UserError
 from tests.support import built_folder
 from tests.support.built_folder import lines
@@ -215,7 +215,7 @@ def test_every_row_is_explained(folder, tmp_path, name):
 
 
 def test_an_open_ended_row_is_explained_down_to_the_reply_of_the_model(folder, tmp_path):
-    request = ChatRequest(
+    request = CompletionRequest(
         prompt="fma-1", model="m", messages=(("system", "Ask."), ("user", "Genre: Folk")),
         parameters={}, most_tokens=9,
     )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 
 from data_pipelines.open_asqa.open_ended import material
 from data_pipelines.open_asqa.open_ended.build_conversations import known_clips
-from data_pipelines.open_asqa.open_ended.clip_conversation import ClipConversation, ModelSettings
+from data_pipelines.open_asqa.open_ended.clip_conversation import ClipConversation, WriterSettings
 from data_pipelines.open_asqa.open_ended.material import KnownClip, MissingFieldError
 from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer
 from data_pipelines.open_asqa.open_ended.prompt_files import prompt_of
@@ -18,7 +18,7 @@ from ltu_jax.clients.chat import ChatReply
 from tests.support.small_build import make_build, make_clip
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "open_ended_prompts"
-SETTINGS = ModelSettings(model="m")
+SETTINGS = WriterSettings(model="m")
 # A prompt that was used never changes: a better one gets the next version.
 PUBLISHED = {
     "as_strong 1.1": "d2735bea64cd3a57",

@@ -13,7 +13,7 @@ from data_pipelines.open_asqa.open_ended.selection import (
     DOUBLE,
     NEAR_DOUBLE,
     UNANSWERABLE,
-    Selection,
+    PairSelection,
     SelectionSettings,
 )
 
@@ -69,7 +69,7 @@ def test_of_many_that_are_alike_one_is_kept():
 
 def select(pairs, **settings):
     settings = {"unanswerable": 1.0, "doubles": False, "near": 0.8, "question_cap": 1000} | settings
-    selection = Selection(SelectionSettings(**settings))
+    selection = PairSelection(SelectionSettings(**settings))
     for number, (question, answer, problem) in enumerate(pairs):
         selection.add(f"c{number}", QuestionAnswer(question, answer), problem)
     reasons = selection.decide()
