@@ -15,7 +15,8 @@ import soundfile
 import soxr
 from numpy.random import Generator
 
-from data_pipelines.mini.audio.synthesis import SAMPLE_RATE, active_rms
+from data_pipelines.measures.levels import active_rms
+from data_pipelines.mini.audio.synthesis import SAMPLE_RATE
 from data_pipelines.sources import packages
 
 

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.random import Generator
 from scipy import signal
 
+from data_pipelines.measures.levels import active_rms
+
 SAMPLE_RATE = 16_000
 
 
@@ -99,13 +101,6 @@ def pink_noise(rng: Generator, n: int) -> np.ndarray:
 def rms(samples: np.ndarray) -> float:
     """Return the root mean square."""
     return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
-
-
-def active_rms(samples: np.ndarray) -> float:
-    """Return the root mean square over the 50 ms frames within 25 dB of the loudest one."""
-    n = len(samples) // 800 * 800
-    power = np.mean(np.square(samples[:n], dtype=np.float64).reshape(-1, 800), axis=1)
-    return float(np.sqrt(power[power >= power.max() * 10**-2.5].mean()))
 
 
 def with_level(samples: np.ndarray, *, dbfs: float) -> np.ndarray:

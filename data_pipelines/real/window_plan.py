@@ -1,0 +1,268 @@
+"""Plan windows of ten seconds: one to three real sounds, with or without somebody speaking.
+
+A plan is a function of its recordings and seed; whoever plans each side of a split apart has no
+recording on both. Short recordings are strung together with gaps, as strokes and steps are; of long
+ones a part is cut. `window_mix` makes the samples.
+"""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.random import Generator
+
+from data_pipelines.real.recording_table import Recording
+from ltu_jax.core.errors import UserError
+
+SECONDS = 10.0
+MOST_OF_PACKAGE = 40  # recordings of a class from one package
+_SHORT = 1.0  # seconds below which recordings are strung together
+_STRING = (3.0, 10.0)  # seconds of such a string
+_GAP = (0.05, 0.5)  # seconds between two of a string
+_FAINTER = (-8.0, 0.0)  # dB of a second and third sound against the first
+_SPEECH_ABOVE = (0.0, 10.0)  # dB of a voice above the sounds
+_FAMILY = 0.5  # share of absent classes that are drawn from the groups of what is heard
+_BIRD = "Bird vocalization, bird call, bird song"
+_SAME = (
+    "Dog", "Howl", "Cat", "Horse", "Cattle, bovinae", "Pig", "Sheep", "Chicken, rooster", "Duck",
+    _BIRD, "Owl", "Insect", "Frog", "Roaring cats (lions, tigers)", "Laughter", "Screaming",
+    "Crowd", "Applause", "Walk, footsteps", "Fart", "Wind", "Rain", "Thunder", "Stream", "Ocean",
+    "Splash, splatter", "Fire", "Engine", "Traffic noise, roadway noise",
+    "Vehicle horn, car horn, honking", "Train", "Siren", "Helicopter", "Door", "Bell", "Alarm",
+    "Telephone", "Clock", "Typing", "Hammer", "Sawing", "Power tool", "Mechanisms",
+    "Smash, crash", "Explosion", "Gunshot, gunfire", "Music", "Guitar", "Piano", "Organ", "Flute",
+    "Saxophone", "Brass instrument", "Mallet percussion", "Accordion", "Choir", "Drum kit",
+)  # fmt: skip
+_MERGED = {
+    "Sheep": ("Goat",),
+    _BIRD: ("Crow",),
+    "Applause": ("Clapping",),
+    "Engine": ("Truck",),
+    "Aircraft": ("Aircraft engine", "Jet engine"),
+    "Glass": ("Shatter",),
+    "Hammer": ("Chop",),
+    "Guitar": ("Electric guitar",),
+    "Bowed string instrument": ("Violin, fiddle", "Cello"),
+    "Drum kit": ("Snare drum", "Bass drum", "Hi-hat", "Cymbal", "Drum", "Tabla", "Tambourine"),
+}
+# label of a recording -> one of 60 classes
+CLASS_OF: Mapping[str, str] = {name: name for name in _SAME} | {
+    label: name for name, labels in _MERGED.items() for label in labels
+}
+CLASSES = tuple(dict.fromkeys(CLASS_OF.values()))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A sound within a window.
+
+    Attributes:
+        clips: recordings that follow each other; one, where it is long enough.
+        gaps: seconds before each but the first.
+        part: where the part of a longer recording begins: 0 at its start, 1 as late as can be.
+        start: seconds into the window.
+        decibels: against the first sound.
+    """
+
+    clips: tuple[str, ...]
+    gaps: tuple[float, ...] = ()
+    part: float = 0.0
+    start: float = 0.0
+    decibels: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlannedWindow:
+    """Ten seconds of sound.
+
+    Attributes:
+        window_id: unique in its plan.
+        classes: what is heard, of each layer.
+        groups: those of the recordings that have one.
+        layers: sounds.
+        speech: name of what is said; "" for nobody.
+        speech_start: seconds.
+        speech_decibels: of the voice above the sounds.
+        clusters: of all recordings.
+        ships: whether weights that are given away may rest on all of them.
+    """
+
+    window_id: str
+    classes: tuple[str, ...]
+    groups: tuple[str, ...]
+    layers: tuple[Layer, ...]
+    speech: str = ""
+    speech_start: float = 0.0
+    speech_decibels: float = 0.0
+    clusters: tuple[str, ...] = ()
+    ships: bool = True
+
+
+def usable(given: Sequence[Recording], *, seed: int) -> dict[str, list[Recording]]:
+    """Return class -> its recordings: trusted ones, at most 40 of a package, in drawn order."""
+    found: dict[str, list[Recording]] = {name: [] for name in CLASSES}
+    taken: Counter[tuple[str, str]] = Counter()
+    for one in sorted(given, key=lambda one: _digest(seed, one.clip)):
+        name = CLASS_OF.get(one.label)
+        if name is None or one.preset or not one.trusted:
+            continue
+        if taken[one.package, name] < MOST_OF_PACKAGE:
+            taken[one.package, name] += 1
+            found[name].append(one)
+    return {name: own for name, own in found.items() if own}
+
+
+def plan(
+    given: Sequence[Recording],
+    *,
+    of_class: int,
+    voices: Mapping[str, float],
+    speech: float,
+    more: float,
+    seed: int,
+) -> list[PlannedWindow]:
+    """Return so many windows of each class that the recordings have.
+
+    Args:
+        given: recordings of one side of a split.
+        of_class: windows whose first sound is of a class.
+        voices: name -> seconds of what may be said; each is used as often as the others.
+        speech: share of the windows in which somebody speaks.
+        more: share of the windows with a second sound; half of these have a third.
+        seed: of all draws.
+
+    Raises:
+        UserError: somebody should speak and nothing is given to say.
+    """
+    if speech > 0 and not voices:
+        raise UserError("voices is empty: give clips of speech, or speech=0")
+    by_class = usable(given, seed=seed)
+    said = _in_turn(sorted(voices, key=lambda name: _digest(seed, name)))
+    windows = []
+    for name, own in by_class.items():
+        turns = _by_cluster(own)
+        for number in range(of_class):
+            window_id = f"{name.split(',')[0].replace(' ', '_').lower()}_{number:04d}"
+            rng = np.random.default_rng(_digest(seed, window_id))
+            sounds = [(name, next(turns))]
+            while len(sounds) < 3 and rng.random() < (more if len(sounds) == 1 else 0.5 * more):
+                heard = {one.group or label for label, one in sounds}
+                sounds += _another(by_class, heard, rng)
+            window = _window(window_id, sounds, by_class, rng)
+            if rng.random() < speech:
+                spoken = next(said)
+                window = dataclasses.replace(
+                    window,
+                    speech=spoken,
+                    speech_start=_place(rng, voices[spoken]),
+                    speech_decibels=round(rng.uniform(*_SPEECH_ABOVE), 2),
+                )
+            windows.append(window)
+    return windows
+
+
+class AbsentClasses:
+    """Draws classes that a window of a plan lacks: half near by, the others by their frequency.
+
+    What is asked about is thus denied about as often as it is affirmed, in every family, and a
+    question alone does not tell the answer.
+    """
+
+    def __init__(self, windows: Sequence[PlannedWindow], *, seed: int):
+        """Count the classes of a plan."""
+        self._seed = seed
+        self._frequency = Counter(name for one in windows for name in one.classes)
+        self._group = {
+            one.classes[0]: one.groups[0] for one in windows if len(one.classes) == 1 and one.groups
+        }
+
+    def of(self, window: PlannedWindow, *, count: int) -> list[str]:
+        """Return so many classes that are not heard, or all there are."""
+        rng = np.random.default_rng(_digest(self._seed, f"absent {window.window_id}"))
+        left = [name for name in self._frequency if name not in window.classes]
+        chosen: list[str] = []
+        while left and len(chosen) < count:
+            near = [name for name in left if self._group.get(name) in window.groups]
+            pool = near if near and rng.random() < _FAMILY else left
+            weights = np.asarray([self._frequency[name] for name in pool], float)
+            chosen.append(pool[rng.choice(len(pool), p=weights / weights.sum())])
+            left.remove(chosen[-1])
+        return chosen
+
+
+def _window(
+    window_id: str,
+    sounds: Sequence[tuple[str, Recording]],
+    by_class: Mapping[str, Sequence[Recording]],
+    rng: Generator,
+) -> PlannedWindow:
+    layers, used = [], []
+    for number, (name, one) in enumerate(sounds):
+        decibels = round(rng.uniform(*_FAINTER), 2) if number else 0.0
+        layer, own = _layer(one, by_class[name], rng)
+        layers.append(dataclasses.replace(layer, decibels=decibels))
+        used += own
+    return PlannedWindow(
+        window_id=window_id,
+        classes=tuple(dict.fromkeys(name for name, _ in sounds)),
+        groups=tuple(dict.fromkeys(one.group for _, one in sounds if one.group)),
+        layers=tuple(layers),
+        clusters=tuple(dict.fromkeys(one.cluster for one in used)),
+        ships=all(one.ships for one in used),
+    )
+
+
+def _layer(
+    one: Recording, same: Sequence[Recording], rng: Generator
+) -> tuple[Layer, list[Recording]]:
+    """Return a recording as it is, or several short ones of its package and class in a string."""
+    if one.seconds >= _SHORT:
+        start = _place(rng, one.seconds)
+        return Layer(clips=(one.clip,), part=round(rng.random(), 4), start=start), [one]
+    others = [other for other in same if other.package == one.package and other.seconds < _SHORT]
+    length, used, gaps = rng.uniform(*_STRING), [one], []
+    reached = one.seconds
+    while reached < length:
+        gaps.append(round(rng.uniform(*_GAP), 3))
+        used.append(others[rng.integers(len(others))])
+        reached += gaps[-1] + used[-1].seconds
+    clips = tuple(other.clip for other in used)
+    return Layer(clips=clips, gaps=tuple(gaps), start=_place(rng, reached)), used
+
+
+def _place(rng: Generator, seconds: float) -> float:
+    return round(rng.uniform(0.0, max(0.0, SECONDS - seconds)), 3)
+
+
+def _another(
+    by_class: Mapping[str, Sequence[Recording]], heard: set[str], rng: Generator
+) -> list[tuple[str, Recording]]:
+    """Return a sound of a class whose group is not heard yet; none where there is no other."""
+    names = [name for name, own in by_class.items() if (own[0].group or name) not in heard]
+    if not names:
+        return []
+    name = names[rng.integers(len(names))]
+    return [(name, by_class[name][rng.integers(len(by_class[name]))])]
+
+
+def _by_cluster(own: Sequence[Recording]) -> Iterator[Recording]:
+    """Yield recordings for ever: one of each cluster, then the next of each."""
+    clusters: dict[str, list[Recording]] = {}
+    for one in own:
+        clusters.setdefault(one.cluster, []).append(one)
+    turn = 0
+    while True:
+        for members in clusters.values():
+            yield members[turn % len(members)]
+        turn += 1
+
+
+def _in_turn(names: Sequence[str]) -> Iterator[str]:
+    while True:
+        yield from names
+
+
+def _digest(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}\x1f{name}".encode()).digest()[:8])
