@@ -234,7 +234,7 @@ class Model(LoadedModel):
         mode: AnswerMode | str = AnswerMode.JOINT,
     ) -> EncodedClip:
         """Encode and transcribe a clip once, for any number of questions; see `answer`."""
-        return self._whispers.listen(audio, spoken_text=spoken_text, mode=mode)
+        return self.whispers.listen(audio, spoken_text=spoken_text, mode=mode)
 
     def audio_features(self, audio: AudioSource) -> Float[np.ndarray, "W A D"]:
         """Return Whisper's layers over the model's window, float32 [W, A, D] (facts 24, 25)."""
@@ -244,7 +244,7 @@ class Model(LoadedModel):
         self, clips: Iterable[AudioSource], *, batch_size: int = 8
     ) -> Float[np.ndarray, "B W A D"]:
         """Return `audio_features` of many clips, encoded `batch_size` at a time."""
-        return self._whispers.features(clips, batch_size=batch_size)
+        return self.whispers.features(clips, batch_size=batch_size)
 
     def transcribe(
         self,
@@ -258,7 +258,7 @@ class Model(LoadedModel):
         `options` None is the model's own rule, by which the spoken text of its training data was
         made: where nobody speaks there are no words. `transcription.OPENAI` is OpenAI's.
         """
-        return self._whispers.transcribe(clips, batch_size=batch_size, options=options)
+        return self.whispers.transcribe(clips, batch_size=batch_size, options=options)
 
     # --- numbers ----------------------------------------------------------------------------------
 

@@ -121,7 +121,7 @@ def run(options: argparse.Namespace) -> None:
     logging.getLogger("ltu_jax.serving").setLevel(logging.INFO)
 
     from ltu_jax.core.compilation import keep_compiled
-    from ltu_jax.serving.assembly import app_of
+    from ltu_jax.serving.assembly import app_of, store_of
     from ltu_jax.serving.engine import Engine, EngineSettings
     from ltu_jax.serving.slot_programs import SlotSizes
 
@@ -133,14 +133,16 @@ def run(options: argparse.Namespace) -> None:
         clips=settings.most_clips,
         drafts=options.drafts,
     )
-    engine = Engine(model, EngineSettings(sizes=sizes, queue=options.queue))
+    programs = store_of(model, dtype=options.dtype)
+    with programs.used():
+        engine = Engine(model, EngineSettings(sizes=sizes, queue=options.queue))
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if not settings.keys and host not in ("127.0.0.1", "::1"):
         print("warning: everybody who reaches this address may ask; see --api-key-file",
               file=sys.stderr)  # fmt: skip
     app = app_of(
-        model, engine, settings, dtype=options.dtype,
+        model, engine, settings, dtype=options.dtype, programs=programs,
         on_ready=lambda: print(
             f"ready: {address}/v1 (model {settings.model_name}); the page: {address}/", flush=True
         ),

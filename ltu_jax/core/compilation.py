@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from ltu_jax.core.paths import as_path, is_remote, require_bucket, user_cache
+from ltu_jax.core.paths import as_path, is_remote, private_folder, require_bucket, user_cache
 from ltu_jax.core.provenance import processor
 
 _MOST = 4 << 30  # bytes; what was used longest ago goes first
@@ -42,13 +42,7 @@ def keep_compiled(folder: str | os.PathLike | None = None) -> None:
 def own_folder() -> Path | None:
     """Return this user's folder, made with mode 0700; None where there is no place for one."""
     kind = hashlib.sha256(processor().split(",")[0].encode()).hexdigest()[:12]
-    folder = user_cache() / "compiled" / kind
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
-    except OSError:
-        return None
-    return folder if folder.stat().st_uid == os.getuid() else None
+    return private_folder(user_cache() / "compiled" / kind)
 
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"

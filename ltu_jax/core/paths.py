@@ -117,6 +117,16 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ltu_jax"
 
 
+def private_folder(path: Path) -> Path | None:
+    """Make a folder of mode 0700; None where it cannot be made, or is another user's."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError:
+        return None
+    return path if path.stat().st_uid == os.getuid() else None
+
+
 # --- what local folders and buckets do differently ------------------------------------------------
 
 

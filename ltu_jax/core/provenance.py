@@ -59,9 +59,19 @@ def git_state(folder: Path = ROOT) -> dict[str, Any] | None:
 
 def processor() -> str:
     """Return the name of the CPU and how many of its cores this process may use."""
+    return f"{_cpuinfo('model name') or platform.machine()}, {cores()} cores"
+
+
+def processor_features() -> str:
+    """Return the CPU's instruction sets, as the system tells them; empty where it does not."""
+    return _cpuinfo("flags|Features")
+
+
+def _cpuinfo(name: str) -> str:
     info = Path("/proc/cpuinfo")
-    match = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
-    return f"{match[1].strip() if match else platform.machine()}, {cores()} cores"
+    text = info.read_text() if info.is_file() else ""
+    match = re.search(rf"^(?:{name})\s*:\s*(.+)", text, re.MULTILINE)
+    return match[1].strip() if match else ""
 
 
 def environment() -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError, brief
+from ltu_jax.core.kept_programs import KeptJit
 from ltu_jax.core.trees import Params
 from ltu_jax.generation.answer_text import Detokenizer
 from ltu_jax.generation.buckets import left_pad, text_positions
@@ -78,6 +79,8 @@ def warm(
 ) -> None:
     """Compile what `explain` needs for texts of up to `longest` tokens, prompt and answer together.
 
+    In a thread that uses a store of programs, for the calls of such threads.
+
     Args:
         model: the model apart from its parameters.
         params: flat parameters.
@@ -86,7 +89,8 @@ def warm(
     """
     length = _SHORTEST
     while length <= _padded(longest):
-        _attention(model, params, [0], audio_features, length=length)
+        args = _arguments(params, [0], audio_features, length=length)
+        _forward.prepare(*args, model=model)
         length *= 2
 
 
@@ -99,17 +103,23 @@ def _attention(
     length: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The layers' weights [A, W], and those of the places of a text padded to `length` [T, A]."""
-    ids, mask = left_pad([text], length=length)
-    features = np.asarray(audio_features, np.float32)[None]
-    layers, audio = jax.device_get(_forward(params, ids, mask, features, model=model))
+    args = _arguments(params, text, audio_features, length=length)
+    layers, audio = jax.device_get(_forward(*args, model=model))
     return layers[0], audio[0]
+
+
+def _arguments(
+    params: Params, text: Sequence[int], audio_features: Float[Any, "G W A D"], *, length: int
+) -> tuple[Any, ...]:
+    ids, mask = left_pad([text], length=length)
+    return params, ids, mask, np.asarray(audio_features, np.float32)[None]
 
 
 def _padded(length: int) -> int:
     return max(_SHORTEST, 1 << (length - 1).bit_length())
 
 
-@partial(jax.jit, static_argnames="model")
+@partial(KeptJit, static_argnames=("model",))
 def _forward(params, ids, mask, features, *, model):
     text = TextBatch(
         input_ids=ids,

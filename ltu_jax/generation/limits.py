@@ -175,15 +175,23 @@ def check_encoder(config: WhisperConfig, *, rows: int) -> None:
     Raises:
         UserError: names the batch size and the largest that fits.
     """
-    time, state = config.n_audio_ctx, config.n_audio_state
-    row = 4 * (2 * config.n_audio_head * time**2 + 16 * time * state)
-    row += 4 * 25 * state * config.n_audio_layer + 4 * 2 * time * config.n_mels
-    free = memory.at_hand() - _FREE
+    row, free = _encoder_row(config), memory.at_hand() - _FREE
     if rows * row > free:
         raise UserError(
             f"{spell('batch_size', rows)} needs about {_gigabytes(rows * row)} of memory, and "
             f"{_gigabytes(free)} are free on this machine; give at most {max(free // row, 1)}"
         )
+
+
+def encoder_rows(config: WhisperConfig) -> int:
+    """Return over how many windows at once there is room for Whisper; at least 1."""
+    return max((memory.at_hand() - _FREE) // _encoder_row(config), 1)
+
+
+def _encoder_row(config: WhisperConfig) -> int:
+    time, state = config.n_audio_ctx, config.n_audio_state
+    row = 4 * (2 * config.n_audio_head * time**2 + 16 * time * state)
+    return row + 4 * 25 * state * config.n_audio_layer + 4 * 2 * time * config.n_mels
 
 
 def of_model(

@@ -76,7 +76,8 @@ class LoadedModel:
         return self.model.config
 
     @functools.cached_property
-    def _whispers(self) -> Whispers:
+    def whispers(self) -> Whispers:
+        """Return what hears clips and writes what is said in them."""
         shared = ("path", "config", "listener", "transcriber", "rule", "data_parallel")
         return Whispers(**{name: getattr(self, name) for name in shared})
 

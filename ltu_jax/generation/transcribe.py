@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from ltu_jax.core.axes import Array, Float
@@ -105,6 +106,7 @@ class Transcriber:
         *,
         batch_size: int,
         options: TranscribeOptions = OPENAI,
+        full_room: bool = False,
         show: Callable[[int, Sequence[Segment]], None] = lambda index, segments: None,
     ) -> Iterator[tuple[int, Transcript]]:
         """Transcribe clips of any length; yield (index of the clip, transcript) as they are ready.
@@ -115,6 +117,8 @@ class Transcriber:
                 another attempt are collected into full batches.
             batch_size: windows encoded and decoded together.
             options: thresholds, language and task.
+            full_room: give each window room for as many tokens as Whisper allows at once: slower
+                where windows are short, and fewer programs.
             show: called with the index of a clip and its segments so far, after each window.
 
         Raises:
@@ -135,6 +139,8 @@ class Transcriber:
             if len(retries) < batch_size:
                 jobs, empty = self._fill(ahead, source, batch_size)
                 yield from empty
+                for job in jobs:
+                    job.full_room = full_room
                 if jobs:
                     self._encode(jobs, options)
             if not jobs:
@@ -152,21 +158,41 @@ class Transcriber:
                 else:
                     yield job.index, self._finished(job.clip)
 
-    def warm(self) -> None:
-        """Compile what one clip at a time needs, of any length, with and without a temperature."""
-        # Whatever is heard counts as silence: programs are made, and hardly anything is computed.
-        options = replace(OPENAI, temperatures=(0.0, 1.0), logprob_limit=0.0, no_speech_limit=-1.0)
-        lengths = {self._room(seconds): seconds for seconds in range(1, WINDOW_FRAMES // 100 + 1)}
-        for seconds, full_room in [*((one, False) for one in lengths.values()), (1, True)]:
-            clip = begin(
-                np.zeros(seconds * SAMPLE_RATE, np.float32),
-                n_mels=self.whisper.config.n_mels,
-                index=0,
+    def warm(self, *, rows: Sequence[int] = (1,), options: TranscribeOptions = OPENAI) -> None:
+        """Compile what later calls need: one clip at a time of any length, by any temperature.
+
+        Args:
+            rows: sizes of batches beside 1, of which each window has Whisper's full room.
+            options: those by which such batches are written.
+        """
+        clip = begin(np.zeros(SAMPLE_RATE, np.float32), n_mels=self.whisper.config.n_mels, index=0)
+        first = _Job(index=0, clip=clip)
+        self._encode([first], OPENAI)
+        windows = range(1, WINDOW_FRAMES // 100 + 1)
+        for room in sorted({self._room(seconds) for seconds in (*windows, np.inf)}):
+            for attempt in (0, 1):
+                self._prepare([replace(first, attempt=attempt)], OPENAI, room=room)
+        for count in rows:
+            together = [replace(first) for _ in range(count)]
+            self._prepare_encoding(together)
+            for attempt in range(min(len(options.temperatures), 2)):
+                jobs = [replace(one, attempt=attempt) for one in together]
+                self._prepare(jobs, options, room=self._room(np.inf))
+
+    def _prepare_encoding(self, jobs: list[_Job]) -> None:
+        log_mel = np.stack([job.clip.window() for job in jobs])
+        whisper_decode.encode.prepare(self.params, log_mel, encoder=self.whisper.encoder)
+        one = jobs[0].encoded
+        encoded = jax.ShapeDtypeStruct((len(jobs), *one.shape), one.dtype)
+        whisper_decode.one_row.prepare(encoded, np.int32(0))
+        if self.vocabulary.multilingual:
+            whisper_decode.detect_language.prepare(
+                self.params, encoded, decoder=self.whisper.decoder, vocabulary=self.vocabulary
             )
-            for attempt in range(len(options.temperatures)):
-                jobs = [_Job(index=0, clip=clip, attempt=attempt, full_room=full_room)]
-                self._encode(jobs, options)
-                self._decode(jobs, options)
+
+    def _prepare(self, jobs: list[_Job], options: TranscribeOptions, *, room: int) -> None:
+        settings = self._settings(jobs, options) | {"room": room}
+        whisper_decode.prepare(self.params, self._rows(jobs, options), **settings)
 
     def _fill(
         self, ahead: deque[_Job], source: Iterator[tuple[int, np.ndarray]], batch_size: int
@@ -191,7 +217,7 @@ class Transcriber:
         log_mel = self.data_parallel.rows(log_mel)
         encoded = whisper_decode.encode(self.params, log_mel, encoder=self.whisper.encoder)
         for row, job in enumerate(jobs):
-            job.encoded = encoded[row]
+            job.encoded = whisper_decode.one_row(encoded, np.int32(row))
             if not self.vocabulary.multilingual:
                 job.clip.language = "en"
             elif options.language is not None:
@@ -224,31 +250,35 @@ class Transcriber:
     def _decode(
         self, jobs: list[_Job], options: TranscribeOptions
     ) -> list[whisper_decode.RowResult]:
-        task = len(self._task(jobs[0].clip, options))
+        settings = self._settings(jobs, options)
+        return whisper_decode.decode(self.params, self._rows(jobs, options), **settings)
+
+    def _rows(self, jobs: list[_Job], options: TranscribeOptions) -> list[whisper_decode.Row]:
+        return [
+            whisper_decode.Row(
+                encoded=job.encoded,
+                prompt=job.prompt,
+                temperature=options.temperatures[job.attempt],
+                seeds=(options.seed, job.clip.seek, job.attempt),
+            )
+            for job in jobs
+        ]
+
+    def _settings(self, jobs: list[_Job], options: TranscribeOptions) -> dict[str, Any]:
+        """Return what `whisper_decode.decode` is told of all rows."""
         seconds = max(job.clip.size for job in jobs) * SECONDS_PER_FRAME
-        room = self._room(np.inf if any(job.full_room for job in jobs) else seconds)
-        return whisper_decode.decode(
-            self.params,
-            [
-                whisper_decode.Row(
-                    encoded=job.encoded,
-                    prompt=job.prompt,
-                    temperature=options.temperatures[job.attempt],
-                    seeds=(options.seed, job.clip.seek, job.attempt),
-                )
-                for job in jobs
-            ],
-            decoder=self.whisper.decoder,
-            vocabulary=self.vocabulary,
-            masks=self.masks,
-            task_length=task,
-            room=room,
-            timestamps=options.timestamps,
+        return {
+            "decoder": self.whisper.decoder,
+            "vocabulary": self.vocabulary,
+            "masks": self.masks,
+            "task_length": len(self._task(jobs[0].clip, options)),
+            "room": self._room(np.inf if any(job.full_room for job in jobs) else seconds),
+            "timestamps": options.timestamps,
             # No text is likelier than 1: from a limit of 0 on, silence alone decides, and such a
             # window need not be decoded.
-            silent_above=options.no_speech_limit if options.logprob_limit >= 0 else np.inf,
-            data_parallel=self.data_parallel,
-        )
+            "silent_above": options.no_speech_limit if options.logprob_limit >= 0 else np.inf,
+            "data_parallel": self.data_parallel,
+        }
 
     def _room(self, seconds: float) -> int:
         most = self.whisper.config.n_text_ctx // 2

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Bool, Float, Int
+from ltu_jax.core.kept_programs import KeptJit
 from ltu_jax.generation.buckets import BATCH_BUCKETS, bucket
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.whisper_rules import Emitted, Masks, restrict
@@ -23,12 +24,18 @@ from ltu_jax.preprocessing.whisper_vocabulary import Vocabulary
 PROMPT_BUCKETS = (1, 4, 32, 64, 128, 228)
 
 
-@partial(jax.jit, static_argnames="encoder")
+@partial(KeptJit, static_argnames=("encoder",))
 def encode(
     params: Mapping[str, Array], log_mel: Float[Array, "B F M"], *, encoder: Functional[Encoder]
 ) -> Float[Array, "B T D"]:
     """Return the encoded windows."""
     return encoder.bind(params).encode(log_mel)
+
+
+@partial(KeptJit, static_argnames=())
+def one_row(encoded: Float[Array, "B A D"], row: Int[Array, ""]) -> Float[Array, "A D"]:
+    """Return the states of one of several windows."""
+    return encoded[row]
 
 
 class Row(NamedTuple):
@@ -71,7 +78,7 @@ class _State(NamedTuple):
     ended: Bool[Array, "B"]
 
 
-@partial(jax.jit, static_argnames=("decoder", "vocabulary"))
+@partial(KeptJit, static_argnames=("decoder", "vocabulary"))
 def detect_language(
     params: Mapping[str, Array],
     encoded: Float[Array, "B A D"],
@@ -115,8 +122,59 @@ def decode(
         silent_above: a row with a higher no-speech probability ends at once, without a token.
         data_parallel: the devices that rows are laid over; None for one.
     """
-    count, data_parallel = len(rows), data_parallel or DataParallel()
-    spare = data_parallel.padded(count, BATCH_BUCKETS) - count
+    call = _call(
+        params,
+        rows,
+        decoder=decoder,
+        vocabulary=vocabulary,
+        masks=masks,
+        task_length=task_length,
+        room=room,
+        timestamps=timestamps,
+        silent_above=silent_above,
+        data_parallel=data_parallel,
+    )
+    out, counts, sums, no_speech, ended = jax.device_get(_decode(*call.args, **call.static))
+    return [
+        RowResult(
+            tokens=out[row, : counts[row]].tolist(),
+            sum_logprob=float(sums[row]),
+            no_speech_prob=float(no_speech[row]),
+            out_of_room=bool(~ended[row] and counts[row] < call.whole[row]),
+        )
+        for row in range(len(rows))
+    ]
+
+
+def prepare(params: Mapping[str, Array], rows: Sequence[Row], **settings: Any) -> None:
+    """Compile what `decode` needs for such rows, of whatever prompts; arguments as there."""
+    call = _call(params, rows, **settings)
+    _decode.prepare(*call.args, **call.static)
+
+
+class _Call(NamedTuple):
+    """The arguments of `_decode`, and how many tokens each row may have by Whisper's own limit."""
+
+    args: tuple[Any, ...]
+    static: Mapping[str, Any]
+    whole: np.ndarray
+
+
+def _call(
+    params: Mapping[str, Array],
+    rows: Sequence[Row],
+    *,
+    decoder: Functional[Decoder],
+    vocabulary: Vocabulary,
+    masks: Masks,
+    task_length: int,
+    room: int,
+    timestamps: bool,
+    silent_above: float,
+    data_parallel: DataParallel | None = None,
+) -> _Call:
+    data_parallel = data_parallel or DataParallel()
+    spare = data_parallel.padded(len(rows), BATCH_BUCKETS) - len(rows)
     context = decoder.config.n_text_ctx
     lengths = np.array([len(row.prompt) for row in rows])
     width = bucket(int(lengths.max()), PROMPT_BUCKETS)
@@ -129,7 +187,7 @@ def decode(
 
     padded = [[*row.prompt, *[vocabulary.end] * (width - len(row.prompt))] for row in rows]
     batch = _Rows(
-        encoded=jnp.stack([*(row.encoded for row in rows), *[rows[0].encoded] * spare]),
+        encoded=_together(*(row.encoded for row in rows), *[rows[0].encoded] * spare),
         prompts=fill(padded, np.int32),
         prompt_lengths=fill(lengths, np.int32),
         start_at=fill(lengths - task_length, np.int32),
@@ -137,32 +195,21 @@ def decode(
         temperatures=fill([row.temperature for row in rows], np.float32),
         keys=_keys(fill([row.seeds for row in rows], np.uint32)),
     )
-    out, counts, sums, no_speech, ended = jax.device_get(
-        _decode(
-            params,
-            data_parallel.rows(batch),
-            masks,
-            jnp.float32(silent_above),
-            decoder=decoder,
-            vocabulary=vocabulary,
-            room=room,
-            slots=min(context, width + room),
-            timestamps=timestamps,
-            draw=any(row.temperature for row in rows),
-        )
+    return _Call(
+        args=(params, data_parallel.rows(batch), masks, np.float32(silent_above)),
+        static={
+            "decoder": decoder,
+            "vocabulary": vocabulary,
+            "room": room,
+            "slots": min(context, width + room),
+            "timestamps": timestamps,
+            "draw": any(row.temperature for row in rows),
+        },
+        whole=whole,
     )
-    return [
-        RowResult(
-            tokens=out[row, : counts[row]].tolist(),
-            sum_logprob=float(sums[row]),
-            no_speech_prob=float(no_speech[row]),
-            out_of_room=bool(~ended[row] and counts[row] < whole[row]),
-        )
-        for row in range(count)
-    ]
 
 
-@partial(jax.jit, static_argnames=("decoder", "vocabulary", "room", "slots", "timestamps", "draw"))
+@partial(KeptJit, static_argnames=("decoder", "vocabulary", "room", "slots", "timestamps", "draw"))
 def _decode(
     params: Mapping[str, Array],
     rows: _Rows,
@@ -239,6 +286,12 @@ def _decode(
     return state.out, state.emitted.count, state.sum_logprob, state.no_speech, state.ended
 
 
+@partial(KeptJit, static_argnames=())
+def _together(*rows: Float[Array, "A D"]) -> Float[Array, "B A D"]:
+    return jnp.stack(rows)
+
+
+@partial(KeptJit, static_argnames=())
 def _keys(seeds: np.ndarray) -> Array:
     """One key a row from a few numbers each."""
     keys = jax.vmap(jax.random.key)(seeds[:, 0])

@@ -1,6 +1,6 @@
 """The two Whispers of a model at work: one hears clips, one writes what is said in them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from ltu_jax.core.axes import Array, Float
 from ltu_jax.core.errors import UserError, on_command_line, spell
+from ltu_jax.core.kept_programs import KeptJit
 from ltu_jax.core.trees import Params
 from ltu_jax.core.values import whole
 from ltu_jax.generation import arguments, limits
@@ -60,29 +61,60 @@ class Whispers:
                 features=None, spoken_text=spoken_text, seconds=None, seconds_dropped=0.0, mode=mode
             )
         clip = arguments.clip("audio", audio)
-        if mode is not AnswerMode.TEXT:
-            self.need_listener()
-        if mode is not AnswerMode.AUDIO and spoken_text is None:
-            self.need_transcriber()
-        features, dropped = None, 0.0
-        if mode is not AnswerMode.TEXT:
-            features, dropped = self.window(clip.samples)
-        if mode is AnswerMode.AUDIO:
-            spoken_text = ""
-        elif spoken_text is None:
-            spoken_text = self.transcribe([clip], batch_size=1, options=None)[0].spoken_text
-        return EncodedClip(
-            features=features,
-            spoken_text=spoken_text,
-            seconds=clip.seconds,
-            seconds_dropped=dropped,
-            mode=mode,
-        )
+        if spoken_text is None or mode is AnswerMode.AUDIO:
+            return next(self.listen_each([clip], modes=[mode]))[1]
+        heard = None if mode is AnswerMode.TEXT else self._hear([clip])[0]
+        return _encoded(clip, heard, spoken_text, mode=mode)
 
-    def window(self, samples: np.ndarray) -> tuple[Float[np.ndarray, "W A D"], float]:
-        """Return features of one clip, and how many seconds of it lie behind the model's window."""
-        window = self._log_mel(samples)
-        return np.asarray(self._encode(window.log_mel[None])[0]), window.seconds_dropped
+    def listen_each(
+        self, clips: Sequence[audio_lib.Audio], *, modes: Sequence[AnswerMode]
+    ) -> Iterator[tuple[int, EncodedClip]]:
+        """Make clips ready for questions in one batch; yield each with its index when it is.
+
+        What is heard of a clip is what `listen` gives: features to the last bits of float32, and
+        the same spoken text.
+
+        Args:
+            clips: of any length; the longest is ready last.
+            modes: one a clip.
+        """
+        listening = [n for n, mode in enumerate(modes) if mode is not AnswerMode.TEXT]
+        writing = [n for n, mode in enumerate(modes) if mode is not AnswerMode.AUDIO]
+        if listening:
+            self.need_listener()
+        if writing:
+            self.need_transcriber()
+        heard = dict(zip(listening, self._hear([clips[n] for n in listening]), strict=True))
+        for n in listening:
+            if modes[n] is AnswerMode.AUDIO:
+                yield n, _encoded(clips[n], heard[n], "", mode=modes[n])
+        if not writing:
+            return
+        for index, transcript in self.transcriber.iterate(
+            [clips[n].samples for n in writing],
+            batch_size=len(writing),
+            options=self.rule,
+            full_room=len(writing) > 1,
+        ):
+            n = writing[index]
+            yield n, _encoded(clips[n], heard.get(n), transcript.spoken_text, mode=modes[n])
+
+    def warm(self, *, rows: Sequence[int]) -> None:
+        """Compile what `listen_each` needs for so many clips at once, and one clip of any length.
+
+        Args:
+            rows: sizes of batches, of `buckets.BATCH_BUCKETS`.
+        """
+        if self.transcriber is not None:
+            self.transcriber.warm(rows=rows, options=self.rule)
+        if self.listener is not None:
+            log_mel = self._log_mel(np.zeros(audio_lib.SAMPLE_RATE, np.float32)).log_mel
+            for count in rows:
+                _features.prepare(
+                    self.listener.params,
+                    jax.ShapeDtypeStruct((count, *log_mel.shape), log_mel.dtype),
+                    encoder=self.listener.whisper.encoder,
+                )
 
     def features(self, clips: Any, *, batch_size: Any) -> Float[np.ndarray, "B W A D"]:
         """Return features of many clips; see `Model.audio_features_batch`."""
@@ -94,13 +126,12 @@ class Whispers:
             raise UserError("audio_features_batch got no clips; give at least one")
         rows = self.data_parallel.on_one(min(batch_size, len(windows)), BATCH_BUCKETS)
         limits.check_encoder(config, rows=rows)
-        parts = []
-        for first in range(0, len(windows), batch_size):
-            part = np.stack(windows[first : first + batch_size])
-            rows = self.data_parallel.padded(len(part), BATCH_BUCKETS)
-            padded = np.concatenate([part, np.repeat(part[:1], rows - len(part), axis=0)])
-            parts.append(np.asarray(self._encode(padded))[: len(part)])
-        return np.concatenate(parts)
+        return np.concatenate(
+            [
+                self._encode_together(windows[first : first + batch_size])
+                for first in range(0, len(windows), batch_size)
+            ]
+        )
 
     def transcribe(self, clips: Any, *, batch_size: Any, options: Any) -> list[Transcript]:
         """Return what is said in many clips; see `Model.transcribe`."""
@@ -138,6 +169,25 @@ class Whispers:
             f"that comes with its tokenizer: {give(self.path, 'transcriber')}"
         )
 
+    def _hear(self, clips: Sequence[audio_lib.Audio]) -> list[tuple[np.ndarray, float]]:
+        """The features of each clip, and how many seconds of it lie behind the model's window."""
+        windows = [self._log_mel(clip.samples) for clip in clips]
+        if len(windows) > 1:
+            features = self._encode_together([window.log_mel for window in windows])
+        else:  # on one device, whatever there is
+            features = [np.asarray(self._encode(window.log_mel[None])[0]) for window in windows]
+        return [
+            (one, window.seconds_dropped) for one, window in zip(features, windows, strict=True)
+        ]
+
+    def _encode_together(
+        self, windows: Sequence[Float[np.ndarray, "F M"]]
+    ) -> Float[np.ndarray, "B W A D"]:
+        part = np.stack(windows)
+        rows = self.data_parallel.padded(len(part), BATCH_BUCKETS)
+        padded = np.concatenate([part, np.repeat(part[:1], rows - len(part), axis=0)])
+        return np.asarray(self._encode(padded))[: len(part)]
+
     def _log_mel(self, samples: np.ndarray) -> audio_lib.Windowed:
         return audio_lib.model_log_mel(
             samples,
@@ -152,6 +202,23 @@ class Whispers:
         return _features(listener.params, rows, encoder=listener.whisper.encoder)
 
 
-@partial(jax.jit, static_argnames="encoder")
+def _encoded(
+    clip: audio_lib.Audio,
+    heard: tuple[np.ndarray, float] | None,
+    spoken_text: str,
+    *,
+    mode: AnswerMode,
+) -> EncodedClip:
+    features, dropped = (None, 0.0) if heard is None else heard
+    return EncodedClip(
+        features=features,
+        spoken_text=spoken_text,
+        seconds=clip.seconds,
+        seconds_dropped=dropped,
+        mode=mode,
+    )
+
+
+@partial(KeptJit, static_argnames=("encoder",))
 def _features(params, log_mel, *, encoder: Functional[Encoder]):
     return encoder.bind(params).features(log_mel)

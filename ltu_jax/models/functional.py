@@ -7,6 +7,9 @@ model.bind(params).hidden(text, features)     the module over these parameters
 jax.jit(model.pure(LTUAS.hidden))(params, text, features)
 """
 
+import functools
+import hashlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
@@ -51,6 +54,15 @@ class Functional(Generic[M]):
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
             for name, (_, leaf) in self._variables.items()
         }
+
+    def __repr__(self) -> str:
+        """Return a hash of all that a bound module is but for its parameters."""
+        return f"Functional({self._graph_hash})"
+
+    @functools.cached_property
+    def _graph_hash(self) -> str:
+        graph = re.sub(r" at 0x[0-9a-f]+", "", repr(self._graph))
+        return hashlib.sha256(graph.encode()).hexdigest()
 
     def init(self, key: Array) -> Params:
         """Return random parameters."""

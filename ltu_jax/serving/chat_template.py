@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ltu_jax.core.errors import UserError, brief
@@ -68,7 +69,11 @@ class ChatTemplate:
         parts, size = [], 0
         try:
             for part in template.generate(
-                messages=messages, add_generation_prompt=True, tools=None, **self.tokens
+                messages=messages,
+                add_generation_prompt=True,
+                tools=None,
+                documents=None,
+                **self.tokens,
             ):
                 parts.append(part)
                 size += len(part)
@@ -86,7 +91,9 @@ class ChatTemplate:
 
     def _environment(self) -> ImmutableSandboxedEnvironment:
         made = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols", _GenerationBlock],
         )
         made.globals["raise_exception"] = _refuse
         made.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
@@ -94,6 +101,16 @@ class ChatTemplate:
             value, ensure_ascii=False, indent=options.get("indent")
         )
         return made
+
+
+class _GenerationBlock(Extension):
+    """{% generation %} of a template marks what the model wrote, for training; it is text here."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Any) -> Any:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _refuse(message: str) -> None:

@@ -7,16 +7,15 @@ itself, and of its samples, nothing is kept.
 import asyncio
 import time
 from collections import OrderedDict
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
 from ltu_jax.generation.request import AnswerMode, EncodedClip
-from ltu_jax.inference import Model
+from ltu_jax.serving.clip_batches import ClipBatches
 from ltu_jax.serving.decode_pool import DecodePool
 from ltu_jax.serving.serving_metrics import ServingMetrics
 
-_MOST_DECODED = 8  # clips at once, of up to 38 MB: one is heard, others are at hand
+_MOST_DECODED = 16  # clips at once, of up to 38 MB: a batch is heard, the next is at hand
 _OVERHEAD = 1_000  # bytes of an entry beside its features
 
 
@@ -43,16 +42,15 @@ class ClipCache:
     """Decodes and hears clips, and keeps what came of it, least recently used first out.
 
     Attributes:
-        model: listens, in a thread of `executor`.
+        batches: hears them.
         fingerprint: of the model's files.
         most_bytes: of what is kept.
         most_seconds: of a clip.
     """
 
-    model: Model
+    batches: ClipBatches
     fingerprint: str
     pool: DecodePool
-    executor: Executor
     metrics: ServingMetrics
     most_bytes: int
     most_seconds: float
@@ -98,10 +96,7 @@ class ClipCache:
         start = time.monotonic()
         audio = await self.pool.decode(data, most_seconds=self.most_seconds)
         decoded = time.monotonic()
-        loop = asyncio.get_running_loop()
-        clip = await loop.run_in_executor(
-            self.executor, lambda: self.model.listen(audio, mode=mode)
-        )
+        clip = await self.batches.listen(audio, mode=mode)
         self.metrics.audio_seconds.inc(clip.seconds or 0)
         return HeardClip(
             clip=clip,

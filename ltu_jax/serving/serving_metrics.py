@@ -31,6 +31,10 @@ class ServingMetrics:
         # Of ours:
         self.slots = self._gauge("slots", "answers made at once", prefix="ltu")
         self.compiled = self._gauge("compiled_programs", "since warm; 0 is right", prefix="ltu")
+        self.programs = self._gauge(
+            "start_programs", "programs of the start, by where they came from", prefix="ltu",
+            labels=("source",),
+        )  # fmt: skip
         self.audio_seconds = self._counter("audio_seconds", "audio heard", prefix="ltu")
         self.heard = self._counter("heard", "clips asked for", prefix="ltu", labels=("cache",))
         self.workers_replaced = self._gauge(

@@ -16,6 +16,7 @@ import numpy as np
 from ltu_jax.core import memory
 from ltu_jax.core.axes import Array
 from ltu_jax.core.errors import UserError, spell
+from ltu_jax.core.kept_programs import compiled
 from ltu_jax.core.trees import Params
 from ltu_jax.generation.sampling import RowNumbers, SamplingConfig
 from ltu_jax.models.functional import Functional
@@ -178,26 +179,23 @@ class SlotPrograms:
         self._compiled: dict[tuple, Callable] = {}
         self._layers = None
         if cpu:
-            self._layers = jax.jit(self._apart)(self.params)
-        self.state = jax.jit(
-            partial(
-                empty_state,
-                layers=self.llama.num_hidden_layers,
-                rows=self.sizes.slots,
-                kv_heads=self.llama.num_key_value_heads,
-                slot_tokens=self.sizes.slot_tokens,
-                head_dim=self.llama.head_dim,
-                vocab=self.llama.vocab_size,
-                dtype=dtype,
-            )
-        )()
+            self._layers = self._program(("apart",), (self.params,))(self.params)
+        self.state = self._program(("empty",), ())()
         self.words = -(-self.llama.vocab_size // 32)
         places = max(self.sizes.clips * self.audio_tokens, 1)
         self._no_audio = jnp.zeros((places, self.llama.hidden_size), jnp.float32)
         self._free = jax.device_put(self._allowed({}, rows=self.sizes.slots))
 
-    def _apart(self, params: Params) -> Any:
-        return apart(language_model(self.model.bind(params)))
+    def _empty(self) -> SlotState:
+        return empty_state(
+            layers=self.llama.num_hidden_layers,
+            rows=self.sizes.slots,
+            kv_heads=self.llama.num_key_value_heads,
+            slot_tokens=self.sizes.slot_tokens,
+            head_dim=self.llama.head_dim,
+            vocab=self.llama.vocab_size,
+            dtype=self.params["llama.norm.scale"].dtype,
+        )
 
     # --- calls ------------------------------------------------------------------------------------
 
@@ -214,17 +212,16 @@ class SlotPrograms:
         for number, one in enumerate(features):
             args = (self.params, one, audio, np.int32(number * self.audio_tokens))
             audio = self._program(("hear", one.shape[0]), args)(*args)
-        length = len(request.ids)
         whole = np.zeros((1, self.sizes.slot_tokens), np.int32)
+        length = np.int32(len(request.ids))
         whole[0, :length] = request.ids
-        ids, place = whole[:, : self.sizes.padded(length)], (np.int32(length), np.int32(slot))
-        args = (self.params, self.state, ids, audio, *place)
-        self.state, logits = self._program(("read", ids.shape[1]), args)(*args)
+        args = self._reading(whole, audio, length=length, slot=slot)
+        self.state, logits = self._program(("read", args[2].shape[1]), args)(*args)
         bound = {} if allowed is None else {0: allowed}
         new = NewRow(
             ids=whole,
-            length=place[0],
-            slot=place[1],
+            length=length,
+            slot=np.int32(slot),
             choice=_row_choice(request),
             allowed=self._allowed(bound, rows=1),
         )
@@ -254,15 +251,8 @@ class SlotPrograms:
         """
         sizes = self.sizes
         drafts = sizes.drafts if lookup else 0
-        args = (
-            self.params,
-            self._layers,
-            self.state,
-            active,
-            self._allowed(allowed, rows=sizes.slots) if allowed else self._free,
-            np.int32(steps),
-        )
         room = sizes.room(min(places + drafts, sizes.slot_tokens))
+        args = self._stepping(active, allowed, steps=steps)
         self.state, made = self._program(("advance", sizes.tier(rows), room, drafts), args)(*args)
         return made
 
@@ -272,52 +262,66 @@ class SlotPrograms:
         self.state = self._program(("move",), args)(*args)
 
     def warm(self) -> None:
-        """Compile every program and run it once; all slots must be free."""
+        """Compile every program, and run the smallest of each kind once; all slots must be free."""
         sizes = self.sizes
         nothing = np.zeros(sizes.slots, bool)
-        no_row = {"limit": 1, "ends": (), "sampling": None, "logprobs": False, "lookup": False}
         for size in sizes.within(sizes.prompts):
-            request = RowRequest(ids=np.zeros(size, np.int32), **no_row)
-            self.enter(request, (), slot=0, allowed=None)
-        if self.hears and sizes.clips and self.model.config.audio_layers:
-            config = self.model.config
-            shape = (config.audio_layers, config.audio_tokens, config.tltr.d_model)
-            request = RowRequest(ids=np.zeros(1, np.int32), **no_row)
-            self.enter(request, (np.zeros(shape, np.float32),), slot=0, allowed=None)
+            args = self._reading(np.zeros((1, size), np.int32), self._no_audio, length=size, slot=0)
+            self._program(("read", size), args)
+        args = self._stepping(nothing, {}, steps=1)
         for tier in sizes.tiers:
             for room in sizes.within(sizes.rooms):
                 for drafts in {0, sizes.drafts}:
-                    self.advance(
-                        nothing,
-                        {},
-                        rows=tier,
-                        places=room - drafts,
-                        steps=1,
-                        lookup=drafts > 0,
-                    )
+                    self._program(("advance", tier, room, drafts), args)
+        request = RowRequest(
+            ids=np.zeros(1, np.int32), limit=1, ends=(), sampling=None, logprobs=False, lookup=False
+        )
+        heard: tuple[np.ndarray, ...] = ()
+        if self.hears and sizes.clips and self.model.config.audio_layers:
+            config = self.model.config
+            shape = (config.audio_layers, config.audio_tokens, config.tltr.d_model)
+            heard = (np.zeros(shape, np.float32),)
+        self.enter(request, heard, slot=0, allowed=None)
+        self.advance(nothing, {}, rows=1, places=1, steps=1, lookup=False)
         self.move(0, 0)
         jax.block_until_ready(self.state)
 
     # --- programs ---------------------------------------------------------------------------------
 
+    def _reading(self, ids: np.ndarray, audio: Array, *, length: int, slot: int) -> tuple[Any, ...]:
+        """The arguments of `read` for a prompt of so many of these places."""
+        ids = ids[:, : self.sizes.padded(int(length))]
+        return self.params, self.state, ids, audio, np.int32(length), np.int32(slot)
+
+    def _stepping(
+        self, active: np.ndarray, allowed: dict[int, np.ndarray], *, steps: int
+    ) -> tuple[Any, ...]:
+        """The arguments of `advance`."""
+        given = self._allowed(allowed, rows=self.sizes.slots) if allowed else self._free
+        return self.params, self._layers, self.state, active, given, np.int32(steps)
+
     def _program(self, key: tuple, args: tuple) -> Callable:
         """Return the program of a name and sizes, compiled for these arguments if it is new."""
         found = self._compiled.get(key)
         if found is None:
-            found = self._jitted(key).lower(*args).compile()
-            self._compiled[key] = found
+            name = f"{key} of {self.sizes}, {self.model!r}"
+            found = self._compiled[key] = compiled(self._jitted(key), args, name=name)
         return found
 
     def _jitted(self, key: tuple) -> Any:
         match key:
+            case ("apart",):
+                return jax.jit(partial(_apart, model=self.model))
+            case ("empty",):
+                return jax.jit(self._empty)
             case ("hear", _):
                 return jax.jit(partial(hear, model=self.model))
             case ("read", _):
                 return jax.jit(partial(read, model=self.model), donate_argnums=1)
             case ("begin",):
-                return jax.jit(begin, donate_argnums=0)
+                return jax.jit(partial(begin), donate_argnums=0)
             case ("move",):
-                return jax.jit(move, donate_argnums=0)
+                return jax.jit(partial(move), donate_argnums=0)
             case ("advance", tier, room, drafts):
                 size = StepSize(rows=tier, room=room, steps=self.sizes.steps, drafts=drafts)
                 step = partial(advance, model=self.model, size=size)
@@ -329,6 +333,10 @@ class SlotPrograms:
         for row, one in bound.items():
             words[row] = one
         return Allowed(words=words, bound=np.isin(np.arange(rows), list(bound)))
+
+
+def _apart(params: Params, *, model: Functional) -> Any:
+    return apart(language_model(model.bind(params)))
 
 
 def _row_choice(request: RowRequest) -> RowChoice:

@@ -20,6 +20,7 @@ from ltu_jax.preprocessing.tokenizer import Tokenizer, load_tokenizer
 from ltu_jax.preprocessing.whisper_vocabulary import Vocabulary
 from ltu_jax.serving import http_server
 from ltu_jax.serving.chat_answers import ChatAnswers
+from ltu_jax.serving.clip_batches import ClipBatches
 from ltu_jax.serving.clip_cache import ClipCache
 from ltu_jax.serving.decode_pool import DecodePool
 from ltu_jax.serving.engine_types import (
@@ -139,12 +140,20 @@ class _Ticket:
 
 @dataclass(kw_only=True, eq=False)
 class ListeningModel:
-    """Hears of a clip how long it is and how loud."""
+    """Hears of a clip how long it is and how loud; `together` has the size of each batch."""
 
-    heard: int = 0
+    together: list[int] = field(default_factory=list)
 
-    def listen(self, audio: Any, *, mode: AnswerMode) -> EncodedClip:
-        self.heard += 1
+    @property
+    def heard(self) -> int:
+        return sum(self.together)
+
+    def listen_each(self, clips: Any, *, modes: Any) -> Iterator[tuple[int, EncodedClip]]:
+        self.together.append(len(clips))
+        for index, (audio, mode) in enumerate(zip(clips, modes, strict=True)):
+            yield index, self._listen(audio, mode=mode)
+
+    def _listen(self, audio: Any, *, mode: AnswerMode) -> EncodedClip:
         features = np.zeros((2, AUDIO_TOKENS, 4), np.float32) + np.abs(audio.samples).mean()
         return EncodedClip(
             features=None if mode is AnswerMode.TEXT else features,
@@ -230,7 +239,8 @@ def scripted_app(**settings: Any) -> HttpApp:
     tokenizer = load_tokenizer(SPM)
     metrics, pool = ServingMetrics("scripted"), DecodePool(workers=1)
     hearing = ClipCache(
-        model=model, fingerprint="f", pool=pool, executor=ThreadPoolExecutor(1), metrics=metrics,
+        batches=ClipBatches(whispers=model, executor=ThreadPoolExecutor(1), most=8),
+        fingerprint="f", pool=pool, metrics=metrics,
         most_bytes=options.cache_bytes, most_seconds=options.most_chat_seconds,
     )  # fmt: skip
     chat = ChatAnswers(
@@ -277,8 +287,8 @@ def start(**settings: Any) -> Scripted:
     ready.wait()
     assert not failed.is_set()
     return Scripted(
-        url=url, engine=app.engine, model=app.chat.hearing.model, whisper=app.speech.transcriber,
-        tokenizer=app.chat.tokenizer, app=app, stop=lambda: set_event(1),
+        url=url, engine=app.engine, model=app.chat.hearing.batches.whispers,
+        whisper=app.speech.transcriber, tokenizer=app.chat.tokenizer, app=app, stop=lambda: set_event(1),
         hurry=lambda: set_event(2), thread=thread,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ import pytest
 
 from ltu_jax.generation.request import AnswerMode
 from ltu_jax.preprocessing.audio import from_samples
+from ltu_jax.serving.clip_batches import ClipBatches
 from ltu_jax.serving.clip_cache import ClipCache
 from ltu_jax.serving.serving_metrics import ServingMetrics
 from tests.serving.scripted import ListeningModel
@@ -30,8 +31,8 @@ class Pool:
 
 def cached(pool, model, executor) -> ClipCache:
     return ClipCache(
-        model=model, fingerprint="f", pool=pool, executor=executor, metrics=ServingMetrics("m"),
-        most_bytes=1 << 20, most_seconds=10,
+        batches=ClipBatches(whispers=model, executor=executor, most=8), fingerprint="f", pool=pool,
+        metrics=ServingMetrics("m"), most_bytes=1 << 20, most_seconds=10,
     )  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def test_of_many_clips_a_few_are_decoded_at_once():
             await asyncio.gather(*waiting)
             return decoding, model.heard
 
-    assert asyncio.run(ask()) == (8, 20)
+    assert asyncio.run(ask()) == (16, 20)
 
 
 @pytest.mark.parametrize("leaving", [1, 2])

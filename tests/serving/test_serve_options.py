@@ -60,7 +60,8 @@ def test_a_model_of_a_bucket(made, bucket, tiny_weights, monkeypatch, tmp_path):
     model = bucket.take(tiny_weights["ltu-as"], "weights/mine")
     whisper = bucket.take(tiny_weights["whisper"], "weights/whisper")
     app = made("--checkpoint", model, "--whisper", whisper)
-    assert app.settings.model_name == "mine" and app.chat.hearing.model.listener is not None
+    assert app.settings.model_name == "mine"
+    assert app.chat.hearing.batches.whispers.listener is not None
 
 
 def test_errors_name_the_option(capsys, tmp_path):
