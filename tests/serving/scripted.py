@@ -288,8 +288,8 @@ def start(**settings: Any) -> Scripted:
     assert not failed.is_set()
     return Scripted(
         url=url, engine=app.engine, model=app.chat.hearing.batches.whispers,
-        whisper=app.speech.transcriber, tokenizer=app.chat.tokenizer, app=app, stop=lambda: set_event(1),
-        hurry=lambda: set_event(2), thread=thread,
+        whisper=app.speech.transcriber, tokenizer=app.chat.tokenizer, app=app,
+        stop=lambda: set_event(1), hurry=lambda: set_event(2), thread=thread,
     )  # fmt: skip
 
 

@@ -44,6 +44,13 @@ def test_where_a_template_stands(tmp_path):
     assert ChatTemplate.of(tmp_path).text(ASK) == "mine"
 
 
+def test_blocks_that_mark_what_is_trained_on_are_text(tmp_path):
+    source = (
+        "{% for m in messages %}{% generation %}{{ m.content }}!{% endgeneration %}{% endfor %}"
+    )
+    assert template(tmp_path, source).text(TALK) == "Be short.!Why {{ 1 }}?!So.!Why {{ 1 }}?!"
+
+
 @pytest.mark.parametrize("source", [None, "{% for %}"])
 def test_no_template_is_an_error_of_the_folder(tmp_path, source):
     with pytest.raises(UserError, match=str(tmp_path)):

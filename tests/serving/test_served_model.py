@@ -19,8 +19,10 @@ import pytest
 import ltu_jax
 from benchmarks import serving_truths
 from benchmarks.served_process import ServedProcess
+from ltu_jax.generation.request import AnswerMode, drain
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.generation.transcription import OPENAI
+from ltu_jax.preprocessing.audio import load_audio
 from ltu_jax.serving.assembly import fingerprint_of
 from ltu_jax.serving.page import FILES, HEADERS
 from tests.preprocessing.making_audio import tone, wav
@@ -53,9 +55,8 @@ def model(weights):
     return ltu_jax.load(weights["ltu-as"], whisper=weights["whisper"])
 
 
-@pytest.fixture(scope="module")
-def process(weights):
-    """The server's process and its address."""
+def begin(weights) -> tuple[subprocess.Popen, str]:
+    """Start the server; return its process and, when it is ready, its address."""
     folder = weights["ltu-as"].parent
     begun = subprocess.Popen(
         [sys.executable, "-m", "ltu_jax.serve", "--checkpoint", weights["ltu-as"],
@@ -63,14 +64,22 @@ def process(weights):
          "--api-key-file", folder / "keys", "--max-batch", "4", "--slot-tokens", "512"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=(folder / "log").open("w"), text=True,
         env=os.environ | {"XLA_FLAGS": compilation.XLA_FLAGS,
-                          "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"},
+                          "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+                          "XDG_CACHE_HOME": str(folder / "cache")},
     )  # fmt: skip
     found = None
     while found is None:
         line = begun.stdout.readline()
         assert line, (folder / "log").read_text()
         found = re.match(r"ready: (\S+)/v1 \(model stage3\)", line)
-    yield begun, found[1]
+    return begun, found[1]
+
+
+@pytest.fixture(scope="module")
+def process(weights):
+    """The server's process and its address."""
+    begun, address = begin(weights)
+    yield begun, address
     begun.kill()
     begun.wait()
 
@@ -124,6 +133,38 @@ def test_answers_are_those_of_the_library_whoever_else_asks(model, client):
         assert answer.ltu["seconds_dropped"] == pytest.approx(known.seconds_dropped)
         ended = {"eos": "stop", "length": "length"}[known.finish_reason]
         assert answer.choices[0].finish_reason == ended
+
+
+def test_clips_are_heard_together_as_alone(model):
+    clips = [load_audio(one[0]) for one in CASES]
+    modes = [AnswerMode(one[2]) for one in CASES]
+    together = dict(model.whispers.listen_each(clips, modes=modes))
+    for number, (audio, mode) in enumerate(zip(clips, modes, strict=True)):
+        alone, one = model.listen(audio, mode=mode), together[number]
+        assert replace(one, features=None) == replace(alone, features=None)
+        assert (one.features is None) == (alone.features is None)
+        if one.features is not None:
+            np.testing.assert_allclose(one.features, alone.features, rtol=1e-5, atol=1e-5)
+            asked = {"question": "What?", "max_new_tokens": 12}
+            assert drain(model.stream(one, **asked)) == drain(model.stream(alone, **asked))
+
+
+def test_those_that_wait_for_a_long_clip_are_answered_as_alone(model, client):
+    """Seven at once behind one of several windows: heard in batches of whatever size comes."""
+
+    def ask(seconds):
+        content = clip(250 + 40 * seconds, seconds)
+        return client.chat.completions.create(
+            model="stage3", messages=messages(content, "What?"), max_completion_tokens=6
+        )
+
+    lengths = (65, 0.6, 0.8, 1.2, 2, 4, 8, 12)
+    with ThreadPoolExecutor(len(lengths)) as at_once:
+        answers = list(at_once.map(ask, lengths))
+    for seconds, answer in zip(lengths, answers, strict=True):
+        known = model.answer(clip(250 + 40 * seconds, seconds), "What?", max_new_tokens=6)
+        assert tuple(answer.ltu["tokens"]) == known.tokens
+        assert answer.ltu["spoken_text"] == known.spoken_text
 
 
 def test_the_fingerprint_is_of_the_weights_wherever_they_lie(weights, model, client, tmp_path):
@@ -215,9 +256,19 @@ def test_an_explanation_is_the_library_s(model, client):
     assert tuple(told["pieces"]) == known.pieces and told["seconds_per_token"] == 0.4
 
 
+def counted(address: str, name: str) -> float:
+    text = httpx.get(f"{address}/metrics", headers={"authorization": f"Bearer {KEY}"}).text
+    (value,) = re.findall(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(value)
+
+
+COMPILED = 'ltu:compiled_programs{model_name="stage3"}'
+OF_START = 'ltu:start_programs{{model_name="stage3",source="{}"}}'
+
+
 def test_nothing_was_compiled_and_nothing_was_said(process, weights):
-    text = httpx.get(f"{process[1]}/metrics", headers={"authorization": f"Bearer {KEY}"}).text
-    assert 'ltu:compiled_programs{model_name="stage3"} 0.0' in text
+    assert counted(process[1], COMPILED) == 0
+    assert counted(process[1], OF_START.format("kept")) == 0
     log = (weights["ltu-as"].parent / "log").read_text()
     assert "/v1/chat/completions 200" in log and KEY not in log and "What" not in log
 
@@ -302,3 +353,18 @@ def test_sigterm_lets_a_stream_end_and_leaves_status_0(process, client):
     *_, last = stream
     assert first.id == last.id and last.choices[0].finish_reason in ("stop", "length")
     assert begun.wait(60) == 0
+
+
+def test_a_second_start_compiles_nothing_and_answers_the_same(process, model, weights):
+    kinds = list((weights["ltu-as"].parent / "cache" / "ltu_jax" / "programs").iterdir())
+    compiled = sum(len(list(kind.iterdir())) for kind in kinds)
+    begun, address = begin(weights)
+    try:
+        assert counted(address, OF_START.format("compiled")) == 0
+        assert counted(address, OF_START.format("kept")) == compiled > 0
+        with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as client:
+            test_answers_are_those_of_the_library_whoever_else_asks(model, client)
+        assert counted(address, COMPILED) == 0
+    finally:
+        begun.kill()
+        begun.wait()
