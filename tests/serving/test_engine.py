@@ -37,7 +37,7 @@ from tests.support import tiny_ltu_as
 
 # The long form: LTU_JAX_ENGINE_REQUESTS=1000 python -m pytest tests/serving/test_engine.py -k alone
 REQUESTS = int(os.environ.get("LTU_JAX_ENGINE_REQUESTS", "32"))
-SIZES = SlotSizes(tiers=(1, 4), slot_tokens=160, clips=2, steps=3, prompts=(112,), rooms=(96,))
+SIZES = SlotSizes(tiers=(1, 4, 16), slot_tokens=160, clips=2, steps=3, prompts=(112,), rooms=(96,))
 PATIENCE = 300  # seconds after which a test that waits fails
 
 
@@ -159,6 +159,26 @@ def test_answers_are_those_of_each_request_alone(model, engine):
     assert wrong == []
     assert idle(engine)
     assert engine.stats().compiled == before
+
+
+def test_tiers_answer_alike(model, engine, monkeypatch):
+    """Ten begin together among 16 rows, and the last of them ends among one: each as alone."""
+    programs, tiers = engine._programs, []
+    official = programs._program
+
+    def program(key, args):
+        tiers.extend(key[1:2] if key[0] == "advance" else ())
+        return official(key, args)
+
+    monkeypatch.setattr(programs, "_program", program)
+    limits = (4, 4, 4, 4, 4, 4, 8, 8, 8, 16)
+    asked = {n: request(model, n, max_new_tokens=limit) for n, limit in enumerate(limits)}
+    with engine._turning:
+        tickets = {number: engine.submit(one) for number, (one, _) in asked.items()}
+    for number, ticket in tickets.items():
+        want = alone(model, *asked[number])
+        assert read(ticket)[0][-1].tokens == want.tokens, number
+    assert sorted(set(tiers)) == [1, 4, 16]
 
 
 def test_prompt_lookup_makes_the_same_tokens_in_fewer_steps(model):

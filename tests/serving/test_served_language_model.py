@@ -186,7 +186,7 @@ def test_it_answers_by_its_own_template(theirs, kind, tmp_path, monkeypatch):
                     {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},
                 ]}],
             )  # fmt: skip
-        assert refused.value.param == "messages[0].content[0]"
+        assert "messages[0]" in refused.value.param
         with pytest.raises(openai.NotFoundError):
             client.audio.transcriptions.create(model="plain", file=("x.wav", b"RIFF"))
         assert [one.id for one in client.models.list()] == ["plain"]
