@@ -27,6 +27,10 @@ examples:
     python -m ltu_jax.serve --checkpoint runs/stage3 --dtype int8 --max-batch 32
   how fast a server is, with options of its own:
     python -m ltu_jax.serve bench --help
+  a language model alone, of the Hub:
+    python -m ltu_jax.serve --checkpoint hf:HuggingFaceTB/SmolLM2-135M-Instruct
+
+compiled programs are kept in ~/.cache/ltu_jax (or $XDG_CACHE_HOME/ltu_jax), for the next start
 """
 
 
@@ -34,7 +38,7 @@ _SLOT_TOKENS = 2048
 # Option -> the least and most that it may be; of those that no dataclass checks by this name.
 _RANGES = {
     "port": (0, 65_535), "max_batch": (1, 4_096), "queue": (1, None), "max_body_mb": (1, None),
-    "cache_mb": (0, None),
+    "cache_mb": (0, None), "slot_tokens": (2, None), "drafts": (0, 64),
 }  # fmt: skip
 
 
@@ -91,7 +95,8 @@ def parser() -> argparse.ArgumentParser:
     most.add_argument(
         "--queue", type=int, default=64, metavar="N", help="requests that may wait; default: 64"
     )
-    most.add_argument("--deadline", type=float, default=600, metavar="S", help="default: 600 s")
+    most.add_argument("--deadline", type=float, default=600, metavar="S",
+                      help="for an answer, from its request on; default: 600 s")  # fmt: skip
     most.add_argument(
         "--max-body-mb", type=int, default=36, metavar="N", help="of a request; default: 36"
     )
@@ -158,10 +163,13 @@ def _settings(options: argparse.Namespace):
     from ltu_jax.serving.server_settings import MEGABYTE, ServerSettings, read_keys
 
     for name, (least, most) in _RANGES.items():
-        whole(name, getattr(options, name), least=least, most=most)
+        if getattr(options, name) is not None:
+            whole(name, getattr(options, name), least=least, most=most)
     workers = options.decode_workers
     return ServerSettings(
-        model_name=options.model_name or _name(options.checkpoint),
+        model_name=(
+            _name(options.checkpoint) if options.model_name is None else options.model_name
+        ),
         keys=frozenset() if options.api_key_file is None else read_keys(options.api_key_file),
         most_body=options.max_body_mb * MEGABYTE,
         most_requests=options.max_batch + options.queue,

@@ -16,10 +16,11 @@ from ltu_jax.serving.api_error import bad
 from ltu_jax.serving.chat_answers import ChatAnswers
 from ltu_jax.serving.chat_messages import read_messages
 from ltu_jax.serving.http_body import parse_json, read_body, watched
+from ltu_jax.serving.server_settings import LONGEST_NAME
 
 _MOST_TOKENS = 1_024
 _READERS = {
-    "model": kinds.text(256),
+    "model": kinds.text(LONGEST_NAME),
     "messages": read_messages,
     "ltu": lambda param, value: kinds.keys(param, value, {"mode": kinds.one_of(*AnswerMode)}),
     "answer_tokens": kinds.list_of(kinds.whole(0, 2**31 - 1), most=_MOST_TOKENS),

@@ -16,6 +16,7 @@ from ltu_jax.serving import field_kinds as kinds
 from ltu_jax.serving.api_error import ApiError, bad
 from ltu_jax.serving.chat_messages import ChatTurn, read_messages
 from ltu_jax.serving.engine_types import MOST_TOP_LOGPROBS, JsonGrammar
+from ltu_jax.serving.server_settings import LONGEST_NAME
 
 MOST_CHOICES = 16
 _MOST_STOPS, _LONGEST_STOP = 4, 256
@@ -97,7 +98,7 @@ def _rows(handling: Handling, *rows: tuple) -> tuple[ChatField, ...]:
 FIELDS = (
     *_rows(
         Handling.HONOURED,
-        ("model", kinds.text(256), "as `/v1/models` lists it; another is a 404"),
+        ("model", kinds.text(LONGEST_NAME), "as `/v1/models` lists it; another is a 404"),
         ("messages", read_messages, "text, `input_audio`, `audio_url` with `data:`, in any turn"),
         ("max_completion_tokens", kinds.whole(1, _LARGEST), "default: 400, or what a slot leaves"),
         ("max_tokens", kinds.whole(1, _LARGEST), "its older name"),

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltu_jax.core.errors import UserError, spell
-from ltu_jax.core.values import number, whole
+from ltu_jax.core.values import number, text, whole
 
 MEGABYTE = 1_000_000
+LONGEST_NAME = 256  # characters of a model's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,11 @@ class ServerSettings:
     slowest: float = 16_384.0
 
     def __post_init__(self) -> None:
+        if not 1 <= len(text("model_name", self.model_name)) <= LONGEST_NAME:
+            raise UserError(
+                f"{spell('model_name')} has {len(self.model_name)} characters: give 1 to "
+                f"{LONGEST_NAME}"
+            )
         counts = ("most_body", "most_audio", "most_clips", "most_requests", "decode_workers")
         for name in counts:
             whole(name, getattr(self, name))
