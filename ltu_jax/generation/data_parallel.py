@@ -34,7 +34,7 @@ class DataParallel:
     def rows(self, tree: Any) -> Any:
         """Lay the leading axis of every array over the devices; scalars are copied."""
         if self.mesh is None:
-            return jax.tree.map(jax.numpy.asarray, tree)
+            return jax.device_put(tree)
 
         def put(array: Any) -> jax.Array:
             spec = PartitionSpec(BATCH) if np.ndim(array) else PartitionSpec()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ltu_jax.core.axes import Array, Float
@@ -198,7 +197,7 @@ class Whispers:
     def _encode(self, log_mel: Float[np.ndarray, "B F M"]) -> Float[Array, "B W A D"]:
         listener = self.need_listener()
         even = len(log_mel) % self.data_parallel.count == 0  # a single clip stays on one device
-        rows = self.data_parallel.rows(jnp.asarray(log_mel)) if even else jnp.asarray(log_mel)
+        rows = self.data_parallel.rows(log_mel) if even else jax.device_put(log_mel)
         return _features(listener.params, rows, encoder=listener.whisper.encoder)
 
 
