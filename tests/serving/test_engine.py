@@ -19,6 +19,7 @@ from ltu_jax.generation.request import AnswerMode, EncodedClip, drain
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.generation.text_loading import load_language_model
 from ltu_jax.preprocessing.text import prompt_ids
+from ltu_jax.serving.assembly import store_of
 from ltu_jax.serving.engine import Engine, EngineSettings
 from ltu_jax.serving.engine_types import (
     EngineClosed,
@@ -179,6 +180,27 @@ def test_tiers_answer_alike(model, engine, monkeypatch):
         want = alone(model, *asked[number])
         assert read(ticket)[0][-1].tokens == want.tokens, number
     assert sorted(set(tiers)) == [1, 4, 16]
+
+
+def test_an_engine_of_kept_programs_compiles_nothing_and_answers_alike(
+    model, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    sizes = dataclasses.replace(SIZES, tiers=(2,), prompts=(160,), rooms=(160,))
+    told, counts = [], []
+    for _ in range(2):
+        store = store_of(model, dtype="float32")
+        with store.used():
+            engine = Engine(model, EngineSettings(sizes=sizes))
+            engine.warm()
+        asked = [request(model, number)[0] for number in (1, 2, 3)]
+        tickets = [engine.submit(one) for one in asked]
+        told.append([read(ticket)[0][-1].tokens for ticket in tickets])
+        assert engine.stats().compiled == 0
+        engine.close()
+        counts.append(dict(store.counts))
+    assert told[0] == told[1]
+    assert counts == [{"compiled": 7}, {"kept": 7}]
 
 
 def test_prompt_lookup_makes_the_same_tokens_in_fewer_steps(model):
