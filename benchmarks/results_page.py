@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import serving_rows
+from benchmarks import open_asqa_rows, serving_rows
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.core.provenance import processor
 
@@ -47,6 +47,7 @@ COMMANDS = {
     "input_pipeline_*": "python -m benchmarks.input_pipeline",
     "int8_gate": "python -m benchmarks.int8_gate --init-from RUN",
     "on_gpu": "benchmarks/on_gpu.sh run WHEELS OUT",
+    "open_asqa_*": "python -m benchmarks.open_asqa",
     "options_*": "python -m benchmarks.options",
     "overhead_*": "python -m benchmarks.overhead",
     "write_records": "python -m benchmarks.write_records",
@@ -440,6 +441,30 @@ def json_schemas(result: dict[str, Any]) -> str:
     )
 
 
+# --- Open-ASQA --------------------------------------------------------------------------------
+
+
+def open_asqa(result: dict[str, Any]) -> str:
+    """Tabulate a build of the published size: its time, its counts, and why they are others."""
+    took = ["step", "clips", "minutes", "CPU minutes", "GB of the largest process", "load"]
+    of_source = ["source", "clips by the rules", "closed-ended", "clips by lists", "closed-ended",
+                 "printed", "clips of the poster", "closed-ended"]  # fmt: skip
+    of_sum = ["sum", "by the rules", "by lists", "printed"]
+    of_task = ["source", "task", "by the rules", "printed", "why"]
+    by_lists = open_asqa_rows.differences(result, open_asqa_rows.LISTS)
+    said = (
+        f"By lists of the printed sizes {len(by_lists)} counts of a task are not the printed ones."
+    )
+    tables = [
+        _table(of_sum, open_asqa_rows.totals(result)),
+        said,
+        _table(of_source, open_asqa_rows.sources(result)),
+        _table(of_task, open_asqa_rows.differences(result, open_asqa_rows.RULES)),
+    ]
+    about = f"{result['workers']} workers, no audio"
+    return _part(result, about, _table(took, open_asqa_rows.steps(result)), "\n\n".join(tables))
+
+
 # --- the page ---------------------------------------------------------------------------------
 
 
@@ -481,6 +506,7 @@ _OF_FILES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "overhead": ("overhead_*", overhead),
     "serving": ("serving", serving),
     "json_schemas": ("json_schemas", json_schemas),
+    "open_asqa": ("open_asqa_*", open_asqa),
     "not_run": ("gpu_not_run", not_run),
 }
 

@@ -77,13 +77,15 @@ def disagreements() -> list[str]:
 
 # (source, task) -> why our rules give another count than is printed; "*" for all other tasks.
 _REASONS: Mapping[tuple[str, str], str] = {
-    ("as_strong", "*"): "all segments published; the authors had 101,791",
-    ("audioset", "cla_label"): "all balanced segments published; the authors had 18,691",
+    ("as_strong", "*"): "all segments published, less videos of tests; the authors had 101,791",
+    ("audioset", "cla_label"): "all balanced segments published, less videos of tests; the "
+    "authors had 18,691",
     ("audioset", "cla_label_des"): "which 500,139 unbalanced segments were taken is not published",
-    ("vggsound", "*"): "the training part as published, less videos that tests have",
-    ("fsd50k", "*"): "the dev part as published, less sounds that tests have",
+    ("vggsound", "*"): "the training part as published, less videos of tests",
+    ("fsd50k", "*"): "the dev part as published, less sounds of tests",
     ("libritts", "*"): "which 21,598 utterances were taken is not published",
-    ("voxceleb2", "*"): "which videos with an age were taken is not published",
+    ("voxceleb2", "*"): "without the speakers of age-test.txt; those that the authors left out are "
+    "not published",
     ("mosei", "gender_cla"): "CMU-MOSEI tells no gender: `style` adds it by the voice",
     ("mosei", "*"): "sentences that end before they begin are left out",
     ("fma", "*"): "training and validation with a genre; damaged files are known with the audio",
