@@ -32,6 +32,7 @@ from data_pipelines.open_asqa import build_folder, draw
 from data_pipelines.open_asqa.__main__ import STEPS
 from data_pipelines.open_asqa.build_folder import BuildFolder
 from data_pipelines.open_asqa.closed_file import write_closed_ended
+from data_pipelines.open_asqa.processes import in_processes
 from data_pipelines.open_asqa.registry import SOURCES
 from ltu_jax.core import errors
 from ltu_jax.core.files import read_json
@@ -59,24 +60,31 @@ def measured(*command: object) -> dict[str, Any]:
     return found
 
 
-def find(folder: BuildFolder) -> None:
+def find(out: Path, *, workers: int) -> None:
     """Write made-up findings about every clip, and the questions with them."""
+    jobs = [(out, source) for source in BuildFolder(out).sources()]
+    for _ in in_processes(find_in, jobs, workers=workers):
+        pass
+
+
+def find_in(job: tuple[Path, str]) -> None:
+    """Write made-up findings about the clips of a source, and the questions with them."""
+    folder, source = BuildFolder(job[0]), job[1]
     words = [f"word{number}" for number in range(500)]
-    for source in folder.sources():
-        ids = [line["clip_id"] for line in folder.lines(source, build_folder.CLIPS)]
-        rng = np.random.default_rng(len(ids))
+    ids = [line["clip_id"] for line in folder.lines(source, build_folder.CLIPS)]
+    rng = np.random.default_rng(len(ids))
 
-        def texts(ids=ids, rng=rng) -> Iterator[Mapping[str, Any]]:
-            for name in ids:
-                text = " ".join(words[n] for n in rng.integers(0, 500, 14))
-                yield {"clip_id": name, "text": text, "raw": text, "reason": ""}
+    def texts() -> Iterator[Mapping[str, Any]]:
+        for name in ids:
+            text = " ".join(words[n] for n in rng.integers(0, 500, 14))
+            yield {"clip_id": name, "text": text, "raw": text, "reason": ""}
 
-        write_jsonl(folder.file(source, build_folder.SPOKEN_TEXT), texts())
-        if SOURCES[source].speech:
-            style = {"pitch": "high", "speed": "very slow", "volume": "medium", "gender": "male"}
-            lines = ({"clip_id": name} | style for name in ids)
-            write_jsonl(folder.file(source, build_folder.STYLE), lines)
-        write_closed_ended(folder, source, folder.about()["seed"])
+    write_jsonl(folder.file(source, build_folder.SPOKEN_TEXT), texts())
+    if SOURCES[source].speech:
+        style = {"pitch": "high", "speed": "very slow", "volume": "medium", "gender": "male"}
+        lines = ({"clip_id": name} | style for name in ids)
+        write_jsonl(folder.file(source, build_folder.STYLE), lines)
+    write_closed_ended(folder, source, folder.about()["seed"])
 
 
 def printed_clips() -> dict[str, int]:
@@ -112,7 +120,7 @@ def run_steps(sources: Path, out: Path, *, workers: int) -> dict[str, Any]:
     steps = {"build": measured(*_STEPS, "build", "--sources", sources, "--out", out,
                                "--workers", workers)}  # fmt: skip
     steps["findings and questions"] = measured(
-        sys.executable, "-m", "benchmarks.open_asqa", "--find", out
+        sys.executable, "-m", "benchmarks.open_asqa", "--find", out, "--workers", workers
     )
     counts = out.with_name(f"{out.name}.json")
     steps["statistics"] = measured(*_STEPS, "statistics", out, "--json", counts)
@@ -160,7 +168,7 @@ def main() -> None:
     parser.add_argument("--find", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.find is not None:
-        find(BuildFolder(given.find))
+        find(given.find, workers=given.workers)
         return
     scratch = given.scratch.absolute()
     scratch.mkdir(parents=True, exist_ok=True)
