@@ -1,16 +1,20 @@
 """The clips of one source, made in pieces that a kill costs little of.
 
     WORK/settings.json     of what; other settings begin anew
-    WORK/read/N.jsonl      entries in the order of clip_id, `PIECE` a file; all appear at once
-    WORK/made/N.jsonl      the same entries with their audio
+    WORK/read/N.txt        lines in the order of clip_id, `PIECE` a file; all appear at once
+    WORK/made/N.txt        the same with their audio
 
-An entry: {"clip": clip}, {"refused": {"where", "reason"}} or {"leaked": {"clip_id", "rule", "as"}}.
-Each function is one job of a worker process; what it writes depends on its arguments alone.
+A line is the name of the file that it belongs to, a tab, and its JSON: a clip of clips.jsonl, a
+refused row of quarantine.jsonl or a test clip of leaked.jsonl. Each function is one job of a worker
+process; what it writes depends on its arguments alone.
 """
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,13 +31,14 @@ from data_pipelines.open_asqa.recordings import names_of
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.sorted_lines import in_order
 from data_pipelines.open_asqa.source_clip import SourceClip
+from data_pipelines.records.line_buckets import read_lines
 from ltu_jax.core import staging
 from ltu_jax.core.files import atomic_file, read_json, write_json
 from ltu_jax.core.jsonl import write_jsonl
 from ltu_jax.preprocessing import audio
 
 PIECE = 5_000
-Entry = Mapping[str, Mapping[str, Any]]
+_MARK = "\t"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,32 +72,49 @@ def read(job: SourceJob) -> int:
             new.mkdir()
             runs.mkdir()
             problems = RecordProblems()
-            entries = _once(in_order(_entries(job, problems), runs))
-            for number, piece in enumerate(_pieces(entries)):
-                write_jsonl(new / f"{number:06d}.jsonl", piece)
+            lines = _once(in_order(_entries(job, problems), runs))
+            for number in itertools.count():
+                piece = list(itertools.islice(lines, PIECE))
+                if not piece:
+                    break
+                _write(new / f"{number:06d}.txt", piece)
             write_jsonl(new / build_folder.QUARANTINE, map(_refusal, problems.found))
             staging.swap(new, place)
-    return len(list(place.glob("[0-9]*.jsonl")))
+    return len(list(place.glob("*.txt")))
 
 
 def _entries(job: SourceJob, problems: RecordProblems) -> Iterator[tuple[str, str]]:
-    """Yield (clip_id, entry as JSON) of the clips that are asked for."""
+    """Yield (clip_id, line) of the clips that are asked for."""
     held_out = _held_out(job.held_out)["recordings"]
+    by_file = any(name.startswith("name:") for name in held_out)
     chosen = None if job.given.clips is None else chosen_names(job.given.clips)
     missing = set(chosen or ())
     for clip in SOURCES[job.given.name].read(job.given.metadata, problems):
         if chosen is not None and chosen.isdisjoint((clip.clip_id, *clip.files)):
             continue
         missing.difference_update((clip.clip_id, *clip.files))
-        name = next((name for name in names_of(clip) if name in held_out), None)
+        names = names_of(clip) if by_file else clip.recordings
+        name = next((name for name in names if name in held_out), None)
         if name is None:
-            entry = {"clip": clip.to_json()}
+            yield clip.clip_id, _line(build_folder.CLIPS, clip.to_json())
         else:
-            entry = {"leaked": {"clip_id": clip.clip_id, "rule": held_out[name], "as": name}}
-        yield clip.clip_id, json.dumps(entry, ensure_ascii=False)
+            leaked = {"clip_id": clip.clip_id, "rule": held_out[name], "as": name}
+            yield clip.clip_id, _line(build_folder.LEAKED, leaked)
     problems.found += (
         f"{job.given.clips}: {name!r} is no clip of {job.given.name}" for name in sorted(missing)
     )
+
+
+def _line(file: str, record: Mapping[str, Any]) -> str:
+    return f"{file}{_MARK}{json.dumps(record, ensure_ascii=False)}"
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    with (
+        atomic_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        file.writelines(f"{line}\n" for line in lines)
 
 
 def chosen_names(path: Path) -> frozenset[str]:
@@ -104,27 +126,18 @@ def chosen_names(path: Path) -> frozenset[str]:
     return frozenset(line.strip() for _, line in text_lines(path, what="names of clips"))
 
 
-def _once(lines: Iterable[tuple[str, str]]) -> Iterator[Entry]:
-    """Yield the first entry of each clip, and refusals of the others."""
+def _once(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield the first line of each clip, and refusals of the others."""
     last = None
     for clip_id, line in lines:
-        entry = json.loads(line)
-        if clip_id == last and "clip" in entry:
-            reason = f"clip {clip_id!r} is there twice"
-            entry = {"refused": {"where": entry["clip"]["where"], "reason": reason}}
+        if clip_id != last:
+            yield line
+        else:
+            file, _, text = line.partition(_MARK)
+            where = json.loads(text)["where"] if file == build_folder.CLIPS else file
+            refusal = {"where": where, "reason": f"clip {clip_id!r} is there twice"}
+            yield _line(build_folder.QUARANTINE, refusal)
         last = clip_id
-        yield entry
-
-
-def _pieces(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
-    piece: list[Entry] = []
-    for entry in entries:
-        piece.append(entry)
-        if len(piece) == PIECE:
-            yield piece
-            piece = []
-    if piece:
-        yield piece
 
 
 def _refusal(message: str) -> dict[str, str]:
@@ -141,27 +154,27 @@ def _held_out(path: Path) -> Mapping[str, Mapping[str, str]]:
 
 
 def find_audio(job: SourceJob, number: int) -> int:
-    """Find the audio of the clips of a piece, and test clips by it; return how many entries."""
-    piece = job.work / "read" / f"{number:06d}.jsonl"
-    out = job.work / "made" / piece.name
-    lines = piece.read_text(encoding="utf-8").split("\n")[:-1]
+    """Find the audio of the clips of a piece, and test clips by it; return how many lines."""
+    out = job.work / "made" / f"{number:06d}.txt"
+    lines = list(read_lines(job.work / "read" / out.name))
     if not out.is_file():
-        entries = map(json.loads, lines)
-        write_jsonl(out, (_with_audio(entry, job) for entry in entries))
+        _write(out, lines if job.index is None else (_with_audio(line, job) for line in lines))
     return len(lines)
 
 
-def _with_audio(entry: Entry, job: SourceJob) -> Entry:
-    if job.index is None or "clip" not in entry:
-        return entry
-    clip = SourceClip.from_json(entry["clip"])
+def _with_audio(line: str, job: SourceJob) -> str:
+    file, _, text = line.partition(_MARK)
+    if file != build_folder.CLIPS:
+        return line
+    clip = SourceClip.from_json(json.loads(text))
     try:
         return _found(clip, job)
     except clip_audio.NoAudio as error:
-        return {"refused": {"where": clip.where, "reason": f"clip {clip.clip_id!r}: {error}"}}
+        refusal = {"where": clip.where, "reason": f"clip {clip.clip_id!r}: {error}"}
+        return _line(build_folder.QUARANTINE, refusal)
 
 
-def _found(clip: SourceClip, job: SourceJob) -> Entry:
+def _found(clip: SourceClip, job: SourceJob) -> str:
     path, stem = clip_audio.find(_index(job.index, job.given.audio), clip.files)
     tested, segment = _held_out(job.held_out)["audio"], clip_audio.is_segment(clip, stem)
     samples = None
@@ -171,13 +184,15 @@ def _found(clip: SourceClip, job: SourceJob) -> Entry:
     if tested and (heard := tested.get(audio.content(samples).hex())):
         benchmark, _, test_clip = heard.partition("/")
         rule = f"{benchmark}, by its audio"
-        return {"leaked": {"clip_id": clip.clip_id, "rule": rule, "as": test_clip}}
+        leaked = {"clip_id": clip.clip_id, "rule": rule, "as": test_clip}
+        return _line(build_folder.LEAKED, leaked)
     where = str(path)
     if segment:
         name = f"{clip.clip_id.replace('/', '_')}.flac"
         where = f"{clip.source}/{build_folder.AUDIO}/{name}"
         clip_audio.write_segment(samples, job.folder.root / where)
-    return {"clip": dataclasses.replace(clip, audio=where, start=None, end=None).to_json()}
+    found = dataclasses.replace(clip, audio=where, start=None, end=None)
+    return _line(build_folder.CLIPS, found.to_json())
 
 
 @functools.lru_cache(maxsize=1)
@@ -198,38 +213,37 @@ def join(job: SourceJob) -> dict[str, Any]:
         write_json(folder.file(name, build_folder.RELATED_CLASSES), classes)
     else:
         folder.file(name, build_folder.RELATED_CLASSES).unlink(missing_ok=True)
-    counts: Counter[str] = Counter()
-    rules: Counter[str] = Counter()
-
-    def of(kind: str) -> Iterator[Mapping[str, Any]]:
-        if kind == "refused":
-            for line in _lines(job.work / "read" / build_folder.QUARANTINE):
-                counts[kind] += 1
-                yield line
-        for piece in sorted((job.work / "made").glob("*.jsonl")):
-            for entry in _lines(piece):
-                if kind in entry:
-                    counts[kind] += 1
-                    if kind == "leaked":
-                        rules[entry[kind]["rule"]] += 1
-                    elif kind == "clip":
-                        counts["with_audio"] += "audio" in entry[kind]
-                    yield entry[kind]
-
-    write_jsonl(folder.file(name, build_folder.QUARANTINE), of("refused"))
-    write_jsonl(folder.file(name, build_folder.LEAKED), of("leaked"))
-    write_jsonl(folder.file(name, build_folder.CLIPS), of("clip"))
+    counts, rules = Counter(), Counter()
+    files = (build_folder.CLIPS, build_folder.QUARANTINE, build_folder.LEAKED)
+    with contextlib.ExitStack() as stack:
+        out = {}
+        for file in files:
+            temporary = stack.enter_context(atomic_file(folder.file(name, file)))
+            out[file] = stack.enter_context(temporary.open("w", encoding="utf-8", newline="\n"))
+        for line in _made(job):
+            file, _, text = line.partition(_MARK)
+            out[file].write(f"{text}\n")
+            counts[file] += 1
+            if file == build_folder.LEAKED:
+                rules[json.loads(text)["rule"]] += 1
+        for stream in out.values():
+            stream.flush()
+            os.fsync(stream.fileno())  # the pieces are deleted next
+    clips = counts[build_folder.CLIPS]
     return {
-        "clips": counts["clip"],
-        "with_audio": counts["with_audio"],
-        "left_out": counts["refused"],
+        "clips": clips,
+        "with_audio": clips if job.index is not None else 0,
+        "left_out": counts[build_folder.QUARANTINE],
         "of_tests": dict(sorted(rules.items())),
     }
 
 
-def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8", newline="\n") as file:
-        yield from map(json.loads, file)
+def _made(job: SourceJob) -> Iterator[str]:
+    """Yield the lines of all pieces, what was refused while they were read first."""
+    for text in read_lines(job.work / "read" / build_folder.QUARANTINE):
+        yield f"{build_folder.QUARANTINE}{_MARK}{text}"
+    for piece in sorted((job.work / "made").glob("*.txt")):
+        yield from read_lines(piece)
 
 
 def ask(job: SourceJob, seed: str) -> ClosedCounts:

@@ -79,13 +79,13 @@ class SourceClip:
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object with the fields that say something."""
         record = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name == "events" and value is not None:
+        for name in _FIELDS:
+            value = getattr(self, name)
+            if name == "events" and value is not None:
                 value = [[event.start, event.end, event.label] for event in value]
             elif value in ((), "", None):
                 continue
-            record[field.name] = list(value) if isinstance(value, tuple) else value
+            record[name] = list(value) if isinstance(value, tuple) else value
         return record
 
     @classmethod
@@ -101,3 +101,6 @@ class SourceClip:
                 for start, end, label in record["events"]
             )
         return cls(**values)
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(SourceClip))
