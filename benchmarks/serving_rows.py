@@ -9,10 +9,13 @@ Row = tuple[str, Any, str]
 def rows(result: dict[str, Any]) -> list[list[str]]:
     """Return the rows of benchmarks/results/serving.json: part, what, found, bar."""
     made = []
-    for name, part in result["parts"].items():
-        name, _, toy = name.partition(", ")
-        about = f"{name.replace('_', ' ')} ({'toy, ' if toy else ''}{part['date']})"
-        made += [[about, *map(str, row)] for row in _PARTS[name](part)]
+    for name, write in _PARTS.items():
+        for ending, model in (("", ""), (", toy", "toy, ")):
+            part = result["parts"].get(name + ending)
+            if part is not None:
+                load = f"load {part['load_average'][0]:.0f}"
+                about = f"{name.replace('_', ' ')} ({model}{part['date']}, {load})"
+                made += [[about, *map(str, row)] for row in write(part)]
     return made
 
 
@@ -55,9 +58,7 @@ def _throughput(part: dict[str, Any]) -> list[Row]:
     )
     for name, bar in (("answer_batch", "0.75"), ("batch 1", "2.5")):
         found = f"{part['cached_times'][name]:.2f}"
-        rows.append(
-            (f"times {name}, answers ({rates[f'{name}, answers']:.1f} tokens/s)", found, bar)
-        )
+        rows.append((f"that, times {name}, answers ({rates[f'{name}, answers']:.1f})", found, bar))
     return [*rows, ("answers that are not the library's", part["unequal_answers"], "0")]
 
 

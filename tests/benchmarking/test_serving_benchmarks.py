@@ -72,9 +72,10 @@ def test_an_answer_is_the_same_in_every_respect_or_different():
 
 def test_the_page_has_a_row_for_every_bar():
     part = {
-        "date": "today", "requests": 200, "settled_at": 20, "memory_mb": [100.0, 101.0],
+        "date": "today", "load_average": [2.4], "requests": 200, "settled_at": 20,
+        "memory_mb": [100.0, 101.0],
         "memory_growth_percent": 1.0, "descriptors": [9, 9], "unexpected": {"500: x": 2},
     }  # fmt: skip
     made = rows({"parts": {"soak, toy": part}})
     assert made[0][2:] == ["2", "0"] and made[1][2].endswith("+1.0 %")
-    assert all(row[0] == "soak (toy, today)" for row in made)
+    assert all(row[0] == "soak (toy, today, load 2)" for row in made)
