@@ -1,6 +1,7 @@
 """The laws of the house: packages stand in one order, and each foreign library has one door."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,12 @@ def test_imports_go_left_and_through_the_doors(path):
             assert _place(name) <= _place(module), f"{relative} imports {name} from further right"
         doors = DOORS.get(top)
         assert doors is None or relative.startswith(doors), f"{relative} imports {name}"
+
+
+def test_no_two_test_files_share_a_name():
+    """pytest imports them by name alone, and one of the two is then missing from the suite."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_the_project_refers_to_nothing_outside_itself():
