@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def place(tmp_path, golden, whisper_tiny_dir, monkeypatch):
+def place(tmp_path, golden, whisper_tiny_files, monkeypatch):
     """A folder with the model, the Whispers and the clip that the page names."""
     made = tiny_ltu_as.save(tmp_path / "made", tokenizer=golden / "text_cases" / "spm320.model")
     (tmp_path / "runs" / "demo").mkdir(parents=True)
@@ -41,7 +41,7 @@ def place(tmp_path, golden, whisper_tiny_dir, monkeypatch):
             for name, leaf in shapes.items()
         },
         source={},
-        files=[whisper_tiny_dir / "tokenizer.json"],
+        files=[whisper_tiny_files / "tokenizer.json"],
     )
     soundfile.write(tmp_path / "clip.wav", 0.1 * np.sin(np.arange(16_000) / 5), 16_000)
     monkeypatch.chdir(tmp_path)

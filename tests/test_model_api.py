@@ -368,11 +368,11 @@ def test_bad_logits_arguments_are_named(model, arrays, change, message):
     assert message in refusal(lambda: model.logits(**options))
 
 
-def test_loading_says_what_is_wrong(tiny, whisper_dir, tmp_path, whisper_tiny_dir):
+def test_loading_says_what_is_wrong(tiny, whisper_dir, tmp_path, whisper_tiny_files):
     assert "does not exist" in refusal(lambda: ltu_jax.load(tmp_path / "nothing"))
     assert "'whisper' weights" in refusal(lambda: ltu_jax.load(whisper_dir))
     assert "'ltu-as'" in refusal(lambda: ltu_jax.load(tiny, whisper=tiny))
-    message = refusal(lambda: ltu_jax.load(tiny, whisper=whisper_tiny_dir))
+    message = refusal(lambda: ltu_jax.load(tiny, whisper=whisper_tiny_files))
     assert "4 layers and width 384" in message and "6 layers and width 48" in message
     assert "dtype 'float16'" in refusal(lambda: ltu_jax.load(tiny, dtype="float16"))
 

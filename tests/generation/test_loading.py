@@ -157,12 +157,12 @@ def test_a_checkpoint_without_fingerprint_wants_the_file(place):
         ltu_jax.load(place / "run", whisper=place / "half")
 
 
-def test_a_checkpoint_names_the_whisper_that_writes_and_its_rule(place, whisper_tiny_dir):
+def test_a_checkpoint_names_the_whisper_that_writes_and_its_rule(place, whisper_tiny_files):
     """It hears with its own encoder; both can be overruled when it is loaded."""
     file = place / "run" / "checkpoints" / "1" / checkpoint.METADATA
     before = file.read_text()
     metadata = json.loads(before)
-    writer = load_weights(whisper_tiny_dir)
+    writer = load_weights(whisper_tiny_files)
     metadata["base"]["transcriber"] = base_entry(writer, relative_to=file.parent)
     metadata["transcription"] = "openai"
     try:

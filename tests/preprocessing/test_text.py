@@ -244,8 +244,8 @@ def test_fast_tokenizer_is_transformers(bpe_dir: Path):
     check_against_transformers(bpe_dir, bos="<|im_start|>", eos="<|im_end|>")
 
 
-def test_smollm2_tokenizer(smollm2_dir: Path):
-    check_against_transformers(smollm2_dir, bos="<|im_start|>", eos="<|im_end|>")
+def test_smollm2_tokenizer(smollm2_files: Path):
+    check_against_transformers(smollm2_files, bos="<|im_start|>", eos="<|im_end|>")
 
 
 def test_without_bos_the_pad_token_starts_a_sequence(bpe_dir: Path, tmp_path: Path):

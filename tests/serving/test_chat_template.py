@@ -21,8 +21,8 @@ def template(folder, source, **tokens) -> ChatTemplate:
     return ChatTemplate.of(folder)
 
 
-def test_the_template_of_smollm2(smollm2_dir):
-    made = ChatTemplate.of(smollm2_dir)
+def test_the_template_of_smollm2(smollm2_files):
+    made = ChatTemplate.of(smollm2_files)
     assert made.text(ASK) == (
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
         "<|im_end|>\n<|im_start|>user\nWhy {{ 1 }}?<|im_end|>\n<|im_start|>assistant\n"
