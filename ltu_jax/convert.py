@@ -48,8 +48,7 @@ import examples:
     python -m ltu_jax.convert --from whisper-at --weights large-v1_ori.pth --out weights/tltr
   A LLaMA-family model from a Hugging Face directory or from GGUF (dequantised):
     python -m ltu_jax.convert --from hf-llama --weights ~/vicuna-7b-v1.1 --out weights/vicuna-7b
-    python -m ltu_jax.convert --from hf-llama --weights hf:lmsys/vicuna-7b-v1.1 \\
-        --out weights/vicuna-7b
+    python -m ltu_jax.convert --from hf-llama --weights hf:lmsys/vicuna-7b-v1.1 --out weights/vicuna
     python -m ltu_jax.convert --from gguf --weights SmolLM2-135M-Instruct.Q4_1.gguf \\
         --out weights/smollm2-135m
   A complete official LTU-AS state dict; --llama gives only head counts, eps, theta, tokenizer
@@ -80,7 +79,6 @@ export examples (--checkpoint: a training run, one of its checkpoints, or a weig
     python -m ltu_jax.convert --to orbax --checkpoint weights/ltu-as --llama weights/vicuna-7b \\
         --whisper weights/whisper-large-v1 --out runs/official
 """
-
 
 _BOTH = ("dtype", "llama")  # options that mean something both ways
 

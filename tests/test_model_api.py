@@ -11,6 +11,7 @@ import ltu_jax
 from ltu_jax.convert import import_weights
 from ltu_jax.core.compilation import CompileCount
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.kept_programs import ProgramStore
 from ltu_jax.generation.explain import explain, warm
 from ltu_jax.generation.generate import generate, stream
 from ltu_jax.generation.request import drain
@@ -442,13 +443,14 @@ def test_after_warming_an_explanation_compiles_nothing(model, arrays):
     clip = EncodedClip(
         features=features, spoken_text="", seconds=1.0, seconds_dropped=0.0, mode=AnswerMode.AUDIO
     )
-    warm(model.model, model.params, audio_features=features[None], longest=200)
-    compiled = CompileCount()
-    for question, answer in (("a", 1), ("why " * 9, 3), ("what is it? " * 9, 60)):
-        made = model.explain(clip, question, tokens=[7] * answer)
-        assert made.tokens.shape == (answer, 25)
-    compiled.close()
-    assert compiled.count == 0
+    with ProgramStore(folder=None, device=jax.devices()[0]).used():
+        warm(model.model, model.params, audio_features=features[None], longest=200)
+        compiled = CompileCount()
+        for question, answer in (("a", 1), ("why " * 9, 3), ("what is it? " * 9, 60)):
+            made = model.explain(clip, question, tokens=[7] * answer)
+            assert made.tokens.shape == (answer, 25)
+        compiled.close()
+        assert compiled.count == 0
 
 
 @pytest.mark.parametrize("tokens", [(), "abc", [1.5], [320], [-1], [[1]], None])

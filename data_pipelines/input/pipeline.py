@@ -200,8 +200,6 @@ class InputPipeline:
             keep_in=None if tagged else folder(config.records, tokenizer=self._tokenizer),
         )
 
-    # --- one row ----------------------------------------------------------------------------------
-
     def contents(self, position: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Return (clip, numbers of its pairs) for each clip of the row at `position`."""
         return tuple(
@@ -274,8 +272,6 @@ class InputPipeline:
             )
         self.bad.note(*met)
 
-    # --- shapes that all hosts agree on -----------------------------------------------------------
-
     def text_length(self, step: int) -> int:
         """Return T of the global batch of `step`."""
         return self.config.padded(int(self._sums(step)[0].max()))
@@ -321,8 +317,6 @@ class InputPipeline:
         weights = 1.0 / (len(counts) * np.maximum(counts.sum(axis=1), 1))
         weights = np.repeat(weights, self.config.micro_rows).astype(np.float32)
         return weights * np.float32(self.config.accumulation)
-
-    # --- batches ----------------------------------------------------------------------------------
 
     def batch(self, step: int) -> Example:
         """Make this host's part of the global batch of `step`, without tf.data and workers."""

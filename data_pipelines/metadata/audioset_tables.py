@@ -33,7 +33,7 @@ _STRONG = "a table of AudioSet's strong labels"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Segment:
+class VideoSegment:
     """A segment of a video and its classes.
 
     Attributes:
@@ -133,7 +133,7 @@ def _reached(mid: str, steps: Mapping[str, list[str]]) -> set[str]:
 
 def segments(
     path: Path, *, names: Mapping[str, str], problems: RecordProblems
-) -> Iterator[Segment]:
+) -> Iterator[VideoSegment]:
     """Yield the segments of a weak table in its order; `problems` takes lines that are broken.
 
     Raises:
@@ -161,7 +161,7 @@ def segments(
         raise UserError(f"{path} is damaged ({error}): copy it again") from None
 
 
-def _segment(row: list[str], where: str, names: Mapping[str, str]) -> Segment:
+def _segment(row: list[str], where: str, names: Mapping[str, str]) -> VideoSegment:
     fields = [field.strip() for field in row]
     while fields and not fields[-1]:
         fields.pop()
@@ -173,7 +173,7 @@ def _segment(row: list[str], where: str, names: Mapping[str, str]) -> Segment:
     if end <= start:
         raise UserError(f"{where}: it ends at {end} s, before its start at {start} s")
     mids = fields[3].strip('"').split(",")
-    return Segment(
+    return VideoSegment(
         where=where,
         video=video,
         start=start,

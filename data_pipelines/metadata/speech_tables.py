@@ -35,7 +35,7 @@ GENDERS = {"f": "female", "m": "male"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Turn:
+class SpeakerTurn:
     """A turn of IEMOCAP.
 
     Attributes:
@@ -74,7 +74,7 @@ def iemocap_label_files(session: Path) -> list[Path]:
     return files
 
 
-def iemocap_turns(path: Path, *, session: str, problems: RecordProblems) -> Iterator[Turn]:
+def iemocap_turns(path: Path, *, session: str, problems: RecordProblems) -> Iterator[SpeakerTurn]:
     """Yield the turns of a dialog; `problems` takes lines that are broken.
 
     Raises:
@@ -97,7 +97,7 @@ def iemocap_turns(path: Path, *, session: str, problems: RecordProblems) -> Iter
         raise UserError(f"{path} has no turn: a turn's line starts with [start - end]")
 
 
-def _turn(line: str, where: str, *, dialog: str, session: str) -> Turn:
+def _turn(line: str, where: str, *, dialog: str, session: str) -> SpeakerTurn:
     match = _TURN.fullmatch(line)
     if match is None:
         raise UserError(
@@ -113,7 +113,7 @@ def _turn(line: str, where: str, *, dialog: str, session: str) -> Turn:
             f"{where}: unknown emotion {emotion!r}; known: "
             f"{', '.join(sorted(_OTHER_EMOTIONS | set(IEMOCAP_EMOTIONS)))}"
         )
-    return Turn(where=where, name=name, speaker=f"Ses0{session}{letter}", emotion=emotion)
+    return SpeakerTurn(where=where, name=name, speaker=f"Ses0{session}{letter}", emotion=emotion)
 
 
 def iemocap_texts(path: Path) -> dict[str, str]:

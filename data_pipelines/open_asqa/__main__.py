@@ -20,31 +20,39 @@ from ltu_jax.core.paths import local_arguments
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Step:
+class Command:
     """A subcommand: the module with its `add_arguments(parser)` and `run(arguments)`."""
 
     module: str
     summary: str
 
 
-STEPS: Mapping[str, Step] = {
-    "sources": Step(module="sources_step", summary="the sources, and the files that each needs"),
-    "check": Step(module="check_step", summary="what is there of the sources, and what is missing"),
-    "build": Step(module="build_step", summary="clips and closed-ended questions of the sources"),
-    "transcribe": Step(module="transcribe_step", summary="what is said in the clips, by Whisper"),
-    "harvest": Step(module="harvest_step", summary="what a Whisper writes where nobody speaks"),
-    "style": Step(module="style_step", summary="pitch, speed and volume of speakers"),
-    "generate": Step(
+STEPS: Mapping[str, Command] = {
+    "sources": Command(module="sources_step", summary="the sources, and the files that each needs"),
+    "check": Command(
+        module="check_step", summary="what is there of the sources, and what is missing"
+    ),
+    "build": Command(
+        module="build_step", summary="clips and closed-ended questions of the sources"
+    ),
+    "transcribe": Command(
+        module="transcribe_step", summary="what is said in the clips, by Whisper"
+    ),
+    "harvest": Command(module="harvest_step", summary="what a Whisper writes where nobody speaks"),
+    "style": Command(module="style_step", summary="pitch, speed and volume of speakers"),
+    "generate": Command(
         module="generate_step", summary="open-ended questions and answers by a language model"
     ),
-    "score": Step(module="score_step", summary="scores of open-ended pairs by other models"),
-    "filter": Step(module="filter_step", summary="which open-ended pairs are accepted"),
-    "merge": Step(module="merge_step", summary="all questions as one file of official rows"),
-    "explain": Step(module="explain_step", summary="where a row or a clip is from"),
-    "import": Step(module="import_step", summary="rows of other projects' forms, made official"),
-    "export": Step(module="export_step", summary="official rows in other projects' forms"),
-    "statistics": Step(module="statistics_step", summary="clips and questions by source and task"),
-    "ids": Step(module="ids_step", summary="lists of the clips that a published file has"),
+    "score": Command(module="score_step", summary="scores of open-ended pairs by other models"),
+    "filter": Command(module="filter_step", summary="which open-ended pairs are accepted"),
+    "merge": Command(module="merge_step", summary="all questions as one file of official rows"),
+    "explain": Command(module="explain_step", summary="where a row or a clip is from"),
+    "import": Command(module="import_step", summary="rows of other projects' forms, made official"),
+    "export": Command(module="export_step", summary="official rows in other projects' forms"),
+    "statistics": Command(
+        module="statistics_step", summary="clips and questions by source and task"
+    ),
+    "ids": Command(module="ids_step", summary="lists of the clips that a published file has"),
 }
 
 

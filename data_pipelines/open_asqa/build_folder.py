@@ -46,7 +46,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.open_asqa.clip_lines import ClipLines
+from data_pipelines.open_asqa.lines_by_clip import ClipLines
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.source_clip import SourceClip
 from ltu_jax.core.errors import UserError

@@ -18,7 +18,7 @@ from data_pipelines.open_asqa.build_folder import (
 )
 from data_pipelines.open_asqa.class_descriptions import class_descriptions
 from data_pipelines.open_asqa.closed_ended import STYLE_TASKS, ClipFindings, closed_pairs
-from data_pipelines.open_asqa.registry import SOURCES, Source
+from data_pipelines.open_asqa.registry import SOURCES, ClipSource
 from data_pipelines.open_asqa.source_clip import SourceClip
 from ltu_jax.core.files import read_json
 from ltu_jax.core.jsonl import write_jsonl
@@ -81,7 +81,9 @@ def _lines(
             yield line
 
 
-def _asked_together(folder: BuildFolder, source: str, entry: Source, seed: str) -> frozenset[str]:
+def _asked_together(
+    folder: BuildFolder, source: str, entry: ClipSource, seed: str
+) -> frozenset[str]:
     """Return the clips that are asked for gender and emotion in one question."""
     if not entry.gender_with_emotion:
         return frozenset()

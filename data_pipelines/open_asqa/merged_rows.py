@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from data_pipelines.open_asqa import build_folder
 from data_pipelines.open_asqa.build_folder import BuildFolder
-from data_pipelines.open_asqa.clip_lines import ClipLines
+from data_pipelines.open_asqa.lines_by_clip import ClipLines
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.source_clip import SourceClip
 from ltu_jax.core.errors import UserError

@@ -17,7 +17,7 @@ _SPEECH = ("gender_cla", *_STYLE, "ASR")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
+class ClipSource:
     """A source of clips.
 
     Attributes:
@@ -49,8 +49,8 @@ class Source:
     licence: str
 
 
-SOURCES: Mapping[str, Source] = {
-    "as_strong": Source(
+SOURCES: Mapping[str, ClipSource] = {
+    "as_strong": ClipSource(
         read=read_audio.as_strong,
         files=("audioset_train_strong.tsv", "mid_to_display_name.tsv"),
         optional=("as_final.json", "ontology.json"),
@@ -60,7 +60,7 @@ SOURCES: Mapping[str, Source] = {
         related_classes=read_audio.related_classes,
         licence="CC BY 4.0; WavCaps' captions academic",
     ),
-    "audioset": Source(
+    "audioset": ClipSource(
         read=read_audio.audioset,
         files=("balanced_train_segments.csv", "unbalanced_train_segments.csv",
                "class_labels_indices.csv"),
@@ -69,14 +69,14 @@ SOURCES: Mapping[str, Source] = {
         tasks_of={"as_2m": ("cla_label_des",)},
         licence="CC BY 4.0",
     ),
-    "vggsound": Source(
+    "vggsound": ClipSource(
         read=read_audio.vggsound,
         files=("vggsound.csv",),
         datasets=("vggsound_train", "vggsound_train"),
         tasks=("cla_label", "cla_label_des"),
         licence="CC BY 4.0",
     ),
-    "fsd50k": Source(
+    "fsd50k": ClipSource(
         read=read_audio.fsd50k,
         files=("dev.csv", "vocabulary.csv"),
         optional=("collection_dev.csv",),
@@ -84,21 +84,21 @@ SOURCES: Mapping[str, Source] = {
         tasks=("cla_label", "cla_label_des"),
         licence="CC BY 4.0; CC by clip",
     ),
-    "audiocaps": Source(
+    "audiocaps": ClipSource(
         read=read_audio.audiocaps,
         files=("train.csv", "val.csv"),
         datasets=("audiocaps_train", "audiocaps_train"),
         tasks=("caption",),
         licence="academic",
     ),
-    "freesound": Source(
+    "freesound": ClipSource(
         read=read_audio.freesound,
         files=("fsd_final.json",),
         datasets=("freesound_10s", "freesound_10s"),
         tasks=("caption",),
         licence="academic; CC by clip",
     ),
-    "clotho": Source(
+    "clotho": ClipSource(
         read=read_audio.clotho,
         files=("clotho_captions_development.csv", "clotho_captions_validation.csv"),
         optional=("clotho_metadata_development.csv", "clotho_metadata_validation.csv"),
@@ -106,14 +106,14 @@ SOURCES: Mapping[str, Source] = {
         tasks=("caption",),
         licence="CC by clip; captions non-commercial",
     ),
-    "soundbible": Source(
+    "soundbible": ClipSource(
         read=read_audio.soundbible,
         files=("sb_final.json",),
         datasets=("sound_bible", "sound_bible"),
         tasks=("caption",),
         licence="academic; CC by clip",
     ),
-    "iemocap": Source(
+    "iemocap": ClipSource(
         read=read_speech.iemocap,
         files=(),
         datasets=("iemocap_tr", "IEMOCAP"),
@@ -123,7 +123,7 @@ SOURCES: Mapping[str, Source] = {
         speech=True,
         licence="signed form; no rows with text to others",
     ),
-    "libritts": Source(
+    "libritts": ClipSource(
         read=read_speech.libritts,
         files=("speakers.tsv|SPEAKERS.txt",),
         datasets=("libritts_tr", "libritts"),
@@ -132,7 +132,7 @@ SOURCES: Mapping[str, Source] = {
         speech=True,
         licence="CC BY 4.0",
     ),
-    "voxceleb2": Source(
+    "voxceleb2": ClipSource(
         read=read_speech.voxceleb2,
         files=("vox2_meta.csv", "final_dataframe_extended.csv", "age-test.txt"),
         datasets=("voxceleb_tr", "voxceleb"),
@@ -141,7 +141,7 @@ SOURCES: Mapping[str, Source] = {
         speech=True,
         licence="CC BY 4.0 (metadata)",
     ),
-    "mosei": Source(
+    "mosei": ClipSource(
         read=read_speech.mosei,
         files=("CMU_MOSEI_Labels.csv",),
         datasets=("mosei_tr, mosei_dev", "mosei"),
@@ -149,7 +149,7 @@ SOURCES: Mapping[str, Source] = {
         speech=True,
         licence="research use",
     ),
-    "joint_audioset": Source(
+    "joint_audioset": ClipSource(
         read=read_audio.joint_audioset,
         files=("balanced_train_segments.csv", "unbalanced_train_segments.csv",
                "class_labels_indices.csv"),
@@ -157,7 +157,7 @@ SOURCES: Mapping[str, Source] = {
         tasks=(),
         licence="CC BY 4.0",
     ),
-    "fma": Source(
+    "fma": ClipSource(
         read=read_audio.fma,
         files=("tracks.csv", "genres.csv"),
         datasets=("fma", "FMA"),
@@ -165,14 +165,14 @@ SOURCES: Mapping[str, Source] = {
         licence="CC BY 4.0 (metadata); artists' licences",
     ),
     # Not of Open-ASQA: recordings of pinned packages (docs/real_sounds.md).
-    "real": Source(
+    "real": ClipSource(
         read=read_real.real,
         files=("recordings.tsv",),
         datasets=("real_sounds", "real"),
         tasks=("cla_label", "cla_label_des"),
         licence="by clip: CC0 to GPL",
     ),
-    "real_speech": Source(
+    "real_speech": ClipSource(
         read=read_real.real_speech,
         files=("recordings.tsv",),
         datasets=("real_speech", "real_speech"),

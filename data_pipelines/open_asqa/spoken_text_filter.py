@@ -44,7 +44,7 @@ class HeardWindow:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HeardClip:
+class TranscribedClip:
     """All that Whisper wrote of a clip: windows without text are not among the `windows`."""
 
     text: str
@@ -82,7 +82,7 @@ class SpokenText:
 
 
 def spoken_text(
-    heard: HeardClip, rules: FilterRules, *, music: bool = False, vocals: bool = False
+    heard: TranscribedClip, rules: FilterRules, *, music: bool = False, vocals: bool = False
 ) -> SpokenText:
     """Return what is kept of a clip's text.
 

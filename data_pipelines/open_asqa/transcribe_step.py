@@ -30,8 +30,8 @@ from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.singing_tagger import SingingTagger
 from data_pipelines.open_asqa.spoken_text_filter import (
     FilterRules,
-    HeardClip,
     HeardWindow,
+    TranscribedClip,
     spoken_text,
 )
 from data_pipelines.open_asqa.text_tables import table
@@ -253,7 +253,7 @@ class SourceTexts:
             reason = "no audio" if found is None else "unreadable audio"
             return {"text": "", "raw": "", "reason": reason}
         windows = tuple(HeardWindow(**window) for window in found["windows"])
-        heard = HeardClip(text=found["text"], language=found["language"], windows=windows)
+        heard = TranscribedClip(text=found["text"], language=found["language"], windows=windows)
         tagged = {} if self.singing is None else self.singing.find(name)
         kept = spoken_text(
             heard,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from data_pipelines.measures.levels import active_rms
-from data_pipelines.real.window_plan import SECONDS, Layer, PlannedWindow
+from data_pipelines.real.window_plan import SECONDS, PlannedWindow, SoundLayer
 from ltu_jax.core.axes import Float
 
 SAMPLE_RATE = 16_000
@@ -35,7 +35,7 @@ def mix(window: PlannedWindow, *, load: Load, load_speech: Load) -> Float[np.nda
     return (_to_peak(sounds) * _PEAK).astype(np.float32)
 
 
-def _sequence(layer: Layer, load: Load) -> np.ndarray:
+def _sequence(layer: SoundLayer, load: Load) -> np.ndarray:
     """Return the recordings of a layer one after the other, each with its loudest sample at 1."""
     pieces = [_to_peak(_part(load(layer.clips[0]), layer.part))]
     for gap, clip in zip(layer.gaps, layer.clips[1:], strict=True):

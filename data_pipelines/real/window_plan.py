@@ -55,7 +55,7 @@ CLASSES = tuple(dict.fromkeys(CLASS_OF.values()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Layer:
+class SoundLayer:
     """A sound within a window.
 
     Attributes:
@@ -92,7 +92,7 @@ class PlannedWindow:
     window_id: str
     classes: tuple[str, ...]
     groups: tuple[str, ...]
-    layers: tuple[Layer, ...]
+    layers: tuple[SoundLayer, ...]
     speech: str = ""
     speech_start: float = 0.0
     speech_decibels: float = 0.0
@@ -216,11 +216,11 @@ def _window(
 
 def _layer(
     one: Recording, same: Sequence[Recording], rng: Generator
-) -> tuple[Layer, list[Recording]]:
+) -> tuple[SoundLayer, list[Recording]]:
     """Return a recording as it is, or several short ones of its package and class in a string."""
     if one.seconds >= _SHORT:
         start = _place(rng, one.seconds)
-        return Layer(clips=(one.clip,), part=round(rng.random(), 4), start=start), [one]
+        return SoundLayer(clips=(one.clip,), part=round(rng.random(), 4), start=start), [one]
     others = [other for other in same if other.package == one.package and other.seconds < _SHORT]
     length, used, gaps = rng.uniform(*_STRING), [one], []
     reached = one.seconds
@@ -229,7 +229,7 @@ def _layer(
         used.append(others[rng.integers(len(others))])
         reached += gaps[-1] + used[-1].seconds
     clips = tuple(other.clip for other in used)
-    return Layer(clips=clips, gaps=tuple(gaps), start=_place(rng, reached)), used
+    return SoundLayer(clips=clips, gaps=tuple(gaps), start=_place(rng, reached)), used
 
 
 def _place(rng: Generator, seconds: float) -> float:

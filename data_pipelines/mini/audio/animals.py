@@ -21,7 +21,7 @@ from data_pipelines.sources import packages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recording:
+class AnimalRecording:
     """One recording: its `animal` (the file's stem), the sound class or None, and its split."""
 
     animal: str
@@ -36,16 +36,16 @@ class Recording:
 RECORDINGS = {
     r.animal: r
     for r in (
-        Recording(animal="dog", sound="dog barking", split="test"),
-        Recording(animal="rooster", sound="rooster crowing", split="test"),
-        Recording(animal="owl", sound="owl hooting", split="test"),
-        Recording(animal="cat", sound="cat meowing", split="train"),
-        Recording(animal="cow", sound="cow mooing", split="train"),
-        Recording(animal="frog", sound="frog croaking", split="train"),
-        Recording(animal="duck", sound=None, split="train"),
-        Recording(animal="horse", sound=None, split="train"),
-        Recording(animal="pig", sound=None, split="train"),
-        Recording(animal="sheep", sound=None, split="train"),
+        AnimalRecording(animal="dog", sound="dog barking", split="test"),
+        AnimalRecording(animal="rooster", sound="rooster crowing", split="test"),
+        AnimalRecording(animal="owl", sound="owl hooting", split="test"),
+        AnimalRecording(animal="cat", sound="cat meowing", split="train"),
+        AnimalRecording(animal="cow", sound="cow mooing", split="train"),
+        AnimalRecording(animal="frog", sound="frog croaking", split="train"),
+        AnimalRecording(animal="duck", sound=None, split="train"),
+        AnimalRecording(animal="horse", sound=None, split="train"),
+        AnimalRecording(animal="pig", sound=None, split="train"),
+        AnimalRecording(animal="sheep", sound=None, split="train"),
     )
 }
 

@@ -11,8 +11,8 @@ from data_pipelines.mini.audio import voices
 from data_pipelines.open_asqa import clip_whisper, invented_phrases
 from data_pipelines.open_asqa.spoken_text_filter import (
     FilterRules,
-    HeardClip,
     HeardWindow,
+    TranscribedClip,
     repeats_itself,
     spoken_text,
 )
@@ -42,9 +42,9 @@ def window(text, *, no_speech=0.02, logprob=-0.4, ratio=1.0) -> HeardWindow:
     )
 
 
-def heard(*windows, language="en") -> HeardClip:
+def heard(*windows, language="en") -> TranscribedClip:
     text = " ".join(one.text for one in windows)
-    return HeardClip(text=text, language=language, windows=windows)
+    return TranscribedClip(text=text, language=language, windows=windows)
 
 
 @pytest.mark.parametrize(

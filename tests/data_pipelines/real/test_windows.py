@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.real import recording_table, window_mix, window_plan
-from data_pipelines.real.window_plan import Layer, PlannedWindow
+from data_pipelines.real.window_plan import PlannedWindow, SoundLayer
 from ltu_jax.core.errors import UserError
 from ltu_jax.evaluation.scoring import sound_groups
 
@@ -85,7 +85,7 @@ def tone(seconds, hertz=500.0, level=1.0):
 
 def test_the_voice_is_as_far_above_the_sounds_as_planned():
     window = PlannedWindow(
-        window_id="w", classes=("Dog",), groups=(), layers=(Layer(clips=("a",), start=1.0),),
+        window_id="w", classes=("Dog",), groups=(), layers=(SoundLayer(clips=("a",), start=1.0),),
         speech="v", speech_start=2.0, speech_decibels=6.0,
     )  # fmt: skip
     samples = window_mix.mix(
@@ -100,8 +100,8 @@ def test_the_voice_is_as_far_above_the_sounds_as_planned():
 
 def test_strings_parts_and_levels_of_layers():
     layers = (
-        Layer(clips=("a", "b"), gaps=(0.5,), start=1.0),
-        Layer(clips=("long",), part=1.0, decibels=-20.0),
+        SoundLayer(clips=("a", "b"), gaps=(0.5,), start=1.0),
+        SoundLayer(clips=("long",), part=1.0, decibels=-20.0),
     )
     window = PlannedWindow(window_id="w", classes=("Typing", "Rain"), groups=(), layers=layers)
     long = np.concatenate([np.zeros(16_000 * 5), np.ones(16_000 * 10)])
@@ -114,5 +114,5 @@ def test_strings_parts_and_levels_of_layers():
 
 
 def test_silence_stays_silence():
-    window = PlannedWindow(window_id="w", classes=(), groups=(), layers=(Layer(clips=("a",)),))
+    window = PlannedWindow(window_id="w", classes=(), groups=(), layers=(SoundLayer(clips=("a",)),))
     assert not window_mix.mix(window, load=lambda name: np.zeros(50), load_speech=None).any()
