@@ -1,15 +1,14 @@
 """The whole road at full size on one machine: published files in, three stages, and back out.
 
     python -m benchmarks.rehearsal --folder DIR [--layers 32] [--rows 10300000] [--clips 300]
-    python -m benchmarks.rehearsal --folder DIR --short       # a few minutes
+    python -m benchmarks.rehearsal --folder DIR --short       # a few minutes: what the tests run
 
 Every step is the command that a user would type, printed before it runs, in a process of its own
 whose seconds and peak memory are measured. What is finished is kept in DIR/rehearsal.json: run the
 command again to go on. The weights are random numbers in the shapes of Vicuna-7B v1.1, Whisper
 large-v1 and Whisper-AT; the clips are synthetic; the tokenizer is LLaMA's. `--layers` cuts the
 depth of the models and nothing else. A stage takes four optimiser steps over an int8 base. The
-short form has two layers of true widths, 2,000 rows and 12 clips, two steps of one row a stage, and
-no index. The tests walk it without `ask` and `evaluate`, with models that are `narrower`.
+short form has two layers, 2,000 rows and 12 clips, two steps of one row a stage, and no index.
 """
 
 import argparse
@@ -50,7 +49,6 @@ class Rehearsal:
     Attributes:
         folder: where everything lies.
         layers: of the language model and of Whisper's encoder and decoder.
-        narrower: what their widths and numbers of heads are divided by.
         rows: of the published JSON.
         clips: that exist as audio.
         tokenizer: LLaMA's tokenizer.model; None fetches it.
@@ -68,7 +66,6 @@ class Rehearsal:
     steps: int = 4
     rows_per_step: int = 2
     row_tokens: int = 160
-    narrower: int = 1
     peak: int = 0
     cpu_seconds: float = 0.0
 
@@ -116,7 +113,7 @@ class Rehearsal:
             f"--config.weights.whisper={self.path('weights', 'whisper')}",
             *start,
             *tltr,
-            *self.model_options(),
+            *(f"--config.model.{name}={self.layers}" for name in _DEPTHS),
             "--config.compute.base_dtype=int8",
             f"--config.data.row_tokens={self.row_tokens}",
             "--config.data.clips_per_row=1",
@@ -130,19 +127,8 @@ class Rehearsal:
             kill=kill,
         )
 
-    def sizes(self) -> dict[str, Any]:
-        """Return the configs of the models."""
-        return synthetic_sources.sizes(layers=self.layers, narrower=self.narrower)
 
-    def model_options(self) -> list[str]:
-        """Return the options of `train` for models that are not as large as the published ones."""
-        published = synthetic_sources.sizes()
-        return [
-            f"--config.model.{part}.{name}={size}"
-            for part, config in self.sizes().items()
-            for name, size in dataclasses.asdict(config).items()
-            if size != getattr(published[part], name)
-        ]
+_DEPTHS = ("llama.num_hidden_layers", "whisper.n_audio_layer", "whisper.n_text_layer")
 
 
 # --- the steps ------------------------------------------------------------------------------------
@@ -153,10 +139,9 @@ def sources(it: Rehearsal) -> None:
     folder = it.path("sources")
     shutil.rmtree(folder, ignore_errors=True)
     tokenizer = it.tokenizer or fetch_tokenizer(it.folder)
-    sizes = it.sizes()
-    synthetic_sources.write_vicuna(folder / "vicuna", sizes["llama"], tokenizer=tokenizer)
-    synthetic_sources.write_whisper(folder / "whisper", sizes["whisper"])
-    synthetic_sources.write_whisper_at(folder / "whisper-at", sizes["tltr"])
+    synthetic_sources.write_vicuna(folder / "vicuna", layers=it.layers, tokenizer=tokenizer)
+    synthetic_sources.write_whisper(folder / "whisper", layers=it.layers)
+    synthetic_sources.write_whisper_at(folder / "whisper-at")
     synthetic_sources.write_json_rows(folder / "openasqa.json", count=it.rows)
     synthetic_sources.write_audio(folder / "audio", clips=it.clips)
 
@@ -341,8 +326,6 @@ def rehearse(it: Rehearsal, parts: Sequence[str] = tuple(PARTS)) -> dict[str, An
     it.folder.mkdir(parents=True, exist_ok=True)
     store = it.path("rehearsal.json")
     given = {name: getattr(it, name) for name in FULL}
-    if it.narrower != 1:
-        given["narrower"] = it.narrower
     kept = read_json(store) if store.is_file() else {"given": given, "steps": {}}
     if kept["given"] != given:
         raise errors.UserError(

@@ -2,12 +2,12 @@
 
 Vicuna-7B v1.1 and Whisper large-v1 as Hugging Face publishes them, a Whisper-AT tagger, and an
 Open-ASQA JSON of any number of rows. The numbers are random, the clips synthetic; `layers` cuts the
-depth of the models, and `narrower` divides their widths and numbers of heads.
+depth of the models and nothing else.
 """
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ import numpy as np
 import soundfile
 
 from benchmarks.model_sizes import ltu_as
-from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
-from ltu_jax.models.llama import Llama, LlamaConfig
+from ltu_jax.models.llama import Llama
 from ltu_jax.models.sizes import WHISPER_SIZES
-from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
+from ltu_jax.models.tltr import Tagger, TaggerConfig
 from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.weights import name_tables
 from ltu_jax.weights.files import shards, torch_file
@@ -80,39 +79,9 @@ def _params(shapes: dict[str, Any]) -> dict[str, Tensor]:
     return made
 
 
-def sizes(*, layers: int = 32, narrower: int = 1) -> dict[str, Any]:
-    """Return the configs "llama" (Vicuna-7B v1.1), "whisper" (large-v1) and "tltr", cut.
-
-    Heads become fewer, not narrower.
-
-    Raises:
-        UserError: a width that `narrower` does not divide.
-    """
-    published = ltu_as("7b")
-    llama = dataclasses.replace(published.llama, num_hidden_layers=layers)
-    large = WHISPER_SIZES["large-v1"]
-    whisper = dataclasses.replace(large, n_audio_layer=layers, n_text_layer=layers)
-    widths = {
-        "llama": "hidden_size intermediate_size num_attention_heads num_key_value_heads",
-        "whisper": "n_audio_state n_audio_head n_text_state n_text_head",
-        "tltr": "d_model",
-    }
-    configs = {"llama": llama, "whisper": whisper, "tltr": published.tltr}
-    return {
-        name: _narrowed(config, by=narrower, names=widths[name].split())
-        for name, config in configs.items()
-    }
-
-
-def _narrowed(config: Any, *, by: int, names: Sequence[str]) -> Any:
-    widths = {name: getattr(config, name) for name in names}
-    if rest := [name for name, width in widths.items() if width % by]:
-        raise UserError(f"narrower = {by} does not divide {', '.join(rest)}; give 1, 2 or 4")
-    return dataclasses.replace(config, **{name: width // by for name, width in widths.items()})
-
-
-def write_vicuna(folder: Path, config: LlamaConfig, *, tokenizer: Path) -> None:
-    """Write a Hugging Face directory as that of Vicuna-7B v1.1."""
+def write_vicuna(folder: Path, *, layers: int, tokenizer: Path) -> None:
+    """Write a Hugging Face directory of the shapes of Vicuna-7B v1.1."""
+    config = dataclasses.replace(ltu_as("7b").llama, num_hidden_layers=layers)
     folder.mkdir(parents=True)
     tensors = name_tables.export(hf_llama.HF_RULES, _params(Llama.functional(config).shapes))
     placed, _ = shards.write_shards(
@@ -124,8 +93,14 @@ def write_vicuna(folder: Path, config: LlamaConfig, *, tokenizer: Path) -> None:
     (folder / "tokenizer.model").write_bytes(tokenizer.read_bytes())
 
 
-def write_whisper(folder: Path, config: WhisperConfig) -> None:
-    """Write a Hugging Face directory as that of Whisper large-v1, without its tokenizer."""
+def whisper_config(*, layers: int) -> WhisperConfig:
+    """Return Whisper large-v1 with fewer layers."""
+    return dataclasses.replace(WHISPER_SIZES["large-v1"], n_audio_layer=layers, n_text_layer=layers)
+
+
+def write_whisper(folder: Path, *, layers: int) -> None:
+    """Write a Hugging Face directory of the shapes of Whisper large-v1, without its tokenizer."""
+    config = whisper_config(layers=layers)
     folder.mkdir(parents=True)
     sizes = dataclasses.asdict(config)
     tensors = hf_whisper.to_hf(sizes, _params(Whisper(config).shapes))
@@ -136,10 +111,10 @@ def write_whisper(folder: Path, config: WhisperConfig) -> None:
     hf_whisper.write_hf_files(folder, sizes, dtype="float16", tokenizer_dir=None)
 
 
-def write_whisper_at(folder: Path, tltr: TLTRConfig) -> None:
-    """Write a Whisper-AT tagger as its authors publish it, with its labels."""
+def write_whisper_at(folder: Path) -> None:
+    """Write a Whisper-AT tagger of large-v1's width as its authors publish it, with its labels."""
     folder.mkdir(parents=True)
-    config = TaggerConfig(tltr=tltr, labels=LABELS, d_input=None, audio_layers=None)
+    config = TaggerConfig(tltr=ltu_as("7b").tltr, labels=LABELS, d_input=None, audio_layers=None)
     made = name_tables.export(whisper_at.RULES, _params(Tagger.functional(config).shapes))
     torch_file.write_torch(
         folder / "large-v1_ori.pth", {f"at_model.{name}": leaf for name, leaf in made.items()}
