@@ -107,12 +107,12 @@ def test_that_engine_may_come_from_a_jar(folder, monkeypatch):
 def test_captions_go_in_as_spice_reads_them_and_empty_ones_do_not(folder, monkeypatch):
     sent = []
 
-    def start(arguments, **_):
+    def run_java(arguments, **_):
         sent.extend(json.loads(Path(arguments[4]).read_text()))
         Path(arguments[6]).write_text(json.dumps(json.loads(RECORDED.read_text())[:1]))
 
     monkeypatch.setattr(java, "java_version", lambda: 8)
-    monkeypatch.setattr(java, "start", start)
+    monkeypatch.setattr(java, "run_java", run_java)
     assert spice.spice_scores(PAIRS, jars=folder) == pytest.approx([4 / 9, 0])
     assert sent == [{"image_id": 0, "test": "a dog", "refs": ["the dog"]}]
 

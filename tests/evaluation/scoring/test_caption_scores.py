@@ -135,7 +135,7 @@ def test_all_metrics_of_a_reading_tokenize_once(monkeypatch):
     run_java = java.run_java
 
     def counting(arguments, **options):
-        started.append(options["what"])
+        started.append(options["program"])
         return run_java(arguments, **options)
 
     monkeypatch.setattr(java, "run_java", counting)
