@@ -58,6 +58,7 @@ COMMANDS = {
     "row_layouts_*": "python -m benchmarks.row_layouts (--modelled | --records DIR) --json FILE",
     "train_step_*": "python -m benchmarks.train_step",
     "json_schemas": "python -m benchmarks.json_schemas",
+    "server_start_*": "python -m benchmarks.server_start --checkpoint RUN",
     "serving": "python -m benchmarks.serving --checkpoint RUN --audio DIR; "
     "python -m benchmarks.serving --toy --parts soak",
     "ten_million_*": "python -m benchmarks.ten_million",
