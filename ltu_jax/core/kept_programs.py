@@ -226,6 +226,7 @@ def _save(path: Path, program: Any) -> None:
     body = pickle.dumps(serialize_executable.serialize(program))
     try:
         with atomic_file(path) as file:
+            file.touch(mode=0o600)  # whatever the umask: `_read` refuses what a group may write
             file.write_bytes(_checksum(path, body) + body)
     except OSError as error:
         log.warning("a compiled program could not be kept: %s", error.strerror)

@@ -45,13 +45,11 @@ class ClipBatches:
         whispers: hear and write.
         executor: of one thread.
         most: clips of a batch.
-        batches: how many there were.
     """
 
     whispers: Whispers
     executor: Executor
     most: int = 1
-    batches: int = 0
     _waiting: deque[_Waiting] = field(default_factory=deque)
     _working: asyncio.Task | None = None
 
@@ -67,7 +65,6 @@ class ClipBatches:
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while batch := self._take():
-            self.batches += 1
             try:
                 await loop.run_in_executor(self.executor, self._hear, batch, loop)
             except Exception as error:

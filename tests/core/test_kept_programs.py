@@ -88,6 +88,17 @@ def test_what_is_damaged_or_not_ours_alone_is_made_again(own_cache, damage):
     assert file.stat().st_mode & 0o022 == 0
 
 
+def test_where_files_are_usually_a_group_s_too_they_are_kept():
+    traced = Traced()
+    before = os.umask(0o002)  # of many systems
+    try:
+        for _ in range(2):
+            ask(traced, ProgramStore.of("weights"))
+    finally:
+        os.umask(before)
+    assert traced.times == 1
+
+
 def test_a_program_under_another_name_is_not_loaded(own_cache):
     traced, store = Traced(), ProgramStore.of("weights")
     ask(traced, store)
