@@ -90,7 +90,8 @@ def read_reply(reply: Mapping[str, Any], *, url: str) -> ChatReply:
     if not isinstance(content, str | None):
         raise EndpointError(
             f"{url} replied to a chat without choices[0].message.content: "
-            f"{str(reply)[:200]!r}; check that it serves /chat/completions"
+            f"{str(reply)[:200]!r}; check that it serves /chat/completions",
+            status=200,
         )
     usage = reply.get("usage")
     usage = usage if isinstance(usage, dict) else {}

@@ -26,6 +26,7 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _LONGEST_WAIT = 120.0  # seconds between two attempts
 _MOST_BYTES = 64 << 20  # 256 embeddings of 3,072 numbers take 17 MB
+_LEAST_SECRET = 16  # characters; shorter keys ("EMPTY") are words that a reply may have
 _EXCERPT = 300  # characters of a server's message in an error
 
 
@@ -165,6 +166,8 @@ class Endpoint:
             raise self._unreachable(url, error.reason) from None
         except (OSError, http.client.HTTPException, UnicodeError) as error:
             raise self._unreachable(url, error) from None
+        if len(secret) >= _LEAST_SECRET:  # a server may send back what it got
+            content = content.replace(secret.encode(), b"[key]")
         try:
             answer = json.loads(content)
         except (ValueError, RecursionError):
@@ -175,7 +178,8 @@ class Endpoint:
             raise EndpointError(
                 f"{url} replied with something else than a JSON object: "
                 f"{_excerpt(content, secret=secret)!r}; is it an OpenAI-compatible server, and "
-                "does the address end in /v1?"
+                "does the address end in /v1?",
+                status=200,
             )
         return answer
 
@@ -187,7 +191,8 @@ class Endpoint:
             if size > _MOST_BYTES:
                 raise EndpointError(
                     f"{url} replied with more than {_MOST_BYTES >> 20} MB; that is no reply of "
-                    "this API, check the address"
+                    "this API, check the address",
+                    status=200,
                 )
             if time.monotonic() > deadline:
                 raise TimeoutError

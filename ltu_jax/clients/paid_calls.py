@@ -30,7 +30,11 @@ from ltu_jax.clients.token_prices import TokenPrice, dollars
 from ltu_jax.core.errors import UserError
 
 _LONGEST_WAIT = 120.0  # seconds between two attempts
-_LASTING = (401, 403, 404, 429)  # statuses that any other request would get as well
+_OTHER_API = (
+    200  # the status of a reply that is none of this API's, and may be charged all the same
+)
+# Statuses that any other request would get as well; None: there was no answer.
+_LASTING = (None, _OTHER_API, 401, 403, 404, 429)
 _ALL_REFUSED = 5  # requests in a row, with nothing answered yet, after which no more are sent
 
 
@@ -213,23 +217,33 @@ class PaidCalls:
             if again:
                 self._try_later(turn, failure)
             return
-        except EndpointError as error:
-            if error.status is None or error.status in _LASTING:
-                self.ledger.settle(turn.call, state="failed", cost=0, reason=_short(error))
+        except UserError as error:
+            # one that is no EndpointError: nothing was sent
+            status = error.status if isinstance(error, EndpointError) else None
+            if status in _LASTING:
+                cost = turn.reserved if status == _OTHER_API else 0
+                self.ledger.settle(turn.call, state="failed", cost=cost, reason=_short(error))
                 raise
-            self._refuse(turn, f"the server answered {error.status}", again=again, error=error)
-            return
-        self._failed_in_a_row = 0
-        cost = self._cost(turn, reply)
-        if problem := turn.standing.conversation.problem(reply):
-            self._refuse(turn, problem, again=again, reply=reply, cost=cost)
-            return
-        self.ledger.settle(turn.call, state="answered", cost=cost, reply=reply)
-        self._refused_in_a_row = 0
-        self.report.answered += 1
-        self._check_cost(turn, cost)
+            reason = f"the server answered {status}"
+            self.ledger.settle(turn.call, state="refused", cost=0, reason=reason)
+            self._refused_in_a_row += not self.report.answered
+            if self._refused_in_a_row >= _ALL_REFUSED:
+                raise
+        else:
+            self._take(turn, reply)
         if again:
             self._release(turn)
+
+    def _take(self, turn: _Turn, reply: ChatReply) -> None:
+        """Write down a reply, whether it can be used, and what it cost."""
+        self._failed_in_a_row = 0
+        cost, problem = self._cost(turn, reply), turn.standing.conversation.problem(reply)
+        state = "refused" if problem else "answered"
+        self.ledger.settle(turn.call, state=state, cost=cost, reason=problem, reply=reply)
+        if not problem:
+            self._refused_in_a_row = 0
+            self.report.answered += 1
+        self._check_cost(turn, cost)
 
     def _cost(self, turn: _Turn, reply: ChatReply) -> int:
         """Return what a reply cost; the most that it can where the server does not count."""
@@ -249,24 +263,6 @@ class PaidCalls:
         """Go on with all conversations that waited for this request."""
         for one in [turn, *self._same.pop(turn.request.key)]:
             self._place(advanced(one.standing, self.ledger, tries=self.rules.tries))
-
-    def _refuse(
-        self,
-        turn: _Turn,
-        reason: str,
-        *,
-        again: bool,
-        error: EndpointError | None = None,
-        reply: ChatReply | None = None,
-        cost: int = 0,
-    ) -> None:
-        """Write down that a call brought nothing; ask once more if that is worth it."""
-        self.ledger.settle(turn.call, state="refused", cost=cost, reason=reason, reply=reply)
-        self._refused_in_a_row += error is not None and not self.report.answered
-        if error is not None and self._refused_in_a_row >= _ALL_REFUSED:
-            raise error
-        if again:
-            self._release(turn)
 
     def _try_later(self, turn: _Turn, failure: PassingFailure) -> None:
         pause = min(self.rules.first_wait * 2 ** (turn.attempt - 1), _LONGEST_WAIT)

@@ -185,6 +185,13 @@ def test_no_error_shows_the_key_even_if_the_server_does(serve, monkeypatch, stat
     assert SECRET not in str(error.value) + repr(asked) and "\x1b" not in str(error.value)
 
 
+def test_a_server_that_sends_back_what_it_got_does_not_spread_the_key(serve, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    server = serve(lambda *_: ok({"headers": server.requests[0][1]}))
+    reply = client(server)[0].post("/x", {})
+    assert reply["headers"]["Authorization"] == "Bearer [key]"
+
+
 def test_a_key_with_a_line_break_is_refused_unseen(serve, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a\nX-Evil: 1")
     server = serve(in_turn(ok({})))

@@ -170,11 +170,32 @@ def test_calls_never_cost_more_than_the_budget(serve, hold):
     assert (report.done, report.stopped, len(server.requests)) == (80, "", 80)
 
 
-def test_a_server_that_counts_more_than_it_may_ends_the_run(serve, hold):
-    server = serve(lambda *_: chat("x", tokens=100_000))
+@pytest.mark.parametrize("content", ["x", None])  # a reply that can be used, and one that cannot
+def test_a_server_that_counts_more_than_it_may_ends_the_run(serve, hold, content):
+    server = serve(lambda *_: chat(content, tokens=100_000))
     with pytest.raises(UserError, match="does not keep to the limit of 100 tokens"):
         hold(server, map(str, range(100)), budget=10**9)
     assert len(server.requests) <= 3
+
+
+@pytest.mark.parametrize("content", [b"<html>Welcome</html>", b'{"error": "no choices"}'])
+def test_a_reply_that_is_no_chat_ends_the_run_and_counts_as_paid(serve, hold, tmp_path, content):
+    server = serve(lambda *_: (200, {}, content))
+    with pytest.raises(EndpointError, match="replied"):
+        hold(server, "abcdefgh")
+    most = PRICE.of(Ask("a").next_request(()).prompt_bound, 100)
+    with open_ledger(tmp_path / "l.sqlite", send=False) as ledger:
+        assert ledger.committed == ledger.cost == len(server.requests) * most > 0
+
+
+def test_nothing_is_paid_where_the_key_cannot_be_sent(serve, hold, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-a\nX-Evil: 1")
+    server = serve(lambda *_: chat("x"))
+    with pytest.raises(UserError, match="characters that are in no key"):
+        hold(server, "abc")
+    with open_ledger(tmp_path / "l.sqlite", send=True) as ledger:
+        assert (ledger.committed, server.requests) == (0, [])
+        assert set(ledger.calls_by_state()) == {"failed"}
 
 
 def test_rates_are_kept(serve, hold, monkeypatch):
