@@ -97,10 +97,11 @@ def related(path: Path) -> dict[str, set[str]]:
         UserError: no file, or one of another form.
     """
     children: dict[str, list[str]] = {}
-    for entry in json_file(path, what=_ONTOLOGY):
+    entries = json_file(path, what=_ONTOLOGY)
+    for entry in entries if isinstance(entries, list) else [entries]:
         mid = entry.get("id") if isinstance(entry, dict) else None
         below = entry.get("child_ids") if isinstance(entry, dict) else None
-        if not isinstance(mid, str) or not isinstance(below, list):
+        if not isinstance(below, list) or not all(isinstance(one, str) for one in [mid, *below]):
             raise UserError(
                 f"{path}: {str(entry)[:60]!r} has no id and child_ids: is it {_ONTOLOGY}?"
             )

@@ -17,7 +17,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.metadata.table_files import RecordProblems, csv_rows, json_file, need
+from data_pipelines.metadata.table_files import (
+    RecordProblems,
+    csv_errors_named,
+    csv_rows,
+    json_file,
+    need,
+)
 from ltu_jax.core.errors import UserError
 
 FSD50K = "the ground truth of FSD50K, from FSD50K.ground_truth.zip"
@@ -158,13 +164,18 @@ def clotho_metadata(path: Path) -> dict[str, ClothoSound]:
     """Return file name -> what is known of the sound.
 
     Raises:
-        UserError: no file, a column is missing, or a row has too few fields.
+        UserError: no file, a column is missing, a row has too few fields or an open quote.
     """
-    need(path, what="Clotho's metadata")
+    what = "Clotho's metadata"
+    need(path, what=what)
     sounds = {}
     with path.open(encoding="iso-8859-1", newline="") as file:
         table = csv.DictReader(file)
-        for row in table:
+        while True:
+            with csv_errors_named(path, table, what=what):
+                row = next(table, None)
+            if row is None:
+                return sounds
             where = f"{path}:{table.line_num}"
             fields = [row.get(name) for name in ("file_name", "keywords", "sound_id", "license")]
             if any(field is None for field in fields):
@@ -175,7 +186,6 @@ def clotho_metadata(path: Path) -> dict[str, ClothoSound]:
                 sound_id=number if number.isdecimal() else "",
                 licence=licence,
             )
-    return sounds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -240,6 +250,8 @@ def _wavcaps_clip(entry: Any, where: str) -> WavCapsClip:
         raise UserError(f"{where}: duration is {duration!r}: it should be above 0")
     tags = entry.get("tags") or []
     tags = tags.split(",") if isinstance(tags, str) else tags
+    if not isinstance(tags, list):
+        raise UserError(f"{where}: tags is {str(tags)[:60]!r}: it should be a list of texts")
     return WavCapsClip(
         where=where,
         name=name,

@@ -120,18 +120,18 @@ def csv_rows(
     """
     text = io.StringIO(_text(path, what=what), newline="")
     table = csv.DictReader(text, fieldnames=header, delimiter=delimiter, strict=True)
-    missing = [name for name in columns if name not in (table.fieldnames or ())]
+    with csv_errors_named(path, table, what=what):
+        names = table.fieldnames or ()
+    missing = [name for name in columns if name not in names]
     if missing:
         raise UserError(
             f"{path} has no column {', '.join(map(repr, missing))}; it has "
-            f"{', '.join(map(repr, table.fieldnames or ()))}: is it {what}?"
+            f"{', '.join(map(repr, names))}: is it {what}?"
         )
     rows, whole = iter(table), False
     while True:
-        try:
+        with csv_errors_named(path, table, what=what):
             row = next(rows, None)
-        except csv.Error as error:
-            raise UserError(f"{path}:{table.line_num}: {error}; is it {what}?") from None
         if row is None:
             return
         where = f"{path}:{table.line_num}"
@@ -148,11 +148,20 @@ def csv_rows(
             whole = False
 
 
+@contextlib.contextmanager
+def csv_errors_named(path: Path, table: csv.DictReader, *, what: str) -> Iterator[None]:
+    """Raise `UserError` with file and line for what a block's table cannot read."""
+    try:
+        yield
+    except csv.Error as error:
+        raise UserError(f"{path}:{table.line_num}: {error}; is it {what}?") from None
+
+
 def json_file(path: Path, *, what: str) -> Any:
     """Return the value of a JSON file."""
     try:
         return json.loads(_text(path, what=what))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}; it should be {what}") from None
 
 

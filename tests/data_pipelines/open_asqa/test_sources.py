@@ -145,6 +145,39 @@ def test_a_broken_row_is_named_and_left_out_or_ends_the_reading(name, tmp_path):
     assert any(named in problem for problem in problems)
 
 
+# Damage to a whole file: an open quote at its head, one at its end, and JSON of other kinds.
+DAMAGE = (
+    lambda old: b'"' + old,
+    lambda old: old + b'"' + b"x" * 140_000,
+    lambda old: b"5",
+    lambda old: b'[{"id": "a", "child_ids": [{}]}]',
+    lambda old: b'{"data": [{"id": 3, "caption": "x", "duration": 3, "tags": 5}]}',
+    lambda old: b"[" * 100_000,
+)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_damaged_file_is_an_error_or_a_refused_row_whatever_is_wrong(name, tmp_path):
+    published.MAKERS[name](tmp_path)
+    entry = SOURCES[name]
+    if entry.related_classes is not None:
+        (tmp_path / "ontology.json").write_text("[]")
+    files = [one for names in (*entry.files, *entry.optional) for one in names.split("|")]
+    for path in [path for file in files for path in tmp_path.rglob(file)]:
+        whole, (clips, refused) = path.read_bytes(), read(name, tmp_path)
+        for damage in DAMAGE:
+            path.write_bytes(damage(whole))
+            try:
+                left, problems = read(name, tmp_path)
+                if entry.related_classes is not None:
+                    entry.related_classes(tmp_path)
+            except UserError as error:
+                assert str(path) in str(error) or name == "voxceleb2"
+            else:
+                assert problems != refused or left != clips
+        path.write_bytes(whole)
+
+
 @pytest.mark.parametrize("name", [name for name in SOURCES if SOURCES[name].files])
 def test_a_missing_file_is_named(name, tmp_path):
     published.MAKERS[name](tmp_path)
