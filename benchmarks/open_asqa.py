@@ -29,7 +29,6 @@ import numpy as np
 from benchmarks import alternate, published_tables
 from benchmarks.published_tables import Sizes
 from data_pipelines.open_asqa import build_folder, draw
-from data_pipelines.open_asqa.__main__ import STEPS
 from data_pipelines.open_asqa.build_folder import BuildFolder
 from data_pipelines.open_asqa.closed_file import write_closed_ended
 from data_pipelines.open_asqa.processes import in_processes
@@ -124,11 +123,10 @@ def run_steps(sources: Path, out: Path, *, workers: int) -> dict[str, Any]:
     )
     counts = out.with_name(f"{out.name}.json")
     steps["statistics"] = measured(*_STEPS, "statistics", out, "--json", counts)
-    if "merge" in STEPS:
-        rows = out.with_name(f"{out.name}-rows.json")
-        steps["merge"] = measured(*_STEPS, "merge", out, "--out", rows)
-        steps["merge"]["bytes"] = rows.stat().st_size
-        steps["statistics of the rows"] = measured(*_STEPS, "statistics", rows)
+    rows = out.with_name(f"{out.name}-rows.json")
+    steps["merge"] = measured(*_STEPS, "merge", out, "--out", rows)
+    steps["merge"]["bytes"] = rows.stat().st_size
+    steps["statistics of the rows"] = measured(*_STEPS, "statistics", rows)
     return {"steps": steps, "counts": read_json(counts)}
 
 
@@ -140,9 +138,10 @@ def official_sources(sources: Path, scratch: Path, sizes: Sizes, *, share: float
         other.mkdir()
         more = dataclasses.replace(sizes, age_tested=0, aged_videos=round(sizes.aged_videos * 1.02))
         published_tables.voxceleb2(other, more, np.random.default_rng(77))
-    lists = write_lists(BuildFolder(scratch / "published"), scratch / "lists", share=share)
+    published = BuildFolder(scratch / "published")
+    lists = write_lists(published, scratch / "lists", share=share)
     text = ""
-    for name in SOURCES:
+    for name in published.sources():
         folder = tables / ("audioset" if name == "joint_audioset" else name)
         if name == "voxceleb2":
             folder = other

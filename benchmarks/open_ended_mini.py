@@ -10,16 +10,14 @@ The result counts replies that parse whole, pairs, and refusals by reason.
 
 import argparse
 import contextlib
-import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import alternate
+from benchmarks.served_process import served
 from data_pipelines.mini.clip_plan import SIZES, PlannedClip, make_plan
 from data_pipelines.open_asqa import __main__ as open_asqa
 from data_pipelines.open_asqa.build_folder import (
@@ -32,7 +30,7 @@ from data_pipelines.open_asqa.build_folder import (
 )
 from data_pipelines.open_asqa.open_ended.build_conversations import COUNTS
 from data_pipelines.open_asqa.source_clip import SourceClip
-from ltu_jax.core import errors, provenance
+from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.core.jsonl import write_jsonl
@@ -42,7 +40,7 @@ MODEL = ROOT / "assets" / "weights" / "smollm2-135m"
 OUT = ROOT / "benchmarks" / "results" / "open_ended_mini.json"
 PAIRS, TOKENS_A_PAIR, TEMPERATURE = 3, 90, 0.7
 _SLOT_TOKENS, _AT_ONCE = 1536, 8
-_READY = re.compile(r"ready: (http://\S+/v1) \(model (\S+)\)")
+_LOG = Path("build/serving/open_ended_mini.log")
 # Kind of a planned clip -> the source whose prompt asks about it.
 SOURCE_OF = {"sound": "fsd50k", "music": "fma", "speech": "libritts", "joint": "joint_audioset"}
 
@@ -59,24 +57,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT, help="file of the result")
     parser.add_argument("--keep", type=Path, help="folder in which the build stays")
     given = parser.parse_args()
+    options = ("--checkpoint", str(given.model), "--max-batch", str(_AT_ONCE),
+               "--slot-tokens", str(_SLOT_TOKENS))  # fmt: skip
     with contextlib.ExitStack() as stack:
         place = given.keep or stack.enter_context(tempfile.TemporaryDirectory())
         folder = make_build(Path(place), clips=given.clips)
         begun = time.monotonic()
-        url, model = stack.enter_context(served(given.model))
+        server = stack.enter_context(served(*options, log=_LOG))
         ready = time.monotonic()
-        ask(folder, url=url, model=model)
+        ask(folder, url=f"{server.url}/v1", model=server.model)
         result = measured(folder) | {
-            "model": model,
+            "model": server.model,
             "asked": {"pairs": PAIRS, "tokens_a_pair": TOKENS_A_PAIR, "temperature": TEMPERATURE},
             "seconds": {
                 "until ready": round(ready - begun),
                 "until filtered": round(time.monotonic() - ready),
             },
-            "hardware": provenance.processor(),
-            "code": provenance.git_state(),
         }
-    write_json(given.out, result)
+    write_json(given.out, alternate.header() | result)
     print(f"{result['replies that parse whole']} of {result['replies']} replies parse whole; "
           f"{result['accepted']} of {result['pairs']} pairs are accepted")  # fmt: skip
 
@@ -124,27 +122,6 @@ def _style(entry: PlannedClip) -> dict[str, Any]:
     named = {"slow": "slow", "fast": "fast", "quiet": "low", "loud": "high"}
     style = {"speed": named.get(entry.tempo), "volume": named.get(entry.level)}
     return {"clip_id": entry.clip_id} | {name: value for name, value in style.items() if value}
-
-
-@contextlib.contextmanager
-def served(model: Path) -> Iterator[tuple[str, str]]:
-    """Serve a language model while the block runs; yield the address and the model's name."""
-    command = [
-        *(sys.executable, "-m", "ltu_jax.serve", "--checkpoint", str(model), "--port", "0"),
-        *("--max-batch", str(_AT_ONCE), "--slot-tokens", str(_SLOT_TOKENS)),
-    ]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        said: Sequence[str] = []
-        for line in process.stdout:
-            said = [*said, line]
-            if found := _READY.search(line):
-                yield found[1], found[2]
-                return
-        raise UserError(f"the server ended before it was ready: {''.join(said)[-500:]}")
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def ask(folder: BuildFolder, *, url: str, model: str) -> None:

@@ -1,13 +1,12 @@
 """`python -m ltu_jax.serve` as a process of its own, looked at from outside."""
 
 import contextlib
-import os
 import re
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +40,15 @@ class ServedProcess:
         with urllib.request.urlopen(request, timeout=60) as reply:
             return reply.read().decode()
 
-    def count(self, name: str) -> float:
-        """Return a number of /metrics, the sum over its labels."""
+    def count(self, name: str, **labels: str) -> float:
+        """Return a number of /metrics: the sum over those that have these labels."""
+        wanted = {f'{label}="{value}"' for label, value in labels.items()}
         found = _COUNT.findall(self.get("/metrics"))
-        return sum(float(value) for known, _, value in found if known == name)
+        return sum(
+            float(value)
+            for known, its, value in found
+            if known == name and wanted <= set(its.split(","))
+        )
 
     def occupied(self) -> dict[str, int]:
         """Return the slots and the places of the queue that are in use."""
@@ -78,8 +82,12 @@ class ServedProcess:
 
 
 @contextlib.contextmanager
-def served(*arguments: str, log: Path) -> Iterator[ServedProcess]:
+def served(
+    *arguments: str, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[ServedProcess]:
     """Run a server with options for a block, on a free port; what it says on stderr is in `log`.
+
+    `environment` is the process' own, in place of this one's.
 
     Raises:
         UserError: it did not get ready.
@@ -89,7 +97,7 @@ def served(*arguments: str, log: Path) -> Iterator[ServedProcess]:
     print("$ python -m " + " ".join(command[2:]), file=sys.stderr, flush=True)
     with log.open("w") as errors:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
         )
     try:
         found = None

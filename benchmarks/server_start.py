@@ -5,28 +5,24 @@
 Without `--checkpoint` it serves random weights: the sizes of SmolLM2-135M, heard and written by
 Whisper base. Each round begins with empty caches, twice: with programs kept as they are (the
 server's own way), and with JAX's compilation cache alone. Times are from the start of the process
-to its `ready`, in a process of its own.
+to its `ready`, in a process of its own. The result names the checkpoint by the end of its path.
 """
 
 import argparse
 import dataclasses
 import os
-import re
 import resource
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
 from benchmarks import alternate, random_weights
+from benchmarks.served_process import served
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
@@ -39,7 +35,7 @@ from ltu_jax.weights.store import save_weights
 
 WAYS = ("programs kept", "jax's cache alone")
 _ASSETS = Path("assets")
-_SOURCE = re.compile(r'^ltu:start_programs\{.*source="(\w+)".*\} (\S+)$', re.MULTILINE)
+_LOG = Path("build/serving/server_start.log")
 
 
 def make_weights(folder: Path) -> list[str]:
@@ -70,22 +66,12 @@ def start(options: Sequence[str], *, caches: Path) -> dict[str, Any]:
     environment = os.environ | {"XDG_CACHE_HOME": str(caches)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     before, begun = _children(), time.perf_counter()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "ltu_jax.serve", *options, "--port", "0"],
-        stdout=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
-    try:
-        while not (line := server.stdout.readline()).startswith("ready: "):
-            if not line:
-                raise UserError("the server did not get ready; it says above why")
+    with served(*options, log=_LOG, environment=environment) as server:
         seconds = time.perf_counter() - begun
-        text = httpx.get(re.search(r"the page: (\S+)/$", line.strip())[1] + "/metrics").text
-        programs = {source: int(float(count)) for source, count in _SOURCE.findall(text)}
-        server.send_signal(signal.SIGTERM)
-        server.wait(60)
-    finally:
-        server.kill()
-        server.wait()
+        programs = {
+            source: int(server.count("ltu:start_programs", source=source))
+            for source in ("kept", "compiled")
+        }
     return {
         "seconds": round(seconds, 2),
         "cpu_seconds": round(_children() - before, 2),
@@ -129,12 +115,13 @@ def main() -> None:
         raise UserError(f"--rounds is {given.rounds}; use at least 1")
     with tempfile.TemporaryDirectory() as folder:
         if given.checkpoint is None:
-            served = make_weights(Path(folder))
+            model, options = "random, SmolLM2-135M and Whisper base", make_weights(Path(folder))
         else:
-            served = ["--checkpoint", str(given.checkpoint)]
-            served += [] if given.whisper is None else ["--whisper", str(given.whisper)]
+            model = "/".join(given.checkpoint.absolute().parts[-3:])
+            options = ["--checkpoint", str(given.checkpoint)]
+            options += [] if given.whisper is None else ["--whisper", str(given.whisper)]
         rounds = [
-            {way: measure([*served, *given.options], way=way) for way in WAYS}
+            {way: measure([*options, *given.options], way=way) for way in WAYS}
             for _ in range(given.rounds)
         ]
     summary = {
@@ -149,15 +136,10 @@ def main() -> None:
     }
     print(alternate.table([{"way": way, **row} for way, row in summary.items()]))
     out = given.out or Path(f"benchmarks/results/server_start_{alternate.machine()}.json")
-    served_model = (
-        "random, SmolLM2-135M and Whisper base"
-        if given.checkpoint is None
-        else (str(given.checkpoint))
-    )
     write_json(
         out,
         alternate.header()
-        | {"model": served_model, "options": given.options, "summary": summary, "rounds": rounds},
+        | {"model": model, "options": given.options, "summary": summary, "rounds": rounds},
     )
     print(out)
 
