@@ -374,7 +374,7 @@ def main() -> int:
     rows = [{"step": name} | row for name, row in found.items()]
     print(alternate.table(rows))
     print(f"{sum(row['seconds'] for row in rows) / 60:.0f} minutes")
-    write_json(given.out, alternate.header() | sizes | {"steps": found})
+    write_json(given.out, alternate.header() | sizes | {"steps": rows})
     print(given.out)
     return 0 if all(row["ok"] for row in rows) else 1
 

@@ -58,9 +58,9 @@ COMMANDS = {
     "row_layouts_*": "python -m benchmarks.row_layouts (--modelled | --records DIR) --json FILE",
     "train_step_*": "python -m benchmarks.train_step",
     "json_schemas": "python -m benchmarks.json_schemas",
-    "server_start_*": "python -m benchmarks.server_start --checkpoint RUN",
-    "serving": "python -m benchmarks.serving --checkpoint RUN --audio DIR; "
-    "python -m benchmarks.serving --toy --parts soak",
+    "server_start_*": "python -m benchmarks.server_start --checkpoint runs/demo/stage3 --rounds 1",
+    "serving": "python -m benchmarks.serving --rounds 1; python -m benchmarks.serving --toy "
+    "--parts equality soak --questions 600 --soak-requests 3000",
     "ten_million_*": "python -m benchmarks.ten_million",
     "transcription_*": "python -m benchmarks.transcription",
 }
@@ -385,17 +385,17 @@ def rehearsal(result: dict[str, Any]) -> str:
     steps = result["steps"]
     rows = [
         [
-            name.replace("_", " "),
+            step["step"].replace("_", " "),
             f"{step['seconds'] / 60:.1f}",
             f"{step['peak_bytes'] / 1e9:.1f}",
             {True: "yes", False: "**no**", None: ""}[step.get("identical")],
             "yes" if step["ok"] else "**no**",
         ]
-        for name, step in steps.items()
+        for step in steps
     ]
     about = (
         f"{result['layers']} layers, {result['rows']:,} rows, {result['clips']} clips; "
-        f"{sum(step['seconds'] for step in steps.values()) / 60:.0f} minutes"
+        f"{sum(step['seconds'] for step in steps) / 60:.0f} minutes"
     )
     return _part(result, about, _table(["step", "minutes", "peak GB", "same bits", "ok"], rows))
 
@@ -430,8 +430,19 @@ def _more(percent: float) -> str:
 
 def serving(result: dict[str, Any]) -> str:
     """Tabulate what the server was asked to hold, and what was found."""
-    columns = ["part", "what", "found", "bar"]
-    return _part(result, "float32", _table(columns, serving_rows.rows(result)))
+    table = _table(serving_rows.COLUMNS, serving_rows.rows(result))
+    return _part(result, "float32", table)
+
+
+def server_start(result: dict[str, Any]) -> str:
+    """Tabulate both starts of a server."""
+    columns = ["what is kept", "first start, s", "second, s", "times sooner"]
+    rows = [
+        [way, *(f"{row[key]:.1f}" for key in ("first_seconds", "second_seconds", "ratio"))]
+        for way, row in result["summary"].items()
+    ]
+    about = f"{result['model']}, rounds: {len(result['rounds'])}"
+    return _part(result, about, _table(columns, rows))
 
 
 def json_schemas(result: dict[str, Any]) -> str:
@@ -506,6 +517,7 @@ _OF_FILES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "resume": ("resume_*", resume),
     "overhead": ("overhead_*", overhead),
     "serving": ("serving", serving),
+    "server_start": ("server_start_*", server_start),
     "json_schemas": ("json_schemas", json_schemas),
     "open_asqa": ("open_asqa_*", open_asqa),
     "not_run": ("gpu_not_run", not_run),

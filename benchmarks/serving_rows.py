@@ -1,13 +1,16 @@
-"""The rows of the results page about the server: what was measured, what came, and the bar."""
+"""The rows of the results page about the server: what was measured, what came, is the bar held?"""
 
 from collections.abc import Callable
 from typing import Any
 
-Row = tuple[str, Any, str]
+# What was measured, what came, its bar, and whether that is held (None: there is no bar).
+Row = tuple[str, Any, str, bool | None]
+COLUMNS = ("part", "what", "found", "bar", "held")
+_HELD = {True: "yes", False: "**no**", None: ""}
 
 
 def rows(result: dict[str, Any]) -> list[list[str]]:
-    """Return the rows of benchmarks/results/serving.json: part, what, found, bar."""
+    """Return the rows of benchmarks/results/serving.json, in `COLUMNS`."""
     made = []
     for name, write in _PARTS.items():
         for ending, model in (("", ""), (", toy", "toy, ")):
@@ -15,8 +18,17 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
             if part is not None:
                 load = f"load {part['load_average'][0]:.0f}"
                 about = f"{name.replace('_', ' ')} ({model}{part['date']}, {load})"
-                made += [[about, *map(str, row)] for row in write(part)]
+                made += [[about, *map(str, row[:-1]), _HELD[row[-1]]] for row in write(part)]
     return made
+
+
+def _none(what: str, count: int, *, found: str | None = None) -> Row:
+    """Return the row of something that must not occur."""
+    return what, count if found is None else found, "0", count == 0
+
+
+def _at_least(what: str, value: float, bar: float, *, digits: int) -> Row:
+    return what, f"{value:.{digits}f}", f"{bar:g}", value >= bar
 
 
 def _equality(part: dict[str, Any]) -> list[Row]:
@@ -27,81 +39,91 @@ def _equality(part: dict[str, Any]) -> list[Row]:
     wrong = part["differences"] + sum(part["failed"].values())
     compared = f"{wrong} ({part['tokens_compared']:,} tokens compared)"
     return [
-        (f"{what}answers that are not `Model.answer`'s", compared, "0"),
-        ("answers of somebody else", part["cross_talk"], "0"),
+        _none(f"{what}answers that are not `Model.answer`'s", wrong, found=compared),
+        _none("answers of somebody else", part["cross_talk"]),
     ]
 
 
 def _behind_long(part: dict[str, Any]) -> list[Row]:
-    ms, other = part["short_ms"], part["first_long_ended_ms"]
-    what = f"of {part['long_requests']} long requests end before a short one that is sent later"
-    found = (
-        f"{part['ended_before_the_short']}; it takes {ms:,.0f} ms, the first ends at {other:,.0f}"
+    ms, other, ended = part["short_ms"], part["first_long_ended_ms"], part["ended_before_the_short"]
+    what = (
+        f"of those {part['long_requests']} of 8 long requests that write all their "
+        f"{part['tokens_of_a_long']} tokens end before a short one that is sent later"
     )
-    return [(what, found, "0")]
+    found = f"{ended}; it takes {ms:,.0f} ms, the first ends at {other:,.0f}"
+    return [_none(what, ended, found=found)]
 
 
 def _throughput(part: dict[str, Any]) -> list[Row]:
-    rate, times = part["server_tokens_per_second"], part["times"]
-    rows = [(f"tokens/s at {part['users']} users, clips that nobody has heard", f"{rate:.1f}", "")]
-    rates = part["tokens_per_second"]
-    for name, bar in (
-        ("answer_batch, hearing too", "0.75"),
-        ("answer_batch, answers", "0.75"),
-        ("batch 1, hearing too", "2.5"),
-        ("batch 1, answers", "2.5"),
-    ):
-        rows.append((f"times {name} ({rates[name]:.1f} tokens/s)", f"{times[name]:.2f}", bar))
-    cached = part["cached_tokens_per_second"]
-    rows.append(
-        ("tokens/s of the same users about clips that were heard before", f"{cached:.1f}", "")
+    rate, times, rates = (
+        part[name] for name in ("server_tokens_per_second", "times", "tokens_per_second")
     )
-    for name, bar in (("answer_batch", "0.75"), ("batch 1", "2.5")):
-        found = f"{part['cached_times'][name]:.2f}"
-        rows.append((f"that, times {name}, answers ({rates[f'{name}, answers']:.1f})", found, bar))
-    return [*rows, ("answers that are not the library's", part["unequal_answers"], "0")]
+    many = f"tokens/s at {part['users']} users, rounds: {part['rounds']}"
+    bars = {"answer_batch": 0.75, "batch 1": 2.5}
+    made: list[Row] = [(f"{many}, clips that nobody has heard", f"{rate:.1f}", "", None)]
+    for name, bar in bars.items():
+        for alone in (f"{name}, hearing too", f"{name}, answers"):
+            what = f"times {alone} ({rates[alone]:.1f} tokens/s)"
+            made.append(_at_least(what, times[alone], bar, digits=2))
+    cached = part["cached_tokens_per_second"]
+    what = "tokens/s of the same users about clips that were heard before"
+    made.append((what, f"{cached:.1f}", "", None))
+    for name, bar in bars.items():
+        what = f"that, times {name}, answers ({rates[f'{name}, answers']:.1f})"
+        made.append(_at_least(what, part["cached_times"][name], bar, digits=2))
+    return [*made, _none("answers that are not the library's", part["unequal_answers"])]
 
 
 def _lone(part: dict[str, Any]) -> list[Row]:
+    times, spent, allowed = part["times"], part["overhead_ms"], part["overhead_allowed_ms"]
     return [
         (f"a request alone, times `Model.answer` ({part['answer_ms']:,.0f} ms)",
-         f"{part['times']:.2f}", "1.3"),
-        ("HTTP, audio decoding, queue and the rest, ms", f"{part['overhead_ms']:.1f}",
-         f"{part['overhead_allowed_ms']:.1f}"),
+         f"{times:.2f}", "1.3", times <= 1.3),
+        ("HTTP, audio decoding, queue and the rest, ms", f"{spent:.1f}", f"{allowed:.1f}",
+         spent <= allowed),
+        _none("answers that are not the library's", part["unequal_answers"]),
     ]  # fmt: skip
 
 
 def _follow_up(part: dict[str, Any]) -> list[Row]:
     first = f"the first question's {part['first_question_ms']:,.0f} ms"
+    what = f"another question about a clip begins sooner than {first}, times"
     return [
-        (f"another question about a clip begins sooner than {first}, times",
-         f"{part['times_sooner']:.1f}", "5"),
-        ("the next turn, times", f"{part['times_sooner_next_turn']:.1f}", "5"),
-    ]  # fmt: skip
+        _at_least(what, part["times_sooner"], 5, digits=1),
+        _at_least("the next turn, times", part["times_sooner_next_turn"], 5, digits=1),
+    ]
 
 
 def _livez(part: dict[str, Any]) -> list[Row]:
     return [
-        (f"/livez, {name}: p99, ms", f"{one['p99_ms']:.1f} of {one['count']}", "50")
+        (f"/livez, {name}: p99, ms", f"{one['p99_ms']:.1f} of {one['count']}", "50",
+         one["p99_ms"] <= 50)
         for name, one in part["loads"].items()
-    ]
+    ]  # fmt: skip
 
 
 def _disconnects(part: dict[str, Any]) -> list[Row]:
     after = part["occupied_after"]
+    what = f"slots and queue after {part['disconnects']} disconnects"
     found = f"{after['slots']}, {after['queue']} after {part['seconds_until_free']:.2f} s"
-    return [(f"slots and queue after {part['disconnects']} disconnects", found, "0, 0")]
+    return [
+        (what, found, "0, 0", not any(after.values())),
+        _none("the request after them fails", int(not part["answers_after"])),
+    ]
 
 
 def _soak(part: dict[str, Any]) -> list[Row]:
-    begun = part["settled_at"]
+    count, begun, grown = part["requests"], part["settled_at"], part["memory_growth_percent"]
     memory, files = part["memory_mb"], part["descriptors"]
+    unexpected = sum(part["unexpected"].values())
     return [
-        (f"{part['requests']:,} requests: crashes and unexpected replies",
-         sum(part["unexpected"].values()), "0"),
+        ("requests", f"{count:,}, {part['about_cached_clips']:,} of them about cached clips",
+         "10,000", count >= 10_000),
+        _none("crashes and unexpected replies", unexpected),
+        _none("answers that are not those to the same question before", part["unequal_answers"]),
         (f"memory from request {begun:,} to the end, MB",
-         f"{memory[0]:,.0f} to {memory[1]:,.0f}: {part['memory_growth_percent']:+.1f} %", "+3 %"),
-        ("descriptors, the same", f"{files[0]} to {files[1]}", "flat"),
+         f"{memory[0]:,.0f} to {memory[1]:,.0f}: {grown:+.1f} %", "+3 %", grown < 3),
+        ("descriptors, the same", f"{files[0]} to {files[1]}", "flat", files[1] <= files[0]),
     ]  # fmt: skip
 
 

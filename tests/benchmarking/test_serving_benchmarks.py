@@ -74,8 +74,12 @@ def test_the_page_has_a_row_for_every_bar():
     part = {
         "date": "today", "load_average": [2.4], "requests": 200, "settled_at": 20,
         "memory_mb": [100.0, 101.0],
-        "memory_growth_percent": 1.0, "descriptors": [9, 9], "unexpected": {"500: x": 2},
+        "memory_growth_percent": 1.0, "descriptors": [9, 10], "unexpected": {"500: x": 2},
+        "unequal_answers": 0, "about_cached_clips": 100,
     }  # fmt: skip
     made = rows({"parts": {"soak, toy": part}})
-    assert made[0][2:] == ["2", "0"] and made[1][2].endswith("+1.0 %")
+    assert made[0][3:] == ["10,000", "**no**"]
+    assert made[1][2:] == ["2", "0", "**no**"] and made[2][2:] == ["0", "0", "yes"]
+    assert made[3][2].endswith("+1.0 %") and made[3][4] == "yes"
+    assert made[4][2:] == ["9 to 10", "flat", "**no**"]
     assert all(row[0] == "soak (toy, today, load 2)" for row in made)
