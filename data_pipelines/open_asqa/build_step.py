@@ -102,6 +102,7 @@ class _Build:
 
     def __init__(self, given: GivenData, folder: BuildFolder, *, seed: str, pool: Executor):
         self._given, self._folder, self._seed, self._pool = given, folder, seed, pool
+        self._questions = {"seed": seed, "texts": _texts()}
         self._work = folder.root / WORK
         self._work.mkdir(exist_ok=True)
         self._indexes: dict[Path, tuple[Path, str]] = {}
@@ -208,17 +209,22 @@ class _Build:
 
     def _ask(self, job: SourceJob) -> None:
         """Write the closed-ended questions, unless they are there with the same seed and texts."""
-        name = job.given.name
-        wanted = {"seed": self._seed, "texts": _texts()}
-        there = self._folder.file(name, build_folder.CLOSED_ENDED).is_file()
-        if there and self._reports[name].get("questions") == wanted:
+        report = self._reports[job.given.name]
+        there = self._folder.file(job.given.name, build_folder.CLOSED_ENDED).is_file()
+        if there and report.get("questions") == self._questions:
             self._done(job)
             return
-        self._reports[name]["questions"] = wanted
+        report.pop("questions", None)  # those that are there are of other draws, until all are made
+        self._save()
         self._submit(source_build.ask, job, self._seed, then=self._asked)
 
     def _asked(self, job: SourceJob, counts: ClosedCounts) -> None:
-        self._reports[job.given.name]["undescribed"] = dict(sorted(counts.undescribed.items()))
+        report = self._reports[job.given.name]
+        report.pop("undescribed", None)  # so that the order of the keys is that of a new build
+        report |= {
+            "questions": self._questions,
+            "undescribed": dict(sorted(counts.undescribed.items())),
+        }
         self._done(job)
 
     def _done(self, job: SourceJob) -> None:

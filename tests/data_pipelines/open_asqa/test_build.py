@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from data_pipelines.manifests.file_index import FileIndex
-from data_pipelines.open_asqa import build_step
+from data_pipelines.open_asqa import build_step, source_build
 from data_pipelines.open_asqa.__main__ import STEPS, command
 from data_pipelines.open_asqa.build_folder import BuildFolder
 from data_pipelines.open_asqa.registry import SOURCES
@@ -29,7 +29,10 @@ class Inline(Executor):
 
     def submit(self, function, /, *args):
         future = Future()
-        future.set_result(function(*args))
+        try:
+            future.set_result(function(*args))
+        except BaseException as error:
+            future.set_exception(error)
         return future
 
 
@@ -201,6 +204,23 @@ def test_another_seed_asks_anew_and_new_audio_reads_anew(tmp_path, inline):
     folder = build(sources)
     assert [clip.clip_id for clip in folder.clips("freesound")] == ["1001", "1002"]
     assert results(build(sources, out="again")) == results(folder)
+
+
+@pytest.mark.parametrize("seed", ["0", "5"])
+def test_questions_of_a_stopped_build_are_made_again(seed, tmp_path, inline, monkeypatch):
+    sources = sources_file(tmp_path, "freesound", "soundbible", audio=False)
+    build(sources, "--only", "freesound")
+
+    def stopped(job, seed):
+        if seed == "5":  # the file is written, and no more
+            source_build.write_closed_ended(job.folder, job.given.name, seed)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(source_build, "ask", stopped)
+        build(sources, "--seed", "5")
+    again = build(sources, "--seed", seed)
+    assert results(again) == results(build(sources, "--seed", seed, out="new"))
 
 
 def test_only_the_named_sources_and_clips_are_built(tmp_path, inline):
