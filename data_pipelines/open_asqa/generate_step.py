@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             whole(name, getattr(arguments, name))
     whole("tokens_a_pair", arguments.tokens_a_pair)
     folder = BuildFolder(arguments.folder)
-    sources = build_conversations.chosen_sources(folder, arguments.only)
+    sources = folder.chosen(arguments.only)
     build_conversations.require_steps(folder, sources)
     rules = model_options.call_rules(arguments)
     if arguments.dry_run:

@@ -22,27 +22,11 @@ from data_pipelines.open_asqa.source_clip import SourceClip
 from ltu_jax.clients.call_ledger import CallLedger
 from ltu_jax.clients.conversations import ConversationState, Standing, standings
 from ltu_jax.core.errors import UserError, shorten
-from ltu_jax.core.files import sha256_file, write_json
+from ltu_jax.core.files import atomic_file, sha256_file, write_json
 from ltu_jax.core.jsonl import write_jsonl
 
 COUNTS = "open_ended.json"
 _STEP_OF = {SPOKEN_TEXT: "transcribe", STYLE: "style"}
-
-
-def chosen_sources(folder: BuildFolder, only: str) -> list[str]:
-    """Return the sources of a build that are named, separated by commas; all for "".
-
-    Raises:
-        UserError: one that is not there.
-    """
-    there = folder.sources()
-    named = [name.strip() for name in only.split(",") if name.strip()]
-    for name in named:
-        if name not in there:
-            raise UserError(
-                f"--only {name}: {folder.root} has no clips of it; it has {', '.join(there)}"
-            )
-    return [name for name in there if not named or name in named]
 
 
 def sources_with_pairs(folder: BuildFolder, only: str) -> list[str]:
@@ -51,7 +35,7 @@ def sources_with_pairs(folder: BuildFolder, only: str) -> list[str]:
     Raises:
         UserError: one that is not there, or none has pairs.
     """
-    chosen = chosen_sources(folder, only)
+    chosen = folder.chosen(only)
     found = [name for name in chosen if folder.file(name, OPEN_ENDED).is_file()]
     if not found:
         raise UserError(
@@ -168,11 +152,12 @@ class SourceConversations:
                 yield from self._lines(standing, counts)
 
         path = self.folder.file(self.source, OPEN_ENDED)
-        before = sha256_file(path) if path.is_file() else ""
-        write_jsonl(path, lines())
-        if sha256_file(path) != before:  # what was filtered before is of other pairs
-            for name in (ACCEPTED, REFUSED, FILTER):
-                self.folder.file(self.source, name).unlink(missing_ok=True)
+        with atomic_file(path) as new:
+            write_jsonl(new, lines())
+            # what was filtered is of other pairs: gone first, so that no kill leaves it there
+            if not path.is_file() or sha256_file(new) != sha256_file(path):
+                for name in (ACCEPTED, REFUSED, FILTER):
+                    self.folder.file(self.source, name).unlink(missing_ok=True)
         result = {
             "prompt": self.prompt.name,
             "model": self.settings.model,

@@ -1,6 +1,7 @@
 """`filter` and `score` on what `generate` wrote: what is accepted; no model is asked again."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,6 +104,25 @@ def test_other_pairs_are_filtered_anew(build, serve):
         for name in (build_folder.ACCEPTED, build_folder.REFUSED, build_folder.FILTER):
             assert build.file("clotho", name).exists() == there
             assert build.file("fma", name).exists()
+
+
+def test_what_was_filtered_is_gone_when_a_kill_comes_between(build, serve, monkeypatch):
+    filtered(build, "--only", "clotho")
+    server = serve(lambda number, path, body: chat(json.dumps({"pairs": pairs_of(body, count=2)})))
+    generate = ["generate", str(build.root), "--model", "other", "--only", "clotho"]
+    generate += ["--structured", "schema", "--endpoint", server.url]
+
+    def killed(path, missing_ok=False):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as at_the_first, pytest.raises(KeyboardInterrupt):
+        at_the_first.setattr(Path, "unlink", killed)
+        command.command(generate)
+    command.command(generate)
+    assert {line["model"] for line in lines_of(build, "clotho", build_folder.OPEN_ENDED)} == {
+        "other"
+    }
+    assert not build.file("clotho", build_folder.ACCEPTED).exists()
 
 
 def blind(number, path, body):
