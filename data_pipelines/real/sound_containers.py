@@ -13,6 +13,7 @@ import io
 import struct
 import wave
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -23,10 +24,16 @@ _LARGEST = 1 << 29  # bytes of one recording
 _SIZE = struct.Struct("<I")
 _ENTRY = struct.Struct("<II")
 _LUMP = struct.Struct("<II8s")
+_LETTERS = struct.Struct("B")  # length of a name
 _SOUND = struct.Struct("<HHI")
 _PAD = 16
 _MOST_ENTRIES = 1 << 16
 _ZIPS = (".zip", ".pk3")
+# What damaged files raise.
+BROKEN = (
+    zipfile.BadZipFile, zlib.error, struct.error, wave.Error, EOFError, OSError, ValueError,
+    RuntimeError,
+)  # fmt: skip
 
 
 def read_contents(container: Path, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
@@ -45,7 +52,7 @@ def read_contents(container: Path, names: Collection[str]) -> Iterator[tuple[str
         raise PackageError(f"{container} is no {', '.join(readers)}")
     try:
         yield from reader(container, frozenset(names))
-    except (zipfile.BadZipFile, struct.error, OSError, ValueError, RuntimeError) as error:
+    except BROKEN as error:
         if isinstance(error, PackageError):
             raise
         raise PackageError(
@@ -72,13 +79,13 @@ def _cat(container: Path, names: frozenset[str]) -> Iterator[tuple[str, bytes]]:
         for number in range(count):
             offset, size = _ENTRY.unpack_from(table, number * _ENTRY.size)
             file.seek(offset & 0x7FFFFFFF)
-            length = file.read(1)[0]
+            (length,) = _LETTERS.unpack(file.read(_LETTERS.size))
             title = file.read(length).rstrip(b"\0").decode("utf-8", "replace")
             name = f"{number:02d} {_title(title)}"
             if name not in names:
                 continue
             riff, length, kind = struct.unpack("<4sI4s", file.read(12))
-            if riff != b"RIFF" or kind != b"WAVE" or length > min(size, _LARGEST):
+            if riff != b"RIFF" or kind != b"WAVE" or not 4 <= length <= min(size, _LARGEST):
                 raise ValueError(f"entry {number} is no WAVE file")
             yield name, riff + _SIZE.pack(length) + kind + file.read(length - 4)
 
@@ -105,6 +112,8 @@ def _wad(container: Path, names: frozenset[str]) -> Iterator[tuple[str, bytes]]:
             offset, size, raw = _LUMP.unpack_from(table, number * _LUMP.size)
             name = raw.rstrip(b"\0").decode("ascii", "replace")
             if name in names:
+                if size > _LARGEST:
+                    raise ValueError(f"{name} says that it has {size} bytes")
                 file.seek(offset)
                 yield name, _wave(file.read(size), name)
 

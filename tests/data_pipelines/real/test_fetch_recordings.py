@@ -191,9 +191,8 @@ def test_recordings_of_every_kind_of_container(tmp_path, mirror):
     assert len(handler.asked) == 2  # another table is another folder
 
 
-def test_a_download_goes_on_where_it_was_cut_off(tmp_path, mirror, monkeypatch):
+def test_a_download_goes_on_where_it_was_cut_off(tmp_path, mirror):
     handler, address = mirror
-    monkeypatch.setattr(downloads, "_PAUSE", 0.0)
     half = len(ARCHIVE) // 2
     handler.cuts = [half, 3]
     to = tmp_path / "file"
@@ -285,6 +284,43 @@ def test_a_broken_container_is_an_error_by_name(tmp_path, name, content, wanted)
     path.write_bytes(content)
     with pytest.raises(PackageError, match=name.replace(".", r"\.")):
         list(sound_containers.read_contents(path, {wanted}))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "wanted"),
+    [
+        ("a.wad", wad({"DSSHOT": (11_025, SHOT[:40])}), "DSSHOT"),
+        ("a.cat", cat([("Horn.", wave_of(RAMP[:40]))]), "00 Horn"),
+        ("a.pk3", zipped({"x": DOG}), "x"),
+    ],
+    ids=["wad", "cat", "zip"],
+)
+def test_no_byte_of_a_container_is_trusted(tmp_path, name, content, wanted):
+    """Cut off anywhere, or with any byte changed, it is read, or is an error by name."""
+    path = tmp_path / name
+    changed = [content[:end] for end in range(len(content))]
+    for place in range(len(content)):
+        for byte in {0, 0xFF, content[place] ^ 1}:
+            changed.append(content[:place] + bytes([byte]) + content[place + 1 :])
+    refused = 0
+    for damaged in changed:
+        path.write_bytes(damaged)
+        try:
+            found = list(sound_containers.read_contents(path, {wanted}))
+        except PackageError as error:
+            refused += 1
+            assert name in str(error)
+        else:
+            assert all(len(data) <= len(content) + 44 for _, data in found)
+    assert refused > len(content) // 3
+
+
+def test_a_lump_that_claims_gigabytes_is_not_made_room_for(tmp_path):
+    path, whole = tmp_path / "a.wad", wad({"DSSHOT": (11_025, SHOT)})
+    table = struct.pack("<II8s", 12, 0xFFFF_FFFF, b"DSSHOT")
+    path.write_bytes(whole[: -len(table)] + table)
+    with pytest.raises(PackageError, match="DSSHOT says that it has 4294967295 bytes"):
+        list(sound_containers.read_contents(path, {"DSSHOT"}))
 
 
 def test_wheels_and_source_distributions_are_read_the_same_way(tmp_path):
