@@ -265,6 +265,14 @@ def run() -> None:
         help="only packages with recordings that weights which are given away may rest on",
     )
     arguments = local_arguments(parser.parse_args())
+    for mirror in arguments.mirror:
+        if "://" not in mirror:
+            raise PackageError(f"--mirror {mirror} is no address: give one as {MIRROR}")
+    if arguments.archives is not None and not arguments.archives.is_dir():
+        raise PackageError(
+            f"--archives {arguments.archives} is no folder: give that of the archives, or leave "
+            "it out to fetch them"
+        )
     names = arguments.only or known
     if arguments.ships_only:
         ships = {one.package for one in recording_table.recordings() if one.ships}

@@ -232,6 +232,24 @@ def test_a_version_that_left_the_mirror_is_looked_for_on_the_next(tmp_path, mirr
     assert len(handler.asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("--mirror", "deb.debian.org/debian", "--mirror deb.debian.org/debian is no address"),
+        ("--archives", "nowhere", "--archives nowhere is no folder"),
+    ],
+)
+def test_a_place_that_is_none_is_named_before_anything_is_fetched(
+    tmp_path, monkeypatch, option, value, named
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(downloads, "download", None)
+    monkeypatch.setattr("sys.argv", ["fetch", "--only", "bucklespring-data", option, value])
+    with pytest.raises(PackageError, match=named):
+        fetch_recordings.run()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_damaged_archive_is_refused_and_fetched_again(tmp_path, mirror):
     handler, address = mirror
     handler.content = ARCHIVE[:-1] + b"?"
