@@ -191,8 +191,8 @@ class Transcriber:
             )
 
     def _prepare(self, jobs: list[_Job], options: TranscribeOptions, *, room: int) -> None:
-        settings = self._settings(jobs, options) | {"room": room}
-        whisper_decode.prepare(self.params, self._rows(jobs, options), **settings)
+        settings = replace(self._settings(jobs, options), room=room)
+        whisper_decode.prepare(self.params, self._rows(jobs, options), settings)
 
     def _fill(
         self, ahead: deque[_Job], source: Iterator[tuple[int, np.ndarray]], batch_size: int
@@ -251,7 +251,7 @@ class Transcriber:
         self, jobs: list[_Job], options: TranscribeOptions
     ) -> list[whisper_decode.RowResult]:
         settings = self._settings(jobs, options)
-        return whisper_decode.decode(self.params, self._rows(jobs, options), **settings)
+        return whisper_decode.decode(self.params, self._rows(jobs, options), settings)
 
     def _rows(self, jobs: list[_Job], options: TranscribeOptions) -> list[whisper_decode.Row]:
         return [
@@ -264,21 +264,22 @@ class Transcriber:
             for job in jobs
         ]
 
-    def _settings(self, jobs: list[_Job], options: TranscribeOptions) -> dict[str, Any]:
-        """Return what `whisper_decode.decode` is told of all rows."""
+    def _settings(
+        self, jobs: list[_Job], options: TranscribeOptions
+    ) -> whisper_decode.DecodeSettings:
         seconds = max(job.clip.size for job in jobs) * SECONDS_PER_FRAME
-        return {
-            "decoder": self.whisper.decoder,
-            "vocabulary": self.vocabulary,
-            "masks": self.masks,
-            "task_length": len(self._task(jobs[0].clip, options)),
-            "room": self._room(np.inf if any(job.full_room for job in jobs) else seconds),
-            "timestamps": options.timestamps,
+        return whisper_decode.DecodeSettings(
+            decoder=self.whisper.decoder,
+            vocabulary=self.vocabulary,
+            masks=self.masks,
+            task_length=len(self._task(jobs[0].clip, options)),
+            room=self._room(np.inf if any(job.full_room for job in jobs) else seconds),
+            timestamps=options.timestamps,
             # No text is likelier than 1: from a limit of 0 on, silence alone decides, and such a
             # window need not be decoded.
-            "silent_above": options.no_speech_limit if options.logprob_limit >= 0 else np.inf,
-            "data_parallel": self.data_parallel,
-        }
+            silent_above=options.no_speech_limit if options.logprob_limit >= 0 else np.inf,
+            data_parallel=self.data_parallel,
+        )
 
     def _room(self, seconds: float) -> int:
         most = self.whisper.config.n_text_ctx // 2

@@ -5,6 +5,7 @@ as it has one and a chosen token afterwards. That needs no padding, and one prog
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -45,6 +46,31 @@ class Row(NamedTuple):
     prompt: Sequence[int]  # ids before the answer, ending in the task prompt
     temperature: float
     seeds: tuple[int, int, int]  # numbers that name the draw, whatever the batch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecodeSettings:
+    """What rows that are decoded together share.
+
+    Attributes:
+        decoder: Whisper's decoder.
+        vocabulary: special ids.
+        masks: suppressed tokens.
+        task_length: length of the task prompt, which begins with <|startoftranscript|>.
+        room: tokens at most in this call; Whisper's own limit is half its decoder's positions.
+        timestamps: whether the timestamp rules hold.
+        silent_above: a row with a higher no-speech probability ends at once, without a token.
+        data_parallel: the devices that rows are laid over.
+    """
+
+    decoder: Functional[Decoder]
+    vocabulary: Vocabulary
+    masks: Masks
+    task_length: int
+    room: int
+    timestamps: bool
+    silent_above: float
+    data_parallel: DataParallel = field(default_factory=DataParallel)
 
 
 class RowResult(NamedTuple):
@@ -96,44 +122,10 @@ def detect_language(
 
 
 def decode(
-    params: Mapping[str, Array],
-    rows: Sequence[Row],
-    *,
-    decoder: Functional[Decoder],
-    vocabulary: Vocabulary,
-    masks: Masks,
-    task_length: int,
-    room: int,
-    timestamps: bool,
-    silent_above: float,
-    data_parallel: DataParallel | None = None,
+    params: Mapping[str, Array], rows: Sequence[Row], settings: DecodeSettings
 ) -> list[RowResult]:
-    """Decode rows together; temperature 0 takes the best token, else one is drawn.
-
-    Args:
-        params: decoder parameters.
-        rows: the windows.
-        decoder: Whisper's decoder.
-        vocabulary: special ids.
-        masks: suppressed tokens.
-        task_length: length of the task prompt, which begins with <|startoftranscript|>.
-        room: tokens at most in this call; Whisper's own limit is half its decoder's positions.
-        timestamps: whether the timestamp rules hold.
-        silent_above: a row with a higher no-speech probability ends at once, without a token.
-        data_parallel: the devices that rows are laid over; None for one.
-    """
-    call = _call(
-        params,
-        rows,
-        decoder=decoder,
-        vocabulary=vocabulary,
-        masks=masks,
-        task_length=task_length,
-        room=room,
-        timestamps=timestamps,
-        silent_above=silent_above,
-        data_parallel=data_parallel,
-    )
+    """Decode rows together; temperature 0 takes the best token, else one is drawn."""
+    call = _call(params, rows, settings)
     out, counts, sums, no_speech, ended = jax.device_get(_decode(*call.args, **call.static))
     return [
         RowResult(
@@ -146,9 +138,9 @@ def decode(
     ]
 
 
-def prepare(params: Mapping[str, Array], rows: Sequence[Row], **settings: Any) -> None:
-    """Compile what `decode` needs for such rows, of whatever prompts; arguments as there."""
-    call = _call(params, rows, **settings)
+def prepare(params: Mapping[str, Array], rows: Sequence[Row], settings: DecodeSettings) -> None:
+    """Compile what `decode` needs for such rows, whatever ids their prompts have."""
+    call = _call(params, rows, settings)
     _decode.prepare(*call.args, **call.static)
 
 
@@ -160,49 +152,37 @@ class _Call(NamedTuple):
     whole: np.ndarray
 
 
-def _call(
-    params: Mapping[str, Array],
-    rows: Sequence[Row],
-    *,
-    decoder: Functional[Decoder],
-    vocabulary: Vocabulary,
-    masks: Masks,
-    task_length: int,
-    room: int,
-    timestamps: bool,
-    silent_above: float,
-    data_parallel: DataParallel | None = None,
-) -> _Call:
-    data_parallel = data_parallel or DataParallel()
+def _call(params: Mapping[str, Array], rows: Sequence[Row], settings: DecodeSettings) -> _Call:
+    data_parallel, end = settings.data_parallel, settings.vocabulary.end
     spare = data_parallel.padded(len(rows), BATCH_BUCKETS) - len(rows)
-    context = decoder.config.n_text_ctx
+    context = settings.decoder.config.n_text_ctx
     lengths = np.array([len(row.prompt) for row in rows])
     width = bucket(int(lengths.max()), PROMPT_BUCKETS)
     whole = np.minimum(context // 2, context + 1 - lengths)
-    limits = np.minimum(room, whole)
+    limits = np.minimum(settings.room, whole)
 
     def fill(values: Any, dtype: Any) -> np.ndarray:
         values = np.asarray(values, dtype)
         return np.concatenate([values, np.repeat(values[:1], spare, axis=0)])
 
-    padded = [[*row.prompt, *[vocabulary.end] * (width - len(row.prompt))] for row in rows]
+    padded = [[*row.prompt, *[end] * (width - len(row.prompt))] for row in rows]
     batch = _Rows(
         encoded=_together(*(row.encoded for row in rows), *[rows[0].encoded] * spare),
         prompts=fill(padded, np.int32),
         prompt_lengths=fill(lengths, np.int32),
-        start_at=fill(lengths - task_length, np.int32),
+        start_at=fill(lengths - settings.task_length, np.int32),
         limits=np.concatenate([limits, np.zeros(spare)]).astype(np.int32),
         temperatures=fill([row.temperature for row in rows], np.float32),
         keys=_keys(fill([row.seeds for row in rows], np.uint32)),
     )
     return _Call(
-        args=(params, data_parallel.rows(batch), masks, np.float32(silent_above)),
+        args=(params, data_parallel.rows(batch), settings.masks, np.float32(settings.silent_above)),
         static={
-            "decoder": decoder,
-            "vocabulary": vocabulary,
-            "room": room,
-            "slots": min(context, width + room),
-            "timestamps": timestamps,
+            "decoder": settings.decoder,
+            "vocabulary": settings.vocabulary,
+            "room": settings.room,
+            "slots": min(context, width + settings.room),
+            "timestamps": settings.timestamps,
             "draw": any(row.temperature for row in rows),
         },
         whole=whole,

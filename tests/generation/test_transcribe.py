@@ -195,13 +195,15 @@ def greedy(transcriber, log_mel, prompt, *, timestamps, silent_above):
     (result,) = whisper_decode.decode(
         transcriber.params,
         [whisper_decode.Row(encoded[0], prompt, temperature=0.0, seeds=(0, 0, 0))],
-        decoder=transcriber.whisper.decoder,
-        vocabulary=transcriber.vocabulary,
-        masks=transcriber.masks,
-        task_length=len(prompt),
-        room=64,
-        timestamps=timestamps,
-        silent_above=silent_above,
+        whisper_decode.DecodeSettings(
+            decoder=transcriber.whisper.decoder,
+            vocabulary=transcriber.vocabulary,
+            masks=transcriber.masks,
+            task_length=len(prompt),
+            room=64,
+            timestamps=timestamps,
+            silent_above=silent_above,
+        ),
     )
     return result
 
