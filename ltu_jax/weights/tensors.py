@@ -28,10 +28,10 @@ class WeightsError(UserError):
     """A weight file that is damaged, incomplete or of another model; the message says which."""
 
 
-def damaged(path: Path, subject: str) -> WeightsError:
+def damaged(path: Path, problem: str) -> WeightsError:
     """Return the one message for a file that an interrupted download left behind."""
     return WeightsError(
-        f"{path} is damaged: {subject}. An interrupted download or copy looks like this; "
+        f"{path} is damaged: {problem}. An interrupted download or copy looks like this; "
         "fetch the file again"
     )
 

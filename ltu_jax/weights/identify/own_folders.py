@@ -73,8 +73,8 @@ def our_run(path: Path, names: list[str]) -> Identified | None:
     kind, stage = metadata["kind"], str(metadata.get("stage")).removeprefix("stage")
     base = metadata.get("base") if isinstance(metadata.get("base"), dict) else {}
     lost = [
-        f"its base weights ({subject}) are not at {entry.get('absolute_path') or entry.get('path')}"
-        for subject, entry in base.items()
+        f"its base weights ({name}) are not at {entry.get('absolute_path') or entry.get('path')}"
+        for name, entry in base.items()
         if isinstance(entry, dict) and not _base_is_there(folder, entry)
     ]
     tagger = kind == "tagger-checkpoint"

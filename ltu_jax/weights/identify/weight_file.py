@@ -38,9 +38,9 @@ def identify_file(path: Path, *, head: bytes) -> Identified:
 
     A damaged or hostile file gives a `Identified` with the reader's own message among the problems.
     """
-    if (subject := leftover(path)) is not None:
+    if (state := leftover(path)) is not None:
         return only_problem(
-            f"{subject} that Hugging Face's Trainer left",
+            f"{state} that Hugging Face's Trainer left",
             f"{path.name} holds no weights; the weights of this checkpoint are in "
             "pytorch_model.bin or model.safetensors beside it",
         )
@@ -236,8 +236,8 @@ def identify_ct2(pieces: list[Path]) -> Identified:
     identified = _with_tensors(pieces[0], model.tensors, format=format, key="ct2-whisper")
     if model.quantised is None:
         return identified
-    subject = f"quantised to integers ({model.quantised}); take the float16 or float32 package"
-    return dataclasses.replace(identified, key=None, problems=(*identified.problems, subject))
+    problem = f"quantised to integers ({model.quantised}); take the float16 or float32 package"
+    return dataclasses.replace(identified, key=None, problems=(*identified.problems, problem))
 
 
 def _safetensors(path: Path, head: bytes) -> Identified | None:
