@@ -4,14 +4,15 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.jsonl import parse_object
 from ltu_jax.core.text_files import read_text
 
+T = TypeVar("T")
 _LISTED = 5  # bad records that a message spells out
 _MOST_BYTES = 8 << 30  # Open-ASQA's largest JSON has 4.6 GB
 
@@ -175,6 +176,29 @@ def json_lines(
             record = parse_object(line, where=where)
         if record is not None:
             yield where, record
+
+
+def parsed_lines(
+    path: Path,
+    parse: Callable[..., T],
+    *,
+    what: str,
+    problems: RecordProblems | None = None,
+) -> Iterator[tuple[str, T]]:
+    """Yield ("path:line", value) for each line of JSONL.
+
+    Args:
+        path: the file.
+        parse: makes a value of an object and `where`, its place for errors.
+        what: what the file should be, for the error when it is missing.
+        problems: takes lines that cannot be parsed; None raises for the first.
+    """
+    for where, record in json_lines(path, what=what, problems=problems):
+        value = None
+        with problems.record() if problems is not None else contextlib.nullcontext():
+            value = parse(record, where=where)
+        if value is not None:
+            yield where, value
 
 
 def field(record: dict[str, Any], name: str, where: str) -> str:
