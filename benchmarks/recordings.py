@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.sources import packages
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError
 from ltu_jax.preprocessing.audio import load_audio
+from ltu_jax.sources import packages
 
 RATE = 16_000
 PACKAGE = "pocketsphinx"

@@ -25,10 +25,10 @@ from data_pipelines.mini.builder import (
     transcribe,
     whisper_transcriber,
 )
-from data_pipelines.sources import packages
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.files import write_json
 from ltu_jax.core.paths import local_arguments
+from ltu_jax.sources import packages
 
 
 def print_summary(manifest: dict[str, Any]) -> None:

@@ -10,13 +10,13 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from data_pipelines.sources import packages
 from ltu_jax.clients.local_embedding import SOURCE_FILE
 from ltu_jax.convert import import_weights
 from ltu_jax.core import errors
 from ltu_jax.core.files import atomic_dir, write_json
 from ltu_jax.core.outputs import Maker
 from ltu_jax.core.paths import local_arguments
+from ltu_jax.sources import packages
 from ltu_jax.weights.store import is_weights_dir
 
 MAKER = Maker(name="`python -m ltu_jax.fetch`")

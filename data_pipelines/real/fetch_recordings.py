@@ -25,10 +25,10 @@ from data_pipelines.real.recording_table import (
     Recording,
     RecordingPackage,
 )
-from data_pipelines.sources import packages
-from data_pipelines.sources.packages import PackageError
 from ltu_jax.core import errors, files, outputs, staging
 from ltu_jax.core.paths import local_arguments
+from ltu_jax.sources import packages
+from ltu_jax.sources.packages import PackageError
 
 DEFAULT_FOLDER = Path("assets/recordings")
 MIRROR = "https://deb.debian.org/debian"

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from data_pipelines.sources.packages import PackageError
+from ltu_jax.sources.packages import PackageError
 
 SEPARATOR = "!"  # between a container and what is in it
 _LARGEST = 1 << 29  # bytes of one recording

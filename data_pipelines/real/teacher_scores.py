@@ -15,13 +15,13 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.real.yamnet import CLASSES, PACKAGE, SAMPLE_RATE, Yamnet
-from data_pipelines.sources import packages
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.jsonl import JsonlWriter, read_jsonl
 from ltu_jax.core.paths import local_arguments
 from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.names import ENDINGS
+from ltu_jax.sources import packages
 
 LEAST = 0.01  # of a class that is written
 _DIGITS = 4

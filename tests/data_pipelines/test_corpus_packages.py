@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from data_pipelines.sources import packages
+from ltu_jax.sources import packages
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from numpy.random import Generator
 
 from data_pipelines.measures.levels import active_rms
 from data_pipelines.mini.audio.synthesis import SAMPLE_RATE
-from data_pipelines.sources import packages
+from ltu_jax.sources import packages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from data_pipelines.sources import packages
+from ltu_jax.sources import packages
 
 SAMPLE_RATE = 16_000
 DRUMS = 9  # General MIDI percussion channel

@@ -19,7 +19,7 @@ import numpy as np
 import soxr
 
 from data_pipelines.mini.audio.midi import import_from
-from data_pipelines.sources import packages
+from ltu_jax.sources import packages
 
 SAMPLE_RATE = 16_000
 _ESPEAK_RATE = 22_050

@@ -16,7 +16,6 @@ from data_pipelines.open_asqa.spoken_text_filter import (
     repeats_itself,
     spoken_text,
 )
-from data_pipelines.sources import packages
 from ltu_jax.core.errors import UserError
 from ltu_jax.generation.loading import load_transcriber
 from ltu_jax.generation.transcription import QUIET
@@ -24,6 +23,7 @@ from ltu_jax.generation.whisper_rules import Segment, Transcript
 from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
 from ltu_jax.models.whisper import Whisper
 from ltu_jax.preprocessing import audio
+from ltu_jax.sources import packages
 from ltu_jax.weights.store import load_weights, save_weights
 from tests.support import asqa_folder, tiny_ltu_as
 from tests.support.asqa_folder import RATE, rows, run

