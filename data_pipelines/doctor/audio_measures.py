@@ -41,12 +41,14 @@ def measure_audio(case: Case) -> AudioMeasures | Problem:
     if isinstance(case.audio, Path) and case.sha256 is not None:
         digest = sha256_file(case.audio)
         if digest != case.sha256:
-            what = f"{case.audio}: SHA-256 {digest[:12]}..., clips.jsonl says {case.sha256[:12]}..."
-            return Problem(check="corrupt", where=case.where, what=what)
+            detail = (
+                f"{case.audio}: SHA-256 {digest[:12]}..., clips.jsonl says {case.sha256[:12]}..."
+            )
+            return Problem(check="corrupt", where=case.where, detail=detail)
     try:
         decoded = audio.load_audio(case.audio)
     except audio.AudioError as error:
-        return Problem(check="corrupt", where=case.where, what=str(error))
+        return Problem(check="corrupt", where=case.where, detail=str(error))
     samples = decoded.samples
     level = np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
     return AudioMeasures(

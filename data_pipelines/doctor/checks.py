@@ -54,11 +54,11 @@ class Findings:
         self.counts = dict.fromkeys(CHECKS, 0)
         self.examples: dict[str, list[dict[str, str]]] = {name: [] for name in CHECKS}
 
-    def add(self, check: str, *, where: str, what: str) -> None:
-        """Count one; `what` is said about `where`."""
+    def add(self, check: str, *, where: str, detail: str) -> None:
+        """Count one; `detail` is said about `where`."""
         self.counts[check] += 1
         if len(self.examples[check]) < _EXAMPLES:
-            self.examples[check].append({"where": where, "what": what})
+            self.examples[check].append({"where": where, "what": detail})
 
 
 def verdicts(

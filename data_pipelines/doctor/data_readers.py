@@ -47,7 +47,7 @@ class Problem:
 
     check: str
     where: str
-    what: str
+    detail: str
 
 
 def kind_of(path: Path, *, audio_root: Path | None) -> str:
@@ -93,7 +93,7 @@ def _of_manifest(path: Path, *, root: Path) -> Iterator[Case | Problem]:
         try:
             audio = clip_manifests.resolve_audio(clip.values["audio_id"], root=root, where=where)
         except RecordError as error:  # not there, or not in the audio folder
-            yield Problem(check="missing", where=where, what=str(error))
+            yield Problem(check="missing", where=where, detail=str(error))
         yield Case(
             clip_id=clip.clip_id,
             where=where,
@@ -110,7 +110,7 @@ def _of_manifest(path: Path, *, root: Path) -> Iterator[Case | Problem]:
 
 
 def _bad_rows(path: Path, errors: Iterable[RecordError]) -> Iterator[Problem]:
-    return (Problem(check="rows", where=str(path), what=str(error)) for error in errors)
+    return (Problem(check="rows", where=str(path), detail=str(error)) for error in errors)
 
 
 # --- corpus folder --------------------------------------------------------------------------------
@@ -121,25 +121,25 @@ def _of_corpus(path: Path) -> Iterator[Case | Problem]:
     for split in schema.SPLITS:
         manifest = path / f"open_asqa_{split}.json"
         if not manifest.is_file():
-            yield Problem(check="rows", where=str(manifest), what="no such file")
+            yield Problem(check="rows", where=str(manifest), detail="no such file")
             continue
         unusable: list[RecordError] = []
         pairs[split] = clip_manifests.corpus_pairs(manifest, set_aside=unusable.append)
         yield from _bad_rows(manifest, unusable)
     for where, clip in clip_manifests.corpus_entries(path):
         if isinstance(clip, RecordError):
-            yield Problem(check="rows", where=where, what=str(clip))
+            yield Problem(check="rows", where=where, detail=str(clip))
             continue
         audio: Path | None = None
         try:
             audio = clip_manifests.corpus_audio(path, clip["audio"])
         except RecordError as error:
-            yield Problem(check="missing", where=where, what=str(error))
+            yield Problem(check="missing", where=where, detail=str(error))
         except UserError as error:  # a name that leads out of the corpus
-            yield Problem(check="rows", where=where, what=str(error))
+            yield Problem(check="rows", where=where, detail=str(error))
             continue
         if audio is not None and not audio.is_file():
-            yield Problem(check="missing", where=where, what=f"no file {audio}")
+            yield Problem(check="missing", where=where, detail=f"no file {audio}")
             audio = None
         yield Case(
             clip_id=clip["clip_id"],
@@ -155,8 +155,8 @@ def _of_corpus(path: Path) -> Iterator[Case | Problem]:
         )
     for split, of_split in pairs.items():
         for audio_id in of_split:
-            what = f"{split}: rows about {audio_id!r}, which is no clip of {clip_manifests.CLIPS}"
-            yield Problem(check="rows", where=str(path / f"open_asqa_{split}.json"), what=what)
+            detail = f"{split}: rows about {audio_id!r}, which is no clip of {clip_manifests.CLIPS}"
+            yield Problem(check="rows", where=str(path / f"open_asqa_{split}.json"), detail=detail)
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -168,13 +168,13 @@ def _of_records(path: Path) -> Iterator[Case | Problem]:
     shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
     yield from _files(path, [shard["file"] for shard in shards])
     for shard in shards:
-        if what := record_files.shard_problem(path, shard):
-            yield Problem(check="shards", where=shard["file"], what=what)
+        if detail := record_files.shard_problem(path, shard):
+            yield Problem(check="shards", where=shard["file"], detail=detail)
     for split in manifest["splits"]:
         try:
             store = record_files.RecordStore(path, split=split)
         except UserError as error:
-            yield Problem(check="shards", where=f"split {split}", what=str(error))
+            yield Problem(check="shards", where=f"split {split}", detail=str(error))
             continue
         for number in range(len(store)):
             yield _of_record(store, number, licences=licences)
@@ -186,11 +186,11 @@ def _files(path: Path, shards: list[str]) -> Iterator[Problem]:
     folder = record_files.shard_path(path, "")
     for file in sorted(folder.iterdir() if folder.is_dir() else ()):
         if file.name not in known:
-            yield Problem(check="foreign", where=str(file), what="not of these records; not read")
+            yield Problem(check="foreign", where=str(file), detail="not of these records; not read")
     if (path / record_files.QUARANTINE).is_file():
         for _, entry in lines_or_errors(path / record_files.QUARANTINE):
-            what = str(entry.get("reason") if isinstance(entry, dict) else entry)
-            yield Problem(check="quarantined", where=record_files.QUARANTINE, what=what)
+            detail = str(entry.get("reason") if isinstance(entry, dict) else entry)
+            yield Problem(check="quarantined", where=record_files.QUARANTINE, detail=detail)
 
 
 def _licence(dataset: str, licences: Mapping[str, Mapping[str, int]]) -> str:
@@ -205,9 +205,9 @@ def _of_record(
     try:
         record = store.read(number)
     except RecordError as error:
-        return Problem(check="damaged", where=where, what=str(error))
+        return Problem(check="damaged", where=where, detail=str(error))
     if record.features is not None and not np.isfinite(record.features).all():
-        return Problem(check="damaged", where=where, what="its features are not finite")
+        return Problem(check="damaged", where=where, detail="its features are not finite")
     return Case(
         clip_id=record.clip_id,
         where=where,

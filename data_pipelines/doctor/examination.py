@@ -111,7 +111,7 @@ class _Examination:
         self._contents: dict[bytes, dict[tuple[str, str], str]] = defaultdict(dict)
 
     def problem(self, problem: Problem) -> None:
-        self._findings.add(problem.check, where=problem.where, what=problem.what)
+        self._findings.add(problem.check, where=problem.where, detail=problem.detail)
         self._bad += problem.check == "damaged"
 
     def add(self, case: Case, measures: AudioMeasures | Problem | None) -> None:
@@ -125,10 +125,10 @@ class _Examination:
             of_task["closed"] += pair.closed_ended
         self._licences[case.dataset][case.licence] += 1
         if case.licence == UNKNOWN_LICENCE:
-            self._findings.add("no_licence", where=case.where, what=f"dataset {case.dataset}")
+            self._findings.add("no_licence", where=case.where, detail=f"dataset {case.dataset}")
         outside = [tag for tag in case.tags if self._labels is not None and tag not in self._labels]
         if outside:
-            self._findings.add("unknown_tags", where=case.where, what=", ".join(outside))
+            self._findings.add("unknown_tags", where=case.where, detail=", ".join(outside))
         self._texts.add(case)
         if isinstance(measures, Problem):
             self.problem(measures)
@@ -141,7 +141,7 @@ class _Examination:
         self._formats[f"{measures.rate} Hz, {measures.channels} ch"] += 1
         self._seconds.append(measures.seconds)
         self._levels.append(measures.level)
-        for check, is_so, what in (
+        for check, is_so, detail in (
             ("short", measures.seconds < _SHORT, f"{measures.seconds:.3f} s"),
             ("silent", measures.level < _SILENT, f"{measures.level:.0f} dBFS"),
             ("clipped", measures.clipped > _CLIPPED, f"{measures.clipped:.2%} of samples"),
@@ -149,14 +149,14 @@ class _Examination:
             ("unheard", measures.seconds > WINDOW, f"{measures.seconds - WINDOW:.1f} s"),
         ):
             if is_so:
-                self._findings.add(check, where=case.where, what=what)
+                self._findings.add(check, where=case.where, detail=detail)
         if measures.level < _SILENT:
             return  # silence is like silence
         # Audio that is in two datasets is a clip in each, and no twin; a copy of it is one.
         places, place = self._contents[measures.content], (case.split, case.audio_id)
         earlier = _first(places, case.split)
         if earlier is not None and place not in places:
-            self._findings.add("twins", where=case.where, what=f"as {earlier}")
+            self._findings.add("twins", where=case.where, detail=f"as {earlier}")
         places.setdefault(place, case.where)
 
     def result(self) -> dict[str, Any]:
@@ -166,8 +166,8 @@ class _Examination:
             trained = _first(places, "train")
             for split in dict.fromkeys(split for split, _ in places):
                 if split != "train" and trained is not None:
-                    what = f"{split}: as {trained} of train"
-                    self._findings.add("leaked_audio", where=_first(places, split), what=what)
+                    detail = f"{split}: as {trained} of train"
+                    self._findings.add("leaked_audio", where=_first(places, split), detail=detail)
         pairs = sum(n["pairs"] for tasks in self._tasks.values() for n in tasks.values())
         clips = self._clips + self._bad
         checks = verdicts(

@@ -44,20 +44,20 @@ class Texts:
     def add(self, case: Case) -> None:
         """Look at the texts of a clip."""
         if not case.pairs:
-            self._findings.add("no_pairs", where=case.where, what=case.clip_id)
+            self._findings.add("no_pairs", where=case.where, detail=case.clip_id)
         self._remember("leaked_text", case.spoken_text, _SPOKEN_WORDS, self._spoken, case)
         answers: dict[str, set[str]] = defaultdict(set)
         for pair in case.pairs:
             question, answer = _plain(pair.instruction), _plain(pair.output)
             if answer in answers[question]:
-                self._findings.add("repeated", where=case.where, what=pair.instruction)
+                self._findings.add("repeated", where=case.where, detail=pair.instruction)
             elif answers[question]:
-                what = f"{pair.instruction} -> {pair.output}"
-                self._findings.add("contradictions", where=case.where, what=what)
+                detail = f"{pair.instruction} -> {pair.output}"
+                self._findings.add("contradictions", where=case.where, detail=detail)
             answers[question].add(answer)
             if is_unanswerable(pair.output):
-                what = f"{pair.instruction} -> {pair.output}"
-                self._findings.add("unanswerable", where=case.where, what=what)
+                detail = f"{pair.instruction} -> {pair.output}"
+                self._findings.add("unanswerable", where=case.where, detail=detail)
             if not pair.closed_ended:
                 self._remember("shared_answers", pair.output, _ANSWER_WORDS, self._answers, case)
             self._measure(case, pair)
@@ -76,16 +76,16 @@ class Texts:
         self._tokens += whole
         self._by_task[pair.task]["pairs"] += 1
         if whole - 1 <= prompt:  # nothing but EOS
-            self._findings.add("no_token", where=case.where, what=repr(pair.output))
+            self._findings.add("no_token", where=case.where, detail=repr(pair.output))
         if whole > self._cutoff:
             self._lost += whole - self._cutoff
             self._by_task[pair.task]["cut"] += 1
-            what = f"{whole} tokens, {prompt} of them the prompt: {pair.instruction}"
-            self._findings.add("cut", where=case.where, what=what)
+            detail = f"{whole} tokens, {prompt} of them the prompt: {pair.instruction}"
+            self._findings.add("cut", where=case.where, detail=detail)
         if prompt >= self._cutoff:
             self._by_task[pair.task]["answers gone"] += 1
-            what = f"the prompt alone has {prompt} tokens: {pair.instruction}"
-            self._findings.add("answers_gone", where=case.where, what=what)
+            detail = f"the prompt alone has {prompt} tokens: {pair.instruction}"
+            self._findings.add("answers_gone", where=case.where, detail=detail)
 
     def _remember(
         self, check: str, text: str, words: int, places: dict[int, set[str]], case: Case
@@ -103,7 +103,7 @@ class Texts:
         for check, key, where, text in self._held_out:
             places = self._spoken if check == "leaked_text" else self._answers
             if "train" in places[key]:
-                self._findings.add(check, where=where, what=text)
+                self._findings.add(check, where=where, detail=text)
 
     def tokens(self) -> dict[str, Any] | None:
         """Count what the cut-off takes of the pairs; None without a tokenizer."""

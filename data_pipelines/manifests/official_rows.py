@@ -126,7 +126,9 @@ def lines_or_errors(path: Path) -> Iterator[tuple[int, Any]]:
 @contextlib.contextmanager
 def _open(path: Path, *, newline: str | None = None) -> Iterator[TextIO]:
     try:
-        with open_text(path, what="a manifest", newline=newline, errors="surrogateescape") as file:
+        with open_text(
+            path, expected="a manifest", newline=newline, errors="surrogateescape"
+        ) as file:
             yield file
     except RecordError:
         raise

@@ -69,17 +69,19 @@ def class_names(path: Path) -> dict[str, str]:
     Raises:
         UserError: no file; a line without mid and name; a mid twice.
     """
-    need(path, what="a list of AudioSet's classes")
+    need(path, expected="a list of AudioSet's classes")
     if path.suffix == ".tsv":
         rows = csv_rows(
             path,
             columns=("mid", "display_name"),
-            what="a list of AudioSet's classes",
+            expected="a list of AudioSet's classes",
             delimiter="\t",
             header=("mid", "display_name"),
         )
     else:
-        rows = csv_rows(path, columns=("mid", "display_name"), what="a list of AudioSet's classes")
+        rows = csv_rows(
+            path, columns=("mid", "display_name"), expected="a list of AudioSet's classes"
+        )
     names: dict[str, str] = {}
     for where, row in rows:
         mid, name = row["mid"].strip(), row["display_name"].strip()
@@ -97,7 +99,7 @@ def related(path: Path) -> dict[str, set[str]]:
         UserError: no file, or one of another form.
     """
     children: dict[str, list[str]] = {}
-    entries = json_file(path, what=_ONTOLOGY)
+    entries = json_file(path, expected=_ONTOLOGY)
     for entry in entries if isinstance(entries, list) else [entries]:
         mid = entry.get("id") if isinstance(entry, dict) else None
         below = entry.get("child_ids") if isinstance(entry, dict) else None
@@ -140,10 +142,10 @@ def segments(
     Raises:
         UserError: no file, or one that is no text.
     """
-    need(path, what=_WEAK)
+    need(path, expected=_WEAK)
     known: set[tuple[str, float]] = set()
     try:
-        with open_text(path, what=_WEAK, newline="") as file:
+        with open_text(path, expected=_WEAK, newline="") as file:
             table = csv.reader(file, skipinitialspace=True)
             for row in table:
                 if not any(row) or row[0].lstrip('"').startswith("#"):
@@ -196,7 +198,9 @@ def strong_segments(
     events: dict[str, list[tuple[str, float, float]]] = {}
     first: dict[str, str] = {}
     broken: set[str] = set()
-    rows = csv_rows(path, columns=_STRONG_COLUMNS, what=_STRONG, delimiter="\t", problems=problems)
+    rows = csv_rows(
+        path, columns=_STRONG_COLUMNS, expected=_STRONG, delimiter="\t", problems=problems
+    )
     for where, row in rows:
         segment = row["segment_id"]
         first.setdefault(segment, where)

@@ -26,7 +26,7 @@ def tracks(
             id that is not a number.
     """
     try:
-        with open_text(path, what=TRACKS, newline="") as file:
+        with open_text(path, expected=TRACKS, newline="") as file:
             table = csv.reader(file)
             header = [next(table, []) for _ in range(3)]
             names = list(zip(header[0], header[1], strict=False))
@@ -58,7 +58,7 @@ def genre_titles(path: Path) -> dict[int, str]:
         UserError: no file, a column is missing, an id that is no number, an empty title.
     """
     titles = {}
-    for where, row in csv_rows(path, columns=("genre_id", "title"), what="FMA's genres.csv"):
+    for where, row in csv_rows(path, columns=("genre_id", "title"), expected="FMA's genres.csv"):
         if not row["genre_id"].isdecimal() or not row["title"].strip():
             raise UserError(f"{where}: genre_id {row['genre_id']!r}, title {row['title']!r}")
         titles[int(row["genre_id"])] = row["title"].strip()

@@ -57,7 +57,7 @@ def fsd50k_vocabulary(path: Path) -> dict[str, str]:
         UserError: no file; a line out of order or without a label.
     """
     names: dict[str, str] = {}
-    for where, row in csv_rows(path, columns=_VOCABULARY, what=FSD50K, header=_VOCABULARY):
+    for where, row in csv_rows(path, columns=_VOCABULARY, expected=FSD50K, header=_VOCABULARY):
         label = row["label"]
         if row["index"] != str(len(names)) or not label or label in names:
             raise UserError(
@@ -78,7 +78,7 @@ def fsd50k(
     """
     dev = path.stem == "dev"
     columns = ("fname", "labels", "split") if dev else ("fname", "labels")
-    for where, row in csv_rows(path, columns=columns, what=FSD50K, problems=problems):
+    for where, row in csv_rows(path, columns=columns, expected=FSD50K, problems=problems):
         clip = None
         with problems.record():
             if dev and row["split"] not in ("train", "val"):
@@ -112,7 +112,7 @@ def fsd50k_leaves(path: Path, *, names: Mapping[str, str]) -> dict[str, tuple[st
         UserError: no file, or a column is missing.
     """
     leaves = {}
-    for _, row in csv_rows(path, columns=("fname", "labels"), what=FSD50K):
+    for _, row in csv_rows(path, columns=("fname", "labels"), expected=FSD50K):
         labels = [label for label in row["labels"].split(",") if label]
         leaves[row["fname"]] = tuple(
             dict.fromkeys(names.get(label, label.replace("_", " ")) for label in labels)
@@ -136,7 +136,7 @@ def clotho(path: Path, *, problems: RecordProblems) -> Iterator[ClothoClip]:
         UserError: no file, or a column is missing.
     """
     columns = ("file_name", *CLOTHO_CAPTIONS)
-    for where, row in csv_rows(path, columns=columns, what=CLOTHO, problems=problems):
+    for where, row in csv_rows(path, columns=columns, expected=CLOTHO, problems=problems):
         clip = None
         with problems.record():
             empty = [column for column in columns if not row[column].strip()]
@@ -166,13 +166,13 @@ def clotho_metadata(path: Path) -> dict[str, ClothoSound]:
     Raises:
         UserError: no file, a column is missing, a row has too few fields or an open quote.
     """
-    what = "Clotho's metadata"
-    need(path, what=what)
+    expected = "Clotho's metadata"
+    need(path, expected=expected)
     sounds = {}
     with path.open(encoding="iso-8859-1", newline="") as file:
         table = csv.DictReader(file)
         while True:
-            with csv_errors_named(path, table, what=what):
+            with csv_errors_named(path, table, expected=expected):
                 row = next(table, None)
             if row is None:
                 return sounds
@@ -216,7 +216,7 @@ def wavcaps(path: Path, *, problems: RecordProblems) -> Iterator[WavCapsClip]:
     Raises:
         UserError: no file, or one of another form.
     """
-    content = json_file(path, what=WAVCAPS)
+    content = json_file(path, expected=WAVCAPS)
     entries = content.get("data") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise UserError(f"{path} has no list under 'data': it should be {WAVCAPS}")
@@ -269,7 +269,7 @@ def wavcaps_blacklist(path: Path) -> dict[str, frozenset[str]]:
     Raises:
         UserError: no file, or one of another form.
     """
-    whole = json_file(path, what="a blacklist of WavCaps")
+    whole = json_file(path, expected="a blacklist of WavCaps")
     if not isinstance(whole, dict) or not all(isinstance(ids, list) for ids in whole.values()):
         raise UserError(f"{path} should have a list of ids under the name of each data set")
     return {

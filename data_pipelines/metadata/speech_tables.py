@@ -63,11 +63,13 @@ def iemocap_label_files(session: Path) -> list[Path]:
     Raises:
         UserError: no folder or no files; a dialog with audio that has no labels.
     """
-    folder = need(session / "dialog" / "EmoEvaluation", what="the emotion labels of its dialogs")
+    folder = need(
+        session / "dialog" / "EmoEvaluation", expected="the emotion labels of its dialogs"
+    )
     files = [path for path in visible(folder) if path.suffix == ".txt"]
     if not files:
         raise UserError(f"{folder} has no .txt files: it should have one for each dialog")
-    audio = need(session / "sentences" / "wav", what="a folder of turns for each dialog")
+    audio = need(session / "sentences" / "wav", expected="a folder of turns for each dialog")
     unlabelled = {path.name for path in visible(audio) if path.is_dir()} - {f.stem for f in files}
     if unlabelled:
         raise UserError(f"{folder} has no labels of {shorten(sorted(unlabelled))}: copy it again")
@@ -81,7 +83,7 @@ def iemocap_turns(path: Path, *, session: str, problems: RecordProblems) -> Iter
         UserError: no file, or no turn in it.
     """
     seen = set()
-    for where, line in text_lines(path, what="the emotion labels of a dialog"):
+    for where, line in text_lines(path, expected="the emotion labels of a dialog"):
         if not line.startswith("["):
             continue
         turn = None
@@ -126,7 +128,7 @@ def iemocap_texts(path: Path) -> dict[str, str]:
         UserError: no file.
     """
     texts = {}
-    for _, line in text_lines(path, what="the transcriptions of a dialog"):
+    for _, line in text_lines(path, expected="the transcriptions of a dialog"):
         match = _TURN_TEXT.fullmatch(line.strip())
         if match:
             texts[match[1]] = match[2].strip()
@@ -141,7 +143,7 @@ def libritts_genders(path: Path) -> dict[str, str]:
     """
     mark = "\t" if path.suffix == ".tsv" else "|"
     genders: dict[str, str] = {}
-    for where, line in text_lines(path, what="LibriTTS's list of readers"):
+    for where, line in text_lines(path, expected="LibriTTS's list of readers"):
         fields = [field.strip() for field in line.split(mark)]
         if line.startswith(";") or fields[0].upper() == "READER":
             continue
@@ -169,7 +171,7 @@ def voxceleb2_speakers(meta: Path) -> dict[str, tuple[str, str]]:
     Raises:
         UserError: no file, a column is missing, a line is broken, or a speaker is there twice.
     """
-    lines = text_lines(meta, what="the table of speakers of VoxCeleb2")
+    lines = text_lines(meta, expected="the table of speakers of VoxCeleb2")
     _, header = next(lines, ("", ""))
     mark = "\t" if "\t" in header and "," not in header else ","
     columns = [name.strip() for name in header.split(mark)]
@@ -209,7 +211,7 @@ def voxceleb2_ages(
     ages: dict[tuple[str, str], str] = {}
     columns = ("VoxCeleb_ID", "video_id", column)
     for table in tables:
-        for where, row in csv_rows(table, columns=columns, what="ages of VoxCeleb2 speakers"):
+        for where, row in csv_rows(table, columns=columns, expected="ages of VoxCeleb2 speakers"):
             speaker, video, age = (row[name] for name in columns)
             if not age or speaker.startswith(_VOXCELEB1):
                 continue
@@ -277,7 +279,7 @@ def mosei_of_s3prl(path: Path, *, emotions: bool, problems: RecordProblems) -> I
     """
     columns = ("file", "index", "start", "end", "label2b", "split")
     columns += ("label2a", "label6", "label7") if emotions else ()
-    for where, row in csv_rows(path, columns=columns, what=MOSEI, problems=problems):
+    for where, row in csv_rows(path, columns=columns, expected=MOSEI, problems=problems):
         sentence = None
         with problems.record():
             sentiment = one_of(row, "label2b", MOSEI_SIGNS, where)
@@ -315,7 +317,7 @@ def mosei_of_mmsa(path: Path, *, problems: RecordProblems) -> Iterator[Sentence]
         UserError: no file, or a column is missing.
     """
     names = {name.title(): name for name in MOSEI_SIGNS.values()}
-    for where, row in csv_rows(path, columns=_MMSA, what=MOSEI, problems=problems):
+    for where, row in csv_rows(path, columns=_MMSA, expected=MOSEI, problems=problems):
         sentence = None
         with problems.record():
             sentence = Sentence(

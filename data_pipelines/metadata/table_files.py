@@ -58,10 +58,10 @@ class RecordProblems:
         return corpus
 
 
-def need(path: Path, *, what: str) -> Path:
+def need(path: Path, *, expected: str) -> Path:
     """Return `path`; `UserError` with `what` it should be when nothing is there."""
     if not path.exists():
-        raise UserError(f"{path} does not exist: it should be {what}")
+        raise UserError(f"{path} does not exist: it should be {expected}")
     return path
 
 
@@ -71,13 +71,13 @@ def check_split(split: str, splits: Sequence[str], *, dataset: str) -> None:
         raise UserError(f"{dataset} has no split {split!r}: use one of {', '.join(splits)}")
 
 
-def find(data: Path, places: Sequence[str], *, what: str) -> Path:
+def find(data: Path, places: Sequence[str], *, expected: str) -> Path:
     """Return the first of `places` under `data` that exists; `UserError` if none does."""
-    need(data, what=what)
+    need(data, expected=expected)
     for place in places:
         if (data / place).exists():
             return data / place
-    raise UserError(f"{data} has no {' or '.join(places)}: give {what}")
+    raise UserError(f"{data} has no {' or '.join(places)}: give {expected}")
 
 
 def visible(folder: Path) -> list[Path]:
@@ -87,10 +87,10 @@ def visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def text_lines(path: Path, *, what: str) -> Iterator[tuple[str, str]]:
+def text_lines(path: Path, *, expected: str) -> Iterator[tuple[str, str]]:
     """Yield ("path:line", text) for each line that is not blank."""
     # Not splitlines: text may hold the line separators that only Unicode knows.
-    for number, line in enumerate(_text(path, what=what).split("\n"), start=1):
+    for number, line in enumerate(_text(path, expected=expected).split("\n"), start=1):
         line = line.removeprefix("\ufeff")  # files joined together keep their marks
         if line.strip():
             yield f"{path}:{number}", line
@@ -100,7 +100,7 @@ def csv_rows(
     path: Path,
     *,
     columns: Sequence[str],
-    what: str,
+    expected: str,
     delimiter: str = ",",
     header: Sequence[str] | None = None,
     problems: RecordProblems | None = None,
@@ -110,7 +110,7 @@ def csv_rows(
     Args:
         path: the file.
         columns: those that the reader uses; others are passed on.
-        what: what the file should be, for the error when it is missing.
+        expected: what the file should be, for the error when it is missing.
         delimiter: between the fields.
         header: column names of a file that has no header line.
         problems: takes rows with too few or too many fields; None raises for the first.
@@ -119,19 +119,19 @@ def csv_rows(
         UserError: no file, a column that the header lacks, a row with too few or too many fields
             or an open quote.
     """
-    text = io.StringIO(_text(path, what=what), newline="")
+    text = io.StringIO(_text(path, expected=expected), newline="")
     table = csv.DictReader(text, fieldnames=header, delimiter=delimiter, strict=True)
-    with csv_errors_named(path, table, what=what):
+    with csv_errors_named(path, table, expected=expected):
         names = table.fieldnames or ()
     missing = [name for name in columns if name not in names]
     if missing:
         raise UserError(
             f"{path} has no column {', '.join(map(repr, missing))}; it has "
-            f"{', '.join(map(repr, names))}: is it {what}?"
+            f"{', '.join(map(repr, names))}: is it {expected}?"
         )
     rows, whole = iter(table), False
     while True:
-        with csv_errors_named(path, table, what=what):
+        with csv_errors_named(path, table, expected=expected):
             row = next(rows, None)
         if row is None:
             return
@@ -150,27 +150,27 @@ def csv_rows(
 
 
 @contextlib.contextmanager
-def csv_errors_named(path: Path, table: csv.DictReader, *, what: str) -> Iterator[None]:
+def csv_errors_named(path: Path, table: csv.DictReader, *, expected: str) -> Iterator[None]:
     """Raise `UserError` with file and line for what a block's table cannot read."""
     try:
         yield
     except csv.Error as error:
-        raise UserError(f"{path}:{table.line_num}: {error}; is it {what}?") from None
+        raise UserError(f"{path}:{table.line_num}: {error}; is it {expected}?") from None
 
 
-def json_file(path: Path, *, what: str) -> Any:
+def json_file(path: Path, *, expected: str) -> Any:
     """Return the value of a JSON file."""
     try:
-        return json.loads(_text(path, what=what))
+        return json.loads(_text(path, expected=expected))
     except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}; it should be {what}") from None
+        raise UserError(f"{path} is not valid JSON: {error}; it should be {expected}") from None
 
 
 def json_lines(
-    path: Path, *, what: str, problems: RecordProblems | None = None
+    path: Path, *, expected: str, problems: RecordProblems | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ("path:line", object) for each line of JSONL; `problems` takes lines that are none."""
-    for where, line in text_lines(path, what=what):
+    for where, line in text_lines(path, expected=expected):
         record = None
         with problems.record() if problems is not None else contextlib.nullcontext():
             record = parse_object(line, where=where)
@@ -209,10 +209,10 @@ def field(record: dict[str, Any], name: str, where: str) -> str:
     return value
 
 
-def _text(path: Path, *, what: str) -> str:
-    need(path, what=what)
+def _text(path: Path, *, expected: str) -> str:
+    need(path, expected=expected)
     if path.is_dir():
-        raise UserError(f"{path} is a folder: it should be {what}")
+        raise UserError(f"{path} is a folder: it should be {expected}")
     if path.stat().st_size > _MOST_BYTES:
-        raise UserError(f"{path} has {path.stat().st_size >> 30} GB: it should be {what}")
-    return read_text(path, what=what)
+        raise UserError(f"{path} has {path.stat().st_size >> 30} GB: it should be {expected}")
+    return read_text(path, expected=expected)

@@ -35,7 +35,11 @@ def vggsound(path: Path, *, problems: RecordProblems) -> Iterator[VideoClip]:
         UserError: no file.
     """
     rows = csv_rows(
-        path, columns=_VGGSOUND_COLUMNS, what=VGGSOUND, header=_VGGSOUND_COLUMNS, problems=problems
+        path,
+        columns=_VGGSOUND_COLUMNS,
+        expected=VGGSOUND,
+        header=_VGGSOUND_COLUMNS,
+        problems=problems,
     )
     for where, row in rows:
         clip = None
@@ -79,7 +83,7 @@ def audiocaps(
     clips: dict[str, CaptionedVideo] = {}
     ids = set()
     rows = csv_rows(
-        path, columns=_AUDIOCAPS_COLUMNS, what="a table of AudioCaps", problems=problems
+        path, columns=_AUDIOCAPS_COLUMNS, expected="a table of AudioCaps", problems=problems
     )
     for where, row in rows:
         with problems.record():

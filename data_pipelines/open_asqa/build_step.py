@@ -77,7 +77,7 @@ def run(flags: argparse.Namespace) -> int:
         flags.out, MAKER, names=(*SOURCES, build_folder.BUILD, build_folder.LEAKAGE), inputs=reads
     )
     write_json(place / outputs.MARKER, outputs.signature(MAKER))
-    with RunLock(place, what="an Open-ASQA build").hold(), pool_of(flags.workers) as pool:
+    with RunLock(place, job="an Open-ASQA build").hold(), pool_of(flags.workers) as pool:
         reports = _Build(given, BuildFolder(place), seed=flags.seed, pool=pool).make(chosen)
     print(summary(reports, read_json(place / build_folder.LEAKAGE)))
     return 0

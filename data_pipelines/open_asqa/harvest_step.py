@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     out = outputs.claim(arguments.out, MAKER)
     work = out.with_name(f"{out.name}.work")
     whisper = ClipWhisper(arguments.model, batch=arguments.batch, silence_above=None)
-    with RunLock(work, what="hearing noises").hold(), whisper.journal(work) as journal:
+    with RunLock(work, job="hearing noises").hold(), whisper.journal(work) as journal:
         found = invented_phrases.harvest(
             whisper, journal, workers=arguments.workers, clips=arguments.clips, seed=arguments.seed
         )

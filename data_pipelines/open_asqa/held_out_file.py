@@ -66,7 +66,7 @@ def _test_files(
         start, end = (None, None) if whole else (clip.start, clip.end)
         yield f"{name}/{clip.clip_id}", clip.audio, start, end
     for path in given.lists:
-        for _, line in text_lines(path, what="names of recordings, one a line"):
+        for _, line in text_lines(path, expected="names of recordings, one a line"):
             file = path.parent / line.strip()
             if file.is_file():
                 yield f"{path.name}/{line.strip()}", file, None, None

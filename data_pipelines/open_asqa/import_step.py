@@ -143,7 +143,7 @@ class _Entry:
 
 def _entries(path: Path, form: PeerForm) -> Iterator[_Entry]:
     """Yield the entries of a file: of a list, of lines, or of the list under a key."""
-    with open_text(path, what="rows", errors="surrogateescape") as file:
+    with open_text(path, expected="rows", errors="surrogateescape") as file:
         begin = file.read(1 << 16).lstrip()[:1]
     if form.under is not None and begin != "[":
         values = official_rows.list_or_error(path, under=form.under)

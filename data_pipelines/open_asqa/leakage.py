@@ -62,7 +62,7 @@ def held_out_recordings(given: GivenData, problems: RecordProblems) -> Iterator[
         for recording in _NAMES.get(name, _by_stem)(clip):
             yield HeldOutRecording(name=recording, rule=f"{name}, by its list")
     for path in given.lists:
-        for _, line in text_lines(path, what="names of recordings, one a line"):
+        for _, line in text_lines(path, expected="names of recordings, one a line"):
             for recording in names_in(line):
                 yield HeldOutRecording(name=recording, rule=f"{path.name}, by name")
 
@@ -162,7 +162,7 @@ def _readers(folder: Path, problems: RecordProblems) -> Iterator[str]:
     if path is None:
         return
     mark = "\t" if path.suffix == ".tsv" else "|"
-    for _, line in text_lines(path, what="LibriTTS's list of readers"):
+    for _, line in text_lines(path, expected="LibriTTS's list of readers"):
         fields = [field.strip() for field in line.split(mark)]
         if len(fields) > 2 and fields[2].startswith("test"):
             yield f"reader:{fields[0]}"

@@ -70,7 +70,7 @@ def libritts(folder: Path, problems: RecordProblems) -> Iterator[SourceClip]:
                 raise UserError(f"{path}: {name!r} should be reader_chapter_paragraph_utterance")
             if match[1] not in genders:
                 raise UserError(f"{path}: reader {match[1]} is not in the list of readers")
-            lines = [line for _, line in text_lines(path, what="the text of an utterance")]
+            lines = [line for _, line in text_lines(path, expected="the text of an utterance")]
             if name in _BROKEN_UTTERANCES or not lines:
                 raise UserError(f"{path}: the utterance has no sound or no text")
             clip = SourceClip(

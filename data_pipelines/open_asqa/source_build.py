@@ -123,7 +123,7 @@ def chosen_names(path: Path) -> frozenset[str]:
     Raises:
         UserError: the file is no text.
     """
-    return frozenset(line.strip() for _, line in text_lines(path, what="names of clips"))
+    return frozenset(line.strip() for _, line in text_lines(path, expected="names of clips"))
 
 
 def _once(lines: Iterable[tuple[str, str]]) -> Iterator[str]:

@@ -73,7 +73,7 @@ def read_sources(path: Path) -> GivenData:
             "metadata = FOLDER and audio = FOLDER; docs/open_asqa.md has an example"
         )
     try:
-        tables = tomllib.loads(read_text(path, what="a TOML file of sources"))
+        tables = tomllib.loads(read_text(path, expected="a TOML file of sources"))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
     unknown = [name for name in tables if name not in (*SOURCES, *_OTHER)]

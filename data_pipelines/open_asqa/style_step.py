@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder = BuildFolder(arguments.folder)
     seed = str(folder.about()["seed"])
     sources = folder.chosen(arguments.only, speech=True)
-    lock = RunLock(folder.root, what="measuring the style of Open-ASQA")
+    lock = RunLock(folder.root, job="measuring the style of Open-ASQA")
     with lock.hold(), ClipJournal(folder.root / _JOURNAL) as journal:
         for source in sources:
             _measure(folder, source, journal, workers=arguments.workers)

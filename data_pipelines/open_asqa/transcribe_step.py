@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
         silence_above=arguments.no_speech if arguments.skip_silence else None,
     )
     with (
-        RunLock(folder.root, what="transcribing Open-ASQA").hold(),
+        RunLock(folder.root, job="transcribing Open-ASQA").hold(),
         whisper.journal(folder.root) as journal,
     ):
         rules = _rules(arguments, whisper, journal)

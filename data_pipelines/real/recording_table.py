@@ -22,7 +22,7 @@ DEBIAN, PYPI = "debian", "pypi"
 TRAIN, VALIDATION, TWIN = "train", "val", "train-dup-of-val"
 FOLDS = 4
 SPEECH, MUSIC = "Speech", "Music"
-_WHAT = "the table of recordings that `python -m data_pipelines.real.fetch_recordings` writes"
+_EXPECTED = "the table of recordings that `python -m data_pipelines.real.fetch_recordings` writes"
 _COLUMNS = (
     "clip", "package", "file", "label", "fine", "group", "seconds", "licence", "ships", "split",
     "fold", "cluster", "sha256", "yamnet", "gender", "text",
@@ -107,7 +107,7 @@ def recording_packages() -> dict[str, RecordingPackage]:
         rows = table_files.csv_rows(
             path,
             columns=("package", "registry", "version", "archive", "folder", "bytes", "sha256"),
-            what=PACKAGES,
+            expected=PACKAGES,
             delimiter="\t",
         )
         return {
@@ -147,7 +147,7 @@ def read_recordings(path: Path, problems: RecordProblems | None = None) -> list[
     """
     found = []
     rows = table_files.csv_rows(
-        path, columns=_COLUMNS, what=_WHAT, delimiter="\t", problems=problems
+        path, columns=_COLUMNS, expected=_EXPECTED, delimiter="\t", problems=problems
     )
     collected = RecordProblems() if problems is None else problems
     for where, row in rows:

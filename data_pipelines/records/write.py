@@ -135,7 +135,7 @@ def _work_folder(place: Path) -> Iterator[Path]:
     work = place.with_name(f".{place.name}.writing")
     work.mkdir(parents=True, exist_ok=True)
     # The lock goes with the process; its folder may be gone at the end, with the work.
-    with RunLock(work, what=f"the records {place}").hold():
+    with RunLock(work, job=f"the records {place}").hold():
         for name in (shard_writer.PARTS, shard_writer.FAILED):
             shutil.rmtree(work / name, ignore_errors=True)
         for part in work.glob(f"{shard_writer.SHARDS}/*.part-*"):

@@ -86,9 +86,9 @@ def _write(
     folder = absolute(run_dir) / FOLDER
     own = f"{step}-{turn.name}" if turn.name else str(step)
     final, temporary = folder / str(step), folder / f"{UNFINISHED}{own}"
-    what = f"step {step} cannot be saved"
+    problem = f"step {step} cannot be saved"
     with _removed_after(temporary):
-        with together(what), _explained(final, turn):
+        with together(problem), _explained(final, turn):
             if is_main():
                 turn.check()
                 _clear(temporary)
@@ -99,7 +99,7 @@ def _write(
             for name, tree in trees.items():
                 writer.save(temporary / name, tree)
         barrier(f"checkpoint-{step}-written")
-        with together(what), _explained(final, turn):
+        with together(problem), _explained(final, turn):
             if is_main():
                 shapes = {path: list(leaf.shape) for path, leaf in sorted(trees["adapter"].items())}
                 seal(temporary, {**metadata, "step": step, "parameters": shapes})

@@ -218,7 +218,7 @@ class CallLedger:
     def _reply(self, key: str, content: bytes, digest: bytes) -> ChatReply:
         if not isinstance(content, bytes) or digest != _digest(key, content):
             raise sqlite_file.damaged(
-                self._path, f"reply {key[:12]}... does not match its hash", what="ledger"
+                self._path, f"reply {key[:12]}... does not match its hash", kind="ledger"
             )
         return ChatReply(**json.loads(content))
 
@@ -235,7 +235,7 @@ def open_ledger(path: Path, *, send: bool) -> Iterator[CallLedger]:
     Raises:
         UserError: the file is in use, damaged, another program's, or cannot be written.
     """
-    with sqlite_file.opened(path, tables=_TABLES, names=_NAMES, what="ledger", alone=send) as file:
+    with sqlite_file.opened(path, tables=_TABLES, names=_NAMES, kind="ledger", alone=send) as file:
         ledger = CallLedger(file, path)
         if send:
             ledger.lose()

@@ -44,8 +44,8 @@ class ReplyCache:
                 query = f"SELECT key, value, digest FROM entries WHERE key IN ({marks})"
                 for name, value, digest in file.execute(query, some):
                     if digest != _digest(name, value):
-                        what = f"entry {name[:12]}... does not match its hash"
-                        raise sqlite_file.damaged(self.path, what)
+                        problem = f"entry {name[:12]}... does not match its hash"
+                        raise sqlite_file.damaged(self.path, problem)
                     replies[name] = value
         return replies
 

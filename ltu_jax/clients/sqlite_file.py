@@ -16,7 +16,7 @@ def opened(
     *,
     tables: str,
     names: Collection[str],
-    what: str = "cache",
+    kind: str = "cache",
     alone: bool = False,
 ) -> Iterator[sqlite3.Connection]:
     """Yield a connection to the file, which is made if need be; errors name it.
@@ -25,7 +25,7 @@ def opened(
         path: the file.
         tables: SQL that makes the tables that are missing.
         names: of the tables.
-        what: how errors call the file.
+        kind: how errors call the file.
         alone: no other process may use the file meanwhile; the system ends that with the process.
 
     Raises:
@@ -39,34 +39,34 @@ def opened(
                 file.execute("PRAGMA locking_mode = EXCLUSIVE")
                 file.execute("BEGIN EXCLUSIVE")
                 file.commit()  # the lock stays
-            _check(file, path, names=names, what=what)
+            _check(file, path, names=names, kind=kind)
             file.executescript(tables)
             yield file
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise UserError(
-                f"the {what} {path} is in use by another process: wait until that has ended"
+                f"the {kind} {path} is in use by another process: wait until that has ended"
             ) from None
         raise UserError(
-            f"the {what} {path} cannot be used ({error}); check the disk and the permissions, or "
-            f"give another {what}"
+            f"the {kind} {path} cannot be used ({error}); check the disk and the permissions, or "
+            f"give another {kind}"
         ) from None
     except sqlite3.DatabaseError as error:
-        raise damaged(path, str(error), what=what) from None
+        raise damaged(path, str(error), kind=kind) from None
 
 
-def damaged(path: Path, problem: str, *, what: str = "cache") -> UserError:
+def damaged(path: Path, problem: str, *, kind: str = "cache") -> UserError:
     """Return the error for a file that holds something else than what was written."""
     return UserError(
-        f"the {what} {path} is damaged ({problem}); delete it, what it held is then asked for again"
+        f"the {kind} {path} is damaged ({problem}); delete it, what it held is then asked for again"
     )
 
 
-def _check(file: sqlite3.Connection, path: Path, *, names: Collection[str], what: str) -> None:
+def _check(file: sqlite3.Connection, path: Path, *, names: Collection[str], kind: str) -> None:
     """Refuse a database of somebody else, into which our tables would be written."""
     there = file.execute("SELECT tbl_name FROM sqlite_master")
     if others := [name for (name,) in there if name not in names and name != "sqlite_sequence"]:
         raise UserError(
-            f"the {what} {path} is another program's database (it holds {others[0]!r}); give "
-            f"another {what}"
+            f"the {kind} {path} is another program's database (it holds {others[0]!r}); give "
+            f"another {kind}"
         )

@@ -46,7 +46,7 @@ def read_prices(path: Path) -> dict[str, TokenPrice]:
     if not path.is_file():
         raise UserError(f"{path} does not exist: give a table of prices")
     try:
-        content = tomllib.loads(read_text(path, what="TOML"))
+        content = tomllib.loads(read_text(path, expected="TOML"))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
     models = content.get("models")

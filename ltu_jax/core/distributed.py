@@ -145,7 +145,7 @@ def agree(facts: Callable[[], Mapping[str, str]], *, advice: str) -> None:
 
 
 @contextlib.contextmanager
-def together(what: str) -> Iterator[None]:
+def together(problem: str) -> Iterator[None]:
     """Raise on all processes, after the block, a `UserError` of any process inside it.
 
     The block must not talk to other processes itself.
@@ -168,7 +168,7 @@ def together(what: str) -> Iterator[None]:
     messages = _gather_texts(str(failure or ""))
     where = _by_value([message for message, flag in zip(messages, failed, strict=True) if flag],
                       numbers=np.flatnonzero(failed).tolist())  # fmt: skip
-    raise AgreedError(f"{what}: {where}") from failure
+    raise AgreedError(f"{problem}: {where}") from failure
 
 
 def check_devices() -> None:

@@ -168,7 +168,7 @@ def read_json(path: str | os.PathLike) -> Any:
             f"{path} has {size:,} bytes; at most {_LARGEST_JSON:,} are read as settings"
         )
     try:
-        return json.loads(read_text(path, what="JSON"))
+        return json.loads(read_text(path, expected="JSON"))
     except RecursionError:
         raise UserError(f"{path} is not valid JSON: it is nested too deep") from None
     except ValueError as error:  # not text, not JSON, or a number of thousands of digits

@@ -71,17 +71,17 @@ class RunLock:
     """The lock of one folder, held during the block of `hold`."""
 
     def __init__(
-        self, folder: str | os.PathLike, *, what: str, lease: float = LEASE, beat: float = BEAT
+        self, folder: str | os.PathLike, *, job: str, lease: float = LEASE, beat: float = BEAT
     ) -> None:
         """Describe the lock; nothing is written yet.
 
         Args:
             folder: the folder to lock; made if it is missing.
-            what: the name of the work in messages, e.g. "stage3".
+            job: the name of the work in messages, e.g. "stage3".
             lease: seconds without a sign of life after which a claim is dead.
             beat: seconds between signs of life.
         """
-        self._root, self._what = absolute(folder), what
+        self._root, self._job = absolute(folder), job
         self._folder = self._root / FOLDER
         claims = BucketClaims if is_remote(self._root) else FolderClaims
         self._claims: Claims = claims(self._folder)
@@ -94,7 +94,7 @@ class RunLock:
             "process": os.getpid(),
             "started": own[1] if own else "",
             "token": self.token,
-            "what": what,
+            "job": job,
             "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         }
         self._number = 0
@@ -135,7 +135,7 @@ class RunLock:
                 self._lost = self._loss()
             except OSError as error:
                 raise UserError(
-                    f"{self._what}: {self._folder} cannot be read ({error.strerror or error}), so "
+                    f"{self._job}: {self._folder} cannot be read ({error.strerror or error}), so "
                     "nobody knows whether another took the run over; the same command goes on"
                 ) from error
         self.poll()
@@ -248,7 +248,7 @@ class RunLock:
 
     def _refusal(self, claim: bytes) -> str:
         return (
-            f"{self._what}: {self._root} is in use by {_name(claim)}; two trainers in one folder "
+            f"{self._job}: {self._root} is in use by {_name(claim)}; two trainers in one folder "
             "would destroy each other's checkpoints. Wait for that one, stop it, or choose another "
             "folder (--config.run_dir)"
         )
@@ -280,13 +280,13 @@ class RunLock:
             highest = self._claims.read_note(f"taken-{self.token}") or highest
         if not highest and (gone := self._displaced()):
             return (
-                f"{self._what}: {gone} while it was trained in; this process stops and writes "
+                f"{self._job}: {gone} while it was trained in; this process stops and writes "
                 "nothing more there. Bring the folder back, and the same command goes on from its "
                 "newest checkpoint"
             )
         by = f"taken over by {_name(highest)}" if highest else "unlocked by hand"
         return (
-            f"{self._what}: {self._root} was {by} while this process (host {self._me['host']}, "
+            f"{self._job}: {self._root} was {by} while this process (host {self._me['host']}, "
             f"process {self._me['process']}) gave no sign of life for {self._lease:.0f} s or more; "
             "this one stops and writes nothing more there"
         )

@@ -74,26 +74,26 @@ def claim(
             or cannot be written.
     """
     place = follow(out, option=option)
-    what = f"{option} {out}"
+    subject = f"{option} {out}"
     if is_remote(place):
-        _claim_remote(place, maker, inputs=inputs, what=what)
+        _claim_remote(place, maker, inputs=inputs, subject=subject)
         return place
-    _check_parents(place, what=what)
+    _check_parents(place, subject=subject)
     staging.clear(place.parent, name=place.name)
     if not os.path.lexists(place):
         return place
-    protect(place, inputs, what=what)
+    protect(place, inputs, subject=subject)
     if not maker.folder:
         if place.is_dir():
-            raise UserError(f"{what} exists and is a directory; name a file")
+            raise UserError(f"{subject} exists and is a directory; name a file")
         if not place.is_file():
-            raise UserError(f"{what} is a device or a pipe; name a file")
+            raise UserError(f"{subject} is a device or a pipe; name a file")
         if place.stat().st_size and maker.before(place) is None:
-            raise UserError(f"{what} is there already and was not written by {_advice(maker)}")
+            raise UserError(f"{subject} is there already and was not written by {_advice(maker)}")
         return place
     if not place.is_dir():
-        raise UserError(f"{what} exists and is a file; name a directory")
-    _check_folder(place, maker, what=what)
+        raise UserError(f"{subject} exists and is a file; name a directory")
+    _check_folder(place, maker, subject=subject)
     return place
 
 
@@ -119,34 +119,34 @@ def join(
             maker.
     """
     place, names = follow(out, option=option), tuple(names)
-    what = f"{option} {out}"
+    subject = f"{option} {out}"
     if is_remote(place):
         require_bucket(place)
         there = [entry.name for entry in place.iterdir()] if place.is_dir() else []
         taken = [name for name in there if _matches(name, names)]
         same = any(str(given).rstrip("/") == str(place) for given in inputs if given is not None)
     elif not os.path.lexists(place):
-        _check_parents(place, what=what)
+        _check_parents(place, subject=subject)
         return place
     elif not place.is_dir():
-        raise UserError(f"{what} exists and is a file; name a directory")
+        raise UserError(f"{subject} exists and is a file; name a directory")
     else:
         taken = [name for name in _files(place, top=names) if not _is_junk(name)]
         same = any(path.exists() and os.path.samefile(path, place) for path in _given(inputs))
     if same:
-        raise UserError(f"{what} is read by this command itself; give another {option}")
+        raise UserError(f"{subject} is read by this command itself; give another {option}")
     made_by = _marked(place)
     if made_by is not None and made_by[0] == maker.name:
         return place
     if taken and maker.before(place) is None:
         raise UserError(
-            f"{what} holds {_listed(taken)}, which would be changed and was not written by "
+            f"{subject} holds {_listed(taken)}, which would be changed and was not written by "
             f"{_advice(maker)}"
         )
     return place
 
 
-def protect(place: Path, inputs: Iterable[str | os.PathLike | None], *, what: str) -> None:
+def protect(place: Path, inputs: Iterable[str | os.PathLike | None], *, subject: str) -> None:
     """Require that the existing `place` is no input, around none, and not around this process.
 
     Files are compared, not names: links and other spellings make no difference.
@@ -159,11 +159,11 @@ def protect(place: Path, inputs: Iterable[str | os.PathLike | None], *, what: st
         if any(_is(path, there) for path in _around(given)):
             relation = "is" if _is(given, there) else "is a folder around"
             raise UserError(
-                f"{what} {relation} the input {given}, which would be lost; give another place"
+                f"{subject} {relation} the input {given}, which would be lost; give another place"
             )
     if any(_is(path, there) for path in _around(Path.cwd())):
         raise UserError(
-            f"{what} is the folder that this command was started in, or around it, and would be "
+            f"{subject} is the folder that this command was started in, or around it, and would be "
             "replaced as a whole; give the name of a folder of its own"
         )
 
@@ -220,7 +220,7 @@ def text_with(*parts: str) -> Callable[[Path], Collection[str] | None]:
 
 
 def _claim_remote(
-    place: Path, maker: Maker, *, inputs: Iterable[str | os.PathLike | None], what: str
+    place: Path, maker: Maker, *, inputs: Iterable[str | os.PathLike | None], subject: str
 ) -> None:
     """Require that nothing is at an address, or a folder that `maker` made."""
     require_bucket(place)
@@ -230,46 +230,49 @@ def _claim_remote(
     for given in map(os.fspath, filter(None, inputs)):
         if is_remote(given) and f"{given}/".startswith(f"{place}/"):
             raise UserError(
-                f"{what} is the input {given} or around it, which would be lost; give another place"
+                f"{subject} is the input {given} or around it, which would be lost; give another "
+                "place"
             )
     if not maker.folder or "" in there:
-        raise UserError(f"{what} is there already; delete it, or give another name")
-    _check_owner(place, [name for name in there if not _is_junk(name)], maker, what=what)
+        raise UserError(f"{subject} is there already; delete it, or give another name")
+    _check_owner(place, [name for name in there if not _is_junk(name)], maker, subject=subject)
 
 
-def _check_parents(place: Path, *, what: str) -> None:
+def _check_parents(place: Path, *, subject: str) -> None:
     parent = next(path for path in place.parents if os.path.lexists(path))
     if not parent.is_dir():
-        raise UserError(f"{what} cannot be made: {parent} is a file; give another place")
+        raise UserError(f"{subject} cannot be made: {parent} is a file; give another place")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError(f"{what} cannot be made: {parent} may not be written to")
+        raise UserError(f"{subject} cannot be made: {parent} may not be written to")
 
 
-def _check_folder(place: Path, maker: Maker, *, what: str) -> None:
+def _check_folder(place: Path, maker: Maker, *, subject: str) -> None:
     there = [name for name in _files(place) if not _is_junk(name)]
     if os.path.ismount(place):
-        raise UserError(f"{what} is a mounted disk, which cannot be replaced; name a folder in it")
+        raise UserError(
+            f"{subject} is a mounted disk, which cannot be replaced; name a folder in it"
+        )
     if there:
-        _check_owner(place, there, maker, what=what)
+        _check_owner(place, there, maker, subject=subject)
 
 
-def _check_owner(place: Path, there: list[str], maker: Maker, *, what: str) -> None:
+def _check_owner(place: Path, there: list[str], maker: Maker, *, subject: str) -> None:
     """Require that `maker` made all the files of a folder."""
     marked = _marked(place)
     if marked is not None:
         made_by, files = marked
         if made_by != maker.name:
-            raise UserError(f"{what} was made by {made_by}, not by {_advice(maker)}")
+            raise UserError(f"{subject} was made by {made_by}, not by {_advice(maker)}")
     else:
         files = maker.before(place)
         if files is None:
-            raise UserError(f"{what} holds {_listed(there)}, not made by {_advice(maker)}")
+            raise UserError(f"{subject} holds {_listed(there)}, not made by {_advice(maker)}")
     known = {MARKER, *files}
     added = [name for name in there if name not in known and not _matches(name, maker.later)]
     if added:
         raise UserError(
-            f"{what} was made by {maker.name}, but holds {_listed(added)} besides, which would be "
-            "lost: move that away, or give another place"
+            f"{subject} was made by {maker.name}, but holds {_listed(added)} besides, which would "
+            "be lost: move that away, or give another place"
         )
 
 

@@ -51,14 +51,16 @@ def as_path(path: str | os.PathLike, *, option: str = "") -> Path:
     match = _ADDRESS.fullmatch(text)
     if match is None:
         return Path(path)
-    what = f"{option} {text}".strip()
+    subject = f"{option} {text}".strip()
     if match["scheme"] != "gs":
-        raise UserError(f"{what} is neither a local path nor gs://BUCKET/NAME; give one of these")
+        raise UserError(
+            f"{subject} is neither a local path nor gs://BUCKET/NAME; give one of these"
+        )
     if not is_remote(text):
-        raise UserError(f"{what} lost a slash in pathlib: give the text {_address(text)!r}")
+        raise UserError(f"{subject} lost a slash in pathlib: give the text {_address(text)!r}")
     if not match["rest"].strip("/"):
-        raise UserError(f"{what} names no bucket; give gs://BUCKET/NAME")
-    return _bucket_path(text, what=what)
+        raise UserError(f"{subject} names no bucket; give gs://BUCKET/NAME")
+    return _bucket_path(text, subject=subject)
 
 
 def argument(text: str) -> Path:
@@ -69,9 +71,11 @@ def argument(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _bucket_path(text: str, *, what: str) -> Any:
+def _bucket_path(text: str, *, subject: str) -> Any:
     if importlib.util.find_spec("gcsfs") is None:
-        raise UserError(f"{what} needs gcsfs, which is not installed: pip install 'ltu_jax[gcs]'")
+        raise UserError(
+            f"{subject} needs gcsfs, which is not installed: pip install 'ltu_jax[gcs]'"
+        )
     import fsspec
     from etils import epath
 

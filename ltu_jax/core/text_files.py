@@ -48,7 +48,7 @@ class TextError(UserError):
 def open_text(
     path: str | os.PathLike,
     *,
-    what: str = "a text file",
+    expected: str = "a text file",
     newline: str | None = None,
     errors: str = "strict",
 ) -> Iterator[TextIO]:
@@ -56,7 +56,7 @@ def open_text(
 
     Args:
         path: the file.
-        what: the kind of file that is expected, for messages.
+        expected: the kind of file that is expected, for messages.
         newline: as of `open`.
         errors: as of `open`, for UTF-8; in UTF-16 and UTF-32 wrong bytes are always refused.
 
@@ -76,24 +76,24 @@ def open_text(
     except UnicodeError as error:
         if isinstance(error, UnicodeEncodeError):
             raise
-        raise TextError(_explain(path, encoding, what)) from None
+        raise TextError(_explain(path, encoding, expected)) from None
 
 
-def read_text(path: str | os.PathLike, *, what: str = "a text file") -> str:
+def read_text(path: str | os.PathLike, *, expected: str = "a text file") -> str:
     """Return the whole text of a file, line ends as "\\n", without a byte order mark.
 
     Raises:
         TextError: the file is in an encoding that its first bytes do not tell.
     """
-    with open_text(path, what=what) as file:
+    with open_text(path, expected=expected) as file:
         return file.read()
 
 
-def _explain(path: Path, encoding: str, what: str) -> str:
+def _explain(path: Path, encoding: str, expected: str) -> str:
     """Say where the first byte is that does not decode, and what to do."""
     name = encoding.removesuffix("-sig").upper()
     if not encoding.startswith("utf-8"):
-        return f"{path} begins as {name}, but is damaged or cut off: it should be {what}"
+        return f"{path} begins as {name}, but is damaged or cut off: it should be {expected}"
     decoder = codecs.getincrementaldecoder("utf-8")()
     line, rest = 1, b""
     with path.open("rb") as file:
@@ -109,10 +109,10 @@ def _explain(path: Path, encoding: str, what: str) -> str:
                 excerpt = excerpt.split(b"\n")[0].decode("latin-1").strip()
                 return (
                     f"{path} is not UTF-8 text (line {line}, byte 0x{rest[error.start]:02X} in "
-                    f"{excerpt!a}): it should be {what}. If it is Windows-1252 or Latin-1, convert "
-                    f"it: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new"
+                    f"{excerpt!a}): it should be {expected}. If it is Windows-1252 or Latin-1, "
+                    f"convert it: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new"
                 )
             cut = len(decoder.getstate()[0])  # bytes of a character that the piece cuts
             done, rest = (rest, b"") if not cut else (rest[:-cut], rest[-cut:])
             line += done.count(b"\n")
-    return f"{path} is not UTF-8 text (it ends inside a character): it should be {what}"
+    return f"{path} is not UTF-8 text (it ends inside a character): it should be {expected}"

@@ -188,7 +188,7 @@ def _tokenizer(folder: Path | None, *, rows: int) -> Tokenizer | None:
     if folder is None:
         return None
     tokenizer = load_tokenizer(folder)
-    require_rows(tokenizer, rows=rows, what=str(folder))
+    require_rows(tokenizer, rows=rows, subject=str(folder))
     return tokenizer
 
 

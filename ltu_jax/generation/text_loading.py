@@ -70,7 +70,7 @@ def load_language_model(path: str | Path, *, dtype: str = "float32") -> Language
         subject=str(weights.path),
     )
     tokenizer = load_tokenizer(weights.tokenizer_dir)
-    require_rows(tokenizer, rows=config.vocab_size, what=str(weights.tokenizer_dir))
+    require_rows(tokenizer, rows=config.vocab_size, subject=str(weights.tokenizer_dir))
     return LanguageModel(
         path=weights.path,
         weights_sha256=(weights.sha256,),

@@ -220,7 +220,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     return _load_sentencepiece(file, named=named, added=added)
 
 
-def require_rows(tokenizer: Tokenizer, *, rows: int, what: str) -> None:
+def require_rows(tokenizer: Tokenizer, *, rows: int, subject: str) -> None:
     """Refuse a tokenizer with ids that the embedding has no row for; spare rows are fine.
 
     A lookup would take the last row for such an id, without a word.
@@ -231,10 +231,10 @@ def require_rows(tokenizer: Tokenizer, *, rows: int, what: str) -> None:
     if tokenizer.vocab_size > rows:
         last = tokenizer.vocab_size - 1
         raise UserError(
-            f"{what}: its tokenizer has the ids 0 to {last} ({tokenizer.token(last)!r} is {last}), "
-            f"its embedding only {rows} rows; take the tokenizer that belongs to the model, remove "
-            "the added tokens from its files, or give the model their rows (in transformers "
-            "resize_token_embeddings) and save it again"
+            f"{subject}: its tokenizer has the ids 0 to {last} ({tokenizer.token(last)!r} is "
+            f"{last}), its embedding only {rows} rows; take the tokenizer that belongs to the "
+            "model, remove the added tokens from its files, or give the model their rows (in "
+            "transformers resize_token_embeddings) and save it again"
         )
 
 

@@ -38,7 +38,7 @@ class ChatTemplate:
         settings = read_object(folder / "tokenizer_config.json")
         source = None
         if (file := folder / "chat_template.jinja").is_file():
-            source = read_text(file, what="a chat template")
+            source = read_text(file, expected="a chat template")
         source = source or read_object(folder / "chat_template.json").get("chat_template")
         source = source or settings.get("chat_template")
         if isinstance(source, list):  # several by name

@@ -109,15 +109,15 @@ _MAKER = outputs.Maker(name="`python -m ltu_jax.train`", before=_run_before)
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path, *, what: str) -> Iterator[checkpoint.Turn]:
+def locked(run_dir: Path, *, job: str) -> Iterator[checkpoint.Turn]:
     """Hold the lock of a run folder, for all processes of this run by the main one.
 
     Raises:
         LockedError: another run holds it.
     """
-    lock = RunLock(run_dir, what=what)
+    lock = RunLock(run_dir, job=job)
     with contextlib.ExitStack() as held:
-        with together(f"{what} cannot start"):
+        with together(f"{job} cannot start"):
             if is_main():
                 held.enter_context(lock.hold())
         name = from_main(lock.token)[:8]

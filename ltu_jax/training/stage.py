@@ -88,7 +88,7 @@ def open_bases(settings: StageSettings) -> Bases:
                 "again from a folder that has one"
             )
         tokenizer = load_tokenizer(llama.tokenizer_dir)
-        require_rows(tokenizer, rows=settings.model.llama.vocab_size, what=llama.named)
+        require_rows(tokenizer, rows=settings.model.llama.vocab_size, subject=llama.named)
         _enough_positions(settings, llama)
     return Bases(
         whisper=whisper,

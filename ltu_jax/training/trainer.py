@@ -93,7 +93,7 @@ def train_stage(
     agree_on_files(stage)
     with together(cannot_start):
         adapter = None if checkpoint.steps_in(run_dir) else starting_adapter(stage)
-    with locked(run_dir, what=settings.stage) as turn:
+    with locked(run_dir, job=settings.stage) as turn:
         # A checkpoint to go on from, and room for those to come.
         saved = find_saved(stage, resolved=resolved, inputs=inputs)
         if saved.step == stage.steps:

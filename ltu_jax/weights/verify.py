@@ -176,7 +176,7 @@ def _tokenizer(
             return ()
         language = config if kind == "llama" else config["llama"]
         tokenizer = load_tokenizer(folder)
-        require_rows(tokenizer, rows=language["vocab_size"], what=name)
+        require_rows(tokenizer, rows=language["vocab_size"], subject=name)
         ids = tokenizer.encode(_PROBE)
         if not ids:
             raise WeightsError(f"{name}: its tokenizer makes no ids of a text")

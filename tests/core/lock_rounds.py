@@ -22,7 +22,7 @@ def child(folder: Path, *, locked: str, delay: float, patient: bool) -> int:
     """Wait, take the lock, and look whether anybody else is inside."""
     time.sleep(delay)
     try:
-        with RunLock(locked, what="round", lease=30.0, beat=5.0).hold() as lock:
+        with RunLock(locked, job="round", lease=30.0, beat=5.0).hold() as lock:
             try:
                 os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))
             except FileExistsError:
@@ -42,7 +42,7 @@ def stale(locked: str) -> None:
     """Leave the claim of a process that was killed."""
     pid = os.fork()
     if not pid:
-        with RunLock(locked, what="killed", lease=30.0, beat=5.0).hold():
+        with RunLock(locked, job="killed", lease=30.0, beat=5.0).hold():
             os.kill(os.getpid(), 9)
     os.waitpid(pid, 0)
 

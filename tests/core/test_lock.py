@@ -18,7 +18,7 @@ from ltu_jax.core.lock import BEAT, FOLDER, LEASE, LockedError, RunLock
 from tests.support.bucket import NAME
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-QUICK = dict(what="stage3", lease=0.6, beat=0.05)
+QUICK = dict(job="stage3", lease=0.6, beat=0.05)
 
 
 def claims(folder: Path) -> list[Path]:
@@ -149,19 +149,19 @@ def test_a_claim_that_says_nothing_counts_as_one_that_shows_no_life(tmp_path):
 def test_a_killed_process_of_this_machine_is_seen_at_once(tmp_path):
     pid = os.fork()
     if not pid:
-        RunLock(tmp_path, what="stage3", lease=1e6, beat=1e5)._acquire()
+        RunLock(tmp_path, job="stage3", lease=1e6, beat=1e5)._acquire()
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # a zombie still: nobody has asked for it
-    with RunLock(tmp_path, what="stage3", lease=1e6, beat=1e5).hold() as mine:
+    with RunLock(tmp_path, job="stage3", lease=1e6, beat=1e5).hold() as mine:
         mine.check()
     os.waitpid(pid, 0)
 
 
 def test_a_number_that_another_process_has_now_is_no_life(tmp_path):
-    first = RunLock(tmp_path, what="stage3", lease=1e6, beat=1e5)
+    first = RunLock(tmp_path, job="stage3", lease=1e6, beat=1e5)
     first._me["started"] = "1"  # this very number, but a process that began at another time
     first._acquire()
-    with RunLock(tmp_path, what="stage3", lease=1e6, beat=1e5).hold() as mine:
+    with RunLock(tmp_path, job="stage3", lease=1e6, beat=1e5).hold() as mine:
         mine.check()
 
 
@@ -214,13 +214,13 @@ def test_one_that_comes_late_to_a_takeover_steps_back(tmp_path, elsewhere):
     """It found the first dead; meanwhile another came, worked, ended, and a new one began."""
     dead = elsewhere(tmp_path)
     dead._acquire()
-    late = RunLock(tmp_path, what="late", lease=0.2, beat=0.05)
+    late = RunLock(tmp_path, job="late", lease=0.2, beat=0.05)
     real, held = late._create, []
 
     def create(number):
         if number == 2 and not held:
             (tmp_path / FOLDER / "00000001").unlink()
-            held.append(elsewhere(tmp_path, what="new"))
+            held.append(elsewhere(tmp_path, job="new"))
             held[0]._acquire()
         return real(number)
 

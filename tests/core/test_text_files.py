@@ -31,7 +31,7 @@ ENCODINGS = {
 @pytest.mark.parametrize("name", ENCODINGS)
 def test_every_reader_reads_it(tmp_path, name):
     (tmp_path / "mine.jsonl").write_bytes(ENCODINGS[name])
-    records = [record for _, record in json_lines(tmp_path / "mine.jsonl", what="questions")]
+    records = [record for _, record in json_lines(tmp_path / "mine.jsonl", expected="questions")]
     assert records == [{"text": "Größe — 犬 🐕"}, {"text": "second"}]
     rows = list(rows_or_errors(tmp_path / "mine.jsonl"))
     assert all("field 'instruction' is missing" in str(row) for row in rows) and len(rows) == 2
@@ -41,12 +41,14 @@ def test_every_reader_reads_it(tmp_path, name):
 def test_json_and_tables(tmp_path, encoding):
     value = [{"name": "é", "n": 3}]
     (tmp_path / "x.json").write_text(json.dumps(value, ensure_ascii=False), encoding=encoding)
-    assert json_file(tmp_path / "x.json", what="JSON") == value == read_json(tmp_path / "x.json")
+    assert (
+        json_file(tmp_path / "x.json", expected="JSON") == value == read_json(tmp_path / "x.json")
+    )
     table = io.StringIO()
     csv.writer(table, delimiter="\t").writerows([["file", "caption"], ["a.wav", "zwei\nÄ"]])
     (tmp_path / "x.tsv").write_bytes(table.getvalue().encode(encoding))
     ((_, row),) = csv_rows(
-        tmp_path / "x.tsv", columns=("file", "caption"), what="a table", delimiter="\t"
+        tmp_path / "x.tsv", columns=("file", "caption"), expected="a table", delimiter="\t"
     )
     assert row == {"file": "a.wav", "caption": "zwei\nÄ"}
 
@@ -63,7 +65,7 @@ def test_latin_1_is_named_by_its_line_and_never_guessed(tmp_path, before):
     path = tmp_path / "old.csv"
     path.write_bytes(before + "fine é\nfile,Geräusch\n".encode().replace("ä".encode(), b"\xe4"))
     with pytest.raises(UserError) as caught:
-        read_text(path, what="a table")
+        read_text(path, expected="a table")
     line = before.count(b"\n") + 2
     assert f"{path} is not" in str(caught.value) and f"line {line}, byte 0xE4" in str(caught.value)
 

@@ -312,7 +312,7 @@ def test_a_run_folder_that_vanishes_ends_the_run_and_is_not_made_again(tmp_path,
     run = tmp_path / "run"
     with (
         pytest.raises(LockedError, match="vanished"),
-        run_folder.locked(run, what="x") as turn,
+        run_folder.locked(run, job="x") as turn,
         Saver(run, frozen={}, metadata=METADATA, keep=9, turn=turn) as saver,
     ):
         saver.save(state_at(1))

@@ -118,7 +118,7 @@ def read_predictions(path: Path, known: Collection[str]) -> dict[str, str]:
             has two lines.
     """
     predictions = {}
-    for where, record in json_lines(path, what="predictions, one JSON object a line"):
+    for where, record in json_lines(path, expected="predictions, one JSON object a line"):
         item_id = field(record, "item_id", where)
         if item_id not in known:
             raise UserError(f"{where}: the benchmark has no item {item_id!r}")

@@ -110,7 +110,7 @@ def read_labels(path: str | Path, *, count: int) -> tuple[str, ...]:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"label table {path} does not exist or is not a file")
-    with open_text(path, what="a label table", newline="") as file:
+    with open_text(path, expected="a label table", newline="") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != ["index", "mid", "display_name"]:
             raise WeightsError(

@@ -21,7 +21,7 @@ from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, json_r
 
 SPLITS = ("test",)
 
-_WHAT = "the questions of AIR-Bench's foundation part"
+_EXPECTED = "the questions of AIR-Bench's foundation part"
 _INSTRUCTION = (
     "Choose the most suitable answer from options A, B, C, and D to respond the question in next "
     "line, you may only choose A or B or C or D."
@@ -38,9 +38,11 @@ def read(data: Path, *, split: str) -> Corpus:
             an id used twice.
     """
     check_split(split, SPLITS, dataset="AIR-Bench")
-    path = find(data, ("Foundation_meta.json", "Foundation/Foundation_meta.json"), what=_WHAT)
+    path = find(
+        data, ("Foundation_meta.json", "Foundation/Foundation_meta.json"), expected=_EXPECTED
+    )
     collected = CollectedItems()
-    for where, record in json_records(path, what=_WHAT, problems=collected):
+    for where, record in json_records(path, expected=_EXPECTED, problems=collected):
         with collected.record():
             task, source = text(record, "task_name", where), text(record, "dataset_name", where)
             question, answer = text(record, "question", where), text(record, "answer_gt", where)

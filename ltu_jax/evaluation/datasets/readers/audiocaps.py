@@ -30,7 +30,7 @@ from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 SPLITS = ("test", "val")
 
 _CAPTIONS = 5
-_WHAT = "the folder of AudioCaps, with its csv files and the audio"
+_EXPECTED = "the folder of AudioCaps, with its csv files and the audio"
 _SUFFIXES = (".wav", ".flac", ".mp3")
 
 
@@ -52,9 +52,9 @@ def read(data: Path, *, split: str) -> Corpus:
             folder whose file names have none of the forms.
     """
     check_split(split, SPLITS, dataset="AudioCaps")
-    table = find(data, (f"{split}.csv", f"dataset/{split}.csv"), what=_WHAT)
+    table = find(data, (f"{split}.csv", f"dataset/{split}.csv"), expected=_EXPECTED)
     places = (split, f"audio/{split}", "audio", f"wavs/{split}", "wavs")
-    folder = find(data, places, what=_WHAT)
+    folder = find(data, places, expected=_EXPECTED)
     bad = RecordProblems()
     clips = audiocaps(table, problems=bad, captions=(_CAPTIONS,))
     if not clips:

@@ -28,7 +28,7 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="Clotho")
     name = f"clotho_captions_{split}.csv"
-    table = find(data, (name, f"clotho_csv_files/{name}"), what=freesound_tables.CLOTHO)
+    table = find(data, (name, f"clotho_csv_files/{name}"), expected=freesound_tables.CLOTHO)
     audio = data / split
     if not audio.exists() and (data / "clotho_audio_files").exists():
         audio = data / "clotho_audio_files" / split

@@ -53,15 +53,15 @@ class CollectedItems(RecordProblems):
 
 
 def json_records(
-    path: Path, *, what: str, problems: RecordProblems
+    path: Path, *, expected: str, problems: RecordProblems
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ("path, record N", object) for each element of a JSON list, N from 1.
 
     `problems` takes elements that are none.
     """
-    records = json_file(path, what=what)
+    records = json_file(path, expected=expected)
     if not isinstance(records, list):
-        raise UserError(f"{path} is not a JSON list: it should be {what}")
+        raise UserError(f"{path} is not a JSON list: it should be {expected}")
     for number, record in enumerate(records, start=1):
         where = f"{path}, record {number}"
         if isinstance(record, dict):

@@ -22,7 +22,7 @@ from ltu_jax.evaluation.datasets.item import AudioClip, Corpus, Item
 
 SPLITS = ("all",)
 
-_WHAT = "the unpacked folder of ESC-50, with meta/ and audio/"
+_EXPECTED = "the unpacked folder of ESC-50, with meta/ and audio/"
 _COLUMNS = ("filename", "fold", "target", "category", "src_file")
 
 
@@ -37,10 +37,12 @@ def read(data: Path, *, split: str) -> Corpus:
             with two categories; classes of unequal size, which a cut-off table has.
     """
     check_split(split, SPLITS, dataset="ESC-50")
-    table = find(data, ("meta/esc50.csv", "ESC-50-master/meta/esc50.csv"), what=_WHAT)
+    table = find(data, ("meta/esc50.csv", "ESC-50-master/meta/esc50.csv"), expected=_EXPECTED)
     audio = table.parent.parent / "audio"
     rows, categories, bad = {}, {}, RecordProblems()
-    for where, row in csv_rows(table, columns=_COLUMNS, what="the table of ESC-50", problems=bad):
+    for where, row in csv_rows(
+        table, columns=_COLUMNS, expected="the table of ESC-50", problems=bad
+    ):
         with bad.record():
             name, fold, target = row["filename"], row["fold"], row["target"]
             if name in rows:

@@ -41,7 +41,7 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="FMA")
     subset = split.removeprefix("test-")
-    table = need(data / "fma_metadata" / "tracks.csv", what=fma_tables.TRACKS)
+    table = need(data / "fma_metadata" / "tracks.csv", expected=fma_tables.TRACKS)
     tracks, genres = [], set()
     for where, track, (artist, part, smallest, genre) in fma_tables.tracks(table, columns=_COLUMNS):
         if smallest not in _HELD["full"] or part not in ("training", "validation", "test"):

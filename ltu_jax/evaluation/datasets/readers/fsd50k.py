@@ -30,7 +30,7 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="FSD50K")
     part = "eval" if split == "eval" else "dev"
-    truth = need(data / "FSD50K.ground_truth", what=freesound_tables.FSD50K)
+    truth = need(data / "FSD50K.ground_truth", expected=freesound_tables.FSD50K)
     names = freesound_tables.fsd50k_vocabulary(truth / "vocabulary.csv")
     table = truth / f"{part}.csv"
     found = CollectedItems()

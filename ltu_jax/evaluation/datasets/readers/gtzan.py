@@ -34,7 +34,7 @@ _GENRES = {
 _EXCERPTS = 100
 _SUFFIXES = (".wav", ".au")  # a converted copy before its original
 _PLACES = ("genres_original/blues", "Data/genres_original/blues", "genres/blues", "blues")
-_WHAT = "the folder of GTZAN, with genres_original/ or genres/ in it"
+_EXPECTED = "the folder of GTZAN, with genres_original/ or genres/ in it"
 
 
 def read(data: Path, *, split: str) -> Corpus:
@@ -47,7 +47,7 @@ def read(data: Path, *, split: str) -> Corpus:
             with no `<genre>.<5 digits>.wav` or `.au`.
     """
     check_split(split, SPLITS, dataset="GTZAN")
-    root = find(data, _PLACES, what=_WHAT).parent
+    root = find(data, _PLACES, expected=_EXPECTED).parent
     choices = tuple(_GENRES.values())
     items, clips = [], {}
     for genre, label in _GENRES.items():
@@ -68,7 +68,7 @@ def _files(folder: Path, genre: str) -> dict[str, Path]:
     names = [f"{genre}.{number:05d}" for number in range(_EXCERPTS)]
     by_suffix = {s: [name for name in names if name + s in present] for s in _SUFFIXES}
     if not any(by_suffix.values()):
-        raise UserError(f"{folder} holds no {genre}.00000.wav or .au to {genre}.00099: {_WHAT}")
+        raise UserError(f"{folder} holds no {genre}.00000.wav or .au to {genre}.00099: {_EXPECTED}")
     usual = max(_SUFFIXES, key=lambda suffix: len(by_suffix[suffix]))
     return {
         name: folder / (name + next((s for s in _SUFFIXES if name + s in present), usual))

@@ -36,7 +36,7 @@ _NO_EXCITED = "_without_excited"
 SPLITS = ("session5", "all", "session5" + _NO_EXCITED, "all" + _NO_EXCITED)
 
 _CHOICES = ("angry", "happy", "neutral", "sad")
-_WHAT = "IEMOCAP_full_release, with Session1 to Session5 in it"
+_EXPECTED = "IEMOCAP_full_release, with Session1 to Session5 in it"
 
 
 def read(data: Path, *, split: str) -> Corpus:
@@ -49,11 +49,11 @@ def read(data: Path, *, split: str) -> Corpus:
             line of a turn that is broken, repeated, of another dialog or of an unknown emotion.
     """
     check_split(split, SPLITS, dataset="IEMOCAP")
-    root = find(data, ("Session5", "IEMOCAP_full_release/Session5"), what=_WHAT).parent
+    root = find(data, ("Session5", "IEMOCAP_full_release/Session5"), expected=_EXPECTED).parent
     counted = set(IEMOCAP_EMOTIONS) - ({"exc"} if split.endswith(_NO_EXCITED) else set())
     items, clips, bad = [], {}, RecordProblems()
     for session in "5" if split.startswith("session5") else "12345":
-        folder = need(root / f"Session{session}", what=f"session {session} of IEMOCAP")
+        folder = need(root / f"Session{session}", expected=f"session {session} of IEMOCAP")
         for labels in iemocap_label_files(folder):
             dialog = labels.stem
             for turn in iemocap_turns(labels, session=session, problems=bad):

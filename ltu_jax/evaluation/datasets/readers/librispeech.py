@@ -38,10 +38,12 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="LibriSpeech")
     places = (split, f"LibriSpeech/{split}")
-    root = data if data.name == split and data.is_dir() else find(data, places, what="LibriSpeech")
+    root = (
+        data if data.name == split and data.is_dir() else find(data, places, expected="LibriSpeech")
+    )
     items, clips, bad = [], {}, RecordProblems()
-    for speaker in _numbered(root, what="speakers"):
-        for chapter in _numbered(speaker, what="chapters"):
+    for speaker in _numbered(root, members="speakers"):
+        for chapter in _numbered(speaker, members="chapters"):
             for utterance, words in _chapter(chapter, f"{speaker.name}-{chapter.name}", bad):
                 clips[utterance] = AudioClip(
                     clip_id=utterance, audio=chapter / f"{utterance}.flac", cluster=speaker.name
@@ -57,20 +59,20 @@ def read(data: Path, *, split: str) -> Corpus:
     return bad.none_in(Corpus(items=tuple(items), clips=clips), source=root)
 
 
-def _numbered(folder: Path, *, what: str) -> list[Path]:
+def _numbered(folder: Path, *, members: str) -> list[Path]:
     folders = [path for path in visible(folder) if path.is_dir() and path.name.isdecimal()]
     if not folders:
         raise UserError(
-            f"{folder} has no numbered folders: it should have one for each of its {what}"
+            f"{folder} has no numbered folders: it should have one for each of its {members}"
         )
     return sorted(folders, key=lambda path: int(path.name))
 
 
 def _chapter(folder: Path, name: str, bad: RecordProblems) -> Iterator[tuple[str, str]]:
     """Yield (utterance, its words) in the order of the transcripts."""
-    path = need(folder / f"{name}.trans.txt", what=f"the transcripts of {folder}")
+    path = need(folder / f"{name}.trans.txt", expected=f"the transcripts of {folder}")
     listed = set()
-    for where, line in text_lines(path, what=f"the transcripts of {folder}"):
+    for where, line in text_lines(path, expected=f"the transcripts of {folder}"):
         read = False
         with bad.record():
             utterance, _, words = line.strip().partition(" ")

@@ -25,7 +25,7 @@ TASKS: Mapping[str, Task] = {
     "real_sound": Task.CLASSIFICATION,
 }
 SHORT = (Task.CLASSIFICATION, Task.GENDER)  # their answers are one sentence
-_WHAT = "a table of the mini corpus: build it first (python -m data_pipelines.build_mini)"
+_EXPECTED = "a table of the mini corpus: build it first (python -m data_pipelines.build_mini)"
 
 
 def read(data: Path, *, split: str) -> Corpus:
@@ -38,7 +38,7 @@ def read(data: Path, *, split: str) -> Corpus:
     scripts: dict[str, str | None] = {}
     clips: dict[str, AudioClip] = {}
     bad = RecordProblems()
-    for where, record in json_lines(data / "clips.jsonl", what=_WHAT, problems=bad):
+    for where, record in json_lines(data / "clips.jsonl", expected=_EXPECTED, problems=bad):
         with bad.record():
             if field(record, "split", where) != split:
                 continue
@@ -62,7 +62,7 @@ def _items(
     bad: RecordProblems,
 ) -> Iterator[Item]:
     path = data / f"{split}_items.jsonl"
-    for where, record in json_lines(path, what=_WHAT, problems=bad):
+    for where, record in json_lines(path, expected=_EXPECTED, problems=bad):
         item = None
         with bad.record():
             item = _one_item(record, where, clips, scripts)

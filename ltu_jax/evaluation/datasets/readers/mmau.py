@@ -21,7 +21,7 @@ from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, json_r
 
 SPLITS = ("test-mini",)
 
-_WHAT = "MMAU's questions with answers, mmau-test-mini.json of Sakshi113/MMAU"
+_EXPECTED = "MMAU's questions with answers, mmau-test-mini.json of Sakshi113/MMAU"
 _GROUPS = ("task", "difficulty", "category", "sub-category")
 
 
@@ -38,7 +38,7 @@ def read(data: Path, *, split: str) -> Corpus:
     check_split(split, SPLITS, dataset="MMAU")
     path = data / "mmau-test-mini.json"
     collected = CollectedItems()
-    for where, record in json_records(path, what=_WHAT, problems=collected):
+    for where, record in json_records(path, expected=_EXPECTED, problems=collected):
         with collected.record():
             if record.get("split") != split:
                 raise UserError(

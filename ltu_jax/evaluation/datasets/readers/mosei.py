@@ -44,7 +44,7 @@ def read(data: Path, *, split: str) -> Corpus:
             be; a sentence listed twice.
     """
     check_split(split, SPLITS, dataset="CMU-MOSEI")
-    table = find(data, ("CMU_MOSEI_Labels.csv", "label.csv"), what=MOSEI)
+    table = find(data, ("CMU_MOSEI_Labels.csv", "label.csv"), expected=MOSEI)
     found = CollectedItems()
     if table.name == "CMU_MOSEI_Labels.csv":
         sentences = mosei_of_s3prl(table, emotions=False, problems=found)

@@ -30,7 +30,7 @@ from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, text
 SPLITS = ("sample", "all")
 SAMPLE = 10_000
 
-_WHAT = "a JSON list of Open-ASQA, or a folder that holds one"
+_EXPECTED = "a JSON list of Open-ASQA, or a folder that holds one"
 _OPEN = "open"  # begins the task of every open-ended row
 _FIELDS = ("instruction", "input", "audio_id", "dataset", "task", "output")
 _CHUNK = 1 << 20  # characters read at a time
@@ -84,7 +84,7 @@ def read(data: Path, *, split: str) -> Corpus:
 
 
 def _file(data: Path) -> Path:
-    need(data, what=_WHAT)
+    need(data, expected=_EXPECTED)
     if not data.is_dir():
         return data
     files = [path for path in visible(data) if path.suffix.lower() == ".json"]
@@ -114,7 +114,7 @@ def _open_ended(path: Path, collected: CollectedItems) -> Iterator[tuple[int, _R
 
 def _stream(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (N, element) of a JSON list, N from 1, of which only a piece is in memory."""
-    with open_text(path, what=_WHAT) as file:
+    with open_text(path, expected=_EXPECTED) as file:
         yield from _elements(_Pieces(file), path)
 
 
@@ -143,7 +143,7 @@ class _Pieces:
 
 def _elements(pieces: _Pieces, path: Path) -> Iterator[tuple[int, Any]]:
     if pieces.sign() != "[":
-        raise UserError(f"{path} does not begin with '[': it should be {_WHAT}")
+        raise UserError(f"{path} does not begin with '[': it should be {_EXPECTED}")
     pieces.place += 1
     decoder, number = json.JSONDecoder(), 0
     while pieces.sign() != "]":

@@ -23,7 +23,7 @@ from ltu_jax.evaluation.datasets.readers.collected import CollectedItems, text
 
 SPLITS = ("all",)
 
-_WHAT = "a JSON Lines file of your own questions"
+_EXPECTED = "a JSON Lines file of your own questions"
 _KEYS = ("audio", "question", "answer", "task")
 _OPTIONAL = ("labels", "id", "cluster", "spoken_text", "start", "end", "groups")
 _LABELLED = (Task.CLASSIFICATION, Task.MULTILABEL, Task.CHOICE, Task.CLASS_AND_WORDS)
@@ -44,7 +44,7 @@ def read(data: Path, *, split: str) -> Corpus:
     """
     check_split(split, SPLITS, dataset="your own JSONL")
     collected = CollectedItems()
-    for where, record in json_lines(data, what=_WHAT, problems=collected):
+    for where, record in json_lines(data, expected=_EXPECTED, problems=collected):
         with collected.record():
             unknown = [key for key in record if key not in (*_KEYS, *_OPTIONAL)]
             if unknown:

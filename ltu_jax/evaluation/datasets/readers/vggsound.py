@@ -32,7 +32,7 @@ def read(data: Path, *, split: str) -> Corpus:
             not whole seconds, an unknown split or no label; a clip listed twice.
     """
     check_split(split, SPLITS, dataset="VGGSound")
-    table = find(data, ("vggsound.csv", "data/vggsound.csv"), what=video_tables.VGGSOUND)
+    table = find(data, ("vggsound.csv", "data/vggsound.csv"), expected=video_tables.VGGSOUND)
     found = CollectedItems()
     rows = list(video_tables.vggsound(table, problems=found))
     choices = tuple(sorted({row.label for row in rows}))

@@ -36,7 +36,7 @@ _AGE_TABLES = ("final_dataframe_extended.csv", "age-train.txt", _AGE_TEST)
 # Listed as test speakers; the published archives have no audio of them.
 _NEVER_RELEASED = {"id04170", "id05348"}
 _SUFFIXES = (".wav", ".flac", ".m4a")  # a converted copy before its original
-_WHAT = "the folder of VoxCeleb2, with vox2_meta.csv, test/ and, for split age_test, dev/"
+_EXPECTED = "the folder of VoxCeleb2, with vox2_meta.csv, test/ and, for split age_test, dev/"
 
 _Speakers = Mapping[str, tuple[str, str]]  # speaker -> (gender, "dev" or "test")
 _Video = tuple[str, str]  # speaker, video
@@ -51,7 +51,7 @@ def read(data: Path, *, split: str) -> Corpus:
             or contradicts another; a speaker or video of the split has no audio.
     """
     check_split(split, SPLITS, dataset="VoxCeleb2")
-    meta = find(data, ("vox2_meta.csv", "meta/vox2_meta.csv"), what=_WHAT)
+    meta = find(data, ("vox2_meta.csv", "meta/vox2_meta.csv"), expected=_EXPECTED)
     speakers = voxceleb2_speakers(meta)
     choose = _test if split == "test" else _age_test
     ages, files = choose(data, meta, speakers)
@@ -123,7 +123,7 @@ def _roots(data: Path, parts: Iterable[str]) -> list[Path]:
     roots = []
     for part in parts:
         places = [f"{part}/wav", f"{part}/aac", f"vox2_{part}_aac/aac"]
-        find(data, places, what=_WHAT)
+        find(data, places, expected=_EXPECTED)
         roots += [data / place for place in places if (data / place).exists()]
     return roots
 

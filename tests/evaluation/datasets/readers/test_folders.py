@@ -9,17 +9,17 @@ from ltu_jax.core.errors import UserError
 def test_the_first_place_that_exists_is_taken(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "c").mkdir()
-    assert table_files.find(tmp_path, ("a", "b", "c"), what="data") == tmp_path / "b"
+    assert table_files.find(tmp_path, ("a", "b", "c"), expected="data") == tmp_path / "b"
 
 
 def test_all_places_are_named_when_none_exists(tmp_path):
     with pytest.raises(UserError, match="has no a or b: give the data"):
-        table_files.find(tmp_path, ("a", "b"), what="the data")
+        table_files.find(tmp_path, ("a", "b"), expected="the data")
 
 
 def test_a_data_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere does not exist: it should be the data"):
-        table_files.find(tmp_path / "nowhere", ("a",), what="the data")
+        table_files.find(tmp_path / "nowhere", ("a",), expected="the data")
 
 
 def test_an_unknown_split_lists_the_known_ones():
