@@ -48,6 +48,7 @@ COMMANDS = {
     "int8_gate": "python -m benchmarks.int8_gate --init-from RUN",
     "on_gpu": "benchmarks/on_gpu.sh run WHEELS OUT",
     "open_asqa_*": "python -m benchmarks.open_asqa",
+    "open_ended_mini": "python -m benchmarks.open_ended_mini",
     "options_*": "python -m benchmarks.options",
     "overhead_*": "python -m benchmarks.overhead",
     "write_records": "python -m benchmarks.write_records",
@@ -477,6 +478,28 @@ def open_asqa(result: dict[str, Any]) -> str:
     return _part(result, about, _table(took, open_asqa_rows.steps(result)), "\n\n".join(tables))
 
 
+def open_ended_mini(result: dict[str, Any]) -> str:
+    """Tabulate what of a small model's replies can be used, by source, and why the rest cannot."""
+    counts = ("clips", "replies that parse whole", "replies that were cut", "pairs")
+    rows = [
+        [name, *(own["generate"].get(key, 0) for key in counts), own["filter"]["accepted"]]
+        for name, own in result["sources"].items()
+    ]
+    rows.append(["all", *(result.get(key, 0) for key in counts), result["accepted"]])
+    columns = ["prompt of", "clips", "replies that parse whole", "cut", "pairs", "accepted"]
+    verdict = {True: "**passed**", False: "**FAILED**", None: "too few clips to tell"}
+    least = result["least"]
+    about = (
+        f"{result['model']}, {result['asked']['pairs']} pairs a clip, {result['all replies']} "
+        f"replies: {verdict[result['passed']]}; fixed before: of {least['clips']} clips or more "
+        f"{least['whole']:.0%} of the replies parse whole, {least['accepted']} pairs are accepted"
+    )
+    why = [["reply without use", *one] for one in result["given up"].items()]
+    why += [["pair refused", *one] for one in result["refused"].items()]
+    refusals = _table(["what", "reason", "how many"], why)
+    return _part(result, about, _table(columns, rows), refusals)
+
+
 # --- the page ---------------------------------------------------------------------------------
 
 
@@ -520,6 +543,7 @@ _OF_FILES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "server_start": ("server_start_*", server_start),
     "json_schemas": ("json_schemas", json_schemas),
     "open_asqa": ("open_asqa_*", open_asqa),
+    "open_ended_mini": ("open_ended_mini", open_ended_mini),
     "not_run": ("gpu_not_run", not_run),
 }
 

@@ -36,6 +36,7 @@ from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer
 from data_pipelines.open_asqa.open_ended.pair_rules import ClassNames, PairRules
 from data_pipelines.open_asqa.open_ended.prompt_files import prompt_of
 from data_pipelines.open_asqa.open_ended.selection import PairSelection, SelectionSettings
+from data_pipelines.open_asqa.processes import in_processes
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, write_json
 from ltu_jax.core.jsonl import JsonlWriter
@@ -66,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--question-cap", type=int, default=100, metavar="N",
         help="pairs of a source that may have the same question (default: 100)",
     )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes, each a source at a time (default: 1)"
+    )
     for gate in GATES:
         parser.add_argument(
             f"--least-{gate}", type=float, metavar="S", help=f"least score of {gate}"
@@ -84,14 +88,46 @@ def run(arguments: argparse.Namespace) -> int:
     least = {gate: getattr(arguments, f"least_{gate}") for gate in GATES}
     least = {gate: value for gate, value in least.items() if value is not None}
     sources = sources_with_pairs(folder, arguments.only)
-    classes = ClassNames(build_labels(folder))
-    reports = {}
-    for source in sources:
-        reports[source] = filter_source(
-            folder, source, classes=classes, selection=selection, least=least
-        )
-    _print_table(reports)
+    workers = min(whole("workers", arguments.workers), len(sources))
+    settings = FilterSettings(
+        root=folder.root,
+        labels=frozenset(build_labels(folder)),
+        selection=selection,
+        least=least,
+        progress=workers == 1,
+    )
+    # the largest first: its process ends last
+    sizes = {source: folder.file(source, OPEN_ENDED).stat().st_size for source in sources}
+    jobs = [(settings, source) for source in sorted(sources, key=lambda one: -sizes[one])]
+    done = in_processes(_filter_job, jobs, workers=workers)
+    bar = tqdm(done, desc="filter", unit="source", total=len(jobs), disable=workers == 1 or None)
+    reports = dict(bar)
+    _print_table({source: reports[source] for source in sources})
     return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FilterSettings:
+    """What the pairs of every source are looked at by.
+
+    Attributes:
+        root: folder of the build.
+        labels: names of the sounds that are looked for.
+        selection: what is kept of sound pairs.
+        least: gate -> least score.
+        progress: show how many clips were looked at.
+    """
+
+    root: Path
+    labels: frozenset[str]
+    selection: SelectionSettings
+    least: Mapping[str, float]
+    progress: bool
+
+
+def _filter_job(job: tuple[FilterSettings, str]) -> tuple[str, dict[str, Any]]:
+    settings, source = job
+    return source, filter_source(settings, source)
 
 
 def build_labels(folder: BuildFolder) -> set[str]:
@@ -99,27 +135,15 @@ def build_labels(folder: BuildFolder) -> set[str]:
     return {label for name in folder.sources() for c in folder.clips(name) for label in c.labels}
 
 
-def filter_source(
-    folder: BuildFolder,
-    source: str,
-    *,
-    classes: ClassNames,
-    selection: SelectionSettings,
-    least: Mapping[str, float],
-) -> dict[str, Any]:
-    """Write which pairs of a source are accepted and which are not; return the counts.
-
-    Args:
-        folder: the build.
-        source: with open_ended.jsonl.
-        classes: the names of sounds that are looked for.
-        selection: what is kept of sound pairs.
-        least: gate -> least score.
-    """
+def filter_source(settings: FilterSettings, source: str) -> dict[str, Any]:
+    """Write which pairs of a source are accepted and which are not; return the counts."""
+    folder, selection, least = BuildFolder(settings.root), settings.selection, settings.least
+    classes = ClassNames(settings.labels)
     pairs = PairSelection(selection)
     scores = GateScores(folder.root)
     clips = clips_with_lines(folder, source)
-    for known, lines in tqdm(clips, desc=source, unit="clip", disable=None):
+    disable = None if settings.progress else True
+    for known, lines in tqdm(clips, desc=source, unit="clip", disable=disable):
         rules = PairRules(known, prompt_of(source).file, classes)
         found = pairs_in(lines)
         below = _below(scores, source, known.clip.clip_id, found, least)

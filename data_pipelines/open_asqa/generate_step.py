@@ -53,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokens-a-pair", type=int, default=90, help="that a reply may take (default: 90)"
     )
+    parser.add_argument(
+        "--patterns",
+        action="store_true",
+        help="let the schema say how questions and answers begin and end, for small models",
+    )
     parser.add_argument("--dry-run", action="store_true", help="tell calls, tokens and price only")
     parser.add_argument("--batch-files", action="store_true", help="write and read batch files")
     parser.add_argument(
@@ -80,7 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
         structured = arguments.structured != "off"
         if arguments.structured == "auto" and server is not None:
             structured = model_options.takes_schema(
-                server, ledger, rules, model=_settings(arguments), response_format=schema(1)
+                server,
+                ledger,
+                rules,
+                model=_settings(arguments),
+                response_format=schema(1, patterns=arguments.patterns),
             )
         settings = dataclasses.replace(_settings(arguments), structured=structured)
         asked = [_source(arguments, folder, source, settings) for source in sources]
@@ -104,6 +113,7 @@ def _settings(arguments: argparse.Namespace) -> WriterSettings:
         structured=arguments.structured != "off",
         pairs=arguments.pairs,
         tokens_a_pair=arguments.tokens_a_pair,
+        patterns=arguments.patterns,
     )
 
 

@@ -14,6 +14,9 @@ from ltu_jax.clients.chat import ChatReply, CompletionRequest
 
 MOST_PARTS = 4  # requests about a clip; each may take twice the tokens of the one before
 _FRAME_TOKENS = 64  # of the JSON around the pairs
+_ASKS = "What|Which|Why|How|Where|When|Who|Whose|Is|Are|Does|Do|Can|Could|Would"
+_QUESTION = rf'^(?:{_ASKS}) [^"\\\n?]{{10,110}}\?$'
+_ANSWER = r'^[A-Z][^"\\\n]{60,240}\.$'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,7 @@ class WriterSettings:
         tokens_a_pair: that a reply may take.
         temperature: of the draw.
         structured: ask for JSON by a schema.
+        patterns: of its texts, too: a small model else copies those of the prompt's form.
         seeded: send a seed that belongs to the clip.
         limit_field: max_tokens, or what the server calls it.
         extra: further fields of every request.
@@ -36,6 +40,7 @@ class WriterSettings:
     tokens_a_pair: int = 90
     temperature: float = 1.0
     structured: bool = True
+    patterns: bool = False
     seeded: bool = True
     limit_field: str = "max_tokens"
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -103,7 +108,7 @@ class ClipConversation:
             names = ("seed", clip.source, clip.clip_id, str(part))
             parameters["seed"] = int(draw.fraction(*names) * 2**31)
         if settings.structured:
-            parameters["response_format"] = schema(count)
+            parameters["response_format"] = schema(count, patterns=settings.patterns)
         return CompletionRequest(
             prompt=self.prompt.name,
             model=settings.model,
@@ -138,12 +143,15 @@ def _system(prompt: Prompt, count: int, again: bool) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def schema(count: int) -> dict[str, Any]:
-    """Return the `response_format` of at most so many pairs."""
-    text = {"type": "string"}
+def schema(count: int, *, patterns: bool = False) -> dict[str, Any]:
+    """Return the `response_format` of at most so many pairs, their texts by patterns if asked."""
+    question, answer = (
+        {"type": "string"} | ({"pattern": pattern} if patterns else {})
+        for pattern in (_QUESTION, _ANSWER)
+    )
     pair = {
         "type": "object",
-        "properties": {"q": text, "a": text},
+        "properties": {"q": question, "a": answer},
         "required": ["q", "a"],
         "additionalProperties": False,
     }

@@ -82,17 +82,15 @@ class ClassNames:
     """The classes of sound of a build, to be found in texts."""
 
     def __init__(self, labels: Collection[str]):
-        names: dict[str, str] = {}
+        names: set[str] = set()
         for label in labels:
             for name in (label, *label.split(",")):
                 name = re.sub(r"\(.*?\)", "", name).strip().lower()
                 if len(name) >= 3 and label.lower() not in rules().everyday:
-                    names.setdefault(name, label)
-        for name in rules().everyday:
-            names.pop(name, None)
+                    names.add(name)
+        names -= rules().everyday
         # the longest first: "police car (siren)" before "car"
         spelled = sorted(names, key=lambda name: (-len(name), name))
-        self._labels = names
         pattern = "|".join(re.escape(name) + "(?:s|es|ing)?" for name in spelled)
         self._pattern = re.compile(rf"\b(?:{pattern})\b") if spelled else None
 

@@ -78,6 +78,19 @@ def test_every_pair_is_in_one_of_the_two_files(build):
         assert reports[source]["unique answers"] == 1.0
 
 
+def test_processes_write_the_bytes_of_one(build, capsys):
+    found = []
+    for workers in ("1", "2"):
+        capsys.readouterr()
+        filtered(build, "--workers", workers)
+        names = (build_folder.ACCEPTED, build_folder.REFUSED, build_folder.FILTER)
+        files = [build.file(source, name) for source in SOURCES for name in names]
+        found.append(([path.read_bytes() for path in files], capsys.readouterr().out))
+        for path in files:
+            path.unlink()
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("how, left", [("keep", 1), ("drop", 0), ("share=0.01", 0)])
 def test_unanswerable_pairs_are_kept_or_not(build, how, left):
     filtered(build, "--unanswerable", how)

@@ -175,6 +175,21 @@ def test_a_reply_that_is_always_cut_ends_after_four_parts(tmp_path, serve, gener
     assert limits == [514, 1028, 2056, 4112]
 
 
+def test_patterns_of_the_schema_refuse_what_the_form_of_the_prompt_says(tmp_path, serve, generate):
+    build = make_build(tmp_path / "b", sources=("vggsound",), clips=1)
+    server = serve(whole)
+    assert generate(build, server, "--patterns")[0] == 0
+    assert len(server.requests) == 2
+    for _, _, body in server.requests:
+        pairs = body["response_format"]["json_schema"]["schema"]["properties"]["pairs"]
+        texts = {name: own["pattern"] for name, own in pairs["items"]["properties"].items()}
+        assert re.search(texts["q"], "Why might the dog bark at this hour?")
+        answer = "The dog barks in short bursts, which suggests that somebody comes near."
+        assert re.search(texts["a"], answer) and not re.search(texts["a"], answer[:-1])
+        for text in ("the question", "the answer", "...", "What?"):
+            assert not re.search(texts["q"], text) and not re.search(texts["a"], text)
+
+
 def results_of(path, writer, generator):
     """The results of a batch file as a server gives them, in any order and some twice."""
     lines = []
