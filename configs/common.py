@@ -113,6 +113,11 @@ def base(stage: str, *, recipe: str) -> ConfigDict:
     # "speech:ASR=0.5"; "poster" for the balance of the official files, whose captions of Clotho
     # come twice and of Sound Bible ten times, on records that hold each once.
     config.data.weights = FieldReference((), field_type=Names)
+    # Tagging: what a teacher hears in the clips, as `data_pipelines.real.teacher_scores` writes it;
+    # "" for none. The target of a label is the higher of the clip's own (0 or 1) and the teacher's
+    # score times teacher_weight, so that the teacher adds labels and takes none away.
+    config.data.teacher = ""
+    config.data.teacher_weight = 1.0  # 0 to 1
     # Share of the split's records that may be damaged: each is left out, counted and written to
     # RUN/bad_records.jsonl; one more stops the run.
     config.data.max_bad_share = 0.0001

@@ -10,6 +10,7 @@ stage 3 of each; docs/results.md shows what the compiler says.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
@@ -97,16 +98,21 @@ CHOICES = {recipe: (recipe, "") for recipe in common.PRESETS} | {
 }
 
 
-def split(preset: str) -> tuple[str, str]:
+def split(preset: str, *, own: Sequence[str] = ()) -> tuple[str, str]:
     """Split what follows the colon of --config into recipe and machine.
+
+    Args:
+        preset: the text.
+        own: recipes that this stage alone has, on no machine of `TABLE`.
 
     Raises:
         UserError: there is no such preset; the message names all.
     """
-    if preset not in CHOICES:
-        known = ", ".join(map(repr, CHOICES))
+    choices = CHOICES | {recipe: (recipe, "") for recipe in own}
+    if preset not in choices:
+        known = ", ".join(map(repr, choices))
         raise UserError(f"unknown config preset {preset!r}; known: {known} (as in stage3.py:mini)")
-    return CHOICES[preset]
+    return choices[preset]
 
 
 def fit(config: ConfigDict, *, machine: str) -> ConfigDict:

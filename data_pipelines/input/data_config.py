@@ -72,6 +72,8 @@ class PipelineSettings:
             the official rule.
         group_by_length: rows of like length are batched together within windows of this many
             batches; 0 for never. Without effect where all batches have one length.
+        teacher: file of soft labels of the split's clips, of layout "tags"; "" for none.
+        teacher_weight: of the soft labels against the labels of the clips, from 0 to 1.
         max_bad_share: share of the split's records that may be bad; one more stops.
         workers: processes that make rows; 0 for threads of this one, -1 for one a core, at most
             `MOST_WORKERS`.
@@ -93,6 +95,8 @@ class PipelineSettings:
     micro_rows: int = 0
     lengths: tuple[int, ...] = ()
     group_by_length: int = 0
+    teacher: str = ""
+    teacher_weight: float = 1.0
     max_bad_share: float = 0.0001
     workers: int = 0
 
@@ -162,6 +166,11 @@ class DataConfig(PipelineSettings):
             raise UserError(
                 f"data.rows_per_batch is {self.rows_per_batch}, which is no multiple of "
                 f"data.micro_rows = {self.micro_rows}"
+            )
+        if self.teacher and self.layout != RowLayout.TAGS:
+            raise UserError(
+                f"data.teacher is {self.teacher!r}, but layout {str(self.layout)!r} has no labels "
+                "to be taught; use '', or layout 'tags'"
             )
         if list(self.lengths) != sorted(set(self.lengths)):
             raise UserError(f"data.lengths is {self.lengths}; give ascending lengths")

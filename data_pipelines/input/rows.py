@@ -12,6 +12,7 @@ import numpy as np
 
 from data_pipelines.input.data_config import DataConfig, FeatureSource, RowLayout
 from data_pipelines.input.row_order import RowOrder
+from data_pipelines.input.soft_labels import SoftLabels
 from data_pipelines.records import record_files
 from data_pipelines.records.record_files import TAG_LABELS
 from data_pipelines.records.record_index import IndexEntry, RecordIndex
@@ -97,6 +98,7 @@ class RowMaker:
         features_shape: tuple[int, ...] | None,
         tokenizer: Tokenizer | None,
         label_index: Mapping[str, int],
+        soft: SoftLabels | None = None,
     ):
         """Take the parts of a pipeline.
 
@@ -105,7 +107,9 @@ class RowMaker:
             features_shape: of the records' stored features, None where they have none.
             tokenizer: None for layout "tags".
             label_index: places of the labels of layout "tags".
+            soft: a teacher's labels of all clips; None for none.
         """
+        self._soft = soft
         self.config, self._tokenizer, self._label_index = config, tokenizer, label_index
         self.columns = _EVERY_ROW + (("clip_ids",) if config.clips_per_row > 1 else ())
         self.audio_column = "features" if config.features == FeatureSource.STORED else "log_mel"
@@ -162,7 +166,10 @@ class RowMaker:
         where = record_files.where(self.config.records, clip.entry)
         record = parse(content, where=where, features_shape=self._features_shape)
         if self.config.layout == RowLayout.TAGS:
-            columns = [{"targets": tag_targets(record, self._label_index, where=where)}]
+            targets = tag_targets(record, self._label_index, where=where)
+            if self._soft is not None:
+                targets = self._soft.beside(record.clip_id, targets)
+            columns = [{"targets": targets}]
         else:
             columns = [
                 pair_columns(

@@ -18,9 +18,11 @@ from ltu_jax.core.errors import UserError
 
 SECONDS = 10.0
 MOST_OF_PACKAGE = 40  # recordings of a class from one package
+_DAMAGED = frozenset({"tuxtype_data__buzz"})  # its header states less audio than it has
 _SHORT = 1.0  # seconds below which recordings are strung together
 _STRING = (3.0, 10.0)  # seconds of such a string
 _GAP = (0.05, 0.5)  # seconds between two of a string
+_PAUSE = 0.3  # seconds between two times of a recording that is alone
 _FAINTER = (-8.0, 0.0)  # dB of a second and third sound against the first
 _SPEECH_ABOVE = (0.0, 10.0)  # dB of a voice above the sounds
 _FAMILY = 0.5  # share of absent classes that are drawn from the groups of what is heard
@@ -106,7 +108,7 @@ def usable(given: Sequence[Recording], *, seed: int) -> dict[str, list[Recording
     taken: Counter[tuple[str, str]] = Counter()
     for one in sorted(given, key=lambda one: _digest(seed, one.clip)):
         name = CLASS_OF.get(one.label)
-        if name is None or one.preset or not one.trusted:
+        if name is None or one.preset or not one.trusted or one.clip in _DAMAGED:
             continue
         if taken[one.package, name] < MOST_OF_PACKAGE:
             taken[one.package, name] += 1
@@ -163,6 +165,23 @@ def plan(
     return windows
 
 
+def alone(given: Sequence[Recording], *, seed: int) -> list[PlannedWindow]:
+    """Return one window of each usable recording, of nothing else: what a side is scored on.
+
+    It begins with the window, as a file that somebody asks about does; one under a second comes
+    again and again with a gap, as a stroke or a step does, until the window is full.
+    """
+    windows = []
+    for name, own in usable(given, seed=seed).items():
+        for one in own:
+            times = 1 + int((SECONDS - one.seconds) // (one.seconds + _PAUSE))
+            times = max(1, times) if one.seconds < _SHORT else 1
+            layer = SoundLayer(clips=(one.clip,) * times, gaps=(_PAUSE,) * (times - 1))
+            window_id = f"alone_{one.clip}"
+            windows.append(_planned(window_id, [(name, one)], layers=[layer], used=[one]))
+    return windows
+
+
 class AbsentClasses:
     """Draws classes that a window of a plan lacks: half near by, the others by their frequency.
 
@@ -204,6 +223,16 @@ def _window(
         layer, own = _layer(one, by_class[name], rng)
         layers.append(dataclasses.replace(layer, decibels=decibels))
         used += own
+    return _planned(window_id, sounds, layers=layers, used=used)
+
+
+def _planned(
+    window_id: str,
+    sounds: Sequence[tuple[str, Recording]],
+    *,
+    layers: Sequence[SoundLayer],
+    used: Sequence[Recording],
+) -> PlannedWindow:
     return PlannedWindow(
         window_id=window_id,
         classes=tuple(dict.fromkeys(name for name, _ in sounds)),

@@ -242,7 +242,14 @@ def _held_out(stage: Stage, *, share: Share | None = None, **changes: Any) -> In
         stage.settings,
         stage.bases,
         share=share or batch_share(stage.mesh),
-        **{"split": split, "shuffle": False, "group_by_length": 0, "weights": (), **changes},
+        **{
+            "split": split,
+            "shuffle": False,
+            "group_by_length": 0,
+            "weights": (),
+            "teacher": "",
+            **changes,
+        },
     )
 
 

@@ -247,6 +247,9 @@ def _records_digest(stage: Stage) -> str:
     }
     if stage.pipeline.labels:
         told["labels"] = sha256_file(records / TAG_LABELS)
+    if stage.settings.data.teacher:
+        teacher = as_path(stage.settings.data.teacher)
+        told["teacher"] = [sha256_file(teacher), stage.settings.data.teacher_weight]
     return _digest(told)
 
 

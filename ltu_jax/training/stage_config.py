@@ -33,7 +33,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 BASE_DTYPES = (*DTYPES, "int8")
 # The keys whose values are paths, of this machine or of a bucket; those of weights, which may be
 # names on the Hugging Face Hub too.
-_PATHS = ("run_dir", "data.records", "compute.compilation_cache")
+_PATHS = ("run_dir", "data.records", "data.teacher", "compute.compilation_cache")
 _WEIGHTS = (
     "init_from",
     "weights.llama",

@@ -1,0 +1,64 @@
+"""Soft labels: what a teacher hears in the clips of a split, beside the labels that people gave.
+
+The target of a label is the higher of 1, where the clip has it, and the teacher's score times a
+weight: what a person heard is never doubted, and what nobody wrote down is learnt as far as the
+teacher is sure of it. The loss is the same binary cross-entropy.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.real import teacher_scores
+from ltu_jax.core.axes import Float
+from ltu_jax.core.errors import UserError, shorten
+
+
+class SoftLabels:
+    """The scores of a teacher, times their weight."""
+
+    def __init__(self, scores: Mapping[str, Float[np.ndarray, "N"]], *, weight: float):
+        """Take scores from 0 to 1 by clip; it is pickled into the processes that make rows."""
+        self._scores, self._weight = dict(scores), np.float32(weight)
+
+    def beside(self, clip_id: str, marked: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
+        """Return the targets of a clip whose own labels are `marked` by 1."""
+        return np.maximum(marked, self._weight * self._scores[clip_id])
+
+
+def read_soft_labels(
+    path: Path, *, labels: Sequence[str], clips: Iterable[str], weight: float
+) -> SoftLabels:
+    """Read the scores of the clips of a split.
+
+    Args:
+        path: a file of `data_pipelines.real.teacher_scores`.
+        labels: in the order of the targets; the teacher says nothing of those it does not know.
+        clips: ids of all that is learnt from.
+        weight: of the scores, from 0 to 1.
+
+    Raises:
+        UserError: no such file, or it lacks clips; it scores none of the labels.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"config.data.teacher: there is no file {path}: make it with "
+            f"{teacher_scores.MAKER.name}, or set data.teacher to '' for hard labels alone"
+        )
+    if not 0 <= weight <= 1:
+        raise UserError(f"config.data.teacher_weight is {weight}; use a number from 0 to 1")
+    scores, wanted = teacher_scores.read_scores(path), list(clips)
+    if missing := [clip for clip in wanted if clip not in scores]:
+        raise UserError(
+            f"config.data.teacher: {path} has no scores of {len(missing)} of {len(wanted)} clips "
+            f"({shorten(missing, most=3)}): score the audio that the records were made of, with "
+            f"{teacher_scores.MAKER.name}"
+        )
+    heard = {clip: teacher_scores.soft_labels(scores[clip], labels) for clip in wanted}
+    if not any(row.any() for row in heard.values()):
+        raise UserError(
+            f"config.data.teacher: {path} scores none of the labels ({shorten(labels, most=3)}): "
+            "the labels of the records must have the teacher's names"
+        )
+    return SoftLabels(heard, weight=weight)
