@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import open_asqa_rows, serving_rows
+from benchmarks import open_asqa_rows, real_rows, serving_rows
 from ltu_jax.core.files import read_json, write_json
 from ltu_jax.core.provenance import processor
 
@@ -54,6 +54,7 @@ COMMANDS = {
     "write_records": "python -m benchmarks.write_records",
     "single_rows_*": "python -m benchmarks.plan single_rows_v5e-16",
     "plan_*": "python -m benchmarks.plan [PRESET ...]",
+    "real_tags": "python -m benchmarks.real_tags",
     "rehearsal": "python -m benchmarks.rehearsal --folder DIR",
     "resume_*": "python -m benchmarks.resume",
     "row_layouts_*": "python -m benchmarks.row_layouts (--modelled | --records DIR) --json FILE",
@@ -509,6 +510,14 @@ def commands() -> str:
     return _table(["file", "command"], rows)
 
 
+def real_tags(result: dict[str, Any]) -> str:
+    """Tabulate the tag head on the folds of real recordings, and on their groups."""
+    table = _table(real_rows.COLUMNS, real_rows.folds(result))
+    groups = _table(real_rows.GROUP_COLUMNS, real_rows.groups(result))
+    about = "top-1 over 18 groups of recordings of held-out packages, a recording counted once"
+    return _part(result, about, table, f"{real_rows.unlearnt(result)}\n\n{groups}")
+
+
 def not_run(result: dict[str, Any]) -> str:
     """Say what was not run."""
     names = ", ".join(f"`{name}`" for name in result["commands"])
@@ -536,6 +545,7 @@ _OF_FILES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "input_pipeline": ("input_pipeline_*", input_pipeline),
     "options": ("options_*", options),
     "faults": ("faults", faults),
+    "real_tags": ("real_tags", real_tags),
     "rehearsal": ("rehearsal", rehearsal),
     "resume": ("resume_*", resume),
     "overhead": ("overhead_*", overhead),

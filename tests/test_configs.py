@@ -29,7 +29,7 @@ RECIPES = [choice for choice, (_, preset) in only.CHOICES.items() if preset in c
 FILES = {"tagging": tagging, "stage1": stage1, "stage2": stage2, "stage3": stage3}
 GOLDEN = Path(__file__).resolve().parent / "golden" / "configs"
 ABLATIONS = {"audio_only": audio_only, "speech_only": speech_only}
-CASES = [(stage, preset) for stage in FILES for preset in common.PRESETS]
+CASES = [(stage, preset) for stage in FILES for preset in common.PRESETS] + [("tagging", "real")]
 AUDIOSET_LABELS = 527
 
 
@@ -55,7 +55,7 @@ def described(stage: str, preset: str) -> str:
     trained = label(settings.trainable, shapes)
     # 135M has 3 key/value heads and cannot be cut in two; only its own presets are that small.
     sizes = MeshConfig(data=8, fsdp=1, tensor=1)
-    if preset != "mini":
+    if preset not in ("mini", "real"):
         sizes = MeshConfig(data=2, fsdp=2, tensor=2)
     specs = param_specs(shapes, make_mesh(sizes, jax.devices()))
     lines = [json.dumps(plain, indent=1, sort_keys=True), ""]

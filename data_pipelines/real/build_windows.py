@@ -83,7 +83,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "rotations: a dataset for each)",
     )
     parser.add_argument("--ships-only", action="store_true", help="licences that may be given away")
-    parser.add_argument("--of-class", type=int, default=36, help="windows of each class")
+    parser.add_argument(
+        "--of-class", type=int, default=36, help="windows of each class (of each part)"
+    )
     parser.add_argument("--more", type=float, default=0.35, help="share with a second sound")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--speech", type=Path, help="folder with speech.jsonl, who speaks in some")
@@ -94,7 +96,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--cache", type=Path, default=packages.DEFAULT_CACHE, help="package cache folder"
     )
     arguments = local_arguments(parser.parse_args(argv))
-    for name, least, most in (("of_class", 1, 10_000), ("more", 0.0, 1.0), ("seed", 0, 1 << 31)):
+    for name, least, most in (("of_class", 0, 10_000), ("more", 0.0, 1.0), ("seed", 0, 1 << 31)):
         if not least <= (value := getattr(arguments, name)) <= most:
             option = name.replace("_", "-")
             raise UserError(f"--{option} {value}: give a number from {least} to {most}")

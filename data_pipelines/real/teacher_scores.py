@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines.real.yamnet import CLASSES, PACKAGE, SAMPLE_RATE, Yamnet
+from data_pipelines.real.yamnet import PACKAGE, SAMPLE_RATE, Yamnet
 from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.jsonl import JsonlWriter, read_jsonl
@@ -117,7 +117,7 @@ def _line(name: str, path: Path, teacher: Yamnet, seconds: float) -> dict[str, A
         return {"clip": name, "problem": str(error)}
     scores = teacher.scores(samples)
     highest, mean = scores.max(axis=0), scores.mean(axis=0)
-    kept = [number for number in range(CLASSES) if highest[number] >= LEAST]
+    kept = [number for number in range(len(highest)) if highest[number] >= LEAST]
     return {
         "clip": name,
         "patches": len(scores),
