@@ -20,14 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.input import mixtures, pair_weights
+from data_pipelines.input import mixtures, pair_weights, soft_labels
 from data_pipelines.input.data_config import DataConfig, FeatureSource, RowLayout
 from data_pipelines.input.row_order import OrderRule, RowOrder
 from data_pipelines.input.row_report import RowReport, row_report
 from data_pipelines.input.row_stream import HostRows, made_ahead
 from data_pipelines.input.row_workers import RowWorkers
 from data_pipelines.input.rows import Example, LostRecords, RowMaker, RowPlan, plan_row, read_labels
-from data_pipelines.input.soft_labels import SoftLabels, read_soft_labels
 from data_pipelines.input.token_counts import folder, token_lengths
 from data_pipelines.records import whisper_features
 from data_pipelines.records.bad_records import BadRecord, BadRecordCounter, BadRecordLog
@@ -97,7 +96,7 @@ class InputPipeline:
             features_shape=self.store.features_shape,
             tokenizer=tokenizer,
             label_index={label: place for place, label in enumerate(self.labels)},
-            soft=self._soft_labels(),
+            soft=soft_labels.of_split(self.store, config, labels=self.labels),
         )
         self._bad_log = bad_log
         self.bad = BadRecordCounter(
@@ -178,7 +177,6 @@ class InputPipeline:
             )
             records, pairs, numbers = weighted.records, weighted.pairs, weighted.numbers
             clips = weighted.clips
-        self._chosen = np.unique(records).tolist()
         self.selection = mixtures.count(self.store.entries, records, tagged=tagged)
         if tagged:
             self._prompts = self._whole = np.ones(len(records), np.int64)
@@ -201,17 +199,6 @@ class InputPipeline:
             tokens=self._tokens,
             clips=clips,
             keep_in=None if tagged else folder(config.records, tokenizer=self._tokenizer),
-        )
-
-    def _soft_labels(self) -> SoftLabels | None:
-        """Read what the teacher hears in the clips that are chosen."""
-        if not self.config.teacher:
-            return None
-        return read_soft_labels(
-            as_path(self.config.teacher),
-            labels=self.labels,
-            clips=[self.store.entries[number].clip_id for number in self._chosen],
-            weight=self.config.teacher_weight,
         )
 
     def contents(self, position: int) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -5,14 +5,17 @@ weight: what a person heard is never doubted, and what nobody wrote down is lear
 teacher is sure of it. The loss is the same binary cross-entropy.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from data_pipelines.input import mixtures
+from data_pipelines.input.data_config import PipelineSettings
 from data_pipelines.real import teacher_scores
+from data_pipelines.records.record_files import RecordStore
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError, shorten
+from ltu_jax.core.paths import as_path
 
 
 class SoftLabels:
@@ -27,20 +30,22 @@ class SoftLabels:
         return np.maximum(marked, self._weight * self._scores[clip_id])
 
 
-def read_soft_labels(
-    path: Path, *, labels: Sequence[str], clips: Iterable[str], weight: float
-) -> SoftLabels:
-    """Read the scores of the clips of a split.
+def of_split(
+    store: RecordStore, config: PipelineSettings, *, labels: Sequence[str]
+) -> SoftLabels | None:
+    """Read what the teacher of a config hears in the tagged clips of a split; None without one.
 
     Args:
-        path: a file of `data_pipelines.real.teacher_scores`.
+        store: the records of the split.
+        config: names the file of scores, their weight, and the datasets that are learnt from.
         labels: in the order of the targets; the teacher says nothing of those it does not know.
-        clips: ids of all that is learnt from.
-        weight: of the scores, from 0 to 1.
 
     Raises:
         UserError: no such file, or it lacks clips; it scores none of the labels.
     """
+    if not config.teacher:
+        return None
+    path, weight = as_path(config.teacher), config.teacher_weight
     if not path.is_file():
         raise UserError(
             f"config.data.teacher: there is no file {path}: make it with "
@@ -48,7 +53,11 @@ def read_soft_labels(
         )
     if not 0 <= weight <= 1:
         raise UserError(f"config.data.teacher_weight is {weight}; use a number from 0 to 1")
-    scores, wanted = teacher_scores.read_scores(path), list(clips)
+    there = {name for split in store.manifest["splits"].values() for name in split["datasets"]}
+    taken = mixtures.datasets(config.datasets, there=there, where=config.records)
+    records, _, _ = mixtures.choose(store.entries, tasks=None, datasets=taken, where=config.records)
+    wanted = [store.entries[number].clip_id for number in records.tolist()]
+    scores = teacher_scores.read_scores(path)
     if missing := [clip for clip in wanted if clip not in scores]:
         raise UserError(
             f"config.data.teacher: {path} has no scores of {len(missing)} of {len(wanted)} clips "

@@ -182,7 +182,7 @@ def parsed_lines(
     path: Path,
     parse: Callable[..., T],
     *,
-    what: str,
+    expected: str,
     problems: RecordProblems | None = None,
 ) -> Iterator[tuple[str, T]]:
     """Yield ("path:line", value) for each line of JSONL.
@@ -190,10 +190,10 @@ def parsed_lines(
     Args:
         path: the file.
         parse: makes a value of an object and `where`, its place for errors.
-        what: what the file should be, for the error when it is missing.
+        expected: what the file should be, for the error when it is missing.
         problems: takes lines that cannot be parsed; None raises for the first.
     """
-    for where, record in json_lines(path, what=what, problems=problems):
+    for where, record in json_lines(path, expected=expected, problems=problems):
         value = None
         with problems.record() if problems is not None else contextlib.nullcontext():
             value = parse(record, where=where)

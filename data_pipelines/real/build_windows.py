@@ -15,10 +15,10 @@ from pathlib import Path
 from data_pipelines.real import fetch_recordings, recording_table, window_corpus, window_sides
 from data_pipelines.real.window_sides import CHOICES, WindowOptions
 from data_pipelines.real.yamnet import PACKAGE, Yamnet
-from data_pipelines.sources import packages
 from ltu_jax.core import errors, files, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.paths import local_arguments
+from ltu_jax.sources import packages
 
 SPOKEN_SHARE = 0.35
 
@@ -61,7 +61,7 @@ def run(argv: list[str] | None = None) -> None:
         },
         given=given,
         spoken=spoken,
-        load=window_corpus.sources(arguments.recordings, given, spoken),
+        load=window_corpus.sources(arguments.recordings, given, spoken, speech=arguments.speech),
         teacher=Yamnet(arguments.cache),
     )
     window_corpus.show(manifest)

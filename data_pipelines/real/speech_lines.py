@@ -82,7 +82,7 @@ def read_speech(folder: Path, problems: RecordProblems | None = None) -> Iterato
         UserError: no such file, or a broken line.
     """
     lines = table_files.parsed_lines(
-        folder / SPEECH_FILE, SpokenClip.from_json, what=_WHAT, problems=problems
+        folder / SPEECH_FILE, SpokenClip.from_json, expected=_WHAT, problems=problems
     )
     yield from (clip for _, clip in lines)
 

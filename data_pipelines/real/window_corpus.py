@@ -2,6 +2,7 @@
 
     DIR/audio/<split>/<clip>.flac   ten seconds, 16 kHz mono
     DIR/clips.jsonl                 a line a window, as `write_records --corpus` reads it
+    DIR/windows.jsonl               the same for questions about it (`window_manifest`)
     DIR/tag_labels.json             the classes, and behind them the teacher's others
     DIR/teacher_scores.jsonl        the teacher's scores of the windows that are learnt from
     DIR/manifest.json               how it was made, and what is in it
@@ -14,7 +15,7 @@ import functools
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,27 +23,46 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from data_pipelines.real import fetch_recordings, recording_table, teacher_scores, window_mix
+from data_pipelines.real import (
+    fetch_recordings,
+    recording_table,
+    speech_lines,
+    teacher_scores,
+    window_manifest,
+    window_mix,
+)
 from data_pipelines.real.recording_table import Recording
+from data_pipelines.real.speech_lines import SpokenClip
 from data_pipelines.real.window_mix import SAMPLE_RATE, Load
-from data_pipelines.real.window_plan import CLASSES, SECONDS
+from data_pipelines.real.window_plan import CLASSES, SECONDS, AbsentClasses
 from data_pipelines.real.window_sides import PlacedWindow, PlannedSides
-from data_pipelines.sources.packages import PackageError
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, read_json, sha256_file, write_json
 from ltu_jax.core.jsonl import JsonlWriter, read_jsonl, write_jsonl
 from ltu_jax.core.outputs import Maker
 from ltu_jax.preprocessing import audio
+from ltu_jax.sources.packages import PackageError
 
 CLIPS, MANIFEST, SCORES = "clips.jsonl", "manifest.json", "teacher_scores.jsonl"
 TAG_LABELS = "tag_labels.json"
-NAMES = (CLIPS, "open_asqa_*.json", TAG_LABELS, SCORES, MANIFEST, "work", "audio")
+NAMES = (
+    CLIPS,
+    window_manifest.WINDOWS_FILE,
+    "open_asqa_*.json",
+    TAG_LABELS,
+    SCORES,
+    MANIFEST,
+    "work",
+    "audio",
+)
 MAKER = Maker(name="`python -m data_pipelines.real.build_windows`")
 _FORMAT = 1
 _PLAN, _RENDERED = "work/plan.json", "work/rendered.jsonl"
 _KEPT = 48  # recordings in memory
-SPEECH_TAGS = {"": "Speech", "female": "Female speech, woman speaking",
-               "male": "Male speech, man speaking"}  # fmt: skip
+_SPEECH_TAGS = {
+    "female": ("Speech", "Female speech, woman speaking"),
+    "male": ("Speech", "Male speech, man speaking"),
+}
 
 
 class Teacher(Protocol):
@@ -53,65 +73,35 @@ class Teacher(Protocol):
     def scores(self, samples: np.ndarray) -> np.ndarray: ...
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SpokenPart:
-    """What may be said in a window.
-
-    Attributes:
-        file: audio.
-        seconds: of it.
-        text: what is said.
-        gender: female, male, or "" where it is not told.
-        voice, accent: of the speaker.
-        licence: of the voice; "" where it is not told.
-        ships: whether weights that are given away may rest on it.
-    """
-
-    file: Path
-    seconds: float
-    text: str
-    gender: str = ""
-    voice: str = ""
-    accent: str = ""
-    licence: str = ""
-    ships: bool = True
-
-
-def read_spoken(folder: Path, *, split: str) -> dict[str, SpokenPart]:
-    """Return name -> what is said, of the lines of FOLDER/speech.jsonl that are of a split.
+def read_spoken(folder: Path, *, split: str) -> dict[str, SpokenClip]:
+    """Return name -> what is said, of the lines of a folder's speech.jsonl that are of a split.
 
     Raises:
-        UserError: no such file, none of the split, a line without a field, audio that is gone.
+        UserError: no such file, none of the split, a broken line, audio that is gone.
     """
-    path, found = folder / "speech.jsonl", {}
-    for where, line in read_jsonl(path):
-        for name, kind in (("name", str), ("file", str), ("seconds", (int, float)), ("text", str)):
-            if not isinstance(line.get(name), kind):
-                raise UserError(f"{where}: {name} is {line.get(name)!r}: write the speech again")
-        if line.get("split") != split:
-            continue
-        part = SpokenPart(
-            file=folder / line["file"],
-            seconds=float(line["seconds"]),
-            text=line["text"],
-            **{name: line.get(name) or "" for name in ("gender", "voice", "accent", "licence")},
-            ships=line.get("ships", True),
-        )
-        if not part.file.is_file():
-            raise UserError(f"{where}: there is no file {part.file}: write the speech again")
-        found[line["name"]] = part
+    found = {one.name: one for one in speech_lines.read_speech(folder) if one.split == split}
     if not found:
         raise UserError(
-            f"--speech {folder}: {path} has no line of split {split!r}: make it with `python -m "
-            "data_pipelines.speech.render_speech`, or leave --speech out"
+            f"--speech {folder}: {speech_lines.SPEECH_FILE} has no line of split {split!r}: render "
+            "speech for it, or leave --speech out"
         )
+    for one in found.values():
+        if not (folder / one.file).is_file():
+            raise UserError(
+                f"--speech {folder}: there is no {one.file}, of which "
+                f"{speech_lines.SPEECH_FILE} tells: render the speech again"
+            )
     return found
 
 
 def sources(
-    folder: Path, given: Sequence[Recording], spoken: Mapping[str, SpokenPart]
+    folder: Path,
+    given: Sequence[Recording],
+    spoken: Mapping[str, SpokenClip],
+    *,
+    speech: Path | None,
 ) -> tuple[Load, Load]:
-    """Return the functions that load recordings below a folder, and speech, by name."""
+    """Return the functions that load recordings below a folder, and speech below another."""
     packages = recording_table.recording_packages()
     known = {one.clip: one for one in given}
 
@@ -128,7 +118,7 @@ def sources(
         return audio.load_audio(file).samples
 
     def load_speech(name: str) -> np.ndarray:
-        return audio.load_audio(spoken[name].file).samples
+        return audio.load_audio(speech / spoken[name].file).samples
 
     return load, load_speech
 
@@ -139,7 +129,7 @@ def write_corpus(
     *,
     options: Mapping[str, Any],
     given: Sequence[Recording],
-    spoken: Mapping[str, SpokenPart],
+    spoken: Mapping[str, SpokenClip],
     load: tuple[Load, Load],
     teacher: Teacher,
 ) -> dict[str, Any]:
@@ -177,6 +167,8 @@ def write_corpus(
     labels = dict.fromkeys((*CLASSES, *teacher.classes))
     write_json(out / TAG_LABELS, list(labels))
     write_jsonl(out / CLIPS, clips)
+    lines = _window_lines(planned, known=known, spoken=spoken, seed=options["seed"])
+    write_jsonl(out / window_manifest.WINDOWS_FILE, lines)
     manifest = {
         **_identity(planned, options),
         "classes": len(CLASSES),
@@ -242,7 +234,7 @@ def _clip(
     *,
     sha256: str,
     known: Mapping[str, Recording],
-    spoken: Mapping[str, SpokenPart],
+    spoken: Mapping[str, SpokenClip],
 ) -> dict[str, Any]:
     """Return the line of a window."""
     window = placed.window
@@ -251,8 +243,8 @@ def _clip(
     licences = dict.fromkeys(one.licence for one in used)
     tags = list(window.classes)
     if said is not None:
-        licences |= dict.fromkeys([said.licence] if said.licence else [])
-        tags += dict.fromkeys((SPEECH_TAGS[""], SPEECH_TAGS[said.gender]))
+        licences |= {said.licence: None}
+        tags += _SPEECH_TAGS[said.gender]
     return {
         "clip_id": placed.clip_id,
         "audio": _file(placed),
@@ -271,13 +263,35 @@ def _clip(
             "packages": list(dict.fromkeys(one.package for one in used)),
             "folds": sorted({one.fold for one in used}),
             "ships": window.ships and (said is None or said.ships),
-            "truth_text": said.text if said is not None else "",
-            "gender": said.gender if said is not None else "",
-            "voice": said.voice if said is not None else "",
-            "accent": said.accent if said is not None else "",
         },
         "window": dataclasses.asdict(window),
     }
+
+
+def _window_lines(
+    planned: PlannedSides,
+    *,
+    known: Mapping[str, Recording],
+    spoken: Mapping[str, SpokenClip],
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    """Yield what is heard in each window, and of as many classes that they are not."""
+    absent = {
+        split: AbsentClasses(
+            [one.window for one in planned.windows if one.split == split], seed=seed
+        )
+        for split in {one.split for one in planned.windows}
+    }
+    for one in planned.windows:
+        line = window_manifest.window_line(
+            one.window,
+            split=one.split,
+            file=_file(one),
+            absent=absent[one.split].of(one.window, count=len(one.window.classes)),
+            recordings=known,
+            speech=spoken.get(one.window.speech),
+        )
+        yield dataclasses.replace(line, window_id=one.clip_id).to_json()
 
 
 def _counts(windows: Sequence[PlacedWindow]) -> list[dict[str, Any]]:

@@ -169,7 +169,7 @@ def read_windows(
         _check_sides(line, split_of, where=where)
         return line
 
-    yield from table_files.parsed_lines(path, parse, what=_WHAT, problems=problems)
+    yield from table_files.parsed_lines(path, parse, expected=_WHAT, problems=problems)
 
 
 def _check_sides(line: WindowLine, split_of: dict[str, str], *, where: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from data_pipelines.real import recording_table, window_corpus, window_plan, window_sides
 from data_pipelines.real.recording_table import Recording
-from data_pipelines.real.window_corpus import SpokenPart
+from data_pipelines.real.window_manifest import read_windows
 from data_pipelines.real.window_sides import EACH_FOLD, VAL, WindowOptions
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
@@ -142,16 +142,14 @@ def test_a_stopped_build_goes_on_and_is_the_same(tmp_path):
 
 def test_lines_have_labels_licences_and_who_speaks(tmp_path):
     voice = {"name": "v1", "file": "v1.wav", "seconds": 2.0, "text": "good day", "gender": "male",
-             "voice": "v", "accent": "us", "split": "train"}  # fmt: skip
+             "voice": "v", "accent": "us", "speed": 1.0, "split": "train", "licence": "V",
+             "ships": True, "f0_hz": 110.0, "speech_seconds": 1.5}  # fmt: skip
     (tmp_path / "speech.jsonl").write_text(json.dumps(voice) + "\n")
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match="there is no v1.wav"):
         window_corpus.read_spoken(tmp_path, split="train")
     (tmp_path / "v1.wav").touch()
     spoken = window_corpus.read_spoken(tmp_path, split="train")
-    assert spoken["v1"] == SpokenPart(
-        file=tmp_path / "v1.wav", seconds=2.0, text="good day", gender="male", voice="v",
-        accent="us",
-    )  # fmt: skip
+    assert spoken["v1"].gender == "male"
     with pytest.raises(UserError, match="no line of split 'val'"):
         window_corpus.read_spoken(tmp_path, split="val")
     options = dataclasses.replace(OPTIONS, speech=1.0)
@@ -160,7 +158,13 @@ def test_lines_have_labels_licences_and_who_speaks(tmp_path):
     labels = json.loads((tmp_path / "out/tag_labels.json").read_text())
     assert labels[:60] == list(window_plan.CLASSES) and labels[60:] == list(Ears.classes[1:])
     train = [clip for clip in clips if clip["split"] == "train"]
-    assert {clip["labels"]["truth_text"] for clip in train} == {"good day"}
+    lines = {line.window_id: line for _, line in read_windows(tmp_path / "out/windows.jsonl")}
+    assert list(lines) == [clip["clip_id"] for clip in clips]
+    assert {lines[clip["clip_id"]].speech.text for clip in train} == {"good day"}
+    assert all(
+        lines[clip["clip_id"]].absent for clip in train if len(clip["labels"]["classes"]) < 2
+    )
+    assert all(clip["source"]["license"].endswith("and V") for clip in train)
     assert all("Male speech, man speaking" in clip["tags"] for clip in train)
     held = [clip for clip in clips if clip["split"] == "val"]
     assert {clip["source"]["license"] for clip in held} == {"L1"}
