@@ -1,24 +1,29 @@
-"""Closed-ended questions about a clip, several wordings each, some of them the official prompts.
+"""Closed-ended questions about a clip: by the writer and the wordings of Open-ASQA, several draws.
 
-Answers are short and contain the class name as written in `audio.sounds` and `audio.music`, or
-end in ``spoken text: <transcript>`` (the marker that the official speech recognition score splits
-at).
+What the mini corpus alone knows it asks itself: what kind of source makes a sound, which sound is
+behind a voice, both with the spoken text, and all of the style at once. The answers hold the class
+name as written in `audio.sounds` and `audio.music`, or end in ``Spoken text: <transcript>`` (the
+marker that the official speech recognition score splits at).
 """
 
+from collections.abc import Mapping
+
 from data_pipelines.mini.clip_facts import STYLE_AXES, Facts
+from data_pipelines.open_asqa import closed_ended
+from data_pipelines.open_asqa.closed_ended import STYLE_TASKS, ClipFindings
+from data_pipelines.open_asqa.source_clip import SourceClip
 from data_pipelines.records.schema import QAPair
 
-FORMAT = 2  # of the pairs of a corpus: tasks and wordings
+FORMAT = 3  # of the pairs of a corpus: tasks and wordings
 
-# (question, answer) wordings; the answer may use {sound}, {music}, {group}, {gender}, {text},
-# {value}.
-SOUND = (
-    ("Close-ended question: Write an audio caption describing the sound.", "The sound of {sound}."),
-    ("Classify the sound in this audio clip.", "The sound of {sound}."),
-    ("What sound do you hear?", "{Sound}."),
-    ("Which sound event happens in the recording?", "{Sound}."),
-    ("Name the sound in the clip.", "{Sound}."),
-)
+# Task -> how many wordings a clip is asked in; fewer where sound and speech are mixed.
+DRAWS: Mapping[str, int] = {
+    "cla_label": 5, "genre_cla": 5, "ASR": 3, "gender_cla": 3, "pitch_cla": 2, "speed_cla": 2,
+    "energy_cla": 2,
+}  # fmt: skip
+JOINT_DRAWS: Mapping[str, int] = {"ASR": 1, "gender_cla": 1}
+
+# (question, answer) wordings; the answer may use {sound}, {group}, {text} and axes of the style.
 GROUP = (
     (
         "What kind of source makes the sound: an animal, a device, a vehicle, people or nature?",
@@ -27,31 +32,11 @@ GROUP = (
     ("Does the sound come from an animal, a device, a vehicle, people or nature?", "{Group}."),
 )
 BACKGROUND = (
-    ("What is the background sound behind the speech?", "{Sound}."),
-    ("Besides the speech, what sound can be heard?", "{Sound}."),
-    ("Classify the background sound.", "The sound of {sound}."),
-    ("Which sound event happens while the person is speaking?", "{Sound}."),
-    (
-        "Close-ended question: Name the sound heard together with the voice.",
-        "The sound of {sound}.",
-    ),
-)
-MUSIC = (
-    ("Describe the music genre with a sentence?", "The music is {music}."),
-    ("What kind of music is this?", "{Music}."),
-    ("Classify the music.", "{Music}."),
-    ("Which ensemble or style of music is playing?", "The music is {music}."),
-    ("Name the type of music in the clip.", "{Music}."),
-)
-SPOKEN_TEXT = (
-    ("Closed-ended question: Can you identify the spoken text?", "Spoken text: {text}"),
-    ("What does the speaker say?", "Spoken text: {text}"),
-    ("Transcribe the speech.", "Spoken text: {text}"),
-)
-GENDER = (
-    ("Is the speaker male or female? Output an answer anyways.", "{Gender}."),
-    ("What is the gender of the speaker?", "The speaker is {gender}."),
-    ("Is it a man or a woman speaking? Answer male or female.", "{Gender}."),
+    ("What is the background sound behind the speech?", "Labels: {sound}"),
+    ("Besides the speech, what sound can be heard?", "Labels: {sound}"),
+    ("Classify the background sound.", "Labels: {sound}"),
+    ("Which sound event happens while the person is speaking?", "Labels: {sound}"),
+    ("Closed-ended question: Name the sound heard together with the voice.", "Labels: {sound}"),
 )
 BOTH = (
     (
@@ -67,29 +52,12 @@ BOTH = (
         "Background sound: {sound}. Spoken text: {text}",
     ),
 )
-STYLE = {
-    "pitch": (
-        ("Is the pitch of the voice low or high?", "{Value} pitch."),
-        ("Classify the pitch of the speaker: low or high.", "{Value} pitch."),
-    ),
-    "speed": (
-        ("Does the speaker talk slowly or fast? Answer slow or fast.", "{Value} speed."),
-        ("Classify the speaking speed: slow or fast.", "{Value} speed."),
-    ),
-    "volume": (
-        ("Is the voice quiet or loud?", "{Value} volume."),
-        ("Classify the speaking volume: quiet or loud.", "{Value} volume."),
-    ),
-}
 ALL_STYLE = (
     (
         "Describe the speaking style: pitch, speed and volume.",
         "{pitch} pitch, {speed} speed, {volume} volume.",
     ),
 )
-# Tasks have the names of Open-ASQA where it has them; those that are classification are picked by
-# `mixtures.TASKS`.
-STYLE_TASKS = {"pitch": "pitch_cla", "speed": "speed_cla", "volume": "energy_cla"}
 GROUP_NAMES = {
     "animal": "an animal",
     "device": "a device",
@@ -99,7 +67,7 @@ GROUP_NAMES = {
 }
 
 
-def fill(template: str, facts: Facts, **more: str) -> str:
+def fill(template: str, facts: Facts) -> str:
     """Put the clip's facts into a wording; a capitalised name, such as {Sound}, gives a capitalised
     value.
     """
@@ -110,7 +78,6 @@ def fill(template: str, facts: Facts, **more: str) -> str:
         "group": GROUP_NAMES.get(facts.group, ""),
         "text": facts.spoken_text,
         **facts.style,
-        **more,
     }
     values |= {name.capitalize(): value[:1].upper() + value[1:] for name, value in values.items()}
     return template.format(**values)
@@ -118,38 +85,61 @@ def fill(template: str, facts: Facts, **more: str) -> str:
 
 def closed_pairs(facts: Facts) -> tuple[QAPair, ...]:
     """Write all closed-ended pairs that the facts of a clip allow."""
-    pairs: list[QAPair] = []
+    return tuple(
+        QAPair(
+            pair_id=f"{task}-{number}",
+            instruction=question,
+            output=answer,
+            task=task,
+            closed_ended=True,
+        )
+        for task, pairs in questions(facts).items()
+        for number, (question, answer) in enumerate(pairs)
+    )
 
-    def ask(task: str, wordings: tuple[tuple[str, str], ...], **more: str) -> None:
-        for index, (question, answer) in enumerate(wordings):
-            pairs.append(
-                QAPair(
-                    pair_id=f"{task}-{index}",
-                    instruction=question,
-                    output=fill(answer, facts, **more),
-                    task=task,
-                    closed_ended=True,
-                )
-            )
 
+def questions(facts: Facts) -> dict[str, list[tuple[str, str]]]:
+    """Return task -> (question, answer) of each wording, no question twice."""
     over_speech = facts.kind == "joint"
-    if facts.sound and over_speech:
-        ask("cla_background", BACKGROUND)
-    elif facts.sound:
-        ask("cla_label", SOUND)
-    if facts.group and not over_speech:
-        ask("cla_group", GROUP)
-    if facts.music:
-        ask("genre_cla", MUSIC)
-    if facts.spoken_text and facts.gender:
-        ask("ASR", SPOKEN_TEXT[:1] if over_speech else SPOKEN_TEXT)
-        if over_speech:
-            ask("ASR_background", BOTH)
-    if facts.gender:
-        ask("gender_cla", GENDER[:1] if over_speech else GENDER)
-    for axis in STYLE_AXES:
-        if not over_speech and axis in facts.style:
-            ask(STYLE_TASKS[axis], STYLE[axis], value=facts.style[axis])
-    if not over_speech and len(facts.style) == len(STYLE_AXES):
-        ask("cla_style", ALL_STYLE)
-    return tuple(pairs)
+    found: dict[str, list[tuple[str, str]]] = {}
+
+    def ask(task: str, question: str, answer: str) -> None:
+        pairs = found.setdefault(task, [])
+        if question not in (asked for asked, _ in pairs):
+            pairs.append((question, answer))
+
+    for task, draws in (JOINT_DRAWS if over_speech else DRAWS).items():
+        for number in range(draws):
+            for pair in closed_ended.closed_pairs(
+                _as_clip(facts), _findings(facts), tasks=(task,), seed=f"mini/{number}"
+            ):
+                ask(task, pair.question, pair.answer)
+    own = {
+        "cla_background": BACKGROUND if over_speech and facts.sound else (),
+        "cla_group": GROUP if facts.group and not over_speech else (),
+        "ASR_background": BOTH if over_speech and facts.spoken_text and facts.gender else (),
+        "cla_style": ALL_STYLE if not over_speech and len(facts.style) == len(STYLE_AXES) else (),
+    }
+    for task, wordings in own.items():
+        for question, answer in wordings:
+            ask(task, question, fill(answer, facts))
+    return found
+
+
+def _as_clip(facts: Facts) -> SourceClip:
+    return SourceClip(
+        source="mini",
+        clip_id=facts.clip_id,
+        dataset=f"mini_{facts.kind}",
+        files=(facts.clip_id,),
+        where="",
+        licence="",
+        labels=(facts.sound,) if facts.sound else (),
+        gender=facts.gender,
+        genres=(facts.music,) if facts.music else (),
+    )
+
+
+def _findings(facts: Facts) -> ClipFindings:
+    style = {axis: facts.style[axis] for axis in STYLE_TASKS if axis in facts.style}
+    return ClipFindings(spoken_text=facts.spoken_text if facts.gender else "", style=style)

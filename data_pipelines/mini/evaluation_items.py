@@ -13,6 +13,7 @@ from data_pipelines.mini import closed_questions
 from data_pipelines.mini.audio.music import MUSIC
 from data_pipelines.mini.audio.sounds import SOUNDS
 from data_pipelines.mini.clip_facts import STYLE_AXES, Facts
+from data_pipelines.open_asqa.closed_ended import STYLE_TASKS
 
 ROWS = (
     "sound",
@@ -34,18 +35,19 @@ def test_items(facts: Facts, *, split: str, truth_text: str) -> list[dict[str, A
     (the Input block).
     """
     items: list[dict[str, Any]] = []
+    asked = closed_questions.questions(facts)
 
-    def ask(row, task, wordings, *, label="", choices=(), texts=False, **more):
-        pick = zlib.crc32(f"{facts.clip_id}/{task}".encode()) % len(wordings)
-        question, answer = wordings[pick]
+    def ask(row, name, task, *, label="", choices=(), texts=False):
+        pick = zlib.crc32(f"{facts.clip_id}/{name}".encode()) % len(asked[task])
+        question, answer = asked[task][pick]
         item = {
-            "item_id": f"{facts.clip_id}/{row}/{task}",
+            "item_id": f"{facts.clip_id}/{row}/{name}",
             "clip_id": facts.clip_id,
             "split": split,
             "row": row,
-            "task": task,
+            "task": name,
             "question": question,
-            "answer": closed_questions.fill(answer, facts, **more),
+            "answer": answer,
             "label": label,
             "choices": list(choices),
         }
@@ -56,25 +58,17 @@ def test_items(facts: Facts, *, split: str, truth_text: str) -> list[dict[str, A
     def style(row):
         for axis, (below, above) in STYLE_AXES.items():
             if axis in facts.style:
-                value = facts.style[axis]
-                ask(
-                    row,
-                    axis,
-                    closed_questions.STYLE[axis],
-                    label=value,
-                    choices=(below, above),
-                    value=value,
-                )
+                ask(row, axis, STYLE_TASKS[axis], label=facts.style[axis], choices=(below, above))
 
     def gender(row):
-        ask(row, "gender", closed_questions.GENDER, label=facts.gender, choices=_GENDERS)
+        ask(row, "gender", "gender_cla", label=facts.gender, choices=_GENDERS)
 
     if facts.kind == "sound":
-        ask("sound", "sound", closed_questions.SOUND, label=facts.sound, choices=SOUNDS)
+        ask("sound", "sound", "cla_label", label=facts.sound, choices=SOUNDS)
     elif facts.kind == "real_sound" and facts.sound:
-        ask("real_sound", "sound", closed_questions.SOUND, label=facts.sound, choices=SOUNDS)
+        ask("real_sound", "sound", "cla_label", label=facts.sound, choices=SOUNDS)
     elif facts.kind == "music":
-        ask("music", "music", closed_questions.MUSIC, label=facts.music, choices=MUSIC)
+        ask("music", "music", "genre_cla", label=facts.music, choices=MUSIC)
     elif facts.kind == "unseen_voice":
         gender("unseen_voice")
         style("unseen_voice")
@@ -82,22 +76,10 @@ def test_items(facts: Facts, *, split: str, truth_text: str) -> list[dict[str, A
         gender("gender")
         style("style")
         if facts.spoken_text:
-            ask("spoken_text", "spoken_text", closed_questions.SPOKEN_TEXT, texts=True)
+            ask("spoken_text", "spoken_text", "ASR", texts=True)
     elif facts.kind == "joint":
-        ask(
-            "background",
-            "background",
-            closed_questions.BACKGROUND,
-            label=facts.sound,
-            choices=SOUNDS,
-        )
+        sound = {"label": facts.sound, "choices": SOUNDS}
+        ask("background", "background", "cla_background", **sound)
         if facts.spoken_text:
-            ask(
-                "joint_questions",
-                "both",
-                closed_questions.BOTH,
-                label=facts.sound,
-                choices=SOUNDS,
-                texts=True,
-            )
+            ask("joint_questions", "both", "ASR_background", texts=True, **sound)
     return items

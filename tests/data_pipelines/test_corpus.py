@@ -29,6 +29,7 @@ from data_pipelines.mini.audio import animals, midi, render, sentences, voices
 from data_pipelines.mini.audio.music import MUSIC
 from data_pipelines.mini.audio.sounds import SOUNDS
 from data_pipelines.mini.open_questions import SCENES
+from data_pipelines.open_asqa import draw
 from data_pipelines.records import schema
 from ltu_jax.sources import packages
 
@@ -216,6 +217,28 @@ def test_joint_pairs_ask_for_both_and_keep_the_transcript_word_for_word():
     assert len(both) >= 3
     for pair in both:
         assert pair.output == "Background sound: siren. Spoken text: We {need} four boxes."
+
+
+def test_questions_of_open_asqa_are_asked_by_its_writer():
+    style = {"pitch": "high", "speed": "slow", "volume": "loud"}
+    known = {
+        "sound": dict(gender="", spoken_text="", style={}),
+        "music": dict(sound="", group="", gender="", spoken_text="", style={}, music="rock band"),
+        "speech": dict(sound="", group="", style=style),
+    }
+    found = {}
+    for kind in known:
+        for number in range(20):
+            facts = make_facts(kind=kind, clip_id=str(number), **known[kind])
+            for pair in closed_questions.closed_pairs(facts):
+                found.setdefault(pair.task, []).append(pair)
+    assert set(closed_questions.DRAWS) <= set(found)
+    for task, draws in closed_questions.DRAWS.items():
+        asked = {p.instruction.removeprefix("Closed-ended question: ") for p in found[task]}
+        assert asked <= set(draw.wordings()[task]) and len(asked) > draws
+        assert 18 * draws < len(found[task]) + 10 and len(found[task]) <= 20 * draws
+    assert {pair.output for pair in found["cla_label"]} == {"Labels: siren"}
+    assert {pair.output for pair in found["genre_cla"]} == {"Music genre: rock band."}
 
 
 def test_items_name_exactly_one_choice_and_need_hearing():
