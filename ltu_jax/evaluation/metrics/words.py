@@ -13,9 +13,16 @@ from ltu_jax.evaluation.metrics import scripts
 # The marker of the closed-ended answers, which the official score of spoken text splits at too.
 _MARKER = re.compile(r"\bspoken text\s*:", re.IGNORECASE)
 # Other introductions: `A female voice says: hello`.
+_SAYING = r"\b(?:text|words?|says?|said|saying|transcript(?:ion)?)\b"
 _LEAD_IN = re.compile(
-    r"^[^:\"]{0,60}\b(?:text|words?|says?|said|saying|speech|speaker|transcript(?:ion)?|heard|voice)"
-    r"\b[^:\"]{0,40}:",
+    rf"^[^:\"]{{0,60}}(?:{_SAYING}|\b(?:speech|speaker|heard|voice)\b)[^:\"]{{0,40}}:",
+    re.IGNORECASE,
+)
+# What makes it none, unless it tells that something is said: `Speaker gender: female.`, which is an
+# answer of Open-ASQA.
+_ATTRIBUTE = re.compile(
+    r"\b(?:gender|sex|age|accent|dialect|language|pitch|speed|pace|rate|tempo|volume|loudness|energy|"
+    r"tone|style|emotion|mood|sentiment|polarity|score|class|category|labels?|number|sounds?)\b",
     re.IGNORECASE,
 )
 _CURLY = str.maketrans(
@@ -93,7 +100,7 @@ def spoken_words(answer: str) -> str:
 
     What follows "spoken text:"; else what stands in double quotes (from the first to the last, or
     to the end if the answer was cut off); else what follows an introduction such as "A male voice
-    says:"; else the whole answer.
+    says:", but not the name of an attribute such as "Speaker gender:"; else the whole answer.
     """
     return _split(answer)[0].strip()
 
@@ -116,7 +123,10 @@ def _split(answer: str) -> tuple[str, str]:
         if end == start:
             return answer[start + 1 :], answer[:start]
         return answer[start + 1 : end], answer[:start] + answer[end + 1 :]
-    if lead_in := _LEAD_IN.match(answer):
+    lead_in = _LEAD_IN.match(answer)
+    if lead_in and (
+        re.search(_SAYING, lead_in.group(), re.IGNORECASE) or not _ATTRIBUTE.search(lead_in.group())
+    ):
         return answer[lead_in.end() :], lead_in.group()
     return answer, answer
 

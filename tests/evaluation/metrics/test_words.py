@@ -144,6 +144,9 @@ def test_a_rule_for_english_is_not_applied_to_others():
         ("spoken text:The cat sat.", "The cat sat."),
         ("A female voice says: The cat sat.", "The cat sat."),
         ("Spoken text:", ""),
+        ("Speaker gender: female.", "Speaker gender: female."),
+        ("A speaker of low pitch says: The cat sat.", "The cat sat."),
+        ("The words heard: The cat sat.", "The cat sat."),
         ("", ""),
         ('""', ""),
     ],
@@ -162,6 +165,13 @@ def test_spoken_words(answer, expected):
         ("Spoken text: The dog ran.", ""),
         ('"The dog ran."', ""),
         ("rain", "rain"),
+        (
+            "Speaker gender: male. Speech emotion: sad.",
+            "Speaker gender: male. Speech emotion: sad.",
+        ),
+        ("Speech pitch: high.", "Speech pitch: high."),
+        ("The gender of the speaker: male", "The gender of the speaker: male"),
+        ("Background sounds heard: rain.", "Background sounds heard: rain."),
     ],
 )
 def test_around_words(answer, expected):
