@@ -31,6 +31,8 @@ from data_pipelines.mini.audio.sounds import SOUNDS
 from data_pipelines.mini.open_questions import SCENES
 from data_pipelines.open_asqa import draw
 from data_pipelines.records import schema
+from ltu_jax.evaluation.metrics.words import around_words
+from ltu_jax.evaluation.scoring import strict
 from ltu_jax.sources import packages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -256,6 +258,9 @@ def test_items_name_exactly_one_choice_and_need_hearing():
             words = outside.replace(".", " ").split()
             named = [c for c in item["choices"] if f" {c} " in f" {' '.join(words)} "]
             assert named == ([item["label"]] if item["choices"] else [])
+            if item["choices"]:  # and as scores read it
+                answer = around_words(item["answer"])
+                assert strict.named_class(answer, item["choices"]) == item["label"]
 
 
 def test_items_of_a_clip_without_transcript_ask_for_no_words():
