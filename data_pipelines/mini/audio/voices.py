@@ -22,6 +22,7 @@ from data_pipelines.mini.audio.midi import import_from
 from ltu_jax.sources import packages
 
 SAMPLE_RATE = 16_000
+AMERICAN, BRITISH = "en-us", "gmw/en"  # espeak-ng's names of its dialects
 _ESPEAK_RATE = 22_050
 _IPA = 0x02  # espeak_TextToPhonemes: International Phonetic Alphabet in UTF-8
 
@@ -143,7 +144,6 @@ def _phonemizer(cache: Path) -> ctypes.CDLL:
             f"espeak-ng cannot read its data in {folder}; fetch the package again"
         )
     espeak.espeak_TextToPhonemes.restype = ctypes.c_char_p
-    espeak.espeak_SetVoiceByName(b"en-us")
     return espeak
 
 
@@ -151,9 +151,13 @@ def _espeak_library(folder: Path) -> Path:
     return folder / ("libespeak-ng.dylib" if sys.platform == "darwin" else "libespeak-ng.so")
 
 
-def phonemes(text: str, *, cache: Path) -> str:
-    """Return the IPA of an American English text, clause by clause, from espeak-ng."""
+def phonemes(text: str, *, cache: Path, dialect: str = AMERICAN) -> str:
+    """Return the IPA of an English text, clause by clause, from espeak-ng; American or British."""
     espeak = _phonemizer(Path(cache))
+    if espeak.espeak_SetVoiceByName(dialect.encode()) != 0:
+        raise packages.PackageError(
+            f"espeak-ng has no English {dialect!r}; fetch the package again"
+        )
     rest = ctypes.c_char_p(text.encode())
     clauses = []
     while rest.value:

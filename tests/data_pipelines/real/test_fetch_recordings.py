@@ -17,14 +17,16 @@ import soundfile
 
 from data_pipelines.real import (
     archive_members,
-    downloads,
     fetch_recordings,
     recording_table,
     sound_containers,
 )
 from data_pipelines.real.fetch_recordings import Places
 from data_pipelines.real.recording_table import Recording, RecordingPackage
+from ltu_jax.sources import downloads
 from ltu_jax.sources.packages import PackageError
+
+QUIETLY = {"gone": "", "pause": 0, "report": lambda line: None}
 
 
 def sha(data: bytes) -> str:
@@ -197,7 +199,7 @@ def test_a_download_goes_on_where_it_was_cut_off(tmp_path, mirror):
     handler.cuts = [half, 3]
     to = tmp_path / "file"
     url = f"{address}/game_2.0-1"
-    downloads.download(url, to=to, size=len(ARCHIVE), pause=0, report=lambda line: None)
+    downloads.download(url, to=to, size=len(ARCHIVE), **QUIETLY)
     assert to.read_bytes() == ARCHIVE
     assert [asked for _, asked in handler.asked] == [None, f"bytes={half}-", f"bytes={half + 3}-"]
     assert not to.with_name("file.part").exists()
@@ -210,7 +212,7 @@ def test_what_an_earlier_run_left_is_gone_on_with_or_begun_anew(tmp_path, mirror
     for ranges, left in ((True, ARCHIVE[:7]), (False, b"another"), (True, ARCHIVE + b"more")):
         handler.ranges, handler.busy = ranges, 1
         part.write_bytes(left)
-        downloads.download(url, to=to, size=len(ARCHIVE), pause=0, report=lambda line: None)
+        downloads.download(url, to=to, size=len(ARCHIVE), **QUIETLY)
         assert to.read_bytes() == ARCHIVE
 
 
@@ -219,7 +221,7 @@ def test_a_server_that_never_answers_is_given_up_and_the_beginning_kept(tmp_path
     handler.cuts, to = [9] + [0] * 20, tmp_path / "file"
     url = f"{address}/game_2.0-1"
     with pytest.raises(PackageError, match="the 9 bytes that are there are kept"):
-        downloads.download(url, to=to, size=len(ARCHIVE), pause=0, report=lambda line: None)
+        downloads.download(url, to=to, size=len(ARCHIVE), **QUIETLY)
     assert to.with_name("file.part").read_bytes() == ARCHIVE[:9]
 
 

@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from ltu_jax.sources.packages import PackageError
+from ltu_jax.sources.pinned import PackageError
 
 _PIECE = 1 << 20
 _TIMEOUT = 60.0  # seconds without a byte
@@ -21,6 +21,7 @@ def download(
     *,
     to: Path,
     size: int,
+    gone: str,
     report: Callable[[str], None] = print,
     pause: float = _PAUSE,
 ) -> None:
@@ -30,6 +31,7 @@ def download(
         url: of the file.
         to: where it shall lie.
         size: bytes that it must have.
+        gone: what to do where the server no longer has it.
         report: takes a line about the progress every ten seconds.
         pause: seconds before another try after an interruption.
 
@@ -51,10 +53,7 @@ def download(
                 part.unlink(missing_ok=True)
             elif error.code < 500 and error.code not in (408, 429):
                 raise PackageError(
-                    f"{url}: the server says {error.code} {error.reason}; the version may have "
-                    "been replaced there: give a mirror that keeps it as --mirror "
-                    "(https://snapshot.debian.org/archive/debian/DATE), or the archive in "
-                    "--archives"
+                    f"{url}: the server says {error.code} {error.reason}; {gone}"
                 ) from None
             problem = f"the server says {error.code} {error.reason}"
         except (OSError, http.client.HTTPException) as error:

@@ -1,0 +1,1 @@
+"""Speech to learn from: sentences that many voices speak, rendered and kept."""
