@@ -17,7 +17,7 @@ from ltu_jax.core.errors import UserError
 
 SPEECH_FILE = "speech.jsonl"
 GENDERS = ("female", "male")
-_WHAT = "the list of speech that `python -m data_pipelines.speech.render_speech` writes"
+_EXPECTED = "the list of speech that `python -m data_pipelines.speech.render_speech` writes"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def read_speech(folder: Path, problems: RecordProblems | None = None) -> Iterato
         UserError: no such file, or a broken line.
     """
     lines = table_files.parsed_lines(
-        folder / SPEECH_FILE, SpokenClip.from_json, expected=_WHAT, problems=problems
+        folder / SPEECH_FILE, SpokenClip.from_json, expected=_EXPECTED, problems=problems
     )
     yield from (clip for _, clip in lines)
 

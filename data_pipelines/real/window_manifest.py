@@ -20,7 +20,7 @@ from ltu_jax.core.errors import UserError, shorten
 WINDOWS_FILE = "windows.jsonl"
 SOUNDS, SILENCE, NOISE = "sounds", "silence", "noise"
 KINDS = (SOUNDS, SILENCE, NOISE)
-_WHAT = "a list of windows"
+_EXPECTED = "a list of windows"
 _MADE_HERE = "none: synthetic"  # licence of what rests on no recording
 
 
@@ -169,7 +169,7 @@ def read_windows(
         _check_sides(line, split_of, where=where)
         return line
 
-    yield from table_files.parsed_lines(path, parse, expected=_WHAT, problems=problems)
+    yield from table_files.parsed_lines(path, parse, expected=_EXPECTED, problems=problems)
 
 
 def _check_sides(line: WindowLine, split_of: dict[str, str], *, where: str) -> None:

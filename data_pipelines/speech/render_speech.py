@@ -180,7 +180,7 @@ def run(argv: list[str] | None = None) -> None:
     planned = speech_plan(arguments.sentences, speakers, seed=arguments.seed)
     out = outputs.join(arguments.out, MAKER, names=_NAMES, inputs=[arguments.cache])
     files.write_json(out / outputs.MARKER, outputs.signature(MAKER))
-    with RunLock(out, what="rendering speech").hold():
+    with RunLock(out, job="rendering speech").hold():
         names = [one.name for one in speakers]
         _same_settings(out, {"format": _FORMAT, "seed": arguments.seed, "voices": names})
         engines = {one.engine for one in speakers}
