@@ -5,19 +5,37 @@ from typing import Any
 from data_pipelines.open_asqa.published_counts import reason
 
 RULES, LISTS = "published", "official"
+# What a step may take: minutes of those that a user runs, all together, and GB of a process.
+BOUND_STEPS, MOST_MINUTES, MOST_GB = ("build", "statistics", "merge"), 60, 2
+_ORDER = ("build", "findings and questions", "statistics", "merge", "statistics of the rows")
 
 
 def steps(result: dict[str, Any]) -> list[list[Any]]:
-    """Return what each step took: step, clips, minutes, CPU minutes, GB of its largest process."""
+    """Return what each step took: by what, step, clips, minutes, CPU minutes, GB, load."""
     rows = []
-    for name in (RULES, LISTS):
+    for name, by in ((RULES, "rules"), (LISTS, "lists")):
         clips = sum(own["clips"] for own in result[name]["counts"]["sources"].values())
-        for step, took in result[name]["steps"].items():
+        for step in _ORDER:
+            took = result[name]["steps"][step]
             minutes, busy = took["seconds"] / 60, took["cpu_seconds"] / 60
             peak = f"{took['peak_bytes'] / 1e9:.2f}"
             load = f"{took['load_average']:.0f}"
-            rows.append([step, f"{clips:,}", f"{minutes:.1f}", f"{busy:.1f}", peak, load])
+            rows.append([by, step, f"{clips:,}", f"{minutes:.1f}", f"{busy:.1f}", peak, load])
     return rows
+
+
+def bounds(result: dict[str, Any]) -> str:
+    """Say whether the steps by the rules keep the bounds that were fixed before."""
+    took = [result[RULES]["steps"][step] for step in BOUND_STEPS]
+    minutes = sum(one["seconds"] for one in took) / 60
+    busy = sum(one["cpu_seconds"] for one in took) / 60
+    largest = max(one["peak_bytes"] for one in took) / 1e9
+    kept = {True: "kept", False: "**NOT kept**"}
+    return (
+        f"Bounds fixed before, for {', '.join(BOUND_STEPS)} by the rules: {MOST_MINUTES} minutes "
+        f"together are {kept[minutes <= MOST_MINUTES]} ({minutes:.0f}, and {busy:.0f} of CPU "
+        f"time), {MOST_GB} GB a process are {kept[largest <= MOST_GB]} ({largest:.2f})."
+    )
 
 
 def sources(result: dict[str, Any]) -> list[list[Any]]:

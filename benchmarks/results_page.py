@@ -460,7 +460,7 @@ def json_schemas(result: dict[str, Any]) -> str:
 
 def open_asqa(result: dict[str, Any]) -> str:
     """Tabulate a build of the published size: its time, its counts, and why they are others."""
-    took = ["step", "clips", "minutes", "CPU minutes", "GB of the largest process", "load"]
+    took = ["by", "step", "clips", "minutes", "CPU minutes", "GB of the largest process", "load"]
     of_source = ["source", "clips by the rules", "closed-ended", "clips by lists", "closed-ended",
                  "printed", "clips of the poster", "closed-ended"]  # fmt: skip
     of_sum = ["sum", "by the rules", "by lists", "printed"]
@@ -470,12 +470,14 @@ def open_asqa(result: dict[str, Any]) -> str:
         f"By lists of the printed sizes {len(by_lists)} counts of a task are not the printed ones."
     )
     tables = [
+        open_asqa_rows.bounds(result),
         _table(of_sum, open_asqa_rows.totals(result)),
         said,
         _table(of_source, open_asqa_rows.sources(result)),
         _table(of_task, open_asqa_rows.differences(result, open_asqa_rows.RULES)),
     ]
-    about = f"{result['workers']} workers, no audio"
+    share = "" if result["share"] == 1 else f"{result['share']:.2%} of the published sizes, "
+    about = f"{share}processes: {result['workers']}, no audio"
     return _part(result, about, _table(took, open_asqa_rows.steps(result)), "\n\n".join(tables))
 
 

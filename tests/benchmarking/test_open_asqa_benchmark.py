@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from benchmarks import open_asqa
+from benchmarks import open_asqa, open_asqa_rows
 from benchmarks.published_tables import Sizes
 from data_pipelines.open_asqa.build_folder import BUILD, CLIPS, BuildFolder
 from ltu_jax.core.files import write_json
@@ -29,3 +29,25 @@ def test_lists_are_of_the_sources_that_were_built(tmp_path):
     assert "clips" not in written["joint_audioset"]
     listed = Path(written["vggsound"]["clips"]).read_text().splitlines()
     assert len(listed) == 3 and set(listed) <= {line["clip_id"] for line in lines}
+
+
+def test_a_step_beyond_its_bound_is_said_to_be():
+    names = ("build", "findings and questions", "statistics", "merge", "statistics of the rows")
+    took = {"seconds": 60 * 25, "cpu_seconds": 60.0, "peak_bytes": 1.9e9, "load_average": 2.0}
+    made = {
+        which: {
+            "steps": {name: dict(took) for name in sorted(names)},
+            "counts": {"sources": {"a": {"clips": 3}, "b": {"clips": 4}}},
+        }
+        for which in (open_asqa_rows.RULES, open_asqa_rows.LISTS)
+    }
+    rows = open_asqa_rows.steps(made)
+    assert [row[1] for row in rows] == [*names, *names]
+    assert rows[5] == ["lists", "build", "7", "25.0", "1.0", "1.90", "2"]
+    assert "**NOT kept** (75," in open_asqa_rows.bounds(made)
+    steps = made[open_asqa_rows.RULES]["steps"]
+    for name in names:
+        steps[name]["seconds"] = 60 * 20
+    assert "NOT" not in open_asqa_rows.bounds(made)  # 60 minutes: what no bound is for counts not
+    steps["merge"]["peak_bytes"] = 2.1e9
+    assert "**NOT kept** (2.10)" in open_asqa_rows.bounds(made)
