@@ -36,6 +36,7 @@ def run(argv: list[str] | None = None) -> None:
         of_class=arguments.of_class,
         more=arguments.more,
         speech=SPOKEN_SHARE if spoken else 0.0,
+        quiet=arguments.quiet,
         seed=arguments.seed,
     )
     planned = window_sides.plan_sides(
@@ -56,6 +57,7 @@ def run(argv: list[str] | None = None) -> None:
             "ships_only": arguments.ships_only,
             "of_class": arguments.of_class,
             "more": arguments.more,
+            "quiet": arguments.quiet,
             "seed": arguments.seed,
             "speech": str(arguments.speech or ""),
         },
@@ -87,6 +89,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--of-class", type=int, default=36, help="windows of each class (of each part)"
     )
     parser.add_argument("--more", type=float, default=0.35, help="share with a second sound")
+    parser.add_argument(
+        "--quiet",
+        type=int,
+        default=60,
+        help="windows of silence, and as many of noise (not with `--hold-out folds`)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--speech", type=Path, help="folder with speech.jsonl, who speaks in some")
     parser.add_argument(
@@ -96,7 +104,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--cache", type=Path, default=packages.DEFAULT_CACHE, help="package cache folder"
     )
     arguments = local_arguments(parser.parse_args(argv))
-    for name, least, most in (("of_class", 0, 10_000), ("more", 0.0, 1.0), ("seed", 0, 1 << 31)):
+    for name, least, most in (
+        ("of_class", 0, 10_000),
+        ("more", 0.0, 1.0),
+        ("quiet", 0, 10_000),
+        ("seed", 0, 1 << 31),
+    ):
         if not least <= (value := getattr(arguments, name)) <= most:
             option = name.replace("_", "-")
             raise UserError(f"--{option} {value}: give a number from {least} to {most}")

@@ -256,7 +256,10 @@ def _clip(
         "seconds": SECONDS,
         "synthetic": False,
         "sha256": sha256,
-        "source": {"license": " and ".join(licences), "clusters": list(window.clusters)},
+        "source": {
+            "license": " and ".join(licences) or window_manifest.MADE_HERE,
+            "clusters": list(window.clusters),
+        },
         "labels": {
             "classes": list(window.classes),
             "groups": list(window.groups),
@@ -287,7 +290,8 @@ def _window_lines(
             one.window,
             split=one.split,
             file=_file(one),
-            absent=absent[one.split].of(one.window, count=len(one.window.classes)),
+            kind=one.kind,
+            absent=absent[one.split].of(one.window, count=max(1, len(one.window.classes))),
             recordings=known,
             speech=spoken.get(one.window.speech),
         )
@@ -304,7 +308,7 @@ def _counts(windows: Sequence[PlacedWindow]) -> list[dict[str, Any]]:
             "split": split,
             "dataset": dataset,
             "windows": len(own),
-            "alone": sum(len(one.window.layers) == 1 and not one.window.speech for one in own),
+            "quiet": sum(one.kind != window_manifest.SOUNDS for one in own),
             "spoken": sum(bool(one.window.speech) for one in own),
             "classes": len({name for one in own for name in one.window.classes}),
             "groups": len({name for one in own for name in one.window.groups}),
@@ -317,12 +321,12 @@ def _counts(windows: Sequence[PlacedWindow]) -> list[dict[str, Any]]:
 
 def show(manifest: Mapping[str, Any], *, say: Callable[[str], None] = print) -> None:
     """Print what is in a corpus as a table."""
-    columns = ("windows", "alone", "spoken", "classes", "groups", "clusters", "ships")
+    columns = ("windows", "quiet", "spoken", "classes", "groups", "clusters", "ships")
     say(f"{'split':6} {'dataset':18}" + "".join(f"{name:>9}" for name in columns))
     total: Counter[str] = Counter()
     for row in manifest["counts"]:
         say(f"{row['split']:6} {row['dataset']:18}" + "".join(f"{row[n]:9}" for n in columns))
-        total.update({name: row[name] for name in ("windows", "alone", "spoken", "ships")})
+        total.update({name: row[name] for name in ("windows", "quiet", "spoken", "ships")})
     say(f"all: {total['windows']} windows, {total['windows'] * SECONDS / 60:.0f} minutes, "
         f"{manifest['labels']} labels")  # fmt: skip
     if manifest["unlearnt"]:

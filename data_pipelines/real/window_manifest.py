@@ -13,15 +13,15 @@ from data_pipelines.metadata import table_files
 from data_pipelines.metadata.table_files import RecordProblems
 from data_pipelines.real.recording_table import TRAIN, VALIDATION, Recording
 from data_pipelines.real.speech_lines import GENDERS, SpokenClip, check_below, check_value
-from data_pipelines.real.window_plan import CLASSES, PlannedWindow
+from data_pipelines.real.window_plan import CLASSES, NOISE, SILENCE, PlannedWindow
 from ltu_jax.core import config
 from ltu_jax.core.errors import UserError, shorten
 
 WINDOWS_FILE = "windows.jsonl"
-SOUNDS, SILENCE, NOISE = "sounds", "silence", "noise"
+SOUNDS = "sounds"
 KINDS = (SOUNDS, SILENCE, NOISE)
 _EXPECTED = "a list of windows"
-_MADE_HERE = "none: synthetic"  # licence of what rests on no recording
+MADE_HERE = "none: synthetic"  # licence of what rests on no recording
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ def window_line(
         groups=window.groups,
         absent=tuple(absent),
         clusters=window.clusters,
-        licences=tuple(dict.fromkeys(licences)) or (_MADE_HERE,),
+        licences=tuple(dict.fromkeys(licences)) or (MADE_HERE,),
         ships=window.ships and (speech is None or speech.ships),
         speech=speech and WindowSpeech(**{name: getattr(speech, name) for name in fields}),
     )

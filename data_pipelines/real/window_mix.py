@@ -5,12 +5,13 @@ from collections.abc import Callable
 import numpy as np
 
 from data_pipelines.measures.levels import active_rms
-from data_pipelines.real.window_plan import SECONDS, PlannedWindow, SoundLayer
+from data_pipelines.real.window_plan import SECONDS, NoiseLayer, PlannedWindow, SoundLayer
 from ltu_jax.core.axes import Float
 
 SAMPLE_RATE = 16_000
 _LENGTH = round(SECONDS * SAMPLE_RATE)
 _PEAK = 0.9
+_LOWEST = 20.0  # Hz of noise
 _FADE = 80  # samples at both ends of a part that is cut
 
 Load = Callable[[str], Float[np.ndarray, "C"]]
@@ -18,6 +19,8 @@ Load = Callable[[str], Float[np.ndarray, "C"]]
 
 def mix(window: PlannedWindow, *, load: Load, load_speech: Load) -> Float[np.ndarray, "C"]:
     """Return ten seconds of a window, 16 kHz; its loudest sample is 0.9, or all is silence.
+
+    Noise without a voice is as loud as planned.
 
     Args:
         window: its plan.
@@ -28,11 +31,23 @@ def mix(window: PlannedWindow, *, load: Load, load_speech: Load) -> Float[np.nda
     for layer in window.layers:
         placed = _placed(_sequence(layer, load), layer.start)
         sounds += placed * 10 ** (layer.decibels / 20)
+    if window.noise is not None:
+        sounds = _noise(window.noise)
+        if not window.speech:
+            return (sounds * 10 ** (window.noise.decibels / 20)).astype(np.float32)
     if window.speech:
         voice = _placed(_to_peak(load_speech(window.speech)), window.speech_start)
         above = 10 ** (window.speech_decibels / 20)
         sounds = sounds * (active_rms(voice) / max(active_rms(sounds), 1e-9) / above) + voice
     return (_to_peak(sounds) * _PEAK).astype(np.float32)
+
+
+def _noise(noise: NoiseLayer) -> np.ndarray:
+    """Return noise whose loudest sample is 1, without what lies below 20 Hz."""
+    spectrum = np.fft.rfft(np.random.default_rng(noise.seed).standard_normal(_LENGTH))
+    hertz = np.fft.rfftfreq(_LENGTH, 1 / SAMPLE_RATE)
+    spectrum *= (hertz >= _LOWEST) / np.maximum(hertz, _LOWEST) ** (noise.slope / 2)
+    return _to_peak(np.fft.irfft(spectrum, _LENGTH))
 
 
 def _sequence(layer: SoundLayer, load: Load) -> np.ndarray:

@@ -25,6 +25,10 @@ _GAP = (0.05, 0.5)  # seconds between two of a string
 _PAUSE = 0.3  # seconds between two times of a recording that is alone
 _FAINTER = (-8.0, 0.0)  # dB of a second and third sound against the first
 _SPEECH_ABOVE = (0.0, 10.0)  # dB of a voice above the sounds
+SILENCE, NOISE = "silence", "noise"  # kinds of windows without events
+_STILL = 1 / 3  # of the silent windows that have no sound at all
+_LEVELS = {SILENCE: (-75.0, -55.0), NOISE: (-30.0, -6.0)}  # dB of the loudest sample
+_OVER = {SILENCE: (40.0, 60.0), NOISE: _SPEECH_ABOVE}  # dB of a voice
 _FAMILY = 0.5  # share of absent classes that are drawn from the groups of what is heard
 _BIRD = "Bird vocalization, bird call, bird song"
 _SAME = (
@@ -76,6 +80,21 @@ class SoundLayer:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class NoiseLayer:
+    """Noise in which nothing happens.
+
+    Attributes:
+        slope: its power falls with frequency to this power: 0 is white, 1 pink, 2 brown.
+        decibels: of its loudest sample under full scale, where nobody speaks.
+        seed: of its samples.
+    """
+
+    slope: int
+    decibels: float
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PlannedWindow:
     """Ten seconds of sound.
 
@@ -84,6 +103,7 @@ class PlannedWindow:
         classes: what is heard, of each layer.
         groups: those of the recordings that have one.
         layers: sounds.
+        noise: instead of sounds; None for none.
         speech: name of what is said; "" for nobody.
         speech_start: seconds.
         speech_decibels: of the voice above the sounds.
@@ -95,6 +115,7 @@ class PlannedWindow:
     classes: tuple[str, ...]
     groups: tuple[str, ...]
     layers: tuple[SoundLayer, ...]
+    noise: NoiseLayer | None = None
     speech: str = ""
     speech_start: float = 0.0
     speech_decibels: float = 0.0
@@ -153,16 +174,59 @@ def plan(
                 heard = {one.group or label for label, one in sounds}
                 sounds += _another(by_class, heard, rng)
             window = _window(window_id, sounds, by_class, rng)
-            if rng.random() < speech:
-                spoken = next(said)
-                window = dataclasses.replace(
-                    window,
-                    speech=spoken,
-                    speech_start=_place(rng, voices[spoken]),
-                    speech_decibels=round(rng.uniform(*_SPEECH_ABOVE), 2),
-                )
-            windows.append(window)
+            windows.append(_spoken_over(window, said, voices, rng, speech, _SPEECH_ABOVE))
     return windows
+
+
+def _spoken_over(
+    window: PlannedWindow,
+    said: Iterator[str],
+    voices: Mapping[str, float],
+    rng: Generator,
+    share: float,
+    above: tuple[float, float],
+) -> PlannedWindow:
+    """Let somebody speak in a share of windows, so many dB above what else is heard."""
+    if rng.random() >= share:
+        return window
+    spoken = next(said)
+    return dataclasses.replace(
+        window,
+        speech=spoken,
+        speech_start=_place(rng, voices[spoken]),
+        speech_decibels=round(rng.uniform(*above), 2),
+    )
+
+
+def quiet(
+    count: int, *, voices: Mapping[str, float], speech: float, seed: int
+) -> dict[str, list[PlannedWindow]]:
+    """Return so many windows of silence, and of noise, in which no event is heard.
+
+    A third of the silent ones has no sound at all, the others a hiss that is hardly heard.
+
+    Args:
+        count: windows of either kind.
+        voices, speech, seed: see `plan`.
+    """
+    said = _in_turn(sorted(voices, key=lambda name: _digest(seed, f"quiet {name}")))
+    made: dict[str, list[PlannedWindow]] = {SILENCE: [], NOISE: []}
+    for kind, windows in made.items():
+        for number in range(count):
+            window_id = f"{kind}_{number:04d}"
+            rng = np.random.default_rng(_digest(seed, window_id))
+            noise = NoiseLayer(
+                slope=int(rng.integers(3)),
+                decibels=round(rng.uniform(*_LEVELS[kind]), 2),
+                seed=int(rng.integers(1 << 31)),
+            )
+            still = kind == SILENCE and rng.random() < _STILL
+            window = PlannedWindow(
+                window_id=window_id, classes=(), groups=(), layers=(),
+                noise=None if still else noise,
+            )  # fmt: skip
+            windows.append(_spoken_over(window, said, voices, rng, speech, _OVER[kind]))
+    return made
 
 
 def alone(given: Sequence[Recording], *, seed: int) -> list[PlannedWindow]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from data_pipelines.real import recording_table, window_plan
 from data_pipelines.real.recording_table import FOLDS, Recording, Sides
+from data_pipelines.real.window_manifest import SOUNDS
 from data_pipelines.real.window_plan import PlannedWindow
 from ltu_jax.core.errors import UserError
 
@@ -23,20 +24,23 @@ class WindowOptions:
         of_class: windows whose first sound is of a class, in each part that is planned.
         more: share of windows with a second sound.
         speech: share of windows in which somebody speaks.
+        quiet: windows of silence, and of noise, that are learnt from; a sixth of it is held out.
         seed: of all draws.
     """
 
     of_class: int
     more: float
     speech: float
+    quiet: int
     seed: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlacedWindow:
-    """A window, the split and the dataset of the records that it belongs to, and its unique id."""
+    """A window, its unique id, its kind, and the split and dataset of the records it is for."""
 
     clip_id: str
+    kind: str
     split: str
     dataset: str
     window: PlannedWindow
@@ -88,10 +92,11 @@ def plan_sides(
                 f"--hold-out {hold_out}: no recording is left to {side}; fetch more packages, or "
                 f"choose another of {', '.join(CHOICES)}"
             )
-    return PlannedSides(
-        windows=(*_placed(train, DATASET, split="train"), *_placed(held, DATASET, split="val")),
-        unlearnt=sides.unlearnt,
-    )
+    windows = [*_placed(train, DATASET, split="train"), *_placed(held, DATASET, split="val")]
+    windows += _quiet(options.quiet, "train", options=options, voices=voices)
+    if hold_out != NONE:
+        windows += _quiet(-(-options.quiet // 6), "val", options=options, voices={})
+    return PlannedSides(windows=tuple(windows), unlearnt=sides.unlearnt)
 
 
 def split_sides(given: Sequence[Recording], hold_out: str) -> Sides:
@@ -161,10 +166,32 @@ def _plan(
     )
 
 
-def _placed(windows: Sequence[PlannedWindow], dataset: str, *, split: str) -> list[PlacedWindow]:
+def _quiet(
+    count: int, split: str, *, options: WindowOptions, voices: Mapping[str, float]
+) -> list[PlacedWindow]:
+    made = window_plan.quiet(
+        count,
+        voices=voices,
+        speech=options.speech if voices else 0.0,
+        seed=options.seed + (split == "val"),
+    )
+    return [
+        one
+        for kind, windows in made.items()
+        for one in _placed(windows, DATASET, split=split, kind=kind)
+    ]
+
+
+def _placed(
+    windows: Sequence[PlannedWindow], dataset: str, *, split: str, kind: str = SOUNDS
+) -> list[PlacedWindow]:
     return [
         PlacedWindow(
-            clip_id=f"{dataset}_{split}_{one.window_id}", split=split, dataset=dataset, window=one
+            clip_id=f"{dataset}_{split}_{one.window_id}",
+            kind=kind,
+            split=split,
+            dataset=dataset,
+            window=one,
         )
         for one in windows
     ]

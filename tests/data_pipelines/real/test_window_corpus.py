@@ -9,12 +9,12 @@ import pytest
 
 from data_pipelines.real import recording_table, window_corpus, window_plan, window_sides
 from data_pipelines.real.recording_table import Recording
-from data_pipelines.real.window_manifest import read_windows
+from data_pipelines.real.window_manifest import SOUNDS, read_windows
 from data_pipelines.real.window_sides import EACH_FOLD, VAL, WindowOptions
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
 
-OPTIONS = WindowOptions(of_class=2, more=0.5, speech=0.0, seed=3)
+OPTIONS = WindowOptions(of_class=2, more=0.5, speech=0.0, quiet=2, seed=3)
 ALL = recording_table.recordings()
 
 
@@ -105,7 +105,9 @@ def test_what_is_held_out_is_heard_alone_and_shares_no_recording(hold_out):
     }  # fmt: skip
     assert clusters["train"] and clusters["val"] and not clusters["train"] & clusters["val"]
     assert len({one.clip_id for one in planned.windows}) == len(planned.windows)
-    for one in (one for one in planned.windows if one.split == "val"):
+    held = [one for one in planned.windows if one.split == "val"]
+    assert [one.kind for one in held if one.kind != SOUNDS] == ["silence", "noise"]
+    for one in (one for one in held if one.kind == SOUNDS):
         (layer,) = one.window.layers
         assert len(set(layer.clips)) == 1 and layer.start == 0 and not one.window.speech
 
@@ -161,14 +163,13 @@ def test_lines_have_labels_licences_and_who_speaks(tmp_path):
     lines = {line.window_id: line for _, line in read_windows(tmp_path / "out/windows.jsonl")}
     assert list(lines) == [clip["clip_id"] for clip in clips]
     assert {lines[clip["clip_id"]].speech.text for clip in train} == {"good day"}
-    assert all(
-        lines[clip["clip_id"]].absent for clip in train if len(clip["labels"]["classes"]) < 2
-    )
-    assert all(clip["source"]["license"].endswith("and V") for clip in train)
+    assert all(clip["source"]["license"].endswith("V") for clip in train)
     assert all("Male speech, man speaking" in clip["tags"] for clip in train)
     held = [clip for clip in clips if clip["split"] == "val"]
-    assert {clip["source"]["license"] for clip in held} == {"L1"}
-    assert {len(clip["tags"]) for clip in held} == {1}
+    assert {clip["source"]["license"] for clip in held} == {"L1", "none: synthetic"}
+    quiet = {"silence", "noise"}
+    assert {len(clip["tags"]) for clip in held if lines[clip["clip_id"]].kind not in quiet} == {1}
+    assert all(line.absent for line in lines.values() if len(line.classes) < 2)
     scored = (tmp_path / "out/teacher_scores.jsonl").read_text().splitlines()
     assert len(scored) == 1 + len(train) == 1 + manifest["counts"][0]["windows"]
     shutil.rmtree(tmp_path / "out")

@@ -116,3 +116,21 @@ def test_strings_parts_and_levels_of_layers():
 def test_silence_stays_silence():
     window = PlannedWindow(window_id="w", classes=(), groups=(), layers=(SoundLayer(clips=("a",)),))
     assert not window_mix.mix(window, load=lambda name: np.zeros(50), load_speech=None).any()
+
+
+def test_noise_is_as_loud_and_as_steep_as_planned_and_silence_is_hardly_heard():
+    kinds = window_plan.quiet(12, voices=VOICES, speech=0.0, seed=4)
+    for one in kinds["noise"]:
+        samples = window_mix.mix(one, load=None, load_speech=None)
+        assert 20 * np.log10(np.abs(samples).max()) == pytest.approx(one.noise.decibels, abs=0.01)
+        power = np.abs(np.fft.rfft(samples)) ** 2  # bins of 0.1 Hz: 200 to 400 Hz, 3.2 to 6.4 kHz
+        fall = np.log2(power[2_000:4_000].mean() / power[32_000:64_000].mean()) / 4
+        assert fall == pytest.approx(one.noise.slope, abs=0.1)
+    loudest = [
+        np.abs(window_mix.mix(one, load=None, load_speech=None)).max() for one in kinds["silence"]
+    ]
+    assert 1 <= loudest.count(0) <= 8 and max(loudest) < 10 ** (-55 / 20) * 1.001
+    spoken = window_plan.quiet(9, voices=VOICES, speech=1.0, seed=4)["silence"]
+    assert {one.speech for one in spoken} == set(VOICES)
+    mixed = window_mix.mix(spoken[0], load=None, load_speech=lambda name: tone(2.0))
+    assert np.abs(mixed).max() == pytest.approx(0.9)
