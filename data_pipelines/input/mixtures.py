@@ -44,13 +44,13 @@ GROUPS = {
     "audio": (
         "as_*", "audioset_*", "vggsound*", "fsd50k*", "audiocaps*", "audio_caps*", "freesound*",
         "clotho*", "sound_bible*", "soundbible*",
-        "mini_sound", "mini_real_sound", "mini_music", "real_sounds", "real",
+        "mini_sound", "mini_real_sound", "mini_music", "real_sounds", "real", "real_windows*",
     ),
     "speech": (
         "iemocap*", "libritts*", "voxceleb*", "mosei*",
-        "mini_speech", "mini_unseen_voice", "real_speech",
+        "mini_speech", "mini_unseen_voice", "real_speech", "real_voices*",
     ),
-    "joint": ("audioset", "fma*", "mini_joint"),
+    "joint": ("audioset", "fma*", "mini_joint", "real_joint*"),
 }  # fmt: skip
 
 

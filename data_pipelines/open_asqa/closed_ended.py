@@ -11,7 +11,7 @@ Wordings are drawn by a hash of seed, clip and task.
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from data_pipelines.open_asqa import draw, temporal
+from data_pipelines.open_asqa import draw, temporal, window_questions
 from data_pipelines.open_asqa.source_clip import SourceClip
 from data_pipelines.open_asqa.temporal import Question
 
@@ -106,6 +106,8 @@ def _questions(
         yield plain("caption", f"Audio caption: {caption}")
     if clip.events is not None:
         yield from temporal.questions(clip.events, absent=findings.absent, names=names)
+    if clip.window_kind:
+        yield from window_questions.questions(clip, spoken_text=findings.spoken_text, names=names)
     if clip.genres:
         yield plain("genre_cla", f"Music genre: {', '.join(clip.genres)}.")
     yield from map(lambda pair: plain(*pair), _about_speaker(clip, findings))

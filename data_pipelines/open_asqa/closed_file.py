@@ -24,6 +24,7 @@ from ltu_jax.core.files import read_json
 from ltu_jax.core.jsonl import write_jsonl
 
 _BY_PEOPLE, _BY_WHISPER = "people", "whisper"  # who wrote the text that ASR asks for
+_OF_TEXT = ("ASR", "ASR_background")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,11 +62,11 @@ def _lines(
     with_emotion = _asked_together(folder, source, entry, seed)
     for clip, (styles, texts) in folder.joined(source, STYLE, SPOKEN_TEXT):
         style = styles[0] if styles else {}
-        heard = texts[0]["text"] if texts else ""
+        text, by = _spoken(clip, texts, copied=entry.copied_text)
         if not clip.gender and style.get("gender"):
             clip = dataclasses.replace(clip, gender=style["gender"])
         findings = ClipFindings(
-            spoken_text=clip.gold_text or heard,
+            spoken_text=text,
             style={axis: style[axis] for axis in STYLE_TASKS if style.get(axis)},
             descriptions=described,
             absent=absent.of(clip),
@@ -76,9 +77,21 @@ def _lines(
         tasks = entry.tasks_of.get(clip.dataset, entry.tasks)
         for pair in closed_pairs(clip, findings, tasks=tasks, seed=seed):
             line = {"clip_id": clip.clip_id, **dataclasses.asdict(pair)}
-            if pair.task == "ASR":
-                line["text_by"] = _BY_PEOPLE if clip.gold_text else _BY_WHISPER
+            if pair.task in _OF_TEXT:
+                line["text_by"] = by
+                if clip.gold_text and by == _BY_WHISPER:
+                    line["gold_text"] = clip.gold_text
             yield line
+
+
+def _spoken(
+    clip: SourceClip, texts: Sequence[Mapping[str, Any]], *, copied: bool
+) -> tuple[str, str]:
+    """Return the text that ASR asks for, and who wrote it; `copied`: Whisper, once it has heard."""
+    heard = texts[0]["text"] if texts else ""
+    if clip.gold_text and not (copied and texts):
+        return clip.gold_text, _BY_PEOPLE
+    return heard, _BY_WHISPER
 
 
 def _asked_together(

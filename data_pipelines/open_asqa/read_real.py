@@ -1,20 +1,28 @@
-"""Clips of the real recordings of pinned packages: sounds and music, and people who speak.
+"""Clips of the real recordings of pinned packages: sounds and music, people who speak, windows.
 
-Both readers take the folder that `python -m data_pipelines.real.fetch_recordings` made. A recording
-that a clip of the other side of the split is cut from, too, is left out.
+The first two readers take the folder that `python -m data_pipelines.real.fetch_recordings` made. A
+recording that a clip of the other side of the split is cut from, too, is left out. The third takes
+a folder of rendered windows, with sounds and voices together.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from data_pipelines.metadata.table_files import RecordProblems
 from data_pipelines.open_asqa.folders import metadata_file
 from data_pipelines.open_asqa.source_clip import SourceClip
-from data_pipelines.real import recording_table
+from data_pipelines.open_asqa.window_questions import EMPTY
+from data_pipelines.real import recording_table, window_manifest
 from data_pipelines.real.recording_table import SPEECH, TABLE, TWIN, Recording
+from data_pipelines.real.window_manifest import WINDOWS_FILE
 
 HEARD = 10.0  # seconds that the model hears
 MOST_PARTS = 3  # of a long recording
+_WINDOWS, _JOINT, _VOICES = "real_windows", "real_joint", "real_voices"
+NOT_SHIPPED = "_other"  # ends the datasets of windows that weights to give away cannot rest on
+WINDOW_DATASETS = ", ".join(
+    f"{name}{end}" for name in (_WINDOWS, _JOINT, _VOICES) for end in ("", NOT_SHIPPED)
+)
 
 
 def real(folder: Path, problems: RecordProblems) -> Iterator[SourceClip]:
@@ -43,6 +51,37 @@ def real_speech(folder: Path, problems: RecordProblems) -> Iterator[SourceClip]:
                 gold_text=one.text,
                 gender=one.gender,
             )
+
+
+def real_windows(folder: Path, problems: RecordProblems) -> Iterator[SourceClip]:
+    """Yield windows of recordings and voices, of which everything that is heard is known."""
+    path = metadata_file(folder, WINDOWS_FILE)
+    for where, line in window_manifest.read_windows(path, problems):
+        said = line.speech
+        heard = (EMPTY[line.kind],) if line.kind in EMPTY else line.classes
+        dataset = _WINDOWS if said is None else _JOINT if heard else _VOICES
+        spoken = {}
+        if said is not None:
+            spoken = {
+                "gold_text": said.text,
+                "gender": said.gender,
+                "f0_hz": said.f0_hz,
+                "speech_seconds": said.speech_seconds,
+            }
+        yield SourceClip(
+            source="real_windows",
+            clip_id=line.window_id,
+            dataset=dataset if line.ships else f"{dataset}{NOT_SHIPPED}",
+            split=line.split,
+            recordings=tuple(map(_cluster_name, line.clusters)),
+            files=(str(PurePosixPath(line.file).with_suffix("")),),
+            where=where,
+            licence=" and ".join(line.licences),
+            labels=heard if said is None else (*heard, SPEECH),
+            window_kind=line.kind,
+            absent=line.absent,
+            **spoken,
+        )
 
 
 def _recordings(folder: Path, problems: RecordProblems) -> Iterator[Recording]:
@@ -76,4 +115,8 @@ def _clip(one: Recording, *, part: int | None, parts: int) -> SourceClip:
 
 
 def _recording_name(one: Recording) -> str:
-    return f"real:{one.cluster}"
+    return _cluster_name(one.cluster)
+
+
+def _cluster_name(cluster: str) -> str:
+    return f"real:{cluster}"

@@ -1,4 +1,4 @@
-"""The fourteen sources of Open-ASQA and two of ours: what they publish, who reads and asks it.
+"""The fourteen sources of Open-ASQA and three of ours: what they publish, who reads and asks it.
 
 `SOURCES` is the table behind `sources`, `check` and `build`.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from data_pipelines.metadata.table_files import RecordProblems
-from data_pipelines.open_asqa import read_audio, read_real, read_speech
+from data_pipelines.open_asqa import read_audio, read_real, read_speech, window_questions
 from data_pipelines.open_asqa.source_clip import SourceClip
 
 Reader = Callable[[Path, RecordProblems], Iterator[SourceClip]]
@@ -33,6 +33,8 @@ class ClipSource:
             not labelled may be there all the same.
         folders: whether files of its metadata are found by folders, not by `files` alone.
         speech: whether somebody speaks, so that the speaking style is measured.
+        copied_text: whether spoken text is asked for as Whisper wrote it, as the model has it in
+            its input; what a person wrote stays beside it.
         licence: in a few words.
     """
 
@@ -46,6 +48,7 @@ class ClipSource:
     related_classes: Callable[[Path], dict[str, list[str]] | None] | None = None
     folders: bool = False
     speech: bool = False
+    copied_text: bool = False
     licence: str
 
 
@@ -179,5 +182,15 @@ SOURCES: Mapping[str, ClipSource] = {
         tasks=("gender_cla", "ASR"),
         speech=True,
         licence="by clip: CC0 to GPL",
+    ),
+    "real_windows": ClipSource(
+        read=read_real.real_windows,
+        files=("windows.jsonl",),
+        datasets=(read_real.WINDOW_DATASETS, read_real.WINDOW_DATASETS),
+        tasks=("cla_label", "cla_label_des", "gender_cla", "pitch_cla", "speed_cla", "ASR",
+               *window_questions.TASKS),
+        speech=True,
+        copied_text=True,
+        licence="by clip: CC0 to GPL; voices Apache-2.0, CC0",
     ),
 }  # fmt: skip

@@ -50,6 +50,10 @@ class SourceClip:
         genres: of music.
         title: of a track or upload.
         tags: of an upload.
+        window_kind: of a window of real recordings, whose labels name everything that is heard; ""
+            of other clips.
+        absent: classes that are asked about and not heard.
+        f0_hz, speech_seconds: of the voice alone, where sounds were added to it; see `SpokenClip`.
     """
 
     source: str
@@ -75,6 +79,10 @@ class SourceClip:
     genres: tuple[str, ...] = ()
     title: str = ""
     tags: tuple[str, ...] = ()
+    window_kind: str = ""
+    absent: tuple[str, ...] = ()
+    f0_hz: float | None = None
+    speech_seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object with the fields that say something."""

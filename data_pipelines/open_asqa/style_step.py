@@ -38,7 +38,7 @@ from ltu_jax.preprocessing.audio import AudioError, load_audio
 
 STYLE_BOUNDS = "style_bounds.json"
 _JOURNAL = f"voices-{voice_measures.FORMAT}.jsonl"
-_NO_AUDIO, _UNREADABLE = "no audio", "unreadable audio"
+_NO_AUDIO, _UNREADABLE, _NOBODY = "no audio", "unreadable audio", "nobody speaks"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,12 +91,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _measure(folder: BuildFolder, source: str, journal: ClipJournal, *, workers: int) -> None:
     """Measure the audio files of a source that were not measured yet."""
-    names = [name for clip in folder.clips(source) if (name := name_of(clip)) is not None]
+    names = [name for clip in folder.clips(source) if (name := _measured_name(clip)) is not None]
     known = sum(journal.find(name) is not None for name in names)
 
     def missing() -> Iterator[tuple[str, str]]:
         for clip in folder.clips(source):
-            name = name_of(clip)
+            name = _measured_name(clip)
             if name is not None and journal.find(name) is None:
                 yield name, clip.audio
 
@@ -107,6 +107,11 @@ def _measure(folder: BuildFolder, source: str, journal: ClipJournal, *, workers:
             if "error" in measures:
                 bar.write(measures["error"])
             bar.update()
+
+
+def _measured_name(clip: SourceClip) -> str | None:
+    """Return the audio to measure; None where there is none, or sounds were added to a voice."""
+    return None if clip.window_kind else name_of(clip)
 
 
 def _measured(item: tuple[str, str]) -> tuple[str, dict[str, Any]]:
@@ -144,6 +149,9 @@ def _voices(
     folder: BuildFolder, source: str, journal: ClipJournal
 ) -> Iterator[tuple[SourceClip, ClipVoice]]:
     for clip, (texts,) in folder.joined(source, SPOKEN_TEXT):
+        if clip.window_kind:
+            yield clip, _of_voice_alone(clip)
+            continue
         name = name_of(clip)
         found = None if name is None else journal.find(name)
         if found is None or "error" in found:
@@ -162,6 +170,18 @@ def _voices(
                 clipped=found["clipped"],
             ),
         )
+
+
+def _of_voice_alone(clip: SourceClip) -> ClipVoice:
+    """Return the voice of a window, as it was before sounds were added: its level is no longer."""
+    if not clip.gold_text:
+        return ClipVoice(problem=_NOBODY)
+    figures = VoiceMeasures(f0_hz=clip.f0_hz, speech_seconds=clip.speech_seconds, dbfs=None)
+    return ClipVoice(
+        gender=clip.gender,
+        trained=clip.split == "train",
+        style=speaking_style(figures, text=clip.gold_text),
+    )
 
 
 def _table(folder: BuildFolder, sources: Sequence[str]) -> str:

@@ -279,9 +279,39 @@ def real(folder: Path) -> None:
     (folder / "recordings.tsv").write_text("\n".join(["\t".join(columns), *rows]) + "\n")
 
 
+def real_windows(folder: Path) -> None:
+    """Windows of two sounds, with a voice over them, a voice alone, silence and noise."""
+    said = {
+        "name": "00001_bm_lewis", "text": "Where did you put the printer?", "gender": "male",
+        "voice": "bm_lewis", "accent": "British English", "f0_hz": 101.5, "speech_seconds": 2.1,
+    }  # fmt: skip
+
+    def window(number: int, split: str, **changed) -> dict:
+        return {
+            "window_id": f"{split}-w{number}", "file": f"audio/{split}/w{number}.flac",
+            "split": split, "kind": "sounds", "classes": ["Dog", "Rain"],
+            "groups": ["Dog / wolf", "Water / rain / thunder / fire"],
+            "absent": ["Cat", "Thunder"], "clusters": [f"{split}{number}"],
+            "licences": ["CC0", "GPL-2"], "ships": False, "speech": None,
+        } | changed  # fmt: skip
+
+    empty = {"classes": [], "groups": [], "clusters": [], "licences": ["none"], "ships": True}
+    lines = [window(number, "train") for number in range(4)]
+    lines += [
+        window(4, "val", speech=said, ships=True),
+        window(5, "train", speech=said | {"voice": "joe", "gender": "male"}),
+        window(6, "val", **empty, speech=said),
+        window(7, "train", **empty, kind="silence"),
+        window(8, "train", **empty, kind="noise"),
+        window(9, "train", classes=["Piano"], groups=[], absent=["Guitar"]),
+    ]
+    (folder / "windows.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
 MAKERS = {
     "as_strong": as_strong, "audioset": audioset, "vggsound": vggsound, "fsd50k": fsd50k,
     "audiocaps": audiocaps, "freesound": freesound, "clotho": clotho, "soundbible": soundbible,
     "iemocap": iemocap, "libritts": libritts, "voxceleb2": voxceleb2, "mosei": mosei,
     "joint_audioset": audioset, "fma": fma, "real": real, "real_speech": real,
+    "real_windows": real_windows,
 }  # fmt: skip

@@ -35,6 +35,10 @@ _FACTS = {
     "fma": lambda n: {"genres": ("Folk", "Pop"), "title": f"Song, {n}"},
     "real": lambda n: {"labels": (_SOUNDS[n % 5],)},
     "real_speech": lambda n: {"gold_text": f"This is line {n}.", "gender": "male"},
+    "real_windows": lambda n: {
+        "labels": (_SOUNDS[n % 5], "Speech"), "gold_text": f"I have {n} of them.",
+        "gender": "female", "window_kind": "sounds", "absent": (_SOUNDS[(n + 1) % 5],),
+    },
 }  # fmt: skip
 SOURCES = tuple(name for name in _FACTS if name in registry.SOURCES)
 

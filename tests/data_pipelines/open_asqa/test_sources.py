@@ -61,6 +61,12 @@ EXPECTED = {
         "gold_text": "zebra", "gender": "male", "licence": "GPL-3+",
         "recordings": ("real:c__zebra",),
     }),
+    "real_windows": (10, 0, 4, {
+        "clip_id": "val-w4", "files": ("audio/val/w4",), "split": "val", "dataset": "real_joint",
+        "labels": ("Dog", "Rain", "Speech"), "absent": ("Cat", "Thunder"), "gender": "male",
+        "gold_text": "Where did you put the printer?", "licence": "CC0 and GPL-2", "f0_hz": 101.5,
+        "recordings": ("real:val4",), "window_kind": "sounds",
+    }),
     "fma": (13, 0, 0, {"genres": ("Folk", "Singer-Songwriter"), "title": "Song, 0"}),
 }  # fmt: skip
 
@@ -123,6 +129,7 @@ BROKEN = {
     "real": ("recordings.tsv", "dog_3.ogg\tDog\t\tDog / wolf\t3.5", "dog_3.ogg\tDog\t\t\tlong",
              "'long'"),
     "real_speech": ("recordings.tsv", "\tmale\t", "\tman\t", "'man'"),
+    "real_windows": ("windows.jsonl", '"absent": ["Cat", ', '"absent": ["Dog", ', "'Dog'"),
     "fma": ("tracks.csv", "[17, 103]", "[17, 9]", "genre 9"),
 }  # fmt: skip
 
