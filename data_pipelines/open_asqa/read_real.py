@@ -14,7 +14,7 @@ from data_pipelines.open_asqa.source_clip import SourceClip
 from data_pipelines.open_asqa.window_questions import EMPTY
 from data_pipelines.real import recording_table, window_manifest
 from data_pipelines.real.recording_table import SPEECH, TABLE, TWIN, Recording
-from data_pipelines.real.window_manifest import WINDOWS_FILE
+from data_pipelines.real.window_manifest import SILENCE, WINDOWS_FILE
 
 HEARD = 10.0  # seconds that the model hears
 MOST_PARTS = 3  # of a long recording
@@ -59,6 +59,8 @@ def real_windows(folder: Path, problems: RecordProblems) -> Iterator[SourceClip]
     for where, line in window_manifest.read_windows(path, problems):
         said = line.speech
         heard = (EMPTY[line.kind],) if line.kind in EMPTY else line.classes
+        if said is not None and line.kind == SILENCE:
+            heard = ()  # a voice is no silence
         dataset = _WINDOWS if said is None else _JOINT if heard else _VOICES
         spoken = {}
         if said is not None:

@@ -70,11 +70,11 @@ def questions(clip: SourceClip, *, spoken_text: str, names: Sequence[str]) -> It
         yield plain("instrument_cla", f"Instruments: {'; '.join(instruments)}.")
     elif MUSIC not in sounds and draw.fraction(*names, "instrument_cla", "asked") < _DENIED:
         yield plain("instrument_cla", f"Instruments: {NONE}.")
-    background = "; ".join(sounds) or NONE
     if speech:
-        yield plain("cla_background", f"Background sound: {background}.")
-        if spoken_text and sounds:
-            both = f"Background sound: {background}. Spoken text: {spoken_text}"
+        behind = "; ".join(label for label in clip.labels if label != SPEECH)
+        yield plain("cla_background", f"Background sound: {behind or NONE}.")
+        if spoken_text and behind:
+            both = f"Background sound: {behind}. Spoken text: {spoken_text}"
             yield plain("ASR_background", both)
     elif draw.fraction(*names, "nobody_cla", "asked") < _DENIED:
         wording = draw.choose(("ASR", "gender_cla"), *names, "nobody_cla", "wording")
@@ -91,9 +91,10 @@ def _heard(clip: SourceClip, sounds: Sequence[str]) -> str:
         verb = "are" if len(named) > 1 else "is"
         sentence = f"{first[0].upper()}{first[1:]} {verb} heard."
         return f"{sentence} {speaker}." if speaker else sentence
+    noise = EMPTY[NOISE] in clip.labels
     if speaker:
-        return f"{speaker}, and nothing else is heard."
-    return "Only noise is heard." if EMPTY[NOISE] in clip.labels else "Nothing is heard."
+        return f"{speaker} over noise." if noise else f"{speaker}, and nothing else is heard."
+    return "Only noise is heard." if noise else "Nothing is heard."
 
 
 def _presence(clip: SourceClip, sounds: Sequence[str], names: Sequence[str]) -> Iterator[Question]:

@@ -300,7 +300,7 @@ def real_windows(folder: Path) -> None:
     lines += [
         window(4, "val", speech=said, ships=True),
         window(5, "train", speech=said | {"voice": "joe", "gender": "male"}),
-        window(6, "val", **empty, speech=said),
+        window(6, "val", **empty, speech=said, kind="silence"),
         window(7, "train", **empty, kind="silence"),
         window(8, "train", **empty, kind="noise"),
         window(9, "train", classes=["Piano"], groups=[], absent=["Guitar"]),

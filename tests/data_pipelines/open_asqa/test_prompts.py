@@ -37,6 +37,7 @@ PUBLISHED = {
     "fma 1.1": "d9ee4d200873502e",
     "real 1.1": "f06cefc36ba1c7cd",
     "real_speech 1.1": "dda42eb01b5dd46b",
+    "real_windows 1.1": "3d09e1b2b4490f31",
 }
 
 

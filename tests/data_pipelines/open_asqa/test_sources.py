@@ -109,6 +109,17 @@ def test_the_label_comes_back_out_of_every_answer(made):
             assert emotion[emotion.index(":") + 1 : emotion.index(".")].strip() == clip.emotion
 
 
+def test_windows_without_events_and_their_datasets(tmp_path):
+    published.MAKERS["real_windows"](tmp_path)
+    clips = {clip.clip_id: clip for clip in read("real_windows", tmp_path)[0]}
+    told = {name: (clip.dataset, clip.labels) for name, clip in clips.items()}
+    assert told["train-w0"] == ("real_windows_other", ("Dog", "Rain"))
+    assert told["train-w5"] == ("real_joint_other", ("Dog", "Rain", "Speech"))
+    assert told["val-w6"] == ("real_voices", ("Speech",))  # a voice is no silence
+    assert told["train-w7"] == ("real_windows", ("Silence",))
+    assert told["train-w8"] == ("real_windows", ("Noise",))
+
+
 # Source -> file that is damaged, what of it is replaced by what, and what the refusal must name.
 BROKEN = {
     "as_strong": ("strong/audioset_train_strong.tsv", "0.300\t1.550", "1.550\t0.300", ".tsv:8"),

@@ -1,6 +1,7 @@
 """Rendered speech: who says what, the model's alphabet, a run that is stopped, a real voice."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -10,7 +11,8 @@ import soundfile
 from data_pipelines.measures.voice_measures import measure_voice
 from data_pipelines.mini.audio import voices
 from data_pipelines.real import speech_lines
-from data_pipelines.speech import kokoro, render_speech
+from data_pipelines.real.speech_lines import SpokenClip
+from data_pipelines.speech import hear_speech, kokoro, render_speech
 from data_pipelines.speech.kokoro import Kokoro
 from data_pipelines.speech.speakers import SPEAKER_TABLE
 from data_pipelines.speech.speech_plan import SPEEDS, speech_plan
@@ -126,6 +128,29 @@ def test_the_neural_voices_of_the_mini_corpus_speak_and_other_options_are_refuse
     (out / "speech.jsonl").write_text(json.dumps({"mine": 1}) + "\n")
     with pytest.raises(UserError, match="speech.jsonl"):
         run("--sentences", "2", "--voices", "joe", out=out)
+
+
+def spoken(name, text, voice, f0_hz):
+    speaker = SPEAKER_TABLE[voice]
+    return SpokenClip(
+        name=name, file=f"{name}.flac", seconds=1.0, text=text, gender=speaker.gender, voice=voice,
+        accent=speaker.accent, speed=1.0, split=speaker.split, licence="CC0", ships=True,
+        f0_hz=f0_hz, speech_seconds=0.9,
+    )  # fmt: skip
+
+
+def test_errors_are_counted_over_all_words_of_a_voice():
+    clips = [
+        spoken("a", "It costs thirty-two dollars.", "joe", 110.0),
+        spoken("b", "Yes.", "joe", 210.0),
+        spoken("c", "Who told Anna?", "af_nova", None),
+    ]
+    heard = {"a": "It costs $32.", "b": "No!", "c": "Who told Hannah?"}
+    lines = hear_speech.voice_table(clips, heard).splitlines()
+    cells = [[cell for cell in re.split(r"\s{2,}", line.strip()) if cell] for line in lines]
+    assert ["af_nova", "female", "American English", "val", "1", "0.333", "0"] in cells
+    assert ["joe", "male", "American English", "train", "2", "0.250", "1"] in cells
+    assert cells.index(["all", "train", "2", "0.250", "1"]) > 2
 
 
 @pytest.mark.parametrize(
