@@ -12,6 +12,7 @@ import functools
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from typing import Any
 
 from data_pipelines.open_asqa import draw
 from data_pipelines.open_asqa.source_clip import SourceClip
@@ -38,10 +39,21 @@ _QUOTED = "temporal_presence"  # wordings with the class in quotes, beside those
 
 
 @functools.cache
+def _table() -> Mapping[str, Any]:
+    return tomllib.loads(resources.files(__package__).joinpath("class_phrases.toml").read_text())
+
+
 def phrases() -> Mapping[str, str]:
     """Return class -> what people call it."""
-    text = resources.files(__package__).joinpath("class_phrases.toml").read_text()
-    return tomllib.loads(text)["phrases"]
+    return _table()["phrases"]
+
+
+@functools.cache
+def kin() -> frozenset[frozenset[str]]:
+    """Return pairs of classes of which one may be heard in a recording of the other."""
+    return frozenset(
+        frozenset((first, other)) for first, *others in _table()["kin"] for other in others
+    )
 
 
 def sounds_of(clip: SourceClip) -> list[str]:
@@ -98,10 +110,10 @@ def _heard(clip: SourceClip, sounds: Sequence[str]) -> str:
 
 
 def _presence(clip: SourceClip, sounds: Sequence[str], names: Sequence[str]) -> Iterator[Question]:
-    count = min(_MOST_ASKED, len(clip.absent), len(sounds) if sounds else _MOST_ASKED)
-    asked = [(name, True) for name in sounds[:count]] + [
-        (name, False) for name in clip.absent[:count]
-    ]
+    absent = [name for name in clip.absent if not any({name, sound} in kin() for sound in sounds)]
+    count = min(_MOST_ASKED, len(absent), len(sounds) if sounds else _MOST_ASKED)
+    asked = [(name, True) for name in sounds[:count]]
+    asked += [(name, False) for name in absent[:count]]
     if draw.fraction(*names, "cla_presence", SPEECH) < _SPEECH_ASKED:
         asked.append((SPEECH, SPEECH in clip.labels))
     for name, there in asked:

@@ -100,6 +100,8 @@ def test_what_is_there_and_what_is_not_are_asked_alike():
     sides = recording_table.validation_sides(recording_table.recordings())
     planned = window_plan.plan(sides.train, of_class=20, voices={}, speech=0, more=0.4, seed=1)
     absent = window_plan.AbsentClasses(planned, seed=1)
+    said, pairs = window_questions.phrases(), window_questions.kin()
+    assert {"Music", "Guitar"} in pairs and set().union(*pairs) <= set(CLASSES)
     told, wordings = {"Yes": Counter(), "No": Counter()}, {"Yes": set(), "No": set()}
     for number, one in enumerate(planned):
         clip = window(number, labels=one.classes, absent=tuple(absent.of(one, count=2)))
@@ -109,6 +111,10 @@ def test_what_is_there_and_what_is_not_are_asked_alike():
             verdict, _, rest = pair.answer.partition(", ")
             told[verdict][rest.partition(" is ")[0]] += 1
             wordings[verdict].add(pair.wording)
+            if verdict == "No":
+                words = rest.partition(" is ")[0]
+                name = next((one for one, own in said.items() if own == words), words)
+                assert not any({name, label} in pairs for label in clip.labels)
     assert told["Yes"].total() == told["No"].total()
     assert wordings["Yes"] == wordings["No"] and len(wordings["No"]) == 64
     # A class is affirmed about as often as it is denied: its name does not tell the answer.
