@@ -1,5 +1,6 @@
 """Rendered speech: who says what, the model's alphabet, a run that is stopped, a real voice."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -17,7 +18,7 @@ from data_pipelines.speech.kokoro import Kokoro
 from data_pipelines.speech.speakers import SPEAKER_TABLE
 from data_pipelines.speech.speech_plan import SPEEDS, speech_plan
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.jsonl import read_jsonl
+from ltu_jax.core.jsonl import read_jsonl, write_jsonl
 from ltu_jax.evaluation.scoring import sound_groups
 from ltu_jax.sources import packages
 from tests.conftest import ROOT
@@ -151,6 +152,17 @@ def test_errors_are_counted_over_all_words_of_a_voice():
     assert ["af_nova", "female", "American English", "val", "1", "0.333", "0"] in cells
     assert ["joe", "male", "American English", "train", "2", "0.250", "1"] in cells
     assert cells.index(["all", "train", "2", "0.250", "1"]) > 2
+
+
+def test_there_must_be_speech_to_hear(tmp_path, whisper_tiny_files):
+    for content in (None, ""):
+        if content is not None:
+            (tmp_path / "speech.jsonl").write_text(content)
+        with pytest.raises(UserError, match="render"):
+            hear_speech.run([str(tmp_path), "--model", str(CACHE)])
+    write_jsonl(tmp_path / "speech.jsonl", [dataclasses.asdict(spoken("a", "Yes.", "joe", None))])
+    with pytest.raises(UserError, match=r"a\.flac is not there: render the speech again"):
+        hear_speech.run([str(tmp_path), "--model", str(whisper_tiny_files)])
 
 
 @pytest.mark.parametrize(
