@@ -128,7 +128,7 @@ def run(options: argparse.Namespace) -> None:
     from ltu_jax.core.compilation import keep_compiled
     from ltu_jax.serving.assembly import app_of, store_of
     from ltu_jax.serving.engine import Engine, EngineSettings
-    from ltu_jax.serving.slot_programs import SlotSizes
+    from ltu_jax.serving.slot_sizes import SlotSizes
 
     keep_compiled()
     model = _load(options)

@@ -69,6 +69,72 @@ def read_prompt(
     return logits, SlotCache(keys=keys, values=values, length=length)
 
 
+def read_rest(
+    llama: Llama,
+    ids: Int[Array, "1 T"],
+    *,
+    source: Int[Array, ""],
+    start: Int[Array, ""],
+    length: Int[Array, ""],
+    slot: Int[Array, ""],
+    cache: SlotCache,
+    room: int,
+    layers: tuple[nnx.State, ...] | None,
+) -> tuple[Float[Array, "1 V"], SlotCache]:
+    """Read a prompt from `start` on; what is before stands in a row of the cache.
+
+    Args:
+        llama: the model.
+        ids: of the text from `start` on; what stands behind `length` has no effect.
+        source: the row with the beginning.
+        start: places of it that are taken over; `start + T` is at most `room`.
+        length: places of the whole prompt. The logits are those of the token behind it, and mean
+            nothing where it ends behind these ids.
+        slot: the row that is read into, which may be `source`; its earlier content is gone.
+        cache: all rows, whose lengths stay.
+        room: places of a row that are looked at.
+        layers: the model's own, `apart`, or None.
+    """
+    time = ids.shape[1]
+    places = start + jnp.arange(time)
+    rope = llama.rope(places[None])
+    # Causality hides the padding, and whatever else stands behind the beginning.
+    visible = (jnp.arange(room) <= places[:, None])[None]
+
+    def row(stored: Array) -> Array:
+        depth, _, heads, _, size = stored.shape
+        return jax.lax.dynamic_slice(stored, (0, source, 0, 0, 0), (depth, 1, heads, room, size))
+
+    def put(known: Array, new: Array) -> Array:
+        return jax.lax.dynamic_update_slice(known, new.astype(known.dtype), (0, 0, start, 0))
+
+    def step(layer: Layer, x: Array, known: tuple[Array, Array]) -> tuple[Array, Any]:
+        q, k, v = layer.project(x, rope=rope)
+        k, v = put(known[0], k), put(known[1], v)
+        return layer.finish(x, (q, k, v), visible=visible), (k, v)
+
+    def step_of(layer: Layer, carry: Any, index: int) -> tuple[Any, None]:
+        x, made = carry
+        x, new = step(layer, x, (known[0][index], known[1][index]))
+        return (x, (*made, new)), None
+
+    x, known = llama.embed(ids), (row(cache.keys), row(cache.values))
+    with products_of(llama.dtype):
+        if layers is None:
+            x, (k, v) = scan_layers(llama.layers, step, x, known)
+        else:
+            (x, made), _ = each_layer(llama.layers, layers, step_of, (x, ()))
+            k, v = (jnp.stack(one) for one in zip(*made, strict=True))
+        last = jax.lax.dynamic_index_in_dim(x, length - 1 - start, axis=1, keepdims=False)
+        logits = llama.unembed(llama.norm(last))
+    at = (0, slot, 0, 0, 0)
+    return logits, SlotCache(
+        keys=jax.lax.dynamic_update_slice(cache.keys, k, at),
+        values=jax.lax.dynamic_update_slice(cache.values, v, at),
+        length=cache.length,
+    )
+
+
 def go_on(
     llama: Llama,
     ids: Int[Array, "B T"],

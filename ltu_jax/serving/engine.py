@@ -29,7 +29,9 @@ from ltu_jax.serving.engine_types import (
     QueueFull,
 )
 from ltu_jax.serving.running_row import RunningRow
-from ltu_jax.serving.slot_programs import SlotPrograms, SlotSizes, kv_bytes
+from ltu_jax.serving.slot_programs import SlotPrograms
+from ltu_jax.serving.slot_prompts import Place, SlotPrompts
+from ltu_jax.serving.slot_sizes import SlotSizes, kv_bytes
 from ltu_jax.serving.slot_state import Made
 from ltu_jax.serving.tickets import Ticket
 
@@ -100,6 +102,7 @@ class Engine:
         # The engine thread's own; the lock is held for a turn, and by `warm`.
         self._turning = threading.Lock()
         self._rows: dict[int, RunningRow] = {}
+        self._prompts = SlotPrompts(self._settings.sizes)
         self._pending: deque[_Entered | _Stepped] = deque()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -249,21 +252,32 @@ class Engine:
         """
         slots = self._settings.sizes.slots
         for _ in range(_MOST_ENTERING if self._rows else slots):
+            free = [slot for slot in range(slots) if slot not in self._rows]
             with self._changed:
-                free = next((slot for slot in range(slots) if slot not in self._rows), None)
-                if free is None or not self._waiting:
+                if not free or not self._waiting:
                     return
                 row = self._waiting.popleft()
-                self._rows[free] = row
+                tier = self._settings.sizes.tier(len(self._rows) + 1)
+                place = self._prompts.place(row, free=free, tier=tier)
+                self._rows[place.slot] = row
                 self._counts["prompt_tokens"] += len(row.program.ids)
             allowed = _allowed(row)
-            if row.ended:
-                continue
-            row.enter(time.monotonic())
-            token, logprobs = self._programs.enter(
-                row.program, row.features, slot=free, allowed=allowed
-            )
-            self._pending.append(_Entered(row=row, token=token, logprobs=logprobs))
+            if not row.ended:
+                self._enter(row, place, allowed)
+
+    def _enter(self, row: RunningRow, place: Place, allowed: np.ndarray | None) -> None:
+        """Read a prompt, but for what of it stands in a slot, and choose its first token."""
+        if place.keep_at is not None:
+            places = self._prompts.places(place.slot)
+            self._programs.move(place.slot, place.keep_at, places=places)
+            self._prompts.moved(place.slot, place.keep_at)
+        beginning = place.beginning
+        row.enter(time.monotonic(), cached=0 if beginning is None else beginning.places)
+        token, logprobs = self._programs.enter(
+            row.program, row.features, slot=place.slot, allowed=allowed, beginning=beginning
+        )
+        self._prompts.entered(place.slot, row)
+        self._pending.append(_Entered(row=row, token=token, logprobs=logprobs))
 
     def _move_to_front(self) -> None:
         """Let few rows stand in few slots, so that a smaller program computes them."""
@@ -272,8 +286,9 @@ class Engine:
             return
         tier = sizes.tier(len(self._rows))
         for source in [slot for slot in self._rows if slot >= tier]:
-            target = next(slot for slot in range(tier) if slot not in self._rows)
-            self._programs.move(source, target)
+            target = self._prompts.oldest([slot for slot in range(tier) if slot not in self._rows])
+            self._programs.move(source, target, places=self._rows[source].places)
+            self._prompts.moved(source, target)
             with self._changed:
                 self._rows[target] = self._rows.pop(source)
 

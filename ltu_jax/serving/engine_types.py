@@ -114,10 +114,14 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenUsage:
-    """Tokens of a request: `prompt` are text and audio together, `audio` those of its clips."""
+    """Tokens of a request: `prompt` are text and audio together, `audio` those of its clips.
+
+    `cached` are those of the prompt that an earlier one began with: they were not read again.
+    """
 
     prompt: int
     audio: int
+    cached: int
     completion: int
 
 

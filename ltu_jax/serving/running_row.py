@@ -60,6 +60,7 @@ class RunningRow:
     reason: FinishReason | None = None
     ended: bool = False
     entered: float | None = None
+    cached: int = 0
     first_token: float | None = None
     newest: float | None = None
     _dispatched: deque[_Promise] = field(default_factory=deque)
@@ -73,9 +74,9 @@ class RunningRow:
         late = self.deadline is not None and now >= self.deadline
         return FinishReason.DEADLINE if late else None
 
-    def enter(self, now: float) -> None:
-        """Note that the prompt is being read, which makes the first token."""
-        self.entered = now
+    def enter(self, now: float, *, cached: int) -> None:
+        """Note that the prompt is read, but for `cached` places, which makes the first token."""
+        self.entered, self.cached = now, cached
         self.promise(1, drafts=0)
 
     def promise(self, steps: int, *, drafts: int) -> None:
@@ -154,7 +155,10 @@ class RunningRow:
                 stop=self.text.stopped,
                 tokens=tuple(self.tokens),
                 usage=TokenUsage(
-                    prompt=len(self.program.ids), audio=self.audio, completion=len(self.tokens)
+                    prompt=len(self.program.ids),
+                    audio=self.audio,
+                    cached=self.cached,
+                    completion=len(self.tokens),
                 ),
                 timings=RequestTimings(
                     queued=entered - self.submitted,

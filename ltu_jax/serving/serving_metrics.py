@@ -18,6 +18,8 @@ class ServingMetrics:
         self.running = self._gauge("num_requests_running", "requests being answered")
         self.waiting = self._gauge("num_requests_waiting", "requests waiting for a slot")
         self.prompt_tokens = self._counter("prompt_tokens", "tokens of prompts")
+        self.prefix_queries = self._counter("prefix_cache_queries", "tokens of prompts looked for")
+        self.prefix_hits = self._counter("prefix_cache_hits", "tokens of prompts not read again")
         self.generation_tokens = self._counter("generation_tokens", "tokens made")
         self.success = self._counter(
             "request_success", "answers that ended", labels=("finished_reason",)
@@ -48,6 +50,8 @@ class ServingMetrics:
     def finished(self, event: Finished) -> None:
         """Count an answer that ended."""
         self.prompt_tokens.inc(event.usage.prompt)
+        self.prefix_queries.inc(event.usage.prompt)
+        self.prefix_hits.inc(event.usage.cached)
         self.generation_tokens.inc(event.usage.completion)
         reason = "abort" if event.reason is FinishReason.CANCELLED else str(event.reason)
         self.success.labels(reason).inc()

@@ -13,9 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltu_jax.core import memory
 from ltu_jax.core.axes import Array
-from ltu_jax.core.errors import UserError, spell
 from ltu_jax.core.kept_programs import compiled
 from ltu_jax.core.trees import Params
 from ltu_jax.generation.sampling import RowNumbers, SamplingConfig
@@ -24,6 +22,7 @@ from ltu_jax.models.llama import LlamaConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.slot_decoding import apart, language_model
 from ltu_jax.serving.slot_choice import MOST_ENDS, NO_TOKEN, Allowed, RowChoice, RowLogprobs
+from ltu_jax.serving.slot_sizes import Beginning, RestPart, SlotSizes, require_memory
 from ltu_jax.serving.slot_state import (
     Made,
     NewRow,
@@ -35,115 +34,8 @@ from ltu_jax.serving.slot_state import (
     hear,
     move,
     read,
+    read_on,
 )
-
-# Places of audio and text that a prompt is padded to; each is one program.
-PROMPT_SIZES = (64, 96, 128, 160, 192, 256, 384, 512, 1024, 2048, 4096)
-# Places of a row that a step reads; each is one program for each tier.
-ROOMS = (256, 512, 2048, 4096)
-_FREE = 64 << 20  # bytes of compiled code, and what else a process takes
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlotSizes:
-    """The sizes that programs are compiled for.
-
-    Attributes:
-        tiers: numbers of rows that a step computes, rising; the last is the number of slots.
-        slot_tokens: places of audio, prompt and answer together.
-        clips: clips of one request at most.
-        steps: tokens of each row that one dispatch makes at most.
-        drafts: tokens guessed for requests that ask for prompt lookup; 0 has no such programs.
-        prompts: sizes that prompts are padded to; those beyond a slot count for nothing.
-        rooms: places of a row that a step reads.
-    """
-
-    tiers: tuple[int, ...] = (1, 4, 16)
-    slot_tokens: int = 2048
-    clips: int = 4
-    steps: int = 4
-    drafts: int = 0
-    prompts: tuple[int, ...] = PROMPT_SIZES
-    rooms: tuple[int, ...] = ROOMS
-
-    def __post_init__(self) -> None:
-        for name in ("tiers", "prompts", "rooms"):
-            sizes = getattr(self, name)
-            if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
-                raise UserError(f"{spell(name, sizes)}: give rising numbers from 1 on")
-        for name, least in (("slot_tokens", 2), ("clips", 0), ("steps", 1), ("drafts", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{spell(name, getattr(self, name))}: must be at least {least}")
-
-    @property
-    def slots(self) -> int:
-        """Return the rows that can be answered at once."""
-        return self.tiers[-1]
-
-    def within(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """Return those of rising sizes that a slot needs, the last of them its own."""
-        return (*(size for size in sizes if size < self.slot_tokens), self.slot_tokens)
-
-    def padded(self, places: int) -> int:
-        """Return what a prompt of so many places is padded to."""
-        return next(size for size in self.within(self.prompts) if size >= places)
-
-    def room(self, places: int) -> int:
-        """Return how much of a row is read for so many places."""
-        return next(size for size in self.within(self.rooms) if size >= places)
-
-    def tier(self, rows: int) -> int:
-        """Return how many rows are computed for so many."""
-        return next(tier for tier in self.tiers if tier >= rows)
-
-
-def kv_bytes(llama: LlamaConfig, sizes: SlotSizes, *, itemsize: int) -> int:
-    """Return the bytes of the keys and values of all slots."""
-    width = llama.num_hidden_layers * llama.num_key_value_heads * llama.head_dim
-    return 2 * width * sizes.slots * sizes.slot_tokens * itemsize
-
-
-def needed_bytes(llama: LlamaConfig, sizes: SlotSizes, *, itemsize: int, layers: int) -> int:
-    """Return the bytes, about, that the slots and their programs take beside the weights.
-
-    `layers` are the bytes of the layers' weights where they are there once more, taken apart.
-    """
-    longest, wide = sizes.slot_tokens, max(itemsize, 4)
-    width = llama.num_hidden_layers * llama.num_key_value_heads * llama.head_dim
-    prompt = 2 * width * longest * itemsize
-    scores = 2 * 4 * llama.num_attention_heads * longest**2
-    inner = longest * (2 * llama.intermediate_size + 6 * llama.hidden_size) * wide
-    logits = 8 * 4 * sizes.slots * (1 + sizes.drafts) * llama.vocab_size
-    rows = sizes.slots * (llama.vocab_size + 4 * longest)
-    cache = kv_bytes(llama, sizes, itemsize=itemsize)
-    return cache + prompt + scores + inner + logits + rows + layers + _FREE
-
-
-def require_memory(llama: LlamaConfig, sizes: SlotSizes, *, itemsize: int, layers: int) -> None:
-    """Require memory for all slots.
-
-    Raises:
-        UserError: there is less; the message says how many slots fit, or how long ones.
-    """
-    free = memory.at_hand()
-
-    def needed(slots: int, tokens: int) -> int:
-        fewer = SlotSizes(tiers=(slots,), slot_tokens=tokens, drafts=sizes.drafts)
-        return needed_bytes(llama, fewer, itemsize=itemsize, layers=layers)
-
-    if needed(sizes.slots, sizes.slot_tokens) <= free:
-        return
-    slots = next((n for n in range(sizes.slots, 0, -1) if needed(n, sizes.slot_tokens) <= free), 0)
-    tokens = next(
-        (n for n in range(sizes.slot_tokens, 127, -64) if needed(sizes.slots, n) <= free), 0
-    )
-    advice = [f"at most {slots} slots"] * bool(slots) + [f"slots of {tokens} tokens"] * bool(tokens)
-    raise UserError(
-        f"{sizes.slots} slots of {sizes.slot_tokens} tokens need about "
-        f"{needed(sizes.slots, sizes.slot_tokens) / 1e9:,.1f} GB of memory beside the weights, and "
-        f"{free / 1e9:,.1f} GB are free on this machine; "
-        + (f"give {', or '.join(advice)}" if advice else "use a machine with more")
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,17 +98,19 @@ class SlotPrograms:
         *,
         slot: int,
         allowed: np.ndarray | None,
+        beginning: Beginning | None = None,
     ) -> tuple[Array, RowLogprobs]:
-        """Read a prompt into a row; return its first token and that token's log-probabilities."""
-        audio = self._no_audio
-        for number, one in enumerate(features):
-            args = (self.params, one, audio, np.int32(number * self.audio_tokens))
-            audio = self._program(("hear", one.shape[0]), args)(*args)
+        """Read a prompt into a row; return its first token and that token's log-probabilities.
+
+        What its beginning has is not read: that is all of its audio at least, and not all of it.
+        """
         whole = np.zeros((1, self.sizes.slot_tokens), np.int32)
         length = np.int32(len(request.ids))
         whole[0, :length] = request.ids
-        args = self._reading(whole, audio, length=length, slot=slot)
-        self.state, logits = self._program(("read", args[2].shape[1]), args)(*args)
+        if beginning is None:
+            logits = self._read(whole, features, length=length, slot=slot)
+        else:
+            logits = self._read_on(whole, beginning, length=length, slot=slot)
         bound = {} if allowed is None else {0: allowed}
         new = NewRow(
             ids=whole,
@@ -228,6 +122,25 @@ class SlotPrograms:
         args = (self.state, new, logits)
         self.state, token, logprobs = self._program(("begin",), args)(*args)
         return token, logprobs
+
+    def _read(
+        self, ids: np.ndarray, features: tuple[np.ndarray, ...], *, length: int, slot: int
+    ) -> Array:
+        audio = self._no_audio
+        for number, one in enumerate(features):
+            args = (self.params, one, audio, np.int32(number * self.audio_tokens))
+            audio = self._program(("hear", one.shape[0]), args)(*args)
+        args = self._reading(ids, audio, length=length, slot=slot)
+        self.state, logits = self._program(("read", args[2].shape[1]), args)(*args)
+        return logits
+
+    def _read_on(self, ids: np.ndarray, beginning: Beginning, *, length: int, slot: int) -> Array:
+        source = beginning.slot
+        for part in self.sizes.rest(beginning.places, length=length):
+            args = self._reading_on(ids, part, source=source, length=length, slot=slot)
+            self.state, logits = self._program(("read on", part.size, part.room), args)(*args)
+            source = slot
+        return logits
 
     def advance(
         self,
@@ -256,10 +169,10 @@ class SlotPrograms:
         self.state, made = self._program(("advance", sizes.tier(rows), room, drafts), args)(*args)
         return made
 
-    def move(self, source: int, target: int) -> None:
-        """Copy one row over another."""
+    def move(self, source: int, target: int, *, places: int) -> None:
+        """Copy a row of so many places over another."""
         args = (self.state, np.int32(source), np.int32(target))
-        self.state = self._program(("move",), args)(*args)
+        self.state = self._program(("move", self.sizes.room(places)), args)(*args)
 
     def warm(self) -> None:
         """Compile every program, and run the smallest of each kind once; all slots must be free."""
@@ -269,10 +182,16 @@ class SlotPrograms:
             args = self._reading(np.zeros((1, size), np.int32), self._no_audio, length=size, slot=0)
             self._program(("read", size), args)
         args = self._stepping(nothing, {}, steps=1)
-        for tier in sizes.tiers:
-            for room in sizes.within(sizes.rooms):
+        for room in sizes.within(sizes.rooms):
+            for tier in sizes.tiers:
                 for drafts in {0, sizes.drafts}:
                     self._program(("advance", tier, room, drafts), args)
+            for size in sizes.rests_in(room) if self.hears else ():
+                part = RestPart(start=0, size=size, room=room)
+                ids = np.zeros((1, size), np.int32)
+                rest = self._reading_on(ids, part, source=0, length=size, slot=0)
+                self._program(("read on", size, room), rest)
+            self._program(("move", room), (self.state, np.int32(0), np.int32(0)))
         request = RowRequest(
             ids=np.zeros(1, np.int32), limit=1, ends=(), sampling=None, logprobs=False, lookup=False
         )
@@ -283,7 +202,7 @@ class SlotPrograms:
             heard = (np.zeros(shape, np.float32),)
         self.enter(request, heard, slot=0, allowed=None)
         self.advance(nothing, {}, rows=1, places=1, steps=1, lookup=False)
-        self.move(0, 0)
+        self.move(0, 0, places=1)
         jax.block_until_ready(self.state)
 
     # --- programs ---------------------------------------------------------------------------------
@@ -292,6 +211,16 @@ class SlotPrograms:
         """The arguments of `read` for a prompt of so many of these places."""
         ids = ids[:, : self.sizes.padded(int(length))]
         return self.params, self.state, ids, audio, np.int32(length), np.int32(slot)
+
+    def _reading_on(
+        self, ids: np.ndarray, part: RestPart, *, source: int, length: int, slot: int
+    ) -> tuple[Any, ...]:
+        """The arguments of `read_on` for a part of a prompt."""
+        rest = ids[:, part.start : part.start + part.size]
+        numbers = (np.int32(one) for one in (source, part.start, length, slot))
+        # Apart they take long to compile, so they are where most prompts are.
+        layers = self._layers if part.room == self.sizes.room(1) else None
+        return self.params, layers, self.state, rest, *numbers
 
     def _stepping(
         self, active: np.ndarray, allowed: dict[int, np.ndarray], *, steps: int
@@ -320,8 +249,10 @@ class SlotPrograms:
                 return jax.jit(partial(read, model=self.model), donate_argnums=1)
             case ("begin",):
                 return jax.jit(partial(begin), donate_argnums=0)
-            case ("move",):
-                return jax.jit(partial(move), donate_argnums=0)
+            case ("read on", _, room):
+                return jax.jit(partial(read_on, model=self.model, room=room), donate_argnums=2)
+            case ("move", room):
+                return jax.jit(partial(move, room=room), donate_argnums=0)
             case ("advance", tier, room, drafts):
                 size = StepSize(rows=tier, room=room, steps=self.sizes.steps, drafts=drafts)
                 step = partial(advance, model=self.model, size=size)

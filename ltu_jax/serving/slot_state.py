@@ -1,7 +1,7 @@
 """The rows that are answered, on the device: a prompt enters a row, rows go on, one moves.
 
 Each row has its own length, count, end tokens, limit, settings and seed, and nothing that a row
-computes depends on another. The three functions here are compiled by `slot_programs`.
+computes depends on another. The functions here are compiled by `slot_programs`.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from ltu_jax.generation import sampling as sampling_lib
 from ltu_jax.generation.sampling import RowNumbers
 from ltu_jax.models.functional import Functional
 from ltu_jax.models.kv_cache import SlotCache, empty_slot_cache
-from ltu_jax.models.slot_decoding import go_on, language_model, read_prompt
+from ltu_jax.models.slot_decoding import go_on, language_model, read_prompt, read_rest
 from ltu_jax.serving.slot_choice import (
     MOST_ENDS,
     NO_TOKEN,
@@ -136,6 +136,27 @@ def read(
     llama = language_model(model.bind(params))
     cache = SlotCache(keys=state.keys, values=state.values, length=state.progress.length)
     logits, cache = read_prompt(llama, ids, audio, length=length, slot=slot, cache=cache)
+    return state._replace(keys=cache.keys, values=cache.values), logits
+
+
+def read_on(
+    params: Params,
+    layers: Any,
+    state: SlotState,
+    ids: Int[Array, "1 T"],
+    source: Int[Array, ""],
+    start: Int[Array, ""],
+    length: Int[Array, ""],
+    slot: Int[Array, ""],
+    *,
+    model: Functional,
+    room: int,
+) -> tuple[SlotState, Float[Array, "1 V"]]:
+    """Read a part of a prompt whose beginning stands in a row; return as `read`, for the last."""
+    llama = language_model(model.bind(params))
+    cache = SlotCache(keys=state.keys, values=state.values, length=state.progress.length)
+    at = {"source": source, "start": start, "length": length, "slot": slot}
+    logits, cache = read_rest(llama, ids, **at, cache=cache, room=room, layers=layers)
     return state._replace(keys=cache.keys, values=cache.values), logits
 
 
@@ -351,14 +372,18 @@ def _take(
 # --- a row moves ----------------------------------------------------------------------------------
 
 
-def move(state: SlotState, source: Int[Array, ""], target: Int[Array, ""]) -> SlotState:
-    """Copy one row over another, so that few busy rows stand in front."""
+def move(
+    state: SlotState, source: Int[Array, ""], target: Int[Array, ""], *, room: int
+) -> SlotState:
+    """Copy one row of at most `room` places over another."""
 
     def rows(leaf: Array) -> Array:
         return leaf.at[target].set(leaf[source])
 
     def layers(leaf: Array) -> Array:
-        row = jax.lax.dynamic_slice_in_dim(leaf, source, 1, axis=1)
+        depth, _, heads, _, size = leaf.shape
+        start, shape = (0, source, 0, 0, 0), (depth, 1, heads, room, size)
+        row = jax.lax.dynamic_slice(leaf, start, shape)
         return jax.lax.dynamic_update_slice_in_dim(leaf, row, target, axis=1)
 
     return SlotState(

@@ -132,7 +132,7 @@ class _Ticket:
         audio = AUDIO_TOKENS * sum(one.features is not None for one in request.clips)
         yield Finished(
             reason=reason, text="", stop=stop, tokens=tuple(tokens),
-            usage=TokenUsage(prompt=audio + len(request.prompt), audio=audio,
+            usage=TokenUsage(prompt=audio + len(request.prompt), audio=audio, cached=0,
                              completion=len(tokens)),
             timings=RequestTimings(queued=0.0, first_token=0.01, decoding=0.02),
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import json
 import os
 import threading
@@ -32,7 +33,7 @@ from ltu_jax.serving.engine_types import (
     QueueFull,
 )
 from ltu_jax.serving.json_grammar import JsonMatcher
-from ltu_jax.serving.slot_programs import SlotSizes
+from ltu_jax.serving.slot_sizes import SlotSizes
 from ltu_jax.weights.store import load_weights, save_weights
 from tests.support import tiny_ltu_as
 
@@ -58,6 +59,7 @@ def engine(model):
     made.close()
 
 
+@functools.cache  # as the clip cache: the same clip is the same features
 def clip(number, *, audio=True):
     rng = np.random.default_rng(number)
     return EncodedClip(
@@ -91,6 +93,12 @@ def alone(model, asked, question):
             sampling=asked.sampling,
         )
     )
+
+
+def unknown(asked):
+    """The same request about clips that no slot has: they are equal, and not the same."""
+    clips = [dataclasses.replace(one, features=one.features.copy()) for one in asked.clips]
+    return dataclasses.replace(asked, clips=tuple(clips))
 
 
 def read(ticket):
@@ -127,7 +135,7 @@ def test_answers_are_those_of_each_request_alone(model, engine):
     wanted = {number: alone(model, *one) for number, one in asked.items()}
     assert len({one.tokens for one in wanted.values()}) > different // 2
     order = np.random.default_rng(0).permutation(REQUESTS) % different
-    wrong = []
+    wrong, cached = [], []
 
     def client(numbers):
         rng = np.random.default_rng(int(numbers[0]))
@@ -143,6 +151,7 @@ def test_answers_are_those_of_each_request_alone(model, engine):
                 events, text = read(ticket)
                 text = first + text
                 want, got = wanted[int(number)], events[-1]
+                cached.append(got.usage.cached)
                 if got.reason == FinishReason.CANCELLED:
                     same = got.tokens == want.tokens[: len(got.tokens)]
                 else:
@@ -158,6 +167,7 @@ def test_answers_are_those_of_each_request_alone(model, engine):
     for one in threads:
         one.join()
     assert wrong == []
+    assert sum(count > 25 for count in cached) > REQUESTS // 8  # by other questions too
     assert idle(engine)
     assert engine.stats().compiled == before
 
@@ -186,7 +196,7 @@ def test_an_engine_of_kept_programs_compiles_nothing_and_answers_alike(
     model, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    sizes = dataclasses.replace(SIZES, tiers=(2,), prompts=(160,), rooms=(160,))
+    sizes = dataclasses.replace(SIZES, tiers=(2,), prompts=(160,), rests=(16,), rooms=(160,))
     told, counts = [], []
     for _ in range(2):
         store = store_of(model, dtype="float32")
@@ -196,11 +206,15 @@ def test_an_engine_of_kept_programs_compiles_nothing_and_answers_alike(
         asked = [request(model, number)[0] for number in (1, 2, 3)]
         tickets = [engine.submit(one) for one in asked]
         told.append([read(ticket)[0][-1].tokens for ticket in tickets])
+        longer = dataclasses.replace(asked[0], prompt=(*asked[0].prompt, *range(9, 29)))
+        in_parts, whole = (read(engine.submit(one))[0][-1] for one in (longer, unknown(longer)))
+        assert in_parts.tokens == whole.tokens
+        assert in_parts.usage.cached == 25 + len(asked[0].prompt)
         assert engine.stats().compiled == 0
         engine.close()
         counts.append(dict(store.counts))
     assert told[0] == told[1]
-    assert counts == [{"compiled": 7}, {"kept": 7}]
+    assert counts == [{"compiled": 8}, {"kept": 8}]
 
 
 def test_prompt_lookup_makes_the_same_tokens_in_fewer_steps(model):
@@ -215,9 +229,85 @@ def test_prompt_lookup_makes_the_same_tokens_in_fewer_steps(model):
         ]
         made.append([read(engine.submit(one))[0][-1].tokens for one in asked])
         dispatches.append(engine.stats().dispatches - before)
+    check_further_turns(engine, most=160 - 32, prompt_lookup=True)
     engine.close()
     assert made[1] == made[0]
     assert dispatches[1] < dispatches[0]
+
+
+# --- beginnings that stand in slots ---------------------------------------------------------------
+
+MOST_FOUND = 96 - 32  # in the smallest room: its last places are read in any case
+
+
+def check_further_turns(engine, *, most, **options):
+    """Behind answers that ended, or were left by their readers; against clips that no slot has."""
+    for number, events in ((7, 30), (2, 4)):
+        first = tuple(range(7 * number, 7 * number + 20))
+        asked = EngineRequest(prompt=first, clips=(clip(number),), max_new_tokens=30, **options)
+        asked = unknown(asked)
+        ticket = engine.submit(asked)
+        for _ in zip(range(events), ticket.events(PATIENCE), strict=False):
+            pass
+        ticket.cancel()
+        ended = read(ticket)[0][-1]
+        prompt = (*first, *ended.tokens, 4, 5, 6)
+        further = dataclasses.replace(asked, prompt=prompt, max_new_tokens=5)
+        told, known = (read(engine.submit(one))[0][-1] for one in (further, unknown(further)))
+        assert told.tokens == known.tokens and known.usage.cached == 0
+        assert told.usage.cached == min(25 + 20 + len(ended.tokens) - 1, most)
+
+
+def test_a_further_turn_is_read_from_the_end_of_the_answer_on(engine):
+    check_further_turns(engine, most=MOST_FOUND)
+
+
+@pytest.mark.parametrize(("shared", "rest"), [(40, 1), (30, 50), (110, 20), (128, 6)])
+def test_the_rest_of_a_prompt_is_read_up_to_the_end_of_a_slot(engine, shared, rest):
+    rng = np.random.default_rng(shared)
+    ids = [int(one) for one in rng.integers(3, 320, shared + rest)]
+    first = EngineRequest(prompt=(*ids[:shared], 1, 2), clips=(clip(3),), max_new_tokens=1)
+    read(engine.submit(first))
+    asked = dataclasses.replace(first, prompt=tuple(ids))
+    told, known = (read(engine.submit(one))[0][-1] for one in (asked, unknown(asked)))
+    assert told.tokens == known.tokens
+    assert 25 < told.usage.cached <= 25 + shared
+
+
+def test_a_beginning_is_found_while_others_are_asked_about(model, engine):
+    """Alone in the one slot of the smallest tier, one clip after another, and back."""
+    asked = [request(model, number, max_new_tokens=3) for number in (1, 4, 5, 1, 5, 4)]
+    ends = [read(engine.submit(one))[0][-1] for one, _ in asked]
+    for (one, question), end in zip(asked, ends, strict=True):
+        assert end.tokens == alone(model, one, question).tokens
+    assert [end.usage.cached for end in ends[3:]] == [MOST_FOUND] * 3
+
+
+def test_of_equal_prompts_that_come_together_one_is_read(model, engine):
+    """As the choices of a request are: the others begin in a row that is being answered."""
+    drawn = [SamplingConfig(seed=seed) for seed in range(5)]
+    asked, question = request(model, 2)
+    asked = unknown(asked)
+    several = [dataclasses.replace(asked, sampling=one) for one in drawn]
+    with engine._turning:
+        tickets = [engine.submit(one) for one in several]
+    ends = [read(ticket)[0][-1] for ticket in tickets]
+    assert [end.tokens for end in ends] == [alone(model, one, question).tokens for one in several]
+    assert [end.usage.cached for end in ends] == [0] + [MOST_FOUND] * 4
+
+
+def test_prompts_without_audio_share_nothing(model, engine):
+    asked, _ = request(model, 3)
+    for _ in range(2):
+        assert read(engine.submit(asked))[0][-1].usage.cached == 0
+
+
+def test_clips_that_nobody_has_any_more_stand_in_nobodys_way(model, engine):
+    asked, _ = request(model, 1, max_new_tokens=1)
+    read(engine.submit(asked))
+    for _ in range(2 * engine.stats().slots):
+        read(engine.submit(unknown(request(model, 2, max_new_tokens=1)[0])))
+    assert read(engine.submit(asked))[0][-1].usage.cached == MOST_FOUND
 
 
 def test_log_probabilities_are_the_models_own(model, engine):
