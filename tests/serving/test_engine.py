@@ -206,10 +206,11 @@ def test_an_engine_of_kept_programs_compiles_nothing_and_answers_alike(
         asked = [request(model, number)[0] for number in (1, 2, 3)]
         tickets = [engine.submit(one) for one in asked]
         told.append([read(ticket)[0][-1].tokens for ticket in tickets])
-        longer = dataclasses.replace(asked[0], prompt=(*asked[0].prompt, *range(9, 29)))
+        longer = dataclasses.replace(asked[1], prompt=(*asked[1].prompt, *range(9, 29)))
+        read(engine.submit(asked[1]))
         in_parts, whole = (read(engine.submit(one))[0][-1] for one in (longer, unknown(longer)))
         assert in_parts.tokens == whole.tokens
-        assert in_parts.usage.cached == 25 + len(asked[0].prompt)
+        assert in_parts.usage.cached == 25 + len(asked[1].prompt)
         assert engine.stats().compiled == 0
         engine.close()
         counts.append(dict(store.counts))

@@ -182,12 +182,14 @@ def test_the_fingerprint_is_of_the_weights_wherever_they_lie(weights, model, cli
     assert len(others | {fingerprint_of(model, dtype="float32")}) == 4
 
 
-def test_a_conversation_and_a_stream(client):
+def test_a_conversation_and_a_stream(process, client):
     turns = messages(clip(300, 0.7), "What?")
     turns += [{"role": "assistant", "content": "A tone."}, *messages(clip(700, 1), "And?")]
     asked = {"model": "stage3", "messages": turns, "max_tokens": 8, "logprobs": True}
     whole = client.chat.completions.create(**asked)
+    found = counted(process[1], FOUND)
     chunks = list(client.chat.completions.create(**asked, stream=True))
+    assert counted(process[1], FOUND) - found == whole.usage.prompt_tokens - 1
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert text == whole.choices[0].message.content and len(whole.ltu["clips"]) == 2
     assert chunks[-1].ltu["tokens"] == whole.ltu["tokens"]
@@ -262,6 +264,7 @@ def counted(address: str, name: str) -> float:
     return float(value)
 
 
+FOUND = 'vllm:prefix_cache_hits_total{model_name="stage3"}'
 COMPILED = 'ltu:compiled_programs{model_name="stage3"}'
 OF_START = 'ltu:start_programs{{model_name="stage3",source="{}"}}'
 
