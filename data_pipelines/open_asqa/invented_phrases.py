@@ -1,7 +1,7 @@
 """The phrases that a Whisper writes over silence and noise, where nobody speaks.
 
 Whatever it writes there is invented. Such lists belong to one model: they are kept by the hash of
-its weights. That of tiny.en is in invented_phrases.json, as a list of lists that were made by
+its weights. Those of tiny.en and base are in invented_phrases.json, as lists that were made by
 
     python -m data_pipelines.open_asqa harvest --model assets/weights/whisper-tiny.en --out FILE
 """

@@ -24,6 +24,7 @@ from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
 from ltu_jax.models.whisper import Whisper
 from ltu_jax.preprocessing import audio
 from ltu_jax.sources import packages
+from ltu_jax.weights.open import open_weights
 from ltu_jax.weights.store import load_weights, save_weights
 from tests.support import asqa_folder, tiny_ltu_as
 from tests.support.asqa_folder import RATE, rows, run
@@ -333,3 +334,9 @@ def test_silence_noise_and_music_have_no_text_and_a_real_thank_you_stays(
     )
     for name, transcript in zip(clips, transcripts, strict=True):
         assert found[name]["text"] == transcript.spoken_text
+
+
+def test_the_package_knows_what_its_two_whispers_invent(whisper_tiny_files, whisper_base_files):
+    for weights in (whisper_tiny_files, whisper_base_files):
+        listed = invented_phrases.packaged(open_weights(weights, kind="whisper").sha256)
+        assert listed["model"] == weights.name and listed["clips"] == invented_phrases.CLIPS
