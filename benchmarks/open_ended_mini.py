@@ -44,6 +44,7 @@ PAIRS, TOKENS_A_PAIR, TEMPERATURE = 3, 90, 0.7
 # To pass: clips, share of the replies that parse whole, accepted pairs.
 LEAST = {"clips": 200, "whole": 0.6, "accepted": 200}
 _SLOT_TOKENS, _AT_ONCE = 1536, 8
+_PATIENCE = 3600  # seconds for an answer, whatever else the machine does
 _LOG = Path("build/serving/open_ended_mini.log")
 # Kind of a planned clip -> the source whose prompt asks about it.
 SOURCE_OF = {"sound": "fsd50k", "music": "fma", "speech": "libritts", "joint": "joint_audioset"}
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder in which the build stays")
     given = parser.parse_args()
     options = ("--checkpoint", str(given.model), "--max-batch", str(_AT_ONCE),
-               "--slot-tokens", str(_SLOT_TOKENS))  # fmt: skip
+               "--slot-tokens", str(_SLOT_TOKENS), "--deadline", str(_PATIENCE))  # fmt: skip
     with contextlib.ExitStack() as stack:
         place = given.keep or stack.enter_context(tempfile.TemporaryDirectory())
         folder = make_build(Path(place), clips=given.clips)
@@ -135,7 +136,15 @@ def ask(folder: BuildFolder, *, url: str, model: str, pairs: int = PAIRS) -> Non
         [
             *("generate", root, "--endpoint", url, "--model", model, "--pairs", str(pairs)),
             *("--tokens-a-pair", str(TOKENS_A_PAIR), "--temperature", str(TEMPERATURE)),
-            *("--workers", str(_AT_ONCE), "--timeout", "3600", "--tries", "1", "--patterns"),
+            *(
+                "--workers",
+                str(_AT_ONCE),
+                "--timeout",
+                str(_PATIENCE),
+                "--tries",
+                "1",
+                "--patterns",
+            ),
         ]
     )
     open_asqa.command(["filter", root])
