@@ -1,5 +1,6 @@
 # make demo   the whole job, small but real: data, training, evaluation, export, answers
-# make serve  serve what `make demo` made, by OpenAI's protocol
+# make serve  serve the model of the package, or what `make demo` made, by OpenAI's protocol;
+#             make serve CHECKPOINT=DIR serves another
 # make test   the whole test suite
 # make env    only the Python environment, .venv
 # make wheel-check  the wheel in a fresh environment outside the checkout (downloads about 1 GB)
@@ -7,13 +8,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# Empty where the package has a model, which is then the default.
+CHECKPOINT ?= $(if $(wildcard ltu_jax/pretrained/config.json),,runs/demo/stage3)
+
 .PHONY: env demo serve test lint clean wheel-check
 
 env: .venv/.ready
 demo: env
 	$(BIN)/python -m ltu_jax.demo
 serve: env
-	$(BIN)/python -m ltu_jax.serve --checkpoint runs/demo/stage3
+	$(BIN)/python -m ltu_jax.serve $(addprefix --checkpoint ,$(CHECKPOINT))
 test: env .venv/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

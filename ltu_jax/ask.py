@@ -1,9 +1,11 @@
 """Ask a trained model about an audio file.
 
+    python -m ltu_jax.ask clip.wav "What do you hear?"
     python -m ltu_jax.ask --checkpoint runs/demo/stage3 clip.wav "What is the sound?"
 
-The clip is transcribed and encoded once; each question is then answered on its own, and the answer
-is shown as it is made. Decoding is greedy unless --temperature says otherwise.
+The first asks the model that comes with the package, whose base weights are fetched once. The clip
+is transcribed and encoded once; each question is then answered on its own, and the answer is shown
+as it is made. Decoding is greedy unless --temperature says otherwise.
 """
 
 import argparse
@@ -45,9 +47,9 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument(
         "--checkpoint",
         type=argument,
-        required=True,
         metavar="DIR",
-        help="a training run (its newest checkpoint), one checkpoint, or a weights directory",
+        help="a training run (its newest checkpoint), one checkpoint, or a weights directory; "
+        "default: the model of this version, if it comes with one",
     )
     it.add_argument(
         "--whisper",
@@ -152,8 +154,10 @@ def run(options: argparse.Namespace) -> None:
     """
     from ltu_jax.core.values import text, whole
     from ltu_jax.preprocessing.audio import load_audio
+    from ltu_jax.weights.adapter_folder import shipped
 
     # Cheap mistakes are told before seconds are spent on loading a model.
+    checkpoint = shipped(options.checkpoint)
     clip = load_audio(options.audio)
     config = sampling(options)
     if options.max_new_tokens is not None:
@@ -171,7 +175,7 @@ def run(options: argparse.Namespace) -> None:
 
     keep_compiled()
     model = load(
-        options.checkpoint,
+        checkpoint,
         whisper=options.whisper,
         llama=options.llama,
         transcriber=options.transcriber,

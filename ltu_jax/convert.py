@@ -21,14 +21,15 @@ from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.paths import argument, as_path, local_arguments, local_only, size_of
-from ltu_jax.weights import exporters, makers, places, store
+from ltu_jax.weights import adapter_folder, exporters, makers, places, store
 from ltu_jax.weights import verify as verification
 from ltu_jax.weights.identify import describe
 from ltu_jax.weights.importers import FORMATS, ImportOptions, open_source
+from ltu_jax.weights.importing import write_import
 from ltu_jax.weights.open import open_model
 from ltu_jax.weights.parity import certificate, modules
 from ltu_jax.weights.shapes import model_shapes
-from ltu_jax.weights.tensors import DTYPES, Tensors, cast, describe_casts
+from ltu_jax.weights.tensors import Tensors
 
 EXAMPLES = """
 which file is which:
@@ -118,7 +119,12 @@ def parser() -> argparse.ArgumentParser:
         help="file or directory, hf:OWNER/NAME[@REVISION][::FILE] of the Hugging Face Hub, or "
         "gs://BUCKET/NAME; several only for a CTranslate2 model in parts",
     )
-    outgoing.add_argument("--checkpoint", type=argument, metavar="DIR", help="what to export")
+    outgoing.add_argument(
+        "--checkpoint",
+        type=argument,
+        metavar="DIR",
+        help="what to export (default: the model of this version, if it comes with one)",
+    )
     for field in dataclasses.fields(ImportOptions):
         _add_option(it if field.name in _BOTH else incoming, field)
     for field in dataclasses.fields(exporters.ExportOptions):
@@ -234,10 +240,10 @@ def run(options: argparse.Namespace) -> None:
             **_fields(ImportOptions, options),
         )
     else:
-        _refuse(options, "--to", needed="checkpoint", foreign=("weights", *_names(ImportOptions)))
+        _refuse(options, "--to", needed=None, foreign=("weights", *_names(ImportOptions)))
         export_weights(
             options.target,
-            checkpoint=options.checkpoint,
+            checkpoint=adapter_folder.shipped(options.checkpoint),
             out=options.out,
             verify=options.verify,
             **_fields(exporters.ExportOptions, options),
@@ -253,9 +259,9 @@ def _fields(kind: type, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _refuse(
-    options: argparse.Namespace, way: str, *, needed: str, foreign: tuple[str, ...]
+    options: argparse.Namespace, way: str, *, needed: str | None, foreign: tuple[str, ...]
 ) -> None:
-    if getattr(options, needed) is None:
+    if needed is not None and getattr(options, needed) is None:
         raise UserError(f"{way} needs --{needed}")
     for name in foreign:
         if getattr(options, name) and name not in _BOTH:
@@ -294,28 +300,22 @@ def import_weights(
         options[name] = places.find(path, option=f"--{name}", numbers=name == "llama").path
     with given[0].explained():
         imported = open_source(source, [place.path for place in given], ImportOptions(**options))
-    what = ", ".join(place.named for place in given)
-    config, params, notes = verification.check_import(imported, kind, subject=what)
-    wanted = None if dtype is None else DTYPES[dtype]
-    lost = describe_casts(params, wanted)
-    identity = store.save_weights(
-        out,
-        kind=kind,
-        config=config,
-        params=cast(params, wanted),
-        source={**imported.source, **({"name": given[0].address} if given[0].address else {})},
-        files=imported.files,
-        facts=imported.facts,
-        check=lambda folder: verification.check_weights(folder, name=str(out)),
+    done = write_import(
+        imported,
+        kind,
+        out=out,
+        subject=", ".join(place.named for place in given),
         desc=f"import {source}",
+        told={"name": given[0].address} if given[0].address else None,
+        dtype=dtype,
     )
     header = store.read_header(out)
     size = sum(size_of(out / name) for name in header["sha256"])
-    count, sizes = exporters.parameter_count(params), exporters.describe(config)
+    count, sizes = exporters.parameter_count(done.params), exporters.describe(done.config)
     _table(
         ("written", str(out)),
         ("kind", kind),
-        ("parameters", f"{count:,} in {len(params)} arrays, {header['dtype']}"),
+        ("parameters", f"{count:,} in {len(done.params)} arrays, {header['dtype']}"),
         ("on disk", f"{size / 1e6:,.1f} MB"),
         *([("sizes", sizes)] if sizes else []),
         *(
@@ -324,9 +324,9 @@ def import_weights(
             if key in header
         ),
         ("files", ", ".join(sorted(imported.files)) or "none"),
-        ("sha256", identity),
-        *([("rounded", lost)] if lost else []),
-        *(("note", note) for note in imported.notes + notes),
+        ("sha256", done.sha256),
+        *([("rounded", done.lost)] if done.lost else []),
+        *(("note", note) for note in done.notes),
     )
     if verify:
         _certify(store.load_weights(out), out)

@@ -46,6 +46,7 @@ from ltu_jax.evaluation.run import (
 )
 from ltu_jax.evaluation.run.clips import unreadable_clips
 from ltu_jax.evaluation.run.results import score
+from ltu_jax.weights.adapter_folder import shipped
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,8 +95,7 @@ def _run(argv: Sequence[str]) -> int:
         return _check(datasets)
     if args.max_new_tokens is not None:
         datasets = [dataset.answered_within(args.max_new_tokens) for dataset in datasets]
-    if args.checkpoint is None:
-        raise UserError("--checkpoint: give the run, checkpoint or weights folder to measure")
+    args.checkpoint = shipped(args.checkpoint)
     for dataset in datasets:
         need_partners(dataset, modes)
     if predictions and len(datasets) > 1:

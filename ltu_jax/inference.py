@@ -42,6 +42,7 @@ from ltu_jax.generation.transcribe import Transcript
 from ltu_jax.generation.transcription import TranscribeOptions
 from ltu_jax.models.text_batch import TextBatch
 from ltu_jax.models.whisper import POOL
+from ltu_jax.weights.adapter_folder import shipped
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -347,7 +348,7 @@ class Model(LoadedModel):
 
 
 def load(
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     whisper: str | Path | None = None,
     llama: str | Path | None = None,
@@ -359,7 +360,7 @@ def load(
     """Load a model: a weights directory, a training run (its newest checkpoint) or a checkpoint.
 
     Args:
-        path: what to load.
+        path: what to load; None is the model that comes with this version of the package.
         whisper: the Whisper that hears (a weights directory), where the checkpoint's own is not at
             hand.
         llama: the same for the language model.
@@ -378,7 +379,7 @@ def load(
     given = {"whisper": whisper, "llama": llama, "transcriber": transcriber}
     folders = {n: None if one is None else arguments.folder(n, one) for n, one in given.items()}
     loaded = load_model(
-        arguments.folder("path", path),
+        arguments.folder("path", shipped(path, option="path")),
         **folders,
         dtype=dtype,
         transcription=transcription,

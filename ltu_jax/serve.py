@@ -1,5 +1,6 @@
 """Serve a trained model over HTTP, by OpenAI's protocol; or measure a server that runs.
 
+    python -m ltu_jax.serve                           # the model of the package, if it has one
     python -m ltu_jax.serve --checkpoint runs/demo/stage3
     python -m ltu_jax.serve bench --url http://127.0.0.1:8000
 
@@ -51,10 +52,10 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     it.add_argument(
-        "--checkpoint", type=argument, required=True, metavar="DIR",
+        "--checkpoint", type=argument, metavar="DIR",
         help="a training run (its newest checkpoint), one checkpoint, or a weights directory; a "
         "language model alone is asked by its own chat template; of this machine, "
-        "hf:OWNER/NAME[@REVISION] or gs://BUCKET/NAME",
+        "hf:OWNER/NAME[@REVISION] or gs://BUCKET/NAME; default: the model of this version",
     )  # fmt: skip
     for name, what in (
         ("whisper", "the Whisper that hears, if not where it says"),
@@ -115,11 +116,14 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: an option or a checkpoint that cannot be used; a port that is taken.
     """
+    from ltu_jax.weights.adapter_folder import shipped
+
     try:
         from ltu_jax.serving import http_server
     except ImportError as error:
         raise UserError(f"serving needs {error.name}: pip install 'ltu_jax[serve]'") from None
 
+    options.checkpoint = shipped(options.checkpoint)
     settings = _settings(options)
     listener = http_server.listen(options.host, options.port)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)

@@ -14,7 +14,7 @@ ORDER = (
     "data_pipelines.metadata", "data_pipelines.real",
     "data_pipelines.records", "data_pipelines.manifests", "data_pipelines.input",
     "ltu_jax.generation", "ltu_jax.training", "ltu_jax.planning", "ltu_jax.inference",
-    "ltu_jax.evaluation", "ltu_jax.serving",
+    "ltu_jax.evaluation", "ltu_jax.serving", "ltu_jax.shipping",
     "configs", "data_pipelines.open_asqa", "data_pipelines.mini", "data_pipelines.speech",
     "data_pipelines.doctor",
     "data_pipelines",

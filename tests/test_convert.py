@@ -58,7 +58,6 @@ def test_there_and_back(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--from", "gguf"], "--from needs --weights"),
-        (["--to", "hf"], "--to needs --checkpoint"),
         (["--from", "gguf", "--weights", "x", "--checkpoint", "y"], "--checkpoint has no meaning"),
         (["--to", "hf", "--checkpoint", "x", "--weights", "y"], "--weights has no meaning"),
         (["--from", "gguf", "--weights", "a", "b"], "takes one --weights path, got 2"),

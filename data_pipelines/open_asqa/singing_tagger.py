@@ -20,7 +20,8 @@ from ltu_jax.models.functional import Functional
 from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
 from ltu_jax.models.whisper import Encoder, Whisper, WhisperConfig
 from ltu_jax.preprocessing.audio import CLIP_FRAMES, log_mel, window
-from ltu_jax.weights.open import WHISPER_DTYPE, label_names, open_adapter, open_weights
+from ltu_jax.weights.open import label_names, open_adapter, open_weights
+from ltu_jax.weights.open_whispers import WHISPER_DTYPE
 from ltu_jax.weights.store import Weights, check_against
 
 LABEL = "Singing"  # of AudioSet

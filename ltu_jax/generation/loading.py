@@ -22,13 +22,12 @@ from ltu_jax.models.functional import Functional
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.whisper import Whisper, WhisperConfig
 from ltu_jax.preprocessing.tokenizer import Tokenizer, load_tokenizer, require_rows
-from ltu_jax.weights.open import (
+from ltu_jax.weights.open import open_model, open_weights
+from ltu_jax.weights.open_whispers import (
     WHISPER_DTYPE,
     encoder_dtype,
     open_listener,
-    open_model,
     open_transcriber,
-    open_weights,
 )
 from ltu_jax.weights.placement import place_language_model
 from ltu_jax.weights.store import Weights, check_against

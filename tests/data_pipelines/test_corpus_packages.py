@@ -214,3 +214,10 @@ def test_every_pin_is_a_sha256_of_wheels_or_of_one_archive_of_another_kind():
             assert archive.endswith(ending)
             assert len(digest) == 64
             assert int(digest, 16) > 0
+
+
+def test_an_environment_without_pip_is_told_how_to_get_it(pinned, tmp_path, monkeypatch):
+    package, _ = pinned
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(packages.PackageError, match="ensurepip"):
+        packages.pip_download(package, tmp_path)

@@ -8,8 +8,9 @@ from data_pipelines.records.whisper_features import fingerprint
 from ltu_jax import checkpoint
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, sha256_file
-from ltu_jax.weights import places
-from ltu_jax.weights.open import encoder_dtype, open_weights
+from ltu_jax.weights import adapter_folder, places
+from ltu_jax.weights.open import open_weights
+from ltu_jax.weights.open_whispers import encoder_dtype
 
 BASES = ("whisper", "transcriber", "llama")
 
@@ -32,11 +33,15 @@ def identify(
         described = {"path": where.named, "sha256": sha256_file(config), "whisper": None}
         hearing = "float32"
     else:
-        place, listing = checkpoint.read_metadata(path, verify=False)
+        if adapter_folder.is_adapter_folder(path):
+            place, listing = path, adapter_folder.read_metadata(path)
+        else:
+            place, listing = checkpoint.read_metadata(path, verify=False)
+            config = place / checkpoint.METADATA
         used, hearing = listing["base"], encoder_dtype(listing)
         described = {
             "path": str(place),
-            "sha256": sha256_file(place / checkpoint.METADATA),
+            "sha256": sha256_file(config),
             **{name: used[name]["sha256"] for name in BASES if name in used},
         }
     for name, given in bases.items():

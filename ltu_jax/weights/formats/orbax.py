@@ -14,7 +14,8 @@ from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.weights import lineage, store
 from ltu_jax.weights.formats import hf_llama
 from ltu_jax.weights.name_tables import Import
-from ltu_jax.weights.open import base_entry, open_model, open_weights, require_width
+from ltu_jax.weights.open import base_entry, open_model, open_weights
+from ltu_jax.weights.open_whispers import require_width
 from ltu_jax.weights.store import Weights
 from ltu_jax.weights.tensors import Tensor, Tensors, WeightsError
 

@@ -13,6 +13,7 @@ from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.weights.diagnosis import LLAMA_WIDTHS, Shapes, architecture
 from ltu_jax.weights.formats import hf_llama, hf_whisper, name_prefixes, official_ltu_as
 from ltu_jax.weights.formats.whisper_tokens import ENGLISH_VOCAB
+from ltu_jax.weights.store import ADAPTER
 
 # How four spellings of Whisper name: first convolution, token embedding, a block, an MLP in it.
 _WHISPER_SPELLINGS = {
@@ -310,14 +311,14 @@ def recognise_ours(kind: str, config: Mapping[str, Any], shapes: Shapes) -> Reco
     if kind == "tltr":
         sizes = {"d_model": of(config.get("tltr"), "d_model"), "labels": of(config, "labels")}
         return RecognisedModel(family="ours", words="Whisper-AT tagger", sizes=sizes)
-    inner = config.get("llama") if kind == "ltu-as" else config
+    inner = config.get("llama") if kind in ("ltu-as", ADAPTER) else config
     names = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
     width, layers, middle, vocabulary = (of(inner, name) for name in names)
     sizes = {name: of(inner, name) for name in names}
-    if kind == "ltu-as":
-        stage = "2 or 3" if config.get("lora") else "1 (no LoRA)"
-        words = f"LTU-AS {llama_size(width)}, complete"
-        return RecognisedModel(family="ours", words=words, stage=stage, sizes=sizes)
+    if kind in ("ltu-as", ADAPTER):
+        stage, whole = "2 or 3" if config.get("lora") else "1 (no LoRA)", kind == "ltu-as"
+        words = f"LTU-AS {llama_size(width)}, {'complete' if whole else 'trained part'}"
+        return RecognisedModel(family="ours", words=words, stage=stage, sizes=sizes, complete=whole)
     return RecognisedModel(
         family="ours", words=llama_words((width, layers, middle, vocabulary), shapes), sizes=sizes
     )

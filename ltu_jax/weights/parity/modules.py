@@ -66,12 +66,13 @@ def rows(weights: Weights, *, dtype: str, exported: Tensors | None) -> Iterator[
     for name in golden.names(weights.kind):
         for pair in golden.compute(name, dtype=dtype):
             module = f"{name}: {pair.module}"
-            yield _row(module, pair.ours, pair.wanted, against=_AUTHORS, dtype=dtype)
+            yield row(module, pair.ours, pair.wanted, against=_AUTHORS, dtype=dtype)
 
 
-def _row(
+def row(
     module: str, ours: np.ndarray, wanted: np.ndarray, *, against: str, dtype: str
 ) -> ModuleError:
+    """Compare our numbers of a module, computed in `dtype`, with those that are wanted."""
     ours, wanted = np.asarray(ours, np.float64), np.asarray(wanted, np.float64)
     assert ours.shape == wanted.shape, f"{module}: {ours.shape} and {wanted.shape}"
     largest = float(np.max(np.abs(ours - wanted)))
@@ -134,7 +135,7 @@ def _whisper(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator
     tensors = exported or name_tables.export(hf_whisper.HF_RULES, weights.params.tensors)
     wanted = reference.whisper(weights.config, tensors, log_mel=log_mel, tokens=tokens)
     for name in (n for n in wanted if n in ours):
-        yield _row(name, ours[name], wanted[name], against=_TRANSFORMERS, dtype=dtype)
+        yield row(name, ours[name], wanted[name], against=_TRANSFORMERS, dtype=dtype)
 
 
 def _transcript(config: WhisperConfig) -> np.ndarray:
@@ -164,7 +165,7 @@ def _llama(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[M
     tensors = exported or name_tables.export(hf_llama.HF_RULES, weights.params.tensors)
     embeds = _embedded(weights.params.tensors, ids)
     for name, wanted in reference.llama_model(weights.config, tensors, embeds=embeds):
-        yield _row(name, ours[name], wanted, against=_TRANSFORMERS, dtype=dtype)
+        yield row(name, ours[name], wanted, against=_TRANSFORMERS, dtype=dtype)
 
 
 def _by_layer(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -203,7 +204,7 @@ def _ltu_as(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[
     tltr = reference.ReferenceTLTR(tensors, time_heads=heads[0], layer_heads=heads[1])
     audio = tltr.audio_tokens(features)
     for name, wanted in audio.items():
-        yield _row(name, ours[name], wanted, against=_NUMPY, dtype=dtype)
+        yield row(name, ours[name], wanted, against=_NUMPY, dtype=dtype)
     embeds = np.concatenate(
         [audio["audio_proj"].astype(np.float32), _embedded(tensors, ids)], axis=1
     )
@@ -217,14 +218,14 @@ def _ltu_as(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[
         adapter=tensors,
     )
     for name, wanted in pairs:
-        yield _row(name, ours[name], wanted, against=_TRANSFORMERS, dtype=dtype)
+        yield row(name, ours[name], wanted, against=_TRANSFORMERS, dtype=dtype)
     if lora is not None or exported is not None:
         folded = exported or name_tables.export(
             hf_llama.HF_RULES, merge_lora(weights.config, tensors)
         )
         wanted = dict(reference.llama_model(plain, folded, embeds=embeds))["logits"]
         name = "logits, LoRA merged"
-        yield _row(name, ours["logits"], wanted, against=_TRANSFORMERS, dtype=dtype)
+        yield row(name, ours["logits"], wanted, against=_TRANSFORMERS, dtype=dtype)
 
 
 def _tltr(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[ModuleError]:
@@ -238,7 +239,7 @@ def _tltr(weights: Weights, dtype: str, exported: Tensors | None) -> Iterator[Mo
         time_heads=config.tltr.time_heads,
         layer_heads=config.tltr.layer_heads,
     )
-    yield _row("logits", ours, tltr.label_logits(features), against=_NUMPY, dtype=dtype)
+    yield row("logits", ours, tltr.label_logits(features), against=_NUMPY, dtype=dtype)
 
 
 def _features(layers: int | None, tokens: int, width: int) -> Float[np.ndarray, "1 W A D"]:

@@ -1,0 +1,121 @@
+"""What a model learnt from, by package and licence, as the corpus and the table of recordings say.
+
+Weights that are given away may rest on recordings of `ships` alone (`real/recording_table`).
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.manifests import clip_manifests
+from data_pipelines.real import recording_table
+from data_pipelines.records.schema import RecordError
+from ltu_jax.core.errors import UserError, shorten
+from ltu_jax.sources import packages
+
+_TRAIN = "train"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackageUse:
+    """A package of which a corpus has something in its training split.
+
+    Attributes:
+        name, version: of the package.
+        holds: recordings that were learnt from; or clips that were made with it.
+        what: "recordings" or "clips".
+        licences: of them.
+    """
+
+    name: str
+    version: str
+    holds: int
+    what: str
+    licences: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """Packages of a corpus, and its clips by licence."""
+
+    clips: int
+    uses: tuple[PackageUse, ...]
+    by_licence: Mapping[str, int]
+
+
+def read(corpus: Path) -> TrainingData:
+    """Read what the training split of a corpus folder rests on.
+
+    Raises:
+        UserError: no corpus there, or recordings that weights must not be given away for.
+    """
+    if not (corpus / clip_manifests.CLIPS).is_file():
+        raise UserError(
+            f"--corpus {corpus} has no {clip_manifests.CLIPS}: give the folder that the records of "
+            "the run were written from"
+        )
+    clusters: set[str] = set()
+    made_with, licences = Counter(), Counter()
+    for _, entry in clip_manifests.corpus_entries(corpus):
+        if isinstance(entry, RecordError):
+            raise entry
+        if entry["split"] != _TRAIN:
+            continue
+        source = entry.get("source") if isinstance(entry.get("source"), Mapping) else {}
+        clusters |= set(map(str, source.get("clusters", ())))
+        made_with.update(source.get("packages", ()))
+        licences[clip_manifests.corpus_licence(entry)] += 1
+    uses = [*_recordings(clusters), *_made_with(made_with)]
+    return TrainingData(clips=licences.total(), uses=tuple(uses), by_licence=dict(licences))
+
+
+def _recordings(clusters: Iterable[str]) -> list[PackageUse]:
+    """Return the packages of the recordings that clusters name."""
+    wanted = set(clusters)
+    by_cluster: dict[str, list[recording_table.Recording]] = {}
+    for one in recording_table.recordings():
+        if one.cluster in wanted:
+            by_cluster.setdefault(one.cluster, []).append(one)
+    used: dict[str, list[recording_table.Recording]] = {}
+    for cluster in sorted(by_cluster):
+        # A recording that two packages hold ships by the licence of the one that lets it.
+        free = [one for one in by_cluster[cluster] if one.ships]
+        for one in free or by_cluster[cluster]:
+            used.setdefault(one.package, []).append(one)
+    bound = sorted(name for name, found in used.items() if not all(one.ships for one in found))
+    if bound:
+        raise UserError(
+            f"the corpus has recordings of {shorten(bound)} whose licences do not let weights that "
+            "rest on them be given away (`ships` no): train on a corpus made with --ships-only"
+        )
+    known = recording_table.recording_packages()
+    return [
+        PackageUse(
+            name=name,
+            version=known[name].version,
+            holds=len(found),
+            what="recordings",
+            licences=tuple(sorted({one.licence for one in found})),
+        )
+        for name, found in sorted(used.items())
+    ]
+
+
+def _made_with(names: Mapping[str, int]) -> list[PackageUse]:
+    return [
+        PackageUse(
+            name=name,
+            version=packages.package(name).version,
+            holds=count,
+            what="clips",
+            licences=(packages.package(name).license,),
+        )
+        for name, count in sorted(names.items())
+    ]
+
+
+def to_json(data: TrainingData) -> dict[str, Any]:
+    """Return what the metadata of a shipped model keeps."""
+    return dataclasses.asdict(data)
