@@ -131,7 +131,7 @@ class Trial:
 def use(trial: Trial) -> None:
     """Run the commands of a user."""
     sizes = trial.prepare()
-    for command in ("ask", "evaluate", "train", "demo"):
+    for command in ("ask", "evaluate", "train", "demo", "finetune", "ship"):
         trial.module(f"ltu_jax.{command}", "--help")
     stage3 = "--config=configs/stage3.py"
     trial.module("ltu_jax.plan", stage3, "--gpu", "h200", "--gpus", "8")
