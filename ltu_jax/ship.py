@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
         if not separator or not title:
             raise UserError(f"--scores {given}: give TITLE=FILE")
         scores[title] = model_card.read_scores(Path(file))
-    limits = None if options.limits is None else read_text(options.limits, what="Markdown")
+    limits = None if options.limits is None else read_text(options.limits, expected="Markdown")
     data = None if options.corpus is None else training_data.read(options.corpus)
     outputs.claim(options.out, MAKER, inputs=[options.run, options.corpus])
     place, saved = checkpoint.read_metadata(options.run)

@@ -61,7 +61,9 @@ def read(file: Path, *, folder: Path, validation_share: float) -> list[OwnRow]:
     if not folder.is_dir():
         raise UserError(f"--audio {folder} is no folder: give that of the clips in {file}")
     problems, rows = RecordProblems(), []
-    for where, record in json_lines(file, what="a JSON Lines file of questions", problems=problems):
+    for where, record in json_lines(
+        file, expected="a JSON Lines file of questions", problems=problems
+    ):
         with problems.record():
             rows.append(_row(record, where, folder=folder))
     for path in dict.fromkeys(row.path for row in rows):
