@@ -25,6 +25,7 @@ from ltu_jax.weights import adapter_folder, fetched_weights
 from ltu_jax.weights.fetched_weights import Source
 from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.open import open_adapter, open_model, open_weights
+from ltu_jax.weights.open_whispers import encoder_dtype, open_listener
 from ltu_jax.weights.pinned_weights import PINNED, PinnedWeights
 from ltu_jax.weights.same_base import content
 from ltu_jax.weights.store import load_weights, save_weights
@@ -185,6 +186,29 @@ def test_the_document_walks_from_the_shipped_model_to_a_run(place, shipped, caps
     with pytest.raises(UserError, match="begun with other options"):
         arguments = finetune.parser().parse_args([*commands[0][3:], "--steps=5"])
         finetune.run(arguments, [])
+
+
+def test_a_trained_run_ships_too_with_what_was_measured(place, shipped):
+    """After the document: `runs/mine` is trained, and knows what its encoder makes of a clip."""
+    Path("scores.json").write_text(
+        '{"tasks": {"sound": {"joint": {"value": 0.5, "low": 0.25, "high": 0.75, "n": 8}}}}'
+    )
+    Path("limits.md").write_text("It cannot tell kettles apart.\n")
+    words = ("--scores", "kettles=scores.json", "--limits", "limits.md", "--command", "make it")
+    run(ship.main, "--run", "runs/mine", "--out", "again", *words)
+    card = Path("again/MODEL_CARD.md").read_text()
+    for part in ("| sound | joint | 0.500 | 0.250 to 0.750 | 8 |", "kettles apart", "make it"):
+        assert part in card
+    # The metadata name no folder of this machine.
+    assert str(place.folder) not in Path("again/run.json").read_text()
+    opened = open_model("again")
+    assert opened.checkpoint["step"] == 3 and encoder_dtype(opened.checkpoint) == "float32"
+    # Another file of the same Whisper is taken: it hears the same.
+    assert open_listener(opened, place.folder / "hf" / "whisper").kind == "whisper"
+    params = drawn(Whisper(WhisperConfig(**WHISPER)), 7)
+    save_weights("other_whisper", kind="whisper", config=WHISPER, params=params, source={})
+    with pytest.raises(UserError, match="differ by"):
+        open_listener(opened, "other_whisper")
 
 
 def test_what_whisper_writes_down_is_kept_when_it_is_stopped(tmp_path, place, monkeypatch):
