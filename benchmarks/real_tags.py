@@ -13,7 +13,7 @@ stand the most frequent group of the training side, and the teacher's own classe
 
 A rotation that was stopped goes on; one that is there is only scored. Before it:
 
-    python -m data_pipelines.real.build_windows --out data/real_folds --hold-out folds --of-class 4
+    python -m data_pipelines.real.build_windows --out data/real_folds --hold-out folds --of-class 0
     python -m data_pipelines.write_records --corpus data/real_folds --out data/real_folds_records \\
         --features assets/weights/whisper-base --no-tokens
 """

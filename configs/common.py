@@ -60,6 +60,9 @@ def base(stage: str, *, recipe: str) -> ConfigDict:
     config.run_dir = f"{runs(recipe)}/{stage}"  # checkpoints, logs, curve; resumes if it has some
     config.init_from = ""  # run folder, checkpoint or LTU-AS weights folder to start from
     config.allow_random_tltr = False  # let stage 1 start from a TLTR that has learned nothing
+    # Tagging from nothing: clips that the label head is fitted to before the first step, so that
+    # its inputs have mean 0 and deviation 1, and its labels their frequencies; 0 = a random head.
+    config.head_clips = 0
     config.steps = 0  # optimiser steps; 0 = as many as data.epochs needs
 
     config.model = ConfigDict()  # fields of WhisperConfig, TLTRConfig, LlamaConfig, LoRAConfig

