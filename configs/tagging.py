@@ -64,6 +64,6 @@ def real_recipe(config: ConfigDict) -> None:
     config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup_steps = 20
     config.optimizer.schedule = "cosine"
-    config.data.epochs = 6.0
+    config.data.epochs = 8.0
     config.data.rows_per_batch = 16
     config.log.validate_batches = 1000  # mean average precision over the whole split
