@@ -90,6 +90,18 @@ def test_no_two_test_files_share_a_name():
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_no_two_public_classes_or_files_of_the_product_share_a_name():
+    classes = Counter(
+        node.name
+        for path in SOURCES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in classes.items() if count > 1] == []
+    files = Counter(path.name for path in SOURCES if not path.name.startswith("__"))
+    assert [name for name, count in files.items() if count > 1] == []
+
+
 def test_the_project_refers_to_nothing_outside_itself():
     for path in [*SOURCES, ROOT / "README.md", ROOT / "Makefile", *(ROOT / "docs").glob("*.md")]:
         text = path.read_text()

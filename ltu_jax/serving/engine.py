@@ -30,7 +30,7 @@ from ltu_jax.serving.engine_types import (
 )
 from ltu_jax.serving.running_row import RunningRow
 from ltu_jax.serving.slot_programs import SlotPrograms
-from ltu_jax.serving.slot_prompts import Place, SlotPrompts
+from ltu_jax.serving.slot_prompts import SlotPlace, SlotPrompts
 from ltu_jax.serving.slot_sizes import SlotSizes, kv_bytes
 from ltu_jax.serving.slot_state import Made
 from ltu_jax.serving.tickets import Ticket
@@ -265,7 +265,7 @@ class Engine:
             if not row.ended:
                 self._enter(row, place, allowed)
 
-    def _enter(self, row: RunningRow, place: Place, allowed: np.ndarray | None) -> None:
+    def _enter(self, row: RunningRow, place: SlotPlace, allowed: np.ndarray | None) -> None:
         """Read a prompt, but for what of it stands in a slot, and choose its first token."""
         if place.keep_at is not None:
             places = self._prompts.places(place.slot)

@@ -46,7 +46,7 @@ class _Standing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class SlotPlace:
     """Where a prompt goes.
 
     Attributes:
@@ -68,7 +68,7 @@ class SlotPrompts:
         self._standing: dict[int, _Standing] = {}
         self._numbers = itertools.count(1)
 
-    def place(self, row: RunningRow, *, free: Collection[int], tier: int) -> Place:
+    def place(self, row: RunningRow, *, free: Collection[int], tier: int) -> SlotPlace:
         """Return where a prompt goes: to one of the free slots among the first `tier`.
 
         It goes on where all that stands is its own beginning, else where what stands was read
@@ -78,12 +78,12 @@ class SlotPrompts:
         beginning, continued = self._beginning(row)
         source = None if beginning is None else beginning.slot
         if continued and source in inside:
-            return Place(slot=source, keep_at=None, beginning=beginning)
+            return SlotPlace(slot=source, keep_at=None, beginning=beginning)
         slot = self.oldest(inside)
         others = [other for other in free if other not in (slot, source)]
         keep_at = self.oldest(others) if others else slot
         older = self._age(keep_at) < self._age(slot)
-        return Place(slot=slot, keep_at=keep_at if older else None, beginning=beginning)
+        return SlotPlace(slot=slot, keep_at=keep_at if older else None, beginning=beginning)
 
     def oldest(self, slots: Collection[int]) -> int:
         """Return the slot whose prompt can be spared first."""
