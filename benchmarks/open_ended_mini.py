@@ -136,15 +136,8 @@ def ask(folder: BuildFolder, *, url: str, model: str, pairs: int = PAIRS) -> Non
         [
             *("generate", root, "--endpoint", url, "--model", model, "--pairs", str(pairs)),
             *("--tokens-a-pair", str(TOKENS_A_PAIR), "--temperature", str(TEMPERATURE)),
-            *(
-                "--workers",
-                str(_AT_ONCE),
-                "--timeout",
-                str(_PATIENCE),
-                "--tries",
-                "1",
-                "--patterns",
-            ),
+            *("--workers", str(_AT_ONCE), "--timeout", str(_PATIENCE), "--tries", "1"),
+            "--patterns",
         ]
     )
     open_asqa.command(["filter", root])

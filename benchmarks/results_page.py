@@ -639,6 +639,15 @@ def _draw(result: dict[str, Any]) -> None:
     plots.grounding(result, IMAGES / "evaluation_grounding.png")
 
 
+def without_home(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result whose checkpoint is named from runs/ on, wherever that folder lies."""
+    config = result.get("config", {})
+    if "checkpoint" not in config:
+        return result
+    checkpoint = re.sub(r"^.*/(?=runs/)", "", config["checkpoint"])
+    return result | {"config": config | {"checkpoint": checkpoint}}
+
+
 def main() -> None:
     """Store what is given, then write or check the page."""
     parser = argparse.ArgumentParser(
@@ -658,7 +667,7 @@ def main() -> None:
     for name, source in stored.items():
         if source:
             result = read_json(source) | {"hardware": processor(), "date": date}
-            write_json(MEASURED / f"{name}.json", result)
+            write_json(MEASURED / f"{name}.json", without_home(result))
     if given.modes:
         _draw(read_json(MEASURED / "evaluation_mini_modes.json"))
     text = PAGE.read_text()

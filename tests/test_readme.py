@@ -21,6 +21,19 @@ def test_the_readme_is_a_page():
     assert len(text.encode()) <= 9_000 and len(text.splitlines()) <= 130
 
 
+def test_results_name_no_folder_of_one_machine():
+    for path in results_page.MEASURED.glob("*.json"):
+        assert re.findall(r'"/(?:tmp|root|home|work|Users)/[^"]*"', path.read_text()) == [], path
+
+
+def test_a_stored_run_is_named_from_its_runs_folder_on():
+    run = {"config": {"checkpoint": "/somewhere/clone/runs/demo/stage3/checkpoints/3", "seed": 1}}
+    stored = results_page.without_home(run)
+    assert stored["config"] == {"checkpoint": "runs/demo/stage3/checkpoints/3", "seed": 1}
+    assert results_page.without_home(stored) == stored
+    assert results_page.without_home({"seconds": {}}) == {"seconds": {}}
+
+
 def test_the_results_page_is_current():
     text = results_page.PAGE.read_text()
     assert results_page.filled(text) == text, "run: python -m benchmarks.results_page"
