@@ -7,7 +7,6 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from data_pipelines.manifests import clip_manifests
 from data_pipelines.real import recording_table
@@ -16,6 +15,9 @@ from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.sources import packages
 
 _TRAIN = "train"
+_BOUND = (
+    "weights that rest on them must not be given away; train on a corpus made with --ships-only"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ def read(corpus: Path) -> TrainingData:
     """Read what the training split of a corpus folder rests on.
 
     Raises:
-        UserError: no corpus there, or recordings that weights must not be given away for.
+        UserError: no corpus there, or clips or recordings that weights must not be given away for.
     """
     if not (corpus / clip_manifests.CLIPS).is_file():
         raise UserError(
@@ -57,6 +59,7 @@ def read(corpus: Path) -> TrainingData:
             "the run were written from"
         )
     clusters: set[str] = set()
+    bound: list[str] = []
     made_with, licences = Counter(), Counter()
     for _, entry in clip_manifests.corpus_entries(corpus):
         if isinstance(entry, RecordError):
@@ -67,6 +70,14 @@ def read(corpus: Path) -> TrainingData:
         clusters |= set(map(str, source.get("clusters", ())))
         made_with.update(source.get("packages", ()))
         licences[clip_manifests.corpus_licence(entry)] += 1
+        labels = entry.get("labels") if isinstance(entry.get("labels"), Mapping) else {}
+        if labels.get("ships", True) is not True:  # of a voice, too, which no table here knows
+            bound.append(str(entry["clip_id"]))
+    if bound:
+        raise UserError(
+            f"--corpus {corpus} has {len(bound)} clips to learn from ({shorten(bound)}) whose "
+            f"`ships` is not true: {_BOUND}"
+        )
     uses = [*_recordings(clusters), *_made_with(made_with)]
     return TrainingData(clips=licences.total(), uses=tuple(uses), by_licence=dict(licences))
 
@@ -78,6 +89,13 @@ def _recordings(clusters: Iterable[str]) -> list[PackageUse]:
     for one in recording_table.recordings():
         if one.cluster in wanted:
             by_cluster.setdefault(one.cluster, []).append(one)
+    strange = sorted(wanted - set(by_cluster))
+    if strange:
+        raise UserError(
+            f"the corpus has recordings of {shorten(strange)}, which the table of recordings does "
+            "not have, so nothing says whether weights may rest on them: build it again with this "
+            "version"
+        )
     used: dict[str, list[recording_table.Recording]] = {}
     for cluster in sorted(by_cluster):
         # A recording that two packages hold ships by the licence of the one that lets it.
@@ -87,8 +105,7 @@ def _recordings(clusters: Iterable[str]) -> list[PackageUse]:
     bound = sorted(name for name, found in used.items() if not all(one.ships for one in found))
     if bound:
         raise UserError(
-            f"the corpus has recordings of {shorten(bound)} whose licences do not let weights that "
-            "rest on them be given away (`ships` no): train on a corpus made with --ships-only"
+            f"the corpus has recordings of {shorten(bound)} whose `ships` is no: {_BOUND}"
         )
     known = recording_table.recording_packages()
     return [
@@ -114,8 +131,3 @@ def _made_with(names: Mapping[str, int]) -> list[PackageUse]:
         )
         for name, count in sorted(names.items())
     ]
-
-
-def to_json(data: TrainingData) -> dict[str, Any]:
-    """Return what the metadata of a shipped model keeps."""
-    return dataclasses.asdict(data)

@@ -57,6 +57,22 @@ def test_recordings_that_must_not_be_given_away_stop_it(tmp_path):
         training_data.read(folder)
 
 
+def test_what_nothing_says_may_be_given_away_stops_it(tmp_path):
+    """A voice that does not ship is in no table of recordings; its windows say so themselves."""
+    free = one_of(ships=True, split="train")
+    folder = corpus(tmp_path, ("train", {"license": "X", "clusters": [free.cluster]}))
+    file, strange = folder / "clips.jsonl", free.cluster + "-of-another-table"
+    line = json.loads(file.read_text())
+    file.write_text(json.dumps(line | {"labels": {"ships": True}}) + "\n")
+    assert training_data.read(folder).clips == 1
+    file.write_text(json.dumps(line | {"clip_id": "spoken", "labels": {"ships": False}}) + "\n")
+    with pytest.raises(UserError, match="spoken"):
+        training_data.read(folder)
+    corpus(tmp_path, ("train", {"license": "X", "clusters": [free.cluster, strange]}))
+    with pytest.raises(UserError, match=strange):
+        training_data.read(folder)
+
+
 def test_six_clips_of_six_groups_by_hash_and_none_that_was_learnt_from(tmp_path):
     packages = recording_table.recording_packages()
     for one in recording_table.recordings():
