@@ -88,7 +88,7 @@ def _spoken(
     clip: SourceClip, texts: Sequence[Mapping[str, Any]], *, copied: bool
 ) -> tuple[str, str]:
     """Return the text that ASR asks for, and who wrote it; `copied`: Whisper, once it has heard."""
-    heard = texts[0]["text"] if texts else ""
+    heard = texts[0]["text"] if texts and not clip.speechless else ""
     if clip.gold_text and not (copied and texts):
         return clip.gold_text, _BY_PEOPLE
     return heard, _BY_WHISPER

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from data_pipelines.real.recording_table import SPEECH
+
 # Facts that a clip may have, and those that questions about speech need.
 FACTS = (
     "labels", "events", "captions", "gold_text", "gender", "age", "emotion", "score", "negative",
@@ -83,6 +85,11 @@ class SourceClip:
     absent: tuple[str, ...] = ()
     f0_hz: float | None = None
     speech_seconds: float | None = None
+
+    @property
+    def speechless(self) -> bool:
+        """Whether it is known that nobody speaks, so that a text of Whisper's is invented."""
+        return bool(self.window_kind) and SPEECH not in self.labels
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object with the fields that say something."""

@@ -63,7 +63,7 @@ def _background(known: KnownClip) -> Any:
 
 
 def _spoken_text(known: KnownClip) -> Any:
-    return known.clip.gold_text or known.spoken_text
+    return known.clip.gold_text or ("" if known.clip.speechless else known.spoken_text)
 
 
 def _heard_text(known: KnownClip) -> Any:

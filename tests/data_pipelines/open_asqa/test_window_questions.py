@@ -7,6 +7,9 @@ from data_pipelines.open_asqa import build_folder, style_step, window_questions
 from data_pipelines.open_asqa.__main__ import command
 from data_pipelines.open_asqa.closed_ended import ClipFindings, closed_pairs
 from data_pipelines.open_asqa.closed_file import write_closed_ended
+from data_pipelines.open_asqa.open_ended.clip_conversation import ClipConversation, WriterSettings
+from data_pipelines.open_asqa.open_ended.material import KnownClip
+from data_pipelines.open_asqa.open_ended.prompt_files import prompt_of
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.source_clip import SourceClip
 from data_pipelines.real import recording_table, window_plan
@@ -158,6 +161,24 @@ def test_the_text_of_whisper_is_copied_and_that_of_the_voice_stays_beside_it(tmp
         ("c00000", "I have no of them.", "whisper", "I have 0 of them."),
         ("c00002", "I have 2 of them.", "people", None),
     ]
+
+
+def test_what_whisper_invents_where_nobody_speaks_is_not_asked_for(tmp_path):
+    build = make_build(tmp_path, sources=(NAME,), clips=1)
+    clips = [window(0, labels=("Dog",)), window(1, labels=("Silence",), window_kind="silence")]
+    write_jsonl(build.file(NAME, build_folder.CLIPS), [clip.to_json() for clip in clips])
+    invented = [
+        {"clip_id": clip.clip_id, "text": "Thank you.", "raw": "Thank you.", "reason": ""}
+        for clip in clips
+    ]
+    write_jsonl(build.file(NAME, build_folder.SPOKEN_TEXT), invented)
+    write_closed_ended(build, NAME, "0")
+    lines = list(build.lines(NAME, build_folder.CLOSED_ENDED))
+    assert {line["clip_id"] for line in lines} == {clip.clip_id for clip in clips}
+    assert not any("Thank you" in line["answer"] for line in lines)
+    known = KnownClip(clip=clips[0], spoken_text="Thank you.")
+    written = ClipConversation(known, prompt_of(NAME), WriterSettings(model="m"))
+    assert written.material.keys() == {"sounds"}
 
 
 def test_style_is_that_of_the_voice_before_sounds_were_added(tmp_path, monkeypatch):
