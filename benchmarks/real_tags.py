@@ -8,11 +8,13 @@ groups. A group that three folds have nothing of is left out of the fourth and n
 recording count together as one, and are drawn together for the intervals. This is done with all
 licences, and with the recordings alone that weights which are given away may rest on.
 
-What packages hold differs, so a label's logit counts less half the log-odds that the label has on
-the training side (chosen on the packages of split val, before any fold was scored); "plain" is
-without.
+Asked about are recordings that `window_plan.usable` takes: trusted ones of its 60 classes.
 
-Controls: the same heads hear the sound of another recording (shuffled), or silence. Beside them
+What packages hold differs, so a label's logit counts less half the log-odds that the label has on
+the training side; "plain" is without. This and the recipe were chosen on the packages of split val,
+before any fold was scored; these packages lie in the folds, too.
+
+Controls: the same heads hear a recording of another group (shuffled), or silence. Beside them
 stand the most frequent group of the training side, and the teacher's own classes.
 
 A rotation that was stopped goes on; one that is there is only scored. Before it:
@@ -221,10 +223,11 @@ def silence(records: Path) -> Float[np.ndarray, "W A D"]:
     return extractor([window.log_mel])[0]
 
 
-def weights(asked: Sequence[Asked]) -> np.ndarray:
-    """Return the weight of each recording: one for all of a cluster together."""
-    of = Counter(one.cluster for one in asked)
-    return np.asarray([1 / of[one.cluster] for one in asked])
+def of_another_group(asked: Sequence[Asked], *, seed: int) -> np.ndarray:
+    """Return, for each recording, the place of one whose group is another; there are two groups."""
+    rng = np.random.default_rng(seed)
+    groups = np.asarray([one.group for one in asked])
+    return np.asarray([rng.choice(np.flatnonzero(groups != one.group)) for one in asked])
 
 
 def rotation(
@@ -240,7 +243,7 @@ def rotation(
     usual = _FREQUENT * corpus.log_odds(datasets, labels)
     features = corpus.features(asked)
     heard = logits(features)
-    order = np.random.default_rng(_SEED).permutation(len(asked))
+    order = of_another_group(asked, seed=_SEED)
     said = {
         "heard": best_groups(heard - usual, labels),
         "plain": best_groups(heard, labels),

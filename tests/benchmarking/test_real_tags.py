@@ -29,6 +29,18 @@ def test_the_group_is_that_of_the_highest_class_that_has_one():
     assert found == ["Dog / wolf", "Door / tools / machine / domestic", "Livestock"]
 
 
+def test_shuffled_hears_a_recording_of_another_group():
+    groups = ["Cat"] * 30 + ["Horse"] * 9 + ["Brass / woodwind"]
+    asked = [
+        real_tags.Asked(clip_id=f"c{at}", group=group, cluster=f"c{at}", record=at, ships=True)
+        for at, group in enumerate(groups)
+    ]
+    order = real_tags.of_another_group(asked, seed=0)
+    assert all(groups[at] != groups[other] for at, other in enumerate(order))
+    assert len(set(order[:30])) > 5  # drawn, not one for all
+    assert list(real_tags.of_another_group(asked, seed=0)) == list(order)
+
+
 def test_files_of_one_recording_count_as_one():
     def rows(*right):  # two files of a cluster, then one of its own
         return [
