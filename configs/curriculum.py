@@ -1,6 +1,6 @@
 """All stages in one process, in order, going on where it stopped.
 
-    python -m ltu_jax.train --config=configs/curriculum.py[:mini|:released|:v5e-16]
+    python -m ltu_jax.train --config=configs/curriculum.py[:mini|:real|:released|:v5e-16]
 
 Tagging runs first when no TLTR weights are given. `--config.stage3.steps=100` changes one stage;
 run_dir, seed, records, weights and mesh below are shared by all.

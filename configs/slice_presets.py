@@ -10,7 +10,6 @@ stage 3 of each; docs/results.md shows what the compiler says.
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
@@ -88,8 +87,8 @@ TABLE = {
     "v6e-16": _preset("v6e-16", chips=16, base="bfloat16", positions=4_000),
     "h200": _preset("h200", chips=1, base="bfloat16", positions=28_000),
 }
-# The mini recipe is for a laptop, whatever it runs on.
-_ON_SLICES = tuple(recipe for recipe in common.PRESETS if recipe != "mini")
+# The mini recipe and that of real recordings are for a laptop, whatever they run on.
+_ON_SLICES = tuple(recipe for recipe in common.PRESETS if recipe not in ("mini", "real"))
 # What may follow the colon of --config -> recipe and name in `TABLE`, either perhaps empty.
 CHOICES = {recipe: (recipe, "") for recipe in common.PRESETS} | {
     "-".join(filter(None, (recipe, name))): (recipe, name)
@@ -98,21 +97,16 @@ CHOICES = {recipe: (recipe, "") for recipe in common.PRESETS} | {
 }
 
 
-def split(preset: str, *, own: Sequence[str] = ()) -> tuple[str, str]:
+def split(preset: str) -> tuple[str, str]:
     """Split what follows the colon of --config into recipe and machine.
-
-    Args:
-        preset: the text.
-        own: recipes that this stage alone has, on no machine of `TABLE`.
 
     Raises:
         UserError: there is no such preset; the message names all.
     """
-    choices = CHOICES | {recipe: (recipe, "") for recipe in own}
-    if preset not in choices:
-        known = ", ".join(map(repr, choices))
+    if preset not in CHOICES:
+        known = ", ".join(map(repr, CHOICES))
         raise UserError(f"unknown config preset {preset!r}; known: {known} (as in stage3.py:mini)")
-    return choices[preset]
+    return CHOICES[preset]
 
 
 def fit(config: ConfigDict, *, machine: str) -> ConfigDict:

@@ -1,6 +1,6 @@
 """Stage 1: the projection alone learns to speak to the language model; there is no LoRA yet.
 
-python -m ltu_jax.train --config=configs/stage1.py[:mini|:released|:v5e-16]
+python -m ltu_jax.train --config=configs/stage1.py[:mini|:real|:released|:v5e-16]
 """
 
 from ml_collections import ConfigDict
@@ -25,5 +25,11 @@ def get_config(preset: str = "") -> ConfigDict:
         # 50): enough to place the audio tokens among the embeddings.
         config.steps = 20
         config.optimizer.warmup_steps = 5
+        config.log.samples = 0
+    if recipe == "real":
+        common.real_language(config)
+        config.model.lora = None
+        config.steps = 40
+        config.optimizer.warmup_steps = 10
         config.log.samples = 0
     return slice_presets.fit(config, machine=machine)

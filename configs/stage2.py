@@ -1,6 +1,6 @@
 """Stage 2: projection, TLTR and LoRA on the classification pairs.
 
-python -m ltu_jax.train --config=configs/stage2.py[:mini|:released|:v5e-16] [--config.init_from=RUN]
+python -m ltu_jax.train --config=configs/stage2.py[:mini|:real|:released|:v5e-16]
 """
 
 from ml_collections import ConfigDict
@@ -27,6 +27,14 @@ def get_config(preset: str = "") -> ConfigDict:
         config.steps = 80
         config.optimizer.warmup_steps = 10
         # The rate does not fall here: stage 3 goes straight on with the same parameters.
+        config.optimizer.schedule = "constant"
+        config.log.samples = 0
+    if recipe == "real":
+        common.real_language(config)
+        config.model.lora.dropout = 0.0
+        config.optimizer.group_multipliers = MINI_RATES
+        config.steps = 200
+        config.optimizer.warmup_steps = 20
         config.optimizer.schedule = "constant"
         config.log.samples = 0
     return slice_presets.fit(config, machine=machine)

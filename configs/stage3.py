@@ -1,6 +1,6 @@
 """Stage 3: projection, TLTR and LoRA on all pairs, closed-ended and open-ended.
 
-python -m ltu_jax.train --config=configs/stage3.py[:mini|:released|:v5e-16] [--config.init_from=RUN]
+python -m ltu_jax.train --config=configs/stage3.py[:mini|:real|:released|:v5e-16]
 """
 
 from ml_collections import ConfigDict
@@ -25,4 +25,10 @@ def get_config(preset: str = "") -> ConfigDict:
         config.optimizer.group_multipliers = MINI_RATES
         config.steps = 330
         config.optimizer.warmup_steps = 10
+    if recipe == "real":
+        common.real_language(config)
+        config.model.lora.dropout = 0.0
+        config.optimizer.group_multipliers = MINI_RATES
+        config.steps = 1400
+        config.optimizer.warmup_steps = 20
     return slice_presets.fit(config, machine=machine)

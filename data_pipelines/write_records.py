@@ -30,7 +30,7 @@ from pathlib import Path
 
 from data_pipelines import token_lengths
 from data_pipelines.input import token_counts
-from data_pipelines.manifests import clip_manifests
+from data_pipelines.manifests import clip_manifests, corpus_folders
 from data_pipelines.manifests.audio_finder import AudioFinder, Rewrite
 from data_pipelines.manifests.audio_finder import table as table_of_audio
 from data_pipelines.manifests.clip_manifests import ReadRules
@@ -60,7 +60,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     flags = _flags(arguments)
     _fetch(flags)
     began = time.monotonic()
-    read = [flags.corpus, flags.json, flags.audio_root, flags.features]
+    read = [flags.corpus, flags.questions, flags.json, flags.audio_root, flags.features]
     outputs.claim(flags.out, record_files.MAKER, inputs=read)
     quarantine = Quarantine(max_share=flags.max_quarantined)
     given = _read(flags, quarantine)
@@ -103,6 +103,12 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--json",
         type=argument,
         help="JSON or JSONL file of Open-ASQA records; one of a bucket is copied here first",
+    )
+    parser.add_argument(
+        "--questions",
+        type=Path,
+        help="rows about the clips of --corpus (JSON or JSONL, as open_asqa's `merge` writes "
+        "them), whose spoken text and dataset count too",
     )
     parser.add_argument(
         "--audio-root", type=Path, help="folder of --json's audio (default: its own)"
@@ -166,7 +172,12 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"share of clips that unreadable audio may cost (default: {MAX_SHARE})",
     )
     parser.add_argument("beam_flags", nargs="*", help="after a lone --: options of the runner")
-    return local_arguments(parser.parse_args(arguments))
+    flags = local_arguments(parser.parse_args(arguments))
+    if flags.questions is not None and flags.corpus is None:
+        raise errors.UserError(
+            f"--questions {flags.questions} go with --corpus; rows alone are --json"
+        )
+    return flags
 
 
 def _fetch(flags: argparse.Namespace) -> None:
@@ -194,12 +205,16 @@ def _read(flags: argparse.Namespace, quarantine: Quarantine) -> _Given:
     if flags.json is not None:
         licences = clip_manifests.manifest_licences(flags.json)
         return _Given(clips=_read_json(flags, quarantine), licences=licences or None)
+    questions = None
+    if flags.questions is not None:
+        questions = corpus_folders.corpus_questions(flags.corpus, flags.questions)
     return _Given(
         clips=itertools.chain.from_iterable(
-            clip_manifests.read_corpus(flags.corpus, split=split) for split in SPLITS
+            corpus_folders.read_corpus(flags.corpus, split=split, questions=questions)
+            for split in SPLITS
         ),
-        tag_labels=clip_manifests.tag_labels(flags.corpus),
-        licences=clip_manifests.licences(flags.corpus),
+        tag_labels=corpus_folders.tag_labels(flags.corpus),
+        licences=corpus_folders.licences(flags.corpus),
     )
 
 

@@ -1,6 +1,6 @@
 """Ablation: the whole curriculum, or a stage of it, on the audio datasets of Open-ASQA only.
 
-    python -m ltu_jax.train --config=configs/ablations/audio_only.py[:mini|:released|:v5e-16]
+    python -m ltu_jax.train --config=configs/ablations/audio_only.py[:mini|:real|:released|:v5e-16]
     python -m ltu_jax.train --config=configs/ablations/audio_only.py:stage3[-PRESET]
 
 AS-Strong, AudioSet, VGGSound, FSD50K, AudioCaps, FreeSound, Clotho, Sound Bible. The poster's row

@@ -1,6 +1,6 @@
 """Ablation: the whole curriculum, or a stage of it, on the speech datasets of Open-ASQA only.
 
-    python -m ltu_jax.train --config=configs/ablations/speech_only.py[:mini|:released|:v5e-16]
+    python -m ltu_jax.train --config=configs/ablations/speech_only.py[:mini|:real|:released|:v5e-16]
     python -m ltu_jax.train --config=configs/ablations/speech_only.py:stage3[-PRESET]
 
 IEMOCAP, LibriTTS, VoxCeleb2, MOSEI. The poster's row

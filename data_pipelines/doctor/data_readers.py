@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.manifests import clip_manifests
+from data_pipelines.manifests import clip_manifests, corpus_folders
 from data_pipelines.manifests.official_rows import lines_or_errors
 from data_pipelines.records import record_files, schema
 from data_pipelines.records.schema import QAPair, RecordError
@@ -56,12 +56,12 @@ def kind_of(path: Path, *, audio_root: Path | None) -> str:
         return "manifest"
     if audio_root is not None:
         raise UserError(f"--audio-root belongs to a JSON file of rows, but {path} is none")
-    if (path / clip_manifests.CLIPS).is_file():
+    if (path / corpus_folders.CLIPS).is_file():
         return "corpus"
     if (path / record_files.MANIFEST).is_file():
         return "records"
     raise UserError(
-        f"{path} is no data: give a corpus folder ({clip_manifests.CLIPS}), a records directory "
+        f"{path} is no data: give a corpus folder ({corpus_folders.CLIPS}), a records directory "
         f"({record_files.MANIFEST}), or a JSON or JSONL file of rows"
     )
 
@@ -76,7 +76,7 @@ def cases(path: Path, *, audio_root: Path | None) -> Iterator[Case | Problem]:
 
 def label_names(path: Path) -> tuple[str, ...] | None:
     """Read the labels of the tagging stage, where the data has a list of them."""
-    return clip_manifests.tag_labels(path) if (path / record_files.TAG_LABELS).is_file() else None
+    return corpus_folders.tag_labels(path) if (path / record_files.TAG_LABELS).is_file() else None
 
 
 # --- official rows --------------------------------------------------------------------------------
@@ -124,15 +124,15 @@ def _of_corpus(path: Path) -> Iterator[Case | Problem]:
             yield Problem(check="rows", where=str(manifest), detail="no such file")
             continue
         unusable: list[RecordError] = []
-        pairs[split] = clip_manifests.corpus_pairs(manifest, set_aside=unusable.append)
+        pairs[split] = corpus_folders.corpus_pairs(manifest, set_aside=unusable.append)
         yield from _bad_rows(manifest, unusable)
-    for where, clip in clip_manifests.corpus_entries(path):
+    for where, clip in corpus_folders.corpus_entries(path):
         if isinstance(clip, RecordError):
             yield Problem(check="rows", where=where, detail=str(clip))
             continue
         audio: Path | None = None
         try:
-            audio = clip_manifests.corpus_audio(path, clip["audio"])
+            audio = corpus_folders.corpus_audio(path, clip["audio"])
         except RecordError as error:
             yield Problem(check="missing", where=where, detail=str(error))
         except UserError as error:  # a name that leads out of the corpus
@@ -149,13 +149,13 @@ def _of_corpus(path: Path) -> Iterator[Case | Problem]:
             spoken_text=clip["spoken_text"],
             dataset=clip["dataset"],
             split=clip["split"],
-            licence=clip_manifests.corpus_licence(clip),
+            licence=corpus_folders.corpus_licence(clip),
             tags=tuple(clip["tags"]),
             pairs=tuple(pairs.get(clip["split"], {}).pop(clip["audio"], ())),
         )
     for split, of_split in pairs.items():
         for audio_id in of_split:
-            detail = f"{split}: rows about {audio_id!r}, which is no clip of {clip_manifests.CLIPS}"
+            detail = f"{split}: rows about {audio_id!r}, which is no clip of {corpus_folders.CLIPS}"
             yield Problem(check="rows", where=str(path / f"open_asqa_{split}.json"), detail=detail)
 
 

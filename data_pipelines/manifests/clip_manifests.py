@@ -1,4 +1,4 @@
-"""Read question-answer manifests: official Open-ASQA JSON, JSON Lines, and the mini corpus folder.
+"""Read question-answer manifests: official Open-ASQA JSON and JSON Lines.
 
 A user's own data is one JSON list or JSONL file of ``{instruction, input, audio_id, dataset, task,
 output}`` rows (optional: ``split``, ``tags``) and a folder of audio files; ``audio_id`` is a path
@@ -11,23 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.manifests.audio_finder import AudioFinder, AudioGone
-from data_pipelines.manifests.official_rows import (
-    OfficialRow,
-    lines_or_errors,
-    rows_or_errors,
-)
+from data_pipelines.manifests.official_rows import OfficialRow
 from data_pipelines.manifests.row_groups import SetAside, agreeing, grouped, share_of
 from data_pipelines.records import schema
 from data_pipelines.records.quarantine import Quarantined
-from ltu_jax.core.files import inside, read_json
+from ltu_jax.core.files import read_json
 from ltu_jax.preprocessing.audio import AudioError, probe
-from ltu_jax.preprocessing.names import AmbiguousName, find_audio
 
 LABEL_TASK, LABELS_BEGIN = "cla_label", "Labels:"  # how Open-ASQA writes the labels of a clip
-CLIPS = "clips.jsonl"  # of a corpus folder
 LICENCES = ".licences.json"  # ending of the file beside rows that has their clips by licence
-_ENTRY = {"clip_id": str, "audio": str, "dataset": str, "split": str, "spoken_text": str,
-          "tags": list}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,111 +143,6 @@ def resolve_audio(audio_id: str, *, root: Path, where: str) -> Path:
     return AudioFinder(root).find(audio_id, dataset="", where=where)
 
 
-def corpus_audio(corpus: Path, name: str) -> Path:
-    """Find the file of a clip of a corpus folder; if missing, return its expected place.
-
-    Raises:
-        UserError: a name that leads out of the folder; a RecordError where two files fit it.
-    """
-    place = inside(corpus, name, where=corpus / CLIPS)
-    try:
-        return find_audio(place) or place
-    except AmbiguousName as error:
-        raise schema.RecordError(f"{corpus / CLIPS}: field 'audio': {error}") from error
-
-
-def corpus_entries(corpus: Path) -> Iterator[tuple[str, Mapping[str, Any] | schema.RecordError]]:
-    """Read where each line of ``clips.jsonl`` stands, and its fields or what is wrong with it."""
-    path = Path(corpus) / CLIPS
-    for number, entry in lines_or_errors(path):
-        where = f"{path}, row {number}"
-        if not isinstance(entry, schema.RecordError) and (wrong := _wrong_field(entry)):
-            entry = schema.RecordError(f"{where}: {wrong}")
-        yield where, entry
-
-
-def _wrong_field(entry: Any) -> str | None:
-    if not isinstance(entry, dict):
-        return f"is {type(entry).__name__}, expected an object with fields"
-    for field, kind in _ENTRY.items():
-        if not isinstance(entry.get(field), kind):
-            return f"field {field!r} is {entry.get(field)!r}: give a {kind.__name__}"
-    return None
-
-
-def corpus_pairs(
-    manifest: Path, *, set_aside: SetAside | None = None
-) -> dict[str, list[schema.QAPair]]:
-    """Read the pairs of a split of a corpus by the audio that they are about.
-
-    An unusable row raises its `schema.RecordError`, unless `set_aside` is told of it instead.
-    """
-    pairs: dict[str, list[schema.QAPair]] = {}
-    for row in rows_or_errors(manifest):
-        if not isinstance(row, schema.RecordError):
-            of_clip = pairs.setdefault(row.values["audio_id"], [])
-            of_clip.append(pair(row, len(of_clip)))
-        elif set_aside is None:
-            raise row
-        else:
-            set_aside(row)
-    return pairs
-
-
-def corpus_licence(entry: Mapping[str, Any]) -> str:
-    """Return the licence of a clip of a corpus."""
-    source = entry.get("source")
-    named = source.get("license") if isinstance(source, dict) else None
-    return named or schema.UNKNOWN_LICENCE
-
-
-def read_corpus(corpus: Path, *, split: str) -> Iterator[schema.AnnotatedClip]:
-    """Read the clips of one split, with their pairs, of a folder built by `build_mini`."""
-    corpus = Path(corpus)
-    if split not in schema.SPLITS:
-        raise schema.RecordError(f"split is {split!r}: use one of {', '.join(schema.SPLITS)}")
-    if not (corpus / CLIPS).is_file():
-        raise schema.RecordError(
-            f"{corpus} holds no corpus (no {CLIPS}); build it with: python -m "
-            f"data_pipelines.build_mini --out {corpus}"
-        )
-    pairs = corpus_pairs(corpus / f"open_asqa_{split}.json")
-    for _, record in corpus_entries(corpus):
-        if isinstance(record, schema.RecordError):
-            raise record
-        if record["split"] != split:
-            continue
-        clip = schema.AnnotatedClip(
-            clip_id=record["clip_id"],
-            audio=corpus_audio(corpus, record["audio"]),
-            sample_rate=record["sample_rate"],
-            seconds=record["seconds"],
-            spoken_text=record["spoken_text"],
-            dataset=record["dataset"],
-            split=split,
-            synthetic=record["synthetic"],
-            tags=tuple(record["tags"]),
-            pairs=tuple(pairs.get(record["audio"], ())),
-        )
-        yield schema.validate(clip)
-
-
-def tag_labels(corpus: Path) -> tuple[str, ...]:
-    """Read the label names of the tagging stage, in the order of the target vector."""
-    return tuple(read_json(Path(corpus) / "tag_labels.json"))
-
-
-def licences(corpus: Path) -> dict[str, dict[str, int]]:
-    """Count the clips of a corpus by dataset and licence ("unknown" where none is named)."""
-    counts: dict[str, dict[str, int]] = {}
-    for _, clip in corpus_entries(corpus):
-        if isinstance(clip, schema.RecordError):
-            raise clip
-        of_dataset, licence = counts.setdefault(clip["dataset"], {}), corpus_licence(clip)
-        of_dataset[licence] = of_dataset.get(licence, 0) + 1
-    return counts
-
-
 def manifest_licences(manifest: Path) -> dict[str, dict[str, int]]:
     """Read the clips by dataset and licence of a JSON file of rows, as `merge` leaves them beside.
 
@@ -275,37 +162,6 @@ def manifest_licences(manifest: Path) -> dict[str, dict[str, int]]:
     ):
         raise schema.RecordError(f"{path}: give {{dataset: {{licence: clips}}}}, or delete it")
     return found
-
-
-def check_disjoint(clips: list[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """Assert that no source recording, synthesis seed or sentence is in two splits; returns counts
-    per split.
-
-    `clips` are the rows of ``clips.jsonl``. Raises `schema.RecordError` naming the shared value and
-    both splits.
-    """
-    kinds = {
-        "seeds": lambda clip: clip["source"]["seed"],
-        "recordings": lambda clip: clip["source"]["recording"],
-        "sentences": lambda clip: clip["labels"].get("truth_text"),
-    }
-    counts: dict[str, dict[str, int]] = {split: {} for split in schema.SPLITS}
-    for kind, value_of in kinds.items():
-        owner: dict[Any, str] = {}
-        for clip in clips:
-            value = value_of(clip)
-            if value in (None, ""):
-                continue
-            split = owner.setdefault(value, clip["split"])
-            if split != clip["split"]:
-                raise schema.RecordError(
-                    f"clip {clip['clip_id']!r}: {kind} {value!r} is in {split} and in "
-                    f"{clip['split']}; "
-                    "splits must not share it: rebuild the corpus"
-                )
-        for split in schema.SPLITS:
-            counts[split][kind] = sum(1 for owned in owner.values() if owned == split)
-    return counts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

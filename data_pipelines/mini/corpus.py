@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.manifests import clip_manifests
+from data_pipelines.manifests import corpus_folders
 from data_pipelines.mini import clip_facts, closed_questions
 from data_pipelines.mini.audio import render
 from data_pipelines.mini.audio.animals import RECORDINGS
@@ -92,7 +92,7 @@ def write(
         "counts": counts,
         "test_items": rows,
         "style_thresholds": thresholds,
-        "disjoint": clip_manifests.check_disjoint(clips),
+        "disjoint": corpus_folders.check_disjoint(clips),
         "voices": {split: _voices(clips, split) for split in schema.SPLITS},
         "sha256": _checksums(out, clips),
     }

@@ -28,14 +28,18 @@ def run(argv: list[str] | None = None) -> None:
     arguments = _arguments(argv)
     spoken = {}
     if arguments.speech is not None:
-        spoken = window_corpus.read_spoken(arguments.speech, split=recording_table.TRAIN)
+        spoken = window_corpus.read_spoken(arguments.speech)
     if arguments.ships_only:
         spoken = {name: one for name, one in spoken.items() if one.ships}
+    voices = {
+        split: {name: one.seconds for name, one in spoken.items() if one.split == split}
+        for split in (recording_table.TRAIN, recording_table.VALIDATION)
+    }
     given = [one for one in recording_table.recordings() if one.ships or not arguments.ships_only]
     options = WindowOptions(
         of_class=arguments.of_class,
         more=arguments.more,
-        speech=SPOKEN_SHARE if spoken else 0.0,
+        speech=SPOKEN_SHARE if voices[recording_table.TRAIN] else 0.0,
         quiet=arguments.quiet,
         seed=arguments.seed,
     )
@@ -43,7 +47,8 @@ def run(argv: list[str] | None = None) -> None:
         given,
         hold_out=arguments.hold_out,
         options=options,
-        voices={name: one.seconds for name, one in spoken.items()},
+        voices=voices[recording_table.TRAIN],
+        held_voices=voices[recording_table.VALIDATION],
     )
     reads = [arguments.recordings, arguments.speech, arguments.cache]
     out = outputs.join(arguments.out, window_corpus.MAKER, names=window_corpus.NAMES, inputs=reads)

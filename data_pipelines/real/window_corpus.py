@@ -73,17 +73,17 @@ class Teacher(Protocol):
     def scores(self, samples: np.ndarray) -> np.ndarray: ...
 
 
-def read_spoken(folder: Path, *, split: str) -> dict[str, SpokenClip]:
-    """Return name -> what is said, of the lines of a folder's speech.jsonl that are of a split.
+def read_spoken(folder: Path) -> dict[str, SpokenClip]:
+    """Return name -> what is said, of the lines of a folder's speech.jsonl.
 
     Raises:
-        UserError: no such file, none of the split, a broken line, audio that is gone.
+        UserError: no such file, none that is learnt from, a broken line, audio that is gone.
     """
-    found = {one.name: one for one in speech_lines.read_speech(folder) if one.split == split}
-    if not found:
+    found = {one.name: one for one in speech_lines.read_speech(folder)}
+    if all(one.split != recording_table.TRAIN for one in found.values()):
         raise UserError(
-            f"--speech {folder}: {speech_lines.SPEECH_FILE} has no line of split {split!r}: render "
-            "speech for it, or leave --speech out"
+            f"--speech {folder}: {speech_lines.SPEECH_FILE} has no line of split "
+            f"{recording_table.TRAIN!r}: render speech for it, or leave --speech out"
         )
     for one in found.values():
         if not (folder / one.file).is_file():

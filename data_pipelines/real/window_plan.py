@@ -246,6 +246,30 @@ def alone(given: Sequence[Recording], *, seed: int) -> list[PlannedWindow]:
     return windows
 
 
+def spoken(
+    given: Sequence[Recording], *, voices: Mapping[str, float], seed: int
+) -> list[PlannedWindow]:
+    """Return one window of each thing that is said, over a recording: what a side is scored on.
+
+    The classes come in turn, so that each is spoken over as often as another.
+
+    Args:
+        given: recordings of one side of a split.
+        voices: name -> seconds of what is said.
+        seed: of all draws.
+    """
+    by_class = usable(given, seed=seed)
+    turns = {name: _by_cluster(own) for name, own in by_class.items()}
+    names = sorted(voices, key=lambda name: _digest(seed, f"spoken {name}"))
+    windows = []
+    for name, label in zip(names, _in_turn(tuple(by_class)), strict=False):
+        window_id = f"spoken_{name}"
+        rng = np.random.default_rng(_digest(seed, window_id))
+        window = _window(window_id, [(label, next(turns[label]))], by_class, rng)
+        windows.append(_spoken_over(window, iter((name,)), voices, rng, 1.0, _SPEECH_ABOVE))
+    return windows
+
+
 class AbsentClasses:
     """Draws classes that a window of a plan lacks: half near by, the others by their frequency.
 

@@ -65,6 +65,7 @@ def plan_sides(
     hold_out: str,
     options: WindowOptions,
     voices: Mapping[str, float],
+    held_voices: Mapping[str, float] | None = None,
 ) -> PlannedSides:
     """Plan the windows of a corpus.
 
@@ -77,6 +78,7 @@ def plan_sides(
             recording of another part.
         options: of the training side.
         voices: name -> seconds of what may be said on the training side.
+        held_voices: the same of what is said, once each, over held-out recordings; with one split.
 
     Raises:
         UserError: `hold_out` is none of these, or a side is left without windows.
@@ -86,6 +88,8 @@ def plan_sides(
     sides = split_sides(given, hold_out)
     train = _plan(sides.train, options=options, voices=voices)
     held = window_plan.alone(sides.held_out, seed=options.seed)
+    if held:
+        held += window_plan.spoken(sides.held_out, voices=held_voices or {}, seed=options.seed)
     for side, windows in (("learn from", train), ("hold out", held)):
         if not windows and not (hold_out == NONE and side == "hold out"):
             raise UserError(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from data_pipelines.manifests import clip_manifests
+from data_pipelines.manifests import corpus_folders
 from data_pipelines.real import recording_table
 from data_pipelines.records.schema import RecordError
 from ltu_jax.core.errors import UserError, shorten
@@ -53,15 +53,15 @@ def read(corpus: Path) -> TrainingData:
     Raises:
         UserError: no corpus there, or clips or recordings that weights must not be given away for.
     """
-    if not (corpus / clip_manifests.CLIPS).is_file():
+    if not (corpus / corpus_folders.CLIPS).is_file():
         raise UserError(
-            f"--corpus {corpus} has no {clip_manifests.CLIPS}: give the folder that the records of "
+            f"--corpus {corpus} has no {corpus_folders.CLIPS}: give the folder that the records of "
             "the run were written from"
         )
     clusters: set[str] = set()
     bound: list[str] = []
     made_with, licences = Counter(), Counter()
-    for _, entry in clip_manifests.corpus_entries(corpus):
+    for _, entry in corpus_folders.corpus_entries(corpus):
         if isinstance(entry, RecordError):
             raise entry
         if entry["split"] != _TRAIN:
@@ -69,7 +69,7 @@ def read(corpus: Path) -> TrainingData:
         source = entry.get("source") if isinstance(entry.get("source"), Mapping) else {}
         clusters |= set(map(str, source.get("clusters", ())))
         made_with.update(source.get("packages", ()))
-        licences[clip_manifests.corpus_licence(entry)] += 1
+        licences[corpus_folders.corpus_licence(entry)] += 1
         labels = entry.get("labels") if isinstance(entry.get("labels"), Mapping) else {}
         if labels.get("ships", True) is not True:  # of a voice, too, which no table here knows
             bound.append(str(entry["clip_id"]))

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from data_pipelines import build_mini
-from data_pipelines.manifests import clip_manifests
+from data_pipelines.manifests import corpus_folders
 from data_pipelines.measures.speaking_style import speaking_style
 from data_pipelines.measures.syllables import syllables
 from data_pipelines.measures.voice_measures import measure_voice
@@ -96,7 +96,7 @@ def test_the_full_plan_is_balanced_disjoint_and_large_enough():
         }
         for e in entries
     ]
-    counts = clip_manifests.check_disjoint(rows)
+    counts = corpus_folders.check_disjoint(rows)
     assert counts["train"]["recordings"] == 7
     assert counts["test"]["recordings"] == 3
 
@@ -290,7 +290,7 @@ def test_the_folder_is_complete_and_official(built, tiny_plan):
         assert (info.samplerate, info.channels, info.subtype) == (RATE, 1, "PCM_16")
         assert 0 < info.duration <= 10
         assert info.duration == pytest.approx(clip["seconds"])
-        assert set(clip["tags"]) <= set(clip_manifests.tag_labels(built))
+        assert set(clip["tags"]) <= set(corpus_folders.tag_labels(built))
         assert clip["synthetic"] is True
     for split in schema.SPLITS:
         official = json.loads((built / f"open_asqa_{split}.json").read_text(encoding="utf-8"))
@@ -307,7 +307,7 @@ def test_the_folder_is_complete_and_official(built, tiny_plan):
 
 
 def test_the_reader_gives_back_what_was_written(built):
-    clips = {split: list(clip_manifests.read_corpus(built, split=split)) for split in schema.SPLITS}
+    clips = {split: list(corpus_folders.read_corpus(built, split=split)) for split in schema.SPLITS}
     assert sum(map(len, clips.values())) == len(rows_of(built / "clips.jsonl"))
     spoken = [clip for clip in clips["train"] if "speech" in clip.tags]
     assert all(clip.spoken_text for clip in spoken)

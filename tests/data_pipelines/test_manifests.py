@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines.manifests import clip_manifests, official_rows
+from data_pipelines.manifests import clip_manifests, corpus_folders, official_rows
 from data_pipelines.manifests.audio_finder import AudioFinder
 from data_pipelines.records import schema
 
@@ -183,7 +183,7 @@ def test_disjoint_splits_are_counted():
         clip("b", "train", seed=2, recording="cow", sentence="One."),
         clip("c", "test", seed=3, recording="dog"),
     ]
-    counts = clip_manifests.check_disjoint(clips)
+    counts = corpus_folders.check_disjoint(clips)
     assert counts["train"] == {"seeds": 2, "recordings": 1, "sentences": 1}
     assert counts["test"] == {"seeds": 1, "recordings": 1, "sentences": 0}
 
@@ -202,9 +202,9 @@ def test_a_value_in_two_splits_is_an_error(shared, kind):
         clip("b", "test", **shared),
     ]
     with pytest.raises(schema.RecordError, match=rf"clip 'b': {kind} .* is in train and in test"):
-        clip_manifests.check_disjoint(clips)
+        corpus_folders.check_disjoint(clips)
 
 
 def test_a_folder_without_corpus_says_how_to_build_one(tmp_path):
     with pytest.raises(schema.RecordError, match="python -m data_pipelines.build_mini"):
-        list(clip_manifests.read_corpus(tmp_path, split="train"))
+        list(corpus_folders.read_corpus(tmp_path, split="train"))

@@ -8,7 +8,7 @@ import pytest
 
 from data_pipelines.doctor import __main__ as doctor
 from data_pipelines.input import token_counts
-from data_pipelines.manifests import clip_manifests
+from data_pipelines.manifests import clip_manifests, corpus_folders
 from data_pipelines.mini import builder
 from data_pipelines.records import record_files
 from data_pipelines.records.schema import RecordError
@@ -108,7 +108,7 @@ def test_a_clip_of_a_corpus_lies_in_it(corpus, audio, tmp_path, capsys):
     folder = corpus(audio)
     (folder / "link").symlink_to(tmp_path / "secret.wav")
     for use in (
-        lambda: list(clip_manifests.read_corpus(folder, split="test")),
+        lambda: list(corpus_folders.read_corpus(folder, split="test")),
         lambda: demo.held_out_clip(folder),
         lambda: read_dataset(folder, name="mini", split="test"),
     ):

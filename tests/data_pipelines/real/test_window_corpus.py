@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -112,6 +113,25 @@ def test_what_is_held_out_is_heard_alone_and_shares_no_recording(hold_out):
         assert len(set(layer.clips)) == 1 and layer.start == 0 and not one.window.speech
 
 
+def test_held_out_voices_speak_over_held_out_recordings_once_each():
+    held_voices = {f"v{number}": 2.0 for number in range(90)}
+    planned = window_sides.plan_sides(
+        ALL, hold_out=VAL, options=OPTIONS, voices={}, held_voices=held_voices
+    )
+    over = [one for one in planned.windows if one.window.speech]
+    assert {one.split for one in over} == {"val"} and {one.kind for one in over} == {SOUNDS}
+    assert sorted(one.window.speech for one in over) == sorted(held_voices)
+    learnt = {
+        name for one in planned.windows if one.split == "train" for name in one.window.clusters
+    }
+    assert not learnt & {name for one in over for name in one.window.clusters}
+    times = Counter(one.window.classes for one in over)
+    assert max(times.values()) - min(times.values()) <= 1  # each class is spoken over as often
+    assert all(0 <= one.window.speech_decibels <= 10 for one in over)
+    alone = window_sides.plan_sides(ALL, hold_out=VAL, options=OPTIONS, voices={})
+    assert [one for one in planned.windows if one not in over] == list(alone.windows)
+
+
 def test_a_short_recording_comes_again_until_its_window_is_full():
     short, long = recording(7, "Dog", "Dog / wolf", seconds=0.4), GIVEN[1]
     by_clip = {
@@ -148,12 +168,13 @@ def test_lines_have_labels_licences_and_who_speaks(tmp_path):
              "ships": True, "f0_hz": 110.0, "speech_seconds": 1.5}  # fmt: skip
     (tmp_path / "speech.jsonl").write_text(json.dumps(voice) + "\n")
     with pytest.raises(UserError, match="there is no v1.wav"):
-        window_corpus.read_spoken(tmp_path, split="train")
+        window_corpus.read_spoken(tmp_path)
     (tmp_path / "v1.wav").touch()
-    spoken = window_corpus.read_spoken(tmp_path, split="train")
+    spoken = window_corpus.read_spoken(tmp_path)
     assert spoken["v1"].gender == "male"
-    with pytest.raises(UserError, match="no line of split 'val'"):
-        window_corpus.read_spoken(tmp_path, split="val")
+    (tmp_path / "speech.jsonl").write_text(json.dumps(voice | {"split": "val"}) + "\n")
+    with pytest.raises(UserError, match="no line of split 'train'"):
+        window_corpus.read_spoken(tmp_path)
     options = dataclasses.replace(OPTIONS, speech=1.0)
     manifest = build(tmp_path / "out", options=options, spoken=spoken)
     clips = [json.loads(line) for line in (tmp_path / "out/clips.jsonl").read_text().splitlines()]
