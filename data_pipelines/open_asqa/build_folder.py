@@ -27,9 +27,11 @@
                                       "text_by" people or whisper of the task ASR
     DIR/SOURCE/open_ended.jsonl       {"clip_id", "question", "answer", "prompt", "model",
                                       "request"}, by `generate`: prompt and its version; key of the
-                                      request in replies.sqlite
+                                      request in replies.sqlite; "wording" where the question is
+                                      one of ours
     DIR/SOURCE/open_ended.json        counts of replies and pairs, by `generate`
-    DIR/SOURCE/accepted.jsonl         lines of open_ended.jsonl, those that `filter` accepts
+    DIR/SOURCE/accepted.jsonl         lines of open_ended.jsonl, those that `filter` accepts, with
+                                      "scores": {gate: score} where `score` made any
     DIR/SOURCE/refused.jsonl          the others, with "reason"
     DIR/SOURCE/filter.json            settings of `filter`, and counts by reason
 

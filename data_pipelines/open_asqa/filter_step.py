@@ -11,6 +11,7 @@ asked. docs/open_ended.md lists the rules.
 import argparse
 import contextlib
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -147,10 +148,11 @@ def filter_source(settings: FilterSettings, source: str) -> dict[str, Any]:
         rules = PairRules(known, prompt_of(source).file, classes)
         found = pairs_in(lines)
         below = _below(scores, source, known.clip.clip_id, found, least)
-        for pair, low in zip(found, below, strict=True):
-            pairs.add(known.clip.clip_id, pair, rules.problem(pair) or low)
+        for line, pair, low in zip(lines, found, below, strict=True):
+            ours = "wording" in line
+            pairs.add(known.clip.clip_id, pair, rules.problem(pair) or low, ours=ours)
     reasons = pairs.decide()
-    _write(folder, source, reasons)
+    _write(folder, source, reasons, scores)
     questions, answers = pairs.unique_shares(reasons)
     report = {
         "rules": pair_rules.rules().version,
@@ -184,8 +186,8 @@ def _below(
     return problems
 
 
-def _write(folder: BuildFolder, source: str, reasons: Sequence[str]) -> None:
-    """Write the lines to one of the two files each."""
+def _write(folder: BuildFolder, source: str, reasons: Sequence[str], scores: GateScores) -> None:
+    """Write the lines to one of the two files each, with their scores."""
     verdicts = iter(reasons)
     with contextlib.ExitStack() as stack:
         # the accepted ones take their place last: where they are new, both are
@@ -195,12 +197,28 @@ def _write(folder: BuildFolder, source: str, reasons: Sequence[str]) -> None:
             )
             for name in (ACCEPTED, REFUSED)
         )
-        for line in folder.lines(source, OPEN_ENDED):
-            reason = next(verdicts)
-            if reason:
-                refused.append({**line, "reason": reason})
-            else:
-                accepted.append(line)
+        found = folder.lines(source, OPEN_ENDED)
+        for clip_id, group in itertools.groupby(found, lambda line: line["clip_id"]):
+            lines = list(group)
+            for line, scored in zip(lines, _scores(scores, source, clip_id, lines), strict=True):
+                line |= {"scores": scored} if scored else {}
+                reason = next(verdicts)
+                if reason:
+                    refused.append({**line, "reason": reason})
+                else:
+                    accepted.append(line)
+
+
+def _scores(
+    scores: GateScores, source: str, clip_id: str, lines: Sequence[Mapping[str, Any]]
+) -> list[dict[str, float]]:
+    """Return gate -> score of each line."""
+    named = [(source, clip_id, pair) for pair in pairs_in(lines)]
+    by_gate = {gate: scores.get(gate, named) for gate in GATES}
+    return [
+        {gate: own[place] for gate, own in by_gate.items() if own[place] is not None}
+        for place in range(len(lines))
+    ]
 
 
 def _unanswerable_share(text: str) -> float:

@@ -28,13 +28,14 @@ from data_pipelines.open_asqa.open_ended import build_conversations, model_optio
 from data_pipelines.open_asqa.open_ended.build_conversations import SourceConversations
 from data_pipelines.open_asqa.open_ended.clip_conversation import (
     ClipConversation,
+    RequestAhead,
     WriterSettings,
     reply_problem,
     schema,
 )
+from data_pipelines.open_asqa.open_ended.two_calls import TwoCalls
 from ltu_jax.clients.batch_requests import RESULTS, BatchFolder, BatchReport
 from ltu_jax.clients.call_ledger import CallLedger, open_ledger
-from ltu_jax.clients.chat import CompletionRequest
 from ltu_jax.clients.conversations import ConversationState, standings
 from ltu_jax.clients.paid_calls import CallReport, PaidCalls
 from ltu_jax.clients.token_prices import TokenPrice, dollars
@@ -57,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--patterns",
         action="store_true",
         help="let the schema say how questions and answers begin and end, for small models",
+    )
+    parser.add_argument(
+        "--calls",
+        choices=build_conversations.CALLS,
+        default=build_conversations.CALLS[0],
+        help="about a clip of joint_audioset; two: first what words and sounds suggest together, "
+        "then questions with that in view (default: one)",
     )
     parser.add_argument("--dry-run", action="store_true", help="tell calls, tokens and price only")
     parser.add_argument("--batch-files", action="store_true", help="write and read batch files")
@@ -121,22 +129,26 @@ def _source(
     arguments: argparse.Namespace, folder: BuildFolder, source: str, settings: WriterSettings
 ) -> SourceConversations:
     return SourceConversations(
-        folder=folder, source=source, settings=settings, limit=arguments.limit
+        folder=folder,
+        source=source,
+        settings=settings,
+        limit=arguments.limit,
+        calls=arguments.calls,
     )
 
 
-def _all(asked: Sequence[SourceConversations]) -> Iterator[ClipConversation]:
+def _all(asked: Sequence[SourceConversations]) -> Iterator[ClipConversation | TwoCalls]:
     for of in asked:
         yield from of.all()
 
 
 def _total(asked: Sequence[SourceConversations]) -> int:
-    """Return how many clips there are at most, by counting lines."""
+    """Return how many conversations there are at most, by counting lines."""
     count = 0
     for of in asked:
         with of.folder.file(of.source, CLIPS).open("rb") as file:
             lines = sum(1 for _ in file)
-        count += lines if of.limit is None else min(lines, of.limit)
+        count += of.a_clip * (lines if of.limit is None else min(lines, of.limit))
     return count
 
 
@@ -186,7 +198,7 @@ def _estimate(of: SourceConversations, *, tries: int) -> Counter[str]:
     """Return what the clips of a source that were not asked about yet would take."""
     missing: Counter[str] = Counter()
     row: Counter[str] = Counter()
-    for request, pairs in _open_requests(of, row, missing, tries=tries):
+    for request, pairs in _requests_ahead(of, row, missing, tries=tries):
         row["calls"] += 1
         row["tokens in"] += request.prompt_estimate
         row["tokens out"] += pairs * _TOKENS_A_PAIR
@@ -196,25 +208,23 @@ def _estimate(of: SourceConversations, *, tries: int) -> Counter[str]:
     return row
 
 
-def _open_requests(
+def _requests_ahead(
     of: SourceConversations, row: Counter[str], missing: Counter[str], *, tries: int
-) -> Iterator[tuple[CompletionRequest, int]]:
+) -> Iterator[RequestAhead]:
     """Yield what is still to be asked, and for how many pairs."""
     ledger_path = of.folder.root / REPLIES
     if not ledger_path.is_file():
-        for conversation in of.all(missing):
-            row["clips"] += 1
-            yield conversation.next_request(()), conversation.wanted
+        for number, conversation in enumerate(of.all(missing)):
+            row["clips"] += number % of.a_clip == 0
+            yield from conversation.ahead(())
         return
     with open_ledger(ledger_path, send=False) as ledger:
-        for standing in standings(of.all(missing), ledger, tries=tries):
-            row["clips"] += 1
+        for number, standing in enumerate(standings(of.all(missing), ledger, tries=tries)):
+            row["clips"] += number % of.a_clip == 0
             if standing.state is not ConversationState.OPEN:
                 row["known"] += 1
                 continue
-            conversation = standing.conversation
-            had = len(conversation.pairs(standing.replies))
-            yield standing.request, conversation.wanted - had
+            yield from standing.conversation.ahead(standing.replies)
 
 
 def _price_line(

@@ -108,7 +108,7 @@ class _Trial:
         command = [
             *(sys.executable, "-m", "data_pipelines.open_asqa", "generate", str(self.build.root)),
             *("--model", "m", "--prices", str(self.build.root.parent / "prices.toml")),
-            *("--budget", str(budget), "--wait", "0.01", "--timeout", "60", "--workers", "4"),
+            *("--calls", "both", "--budget", str(budget), "--wait", "0.01", "--timeout", "60", "--workers", "4"),
             *(("--batch-files",) if self.batches else ("--endpoint", self.server.url)),
         ]
         quiet = subprocess.DEVNULL
@@ -156,7 +156,9 @@ class _Trial:
         """Yield the requests that the ledger's replies lead to: name at the server, and key."""
         settings = WriterSettings(model="m")
         for source in _SOURCES:
-            asked = SourceConversations(folder=self.build, source=source, settings=settings)
+            asked = SourceConversations(
+                folder=self.build, source=source, settings=settings, calls="both"
+            )
             for standing in standings(asked.all(), ledger, tries=2):
                 for part in range(len(standing.replies) + 1):
                     request = standing.conversation.next_request(standing.replies[:part])

@@ -29,7 +29,7 @@ def fraction(*names: object) -> float:
 def asked_of(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Return how many pairs a request wants, and the user's JSON."""
     system, user = (message["content"] for message in body["messages"])
-    return int(re.search(r"Write (\d+) different", system)[1]), json.loads(user)
+    return int(re.search(r"Write (\d+) (?:different|pair)", system)[1]), json.loads(user)
 
 
 def pairs_of(body: dict[str, Any], *, count: int | None = None) -> list[dict[str, str]]:

@@ -1,6 +1,7 @@
 """The conversations about the clips of a build, and the file of pairs that comes out of them."""
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,12 @@ from data_pipelines.open_asqa.build_folder import (
 from data_pipelines.open_asqa.open_ended.clip_conversation import ClipConversation, WriterSettings
 from data_pipelines.open_asqa.open_ended.material import KnownClip, MissingFieldError
 from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer, read_pairs
-from data_pipelines.open_asqa.open_ended.prompt_files import Prompt, prompt_of
+from data_pipelines.open_asqa.open_ended.prompt_files import (
+    Prompt,
+    prompt_of,
+    prompts_of_two_calls,
+)
+from data_pipelines.open_asqa.open_ended.two_calls import TwoCalls
 from data_pipelines.open_asqa.source_clip import SourceClip
 from ltu_jax.clients.call_ledger import CallLedger
 from ltu_jax.clients.conversations import ConversationState, Standing, standings
@@ -26,6 +32,8 @@ from ltu_jax.core.files import atomic_file, sha256_file, write_json
 from ltu_jax.core.jsonl import write_jsonl
 
 COUNTS = "open_ended.json"
+# How a clip is asked about where its source has prompts of two calls; "both": in both ways.
+CALLS = ("one", "two", "both")
 _STEP_OF = {SPOKEN_TEXT: "transcribe", STYLE: "style"}
 
 
@@ -107,32 +115,48 @@ class SourceConversations:
         source: name in the registry.
         settings: of the model.
         limit: at most so many clips, the first ones; None for all.
+        calls: one of `CALLS`.
     """
 
     folder: BuildFolder
     source: str
     settings: WriterSettings
     limit: int | None = None
+    calls: str = CALLS[0]
 
     @property
-    def prompt(self) -> Prompt:
-        """Return the prompt of the source."""
-        return prompt_of(self.source)
+    def a_clip(self) -> int:
+        """Return how many conversations there are about a clip."""
+        return len(self._prompts())
 
-    def all(self, missing: Counter[str] | None = None) -> Iterator[ClipConversation]:
-        """Yield one for each clip; `missing` counts clips that lack a field, by its name."""
+    def all(self, missing: Counter[str] | None = None) -> Iterator[ClipConversation | TwoCalls]:
+        """Yield those about each clip; `missing` counts clips that lack a field, by its name."""
         count = 0
         for known in known_clips(self.folder, self.source):
             if count == self.limit:
                 return
             try:
-                conversation = ClipConversation(known, self.prompt, self.settings)
+                asked = self._about(known)
             except MissingFieldError as error:
                 if missing is not None:
                     missing[str(error)] += 1
                 continue
             count += 1
-            yield conversation
+            yield from asked
+
+    def _prompts(self) -> list[tuple[Prompt, ...]]:
+        """Return those of each conversation about a clip."""
+        two = prompts_of_two_calls(self.source) if self.calls != "one" else None
+        one = [(prompt_of(self.source),)] if two is None or self.calls == "both" else []
+        return one if two is None else [*one, two]
+
+    def _about(self, known: KnownClip) -> list[ClipConversation | TwoCalls]:
+        return [
+            ClipConversation(known, prompts[0], self.settings)
+            if len(prompts) == 1
+            else TwoCalls(known, prompts, self.settings)
+            for prompts in self._prompts()
+        ]
 
     def write(self, ledger: CallLedger, *, tries: int) -> dict[str, Any]:
         """Write the pairs of all replies so far, in the order of the clips; return the counts.
@@ -144,12 +168,17 @@ class SourceConversations:
         given_up: Counter[str] = Counter()
 
         def lines() -> Iterator[Mapping[str, Any]]:
-            for standing in standings(self.all(missing), ledger, tries=tries):
+            found = standings(self.all(missing), ledger, tries=tries)
+            for _, group in itertools.groupby(found, lambda one: one.conversation.clip.clip_id):
+                of_clip = list(group)
                 counts["clips"] += 1
-                counts["asked in full"] += standing.state is ConversationState.DONE
-                if standing.state is ConversationState.GIVEN_UP:
-                    given_up[standing.record.reason] += 1
-                yield from self._lines(standing, counts)
+                counts["asked in full"] += all(
+                    one.state is ConversationState.DONE for one in of_clip
+                )
+                for standing in of_clip:
+                    if standing.state is ConversationState.GIVEN_UP:
+                        given_up[standing.record.reason] += 1
+                    yield from self._lines(standing, counts)
 
         path = self.folder.file(self.source, OPEN_ENDED)
         with atomic_file(path) as new:
@@ -159,7 +188,7 @@ class SourceConversations:
                 for name in (ACCEPTED, REFUSED, FILTER):
                     self.folder.file(self.source, name).unlink(missing_ok=True)
         result = {
-            "prompt": self.prompt.name,
+            "prompt": ", ".join(prompt.name for own in self._prompts() for prompt in own),
             "model": self.settings.model,
             **counts,
             "given up": dict(sorted(given_up.items())),
@@ -188,7 +217,8 @@ class SourceConversations:
                 "clip_id": conversation.clip.clip_id,
                 "question": one.pair.question,
                 "answer": one.pair.answer,
-                "prompt": self.prompt.name,
+                "prompt": requests[one.part].prompt,
                 "model": self.settings.model,
                 "request": requests[one.part].key,
+                **({"wording": one.wording} if one.wording else {}),
             }

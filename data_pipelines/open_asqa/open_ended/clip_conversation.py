@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_pipelines.open_asqa import draw
 from data_pipelines.open_asqa.open_ended.material import KnownClip, material
@@ -48,10 +48,24 @@ class WriterSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WrittenPair:
-    """A pair, and the number of the reply that it stands in."""
+    """A pair, and the number of the reply that it stands in.
+
+    Attributes:
+        pair: question and answer.
+        part: the number.
+        wording: name of the wording where the question is one of ours; "" where the model asked.
+    """
 
     pair: QuestionAnswer
     part: int
+    wording: str = ""
+
+
+class RequestAhead(NamedTuple):
+    """A request that is to come, and the pairs that are asked for in it."""
+
+    request: CompletionRequest
+    pairs: int
 
 
 class ClipConversation:
@@ -80,6 +94,12 @@ class ClipConversation:
         if replies and (missing <= 0 or not _cut(replies[-1]) or len(replies) == MOST_PARTS):
             return None
         return self._request(missing, pairs, part=len(replies))
+
+    def ahead(self, replies: Sequence[ChatReply]) -> list[RequestAhead]:
+        """Return the request that comes next, if there is one."""
+        request = self.next_request(replies)
+        missing = self.wanted - len(self.pairs(replies))
+        return [] if request is None else [RequestAhead(request, missing)]
 
     def problem(self, reply: ChatReply) -> str:
         """Return why there is no use in a reply; a cut one tells that more tokens are needed."""

@@ -11,7 +11,8 @@ from ltu_jax.clients.reply_cache import ReplyCache, key
 SCORES = "scores.sqlite"
 CLAP = "clap"
 AGREEMENT = "agreement"
-GATES = (CLAP, AGREEMENT)
+CONSISTENCY = "consistency"
+GATES = (CLAP, AGREEMENT, CONSISTENCY)
 _OF_WORDS = ("joint_audioset", "fma")  # what is said or sung matters, which CLAP does not know
 
 

@@ -23,11 +23,13 @@ class KnownClip:
         clip: what its source says.
         spoken_text: by Whisper; "" for none.
         style: its line of style.jsonl; {} for none.
+        implied: what the first of two calls made of words and sounds; "" where there was none.
     """
 
     clip: SourceClip
     spoken_text: str = ""
     style: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    implied: str = ""
 
 
 class MissingFieldError(Exception):
@@ -113,6 +115,7 @@ FIELDS: Mapping[str, tuple[str, Callable[[KnownClip], Any]]] = {
     "sentiment": ("sentiment from -3 to 3", _sentiment),
     "genres": ("genres", lambda known: list(known.clip.genres)),
     "title": ("title", lambda known: known.clip.title),
+    "implied": ("what it suggests", lambda known: known.implied),
     "tags": ("tags", lambda known: list(known.clip.tags)),
 }
 

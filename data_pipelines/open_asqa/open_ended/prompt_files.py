@@ -2,6 +2,7 @@
 
     prompts/rules.toml      paragraphs that all prompts share, as {name}
     prompts/SOURCE.toml     how many pairs, which fields, and the system text of a source
+    prompts/SOURCE_first.toml, SOURCE_second.toml    the same, of two calls about a clip
 
 A version that was used is never changed: change the text, and raise `version`.
 """
@@ -68,8 +69,17 @@ class Prompt:
 
 
 @functools.cache
+def prompts_of_two_calls(source: str) -> tuple[Prompt, Prompt] | None:
+    """Return the prompts of the first and the second call; None where a source has none such."""
+    names = (f"{source}_first", f"{source}_second")
+    if not resources.files(__package__).joinpath("prompts", f"{names[0]}.toml").is_file():
+        return None
+    return prompt_of(names[0]), prompt_of(names[1])
+
+
+@functools.cache
 def prompt_of(source: str) -> Prompt:
-    """Return the prompt of a source.
+    """Return the prompt of a source, or of one of two calls about it.
 
     Raises:
         ConfigError: a key is missing, unknown or wrong.

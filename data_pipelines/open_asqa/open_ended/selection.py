@@ -46,12 +46,19 @@ class PairSelection:
         self._places = array("Q")  # of sound pairs among all
         self._texts, self._questions, self._answers = array("Q"), array("Q"), array("Q")
         self._identities = array("Q")
-        self._unanswerable = bytearray()
+        self._unanswerable, self._ours = bytearray(), bytearray()
         self._signatures: list[np.ndarray] = []
         self._recent: list[np.ndarray] = []
 
-    def add(self, clip_id: str, pair: QuestionAnswer, problem: str) -> None:
-        """Take the next pair; `problem` says why it is not sound, "" if it is."""
+    def add(self, clip_id: str, pair: QuestionAnswer, problem: str, *, ours: bool = False) -> None:
+        """Take the next pair.
+
+        Args:
+            clip_id: the clip that it is about.
+            pair: the pair.
+            problem: why it is not sound; "" if it is.
+            ours: whether the question is one of our wordings, which may come any number of times.
+        """
         self._reasons.append(problem)
         if problem:
             return
@@ -63,6 +70,7 @@ class PairSelection:
         self._texts.append(_hash(f"{question}\n{answer}"))
         self._identities.append(_hash(f"{clip_id}\n{pair.question}\n{pair.answer}"))
         self._unanswerable.append(is_unanswerable(pair.answer))
+        self._ours.append(ours)
         if not self._settings.doubles and self._settings.near < 1:
             self._recent.append(near_duplicates.signature(f"{pair.question} {pair.answer}"))
             if len(self._recent) == _CHUNK:
@@ -111,7 +119,7 @@ class PairSelection:
 
     def _too_often(self, kept: np.ndarray) -> np.ndarray:
         """Return which pairs have a question that enough others have; a hash chooses."""
-        places = np.flatnonzero(kept)
+        places = np.flatnonzero(kept & ~np.frombuffer(bytes(self._ours), bool))
         questions = np.array(self._questions)[places]
         identities = np.array(self._identities)[places]
         order = np.lexsort((identities, questions))

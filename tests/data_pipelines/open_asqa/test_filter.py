@@ -169,6 +169,52 @@ def test_agreement_is_scored_once_and_thresholds_need_no_model(build, serve):
     assert "low agreement" in reports["clotho"]["refused"]
 
 
+def twice(number, path, body):
+    """A server whose second answers are the first ones but for every other question."""
+    if is_probe(body):
+        return chat('{"answers": ["I."]}')
+    questions = json.loads(body["messages"][1]["content"])["questions"]
+    answers = ["Unsure." if place == 2 else f"The {question.split()[5]} of a distant bell rings on"
+               for place, question in enumerate(questions)]  # fmt: skip
+    if "seed" in body:
+        answers = [answer if place % 2 else answer.replace("distant bell", "loud engine")
+                   for place, answer in enumerate(answers)]  # fmt: skip
+    return chat(json.dumps({"answers": answers}))
+
+
+def test_consistency_compares_two_answers_of_one_model(build, serve):
+    server, clips = serve(twice), 5 * len(SOURCES)
+    model = ["--model", "j", "--endpoint", server.url]
+    assert command.command(["score", str(build.root), "--agreement", *model]) == 0
+    assert len(server.requests) == 1 + clips
+    assert command.command(["score", str(build.root), "--consistency", *model]) == 0
+    assert len(server.requests) == 1 + 2 * clips  # the first answers are known already
+    seeds = [body.get("seed") for _, _, body in server.requests[1:]]
+    assert seeds[:clips] == [None] * clips and len(set(seeds[clips:])) == clips
+    both = ["score", str(build.root), "--agreement", "--consistency", *model]
+    assert command.command(both) == 0 and len(server.requests) == 1 + 2 * clips
+    filtered(build)
+    names = (build_folder.ACCEPTED, build_folder.REFUSED)
+    found = {
+        (line["clip_id"], line["question"]): line["scores"]
+        for name in names
+        for line in lines_of(build, "clotho", name)
+    }
+    asked = lines_of(build, "clotho", build_folder.OPEN_ENDED)
+    scores = [found[line["clip_id"], line["question"]] for line in asked]
+    assert {frozenset(one) for one in scores} == {frozenset(("agreement", "consistency"))}
+    for place in range(0, 25, 5):
+        other, same, unsure, *_ = (one["consistency"] for one in scores[place : place + 5])
+        assert 0 < other < same == 1 and unsure == 0
+    kept = []
+    for least in ("0", "0.3", "0.6", "1"):
+        reports = filtered(build, "--least-consistency", least)
+        kept.append(sum(report["accepted"] for report in reports.values()))
+    assert kept == sorted(kept, reverse=True) and kept[0] > kept[1] > kept[2] >= kept[3] > 0
+    assert "low consistency" in reports["clotho"]["refused"]
+    assert len(server.requests) == 1 + 2 * clips
+
+
 class NamedClap:
     """CLAP's place: the similarity is a function of the text alone."""
 
@@ -216,7 +262,10 @@ def test_a_build_without_pairs_and_wrong_options_are_named(tmp_path, build):
     ):
         with pytest.raises(UserError, match=named):
             command.command(["filter", str(build.root), *options])
-    with pytest.raises(UserError, match="--clap MODEL, or --agreement"):
+    with pytest.raises(UserError, match="--clap MODEL, or --agreement or --consistency"):
         command.command(["score", str(build.root)])
+    cold = ["--consistency", "--model", "j", "--endpoint", "http://127.0.0.1:1/v1"]
+    with pytest.raises(UserError, match="--temperature 0 .* raise it"):
+        command.command(["score", str(build.root), *cold, "--temperature", "0"])
     with pytest.raises(UserError, match="--endpoint and --model"):
         command.command(["score", str(build.root), "--agreement"])
