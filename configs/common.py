@@ -295,6 +295,8 @@ def real_language(config: ConfigDict) -> ConfigDict:
     real_sizes(config)
     short_language(config)
     config.data.lengths = (80, 112, 144, 216)
+    # Few steps: more of the plain question, less of long answers and of mere counting.
+    config.data.weights = ("*:cla_heard=2", "*:cla_label_des=0.3", "*:count_cla=0.3")
     config.log.every = 10
     config.checkpoint.every = 200
     return config

@@ -9,10 +9,7 @@ does only what is missing; an interrupted step goes on where it stopped.
 import argparse
 import dataclasses
 import json
-import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from typing import Any
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside, read_json, write_json
+from ltu_jax.core.job_steps import Step, run
 from ltu_jax.core.paths import local_arguments
 
 QUESTIONS = (
@@ -43,18 +41,6 @@ BARS = (
     ("spoken_text", "audio", ">=", 0.80),
 )
 MINUTES = 35  # on two cores, with nothing else running
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Step:
-    """One step: `python -m` command lines; `product` is there once a step may be skipped.
-
-    A command without product checks its own output each time, or, as `ask`, leaves none.
-    """
-
-    name: str
-    commands: tuple[tuple[str, ...], ...]
-    product: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,36 +127,6 @@ def steps(folders: Folders) -> tuple[Step, ...]:
             product=export / "hf" / "config.json",
         ),
     )
-
-
-def run(step: Step, log: Path) -> float:
-    """Run one step unless it is done; return the seconds that making its output took.
-
-    Raises:
-        UserError: the step's command failed; it has said why.
-    """
-    history = read_json(log) if log.exists() else {}
-    commands = [list(command) for command in step.commands]
-    done = history.get(step.name, {"seconds": 0.0})
-    unchanged = done.get("commands") == commands
-    if unchanged and step.product is not None and step.product.exists():
-        print(f"[{step.name}] already there: {step.product}")
-        return done["seconds"]
-    before = 0.0 if "commands" in done else done["seconds"]
-    made_before = done["seconds"] if unchanged else 0.0
-    start, entry = time.monotonic(), {}
-    try:
-        for command in commands:
-            print(f"[{step.name}] python -m {shlex.join(command)}", flush=True)
-            if subprocess.run([sys.executable, "-m", *command], check=False).returncode:
-                raise UserError(f"the step '{step.name}' failed; its message is above")
-        entry["commands"] = commands
-    finally:
-        # An interrupted step adds to what it has taken so far; looking again at output that is
-        # there does not make it faster than it was.
-        entry["seconds"] = max(before + time.monotonic() - start, made_before)
-        write_json(log, history | {step.name: entry})
-    return entry["seconds"]
 
 
 def held_out_clip(corpus: Path) -> Path:

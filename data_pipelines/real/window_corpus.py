@@ -3,7 +3,7 @@
     DIR/audio/<split>/<clip>.flac   ten seconds, 16 kHz mono
     DIR/clips.jsonl                 a line a window, as `write_records --corpus` reads it
     DIR/windows.jsonl               the same for questions about it (`window_manifest`)
-    DIR/tag_labels.json             the classes, and behind them the teacher's others
+    DIR/tag_labels.json             the classes; behind them the teacher's others, and genders
     DIR/teacher_scores.jsonl        the teacher's scores of the windows that are learnt from
     DIR/manifest.json               how it was made, and what is in it
 
@@ -164,7 +164,8 @@ def write_corpus(
     ]
     for split in ("train", "val", "test"):
         write_json(out / f"open_asqa_{split}.json", [])
-    labels = dict.fromkeys((*CLASSES, *teacher.classes))
+    of_speech = (tag for tags in _SPEECH_TAGS.values() for tag in tags)  # YAMNet has no genders
+    labels = dict.fromkeys((*CLASSES, *teacher.classes, *of_speech))
     write_json(out / TAG_LABELS, list(labels))
     write_jsonl(out / CLIPS, clips)
     lines = _window_lines(planned, known=known, spoken=spoken, seed=options["seed"])

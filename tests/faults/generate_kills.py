@@ -108,7 +108,18 @@ class _Trial:
         command = [
             *(sys.executable, "-m", "data_pipelines.open_asqa", "generate", str(self.build.root)),
             *("--model", "m", "--prices", str(self.build.root.parent / "prices.toml")),
-            *("--calls", "both", "--budget", str(budget), "--wait", "0.01", "--timeout", "60", "--workers", "4"),
+            *(
+                "--calls",
+                "both",
+                "--budget",
+                str(budget),
+                "--wait",
+                "0.01",
+                "--timeout",
+                "60",
+                "--workers",
+                "4",
+            ),
             *(("--batch-files",) if self.batches else ("--endpoint", self.server.url)),
         ]
         quiet = subprocess.DEVNULL
