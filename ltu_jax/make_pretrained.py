@@ -16,8 +16,8 @@ from ltu_jax.core.job_steps import Step, run
 from ltu_jax.core.paths import local_arguments
 from ltu_jax.weights import adapter_folder
 
-SENTENCES = 1_000
-OF_CLASS, QUIET = 36, 90  # windows of each class; of silence, and of noise
+SENTENCES = 500
+OF_CLASS, QUIET = 32, 60  # windows of each class; of silence, and of noise
 COMMAND = "python -m ltu_jax.make_pretrained"
 _LIMITS = Path(__file__).parent / "shipping" / "limits.md"
 
@@ -77,7 +77,7 @@ def steps(places: Places, *, sentences: int) -> tuple[Step, ...]:
             ("data_pipelines.open_asqa", "build", "--sources", places.sources, "--out", asqa),
             (
                 *("data_pipelines.open_asqa", "transcribe", asqa),
-                *("--model", whisper, "--skip-silence"),
+                *("--model", whisper, "--skip-silence", "--unspoken", 0.1),
             ),
             ("data_pipelines.open_asqa", "style", asqa),
             ("data_pipelines.open_asqa", "merge", asqa, "--out", rows),

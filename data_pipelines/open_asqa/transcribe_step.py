@@ -20,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines.open_asqa import invented_phrases, spoken_text_filter
+from data_pipelines.open_asqa import draw, invented_phrases, spoken_text_filter
 from data_pipelines.open_asqa.build_folder import SPOKEN_TEXT, BuildFolder
 from data_pipelines.open_asqa.clip_blocks import Clip
 from data_pipelines.open_asqa.clip_journal import ClipJournal, name_of
@@ -28,6 +28,7 @@ from data_pipelines.open_asqa.clip_whisper import ClipWhisper
 from data_pipelines.open_asqa.closed_file import write_closed_ended
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.singing_tagger import SingingTagger
+from data_pipelines.open_asqa.source_clip import SourceClip
 from data_pipelines.open_asqa.spoken_text_filter import (
     FilterRules,
     HeardWindow,
@@ -35,6 +36,8 @@ from data_pipelines.open_asqa.spoken_text_filter import (
     spoken_text,
 )
 from data_pipelines.open_asqa.text_tables import table
+from data_pipelines.real.recording_table import SPEECH
+from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.jsonl import write_jsonl
 from ltu_jax.core.lock import RunLock
@@ -94,6 +97,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not decode windows above --no-speech: faster, but their raw text stays unknown",
     )
+    parser.add_argument(
+        "--unspoken",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="of the clips of which it is known that nobody speaks (windows), those that are heard "
+        "all the same, as a Whisper may write words there, too (default: 1)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -102,6 +113,8 @@ def run(arguments: argparse.Namespace) -> None:
         whole(name, getattr(arguments, name))
     for name in ("no_speech", "singing"):
         number(name, getattr(arguments, name), above=0, most=1, rule="must be above 0, at most 1")
+    if not 0 <= arguments.unspoken <= 1:
+        raise UserError(f"--unspoken {arguments.unspoken}: give a share from 0 to 1")
     folder = BuildFolder(arguments.folder)
     seed = str(folder.about()["seed"])
     sources = folder.chosen(arguments.only)
@@ -117,7 +130,7 @@ def run(arguments: argparse.Namespace) -> None:
         rules = _rules(arguments, whisper, journal)
         rows = []
         for source in sources:
-            _hear(folder, source, whisper, journal, workers=arguments.workers)
+            _hear(folder, source, whisper, journal, arguments=arguments)
             with _singing(folder, source, arguments) as singing:
                 texts = SourceTexts(folder, source, rules, journal, singing, arguments.singing)
                 counts = texts.write(whisper)
@@ -160,22 +173,29 @@ def _hear(
     model: ClipWhisper | SingingTagger,
     journal: ClipJournal,
     *,
-    workers: int,
+    arguments: argparse.Namespace,
 ) -> None:
     """Let a model hear the clips of a source that it has not heard yet."""
-    total = sum(1 for clip in folder.clips(source) if clip.audio)
+    unspoken, workers = arguments.unspoken, arguments.workers
+    total = sum(1 for clip in folder.clips(source) if clip.audio and _asked(clip, unspoken))
     with tqdm(desc=f"{source}: {model.finds}", total=total, unit="clip", disable=None) as bar:
-        for result in model.hear(_clips(folder, source), journal, workers=workers):
+        for result in model.hear(_clips(folder, source, unspoken), journal, workers=workers):
             if "error" in result:
                 bar.write(result["error"])
             bar.update()
 
 
-def _clips(folder: BuildFolder, source: str) -> Iterator[Clip]:
+def _asked(clip: SourceClip, unspoken: float) -> bool:
+    """Return whether a clip is heard; where nobody is known to speak, a share of them is."""
+    silent = clip.window_kind and SPEECH not in clip.labels
+    return not silent or draw.fraction(clip.clip_id, "unspoken") < unspoken
+
+
+def _clips(folder: BuildFolder, source: str, unspoken: float) -> Iterator[Clip]:
     before = None
     for clip in folder.clips(source):
         name = name_of(clip)
-        if name is not None and name != before:
+        if name is not None and name != before and _asked(clip, unspoken):
             yield name, lambda path=clip.audio: load_audio(path).samples
         before = name
 
@@ -194,7 +214,7 @@ def _singing(
         batch=arguments.batch,
     )
     with tagger.journal(folder.root) as journal:
-        _hear(folder, source, tagger, journal, workers=arguments.workers)
+        _hear(folder, source, tagger, journal, arguments=arguments)
         yield journal
 
 
@@ -227,7 +247,7 @@ class SourceTexts:
 
         def rows() -> Iterator[Mapping[str, Any]]:
             for clip in self.folder.clips(self.source):
-                row = self._row(name_of(clip))
+                row = self._row(name_of(clip), silent=not _asked(clip, 0.0))
                 counts[row["reason"] or _KEPT] += 1
                 yield {"clip_id": clip.clip_id, **row}
 
@@ -246,11 +266,13 @@ class SourceTexts:
         write_json(self.folder.file(self.source, FILTER), about)
         return counts
 
-    def _row(self, name: str | None) -> dict[str, Any]:
+    def _row(self, name: str | None, *, silent: bool) -> dict[str, Any]:
         """Return what spoken_text.jsonl says of the clip with this audio."""
         found = None if name is None else self.heard.find(name)
         if found is None or "error" in found:
             reason = "no audio" if found is None else "unreadable audio"
+            if found is None and name is not None and silent:
+                reason = "nobody speaks"
             return {"text": "", "raw": "", "reason": reason}
         windows = tuple(HeardWindow(**window) for window in found["windows"])
         heard = TranscribedClip(text=found["text"], language=found["language"], windows=windows)

@@ -205,6 +205,25 @@ def test_sources_share_what_was_heard_of_a_file_and_other_limits_need_no_hearing
     assert (row["text"], row["reason"], row["raw"]) == ("", "logprob", "It has 1600 samples.")
 
 
+def test_a_share_of_the_windows_in_which_nobody_speaks_is_heard(tmp_path, monkeypatch):
+    with_fake_whisper(monkeypatch.setattr)
+    clips = {
+        f"c{n}": (samples, {"window_kind": "sounds", "labels": ["Dog"] + ["Speech"] * (n % 4 == 0)})
+        for n, (samples, _) in enumerate(lengths(*range(1600, 1640)).values())
+    }
+    asqa_folder.make(tmp_path, "real_windows", clips)
+    heard = {}
+    for share in (0, 0.5, 1):
+        run("transcribe", tmp_path, "--model", "fake", "--unspoken", share)
+        found = rows(tmp_path, "real_windows", "spoken_text.jsonl")
+        heard[share] = {name for name, row in found.items() if row["reason"] != "nobody speaks"}
+    spoken = {f"c{n}" for n in range(0, 40, 4)}
+    assert heard[0] == spoken < heard[0.5] < heard[1] == clips.keys()
+    assert 5 < len(heard[0.5] - spoken) < 25
+    with pytest.raises(UserError, match="--unspoken 1.5"):
+        run("transcribe", tmp_path, "--model", "fake", "--unspoken", 1.5)
+
+
 def test_a_list_of_phrases_belongs_to_its_model(tmp_path, monkeypatch):
     with_fake_whisper(monkeypatch.setattr)
     asqa_folder.make(tmp_path, "soundbible", lengths(1600))
