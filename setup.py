@@ -35,7 +35,7 @@ setup(
         "ltu_jax": [
             *("**/*.json", "**/*.safetensors", "**/*.j2", "**/*.css", "**/*.html", "**/*.js"),
             *("**/*.svg", "**/*.mp3", "**/*.LICENSE", "**/*.toml"),
-            *("pretrained/*.md", "pretrained/.ltu_jax_output.json"),
+            *("pretrained/*.md", "pretrained/.ltu_jax_output.json", "shipping/*.md"),
         ],
         "data_pipelines": ["**/*.j2", "**/*.css", "**/*.toml", "**/*.json", "**/*.tsv"],
     },

@@ -23,7 +23,7 @@ _LIMITS = Path(__file__).parent / "shipping" / "limits.md"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Places:
+class JobFolders:
     """Where the job keeps its things.
 
     Attributes:
@@ -44,37 +44,37 @@ class Places:
         return self.data / "real_sources.toml"
 
 
-def steps(places: Places, *, sentences: int) -> tuple[Step, ...]:
+def steps(folders: JobFolders, *, sentences: int) -> tuple[Step, ...]:
     """List the steps in order.
 
     Args:
-        places: folders.
+        folders: folders.
         sentences: how many voices say.
     """
-    whisper = places.assets / "weights" / "whisper-base"
-    llama = places.assets / "weights" / "smollm2-135m"
-    recordings, speech = places.assets / "recordings", places.assets / "speech"
-    corpus, records = places.data / "real", places.data / "real_records"
-    asqa, rows = places.data / "real_asqa", places.data / "real_rows.jsonl"
-    checkpoint, summary = places.run / "stage3", places.run / "summary.json"
+    whisper = folders.assets / "weights" / "whisper-base"
+    llama = folders.assets / "weights" / "smollm2-135m"
+    recordings, speech = folders.assets / "recordings", folders.assets / "speech"
+    corpus, records = folders.data / "real", folders.data / "real_records"
+    asqa, rows = folders.data / "real_asqa", folders.data / "real_rows.jsonl"
+    checkpoint, summary = folders.run / "stage3", folders.run / "summary.json"
     commands = {
-        "weights": (("ltu_jax.fetch", whisper.name, llama.name, "--assets", places.assets),),
+        "weights": (("ltu_jax.fetch", whisper.name, llama.name, "--assets", folders.assets),),
         "recordings": (("data_pipelines.real.fetch_recordings", "--out", recordings),),
         "voices": (
             (
                 *("data_pipelines.speech.render_speech", "--out", speech),
-                *("--sentences", sentences, "--cache", places.assets / "packages"),
+                *("--sentences", sentences, "--cache", folders.assets / "packages"),
             ),
         ),
         "windows": (
             (
                 *("data_pipelines.real.build_windows", "--out", corpus, "--ships-only"),
                 *("--recordings", recordings, "--speech", speech, "--of-class", OF_CLASS),
-                *("--quiet", QUIET, "--cache", places.assets / "packages"),
+                *("--quiet", QUIET, "--cache", folders.assets / "packages"),
             ),
         ),
         "questions": (
-            ("data_pipelines.open_asqa", "build", "--sources", places.sources, "--out", asqa),
+            ("data_pipelines.open_asqa", "build", "--sources", folders.sources, "--out", asqa),
             (
                 *("data_pipelines.open_asqa", "transcribe", asqa),
                 *("--model", whisper, "--skip-silence", "--unspoken", 0.1),
@@ -91,7 +91,7 @@ def steps(places: Places, *, sentences: int) -> tuple[Step, ...]:
         "train": (
             (
                 *("ltu_jax.train", "--config=configs/curriculum.py:real"),
-                f"--config.run_dir={places.run}",
+                f"--config.run_dir={folders.run}",
                 f"--config.records={records}",
                 f"--config.weights.llama={llama}",
                 f"--config.weights.whisper={whisper}",
@@ -101,13 +101,13 @@ def steps(places: Places, *, sentences: int) -> tuple[Step, ...]:
         "evaluate": (
             (
                 *("ltu_jax.evaluate", "--checkpoint", checkpoint, "--benchmarks", "real"),
-                *("--data", corpus, "--out", places.run / "eval", "--decodings", "greedy"),
+                *("--data", corpus, "--out", folders.run / "eval", "--decodings", "greedy"),
                 *("--summary", summary),
             ),
         ),
         "ship": (
             (
-                *("ltu_jax.ship", "--run", checkpoint, "--out", places.out, "--corpus", corpus),
+                *("ltu_jax.ship", "--run", checkpoint, "--out", folders.out, "--corpus", corpus),
                 *("--recordings", recordings, "--command", COMMAND, "--limits", _LIMITS),
                 *("--scores", f"held-out packages and voices={summary}"),
             ),
@@ -119,12 +119,12 @@ def steps(places: Places, *, sentences: int) -> tuple[Step, ...]:
     )
 
 
-def write_sources(places: Places) -> None:
+def write_sources(folders: JobFolders) -> None:
     """Write the list of sources that `open_asqa build` reads."""
-    places.data.mkdir(parents=True, exist_ok=True)
-    folder = str((places.data / "real").absolute()).replace("\\", "\\\\").replace('"', '\\"')
+    folders.data.mkdir(parents=True, exist_ok=True)
+    folder = str((folders.data / "real").absolute()).replace("\\", "\\\\").replace('"', '\\"')
     text = f'[real_windows]\nmetadata = "{folder}"\naudio = "{folder}"\n'
-    places.sources.write_text(text, encoding="utf-8")
+    folders.sources.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -144,13 +144,13 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=SENTENCES, help="that voices say")
     parser.add_argument("--until", metavar="STEP", help="stop behind this step")
     given = local_arguments(parser.parse_args())
-    places = Places(assets=given.assets, data=given.data, run=given.run, out=given.out)
-    listed = steps(places, sentences=given.sentences)
+    folders = JobFolders(assets=given.assets, data=given.data, run=given.run, out=given.out)
+    listed = steps(folders, sentences=given.sentences)
     names = [step.name for step in listed]
     if given.until is not None and given.until not in names:
         raise errors.UserError(f"--until {given.until}: give one of {', '.join(names)}")
-    write_sources(places)
-    log = places.run / "steps.json"
+    write_sources(folders)
+    log = folders.run / "steps.json"
     log.parent.mkdir(parents=True, exist_ok=True)
     for step in listed:
         run(step, log)
@@ -159,9 +159,9 @@ def main() -> None:
     seconds = {name: done["seconds"] for name, done in read_json(log).items()}
     for name, value in seconds.items():
         print(f"{name:<12}{value / 60:>8.1f} min")
-    if places.out.is_dir() and (places.run / "summary.json").is_file():
-        summary = read_json(places.run / "summary.json")
-        write_json(places.run / "summary.json", summary | {"seconds": seconds})
+    if folders.out.is_dir() and (folders.run / "summary.json").is_file():
+        summary = read_json(folders.run / "summary.json")
+        write_json(folders.run / "summary.json", summary | {"seconds": seconds})
 
 
 if __name__ == "__main__":
