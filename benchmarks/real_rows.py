@@ -1,9 +1,11 @@
-"""The rows of the results page about real recordings: top-1 of the tag head over four folds."""
+"""The rows of the results page about real recordings: tag head over folds, answers beside it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 COLUMNS = ("licences", "hearing", "fold 0", "fold 1", "fold 2", "fold 3", "mean", "at least")
+HEARING_COLUMNS = ("hearing", "of 18 groups, right")
+BAR_COLUMNS = ("figure", "value", "bar", "")
 GROUP_COLUMNS = ("group", "recordings", "right", "most often taken for")
 
 
@@ -40,3 +42,29 @@ def unlearnt(result: Mapping[str, Any]) -> str:
         if names
     ]
     return f"Left out, with nothing to learn from: {'; '.join(parts) or 'none'}."
+
+
+def hearings(result: Mapping[str, Any]) -> list[list[Any]]:
+    """Return how often each way of hearing names the group of a held-out recording."""
+    return [
+        [name, f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"]
+        for name, figure in result["figures"].items()
+    ]
+
+
+def held(result: Mapping[str, Any]) -> list[list[Any]]:
+    """Return the figures that were given a bar before they were measured."""
+    return [
+        [one["row"], f"{one['value']:.3f}", one["bar"], "holds" if one["holds"] else "**failed**"]
+        for one in result["bars"]
+    ]
+
+
+def tasks(result: Mapping[str, Any]) -> list[list[Any]]:
+    """Return the figures of each row in each input mode."""
+    modes = ("joint", "audio", "text", "shuffled", "silence")
+    return [
+        [name, found["joint"]["n"]]
+        + [f"{found[mode]['value']:.2f}" if mode in found else "" for mode in modes]
+        for name, found in result["tasks"].items()
+    ]

@@ -54,6 +54,7 @@ COMMANDS = {
     "write_records": "python -m benchmarks.write_records",
     "single_rows_*": "python -m benchmarks.plan single_rows_v5e-16",
     "plan_*": "python -m benchmarks.plan [PRESET ...]",
+    "real_answers": "python -m ltu_jax.make_pretrained; python -m benchmarks.real_answers",
     "real_tags": "python -m benchmarks.real_tags",
     "rehearsal": "python -m benchmarks.rehearsal --folder DIR",
     "resume_*": "python -m benchmarks.resume",
@@ -520,6 +521,16 @@ def real_tags(result: dict[str, Any]) -> str:
     return _part(result, about, table, f"{real_rows.unlearnt(result)}\n\n{groups}")
 
 
+def real_answers(result: dict[str, Any]) -> str:
+    """Tabulate what the model of the package answers on what was held out."""
+    hearings = _table(real_rows.HEARING_COLUMNS, real_rows.hearings(result))
+    bars = _table(real_rows.BAR_COLUMNS, real_rows.held(result))
+    modes = ("joint", "audio", "text", "shuffled", "silence")
+    tasks = _table(("row", "n", *modes), real_rows.tasks(result))
+    about = f"{result['recordings']} recordings of held-out packages, each counted once"
+    return _part(result, about, hearings, f"{bars}\n\n{tasks}")
+
+
 def not_run(result: dict[str, Any]) -> str:
     """Say what was not run."""
     names = ", ".join(f"`{name}`" for name in result["commands"])
@@ -547,6 +558,7 @@ _OF_FILES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "input_pipeline": ("input_pipeline_*", input_pipeline),
     "options": ("options_*", options),
     "faults": ("faults", faults),
+    "real_answers": ("real_answers", real_answers),
     "real_tags": ("real_tags", real_tags),
     "rehearsal": ("rehearsal", rehearsal),
     "resume": ("resume_*", resume),
