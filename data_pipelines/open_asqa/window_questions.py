@@ -8,12 +8,9 @@ What is there and what is not are asked about as often, in the same words. In si
 nothing is heard, and of a window in which nobody speaks it is asked who does and what is said.
 """
 
-import functools
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from data_pipelines.metadata.class_phrases import kin, phrases
 from data_pipelines.open_asqa import draw
 from data_pipelines.open_asqa.source_clip import SourceClip
 from data_pipelines.open_asqa.temporal import Question
@@ -36,24 +33,6 @@ _MOST_ASKED = 2  # classes whose presence is affirmed, and that is denied
 _SPEECH_ASKED = 1 / 3  # share of the windows that are asked whether somebody speaks
 _DENIED = 1 / 6  # share of those without instruments, or without speech, that are asked about them
 _QUOTED = "temporal_presence"  # wordings with the class in quotes, beside those of a conversation
-
-
-@functools.cache
-def _table() -> Mapping[str, Any]:
-    return tomllib.loads(resources.files(__package__).joinpath("class_phrases.toml").read_text())
-
-
-def phrases() -> Mapping[str, str]:
-    """Return class -> what people call it."""
-    return _table()["phrases"]
-
-
-@functools.cache
-def kin() -> frozenset[frozenset[str]]:
-    """Return pairs of classes of which one may be heard in a recording of the other."""
-    return frozenset(
-        frozenset((first, other)) for first, *others in _table()["kin"] for other in others
-    )
 
 
 def sounds_of(clip: SourceClip) -> list[str]:

@@ -3,7 +3,8 @@
 import re
 from collections import Counter
 
-from data_pipelines.open_asqa import build_folder, style_step, window_questions
+from data_pipelines.metadata import class_phrases
+from data_pipelines.open_asqa import build_folder, style_step
 from data_pipelines.open_asqa.__main__ import command
 from data_pipelines.open_asqa.closed_ended import ClipFindings, closed_pairs
 from data_pipelines.open_asqa.closed_file import write_closed_ended
@@ -103,7 +104,7 @@ def test_what_is_there_and_what_is_not_are_asked_alike():
     sides = recording_table.validation_sides(recording_table.recordings())
     planned = window_plan.plan(sides.train, of_class=20, voices={}, speech=0, more=0.4, seed=1)
     absent = window_plan.AbsentClasses(planned, seed=1)
-    said, pairs = window_questions.phrases(), window_questions.kin()
+    said, pairs = class_phrases.phrases(), class_phrases.kin()
     assert {"Music", "Guitar"} in pairs and set().union(*pairs) <= set(CLASSES)
     told, wordings = {"Yes": Counter(), "No": Counter()}, {"Yes": set(), "No": set()}
     for number, one in enumerate(planned):
@@ -127,7 +128,7 @@ def test_what_is_there_and_what_is_not_are_asked_alike():
 
 
 def test_phrases_are_read_as_the_group_of_their_class():
-    phrases = window_questions.phrases()
+    phrases = class_phrases.phrases()
     assert phrases.keys() == {*CLASSES, "Speech"}
     labels = sound_groups.words().labels
     groups = {name: labels.get(label) for label, name in window_plan.CLASS_OF.items()}
