@@ -13,7 +13,7 @@ from data_pipelines.metadata.table_files import UnusableRecords
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import inside
 from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS, Benchmark, BenchmarkRow
-from ltu_jax.evaluation.datasets.item import AudioClip, EvaluationMode, Item
+from ltu_jax.evaluation.datasets.item import HEARD, AudioClip, EvaluationMode, Item
 from ltu_jax.preprocessing.names import ENDINGS, find_audio
 
 
@@ -220,7 +220,7 @@ _TURNS = 1_000
 
 
 def _class(item: Item) -> str:
-    return item.label if item.choices else ""
+    return item.groups.get(HEARD, item.label) if item.choices else ""
 
 
 def _any_other(item: Item, items: Sequence[Item], *, row: str, seed: int) -> str:

@@ -5,6 +5,8 @@ import enum
 from collections.abc import Mapping
 from pathlib import Path
 
+HEARD = "heard"
+
 
 class Task(enum.StrEnum):
     """The kind of answer that a question asks for, which decides how it is scored.
@@ -81,7 +83,8 @@ class Item:
         question: the instruction of the prompt; "" takes that of the row.
         references: what is right, as `Task` says; at least one.
         choices: the classes or options it may be.
-        groups: how results are broken down: {"fold": "3"}, {"category": "Sound", ...}.
+        groups: how results are broken down: {"fold": "3"}, {"category": "Sound", ...}. The value of
+            `HEARD`, where it is given, is what the clip is of: the shuffled mode hears another.
     """
 
     item_id: str

@@ -217,16 +217,22 @@ def _quoting(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
 
 def _quoted(answered: Answered, *, english: bool) -> AnswerScore:
     """Score the sound named outside the spoken text, and the words within tolerance."""
-    label, output = checked_label(answered.item, answered.item.choices), answered.output or ""
-    guess = strict.named_class(words.around_words(output), answered.item.choices)
-    edits, count = words.word_error_counts(
-        answered.spoken_text, words.spoken_words(output), english=english
-    )
+    label = checked_label(answered.item, answered.item.choices)
+    around = words.around_words(answered.output or "")
+    guess = strict.named_class(around, answered.item.choices)
     return right_or_wrong(
         guess,
-        right=guess == label and edits <= QUOTE_TOLERANCE * count,
+        right=guess == label and words_quoted(answered, english=english),
         status=strict.status(answered.output, parsed=guess is not None),
     )
+
+
+def words_quoted(answered: Answered, *, english: bool) -> bool:
+    """Tell whether an answer has the words of Whisper's transcript within `QUOTE_TOLERANCE`."""
+    edits, count = words.word_error_counts(
+        answered.spoken_text, words.spoken_words(answered.output or ""), english=english
+    )
+    return edits <= QUOTE_TOLERANCE * count
 
 
 def _officially_quoted(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:

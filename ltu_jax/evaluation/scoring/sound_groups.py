@@ -7,13 +7,16 @@ nothing is guessed, and what a sentence denies or doubts is not named.
 import dataclasses
 import functools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
 from ltu_jax.core.errors import UserError
+from ltu_jax.evaluation.metrics import scripts
 from ltu_jax.evaluation.metrics.bootstrap import ratio
+from ltu_jax.evaluation.metrics.words import around_words
 from ltu_jax.evaluation.scoring import strict
-from ltu_jax.evaluation.scoring.interface import Answered, AnswerScore, Metric, ScoringRule
+from ltu_jax.evaluation.scoring.classification import words_quoted
+from ltu_jax.evaluation.scoring.interface import Answered, AnswerScore, Metric, ScoringRule, Tools
 from ltu_jax.evaluation.scoring.shared import named, one_by_one, right_or_wrong
 
 _FILE = "sound_groups.toml"
@@ -105,3 +108,33 @@ def group_metrics() -> tuple[Metric, ...]:
         statistic=ratio,
     )
     return (Metric(name="group accuracy", paper=rule, strict=rule, higher=True),)
+
+
+def graded_with_words(answers: Sequence[Answered], tools: Tools) -> list[AnswerScore]:
+    """Score the one group that each answer names outside the spoken text, with its words.
+
+    The words are right within the tolerance that other joint answers have.
+    """
+    english = scripts.english([answered.spoken_text for answered in answers])
+    scores = []
+    for answered in answers:
+        label = group_of(answered.item.label)
+        guess = named_group(around_words(answered.output or ""))
+        scores.append(
+            right_or_wrong(
+                guess,
+                right=guess == label and words_quoted(answered, english=english),
+                status=strict.status(answered.output, parsed=guess is not None),
+            )
+        )
+    return scores
+
+
+def group_and_words_metrics() -> tuple[Metric, ...]:
+    """Return the share of joint answers with the right group and words. Both readings are ours."""
+    rule = ScoringRule(
+        describe=named(f"both right, groups by words v{words().version}"),
+        grade=graded_with_words,
+        statistic=ratio,
+    )
+    return (Metric(name="both right", paper=rule, strict=rule, higher=True),)

@@ -11,6 +11,8 @@ from ltu_jax.evaluation.scoring.reading.ages import OLDEST, age
 from ltu_jax.evaluation.scoring.reading.classes import named_class, named_classes
 from ltu_jax.evaluation.scoring.reading.genders import gender
 from ltu_jax.evaluation.scoring.reading.options import option
+from ltu_jax.evaluation.scoring.reading.quiet import says_quiet
+from ltu_jax.evaluation.scoring.reading.yes_no import yes_or_no
 
 __all__ = [
     "REFUSALS",
@@ -21,7 +23,9 @@ __all__ = [
     "named_classes",
     "option",
     "refused",
+    "says_quiet",
     "status",
+    "yes_or_no",
 ]
 
 # An answer with one of these declines, if it does not answer all the same.

@@ -54,3 +54,29 @@ def test_none_and_several_are_wrong_and_are_told_apart():
     assert score("Dog / wolf", "barking").value == 1
     with pytest.raises(UserError, match="'Wind' is no class of the 18 groups"):
         score("Wind", "A dog.")
+
+
+def test_a_joint_answer_needs_its_group_outside_the_words_and_the_words():
+    said = "The cat sat on the mat."
+
+    def score(output, label="Dog / wolf"):
+        item = Item(item_id="1", clip_id="1", row="joint", references=(label,))
+        return Answered(item=item, output=output, spoken_text=said)
+
+    words = f"Spoken text: {said}"
+    outputs = {
+        f"Background sound: Dog. {words}": 1,
+        f'A wolf howls while somebody says "{said}"': 1,
+        "Background sound: Dog. Spoken text: The cat sat on a mat.": 1,  # 1 of 6 words
+        "Background sound: Dog. Spoken text: A cat sits on the mat.": 0,  # 2 of 6
+        f"Background sound: Rain. {words}": 0,
+        f"Background sound: Dog; Rain. {words}": 0,
+        f"Background sound: none. {words}": 0,  # the cat is said, not heard
+        "Background sound: Dog.": 0,
+        words: 0,
+    }
+    (metric,) = sound_groups.group_and_words_metrics()
+    scores = metric.strict.grade([*map(score, outputs), score(None)], Tools())
+    assert [one.value for one in scores] == [*outputs.values(), 0]
+    assert scores[-1].status == Status.MISSING and scores[-3].parsed == "Dog / wolf"
+    assert metric.paper is metric.strict

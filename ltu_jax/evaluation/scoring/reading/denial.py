@@ -20,11 +20,25 @@ class Mention:
     last: int
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Claims:
+    """Meanings that a text claims, in the order it names them, and those that it denies."""
+
+    claimed: tuple[str | float, ...]
+    denied: frozenset[str | float]
+
+
 def meant(tokens: Sequence[Token], mentions: Collection[Mention]) -> list[str | float]:
     """Return the meanings that a text claims, each once, in the order it names them.
 
     What it claims and denies as well is not among them.
     """
+    found = claims(tokens, mentions)
+    return [meaning for meaning in found.claimed if meaning not in found.denied]
+
+
+def claims(tokens: Sequence[Token], mentions: Collection[Mention]) -> Claims:
+    """Return what a text claims and what it denies, each once; something may be both."""
     inside = {place for mention in mentions for place in range(mention.first, mention.last)}
     claimed: dict[str | float, None] = {}
     denied: set[str | float] = set()
@@ -49,7 +63,7 @@ def meant(tokens: Sequence[Token], mentions: Collection[Mention]) -> list[str | 
                 claimed[mention.meaning] = None
         words = any(token.word for token in tokens[clause.first : clause.last])
         before = own if own else before if not words else []
-    return [meaning for meaning in claimed if meaning not in denied]
+    return Claims(claimed=tuple(claimed), denied=frozenset(denied))
 
 
 def _states(tokens: Sequence[Token], clause: Clause, inside: Collection[int]) -> list[str]:
