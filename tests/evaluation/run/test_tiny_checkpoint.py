@@ -1,14 +1,21 @@
 """The whole road with real (random, tiny) weights: what is written is what the model answers."""
 
+import itertools
 import json
+import types
 
+import miniatures
 import numpy as np
 import pytest
+import soundfile
 
 import ltu_jax
+import ltu_jax.inference
 from data_pipelines.records.whisper_features import fingerprint
 from ltu_jax import evaluate
 from ltu_jax.core.errors import UserError
+from ltu_jax.evaluation.datasets.benchmarks import BENCHMARKS
+from ltu_jax.evaluation.datasets.item import EvaluationMode
 from ltu_jax.weights.store import load_weights
 
 pytestmark = pytest.mark.usefixtures("few_resamples", "undrawn")
@@ -68,3 +75,36 @@ def test_answers_end_where_they_are_told_to(corpus, tiny_weights, tmp_path):
     assert set(limits.values()) == {3}
     with pytest.raises(UserError, match="--max-new-tokens 0"):
         evaluate.main([*command, "--max-new-tokens", "0"])
+
+
+def test_windows_are_asked_about_in_every_mode(tiny_weights, tmp_path, monkeypatch):
+    data, out, hertz = tmp_path / "data", tmp_path / "out", itertools.count(200, 100)
+
+    def render(path, **_):
+        time = np.arange(16_000) / 16_000
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.3 * np.sin(2 * np.pi * next(hertz) * time), 16_000)
+
+    def transcribe(self, clips, *, batch_size):
+        return [types.SimpleNamespace(spoken_text="Room two is free.") for _ in clips]
+
+    data.mkdir()
+    miniatures.FOLDERS["real"](data, render)
+    monkeypatch.setattr(ltu_jax.inference.Model, "transcribe", transcribe)
+    evaluate.main(
+        [
+            *("--checkpoint", str(tiny_weights["ltu-as"])),
+            *("--whisper", str(tiny_weights["whisper"]), "--decodings", "greedy"),
+            *("--benchmarks", "real", "--data", str(data), "--out", str(out)),
+            *("--limit", "1", "--max-new-tokens", "4"),
+        ]
+    )
+    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    asked = itertools.product(BENCHMARKS["real"].rows, map(str, EvaluationMode))
+    assert sorted((one["row"], one["mode"]) for one in samples) == sorted(asked)
+    for one in samples:
+        assert (one["spoken_text"], one["spoken_text_source"]) == ("Room two is free.", "whisper")
+        assert (one["spoken_text"] in one["prompt"]) == (one["mode"] != "audio")
+        assert (one["heard"] is None) == (one["mode"] == "text")
+        own = one["heard"] == one["clip_id"]
+        assert own == (one["mode"] in ("joint", "audio"))

@@ -22,6 +22,7 @@ from data_pipelines.metadata.table_files import RecordProblems, check_split
 from data_pipelines.real import window_manifest
 from data_pipelines.real.recording_table import VALIDATION
 from data_pipelines.real.window_manifest import SOUNDS, WindowLine
+from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.files import inside
 from ltu_jax.evaluation.datasets.item import HEARD, AudioClip, Corpus, Item
 from ltu_jax.evaluation.scoring import sound_groups
@@ -54,6 +55,12 @@ def read(data: Path, *, split: str) -> Corpus:
             continue
         with bad.record():
             clip, asked = _clip(data, line, where=where), list(_items(line))
+            for name in line.groups:
+                if name not in sound_groups.words().groups:
+                    raise UserError(
+                        f"{where}: {name!r} is none of the 18 groups that answers are graded over: "
+                        f"use one of {shorten(sound_groups.words().groups)}"
+                    )
             if asked:
                 clips[clip.clip_id] = clip
                 items += asked
@@ -85,7 +92,7 @@ def _alone(line: WindowLine, heard: str) -> Iterator[Item]:
         yield _item(
             line,
             SOUND,
-            references=(sound_groups.group_of(line.groups[0]),),
+            references=line.groups,
             choices=sound_groups.words().groups,
             **{"class": heard},
         )
@@ -117,7 +124,7 @@ def _spoken(line: WindowLine) -> Iterator[Item]:
         yield _item(
             line,
             JOINT,
-            references=(sound_groups.group_of(line.groups[0]),),
+            references=line.groups,
             choices=sound_groups.words().groups,
             **{"class": line.classes[0]},
         )

@@ -10,11 +10,10 @@ from ltu_jax.evaluation.scoring.reading.denial import Mention
 YES, NO = "yes", "no"
 _WORDS = {"yes": YES, "yeah": YES, "yep": YES, "yup": YES, "no": NO, "nope": NO, "nah": NO}
 # Who says that he does not know denies nothing.
-_OPEN = lexicon.words_of(
-    "whether if unless unsure uncertain unclear doubtful unable sure certain tell know determine "
-    "say judge"
-)
-_EMPTY = lexicon.words_of("think so hear heard it that one any there here")
+_OPEN = lexicon.words_of("whether if unless unsure uncertain unclear doubtful unable")
+_KNOWING = lexicon.words_of("sure certain tell know say judge determine")
+_EMPTY = lexicon.words_of("hear heard one any")
+_OPINION = lexicon.words_of("say think believe")
 _BRACKET = re.compile(r"[()]")
 _ARTICLES = lexicon.words_of("a an the")
 
@@ -77,9 +76,8 @@ def _short(tokens: Sequence[Token], part: Clause, inside: set[int]) -> Iterator[
     if replies or not places or not inside.isdisjoint(places):
         return
     if all(_no_content(word) for word in words):
-        verb = any(word in lexicon.AUXILIARIES or word == "think" for word in words)
         denied = any(lexicon.denies(word) for word in words)
-        if verb or denied:
+        if denied or "so" in words or _ends_with_verb(words):
             meaning = NO if denied else YES
             yield Mention(meaning=meaning, first=places[0], last=places[-1] + 1)
 
@@ -92,6 +90,11 @@ def _reply(tokens: Sequence[Token], place: int, part: Clause) -> bool:
     return place + 1 == part.last or following in ".,!;:" or following in ("and", "or")
 
 
+def _ends_with_verb(words: Sequence[str]) -> bool:
+    """Tell whether "I do" or "it is there" says that it is so, and not "I would say"."""
+    return _OPINION.isdisjoint(words) and not lexicon.AUXILIARIES.isdisjoint(words)
+
+
 def _no_content(word: str) -> bool:
     return word in lexicon.PRO_FORMS or word in _EMPTY or lexicon.denies(word)
 
@@ -101,4 +104,7 @@ def _left_open(tokens: Sequence[Token], parts: Sequence[Clause], mention: Mentio
     part = next(part for part in parts if part.first <= mention.first < part.last)
     if tokens[part.last - 1].text == "?":
         return True
-    return any(token.text in _OPEN for token in tokens[part.first : mention.first])
+    before = [token.text for token in tokens[part.first : mention.first]]
+    if not _OPEN.isdisjoint(before):
+        return True
+    return any(map(lexicon.denies, before)) and not _KNOWING.isdisjoint(before)
