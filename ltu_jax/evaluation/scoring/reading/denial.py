@@ -21,7 +21,7 @@ class Mention:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Claims:
+class StatedMeanings:
     """Meanings that a text claims, in the order it names them, and those that it denies."""
 
     claimed: tuple[str | float, ...]
@@ -37,7 +37,7 @@ def meant(tokens: Sequence[Token], mentions: Collection[Mention]) -> list[str | 
     return [meaning for meaning in found.claimed if meaning not in found.denied]
 
 
-def claims(tokens: Sequence[Token], mentions: Collection[Mention]) -> Claims:
+def claims(tokens: Sequence[Token], mentions: Collection[Mention]) -> StatedMeanings:
     """Return what a text claims and what it denies, each once; something may be both."""
     inside = {place for mention in mentions for place in range(mention.first, mention.last)}
     claimed: dict[str | float, None] = {}
@@ -63,7 +63,7 @@ def claims(tokens: Sequence[Token], mentions: Collection[Mention]) -> Claims:
                 claimed[mention.meaning] = None
         words = any(token.word for token in tokens[clause.first : clause.last])
         before = own if own else before if not words else []
-    return Claims(claimed=tuple(claimed), denied=frozenset(denied))
+    return StatedMeanings(claimed=tuple(claimed), denied=frozenset(denied))
 
 
 def _states(tokens: Sequence[Token], clause: Clause, inside: Collection[int]) -> list[str]:
