@@ -1,16 +1,20 @@
 """Open-ended pairs by a real, small language model: how many of its replies and pairs can be used.
 
     python -m benchmarks.open_ended_mini [--clips 200] [--out FILE] [--keep DIR]
+        [--pairs 3] [--temperature 0.7] [--extra JSON]
 
 Clips of the mini corpus' plan (sounds, music, speech, both) are made a build of Open-ASQA, without
 audio. `python -m ltu_jax.serve` serves SmolLM2-135M-Instruct (assets/weights/smollm2-135m) with
-answers by JSON schema; `generate` asks it for three pairs a clip, `filter` accepts or refuses them.
-The result counts replies that parse whole, pairs, and refusals by reason. Fixed before: of at least
-200 clips, 60 % of the replies parse whole, and 200 pairs are accepted.
+answers by JSON schema; `generate` asks it for some pairs a clip, `filter` accepts or refuses them.
+With --keep the same command goes on where it was stopped, and one with more --clips asks about the
+new ones alone. The result counts replies that parse whole, pairs, and refusals by reason. Fixed
+before: of at least 200 clips, 60 % of the replies parse whole, and 200 pairs are accepted.
 """
 
 import argparse
 import contextlib
+import dataclasses
+import json
 import tempfile
 import time
 from collections import Counter
@@ -26,12 +30,14 @@ from data_pipelines.open_asqa.build_folder import (
     BUILD,
     CLIPS,
     FILTER,
+    REPLIES,
     SPOKEN_TEXT,
     STYLE,
     BuildFolder,
 )
 from data_pipelines.open_asqa.open_ended.build_conversations import COUNTS
 from data_pipelines.open_asqa.source_clip import SourceClip
+from ltu_jax.clients.call_ledger import open_ledger
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json, write_json
@@ -40,7 +46,7 @@ from ltu_jax.core.jsonl import write_jsonl
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "assets" / "weights" / "smollm2-135m"
 OUT = ROOT / "benchmarks" / "results" / "open_ended_mini.json"
-PAIRS, TOKENS_A_PAIR, TEMPERATURE = 3, 90, 0.7
+TOKENS_A_PAIR = 90
 # To pass: clips, share of the replies that parse whole, accepted pairs.
 LEAST = {"clips": 200, "whole": 0.6, "accepted": 200}
 _SLOT_TOKENS, _AT_ONCE = 1536, 8
@@ -48,6 +54,21 @@ _PATIENCE = 3600  # seconds for an answer, whatever else the machine does
 _LOG = Path("build/serving/open_ended_mini.log")
 # Kind of a planned clip -> the source whose prompt asks about it.
 SOURCE_OF = {"sound": "fsd50k", "music": "fma", "speech": "libritts", "joint": "joint_audioset"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked of the model, beside the prompts.
+
+    Attributes:
+        pairs: a clip.
+        temperature: of the draw.
+        extra: further fields of every request.
+    """
+
+    pairs: int = 3
+    temperature: float = 0.7
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def main() -> None:
@@ -61,19 +82,26 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=MODEL, help="weights directory")
     parser.add_argument("--out", type=Path, default=OUT, help="file of the result")
     parser.add_argument("--keep", type=Path, help="folder in which the build stays")
+    parser.add_argument("--pairs", type=int, default=Asked.pairs, help="default: %(default)s")
+    parser.add_argument("--temperature", type=float, default=Asked.temperature)
+    parser.add_argument("--extra", type=json.loads, default={}, metavar="JSON",
+                        help="further fields of every request, as repetition_penalty")  # fmt: skip
     given = parser.parse_args()
+    asked = Asked(pairs=given.pairs, temperature=given.temperature, extra=given.extra)
     options = ("--checkpoint", str(given.model), "--max-batch", str(_AT_ONCE),
                "--slot-tokens", str(_SLOT_TOKENS), "--deadline", str(_PATIENCE))  # fmt: skip
     with contextlib.ExitStack() as stack:
         place = given.keep or stack.enter_context(tempfile.TemporaryDirectory())
         folder = make_build(Path(place), clips=given.clips)
+        before = answered(folder)
         begun = time.monotonic()
         server = stack.enter_context(served(*options, log=_LOG))
         ready = time.monotonic()
-        ask(folder, url=f"{server.url}/v1", model=server.model)
+        ask(folder, url=f"{server.url}/v1", model=server.model, asked=asked)
         result = measured(folder) | {
             "model": server.model,
-            "asked": {"pairs": PAIRS, "tokens_a_pair": TOKENS_A_PAIR, "temperature": TEMPERATURE},
+            "asked": dataclasses.asdict(asked) | {"tokens_a_pair": TOKENS_A_PAIR},
+            "answered in an earlier run": before,
             "seconds": {
                 "until ready": round(ready - begun),
                 "until filtered": round(time.monotonic() - ready),
@@ -129,13 +157,23 @@ def _style(entry: PlannedClip) -> dict[str, Any]:
     return {"clip_id": entry.clip_id} | {name: value for name, value in style.items() if value}
 
 
-def ask(folder: BuildFolder, *, url: str, model: str, pairs: int = PAIRS) -> None:
-    """Let the model write so many pairs a clip, and filter them."""
+def answered(folder: BuildFolder) -> int:
+    """Return how many requests the folder has an answer to."""
+    path = folder.root / REPLIES
+    if not path.is_file():
+        return 0
+    with open_ledger(path, send=False) as ledger:
+        return ledger.calls_by_state().get("answered", 0)
+
+
+def ask(folder: BuildFolder, *, url: str, model: str, asked: Asked) -> None:
+    """Let the model write pairs, and filter them."""
     root = str(folder.root)
     open_asqa.command(
         [
-            *("generate", root, "--endpoint", url, "--model", model, "--pairs", str(pairs)),
-            *("--tokens-a-pair", str(TOKENS_A_PAIR), "--temperature", str(TEMPERATURE)),
+            *("generate", root, "--endpoint", url, "--model", model, "--pairs", str(asked.pairs)),
+            *("--tokens-a-pair", str(TOKENS_A_PAIR), "--temperature", str(asked.temperature)),
+            *("--extra", json.dumps(dict(asked.extra))),
             *("--workers", str(_AT_ONCE), "--timeout", str(_PATIENCE), "--tries", "1"),
             "--patterns",
         ]

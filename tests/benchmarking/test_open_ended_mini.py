@@ -1,5 +1,7 @@
 """The benchmark's steps: with a stub in the model's place, and with the model, of three clips."""
 
+import collections
+import json
 import os
 
 from benchmarks import open_ended_mini
@@ -18,11 +20,31 @@ def test_counts_are_those_of_the_build(tmp_path, monkeypatch):
     assert [len(list(folder.clips(source))) for source in folder.sources()] == [3, 2, 2, 3]
     with servers() as start:
         server = start(FaultyWriter(passing=0.0))
-        open_ended_mini.ask(folder, url=server.url, model="m")
+        extra = {"repetition_penalty": 1.1}
+        asked = open_ended_mini.Asked(pairs=5, temperature=0.9, extra=extra)
+        open_ended_mini.ask(folder, url=server.url, model="m", asked=asked)
+        for _, _, body in server.requests:
+            assert body["repetition_penalty"] == 1.1
+        assert {body["temperature"] for _, _, body in server.requests[1:]} == {0.9}
     found = open_ended_mini.measured(folder)
     assert found["clips"] == 10
     assert found["accepted"] + sum(found["refused"].values()) == found["pairs"] > 0
     assert 0 < found["replies that parse whole"] <= found["replies"]
+
+
+def test_more_clips_and_another_start_ask_for_nothing_twice(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    asked = open_ended_mini.Asked()
+    with servers() as start:
+        server = start(FaultyWriter(passing=0.0))
+        for clips in (8, 8, 12):
+            folder = open_ended_mini.make_build(tmp_path, clips=clips)
+            before = open_ended_mini.answered(folder)
+            open_ended_mini.ask(folder, url=server.url, model="m", asked=asked)
+            usable = open_ended_mini.answered(folder)
+            assert before <= usable and (before == usable) == (clips == 8 and before > 0)
+        sent = collections.Counter(json.dumps(body) for _, _, body in server.requests)
+    assert set(sent.values()) == {1} and len(sent) >= 1 + 12
 
 
 def test_a_small_real_model_writes_pairs_through_our_server(tmp_path, smollm2_files, monkeypatch):
@@ -37,8 +59,9 @@ def test_a_small_real_model_writes_pairs_through_our_server(tmp_path, smollm2_fi
                "--deadline", "3600")  # fmt: skip
     folder = open_ended_mini.make_build(tmp_path / "build", clips=3)
     with served(*options, log=tmp_path / "log", environment=environment) as server:
+        one = open_ended_mini.Asked(pairs=1)
         for _ in range(2):  # the second time asks for nothing
-            open_ended_mini.ask(folder, url=f"{server.url}/v1", model=server.model, pairs=1)
+            open_ended_mini.ask(folder, url=f"{server.url}/v1", model=server.model, asked=one)
             answered = server.count("vllm:request_success_total")
             assert answered == 4  # one of them finds out whether schemas are taken
     found = open_ended_mini.measured(folder)

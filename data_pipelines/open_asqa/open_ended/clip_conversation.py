@@ -29,7 +29,7 @@ class WriterSettings:
         tokens_a_pair: that a reply may take.
         temperature: of the draw.
         structured: ask for JSON by a schema.
-        patterns: of its texts, too: a small model else copies those of the prompt's form.
+        patterns: of its texts, too, and of all pairs: a small model else copies the prompt's form.
         seeded: send a seed that belongs to the clip.
         limit_field: max_tokens, or what the server calls it.
         extra: further fields of every request.
@@ -164,7 +164,11 @@ def _system(prompt: Prompt, count: int, again: bool) -> str:
 
 @functools.lru_cache(maxsize=64)
 def schema(count: int, *, patterns: bool = False) -> dict[str, Any]:
-    """Return the `response_format` of at most so many pairs, their texts by patterns if asked."""
+    """Return the `response_format` of at most so many pairs.
+
+    With `patterns` there are exactly so many, and their texts begin and end as such texts do: small
+    models else stop early, and copy the form.
+    """
     question, answer = (
         {"type": "string"} | ({"pattern": pattern} if patterns else {})
         for pattern in (_QUESTION, _ANSWER)
@@ -176,6 +180,8 @@ def schema(count: int, *, patterns: bool = False) -> dict[str, Any]:
         "additionalProperties": False,
     }
     pairs = {"type": "array", "items": pair, "maxItems": count}
+    if patterns:
+        pairs["minItems"] = count
     return {
         "type": "json_schema",
         "json_schema": {
