@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patterns",
         action="store_true",
-        help="let the schema say how questions and answers begin and end, for small models",
+        help="let the schema say how texts begin and end and how many there are, for small models",
     )
     parser.add_argument(
         "--calls",

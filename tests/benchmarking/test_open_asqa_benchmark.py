@@ -1,10 +1,14 @@
 """The second build of the benchmark of Open-ASQA, by lists, is of what the first one built."""
 
+import dataclasses
 import tomllib
 from pathlib import Path
 
-from benchmarks import open_asqa, open_asqa_rows
+import numpy as np
+
+from benchmarks import open_asqa, open_asqa_rows, published_tables
 from benchmarks.published_tables import Sizes
+from data_pipelines.open_asqa import __main__
 from data_pipelines.open_asqa.build_folder import BUILD, CLIPS, BuildFolder
 from ltu_jax.core.files import write_json
 from ltu_jax.core.jsonl import write_jsonl
@@ -29,6 +33,24 @@ def test_lists_are_of_the_sources_that_were_built(tmp_path):
     assert "clips" not in written["joint_audioset"]
     listed = Path(written["vggsound"]["clips"]).read_text().splitlines()
     assert len(listed) == 3 and set(listed) <= {line["clip_id"] for line in lines}
+
+
+def test_every_list_has_the_printed_number_of_clips(tmp_path):
+    """VoxCeleb2's, too, which is drawn from a table of its own."""
+    share, printed = 0.002, open_asqa.printed_clips()["voxceleb_tr"]
+    sizes = dataclasses.replace(Sizes().of(share), aged_videos=40)  # so few spread more widely
+    tables = tmp_path / "tables"
+    (tables / "voxceleb2").mkdir(parents=True)
+    published_tables.voxceleb2(tables / "voxceleb2", sizes, np.random.default_rng(0))
+    text = f'[voxceleb2]\nmetadata = "{tables / "voxceleb2"}"\n'
+    (tables / "sources.toml").write_text(text)
+    command = ["build", "--sources", str(tables / "sources.toml"), "--out"]
+    __main__.command([*command, str(tmp_path / "published")])
+    by_rules = list(BuildFolder(tmp_path / "published").clips("voxceleb2"))
+    path = open_asqa.official_sources(tables / "sources.toml", tmp_path, sizes, share=share)
+    __main__.command(["build", "--sources", str(path), "--out", str(tmp_path / "official")])
+    by_lists = list(BuildFolder(tmp_path / "official").clips("voxceleb2"))
+    assert len(by_rules) < len(by_lists) == round(printed * share) == 214
 
 
 def test_a_step_beyond_its_bound_is_said_to_be():

@@ -182,6 +182,7 @@ def test_patterns_of_the_schema_refuse_what_the_form_of_the_prompt_says(tmp_path
     assert len(server.requests) == 2
     for _, _, body in server.requests:
         pairs = body["response_format"]["json_schema"]["schema"]["properties"]["pairs"]
+        assert pairs["minItems"] == pairs["maxItems"]
         texts = {name: own["pattern"] for name, own in pairs["items"]["properties"].items()}
         assert re.search(texts["q"], "Why might the dog bark at this hour?")
         answer = "The dog barks in short bursts, which suggests that somebody comes near."
