@@ -41,6 +41,7 @@ COMMANDS = {
     "faults": "python -m tests.faults --report --long --json FILE",
     "features_*": "python -m benchmarks.features",
     "generate_*": "python -m benchmarks.generate",
+    "first_answer": "python -m benchmarks.first_answer CLIP.wav",
     "gpu_not_run": "written by hand",
     "gradient_variance": "python -m benchmarks.gradient_variance --init-from RUN",
     "grouping_mini": "python -m benchmarks.grouping --init-from RUN --data data/mini",
@@ -531,6 +532,13 @@ def real_answers(result: dict[str, Any]) -> str:
     return _part(result, about, hearings, f"{bars}\n\n{tasks}")
 
 
+def first_answer(result: dict[str, Any]) -> str:
+    """Tabulate how long a newcomer waits for an answer of the package's model."""
+    parts = ", ".join(f"{name} {value:.0f}" for name, value in result["seconds"].items())
+    bars = _table(real_rows.BAR_COLUMNS, real_rows.held(result))
+    return _part(result, f"seconds: {parts}", bars)
+
+
 def not_run(result: dict[str, Any]) -> str:
     """Say what was not run."""
     names = ", ".join(f"`{name}`" for name in result["commands"])
@@ -559,6 +567,7 @@ _OF_FILES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "options": ("options_*", options),
     "faults": ("faults", faults),
     "real_answers": ("real_answers", real_answers),
+    "first_answer": ("first_answer", first_answer),
     "real_tags": ("real_tags", real_tags),
     "rehearsal": ("rehearsal", rehearsal),
     "resume": ("resume_*", resume),
