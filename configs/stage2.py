@@ -33,7 +33,7 @@ def get_config(preset: str = "") -> ConfigDict:
         common.real_language(config)
         config.model.lora.dropout = 0.0
         config.optimizer.group_multipliers = MINI_RATES
-        config.steps = 200
+        config.steps = 160
         config.optimizer.warmup_steps = 20
         config.optimizer.schedule = "constant"
         config.log.samples = 0
