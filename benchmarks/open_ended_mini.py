@@ -1,7 +1,7 @@
 """Open-ended pairs by a real, small language model: how many of its replies and pairs can be used.
 
     python -m benchmarks.open_ended_mini [--clips 200] [--out FILE] [--keep DIR]
-        [--pairs 3] [--temperature 0.7] [--extra JSON]
+        [--pairs 3] [--temperature 0.7] [--extra '{"repetition_penalty": 1.05}']
 
 Clips of the mini corpus' plan (sounds, music, speech, both) are made a build of Open-ASQA, without
 audio. `python -m ltu_jax.serve` serves SmolLM2-135M-Instruct (assets/weights/smollm2-135m) with
@@ -47,6 +47,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "assets" / "weights" / "smollm2-135m"
 OUT = ROOT / "benchmarks" / "results" / "open_ended_mini.json"
 TOKENS_A_PAIR = 90
+# This model repeats itself; of 12 clips 24 pairs of 36 were accepted with it, 20 without.
+PENALTY = {"repetition_penalty": 1.05}
 # To pass: clips, share of the replies that parse whole, accepted pairs.
 LEAST = {"clips": 200, "whole": 0.6, "accepted": 200}
 _SLOT_TOKENS, _AT_ONCE = 1536, 8
@@ -68,7 +70,7 @@ class Asked:
 
     pairs: int = 3
     temperature: float = 0.7
-    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=lambda: PENALTY)
 
 
 def main() -> None:
@@ -84,8 +86,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder in which the build stays")
     parser.add_argument("--pairs", type=int, default=Asked.pairs, help="default: %(default)s")
     parser.add_argument("--temperature", type=float, default=Asked.temperature)
-    parser.add_argument("--extra", type=json.loads, default={}, metavar="JSON",
-                        help="further fields of every request, as repetition_penalty")  # fmt: skip
+    parser.add_argument("--extra", type=json.loads, default=PENALTY, metavar="JSON",
+                        help="further fields of every request (default: %(default)s)")  # fmt: skip
     given = parser.parse_args()
     asked = Asked(pairs=given.pairs, temperature=given.temperature, extra=given.extra)
     options = ("--checkpoint", str(given.model), "--max-batch", str(_AT_ONCE),

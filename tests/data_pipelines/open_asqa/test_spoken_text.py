@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import types
 
 import numpy as np
 import pytest
 
 from data_pipelines.mini.audio import voices
-from data_pipelines.open_asqa import clip_whisper, invented_phrases
+from data_pipelines.open_asqa import invented_phrases
 from data_pipelines.open_asqa.spoken_text_filter import (
     FilterRules,
     HeardWindow,
@@ -19,7 +18,6 @@ from data_pipelines.open_asqa.spoken_text_filter import (
 from ltu_jax.core.errors import UserError
 from ltu_jax.generation.loading import load_transcriber
 from ltu_jax.generation.transcription import QUIET
-from ltu_jax.generation.whisper_rules import Segment, Transcript
 from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
 from ltu_jax.models.whisper import Whisper
 from ltu_jax.preprocessing import audio
@@ -28,6 +26,7 @@ from ltu_jax.weights.open import open_weights
 from ltu_jax.weights.store import load_weights, save_weights
 from tests.support import asqa_folder, tiny_ltu_as
 from tests.support.asqa_folder import RATE, rows, run
+from tests.support.fake_whisper import FakeWhisper, with_fake_whisper
 
 PHRASES = {"thank you": 0.84, "you": 0.86, "bye": 0.06, "subtitles by someone": 0.3}
 
@@ -117,38 +116,6 @@ def test_compat_is_the_official_cut(golden):
 
 
 # --- the step, with a model whose figures depend on its batch -------------------------------------
-
-
-class FakeWhisper:
-    """Stands for a Whisper: writes the length of a clip; the rest depends on the whole batch."""
-
-    calls = 0
-    silence = 0  # thousandths of the no-speech probability
-
-    def transcribe(self, clips, *, batch_size, options):
-        del batch_size, options
-        FakeWhisper.calls += 1
-        lengths = [len(clip) for clip in clips]
-        return [self._transcript(length, place, lengths) for place, length in enumerate(lengths)]
-
-    def _transcript(self, length, place, lengths):
-        no_speech = (sum(lengths) % 97 + self.silence) / 1000 + place / 10_000
-        figures = {"no_speech_prob": no_speech, "avg_logprob": -0.5}
-        text = f"It has {length} samples."
-        segment = Segment(
-            start=0.0, end=1.0, text=text, window=0.0, tokens=(), temperature=0.0,
-            compression_ratio=1.0, **figures,
-        )  # fmt: skip
-        return Transcript(text=text, segments=(segment,), language="en", **figures)
-
-
-def with_fake_whisper(patch=setattr, *, silence: int = 0) -> None:
-    patch(FakeWhisper, "silence", silence)
-    weights = types.SimpleNamespace(named="fake", sha256="f" * 64)
-    patch(clip_whisper, "open_weights", lambda *args, **kwargs: weights)
-    patch(clip_whisper, "load_transcriber", lambda path: FakeWhisper())
-    patch(invented_phrases, "CLIPS", 5)
-    patch(invented_phrases.harvest, "__kwdefaults__", {"clips": 5, "seed": 0})
 
 
 def lengths(*samples: int):
