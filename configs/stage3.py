@@ -29,6 +29,6 @@ def get_config(preset: str = "") -> ConfigDict:
         common.real_language(config)
         config.model.lora.dropout = 0.0
         config.optimizer.group_multipliers = MINI_RATES
-        config.steps = 1000
+        config.steps = 800
         config.optimizer.warmup_steps = 20
     return slice_presets.fit(config, machine=machine)
