@@ -8,7 +8,8 @@ whose seconds and peak memory are measured. What is finished is kept in DIR/rehe
 command again to go on. The weights are random numbers in the shapes of Vicuna-7B v1.1, Whisper
 large-v1 and Whisper-AT; the clips are synthetic; the tokenizer is LLaMA's. `--layers` cuts the
 depth of the models and nothing else. A stage takes four optimiser steps over an int8 base. The
-short form has two layers, 2,000 rows and 12 clips, two steps of one row a stage, and no index.
+short form has two layers, 2,000 rows and 12 clips, steps of one row (one in stages 1 and 2, two in
+stage 3), and no index.
 """
 
 import argparse
@@ -54,6 +55,7 @@ class Rehearsal:
         tokenizer: LLaMA's tokenizer.model; None fetches it.
         steps, rows_per_step, row_tokens: of each training; a row has the audio of one clip too, 25
             positions.
+        first_steps: instead of `steps` in stages 1 and 2.
         peak: most bytes of memory that a process of the step has held.
         cpu_seconds: of the processes of the step.
     """
@@ -66,6 +68,7 @@ class Rehearsal:
     steps: int = 4
     rows_per_step: int = 2
     row_tokens: int = 160
+    first_steps: int = 4
     peak: int = 0
     cpu_seconds: float = 0.0
 
@@ -104,6 +107,7 @@ class Rehearsal:
         """Run the steps of a stage."""
         start = [f"--config.init_from={self.path(f'stage{stage - 1}')}"] if stage > 1 else []
         tltr = [f"--config.weights.tltr={self.path('weights', 'tltr')}"] if stage == 1 else []
+        steps = self.steps if stage == 3 else self.first_steps
         return self.run(
             "ltu_jax.train",
             f"--config=configs/stage{stage}.py",
@@ -118,8 +122,8 @@ class Rehearsal:
             f"--config.data.row_tokens={self.row_tokens}",
             "--config.data.clips_per_row=1",
             f"--config.data.rows_per_batch={self.rows_per_step}",
-            f"--config.steps={self.steps}",
-            "--config.optimizer.warmup_steps=1",
+            f"--config.steps={steps}",
+            f"--config.optimizer.warmup_steps={min(1, steps - 1)}",
             "--config.log.every=1",
             "--config.log.validate_batches=0",
             "--config.log.samples=0",
@@ -310,6 +314,7 @@ FULL = {
     "steps": 4,
     "rows_per_step": 2,
     "row_tokens": 160,
+    "first_steps": 4,
 }
 SHORT = {
     "layers": 2,
@@ -318,6 +323,7 @@ SHORT = {
     "steps": 2,
     "rows_per_step": 1,
     "row_tokens": 108,
+    "first_steps": 1,
 }
 
 

@@ -12,6 +12,7 @@ pairs itself and refuses more.
 
 import argparse
 import concurrent.futures
+import contextlib
 import multiprocessing
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from ltu_jax.core import errors
 from ltu_jax.core.paths import argument, local_arguments
 from ltu_jax.preprocessing.text import load_tokenizer
 from ltu_jax.weights import places
+
+FEW = 2000  # pairs that are counted sooner than a process starts
 
 
 def command(arguments: list[str] | None = None) -> int:
@@ -42,13 +45,23 @@ def command(arguments: list[str] | None = None) -> int:
 
 
 def count(records: Path, *, tokenizer: Path, workers: int) -> None:
-    """Count what is not counted yet, in `workers` processes, and print how many pairs there are."""
+    """Count what is not counted yet and print how many pairs there are.
+
+    Args:
+        records: records directory.
+        tokenizer: folder with a tokenizer.
+        workers: processes that count; no more than `FEW` pairs are counted in this one.
+    """
     load_tokenizer(tokenizer)  # a wrong folder fails here, not in every worker
     splits = record_files.read_manifest(records)["splits"].values()
     jobs = [(records, shard, tokenizer) for split in splits for shard in split["shards"]]
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        done = pool.map(count_shard, jobs)
+    with contextlib.ExitStack() as stack:
+        if sum(split["pairs"] for split in splits) <= FEW:
+            done = map(count_shard, jobs)
+        else:
+            context = multiprocessing.get_context("spawn")
+            pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
+            done = stack.enter_context(pool).map(count_shard, jobs)
         pairs = sum(tqdm(done, total=len(jobs), desc="shards", unit="shard", disable=None))
     print(f"{records}: tokens of {pairs} pairs are in {records / FOLDER}")
 

@@ -6,6 +6,7 @@ tied to the token embedding.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -259,13 +260,10 @@ class Whisper:
 
     Attributes:
         config: sizes.
-        encoder: over `encoder.*`.
-        decoder: over `decoder.*`.
-        shapes: path -> shape and dtype of every parameter of both.
     """
 
     def __init__(self, config: WhisperConfig, *, dtype: Any = jnp.float32, remat: str = "none"):
-        """Build both.
+        """Describe both; each is built when it is first asked for.
 
         Args:
             config: sizes.
@@ -273,16 +271,31 @@ class Whisper:
             remat: "none", "full" or a policy name, for gradients through `Encoder.encode`.
         """
         check_remat(remat)
-        self.config = config
-        self.encoder: Functional[Encoder] = Functional(
-            lambda rngs: Encoder(config, dtype=dtype, remat=remat, rngs=rngs),
-            config=config,
+        self.config, self._dtype, self._remat = config, dtype, remat
+
+    @functools.cached_property
+    def encoder(self) -> Functional[Encoder]:
+        """Return the encoder, over `encoder.*`."""
+        options = dict(dtype=self._dtype, remat=self._remat)
+        return Functional(
+            lambda rngs: Encoder(self.config, **options, rngs=rngs),
+            config=self.config,
             prefix="encoder.",
         )
-        self.decoder: Functional[Decoder] = Functional(
-            lambda rngs: Decoder(config, dtype=dtype, rngs=rngs), config=config, prefix="decoder."
+
+    @functools.cached_property
+    def decoder(self) -> Functional[Decoder]:
+        """Return the decoder, over `decoder.*`."""
+        return Functional(
+            lambda rngs: Decoder(self.config, dtype=self._dtype, rngs=rngs),
+            config=self.config,
+            prefix="decoder.",
         )
-        self.shapes: Shapes = merge(self.encoder.shapes, self.decoder.shapes)
+
+    @functools.cached_property
+    def shapes(self) -> Shapes:
+        """Return path -> shape and dtype of every parameter of both."""
+        return merge(self.encoder.shapes, self.decoder.shapes)
 
     def init(self, key: Array) -> Params:
         """Return random parameters of both."""

@@ -49,14 +49,11 @@ def starting_adapter(stage: Stage) -> Params:
     """
     settings = stage.settings
     shapes = {path: leaf for path, leaf in stage.model.shapes.items() if is_adapter(path)}
-    # Only the adapter is asked of the initialiser, so XLA never makes a random 7B base.
-    random = _init(jax.random.key(settings.seed), init=stage.model.init, paths=tuple(shapes))
-    adapter = {path: np.asarray(leaf, np.float32) for path, leaf in random.items()}
     tagging = settings.stage == "tagging"
     tltr = settings.weights.tltr if settings.stage in ("tagging", "stage1") else ""
     source = tltr or settings.init_from
     if not source and (tagging or settings.allow_random_tltr):
-        return adapter
+        return _random(stage, tuple(shapes))
     if not source:
         raise UserError(
             f"{settings.stage} would start from a TLTR that has learned nothing. Give its weights "
@@ -84,7 +81,8 @@ def starting_adapter(stage: Stage) -> Params:
             f"{source} has {len(surplus)} parameters that {settings.stage} has no place for: "
             f"{shorten(surplus)}; start from a run of the stage before, with the same model config"
         )
-    return {**adapter, **{path: inherited.params[path] for path in shared}}
+    random = _random(stage, tuple(path for path in shapes if path not in shared))
+    return {path: inherited.params[path] if path in shared else random[path] for path in shapes}
 
 
 def saved_adapter(stage: Stage, folder: Path) -> Params:
@@ -97,6 +95,14 @@ def saved_adapter(stage: Stage, folder: Path) -> Params:
     shapes = {path: leaf for path, leaf in stage.model.shapes.items() if is_adapter(path)}
     checkpoint.check_sizes(metadata["parameters"], shapes, where=folder)
     return {path: params[path] for path in shapes}
+
+
+def _random(stage: Stage, paths: tuple[str, ...]) -> Params:
+    """Return random parameters; only these are made, so never a random 7B base."""
+    if not paths:
+        return {}
+    made = _init(jax.random.key(stage.settings.seed), init=stage.model.init, paths=paths)
+    return {path: np.asarray(leaf, np.float32) for path, leaf in made.items()}
 
 
 @functools.partial(jax.jit, static_argnames=("init", "paths"))

@@ -1,6 +1,6 @@
 """Lay stored numbers on a mesh, each device given its own part, without a whole model in memory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -93,16 +93,24 @@ def quantised(kernel: Tensor) -> tuple[Tensor, Tensor]:
     """Return int8 values [L, in, out] and float32 scales [L, out] of stacked kernels.
 
     Scales belong to a whole column, so a device that holds a part of one still gets the values
-    that the whole would have. Values and scales are read apart: the file is read twice.
+    that the whole would have. A layer's scales are small, and kept when its values are read: the
+    file is read once where values are asked for first.
     """
+    known: dict[int, np.ndarray] = {}
 
-    def reader(which: int) -> Callable[[int, int], np.ndarray]:
-        def rows(start: int, stop: int) -> np.ndarray:
-            return np.stack([quantise_on_host(kernel.layer(i))[which] for i in range(start, stop)])
+    def values(start: int, stop: int) -> np.ndarray:
+        def of(layer: int) -> np.ndarray:
+            made, known[layer] = quantise_on_host(kernel.layer(layer))
+            return made
 
-        return rows
+        return np.stack([of(layer) for layer in range(start, stop)])
 
-    values, scales = reader(0), reader(1)
+    def scales(start: int, stop: int) -> np.ndarray:
+        layers = range(start, stop)
+        return np.stack(
+            [known[i] if i in known else quantise_on_host(kernel.layer(i))[1] for i in layers]
+        )
+
     layers, _, size_out = kernel.shape
     return (
         Tensor(

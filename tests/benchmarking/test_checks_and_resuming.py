@@ -15,8 +15,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def assets(smollm2_dir, monkeypatch, tmp_path):
-    monkeypatch.setattr(input_pipeline, "TOKENIZER", smollm2_dir)
+def assets(smollm2_files, monkeypatch, tmp_path):
+    monkeypatch.setattr(input_pipeline, "TOKENIZER", smollm2_files)
     monkeypatch.setattr(input_pipeline, "WHISPER", tmp_path / "none")
 
 
@@ -61,8 +61,8 @@ def test_the_checks_of_samples_are_seen(tmp_path):
     assert calls == 2 * (3 + 4)
 
 
-def test_the_big_index_is_that_of_real_records(tmp_path, smollm2_dir):
-    tokenizer = load_tokenizer(smollm2_dir)
+def test_the_big_index_is_that_of_real_records(tmp_path, smollm2_files):
+    tokenizer = load_tokenizer(smollm2_files)
     big = resume.BigRecords(tmp_path, pairs=5_000, tokenizer=tokenizer)
     config = DataConfig(
         records=str(big.folder), split="train", layout="grouped", cutoff=108, pairs_per_clip=8,

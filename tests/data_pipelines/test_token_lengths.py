@@ -75,7 +75,9 @@ def test_what_was_counted_is_kept_for_its_tokenizer_and_shard(records_copy, toke
     assert (count(records_copy, tokenizer) == (1, 2)).all()
 
 
-def test_the_command_counts_all_splits(records_copy, golden, capsys, tokenizer):
+@pytest.mark.parametrize("few", [0, count_tokens.FEW])  # by a worker, and in this process
+def test_the_command_counts_all_splits(records_copy, golden, capsys, tokenizer, monkeypatch, few):
+    monkeypatch.setattr(count_tokens, "FEW", few)
     wanted = {split: count(records_copy, tokenizer, split) for split in ("train", "val")}
     shutil.rmtree(records_copy / "tokens")
     vocabulary = golden / "text_cases" / "spm320.model"

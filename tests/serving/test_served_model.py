@@ -40,11 +40,11 @@ def clip(hertz: float, seconds: float) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory, golden, whisper_base_dir) -> dict[str, Path]:
+def weights(tmp_path_factory, golden, whisper_base_files) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("served")
     made = toy_server.save(
         folder, tokenizer=golden / "text_cases" / "spm320.model",
-        whisper_tokenizer=whisper_base_dir / "tokenizer.json",
+        whisper_tokenizer=whisper_base_files / "tokenizer.json",
     )  # fmt: skip
     (folder / "keys").write_text(KEY)
     return made
