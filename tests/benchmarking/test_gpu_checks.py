@@ -54,7 +54,7 @@ def test_a_check_that_fails_or_hangs_costs_its_own_result(tmp_path):
     write = """echo '{"date": "d"}' > "$1/certificate_x.json" """
     planned = [
         script("breaks", "echo so far; echo no such thing >&2; exit 3"),
-        script("hangs", hang, seconds=3.0),
+        script("hangs", hang, seconds=1.5),
         script("works", write),
     ]
     reports = []

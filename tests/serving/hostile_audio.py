@@ -1,5 +1,6 @@
 """Bytes that a stranger may send for audio: nothing, lies, bombs. None is a clip of two seconds."""
 
+import functools
 import io
 import struct
 
@@ -11,6 +12,7 @@ from tests.preprocessing.making_audio import wav
 MOST_SECONDS = 2.0  # of the table: what is longer is a bomb
 
 
+@functools.cache
 def silence(seconds: float, *, format: str, rate: int = 48_000, **options) -> bytes:
     """Return silence, which packs well."""
     file = io.BytesIO()

@@ -357,5 +357,5 @@ def test_the_client_tries_again_when_the_queue_is_full(server):
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=2)
     slots, server.engine.slots = server.engine.slots, -server.engine.queue
     with client:
-        threading.Timer(0.5, lambda: setattr(server.engine, "slots", slots)).start()
+        threading.Timer(0.2, lambda: setattr(server.engine, "slots", slots)).start()
         assert client.chat.completions.create(model=MODEL, messages=ASK).choices

@@ -8,6 +8,7 @@ import time
 import httpx
 import pytest
 
+from ltu_jax.serving import http_body
 from tests.preprocessing.making_audio import wav
 from tests.serving import hostile_audio
 
@@ -258,7 +259,10 @@ def test_a_body_too_large_is_refused_before_it_comes_and_while_it_comes(server):
         ("GET", "/livez", "x", 200),
     ],
 )
-def test_who_owes_a_body_that_nobody_reads_is_not_waited_for(server, method, path, kind, status):
+def test_who_owes_a_body_that_nobody_reads_is_not_waited_for(
+    server, monkeypatch, method, path, kind, status
+):
+    monkeypatch.setattr(http_body, "_LINGER_SECONDS", 0.2)
     with _connect(server) as connection:
         head = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\n"
         connection.sendall(f"{head}content-length: 1000\r\n\r\n".encode() + b"{")

@@ -90,7 +90,7 @@ def test_a_marked_clip_is_the_same_sound():
 def test_refused_requests_are_failures(server, capsys, tmp_path):
     out = tmp_path / "figures.json"
     with server.settings(most_requests=1):
-        server.engine.pace = 0.1
+        server.engine.pace = 0.02
         try:
             status = bench("--url", server.url, "--users", 2, "--requests", 4, "--json", out)
         finally:
@@ -181,7 +181,7 @@ class _Other(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def other(**attributes):
     made = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Other,), attributes))
-    thread = threading.Thread(target=made.serve_forever)
+    thread = threading.Thread(target=made.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{made.server_port}/v1"

@@ -40,7 +40,7 @@ def test_keys_metrics_and_the_end(tmp_path, caplog):
             got = http.get("/v1/models", headers={b"authorization": f"Bearer {key}".encode()})
             assert got.status_code == 200, key
         http.headers["authorization"] = "Bearer two"
-        server.engine.pace = 2.0
+        server.engine.pace = 0.5
         with http.stream("POST", CHAT, json=ASK | {"stream": True, "user": "SECRET"}) as stream:
             lines = stream.iter_lines()
             next(lines)

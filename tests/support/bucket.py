@@ -144,7 +144,7 @@ def served() -> Iterator[Memory]:
     storage = Memory()
     buckets.create_bucket(NAME, storage)
     httpd = _Server(("127.0.0.1", 0), functools.partial(_Handler, storage))
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     with environment(f"http://127.0.0.1:{httpd.server_port}"):
         try:

@@ -21,7 +21,7 @@ class Hub:
         self.asked: list[str] = []
         handler = functools.partial(_Handler, self)
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def address(self) -> str:
