@@ -49,16 +49,21 @@ def quickly() -> None:
     compiler.get_compile_options = get_compile_options
 
 
-def choose(item: pytest.Item) -> None:
-    """Let the programs of a test be compiled without most optimisations, or with them.
+def is_optimised(item: pytest.Item) -> bool:
+    """Return whether the programs of a test are compiled as a user's are.
 
-    With them: what reads real weights, measures a compiler or a precision, and one golden test
-    each of a model and of its steps, as a user's programs; the others hold official numbers as
-    closely without.
-    Such tests have the marker `optimised`, or a fixture of real weights.
+    Those are tests that read real weights, measure a compiler or a precision, and one golden test
+    each of a model and of its steps; the others hold official numbers as closely without. They
+    have the marker `optimised`, or a fixture of real weights.
     """
-    optimised = item.get_closest_marker("optimised") is not None
-    optimised = optimised or not _REAL_WEIGHTS.isdisjoint(getattr(item, "fixturenames", ()))
+    if item.get_closest_marker("optimised") is not None:
+        return True
+    return not _REAL_WEIGHTS.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def choose(item: pytest.Item) -> None:
+    """Let the programs of a test be compiled without most optimisations, or with them."""
+    optimised = is_optimised(item)
     if jax.config.read("jax_disable_most_optimizations") == optimised:
         jax.clear_caches()  # no test runs what one of the other kind compiled
         jax.config.update("jax_disable_most_optimizations", not optimised)

@@ -3,7 +3,9 @@
     python -m pytest --numprocesses 2 --dist loadfile --record-durations
 
 writes the file anew (on a quiet machine). `--dist loadfile` then begins with the slowest files:
-pytest-xdist alone would begin with those of most tests, and end with one worker at work.
+pytest-xdist alone would begin with those of most tests, and end with one worker at work. Files
+whose programs are compiled with all optimisations come one after another, because a worker forgets
+its programs where the next test is of the other kind.
 """
 
 import json
@@ -12,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.compilation import is_optimised
 from tests.support.zygote import Zygote
 
 FILE = Path(__file__).resolve().parent.parent / "durations.json"
 # Files that are dealt out as part of another: libtpu allows one process per machine.
 TOGETHER = {"tests/planning/test_precision.py": "tests/planning/test_aot.py"}
 _UNKNOWN = 5.0  # seconds of a file that has no record yet
+_LONG = 30.0  # seconds of files that come before those of the other kind
 
 
 def cpu_seconds() -> float:
@@ -39,14 +43,20 @@ def read() -> dict[str, dict[str, float]]:
 
 
 def slowest_first(items: list[pytest.Item]) -> None:
-    """Sort tests by the CPU seconds of their unit; tests of one file keep their order."""
-    known: dict[str, float] = {}
+    """Sort tests by the CPU seconds of their unit; tests of one file keep their order.
+
+    Units of optimised programs alone come together, behind long ones of the other kind.
+    """
+    seconds: dict[str, float] = {}
     for name, row in read().items():
-        known[unit_of(name)] = known.get(unit_of(name), 0.0) + row["cpu"]
+        seconds[unit_of(name)] = seconds.get(unit_of(name), 0.0) + row["cpu"]
+    others = {unit_of(item.nodeid) for item in items if not is_optimised(item)}
     place: dict[str, tuple] = {}
     for item in items:
         file, unit = item.nodeid.partition("::")[0], unit_of(item.nodeid)
-        place[item.nodeid] = (-known.get(unit, _UNKNOWN), file)
+        spent = seconds.get(unit, _UNKNOWN)
+        turn = 1 if unit not in others else 0 if spent >= _LONG else 2
+        place[item.nodeid] = (turn, -spent, file)
     items.sort(key=lambda item: place[item.nodeid])
 
 
