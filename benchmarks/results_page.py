@@ -493,9 +493,11 @@ def open_ended_mini(result: dict[str, Any]) -> str:
     rows.append(["all", *(result.get(key, 0) for key in counts), result["accepted"]])
     columns = ["prompt of", "clips", "replies that parse whole", "cut", "pairs", "accepted"]
     verdict = {True: "**passed**", False: "**FAILED**", None: "too few clips to tell"}
-    least = result["least"]
+    least, asked = result["least"], result["asked"]
+    drawn = {"temperature": asked["temperature"], **asked.get("extra", {})}
     about = (
-        f"{result['model']}, {result['asked']['pairs']} pairs a clip, {result['all replies']} "
+        f"{result['model']}, {asked['pairs']} pairs a clip, "
+        f"{', '.join(f'{name} {value}' for name, value in drawn.items())}, {result['all replies']} "
         f"replies: {verdict[result['passed']]}; fixed before: of {least['clips']} clips or more "
         f"{least['whole']:.0%} of the replies parse whole, {least['accepted']} pairs are accepted"
     )
