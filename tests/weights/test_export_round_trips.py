@@ -25,8 +25,6 @@ from ltu_jax.weights.name_tables import export
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError, as_tensors
 
-pytestmark = pytest.mark.optimised
-
 LISTENER = WhisperConfig(
     n_mels=8, n_audio_ctx=50, n_audio_state=16, n_audio_head=2, n_audio_layer=2,
     n_vocab=51864, n_text_ctx=8, n_text_state=16, n_text_head=2, n_text_layer=1,

@@ -18,8 +18,6 @@ from ltu_jax.weights.lineage import is_adapter
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError
 
-pytestmark = pytest.mark.optimised
-
 ROOT = "base_model.model."
 
 

@@ -18,8 +18,6 @@ from ltu_jax.preprocessing.whisper_vocabulary import Vocabulary
 from ltu_jax.weights.identify.describe import describe
 from ltu_jax.weights.verify import verify
 
-pytestmark = pytest.mark.optimised
-
 SIZES = dict(
     num_mel_bins=80, max_source_positions=1500, max_target_positions=30,
     encoder_layers=1, decoder_layers=1,
@@ -50,13 +48,13 @@ def _save(state, path):
     save_file({n: v.contiguous() for n, v in state.items()}, path / "model.safetensors")
 
 
-def test_a_padded_whisper_is_usable(tmp_path, whisper_base_dir):
+def test_a_padded_whisper_is_usable(tmp_path, whisper_base_files):
     """51872 rows: what it says is what the model says without them."""
     clip = np.random.default_rng(0).standard_normal(16000).astype(np.float32) * 0.1
     options = dataclasses.replace(OPENAI, temperatures=(0.0,), no_speech_limit=2.0, language="en")
     said = {}
     for rows in (51865, 51872):
-        folder = _folder(tmp_path / f"hf{rows}", whisper_base_dir, rows=rows)
+        folder = _folder(tmp_path / f"hf{rows}", whisper_base_files, rows=rows)
         out = import_weights("hf-whisper", weights=[folder], out=tmp_path / f"ours{rows}")
         transcriber = load_transcriber(out)
         assert transcriber.vocabulary == Vocabulary.of_size(51865)
@@ -99,18 +97,18 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory, whisper_base_dir):
-    return _folder(tmp_path_factory.mktemp("whisper") / "hf", whisper_base_dir)
+def good(tmp_path_factory, whisper_base_files):
+    return _folder(tmp_path_factory.mktemp("whisper") / "hf", whisper_base_files)
 
 
 @pytest.mark.parametrize(("settings", "generation", "datum"), CASES)
-def test_settings_of_a_whisper(tmp_path, good, whisper_base_dir, settings, generation, datum):
+def test_settings_of_a_whisper(tmp_path, good, whisper_base_files, settings, generation, datum):
     folder = tmp_path / "hf"
     shutil.copytree(good, folder)
     held = json.loads((good / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(held | settings))
     if generation is not None:
-        made = _bad_ids(whisper_base_dir, **generation)
+        made = _bad_ids(whisper_base_files, **generation)
         (folder / "generation_config.json").write_text(json.dumps(made))
     told = describe(folder, hash=False)  # asks the importer, for all but the numbers
     if not datum:
@@ -123,12 +121,12 @@ def test_settings_of_a_whisper(tmp_path, good, whisper_base_dir, settings, gener
             import_weights("hf-whisper", weights=[folder], out=tmp_path / "ours")
 
 
-def test_the_tokenizer_of_another_whisper(tmp_path, whisper_base_dir, whisper_tiny_dir):
+def test_the_tokenizer_of_another_whisper(tmp_path, whisper_base_files, whisper_tiny_files):
     """An English tokenizer would fit a padded table; OpenAI's own sizes it does not."""
-    folder = _folder(tmp_path / "hf", whisper_tiny_dir)
+    folder = _folder(tmp_path / "hf", whisper_tiny_files)
     with pytest.raises(UserError, match=r"tokenizer.json.*51864 tokens.*51865 rows"):
         import_weights("hf-whisper", weights=[folder], out=tmp_path / "ours")
-    names = json.loads((whisper_base_dir / "tokenizer.json").read_text())
+    names = json.loads((whisper_base_files / "tokenizer.json").read_text())
     for entry in names["added_tokens"]:
         entry["id"] += entry["content"] == "<|transcribe|>"
     (folder / "tokenizer.json").write_text(json.dumps(names))

@@ -18,8 +18,6 @@ from ltu_jax.weights.shapes import model_shapes
 from ltu_jax.weights.store import load_weights
 from ltu_jax.weights.tensors import WeightsError
 
-pytestmark = pytest.mark.optimised
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
@@ -173,9 +171,9 @@ def test_other_pickles_are_refused(checkpoint, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def english(whisper_tiny_dir, tmp_path_factory):
+def english(whisper_tiny_files, tmp_path_factory):
     """The real English tokenizer, and its byte pairs as OpenAI's gpt2.tiktoken has them."""
-    real = json.loads((whisper_tiny_dir / "tokenizer.json").read_text())
+    real = json.loads((whisper_tiny_files / "tokenizer.json").read_text())
     printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = {chr(byte): byte for byte in printed}
     others = [byte for byte in range(256) if byte not in printed]
@@ -191,7 +189,7 @@ def english(whisper_tiny_dir, tmp_path_factory):
     return real, folder, lines
 
 
-def test_tiktoken_becomes_the_tokenizer_of_the_hub(english, whisper_tiny_dir):
+def test_tiktoken_becomes_the_tokenizer_of_the_hub(english, whisper_tiny_files):
     real, folder, _ = english
     files = whisper_tokens.given_tokenizer(folder, {"n_vocab": 51864})
     made = json.loads(files["tokenizer.json"])
@@ -213,16 +211,16 @@ def test_tiktoken_becomes_the_tokenizer_of_the_hub(english, whisper_tiny_dir):
 
 
 @pytest.mark.parametrize("source", ["weights directory", "tokenizer.json", "tiktoken"])
-def test_suppressed_tokens_are_those_of_the_published_model(english, whisper_tiny_dir, source):
+def test_suppressed_tokens_are_those_of_the_published_model(english, whisper_tiny_files, source):
     _, folder, _ = english
     path = {
-        "weights directory": whisper_tiny_dir,
-        "tokenizer.json": whisper_tiny_dir / "tokenizer.json",
+        "weights directory": whisper_tiny_files,
+        "tokenizer.json": whisper_tiny_files / "tokenizer.json",
         "tiktoken": folder / "gpt2.tiktoken",
     }[source]
     files = whisper_tokens.given_tokenizer(path, {"n_vocab": 51864})
     found = json.loads(files["generation.json"])
-    truth = json.loads((whisper_tiny_dir / "generation.json").read_text())
+    truth = json.loads((whisper_tiny_files / "generation.json").read_text())
     assert found.pop("languages").keys() ^ truth.pop("languages").keys() <= {"iw", "he"}
     assert found == truth
 
@@ -265,7 +263,7 @@ def test_import_with_a_tokenizer_can_transcribe(checkpoint, tmp_path):
     assert "not transcribe" in note and "--tokenizer" in note
 
 
-def test_wrong_tokenizers_are_named(english, whisper_tiny_dir, tmp_path):
+def test_wrong_tokenizers_are_named(english, whisper_tiny_files, tmp_path):
     _, folder, lines = english
     given = whisper_tokens.given_tokenizer
     with pytest.raises(WeightsError, match="no tokenizer.json and no multilingual.tiktoken there"):
@@ -273,9 +271,9 @@ def test_wrong_tokenizers_are_named(english, whisper_tiny_dir, tmp_path):
     with pytest.raises(WeightsError, match="50256 byte-pair tokens; .* takes 50257"):
         given(folder / "gpt2.tiktoken", {"n_vocab": 51865})
     with pytest.raises(WeightsError, match="belongs to another Whisper"):
-        given(whisper_tiny_dir, {"n_vocab": 51865})
+        given(whisper_tiny_files, {"n_vocab": 51865})
     with pytest.raises(WeightsError, match="belongs to another Whisper"):
-        given(whisper_tiny_dir, {"n_vocab": 300})
+        given(whisper_tiny_files, {"n_vocab": 300})
     file = tmp_path / "gpt2.tiktoken"
     for content, message in (
         (b"\n".join([*lines[:-1], b"IGdhemVk"]), "is not `base64 rank`"),

@@ -40,7 +40,6 @@ TARGETS = {
 
 
 pytestmark = [
-    pytest.mark.optimised,
     # peft asks transformers by a name that version 6 will drop
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
 ]

@@ -18,8 +18,6 @@ from ltu_jax.weights.name_tables import export, foreign_shapes
 from ltu_jax.weights.store import load_weights, save_weights
 from ltu_jax.weights.tensors import WeightsError
 
-pytestmark = pytest.mark.optimised
-
 VARIANTS = ("full", "low")
 TABLE = 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n'
 
