@@ -16,10 +16,16 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
         for ending, model in (("", ""), (", toy", "toy, ")):
             part = result["parts"].get(name + ending)
             if part is not None:
-                load = f"load {part['load_average'][0]:.0f}"
-                about = f"{name.replace('_', ' ')} ({model}{part['date']}, {load})"
+                about = f"{name.replace('_', ' ')} ({model}{_when(part, result)})"
                 made += [[about, *map(str, row[:-1]), _HELD[row[-1]]] for row in write(part)]
     return made
+
+
+def _when(part: dict[str, Any], result: dict[str, Any]) -> str:
+    """Return date and load of a part, and its processor where that is not the page's."""
+    processor = part["hardware"]["processor"]
+    other = "" if processor == result["hardware"]["processor"] else f", {processor}"
+    return f"{part['date']}, load {part['load_average'][0]:.0f}{other}"
 
 
 def _none(what: str, count: int, *, found: str | None = None) -> Row:

@@ -232,8 +232,8 @@ def _load(options: argparse.Namespace):
 
 
 def _tiers(most: int) -> tuple[int, ...]:
-    """Rows that are computed together: 1, 4, 16, ... up to the number of slots."""
-    powers = [4**n for n in range(8)]
+    """Rows that are computed together: 1, 4, 8, 16, ... up to the number of slots."""
+    powers = [2**n for n in range(15) if n != 1]
     return (*(n for n in powers if n < most), most)
 
 

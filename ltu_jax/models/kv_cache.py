@@ -119,3 +119,37 @@ def write_rows(
     stored = stored.at[layer, which, :, places].set(moved, mode="drop", unique_indices=True)
     part = lax.dynamic_slice(stored, (layer, 0, 0, 0, 0), (1, rows, heads, room, size))
     return stored, part[0]
+
+
+def write_part(
+    stored: Float[Array, "L B K S H"],
+    new: Float[Array, "1 K T H"],
+    *,
+    layer: Int[Array, ""],
+    slot: Int[Array, ""],
+    start: Int[Array, ""],
+    room: int,
+) -> tuple[Float[Array, "L B K S H"], Float[Array, "1 K S H"]]:
+    """Put one layer's new positions of one row at `start` and behind.
+
+    Returns all layers, and of that layer and row the first `room` positions; see `write_layer`.
+    """
+    _, heads, _, size = new.shape
+    stored = lax.dynamic_update_slice(
+        stored, new[None].astype(stored.dtype), (layer, slot, 0, start, 0)
+    )
+    part = lax.dynamic_slice(stored, (layer, slot, 0, 0, 0), (1, 1, heads, room, size))
+    return stored, part[0]
+
+
+def copy_row(
+    stored: Float[Array, "L B K S H"],
+    *,
+    source: Int[Array, ""],
+    target: Int[Array, ""],
+    room: int,
+) -> Float[Array, "L B K S H"]:
+    """Copy the first `room` positions of a row over those of another."""
+    depth, _, heads, _, size = stored.shape
+    row = lax.dynamic_slice(stored, (0, source, 0, 0, 0), (depth, 1, heads, room, size))
+    return lax.dynamic_update_slice(stored, row, (0, target, 0, 0, 0))

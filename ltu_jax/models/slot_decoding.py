@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ltu_jax.core.axes import Array, Float, Int
-from ltu_jax.models.kv_cache import SlotCache, write_rows
+from ltu_jax.models.kv_cache import SlotCache, copy_row, write_part, write_rows
 from ltu_jax.models.llama import Layer, Llama
 from ltu_jax.models.ltu_as import LTUAS
 from ltu_jax.models.precision import products_of
@@ -101,38 +101,27 @@ def read_rest(
     # Causality hides the padding, and whatever else stands behind the beginning.
     visible = (jnp.arange(room) <= places[:, None])[None]
 
-    def row(stored: Array) -> Array:
-        depth, _, heads, _, size = stored.shape
-        return jax.lax.dynamic_slice(stored, (0, source, 0, 0, 0), (depth, 1, heads, room, size))
-
-    def put(known: Array, new: Array) -> Array:
-        return jax.lax.dynamic_update_slice(known, new.astype(known.dtype), (0, 0, start, 0))
-
-    def step(layer: Layer, x: Array, known: tuple[Array, Array]) -> tuple[Array, Any]:
+    def step(layer: Layer, carry: Any, index: Array) -> tuple[Any, None]:
+        x, keys, values = carry
         q, k, v = layer.project(x, rope=rope)
-        k, v = put(known[0], k), put(known[1], v)
-        return layer.finish(x, (q, k, v), visible=visible), (k, v)
+        at = {"layer": index, "slot": slot, "start": start, "room": room}
+        (keys, k), (values, v) = write_part(keys, k, **at), write_part(values, v, **at)
+        return (layer.finish(x, (q, k, v), visible=visible), keys, values), None
 
-    def step_of(layer: Layer, carry: Any, index: int) -> tuple[Any, None]:
-        x, made = carry
-        x, new = step(layer, x, (known[0][index], known[1][index]))
-        return (x, (*made, new)), None
-
-    x, known = llama.embed(ids), (row(cache.keys), row(cache.values))
+    keys, values = (
+        copy_row(stored, source=source, target=slot, room=room)
+        for stored in (cache.keys, cache.values)
+    )
+    begun = (llama.embed(ids), keys, values)
     with products_of(llama.dtype):
         if layers is None:
-            x, (k, v) = scan_layers(llama.layers, step, x, known)
+            numbers = jnp.arange(llama.config.num_hidden_layers)
+            (x, keys, values), _ = scan_layers(llama.layers, step, begun, numbers)
         else:
-            (x, made), _ = each_layer(llama.layers, layers, step_of, (x, ()))
-            k, v = (jnp.stack(one) for one in zip(*made, strict=True))
+            (x, keys, values), _ = each_layer(llama.layers, layers, step, begun)
         last = jax.lax.dynamic_index_in_dim(x, length - 1 - start, axis=1, keepdims=False)
         logits = llama.unembed(llama.norm(last))
-    at = (0, slot, 0, 0, 0)
-    return logits, SlotCache(
-        keys=jax.lax.dynamic_update_slice(cache.keys, k, at),
-        values=jax.lax.dynamic_update_slice(cache.values, v, at),
-        length=cache.length,
-    )
+    return logits, SlotCache(keys=keys, values=values, length=cache.length)
 
 
 def go_on(

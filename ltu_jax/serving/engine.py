@@ -216,11 +216,21 @@ class Engine:
     def _turn(self) -> None:
         self._drop_unwanted()
         self._enter_waiting()
-        if any(row.matcher is not None for row in self._rows.values()):
-            self._read_to(0)  # a grammar has to know the last token before it allows the next
+        if self._needs_tokens():
+            self._read_to(0)
         self._move_to_front()
         # While the newest steps are computed, what was dispatched before them is read.
         self._read_to(1 if self._step() else 0)
+
+    def _needs_tokens(self) -> bool:
+        """Tell whether all tokens have to be read before the next steps are dispatched.
+
+        A grammar has to know the last token before it allows the next. On a CPU the steps would
+        take the cores from those who bring a first token to its reader.
+        """
+        if self._programs.on_cpu and any(isinstance(one, _Entered) for one in self._pending):
+            return True
+        return any(row.matcher is not None for row in self._rows.values())
 
     def _drop_unwanted(self) -> None:
         """End what was cancelled or is late, queued or running."""

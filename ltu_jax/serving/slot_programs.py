@@ -65,12 +65,14 @@ class SlotPrograms:
         self.llama: LlamaConfig = config.llama if self.hears else config
         self.audio_tokens = config.audio_tokens if self.hears else 0
         dtype = jnp.dtype(self.params["llama.norm.scale"].dtype)
-        cpu = jax.default_backend() == "cpu"
+        self.on_cpu = jax.default_backend() == "cpu"
         layers = sum(leaf.nbytes for path, leaf in self.params.items() if "llama.layers." in path)
-        require_memory(self.llama, self.sizes, itemsize=dtype.itemsize, layers=layers if cpu else 0)
+        require_memory(
+            self.llama, self.sizes, itemsize=dtype.itemsize, layers=layers if self.on_cpu else 0
+        )
         self._compiled: dict[tuple, Callable] = {}
         self._layers = None
-        if cpu:
+        if self.on_cpu:
             self._layers = self._program(("apart",), (self.params,))(self.params)
         self.state = self._program(("empty",), ())()
         self.words = -(-self.llama.vocab_size // 32)

@@ -10,7 +10,7 @@ from ltu_jax.models.llama import LlamaConfig
 PROMPT_SIZES = (64, 96, 128, 160, 192, 256, 384, 512, 1024, 2048, 4096)
 # Tokens that are read at once of a prompt whose beginning stands in a slot; each is one program for
 # the smallest room, the last one for each of the others too.
-REST_SIZES = (32, 48, 64)
+REST_SIZES = (16, 24, 32, 48, 64)
 _PART = 64  # tokens that take as long as it does to read all weights once more
 # Places of a row that a step reads; each is one program for each tier.
 ROOMS = (256, 512, 2048, 4096)
@@ -32,7 +32,7 @@ class SlotSizes:
         rooms: places of a row that a step reads.
     """
 
-    tiers: tuple[int, ...] = (1, 4, 16)
+    tiers: tuple[int, ...] = (1, 4, 8, 16)
     slot_tokens: int = 2048
     clips: int = 4
     steps: int = 4

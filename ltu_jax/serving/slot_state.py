@@ -14,7 +14,7 @@ from ltu_jax.core.trees import Params
 from ltu_jax.generation import sampling as sampling_lib
 from ltu_jax.generation.sampling import RowNumbers
 from ltu_jax.models.functional import Functional
-from ltu_jax.models.kv_cache import SlotCache, empty_slot_cache
+from ltu_jax.models.kv_cache import SlotCache, copy_row, empty_slot_cache
 from ltu_jax.models.slot_decoding import go_on, language_model, read_prompt, read_rest
 from ltu_jax.serving.slot_choice import (
     MOST_ENDS,
@@ -381,10 +381,7 @@ def move(
         return leaf.at[target].set(leaf[source])
 
     def layers(leaf: Array) -> Array:
-        depth, _, heads, _, size = leaf.shape
-        start, shape = (0, source, 0, 0, 0), (depth, 1, heads, room, size)
-        row = jax.lax.dynamic_slice(leaf, start, shape)
-        return jax.lax.dynamic_update_slice_in_dim(leaf, row, target, axis=1)
+        return copy_row(leaf, source=source, target=target, room=room)
 
     return SlotState(
         keys=layers(state.keys),
