@@ -75,11 +75,13 @@ def test_the_page_has_a_row_for_every_bar():
         "date": "today", "load_average": [2.4], "requests": 200, "settled_at": 20,
         "memory_mb": [100.0, 101.0],
         "memory_growth_percent": 1.0, "descriptors": [9, 10], "unexpected": {"500: x": 2},
-        "unequal_answers": 0, "about_cached_clips": 100,
+        "unequal_answers": 0, "about_cached_clips": 100, "hardware": {"processor": "A, 2 cores"},
     }  # fmt: skip
-    made = rows({"parts": {"soak, toy": part}})
+    made = rows({"parts": {"soak, toy": part}, "hardware": {"processor": "A, 2 cores"}})
     assert made[0][3:] == ["10,000", "**no**"]
     assert made[1][2:] == ["2", "0", "**no**"] and made[2][2:] == ["0", "0", "yes"]
     assert made[3][2].endswith("+1.0 %") and made[3][4] == "yes"
     assert made[4][2:] == ["9 to 10", "flat", "**no**"]
     assert all(row[0] == "soak (toy, today, load 2)" for row in made)
+    (first, *_) = rows({"parts": {"soak, toy": part}, "hardware": {"processor": "B, 2 cores"}})
+    assert first[0] == "soak (toy, today, load 2, A, 2 cores)"  # another machine than the page's
