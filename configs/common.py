@@ -284,26 +284,15 @@ def classification(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def mini_language(config: ConfigDict) -> ConfigDict:
-    """Set what the language stages of the mini preset share: a recipe for some hundred steps."""
-    mini_sizes(config)
-    return short_language(config)
+LAPTOP = ("mini", "real")  # recipes whose language stages `laptop_language` sets
 
 
-def real_language(config: ConfigDict) -> ConfigDict:
-    """Set what the language stages on real recordings share: some thousand steps."""
-    real_sizes(config)
-    short_language(config)
-    config.data.lengths = (80, 112, 144, 216)
-    # Few steps: more of the plain question, less of long answers and of mere counting.
-    config.data.weights = ("*:cla_heard=2", "*:cla_label_des=0.3", "*:count_cla=0.3")
-    config.log.every = 10
-    config.checkpoint.every = 200
-    return config
-
-
-def short_language(config: ConfigDict) -> ConfigDict:
-    """Set how a language model of 135M learns in so few steps that a laptop takes them."""
+def laptop_language(config: ConfigDict, *, recipe: str) -> ConfigDict:
+    """Set what the language stages of a recipe of `LAPTOP` share: some hundred steps, 135M."""
+    if recipe == "real":
+        real_sizes(config)
+    else:
+        mini_sizes(config)
     if config.stage in ("stage1", "stage2"):
         # Classification alone would leave spoken text to stage 3, for which its steps are too few.
         config.data.tasks = "closed"
@@ -324,6 +313,14 @@ def short_language(config: ConfigDict) -> ConfigDict:
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"
     config.log.every = 5
+    if config.model.lora is not None:
+        config.model.lora.dropout = 0.0  # too few steps to overfit
+    if recipe == "real":
+        config.data.lengths = (80, 112, 144, 216)
+        # More of the plain question, less of long answers and of mere counting.
+        config.data.weights = ("*:cla_heard=2", "*:cla_label_des=0.3", "*:count_cla=0.3")
+        config.log.every = 10
+        config.checkpoint.every = 200
     return config
 
 

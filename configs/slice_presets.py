@@ -88,7 +88,7 @@ TABLE = {
     "h200": _preset("h200", chips=1, base="bfloat16", positions=28_000),
 }
 # The mini recipe and that of real recordings are for a laptop, whatever they run on.
-_ON_SLICES = tuple(recipe for recipe in common.PRESETS if recipe not in ("mini", "real"))
+_ON_SLICES = tuple(recipe for recipe in common.PRESETS if recipe not in common.LAPTOP)
 # What may follow the colon of --config -> recipe and name in `TABLE`, either perhaps empty.
 CHOICES = {recipe: (recipe, "") for recipe in common.PRESETS} | {
     "-".join(filter(None, (recipe, name))): (recipe, name)

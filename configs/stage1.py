@@ -18,18 +18,13 @@ def get_config(preset: str = "") -> ConfigDict:
     common.classification(config)
     config.data.epochs = 2.0
     config.optimizer.learning_rate = 1e-3
-    if recipe == "mini":
-        common.mini_language(config)
-        config.model.lora = None
+    if recipe in common.LAPTOP:
+        common.laptop_language(config, recipe=recipe)
         # The projection alone learns little after the first steps at this size (3.48 -> 3.11 in
         # 50): enough to place the audio tokens among the embeddings.
-        config.steps = 20
-        config.optimizer.warmup_steps = 5
-        config.log.samples = 0
-    if recipe == "real":
-        common.real_language(config)
-        config.model.lora = None
-        config.steps = 40
-        config.optimizer.warmup_steps = 10
+        config.steps, config.optimizer.warmup_steps = STEPS[recipe]
         config.log.samples = 0
     return slice_presets.fit(config, machine=machine)
+
+
+STEPS = {"mini": (20, 5), "real": (40, 10)}  # of recipe: all, and those of warm-up

@@ -20,25 +20,16 @@ def get_config(preset: str = "") -> ConfigDict:
         config.data.cutoff = 128
         config.data.rows_per_batch = 240  # 256 asked for, in micro-batches of 6 on 4 GPUs
         config.data.micro_rows = 6
-    if recipe == "mini":
-        common.mini_language(config)
-        config.model.lora.dropout = 0.0  # too few steps to overfit
-        config.optimizer.group_multipliers = MINI_RATES
-        config.steps = 80
-        config.optimizer.warmup_steps = 10
+    if recipe in common.LAPTOP:
+        common.laptop_language(config, recipe=recipe)
+        config.optimizer.group_multipliers = SMALL_RATES
+        config.steps, config.optimizer.warmup_steps = STEPS[recipe]
         # The rate does not fall here: stage 3 goes straight on with the same parameters.
-        config.optimizer.schedule = "constant"
-        config.log.samples = 0
-    if recipe == "real":
-        common.real_language(config)
-        config.model.lora.dropout = 0.0
-        config.optimizer.group_multipliers = MINI_RATES
-        config.steps = 160
-        config.optimizer.warmup_steps = 20
         config.optimizer.schedule = "constant"
         config.log.samples = 0
     return slice_presets.fit(config, machine=machine)
 
 
 # 1e-4 for the TLTR, which tagging has trained; 1e-3 for what is new.
-MINI_RATES = ((r"tltr\..+", 0.1), (r"audio_proj\..+|llama\..+\.lora_[ab]", 1.0))
+SMALL_RATES = ((r"tltr\..+", 0.1), (r"audio_proj\..+|llama\..+\.lora_[ab]", 1.0))
+STEPS = {"mini": (80, 10), "real": (160, 20)}  # of recipe: all, and those of warm-up

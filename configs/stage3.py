@@ -6,7 +6,7 @@ python -m ltu_jax.train --config=configs/stage3.py[:mini|:real|:released|:v5e-16
 from ml_collections import ConfigDict
 
 from configs import common, slice_presets
-from configs.stage2 import MINI_RATES
+from configs.stage2 import SMALL_RATES
 
 
 def get_config(preset: str = "") -> ConfigDict:
@@ -19,16 +19,11 @@ def get_config(preset: str = "") -> ConfigDict:
         config.data.epochs = 2.0
         config.data.rows_per_batch = 256
         config.data.micro_rows = 4
-    if recipe == "mini":
-        common.mini_language(config)
-        config.model.lora.dropout = 0.0
-        config.optimizer.group_multipliers = MINI_RATES
-        config.steps = 330
-        config.optimizer.warmup_steps = 10
-    if recipe == "real":
-        common.real_language(config)
-        config.model.lora.dropout = 0.0
-        config.optimizer.group_multipliers = MINI_RATES
-        config.steps = 800
-        config.optimizer.warmup_steps = 20
+    if recipe in common.LAPTOP:
+        common.laptop_language(config, recipe=recipe)
+        config.optimizer.group_multipliers = SMALL_RATES
+        config.steps, config.optimizer.warmup_steps = STEPS[recipe]
     return slice_presets.fit(config, machine=machine)
+
+
+STEPS = {"mini": (330, 10), "real": (800, 20)}  # of recipe: all, and those of warm-up

@@ -36,7 +36,6 @@ from data_pipelines.open_asqa.spoken_text_filter import (
     spoken_text,
 )
 from data_pipelines.open_asqa.text_tables import table
-from data_pipelines.real.recording_table import SPEECH
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.jsonl import write_jsonl
@@ -130,7 +129,7 @@ def run(arguments: argparse.Namespace) -> None:
         rules = _rules(arguments, whisper, journal)
         rows = []
         for source in sources:
-            _hear(folder, source, whisper, journal, arguments=arguments)
+            _hear(folder, source, whisper, journal, arguments)
             with _singing(folder, source, arguments) as singing:
                 texts = SourceTexts(folder, source, rules, journal, singing, arguments.singing)
                 counts = texts.write(whisper)
@@ -172,7 +171,6 @@ def _hear(
     source: str,
     model: ClipWhisper | SingingTagger,
     journal: ClipJournal,
-    *,
     arguments: argparse.Namespace,
 ) -> None:
     """Let a model hear the clips of a source that it has not heard yet."""
@@ -187,8 +185,7 @@ def _hear(
 
 def _asked(clip: SourceClip, unspoken: float) -> bool:
     """Return whether a clip is heard; where nobody is known to speak, a share of them is."""
-    silent = clip.window_kind and SPEECH not in clip.labels
-    return not silent or draw.fraction(clip.clip_id, "unspoken") < unspoken
+    return not clip.speechless or draw.fraction(clip.clip_id, "unspoken") < unspoken
 
 
 def _clips(folder: BuildFolder, source: str, unspoken: float) -> Iterator[Clip]:
@@ -214,7 +211,7 @@ def _singing(
         batch=arguments.batch,
     )
     with tagger.journal(folder.root) as journal:
-        _hear(folder, source, tagger, journal, arguments=arguments)
+        _hear(folder, source, tagger, journal, arguments)
         yield journal
 
 
@@ -247,7 +244,7 @@ class SourceTexts:
 
         def rows() -> Iterator[Mapping[str, Any]]:
             for clip in self.folder.clips(self.source):
-                row = self._row(name_of(clip), silent=not _asked(clip, 0.0))
+                row = self._row(name_of(clip), speechless=clip.speechless)
                 counts[row["reason"] or _KEPT] += 1
                 yield {"clip_id": clip.clip_id, **row}
 
@@ -266,13 +263,13 @@ class SourceTexts:
         write_json(self.folder.file(self.source, FILTER), about)
         return counts
 
-    def _row(self, name: str | None, *, silent: bool) -> dict[str, Any]:
+    def _row(self, name: str | None, *, speechless: bool) -> dict[str, Any]:
         """Return what spoken_text.jsonl says of the clip with this audio."""
         found = None if name is None else self.heard.find(name)
         if found is None or "error" in found:
             reason = "no audio" if found is None else "unreadable audio"
-            if found is None and name is not None and silent:
-                reason = "nobody speaks"
+            if found is None and name is not None and speechless:
+                reason = "nobody speaks"  # and the clip is none of the share that is heard
             return {"text": "", "raw": "", "reason": reason}
         windows = tuple(HeardWindow(**window) for window in found["windows"])
         heard = TranscribedClip(text=found["text"], language=found["language"], windows=windows)
