@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import alternate
-from benchmarks.real_tags import best_groups, head
-from data_pipelines.real import teacher_scores, window_corpus
+from benchmarks.real_tags import FREQUENT, best_groups, head, log_odds
+from data_pipelines.real import window_corpus
 from data_pipelines.records.record_files import RecordStore
 from ltu_jax.core import errors, provenance
 from ltu_jax.core.errors import UserError
@@ -39,7 +39,6 @@ BARS = (
     ("gender", ">=", 0.95),
     ("joint_questions", ">=", 0.60),
 )
-_FREQUENT = 0.5  # of the log-odds of a label that are taken off its logit
 _JOINT, _CONTROLS = "joint", ("text", "shuffled", "silence")
 
 
@@ -79,15 +78,7 @@ def add_head(
     labels, logits = head(tagging)
     clips = {line["clip_id"]: line for _, line in read_jsonl(corpus / window_corpus.CLIPS)}
     learnt = [clip for clip in clips.values() if clip["split"] == "train"]
-    scores = teacher_scores.read_scores(corpus / window_corpus.SCORES)
-    place = {label: number for number, label in enumerate(labels)}
-    targets = np.stack(
-        [teacher_scores.soft_labels(scores[clip["clip_id"]], labels) for clip in learnt]
-    )
-    for target, clip in zip(targets, learnt, strict=True):
-        target[[place[tag] for tag in clip["tags"]]] = 1
-    frequency = (targets.sum(axis=0) + 0.5) / (len(targets) + 1)
-    usual = _FREQUENT * np.log(frequency / (1 - frequency))
+    usual = FREQUENT * log_odds(learnt, folder=corpus, labels=labels)
     store = RecordStore(records, split="val")
     features = np.stack([store.read(store.find(row["clip_id"])).features for row in rows])
     found = logits(features)
@@ -102,7 +93,8 @@ def share(rows: Sequence[Mapping[str, Any]], way: str, *, less: str = "") -> dic
     right = np.asarray([float(row[way] == row["group"]) for row in rows])
     if less:
         right -= [float(row[less] == row["group"]) for row in rows]
-    weight = np.asarray([1 / sum(o["cluster"] == row["cluster"] for o in rows) for row in rows])
+    files = Counter(row["cluster"] for row in rows)
+    weight = np.asarray([1 / files[row["cluster"]] for row in rows])
     found = bootstrap.bootstrap(
         np.stack([right * weight, weight], axis=1),
         clusters=[row["cluster"] for row in rows],

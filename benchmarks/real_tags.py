@@ -59,7 +59,7 @@ ALL, SHIPS = "all", "ships"
 LEAST = {ALL: 0.62, SHIPS: 0.52}  # mean of four folds; fixed before anything was measured
 _BATCH = 16
 _SEED = 0
-_FREQUENT = 0.5  # of the log-odds of a label that are taken off its logit
+FREQUENT = 0.5  # of the log-odds of a label that are taken off its logit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,20 +142,33 @@ class Corpus:
 
     def log_odds(self, datasets: Sequence[str], labels: Sequence[str]) -> Float[np.ndarray, "N"]:
         """Return the log-odds of labels among the targets of some datasets."""
-        scores = teacher_scores.read_scores(self.folder / window_corpus.SCORES)
-        place = {label: number for number, label in enumerate(labels)}
         learnt = [clip for clip in self.clips.values() if clip["dataset"] in datasets]
-        targets = np.stack(
-            [teacher_scores.soft_labels(scores[clip["clip_id"]], labels) for clip in learnt]
-        )
-        for row, clip in zip(targets, learnt, strict=True):
-            row[[place[tag] for tag in clip["tags"]]] = 1
-        frequency = (targets.sum(axis=0) + 0.5) / (len(targets) + 1)
-        return np.log(frequency / (1 - frequency))
+        return log_odds(learnt, folder=self.folder, labels=labels)
 
     def features(self, asked: Sequence[Asked]) -> Float[np.ndarray, "N W A D"]:
         """Read the stored features of recordings."""
         return np.stack([self.store.read(one.record).features for one in asked])
+
+
+def log_odds(
+    learnt: Sequence[Mapping[str, Any]], *, folder: Path, labels: Sequence[str]
+) -> Float[np.ndarray, "N"]:
+    """Return the log-odds of labels among the targets of windows, with the teacher's scores.
+
+    Args:
+        learnt: lines of a corpus's clips.jsonl.
+        folder: of the corpus.
+        labels: names.
+    """
+    scores = teacher_scores.read_scores(folder / window_corpus.SCORES)
+    place = {label: number for number, label in enumerate(labels)}
+    targets = np.stack(
+        [teacher_scores.soft_labels(scores[clip["clip_id"]], labels) for clip in learnt]
+    )
+    for row, clip in zip(targets, learnt, strict=True):
+        row[[place[tag] for tag in clip["tags"]]] = 1
+    frequency = (targets.sum(axis=0) + 0.5) / (len(targets) + 1)
+    return np.log(frequency / (1 - frequency))
 
 
 def train(corpus: Corpus, *, run: Path, datasets: Sequence[str], more: Sequence[str]) -> None:
@@ -240,7 +253,7 @@ def rotation(
     unlearnt = sorted({one.group for one in asked} - learnt.keys())
     asked = [one for one in asked if one.group in learnt]
     labels, logits = head(run)
-    usual = _FREQUENT * corpus.log_odds(datasets, labels)
+    usual = FREQUENT * corpus.log_odds(datasets, labels)
     features = corpus.features(asked)
     heard = logits(features)
     order = of_another_group(asked, seed=_SEED)
