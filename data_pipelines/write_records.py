@@ -98,7 +98,7 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--corpus", type=Path, help="corpus directory made by build_mini")
+    given.add_argument("--corpus", type=Path, help="corpus folder of build_mini or build_windows")
     given.add_argument(
         "--json",
         type=argument,

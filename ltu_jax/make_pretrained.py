@@ -1,6 +1,6 @@
 """Make the model of the package again, from nothing: `python -m ltu_jax.make_pretrained`.
 
-Base weights -> recordings -> voices -> windows -> questions -> spoken text -> TFRecords -> tagging
+Base weights -> recordings -> voices -> windows -> questions and spoken text -> TFRecords -> tagging
 and stages 1 to 3 -> evaluation on held-out packages and voices -> the model and its card. Each step
 is a command that a user would type (docs/pretrained.md). About 6 GB are fetched, and two cores take
 some hours. Run again, a step that is done is skipped, and one that was stopped goes on.
@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 from ltu_jax.core import errors
-from ltu_jax.core.files import read_json, write_json
+from ltu_jax.core.files import read_json
 from ltu_jax.core.job_steps import Step, run
 from ltu_jax.core.paths import local_arguments
 from ltu_jax.weights import adapter_folder
@@ -156,12 +156,8 @@ def main() -> None:
         run(step, log)
         if step.name == given.until:
             break
-    seconds = {name: done["seconds"] for name, done in read_json(log).items()}
-    for name, value in seconds.items():
-        print(f"{name:<12}{value / 60:>8.1f} min")
-    if folders.out.is_dir() and (folders.run / "summary.json").is_file():
-        summary = read_json(folders.run / "summary.json")
-        write_json(folders.run / "summary.json", summary | {"seconds": seconds})
+    for name, done in read_json(log).items():
+        print(f"{name:<12}{done['seconds'] / 60:>8.1f} min")
 
 
 if __name__ == "__main__":

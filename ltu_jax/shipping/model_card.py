@@ -122,6 +122,10 @@ def _data(facts: CardFacts) -> Iterator[str]:
         return
     yield f"{facts.data.clips:,} clips. No recording is in the package."
     yield ""
+    if facts.data.by_class:
+        named = "; ".join(f"{name} {count}" for name, count in sorted(facts.data.by_class.items()))
+        yield f"Clips of {len(facts.data.by_class)} classes of sound: {named}."
+        yield ""
     yield from _table(
         ("package", "version", "holds", "licences"),
         [

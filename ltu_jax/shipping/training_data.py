@@ -40,11 +40,19 @@ class PackageUse:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """Packages of a corpus, and its clips by licence."""
+    """What the training split of a corpus holds.
+
+    Attributes:
+        clips: how many.
+        uses: packages that they are made of.
+        by_licence: clips by licence.
+        by_class: clips by class of sound, where the corpus tells.
+    """
 
     clips: int
     uses: tuple[PackageUse, ...]
     by_licence: Mapping[str, int]
+    by_class: Mapping[str, int]
 
 
 def read(corpus: Path) -> TrainingData:
@@ -60,7 +68,7 @@ def read(corpus: Path) -> TrainingData:
         )
     clusters: set[str] = set()
     bound: list[str] = []
-    made_with, licences = Counter(), Counter()
+    made_with, licences, classes = Counter(), Counter(), Counter()
     for _, entry in corpus_folders.corpus_entries(corpus):
         if isinstance(entry, RecordError):
             raise entry
@@ -71,6 +79,7 @@ def read(corpus: Path) -> TrainingData:
         made_with.update(source.get("packages", ()))
         licences[corpus_folders.corpus_licence(entry)] += 1
         labels = entry.get("labels") if isinstance(entry.get("labels"), Mapping) else {}
+        classes.update(labels.get("classes", ()))
         if labels.get("ships", True) is not True:  # of a voice, too, which no table here knows
             bound.append(str(entry["clip_id"]))
     if bound:
@@ -79,7 +88,9 @@ def read(corpus: Path) -> TrainingData:
             f"`ships` is not true: {_BOUND}"
         )
     uses = [*_recordings(clusters), *_made_with(made_with)]
-    return TrainingData(clips=licences.total(), uses=tuple(uses), by_licence=dict(licences))
+    return TrainingData(
+        clips=licences.total(), uses=tuple(uses), by_licence=licences, by_class=classes
+    )
 
 
 def _recordings(clusters: Iterable[str]) -> list[PackageUse]:

@@ -50,6 +50,16 @@ def test_packages_and_licences_of_what_was_learnt_from(tmp_path):
     assert (made.name, made.what, made.licences) == ("hibari-tts", "clips", ("Apache-2.0",))
 
 
+def test_classes_of_what_was_learnt_from(tmp_path):
+    corpus(tmp_path, ("train", {"license": "X"}), ("train", {"license": "X"}), ("val", {}))
+    lines = [json.loads(line) for line in (tmp_path / "clips.jsonl").read_text().splitlines()]
+    heard = (["Dog", "Rain"], ["Dog"], ["Cat"])
+    for line, classes in zip(lines, heard, strict=True):
+        line["labels"] = {"classes": classes}
+    (tmp_path / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert training_data.read(tmp_path).by_class == {"Dog": 2, "Rain": 1}
+
+
 def test_recordings_that_must_not_be_given_away_stop_it(tmp_path):
     bound = one_of(ships=False, split="train")
     folder = corpus(tmp_path, ("train", {"license": "X", "clusters": [bound.cluster]}))
@@ -64,7 +74,7 @@ def test_what_nothing_says_may_be_given_away_stops_it(tmp_path):
     file, strange = folder / "clips.jsonl", free.cluster + "-of-another-table"
     line = json.loads(file.read_text())
     file.write_text(json.dumps(line | {"labels": {"ships": True}}) + "\n")
-    assert training_data.read(folder).clips == 1
+    assert training_data.read(folder).clips == 1 and not training_data.read(folder).by_class
     file.write_text(json.dumps(line | {"clip_id": "spoken", "labels": {"ships": False}}) + "\n")
     with pytest.raises(UserError, match="spoken"):
         training_data.read(folder)
