@@ -31,6 +31,11 @@ def pytest_configure():
     compilation.quickly()
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Name bytes by their argument: an archive made at import carries the time, workers differ."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_finish():
     """Let the garbage collector pass over what was imported, and come by less often.
 
