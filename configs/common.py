@@ -11,6 +11,7 @@ import ml_collections
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_flags import config_flags, tuple_parser
 
+from ltu_jax.models.lora import PROJECTIONS
 from ltu_jax.models.sizes import LLAMA_SIZES, WHISPER_SIZES
 
 PRESETS = ("", "mini", "real", "released")  # recipes; slice_presets.py adds the machines
@@ -60,8 +61,9 @@ def base(stage: str, *, recipe: str) -> ConfigDict:
     config.run_dir = f"{runs(recipe)}/{stage}"  # checkpoints, logs, curve; resumes if it has some
     config.init_from = ""  # run folder, checkpoint or LTU-AS weights folder to start from
     config.allow_random_tltr = False  # let stage 1 start from a TLTR that has learned nothing
-    # Tagging from nothing: clips that the label head is fitted to before the first step, so that
-    # its inputs have mean 0 and deviation 1, and its labels their frequencies; 0 = a random head.
+    # What is new is fitted to the first clips (rows) before the first step; 0 = random values.
+    # Tagging from nothing: the label head, whose inputs get mean 0 and deviation 1, and its labels
+    # their frequencies. Stage 1: the projection, so that audio tokens are the answers' mean word.
     config.head_clips = 0
     config.steps = 0  # optimiser steps; 0 = as many as data.epochs needs
 
@@ -316,9 +318,17 @@ def laptop_language(config: ConfigDict, *, recipe: str) -> ConfigDict:
     if config.model.lora is not None:
         config.model.lora.dropout = 0.0  # too few steps to overfit
     if recipe == "real":
-        config.data.lengths = (80, 112, 144, 216)
-        # More of the plain question, less of long answers and of mere counting.
-        config.data.weights = ("*:cla_heard=2", "*:cla_label_des=0.3", "*:count_cla=0.3")
+        config.data.lengths = (48, 64, 80, 96, 112, 144, 216)
+        config.data.group_by_length = 8  # a quarter less padding, and batches still mix
+        # More of the plain question, of voices and of what lies behind them; less of long answers,
+        # of mere counting and of manners of speaking.
+        config.data.weights = ("*:cla_heard=2", "*:gender_cla=2", "*:ASR=3", "*:ASR_background=2")
+        config.data.weights += tuple(
+            f"*:{task}=0.2" for task in ("cla_label_des", "count_cla", "speed_cla", "pitch_cla")
+        )
+        if config.model.lora is not None:
+            # At the same rank q_proj and v_proj alone need twice the steps for the same loss.
+            config.model.lora.targets = tuple(PROJECTIONS)
         config.log.every = 10
         config.checkpoint.every = 200
     return config

@@ -22,7 +22,7 @@ def get_config(preset: str = "") -> ConfigDict:
         config.data.micro_rows = 6
     if recipe in common.LAPTOP:
         common.laptop_language(config, recipe=recipe)
-        config.optimizer.group_multipliers = SMALL_RATES
+        config.optimizer.group_multipliers = SMALL_RATES[recipe]
         config.steps, config.optimizer.warmup_steps = STEPS[recipe]
         # The rate does not fall here: stage 3 goes straight on with the same parameters.
         config.optimizer.schedule = "constant"
@@ -30,6 +30,10 @@ def get_config(preset: str = "") -> ConfigDict:
     return slice_presets.fit(config, machine=machine)
 
 
-# 1e-4 for the TLTR, which tagging has trained; 1e-3 for what is new.
-SMALL_RATES = ((r"tltr\..+", 0.1), (r"audio_proj\..+|llama\..+\.lora_[ab]", 1.0))
-STEPS = {"mini": (80, 10), "real": (160, 20)}  # of recipe: all, and those of warm-up
+# 1e-4 for what is trained before: the TLTR by tagging, the projection where it was fitted; 1e-3 for
+# what is new.
+SMALL_RATES = {
+    "mini": ((r"tltr\..+", 0.1), (r"audio_proj\..+|llama\..+\.lora_[ab]", 1.0)),
+    "real": ((r"(tltr|audio_proj)\..+", 0.1), (r"llama\..+\.lora_[ab]", 1.0)),
+}
+STEPS = {"mini": (80, 10), "real": (300, 20)}  # of recipe: all, and those of warm-up

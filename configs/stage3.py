@@ -21,9 +21,9 @@ def get_config(preset: str = "") -> ConfigDict:
         config.data.micro_rows = 4
     if recipe in common.LAPTOP:
         common.laptop_language(config, recipe=recipe)
-        config.optimizer.group_multipliers = SMALL_RATES
+        config.optimizer.group_multipliers = SMALL_RATES[recipe]
         config.steps, config.optimizer.warmup_steps = STEPS[recipe]
     return slice_presets.fit(config, machine=machine)
 
 
-STEPS = {"mini": (330, 10), "real": (800, 20)}  # of recipe: all, and those of warm-up
+STEPS = {"mini": (330, 10), "real": (2400, 20)}  # of recipe: all, and those of warm-up

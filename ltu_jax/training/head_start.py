@@ -1,12 +1,17 @@
-"""Begin a tagger's label head where its first steps would take it.
+"""Begin what is new in a stage where its first steps would take it.
 
-Whisper's features have a few dimensions that are large and alike in every clip, and most labels are
-rare: a head that begins at random spends its first passes on both. Here the norm before the head
-makes each dimension of what goes in 0 in the mean and 1 in deviation, and the head says how
-frequent each label is. The parameters are those of any tagger.
+A tagger's label head: Whisper's features have a few dimensions that are large and alike in every
+clip, and most labels are rare; a head that begins at random spends its first passes on both. Here
+the norm before the head makes each dimension of what goes in 0 in the mean and 1 in deviation, and
+the head says how frequent each label is.
+
+The projection of stage 1: the audio tokens of a random one are noise to the language model, whose
+gradient says little about how to make words of them. Here an audio token is the mean word of the
+answers about its clip, by least squares. The parameters are those of any model.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,11 +21,14 @@ import numpy as np
 from ltu_jax.core.distributed import host_batch_to_global
 from ltu_jax.core.sharding import batch_sharding, replicated
 from ltu_jax.core.trees import Params
-from ltu_jax.models.norms import LAYER_NORM_EPS
+from ltu_jax.models.norms import LAYER_NORM_EPS, standardise
+from ltu_jax.models.text_batch import TextBatch
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
 from ltu_jax.training.stage import Stage
 
 _LEAST = 1e-3  # deviation of a dimension
+_RIDGE = 0.1  # against inputs of deviation 1
 
 
 def fitted_head(stage: Stage, params: Params, *, clips: int) -> dict[str, np.ndarray]:
@@ -41,16 +49,7 @@ def fitted_head(stage: Stage, params: Params, *, clips: int) -> dict[str, np.nda
         spread = jnp.sqrt(jnp.mean(centred**2, -1, keepdims=True) + LAYER_NORM_EPS)
         return centred / spread, batch["targets"]
 
-    whole = replicated(stage.mesh)
-    compute = jax.jit(
-        heard,
-        in_shardings=(None, batch_sharding(stage.mesh)),
-        out_shardings=(whole, whole),
-    )
-    found = [
-        tuple(map(np.asarray, compute(params, host_batch_to_global(batch, stage.mesh))))
-        for batch in stage.pipeline.batches(steps=batches)
-    ]
+    found = _computed(stage, params, heard, batches=batches)
     inputs, targets = (
         np.concatenate(parts).astype(np.float64) for parts in zip(*found, strict=True)
     )
@@ -63,3 +62,65 @@ def fitted_head(stage: Stage, params: Params, *, clips: int) -> dict[str, np.nda
         "label_head.bias": np.log(frequency / (1 - frequency)),
     }
     return {name: values.astype(np.float32) for name, values in fitted.items()}
+
+
+def fitted_projection(stage: Stage, params: Params, *, clips: int) -> dict[str, np.ndarray]:
+    """Return a projection whose audio tokens are what is said of their clips, in the mean.
+
+    Ridge regression of the mean embedding of an answer's words on each audio token of its clip;
+    then the differences between tokens are made as large as those between words.
+
+    Args:
+        stage: of the language stages.
+        params: all parameters of its step; the projection among them is not looked at.
+        clips: how many are heard, in whole batches, at most all rows once.
+    """
+    batches = min(
+        stage.pipeline.steps_per_epoch, math.ceil(clips / stage.settings.data.rows_per_batch)
+    )
+
+    def heard(params: Params, batch: dict[str, Any]) -> tuple[Any, ...]:
+        model = stage.model.bind(losses.without(params, losses.WHISPER))
+        features, text = stage.features(params, batch), TextBatch.of(batch)
+        several = features.shape[1] if text.clip_ids is not None else 1
+        tokens = model.tltr(features.reshape(-1, *features.shape[-3:])).astype(jnp.float32)
+        words = model.embed_text(jnp.maximum(text.target_ids, 0)).astype(jnp.float32)
+        clip = jnp.zeros_like(text.target_positions)
+        if text.clip_ids is not None:
+            clip = jnp.take_along_axis(text.clip_ids, text.target_positions, axis=1)
+        said = (clip[..., None] == jnp.arange(several)) & (text.target_ids != IGNORE)[..., None]
+        return (
+            standardise(tokens, eps=LAYER_NORM_EPS),
+            jnp.einsum("bpg,bpe->bge", said, words).reshape(-1, words.shape[-1]),
+            jnp.einsum("bpg,bpe->bg", said, words**2).reshape(-1),
+            said.sum(axis=1).reshape(-1),
+        )
+
+    found = _computed(stage, params, heard, batches=batches)
+    inputs, sums, squares, words = (
+        np.concatenate(parts).astype(np.float64) for parts in zip(*found, strict=True)
+    )
+    inputs, sums, words = inputs[words > 0], sums[words > 0], words[words > 0]
+    inputs_mean, mean = inputs.mean(axis=(0, 1)), (sums / words[:, None]).mean(axis=0)
+    flat = (inputs - inputs_mean).reshape(-1, inputs.shape[-1])
+    wanted = np.repeat(sums / words[:, None] - mean, inputs.shape[1], axis=0)
+    ridge = _RIDGE * len(flat) * np.eye(inputs.shape[-1])
+    kernel = np.linalg.solve(flat.T @ flat + ridge, flat.T @ wanted)
+    spread = squares.sum() / words.sum() - np.sum((sums.sum(axis=0) / words.sum()) ** 2)
+    kernel *= np.sqrt(spread / np.mean(np.sum((flat @ kernel) ** 2, axis=1)))
+    fitted = {"audio_proj.kernel": kernel, "audio_proj.bias": mean - inputs_mean @ kernel}
+    return {name: values.astype(np.float32) for name, values in fitted.items()}
+
+
+def _computed(stage: Stage, params: Params, heard: Callable, *, batches: int) -> list[Any]:
+    """Return `heard(params, batch)` of the first batches, whole on this host."""
+    whole = replicated(stage.mesh)
+    compute = jax.jit(
+        heard,
+        in_shardings=(None, batch_sharding(stage.mesh)),
+        out_shardings=whole,
+    )
+    return [
+        tuple(map(np.asarray, compute(params, host_batch_to_global(batch, stage.mesh))))
+        for batch in stage.pipeline.batches(steps=batches)
+    ]

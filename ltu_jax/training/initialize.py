@@ -14,7 +14,7 @@ from ltu_jax.core.axes import Array
 from ltu_jax.core.distributed import is_main, together
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.trees import Params
-from ltu_jax.training.head_start import fitted_head
+from ltu_jax.training.head_start import fitted_head, fitted_projection
 from ltu_jax.training.program import (
     compile_step,
     is_adapter,
@@ -216,6 +216,8 @@ def prepare(stage: Stage, *, saved: Path | None, start: Params | None = None) ->
     anew = not (saved or settings.init_from or settings.weights.tltr)
     if settings.stage == "tagging" and settings.head_clips and anew:
         params |= fitted_head(stage, params, clips=settings.head_clips)
+    if settings.stage == "stage1" and settings.head_clips and not saved:
+        params |= fitted_projection(stage, params, clips=settings.head_clips)
     trainable, frozen = split_parameters(params, settings)
     tx = stage_optimizer(settings, paths=trainable, steps=stage.steps)
     state = create_state(trainable, tx, mesh=mesh)

@@ -1,4 +1,4 @@
-"""A label head that is fitted before the first step: standard inputs, and labels' frequencies."""
+"""What is fitted before the first step: a label head's inputs and bias, and a projection."""
 
 from types import SimpleNamespace
 
@@ -6,9 +6,12 @@ import jax
 import numpy as np
 
 from ltu_jax.core.sharding import MeshConfig, make_mesh
+from ltu_jax.models.llama import LlamaConfig
+from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
+from ltu_jax.preprocessing.text import IGNORE
 from ltu_jax.training import losses
-from ltu_jax.training.head_start import fitted_head
+from ltu_jax.training.head_start import fitted_head, fitted_projection
 
 WIDTH, LABELS, ROWS = 16, 3, 20
 
@@ -67,3 +70,78 @@ def test_so_many_clips_are_heard_as_asked_for():
     bias = fitted_head(made, params, clips=ROWS + 1)["label_head.bias"]
     frequency = (pipeline.targets[: 2 * ROWS].sum(axis=0) + 0.5) / (2 * ROWS + 1)
     np.testing.assert_allclose(bias, np.log(frequency / (1 - frequency)), rtol=1e-5)
+
+
+CLASSES, WORDS, TOKENS = 3, 6, 4
+
+
+class Pairs:
+    """Batches of rows of two clips: a clip's features have its class, its answers the class's word.
+
+    Words 0 to 2 name the classes; every answer ends with word 3.
+    """
+
+    steps_per_epoch = 4
+
+    def __init__(self):
+        rng = np.random.default_rng(6)
+        self.kinds = rng.integers(CLASSES, size=(4 * ROWS, 2))
+        of_class = rng.normal(size=(CLASSES, WIDTH))
+        self.features = of_class[self.kinds][:, :, None, None] + 0.1 * rng.normal(
+            size=(4 * ROWS, 2, 2, TOKENS, WIDTH)
+        )
+
+    def batches(self, *, steps):
+        for step in range(steps):
+            rows = slice(step * ROWS, (step + 1) * ROWS)
+            first, second = self.kinds[rows].T
+            unused = np.full_like(first, IGNORE)
+            # Both clips' answers, the second's behind the first's: text positions 0 to 3.
+            targets = np.stack([first, first * 0 + 3, second, second * 0 + 3, unused], axis=1)
+            yield {
+                "features": self.features[rows].astype(np.float32),
+                "input_ids": np.zeros((ROWS, 5), np.int32),
+                "segment_ids": np.tile(np.int32([1, 1, 2, 2, 0]), (ROWS, 1)),
+                "clip_ids": np.tile(np.int32([0, 0, 1, 1, 1]), (ROWS, 1)),
+                "positions": np.zeros((ROWS, 2 * TOKENS + 5), np.int32),
+                "target_positions": np.tile(np.arange(5, dtype=np.int32), (ROWS, 1)),
+                "target_ids": targets.astype(np.int32),
+            }
+
+
+def test_a_fitted_projection_turns_the_audio_of_a_clip_into_the_words_about_it():
+    pipeline = Pairs()
+    made = stage(pipeline)
+    llama = LlamaConfig(
+        vocab_size=WORDS,
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=4,
+        rms_norm_eps=1e-5,
+        rope_theta=10_000.0,
+        rope_scaling=None,
+        attention_bias=False,
+        tie_word_embeddings=True,
+    )
+    tltr = TLTRConfig(d_model=WIDTH, time_heads=1, layer_heads=2)
+    config = LTUASConfig(tltr=tltr, llama=llama, lora=None, audio_layers=2, audio_tokens=TOKENS)
+    made.model = LTUAS.functional(config)
+    params = made.model.init(jax.random.key(0))
+    params = {**params, **fitted_projection(made, params, clips=1_000)}
+    model = made.model.bind(params)
+    words = np.asarray(model.embed_text(np.arange(WORDS)[None]))[0]
+    audio = np.asarray(model.embed_audio(pipeline.features.astype(np.float32)))
+    audio = audio.reshape(4 * ROWS, 2, TOKENS, -1).mean(axis=2)
+    # The nearest word of a class, in the directions in which these differ.
+    centre = (np.bincount(pipeline.kinds.ravel()) / pipeline.kinds.size) @ words[:CLASSES]
+    offset = audio - audio.mean(axis=(0, 1))
+    nearest = np.argmax(offset @ (words[:CLASSES] - centre).T, axis=-1)
+    assert np.mean(nearest == pipeline.kinds) == 1
+    # They differ as much as the words of the answers do.
+    told = np.concatenate([words[pipeline.kinds.ravel()], np.tile(words[3], (8 * ROWS, 1))])
+    tokens = np.asarray(model.embed_audio(pipeline.features.astype(np.float32))).reshape(-1, 8)
+    np.testing.assert_allclose(tokens.var(axis=0).sum(), told.var(axis=0).sum(), rtol=1e-4)
+    np.testing.assert_allclose(tokens.mean(axis=0), told.mean(axis=0), atol=1e-4)
