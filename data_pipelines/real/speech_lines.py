@@ -38,6 +38,7 @@ class SpokenClip:
         ships: whether weights that are given away may rest on it.
         f0_hz: median pitch of the file; None where it has too little voice.
         speech_seconds: how long of it is spoken; None where that is not told from the background.
+        packages: that the voice is made of, as `ltu_jax.sources.packages` names them.
     """
 
     name: str
@@ -53,6 +54,7 @@ class SpokenClip:
     ships: bool
     f0_hz: float | None
     speech_seconds: float | None
+    packages: tuple[str, ...]
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any], *, where: str) -> "SpokenClip":

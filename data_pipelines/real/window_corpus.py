@@ -260,6 +260,7 @@ def _clip(
         "source": {
             "license": " and ".join(licences) or window_manifest.MADE_HERE,
             "clusters": list(window.clusters),
+            "packages": [] if said is None else list(said.packages),
         },
         "labels": {
             "classes": list(window.classes),

