@@ -30,7 +30,7 @@ class RowLayout(StrEnum):
 
 
 class FeatureSource(StrEnum):
-    """Where features come from: "log_mel" for the encoder in the step, or stored "features"."""
+    """Where features come from: the encoder in the step, or the records."""
 
     ON_THE_FLY = "on_the_fly"
     STORED = "stored"

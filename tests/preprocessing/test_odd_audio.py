@@ -86,13 +86,6 @@ def flac_total(samples: int) -> bytes:
     return bytes(head)
 
 
-def renumbered(content: bytes) -> bytes:
-    """The Ogg without its second-to-last page."""
-    last = content.rindex(b"OggS")
-    before = content.rindex(b"OggS", 0, last)
-    return content[:before] + content[last:]
-
-
 def live_webm() -> bytes:
     """As a browser records it: the segment states no size, and there is no duration."""
     at = WEBM.index(b"\x18\x53\x80\x67") + 4

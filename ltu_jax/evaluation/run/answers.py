@@ -165,7 +165,7 @@ def collect(
         todo = [source for source in waiting if source not in known and _mine(source, process)]
         features = ClipFeatures(model, folder=out / f"features.{process[0]}")
         for source, answer in _answers(
-            dataset, todo, clips, model=model, features=features, batch_size=batch_size
+            dataset, todo, model=model, features=features, batch_size=batch_size
         ):
             write(source, answer)
             computed += 1
@@ -202,7 +202,6 @@ def _mine(source: ModelInput, process: tuple[int, int]) -> bool:
 def _answers(
     dataset: Dataset,
     todo: Sequence[ModelInput],
-    clips: Mapping[str, ClipFacts],
     *,
     model: AnsweringModel,
     features: ClipFeatures,

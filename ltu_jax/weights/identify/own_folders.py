@@ -28,8 +28,8 @@ def settings_of(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     return (content, ()) if isinstance(content, dict) else ({}, (f"{path} is no JSON object",))
 
 
-def our_weights(path: Path, settings: Mapping[str, Any]) -> Identified:
-    """Describe a weights directory of ours, whose config.json is `settings`."""
+def our_weights(path: Path) -> Identified:
+    """Describe a weights directory of ours."""
     format = "weights directory of ltu_jax"
     try:
         weights = store.load_weights(path, verify=False)

@@ -43,7 +43,7 @@ def identify_folder(path: Path) -> Identified:
         return only_problem("empty folder", f"there is nothing in {path}")
     settings, problems = settings_of(path / "config.json")
     if "ltu_jax" in settings:
-        return our_weights(path, settings)
+        return our_weights(path)
     if (identified := our_run(path, names)) is not None:
         return identified
     if any(name in _ORBAX for name in names):

@@ -48,7 +48,7 @@ def claims(tokens: Sequence[Token], mentions: Collection[Mention]) -> StatedMean
         own = []
         while left and left[0].first < clause.last:
             own.append(left.popleft())
-        if not own and _takes_back(tokens, clause, inside):
+        if not own and _takes_back(tokens, clause):
             denied |= {mention.meaning for mention in before}
             for mention in before:
                 claimed.pop(mention.meaning, None)
@@ -180,7 +180,7 @@ def _predicate(text: str, following: str) -> bool:
     return text in lexicon.DENYING_PREDICATES
 
 
-def _takes_back(tokens: Sequence[Token], clause: Clause, inside: Collection[int]) -> bool:
+def _takes_back(tokens: Sequence[Token], clause: Clause) -> bool:
     """Tell whether a clause without content denies what was said before it: "but it is not"."""
     texts = [token.text for token in tokens[clause.first : clause.last] if token.word]
     if not any(lexicon.denies(text) or text == "nope" for text in texts):
