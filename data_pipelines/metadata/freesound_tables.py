@@ -12,7 +12,7 @@ blacklist_exclude_*.json                     {"FreeSound": [id, ...], "AudioSet"
 
 import csv
 import dataclasses
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -246,7 +246,7 @@ def _wavcaps_clip(entry: Any, where: str) -> WavCapsClip:
     duration = entry.get("duration")
     if isinstance(duration, bool) or not isinstance(duration, int | float):
         raise UserError(f"{where}: duration is {duration!r}: it should be seconds")
-    if not math.isfinite(duration) or duration <= 0:
+    if not 0 < duration <= sys.float_info.max:
         raise UserError(f"{where}: duration is {duration!r}: it should be above 0")
     tags = entry.get("tags") or []
     tags = tags.split(",") if isinstance(tags, str) else tags

@@ -1,11 +1,12 @@
 """Read frozen dataclasses from nested dicts strictly: a misspelt or forgotten key is an error."""
 
 import dataclasses
+import sys
 import types
 import typing
 from typing import Any, Self, TypeVar
 
-from ltu_jax.core.errors import UserError
+from ltu_jax.core.errors import UserError, brief
 
 T = TypeVar("T")
 
@@ -61,6 +62,8 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
     if typing.get_origin(hint) is tuple:
         return _tuple(typing.get_args(hint), value, where=where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > sys.float_info.max:
+            raise ConfigError(f"{where} is {brief(value)}; no such number is that large")
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{where} is {value!r}; give a value of type {hint.__name__}")

@@ -1,6 +1,5 @@
 """Checks of single values of a caller; each error names the argument and the value."""
 
-import math
 import numbers
 import operator
 from typing import Any
@@ -34,7 +33,7 @@ def number(name: str, value: Any, *, above: float, most: float, rule: str) -> fl
         UserError: `rule`.
     """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or not above < value <= most:
+    if not real or not above < value <= most:  # no NaN, and no integer that no float holds
         raise UserError(f"{spell(name, value)}: {rule}")
     return float(value)
 

@@ -1,7 +1,5 @@
 """Requests as the engine takes them: checked, with their sizes, before anything is computed."""
 
-import math
-import numbers
 import time
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -9,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from ltu_jax.core.errors import UserError, brief, spell
-from ltu_jax.core.values import text, whole
+from ltu_jax.core.values import number, text, whole
 from ltu_jax.generation import arguments
 from ltu_jax.generation.answer_text import AnswerText
 from ltu_jax.generation.limits import USUAL
@@ -75,7 +73,10 @@ class Admission:
             raise UserError(
                 f"end_ids {brief(request.end_ids)}: at most {MOST_ENDS - 1} besides EOS"
             )
-        now = time.monotonic()
+        now, deadline = time.monotonic(), request.deadline
+        if deadline is not None:
+            rule = "give seconds above 0, at most 1e9"
+            deadline = now + number("deadline", deadline, above=0, most=1e9, rule=rule)
         return RunningRow(
             ticket=ticket,
             program=RowRequest(
@@ -93,7 +94,7 @@ class Admission:
             texts=self.texts,
             matcher=self._matcher(request.grammar),
             submitted=now,
-            deadline=None if request.deadline is None else now + _seconds(request.deadline),
+            deadline=deadline,
         )
 
     def _features(self, request: EngineRequest) -> tuple[np.ndarray, ...]:
@@ -151,10 +152,3 @@ class Admission:
         if not isinstance(grammar, JsonGrammar):
             raise UserError(f"grammar is {brief(grammar)}: give a JsonGrammar")
         return self.grammars.matcher(grammar)
-
-
-def _seconds(value: Any) -> float:
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or value <= 0:
-        raise UserError(f"{spell('deadline', value)}: give seconds above 0")
-    return float(value)

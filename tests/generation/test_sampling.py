@@ -147,6 +147,11 @@ def test_bad_settings_are_named(field, value):
         sampling.SamplingConfig(**{**good, field: value})
 
 
+def test_a_number_that_no_float_holds_is_named():
+    with pytest.raises(ValueError, match="temperature=1000"):
+        sampling.SamplingConfig(temperature=10**400)
+
+
 def test_number_of_configs_must_match_the_rows():
     config = sampling.SamplingConfig.official(seed=0)
     with pytest.raises(ValueError, match="2 sampling configs for 3 rows"):

@@ -606,6 +606,7 @@ def test_events_reach_an_asyncio_loop(model, engine):
         ({"stop": ("",)}, "stop"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"deadline": 0}, "deadline"),
+        ({"deadline": 10**400}, "deadline"),
         ({"grammar": {"type": "object"}}, "grammar"),
         ({"end_ids": tuple(range(9))}, "end_ids"),
     ],

@@ -79,6 +79,7 @@ CHATS = {
     "not JSON": ('{"model": ', None),
     "NaN": ('{"model": "scripted", "messages": [], "temperature": NaN}', None),
     "a huge number": ('{"model": "scripted", "messages": [], "seed": 1' + "0" * 9_000 + "}", None),
+    "a temperature that no float holds": (ASK | {"temperature": 10**400}, "temperature"),
     "not UTF-8": (b'{"model": "\xff"}', None),
     "a secret field": (ASK | {"trust_remote_code": True}, "trust_remote_code"),
     "a mode of no kind": (ASK | {"ltu": {"mode": "loud"}}, "ltu.mode"),

@@ -96,6 +96,7 @@ def test_speech_comes_back_and_a_broken_line_is_named(tmp_path):
     for changed, told in (
         ({"gender": "woman"}, "gender is 'woman'"),
         ({"seconds": "3"}, "seconds is '3'"),
+        ({"seconds": 10**400}, "seconds is 1000"),
         ({"text": " "}, "text is empty"),
         ({"split": "dev"}, "split is 'dev'"),
         ({"file": "a/../../b.flac"}, "below the folder"),

@@ -11,7 +11,7 @@ there are, for classification, multilabel, choice and class_and_words. Optional 
 one), start and end in seconds, and groups ({"noise": "high"}: how results are broken down).
 """
 
-import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def _seconds(record: dict[str, Any], name: str, where: str) -> float | None:
         return None
     value = record[name]
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0:
+    if not number or not 0 <= value <= sys.float_info.max:
         raise UserError(f"{where}: {name} is {value!r}: give seconds, 0 or more")
     return float(value)
 

@@ -109,6 +109,7 @@ def test_questions_about_one_part_share_its_clip(tmp_path):
         ({**PLAIN, "task": "open"}, r"task 'open' has no labels"),
         ({**PLAIN, "start": -1}, r"start is -1: give seconds"),
         ({**PLAIN, "end": "3"}, r"end is '3': give seconds"),
+        ({**PLAIN, "end": 10**400}, r"end is 10+: give seconds"),
         ({**PLAIN, "start": 3, "end": 3}, r"start is 3.0 s, end is 3.0 s: nothing lies between"),
         ({**PLAIN, "groups": ["noise"]}, r"groups is \['noise'\]"),
         ({**PLAIN, "groups": {"noise": 3}}, r"groups: field 'noise' is 3"),
