@@ -144,12 +144,13 @@ class ChatService:
         Raises:
             UserError: the server cannot be reached, or does not say.
         """
-        connection = self._connection()
+        connection, status = self._connection(), 0
         try:
             connection.request("GET", f"{self._path}/models", headers=self._headers)
             reply = connection.getresponse()
+            status = reply.status
             content = reply.read(_BLOCK * 16)
-            found = json.loads(content) if reply.status == 200 else None
+            found = json.loads(content) if status == 200 else None
             names = [one["id"] for one in found["data"]] if found else []
         except OSError as error:
             raise UserError(
@@ -160,9 +161,10 @@ class ChatService:
         finally:
             connection.close()
         if not names:
+            told = f"status {status}" if status else "no reply of HTTP"
             raise UserError(
-                f"{self.url} does not say which models it has (status {reply.status}"
-                f"{', give --api-key-file' if reply.status in (401, 403) else ''}); is it a server "
+                f"{self.url} does not say which models it has ({told}"
+                f"{', give --api-key-file' if status in (401, 403) else ''}); is it a server "
                 "of OpenAI's protocol, and does its address end in /v1?"
             )
         return names

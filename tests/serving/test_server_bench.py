@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -198,6 +199,24 @@ def test_a_server_of_another_dialect(tmp_path):
     found = json.loads(out.read_text())
     assert (found["model"], found["answered"], found["tokens"]) == ("other", 4, 8)
     assert found["tokens_counted_by"] == "pieces" and found["server"] is None
+
+
+def test_what_speaks_no_http_is_named(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet():
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+                connection.recv(1 << 16)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert bench("--url", url) == 2
+        thread.join()
+    told = capsys.readouterr().err
+    assert f"{url} does not say which models it has (no reply of HTTP)" in told
 
 
 def test_an_answer_that_breaks_off_is_none(capsys):
