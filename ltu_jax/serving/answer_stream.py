@@ -33,6 +33,7 @@ class AnswerStream:
     cancel: Callable[[], None]
     ended: bool = False
     readers: int = 0
+    forgetting: asyncio.TimerHandle | None = None
     _events: list[bytes] = field(default_factory=list)
     _dropped: int = 0
     _bytes: int = 0
@@ -113,7 +114,10 @@ class StreamRegistry:
             self._streams.pop(stream.id, None)
             stream.cancel()
         elif not stream.readers:
-            asyncio.get_running_loop().call_later(_GRACE, self._forget, stream)
+            if stream.forgetting is not None:  # of a reader that left before, and came back
+                stream.forgetting.cancel()
+            loop = asyncio.get_running_loop()
+            stream.forgetting = loop.call_later(_GRACE, self._forget, stream)
 
     def _forget(self, stream: AnswerStream) -> None:
         if not stream.readers and self._streams.pop(stream.id, None) is not None:

@@ -13,6 +13,8 @@ import pytest
 
 from ltu_jax.generation.sampling import SamplingConfig
 from ltu_jax.preprocessing.text import prompt_ids
+from ltu_jax.serving.answer_stream import AnswerStream, StreamRegistry
+from ltu_jax.serving.api_error import ApiError
 from ltu_jax.serving.engine_types import JsonGrammar
 from tests.preprocessing.making_audio import wav
 from tests.serving.scripted import AUDIO_TOKENS, words_of
@@ -296,6 +298,33 @@ def test_a_resumable_stream_goes_on_and_is_replayed_byte_for_byte(server, slowly
         assert events(whole)[-1] == b"id: 15\ndata: [DONE]\n\n"
         assert http.get(address, headers={"last-event-id": "99"}).status_code == 404
         assert http.get(f"/v1/chat/completions/{id[:-1]}x/stream").status_code == 404
+
+
+def test_the_time_without_a_reader_begins_when_the_last_one_leaves():
+    loop, now, ended = asyncio.new_event_loop(), [0.0], []
+    loop.time = lambda: now[0]
+    stream = AnswerStream(id="x", resumable=True, cancel=lambda: ended.append(now[0]))
+
+    async def later(seconds):
+        now[0] += seconds
+        for _ in range(3):  # what is due is called
+            await asyncio.sleep(0)
+
+    async def leave_twice():
+        streams = StreamRegistry()
+        streams.open(stream)
+        streams.left(stream)
+        await later(25)
+        streams.left(stream)  # a reader that came back
+        await later(25)
+        assert streams.get("x") is stream and not ended
+        await later(6)
+        with pytest.raises(ApiError):
+            streams.get("x")
+
+    loop.run_until_complete(leave_twice())
+    loop.close()
+    assert ended == [56.0]
 
 
 def test_delete_stops_a_stream(server, client, slowly):
