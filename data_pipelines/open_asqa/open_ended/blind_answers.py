@@ -92,9 +92,10 @@ class BlindConversation:
 
 def read_answers(content: str) -> list[str]:
     """Return the answers of a reply; [] for anything else than what was asked for."""
-    start, end = content.find("{"), content.rfind("}")
+    text = content.rpartition("</think>")[2]
+    start, end = text.find("{"), text.rfind("}")
     try:
-        value = json.loads(content[start : end + 1], strict=False)
+        value = json.loads(text[start : end + 1], strict=False)
     except (ValueError, RecursionError):
         return []
     answers = value.get("answers") if isinstance(value, dict) else None

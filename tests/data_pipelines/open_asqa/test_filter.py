@@ -9,6 +9,7 @@ import soundfile
 
 from data_pipelines.open_asqa import __main__ as command
 from data_pipelines.open_asqa import build_folder
+from data_pipelines.open_asqa.open_ended.blind_answers import read_answers
 from ltu_jax.clients import clap
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import read_json
@@ -148,6 +149,11 @@ def blind(number, path, body):
         for place, question in enumerate(questions)
     ]
     return chat(json.dumps({"answers": answers}))
+
+
+def test_blind_answers_are_read_behind_what_a_model_thinks_first():
+    thought = '<think>Either {"answers": ["A cat."]} or {something} else.</think>\n'
+    assert read_answers(f'{thought}{{"answers": ["A dog."]}}') == ["A dog."]
 
 
 def test_agreement_is_scored_once_and_thresholds_need_no_model(build, serve):
