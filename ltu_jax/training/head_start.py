@@ -29,6 +29,7 @@ from ltu_jax.training.stage import Stage
 
 _LEAST = 1e-3  # deviation of a dimension
 _RIDGE = 0.1  # against inputs of deviation 1
+_ROUNDING = 1e-12  # of the spread of words, below which answers do not differ
 
 
 def fitted_head(stage: Stage, params: Params, *, clips: int) -> dict[str, np.ndarray]:
@@ -107,7 +108,10 @@ def fitted_projection(stage: Stage, params: Params, *, clips: int) -> dict[str, 
     ridge = _RIDGE * len(flat) * np.eye(inputs.shape[-1])
     kernel = np.linalg.solve(flat.T @ flat + ridge, flat.T @ wanted)
     spread = squares.sum() / words.sum() - np.sum((sums.sum(axis=0) / words.sum()) ** 2)
-    kernel *= np.sqrt(spread / np.mean(np.sum((flat @ kernel) ** 2, axis=1)))
+    spread = max(spread, 0.0)  # of a single word it may round below
+    size = np.mean(np.sum((flat @ kernel) ** 2, axis=1))
+    if size > _ROUNDING * spread:  # else the answers are alike, and so is what is heard
+        kernel *= np.sqrt(spread / size)
     fitted = {"audio_proj.kernel": kernel, "audio_proj.bias": mean - inputs_mean @ kernel}
     return {name: values.astype(np.float32) for name, values in fitted.items()}
 

@@ -83,9 +83,9 @@ class Pairs:
 
     steps_per_epoch = 4
 
-    def __init__(self):
+    def __init__(self, *, classes=CLASSES):
         rng = np.random.default_rng(6)
-        self.kinds = rng.integers(CLASSES, size=(4 * ROWS, 2))
+        self.kinds = rng.integers(classes, size=(4 * ROWS, 2))
         of_class = rng.normal(size=(CLASSES, WIDTH))
         self.features = of_class[self.kinds][:, :, None, None] + 0.1 * rng.normal(
             size=(4 * ROWS, 2, 2, TOKENS, WIDTH)
@@ -109,8 +109,7 @@ class Pairs:
             }
 
 
-def test_a_fitted_projection_turns_the_audio_of_a_clip_into_the_words_about_it():
-    pipeline = Pairs()
+def language_stage(pipeline):
     made = stage(pipeline)
     llama = LlamaConfig(
         vocab_size=WORDS,
@@ -129,6 +128,12 @@ def test_a_fitted_projection_turns_the_audio_of_a_clip_into_the_words_about_it()
     tltr = TLTRConfig(d_model=WIDTH, time_heads=1, layer_heads=2)
     config = LTUASConfig(tltr=tltr, llama=llama, lora=None, audio_layers=2, audio_tokens=TOKENS)
     made.model = LTUAS.functional(config)
+    return made
+
+
+def test_a_fitted_projection_turns_the_audio_of_a_clip_into_the_words_about_it():
+    pipeline = Pairs()
+    made = language_stage(pipeline)
     params = made.model.init(jax.random.key(0))
     params = {**params, **fitted_projection(made, params, clips=1_000)}
     model = made.model.bind(params)
@@ -145,3 +150,12 @@ def test_a_fitted_projection_turns_the_audio_of_a_clip_into_the_words_about_it()
     tokens = np.asarray(model.embed_audio(pipeline.features.astype(np.float32))).reshape(-1, 8)
     np.testing.assert_allclose(tokens.var(axis=0).sum(), told.var(axis=0).sum(), rtol=1e-4)
     np.testing.assert_allclose(tokens.mean(axis=0), told.mean(axis=0), atol=1e-4)
+
+
+def test_answers_that_are_all_alike_tell_a_projection_nothing_but_their_words():
+    made = language_stage(Pairs(classes=1))
+    params = made.model.init(jax.random.key(0))
+    fitted = fitted_projection(made, params, clips=1_000)
+    words = np.asarray(made.model.bind(params).embed_text(np.array([[0, 3]])))[0]
+    np.testing.assert_allclose(fitted["audio_proj.kernel"], 0, atol=1e-9)
+    np.testing.assert_allclose(fitted["audio_proj.bias"], words.mean(axis=0), atol=1e-6)
