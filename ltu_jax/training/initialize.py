@@ -45,7 +45,8 @@ def starting_adapter(stage: Stage) -> Params:
 
     Raises:
         UserError: nothing to start from (unless allow_random_tltr), weights that hold no TLTR, a
-            TLTR for another encoder, a checkpoint without the needed parameters or of another size.
+            TLTR for another encoder, a checkpoint without the needed parameters or of another size,
+            a projection in the place of which `head_clips` would put another.
     """
     settings = stage.settings
     shapes = {path: leaf for path, leaf in stage.model.shapes.items() if is_adapter(path)}
@@ -75,6 +76,13 @@ def starting_adapter(stage: Stage) -> Params:
     checkpoint.check_sizes(sizes, must, where=source)
     shared = {path: leaf for path, leaf in shapes.items() if path in saved}
     checkpoint.check_sizes(sizes, shared, where=source)
+    projection = any(path.startswith("audio_proj.") for path in shared)
+    if settings.stage == "stage1" and settings.head_clips and projection:
+        raise UserError(
+            f"{source} has a projection, and config.head_clips={settings.head_clips} would put one "
+            "that is fitted in its place: keep it with --config.head_clips=0, or start from the "
+            f"TLTR alone: --config.weights.tltr={source}"
+        )
     surplus = [path for path in saved if path not in shapes]
     if surplus:
         raise UserError(

@@ -54,6 +54,7 @@ def stage(name: str, *, labels=LABELS, **settings) -> SimpleNamespace:
     config.init_from = settings.get("init_from", "")
     config.weights.tltr = settings.get("tltr", "")
     config.allow_random_tltr = settings.get("random", False)
+    config.head_clips = settings.get("head_clips", 0)
     config.model.whisper = ConfigDict(WHISPER)
     config.model.tltr = ConfigDict(dataclasses.asdict(TLTR))
     if name != "tagging":
@@ -152,6 +153,15 @@ def test_init_from_ltu_as_of_stage_1_gives_the_projection_too(tmp_path):
     adapter = start("stage1", init_from=path)
     assert_taken(adapter, params, "tltr.")
     assert_taken(adapter, params, "audio_proj.")
+
+
+def test_a_projection_that_is_there_is_not_fitted_anew_unasked(tmp_path, make_tagger):
+    path, params = make_ltu_as(tmp_path / "ltu-as", lora=None)
+    with pytest.raises(UserError, match="has a projection, and config.head_clips=5"):
+        start("stage1", init_from=path, head_clips=5)
+    assert_taken(start("stage1", tltr=path, head_clips=5), params, "tltr.")
+    tagged, params = make_tagger()
+    assert_taken(start("stage1", init_from=tagged, head_clips=5), params, "tltr.")
 
 
 def test_weights_without_a_tltr_are_refused(tmp_path):
