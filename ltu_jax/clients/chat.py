@@ -12,6 +12,7 @@ from ltu_jax.clients.reply_cache import key
 PATH = "/chat/completions"
 _BYTES_A_TOKEN = 4  # of English, on average
 _TEMPLATE_TOKENS = 256  # that a server may put around the messages
+_MOST_COUNTED = 1 << 31  # tokens; at any price their cost is a number that a ledger holds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,4 +110,6 @@ def _text(value: Any) -> str:
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """Return a number of tokens; None of what no server can have counted, such as 2^64 - 1."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and 0 <= value < _MOST_COUNTED else None

@@ -178,6 +178,12 @@ def test_a_server_that_counts_more_than_it_may_ends_the_run(serve, hold, content
     assert len(server.requests) <= 3
 
 
+def test_a_count_of_tokens_that_no_reply_has_costs_what_was_set_aside(serve, hold):
+    server = serve(lambda *_: chat("x", tokens=2**64 - 1))
+    report, spent = hold(server, "a", budget=10**9)
+    assert (report.done, spent) == (1, PRICE.of(Ask("a").next_request(()).prompt_bound, 100))
+
+
 @pytest.mark.parametrize("content", [b"<html>Welcome</html>", b'{"error": "no choices"}'])
 def test_a_reply_that_is_no_chat_ends_the_run_and_counts_as_paid(serve, hold, tmp_path, content):
     server = serve(lambda *_: (200, {}, content))
