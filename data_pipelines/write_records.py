@@ -47,6 +47,7 @@ from ltu_jax.core.bucket_copies import local_copy
 from ltu_jax.core.files import atomic_file, write_json
 from ltu_jax.core.jsonl import JsonlWriter
 from ltu_jax.core.paths import argument, is_remote, local_arguments
+from ltu_jax.core.values import real_number
 from ltu_jax.preprocessing.text import load_tokenizer
 from ltu_jax.weights import places
 from ltu_jax.weights.fingerprint import SAME
@@ -129,14 +130,14 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--val-share",
-        type=float,
+        type=real_number,
         default=VALIDATION_SHARE,
         help="of the clips of a --json without a split val that become it, by a hash of their "
         f"audio_id (default: {VALIDATION_SHARE}; 0 for none)",
     )
     parser.add_argument(
         "--max-bad-rows",
-        type=float,
+        type=real_number,
         default=MAX_BAD_ROWS,
         help="share of the rows of --json that may be broken or contradict others of their clip "
         f"(default: {MAX_BAD_ROWS})",
@@ -167,7 +168,7 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="write again even if --out is valid")
     parser.add_argument(
         "--max-quarantined",
-        type=float,
+        type=real_number,
         default=MAX_SHARE,
         help=f"share of clips that unreadable audio may cost (default: {MAX_SHARE})",
     )

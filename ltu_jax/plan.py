@@ -21,6 +21,7 @@ from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.paths import local_arguments
+from ltu_jax.core.values import real_number
 from ltu_jax.models.sizes import LLAMA_SIZES
 from ltu_jax.planning.estimate import plan_gpu, plan_slice
 from ltu_jax.planning.plan_report import Plan, plan_report
@@ -89,10 +90,10 @@ def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--stage", choices=STAGES, help="which stage of a curriculum")
     parser.add_argument("--size", choices=sorted(LLAMA_SIZES), help="another language model")
     parser.add_argument("--text-length", type=int, help="padded text tokens of every row")
-    parser.add_argument("--mean-text", type=float, help="real text tokens of a pair")
-    parser.add_argument("--pairs-per-row", type=float, help="pairs in a row, in the mean")
-    parser.add_argument("--clips-per-row", type=float, help="clips in a row, in the mean")
-    parser.add_argument("--pairs", type=float, help="pairs of the stage, all epochs together")
+    parser.add_argument("--mean-text", type=real_number, help="real text tokens of a pair")
+    parser.add_argument("--pairs-per-row", type=real_number, help="pairs in a row, in the mean")
+    parser.add_argument("--clips-per-row", type=real_number, help="clips in a row, in the mean")
+    parser.add_argument("--pairs", type=real_number, help="pairs of the stage, all epochs together")
     parser.add_argument("--search", action="store_true", help="try meshes, remat, micro-batches")
     parser.add_argument("--compiles", type=int, default=6, help="most compilations of a search")
     parser.add_argument("--json", type=Path, help="also write the plan to this file")

@@ -29,6 +29,7 @@ from data_pipelines.open_asqa.conversion import (
     converting,
 )
 from data_pipelines.records.schema import RecordError
+from ltu_jax.core.values import real_number
 from ltu_jax.preprocessing.audio import AudioError, probe
 
 
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio-root", type=Path, help="folder of the audio")
     parser.add_argument(
         "--max-bad-rows",
-        type=float,
+        type=real_number,
         default=MAX_BAD_ROWS,
         help=f"share of the rows that may be unusable (default: {MAX_BAD_ROWS})",
     )

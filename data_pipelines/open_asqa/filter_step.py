@@ -41,7 +41,7 @@ from data_pipelines.open_asqa.processes import in_processes
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, write_json
 from ltu_jax.core.jsonl import JsonlWriter
-from ltu_jax.core.values import whole
+from ltu_jax.core.values import real_number, whole
 
 # Of LTU-AS's open-ended pairs: unique questions and answers, as its authors counted them.
 OFFICIAL_UNIQUE = (0.651, 0.906)
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--keep-doubles", action="store_true", help="keep pairs that are the same")
     parser.add_argument(
-        "--near", type=float, default=0.8, metavar="S",
+        "--near", type=real_number, default=0.8, metavar="S",
         help="share of word triples in common that makes a double (default: 0.8; 1: exact only)",
     )  # fmt: skip
     parser.add_argument(
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for gate in GATES:
         parser.add_argument(
-            f"--least-{gate}", type=float, metavar="S", help=f"least score of {gate}"
+            f"--least-{gate}", type=real_number, metavar="S", help=f"least score of {gate}"
         )
 
 

@@ -39,6 +39,7 @@ from data_pipelines.records.schema import RecordError
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.files import read_json
 from ltu_jax.core.text_files import open_text
+from ltu_jax.core.values import real_number
 
 _ASR_TASKS = (ASR, "asr")
 _SPEECH = "<Speech><SpeechHere></Speech>"  # where SALMONN's prompts have the audio
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-bad-rows",
-        type=float,
+        type=real_number,
         default=MAX_BAD_ROWS,
         help=f"share of the entries that may be unusable (default: {MAX_BAD_ROWS})",
     )

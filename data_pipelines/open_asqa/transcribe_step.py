@@ -41,7 +41,7 @@ from ltu_jax.core.files import write_json
 from ltu_jax.core.jsonl import write_jsonl
 from ltu_jax.core.lock import RunLock
 from ltu_jax.core.paths import argument
-from ltu_jax.core.values import number, whole
+from ltu_jax.core.values import number, real_number, whole
 from ltu_jax.generation.transcription import OPENAI, QUIET
 from ltu_jax.preprocessing.audio import load_audio
 
@@ -64,13 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--no-speech",
-        type=float,
+        type=real_number,
         default=QUIET.no_speech_limit,
         help=f"largest no-speech probability (default: {QUIET.no_speech_limit})",
     )
     parser.add_argument(
         "--logprob",
-        type=float,
+        type=real_number,
         default=OPENAI.logprob_limit,
         help=f"least mean log probability of a token (default: {OPENAI.logprob_limit})",
     )
@@ -89,7 +89,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tagger-whisper", type=argument, help="Whisper that it hears with (default: --model)"
     )
     parser.add_argument(
-        "--singing", type=float, default=0.5, help="least probability of singing (default: 0.5)"
+        "--singing",
+        type=real_number,
+        default=0.5,
+        help="least probability of singing (default: 0.5)",
     )
     parser.add_argument(
         "--skip-silence",
@@ -98,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--unspoken",
-        type=float,
+        type=real_number,
         default=1.0,
         metavar="SHARE",
         help="of the clips of which it is known that nobody speaks (windows), those that are heard "

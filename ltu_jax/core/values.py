@@ -1,5 +1,6 @@
 """Checks of single values of a caller; each error names the argument and the value."""
 
+import math
 import numbers
 import operator
 from typing import Any
@@ -36,6 +37,18 @@ def number(name: str, value: Any, *, above: float, most: float, rule: str) -> fl
     if not real or not above < value <= most:  # no NaN, and no integer that no float holds
         raise UserError(f"{spell(name, value)}: {rule}")
     return float(value)
+
+
+def real_number(text: str) -> float:
+    """Read a number of a command line, as argparse's `type`; NaN, which no limit stops, is none.
+
+    Raises:
+        ValueError: no number.
+    """
+    value = float(text)
+    if math.isnan(value):
+        raise ValueError(text)
+    return value
 
 
 def text(name: str, value: Any) -> str:

@@ -16,7 +16,7 @@ from ltu_jax.clients.rate_limits import RateLimits
 from ltu_jax.clients.token_prices import DOLLAR, FREE, TokenPrice, price_of, read_prices
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.jsonl import parse_object
-from ltu_jax.core.values import number, whole
+from ltu_jax.core.values import number, real_number, whole
 
 STRUCTURED = ("auto", "schema", "off")
 # Fields of a request that decide what it costs, or that we write ourselves.
@@ -44,7 +44,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, required: bool = Tru
         default="auto",
         help="ask for JSON by a schema; auto: if the server takes one, which one call finds out",
     )
-    model.add_argument("--temperature", type=float, default=1.0, help="default: %(default)s")
+    model.add_argument("--temperature", type=real_number, default=1.0, help="default: %(default)s")
     model.add_argument("--no-seed", action="store_true", help="send no seed")
     model.add_argument(
         "--limit-field",
@@ -57,7 +57,10 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, required: bool = Tru
     )
     rules = parser.add_argument_group("limits")
     rules.add_argument(
-        "--budget", type=float, metavar="DOLLARS", help="that all calls of DIR may cost together"
+        "--budget",
+        type=real_number,
+        metavar="DOLLARS",
+        help="that all calls of DIR may cost together",
     )
     rules.add_argument(
         "--prices", type=Path, metavar="FILE", help="table of prices (default: the one in here)"
@@ -73,13 +76,13 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, required: bool = Tru
     )
     rules.add_argument(
         "--wait",
-        type=float,
+        type=real_number,
         default=1.0,
         metavar="SECONDS",
         help="before the second attempt, doubled before each further one (default: 1)",
     )
     rules.add_argument(
-        "--timeout", type=float, default=120.0, metavar="SECONDS", help="default: 120"
+        "--timeout", type=real_number, default=120.0, metavar="SECONDS", help="default: 120"
     )
 
 
