@@ -16,7 +16,6 @@ from pathlib import Path
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.paths import argument, local_arguments
-from ltu_jax.core.values import real_number
 
 EXAMPLES = """
 examples:
@@ -103,15 +102,15 @@ def parser() -> argparse.ArgumentParser:
         help="default: 400, or what the base model's positions leave",
     )
     how.add_argument(
-        "--temperature", type=real_number, default=0.0, metavar="T", help="0 is greedy (default)"
+        "--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)"
     )
     how.add_argument(
-        "--top-p", type=real_number, metavar="P", help="draw from the likeliest tokens of this mass"
+        "--top-p", type=float, metavar="P", help="draw from the likeliest tokens of this mass"
     )
     how.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens")
     how.add_argument(
         "--repetition-penalty",
-        type=real_number,
+        type=float,
         default=1.0,
         metavar="R",
         help="above 1 makes tokens of the prompt and the answer less likely; default: 1 (off)",

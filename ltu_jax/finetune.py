@@ -27,7 +27,7 @@ from ltu_jax.core.files import read_json, write_json
 from ltu_jax.core.jsonl import JsonlWriter, read_jsonl, write_jsonl
 from ltu_jax.core.outputs import Maker
 from ltu_jax.core.paths import argument, local_arguments
-from ltu_jax.core.values import real_number, whole
+from ltu_jax.core.values import whole
 from ltu_jax.generation import transcription
 from ltu_jax.generation.loading import load_transcriber
 from ltu_jax.preprocessing.audio import load_audio
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"default: {_PASSES} passes over the training rows, {_FEWEST} to {_MOST} steps",
     )  # fmt: skip
     it.add_argument(
-        "--val-share", type=real_number, default=_SHARE, metavar="SHARE",
+        "--val-share", type=float, default=_SHARE, metavar="SHARE",
         help=f"of the clips of each class that are held out; default: {_SHARE}",
     )  # fmt: skip
     return it

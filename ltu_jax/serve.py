@@ -18,7 +18,6 @@ from pathlib import Path
 from ltu_jax.core import errors
 from ltu_jax.core.errors import UserError, spell
 from ltu_jax.core.paths import absolute, argument, local_arguments
-from ltu_jax.core.values import real_number
 from ltu_jax.serving import bench_options
 
 EXAMPLES = """
@@ -97,14 +96,14 @@ def parser() -> argparse.ArgumentParser:
     most.add_argument(
         "--queue", type=int, default=64, metavar="N", help="requests that may wait; default: 64"
     )
-    most.add_argument("--deadline", type=real_number, default=600, metavar="S",
+    most.add_argument("--deadline", type=float, default=600, metavar="S",
                       help="for an answer, from its request on; default: 600 s")  # fmt: skip
     most.add_argument(
         "--max-body-mb", type=int, default=36, metavar="N", help="of a request; default: 36"
     )
     most.add_argument("--cache-mb", type=int, default=256, metavar="N",
                       help="memory for what was heard of clips; default: 256")  # fmt: skip
-    most.add_argument("--drain", type=real_number, default=30, metavar="S",
+    most.add_argument("--drain", type=float, default=30, metavar="S",
                       help="for running answers after SIGTERM; default: 30 s")  # fmt: skip
     most.add_argument("--decode-workers", type=int, metavar="N",
                       help="processes that decode audio; default: by cores, 1 to 8")  # fmt: skip

@@ -33,7 +33,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.jsonl import write_jsonl
 from ltu_jax.core.lock import RunLock
-from ltu_jax.core.values import real_number, whole
+from ltu_jax.core.values import whole
 from ltu_jax.preprocessing.audio import AudioError, load_audio
 
 STYLE_BOUNDS = "style_bounds.json"
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--guard",
-        type=real_number,
+        type=float,
         default=0.2,
         help="half the band around a bound that has no class, as a share of a class (default: 0.2)",
     )

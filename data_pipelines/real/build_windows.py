@@ -18,7 +18,6 @@ from data_pipelines.real.yamnet import PACKAGE, Yamnet
 from ltu_jax.core import errors, files, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.paths import local_arguments
-from ltu_jax.core.values import real_number
 from ltu_jax.sources import packages
 
 SPOKEN_SHARE = 0.35
@@ -94,7 +93,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--of-class", type=int, default=36, help="windows of each class (of each part)"
     )
-    parser.add_argument("--more", type=real_number, default=0.35, help="share with a second sound")
+    parser.add_argument("--more", type=float, default=0.35, help="share with a second sound")
     parser.add_argument(
         "--quiet",
         type=int,

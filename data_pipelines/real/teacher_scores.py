@@ -19,7 +19,6 @@ from ltu_jax.core import errors, outputs
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.jsonl import JsonlWriter, read_jsonl
 from ltu_jax.core.paths import local_arguments
-from ltu_jax.core.values import real_number
 from ltu_jax.preprocessing import audio
 from ltu_jax.preprocessing.names import ENDINGS
 from ltu_jax.sources import packages
@@ -166,9 +165,7 @@ def run() -> None:
     parser.add_argument("--audio", type=Path, default=Path("assets/recordings"), help="a folder")
     parser.add_argument("--out", type=Path, required=True, help="file of scores, JSONL")
     parser.add_argument("--cache", type=Path, default=packages.DEFAULT_CACHE, help="of packages")
-    parser.add_argument(
-        "--seconds", type=real_number, default=30.0, help="of each file that are heard"
-    )
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each file that are heard")
     arguments = local_arguments(parser.parse_args())
     if not 0 < arguments.seconds <= 10_800:
         raise UserError(f"--seconds {arguments.seconds}: give a number above 0, at most 10,800")

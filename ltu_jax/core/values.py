@@ -40,7 +40,7 @@ def number(name: str, value: Any, *, above: float, most: float, rule: str) -> fl
 
 
 def real_number(text: str) -> float:
-    """Read a number of a command line, as argparse's `type`; NaN, which no limit stops, is none.
+    """Read a limit of a command line, as argparse's `type`; NaN, which stops nothing, is none.
 
     Raises:
         ValueError: no number.

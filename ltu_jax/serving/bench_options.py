@@ -20,7 +20,7 @@ from ltu_jax.core.errors import UserError, spell
 from ltu_jax.core.files import write_json
 from ltu_jax.core.paths import argument
 from ltu_jax.core.provenance import processor
-from ltu_jax.core.values import number, real_number
+from ltu_jax.core.values import number
 from ltu_jax.serving.server_load import (
     LoadClip,
     ServerLoad,
@@ -85,11 +85,11 @@ def parser() -> argparse.ArgumentParser:
         "--max-tokens", type=int, default=64, metavar="N", help="of an answer; default: 64"
     )
     load.add_argument(
-        "--temperature", type=real_number, default=0.0, metavar="T",
+        "--temperature", type=float, default=0.0, metavar="T",
         help="default: 0, greedy; above it request i draws with seed i",
     )  # fmt: skip
     it.add_argument(
-        "--timeout", type=real_number, default=600.0, metavar="S",
+        "--timeout", type=float, default=600.0, metavar="S",
         help="without a byte, then a request has failed; default: 600 s",
     )  # fmt: skip
     it.add_argument("--json", type=argument, metavar="FILE", help="write the figures there too")

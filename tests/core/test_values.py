@@ -15,10 +15,3 @@ def test_what_is_no_number_is_refused_by_its_option(text, capsys):
         parser.parse_args([f"--least={text}"])
     assert stop.value.code == 2 and "--least" in capsys.readouterr().err
     assert parser.parse_args(["--least=-1e-3"]).least == -0.001
-
-
-def test_no_option_takes_nan(pytestconfig):
-    """Every comparison with it is false, so a limit of NaN stops nothing."""
-    root = pytestconfig.rootpath
-    files = [path for name in ("ltu_jax", "data_pipelines") for path in (root / name).rglob("*.py")]
-    assert not [path for path in files if "type=float" in path.read_text(encoding="utf-8")]
