@@ -31,7 +31,7 @@ def quantise_on_host(
 ) -> tuple[Int[np.ndarray, "D I"], Float[np.ndarray, "... I"]]:
     """`quantise` on the CPU of this host, for one kernel that is about to be placed."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        values, scale = _quantise(np.asarray(kernel, np.float32))
+        values, scale = _quantise(np.asarray(kernel))  # which makes it float32
         return np.asarray(values), np.asarray(scale)
 
 
