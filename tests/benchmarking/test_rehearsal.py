@@ -6,7 +6,7 @@ import signal
 import sys
 
 from benchmarks.rehearsal import SHORT, Rehearsal, rehearse
-from tests.support import records_corpus
+from tests.support import compilation, records_corpus
 from tests.support.zygote import Zygote
 
 # Answers and scores are asked of smaller models elsewhere.
@@ -17,7 +17,8 @@ class _Forked(Rehearsal):
     """A rehearsal whose commands are forks of one process that has imported everything."""
 
     def run(self, *command, kill=None):
-        env = os.environ | {"XLA_FLAGS": ""}  # one device, as the commands find them here
+        # One device, as the commands find them here, without fusions that take long to compile.
+        env = os.environ | {"XLA_FLAGS": compilation.XLA_FLAGS}
         process = self.zygote.start(
             ["-m", *command], env=env, stdout=sys.__stdout__, stderr=sys.__stderr__
         )
