@@ -116,6 +116,23 @@ class Epoch:
     report: object
 
 
+@functools.cache
+def everything(fns):
+    """Gradients, and the loss of each token; epochs of one shape share a program."""
+    loss_fn = losses.language_loss(fns, features=features)
+
+    @jax.jit
+    def of_batch(trainable, frozen, batch):
+        located = {name: leaf for name, leaf in batch.items() if name != "labels"}
+        _, gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable, frozen, located, None)
+        logits = fns.bind({**trainable, **frozen})(TextBatch.of(batch), features(frozen, batch))
+        logs = jax.nn.log_softmax(logits[:, :-1])
+        wanted = jnp.maximum(batch["labels"][:, 1:], 0)
+        return gradients, -jnp.take_along_axis(logs, wanted[..., None], axis=2)[..., 0]
+
+    return of_batch
+
+
 def epoch_of(records_dir, tokenizer, model, *, repair=None, **changes):
     values = dict(
         records=str(records_dir), split="train", cutoff=CUTOFF, pairs_per_clip=1, clips_per_row=1,
@@ -129,23 +146,13 @@ def epoch_of(records_dir, tokenizer, model, *, repair=None, **changes):
     if repair is not None:
         batch = repair(batch)
     fns, trainable, frozen = model
-    loss_fn = losses.language_loss(fns, features=features)
-
-    @jax.jit
-    def everything(trainable, frozen, batch):
-        located = {name: leaf for name, leaf in batch.items() if name != "labels"}
-        _, gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable, frozen, located, None)
-        logits = fns.bind({**trainable, **frozen})(TextBatch.of(batch), features(frozen, batch))
-        logs = jax.nn.log_softmax(logits[:, :-1])
-        wanted = jnp.maximum(batch["labels"][:, 1:], 0)
-        return gradients, -jnp.take_along_axis(logs, wanted[..., None], axis=2)[..., 0]
-
     located = dense_targets(batch)
     work = count_work(located, audio_tokens=AUDIO, parts=1)
     clips = sum(len(pipeline.contents(row)) for row in range(rows))
     assert (work.pairs, work.clips, work.audio_tokens) == (21, clips, clips * AUDIO)
     assert work.text_tokens == (batch["segment_ids"] > 0).sum()
-    gradients, tokens = everything(trainable, frozen, {**located, "labels": batch["labels"]})
+    inputs = (trainable, frozen, {**located, "labels": batch["labels"]})
+    gradients, tokens = everything(fns)(*inputs)
     tokens, found = np.asarray(tokens), {}
     for row in range(rows):
         pairs = [(clip, place) for clip, places in pipeline.contents(row) for place in places]
