@@ -1,6 +1,7 @@
 """Laws of the assembled model: caches, padding, grouping change nothing; every config key does."""
 
 import dataclasses
+import functools
 import json
 import re
 
@@ -373,9 +374,8 @@ def perturbations(config, prefix=""):
         yield path, dataclasses.replace(config, **{field.name: new})
 
 
-def outcome(config):
+def outcome(fns):
     """Logits with dropout on, or the message of the refusal."""
-    fns = LTUAS.functional(config)
     ids, audio = tokens(1, 20), features(1)
     forward = jax.jit(fns.pure(LTUAS.__call__))
     try:
@@ -386,15 +386,16 @@ def outcome(config):
 
 
 @pytest.fixture(scope="module")
-def unchanged():
-    return outcome(CONFIG)
+def unchanged(fns):
+    return outcome(fns)
 
 
 @pytest.mark.parametrize("path, changed", list(perturbations(CONFIG)), ids=lambda x: str(x)[:50])
 def test_every_config_field_matters(fns, unchanged, path, changed):
-    if LTUAS.functional(changed).shapes != fns.shapes:
+    other = LTUAS.functional(changed)
+    if other.shapes != fns.shapes:
         return  # the parameters themselves change
-    result = outcome(changed)
+    result = outcome(other)
     if path in ("audio_layers", "audio_tokens"):  # they say which inputs fit, and nothing else
         assert "features of shape" in result or "6 audio tokens need" in result
     else:
@@ -415,6 +416,7 @@ WHISPER = WhisperConfig(
 )
 
 
+@functools.cache
 def whisper_outcome(config):
     fns = Whisper(config)
     mel = np.random.default_rng(0).standard_normal((1, 20, 6), dtype=np.float32)
