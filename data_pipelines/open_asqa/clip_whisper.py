@@ -1,8 +1,6 @@
 """Whisper over the clips of a build: all that it wrote of them, in a journal of this model."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import numpy as np
 
 from data_pipelines.open_asqa.clip_blocks import Clip, in_blocks
 from data_pipelines.open_asqa.clip_journal import ClipJournal
-from ltu_jax.core.files import write_json
+from ltu_jax.core.files import sha256_json, write_json
 from ltu_jax.generation.data_parallel import DataParallel
 from ltu_jax.generation.loading import load_transcriber
 from ltu_jax.generation.transcribe import Transcriber, Transcript
@@ -55,7 +53,7 @@ class ClipWhisper:
             "format": _FORMAT,
             "rule": dataclasses.asdict(self._options),
         }
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        digest = sha256_json(about)[:16]
         write_json(folder / f"transcripts-{digest}.json", {**about, "named": self.named})
         return ClipJournal(folder / f"transcripts-{digest}.jsonl")
 

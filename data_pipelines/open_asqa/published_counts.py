@@ -7,7 +7,7 @@ The printed counts by task and dataset are those of `planning.open_asqa_counts`.
 import dataclasses
 from collections.abc import Mapping
 
-from data_pipelines.open_asqa.registry import SOURCES
+from data_pipelines.open_asqa.registry import SOURCES, STYLE
 from ltu_jax.planning.open_asqa_counts import COUNTED
 
 
@@ -90,12 +90,11 @@ _REASONS: Mapping[tuple[str, str], str] = {
     ("mosei", "*"): "sentences that end before they begin are left out",
     ("fma", "*"): "training and validation with a genre; damaged files are known with the audio",
 }
-_STYLE = ("pitch_cla", "speed_cla", "energy_cla")
 
 
 def reason(source: str, task: str, *, ours: int) -> str:
     """Return why a count differs; "" where no reason is known."""
-    if task in _STYLE and ours == 0:
+    if task in STYLE and ours == 0:
         return "`style` was not run"
     if task == "cla_label_des" and ours == 0:
         return "no class has a description"

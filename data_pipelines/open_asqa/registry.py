@@ -12,8 +12,8 @@ from data_pipelines.open_asqa import read_audio, read_real, read_speech, window_
 from data_pipelines.open_asqa.source_clip import SourceClip
 
 Reader = Callable[[Path, RecordProblems], Iterator[SourceClip]]
-_STYLE = ("pitch_cla", "speed_cla", "energy_cla")
-_SPEECH = ("gender_cla", *_STYLE, "ASR")
+STYLE = ("pitch_cla", "speed_cla", "energy_cla")
+_SPEECH = ("gender_cla", *STYLE, "ASR")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ SOURCES: Mapping[str, ClipSource] = {
         read=read_speech.iemocap,
         files=(),
         datasets=("iemocap_tr", "IEMOCAP"),
-        tasks=("gender_cla", "gender_emotion_cla", *_STYLE, "emotion_cla", "ASR"),
+        tasks=("gender_cla", "gender_emotion_cla", *STYLE, "emotion_cla", "ASR"),
         gender_with_emotion=845 / 4_290,  # the counts of LTU-AS
         folders=True,
         speech=True,

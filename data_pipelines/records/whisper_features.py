@@ -7,8 +7,6 @@ exact one (`fingerprint`: weights file, precision, window), and what it makes of
 """
 
 import functools
-import hashlib
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 
 from ltu_jax.core.axes import Float
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.files import sha256_json
 from ltu_jax.core.paths import as_path
 from ltu_jax.models.whisper import POOL
 from ltu_jax.preprocessing import audio
@@ -45,7 +44,7 @@ def fingerprint(*, whisper_sha256: str, dtype: str) -> str:
         "frames": CLIP_FRAMES,
         "pooled": POOL,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return sha256_json(parts)
 
 
 def check_encoder(

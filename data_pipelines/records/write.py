@@ -26,7 +26,7 @@ from data_pipelines.records.summary import summarise
 from data_pipelines.records.whisper_features import FeatureExtractor
 from ltu_jax.core import outputs
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.files import atomic_dir, read_json, write_json
+from ltu_jax.core.files import atomic_dir, read_json, sha256_json, write_json
 from ltu_jax.core.lock import RunLock
 from ltu_jax.weights.fingerprint import KEY
 
@@ -88,7 +88,7 @@ def write_records(
         tag_labels = sorted(given.tags) or None if tag_labels is None else list(tag_labels)
         reasons = [entry.reason for entry in quarantine.entries]
         settings = [_FORMAT, tag_labels, features, quarantine.max_share, licences, reasons]
-        source = _digest([given.digest, settings])
+        source = sha256_json([given.digest, settings])
         quarantine.check(written=sum(given.clips.values()))
         if not force and (existing := _existing(Path(out), source=source)) is not None:
             return existing
@@ -191,10 +191,6 @@ def _write_lines(clips: Iterable[AnnotatedClip], path: Path) -> _Given:
             given.tags.update(clip.tags)
     given.digest = digest.hexdigest()
     return given
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _collect(items: Sequence[ShardItem], quarantine: Quarantine) -> dict[str, list[dict[str, Any]]]:

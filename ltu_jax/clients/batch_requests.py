@@ -19,7 +19,7 @@ from typing import Any
 from ltu_jax.clients.call_ledger import CallLedger
 from ltu_jax.clients.chat import PATH, ChatReply, CompletionRequest, read_reply
 from ltu_jax.clients.conversations import Conversation, ConversationState, standings
-from ltu_jax.clients.endpoint import EndpointError
+from ltu_jax.clients.endpoint import PASSING_STATUSES, EndpointError
 from ltu_jax.clients.token_prices import TokenPrice, dollars
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file
@@ -28,9 +28,8 @@ MOST_LINES = 50_000
 MOST_BYTES = 200 * 1000 * 1000
 RESULTS = "results"
 _PART = ".part"
-# Codes and statuses of errors that another batch may not meet.
+# Codes of errors that another batch may not meet.
 _PASSING_CODES = ("batch_expired", "batch_cancelled", "server_error", "rate_limit_exceeded")
-_PASSING_STATUSES = (408, 429, 500, 502, 503, 504)
 
 
 @dataclasses.dataclass
@@ -131,7 +130,7 @@ class BatchFolder:
             state = "refused" if trouble else "answered"
             return self._settle(call, state, trouble, reply=reply, cost=cost)
         code = error.get("code") if isinstance(error, dict) else None
-        if code in _PASSING_CODES or status in _PASSING_STATUSES:
+        if code in _PASSING_CODES or status in PASSING_STATUSES:
             return self._settle(call, "failed", str(code or f"the server answered {status}"))
         return self._settle(call, "refused", f"the server answered {code or status or 'nothing'}")
 

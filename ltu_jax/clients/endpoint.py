@@ -23,7 +23,8 @@ from typing import Any
 from ltu_jax.core.errors import UserError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-_RETRIED = (408, 429, 500, 502, 503, 504)
+# Of errors that another attempt may not meet.
+PASSING_STATUSES = (408, 429, 500, 502, 503, 504)
 _LONGEST_WAIT = 120.0  # seconds between two attempts
 _MOST_BYTES = 64 << 20  # 256 embeddings of 3,072 numbers take 17 MB
 _LEAST_SECRET = 16  # characters; shorter keys ("EMPTY") are words that a reply may have
@@ -209,7 +210,7 @@ class Endpoint:
         name = http.client.responses.get(error.code, "").strip()
         what = f"answered {error.code} {name}: {_excerpt(body, secret=secret)!r}"
         # OpenAI's 429 of an empty account never passes.
-        if error.code in _RETRIED and b"insufficient_quota" not in body:
+        if error.code in PASSING_STATUSES and b"insufficient_quota" not in body:
             return PassingFailure(what, wait=_seconds(error.headers.get("Retry-After")))
         advice = self._advice(error.code, secret=secret)
         return EndpointError(f"{url} {what}; {advice}", status=error.code)

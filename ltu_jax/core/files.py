@@ -31,6 +31,11 @@ def sha256_file(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
+def sha256_json(value: Any) -> str:
+    """Return the hex SHA-256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 @contextlib.contextmanager
 def atomic_dir(path: str | os.PathLike, maker: outputs.Maker) -> Iterator[Path]:
     """Yield a temporary folder that takes the name `path` if the block succeeds.

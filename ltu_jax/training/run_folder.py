@@ -9,8 +9,6 @@ the hash of every shard.
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +19,7 @@ from ltu_jax import checkpoint
 from ltu_jax.core import outputs
 from ltu_jax.core.distributed import from_main, is_main, together
 from ltu_jax.core.errors import UserError
-from ltu_jax.core.files import sha256_file
+from ltu_jax.core.files import sha256_file, sha256_json
 from ltu_jax.core.lock import RunLock
 from ltu_jax.core.parts import read_parts
 from ltu_jax.core.paths import FSTAB, as_path, is_remote, unmounted
@@ -230,7 +228,7 @@ def inputs_of(stage: Stage) -> dict[str, dict[str, str]]:
         inputs["llama"] = _entry(bases.llama.sha256, bases.llama.named)
         folder = Path(bases.llama.tokenizer_dir)
         files = {file.name: sha256_file(file) for file in sorted(folder.glob("tokenizer.*"))}
-        inputs["tokenizer"] = _entry(_digest(files), bases.llama.address or folder)
+        inputs["tokenizer"] = _entry(sha256_json(files), bases.llama.address or folder)
     records = as_path(settings.data.records)
     inputs["records"] = _entry(_records_digest(stage), records)
     inputs["order"] = _entry(stage.pipeline.order_fingerprint(), records)
@@ -250,11 +248,7 @@ def _records_digest(stage: Stage) -> str:
     if stage.settings.data.teacher:
         teacher = as_path(stage.settings.data.teacher)
         told["teacher"] = [sha256_file(teacher), stage.settings.data.teacher_weight]
-    return _digest(told)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return sha256_json(told)
 
 
 def _entry(sha256: str, where: str | Path) -> dict[str, str]:

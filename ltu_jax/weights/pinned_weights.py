@@ -5,7 +5,6 @@ how to read these. A shipped model and a run carry that of their bases (`fetched
 """
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ltu_jax.core import config
+from ltu_jax.core.files import sha256_json
 from ltu_jax.core.paths import user_cache
 from ltu_jax.sources.pinned import Package
 from ltu_jax.weights.tensors import WeightsError
@@ -88,5 +88,5 @@ class PinnedWeights:
 
     def folder(self) -> Path:
         """Return where they lie once they were fetched."""
-        digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        digest = sha256_json(self.to_json())
         return user_cache() / "weights" / f"{self.name}-{digest[:12]}"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from data_pipelines.metadata.table_files import check_split, field, need, visible
+from data_pipelines.records.schema import OFFICIAL_FIELDS
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.files import inside
 from ltu_jax.core.text_files import open_text
@@ -32,11 +33,10 @@ SAMPLE = 10_000
 
 _EXPECTED = "a JSON list of Open-ASQA, or a folder that holds one"
 _OPEN = "open"  # begins the task of every open-ended row
-_FIELDS = ("instruction", "input", "audio_id", "dataset", "task", "output")
 _CHUNK = 1 << 20  # characters read at a time
 _LONGEST = 1 << 24  # no row is longer; without it a syntax error would read the rest of the file
 
-_Row = tuple[str, ...]  # values of _FIELDS
+_Row = tuple[str, ...]  # values of `OFFICIAL_FIELDS`
 
 
 def read(data: Path, *, split: str) -> Corpus:
@@ -106,9 +106,9 @@ def _open_ended(path: Path, collected: CollectedItems) -> Iterator[tuple[int, _R
                 raise UserError(f"{where} is {str(record)[:60]!r}: it should be an object")
             row = tuple(
                 field(record, name, where) if name == "input" else text(record, name, where)
-                for name in _FIELDS
+                for name in OFFICIAL_FIELDS
             )
-        if row is not None and row[_FIELDS.index("task")].startswith(_OPEN):
+        if row is not None and row[OFFICIAL_FIELDS.index("task")].startswith(_OPEN):
             yield number, row
 
 
