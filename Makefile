@@ -21,7 +21,7 @@ serve: env
 test: env .venv/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 wheel-check:
 	$(PYTHON) tests/try_wheel.py --python $(PYTHON)
 lint: env .venv/.ready-test

@@ -65,7 +65,7 @@ def golden() -> Path:
 def _real_weights(name: str) -> Path:
     from ltu_jax.fetch import fetch_weights
 
-    with (ROOT / "assets.lock").open("w") as lock:  # `make test` has three processes
+    with (ROOT / "assets.lock").open("w") as lock:  # `make test` has two processes
         fcntl.flock(lock, fcntl.LOCK_EX)
         return fetch_weights(name, ROOT / "assets")
 

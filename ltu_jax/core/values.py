@@ -1,5 +1,6 @@
 """Checks of single values of a caller; each error names the argument and the value."""
 
+import argparse
 import math
 import numbers
 import operator
@@ -43,11 +44,14 @@ def real_number(text: str) -> float:
     """Read a limit of a command line, as argparse's `type`; NaN, which stops nothing, is none.
 
     Raises:
-        ValueError: no number.
+        ArgumentTypeError: no number.
     """
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if math.isnan(value):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
     return value
 
 

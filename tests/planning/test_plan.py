@@ -231,7 +231,7 @@ def test_a_larger_language_model(capsys):
         (["--gpu", "h200", "--gpus", "4", "--config.mesh.fsdp=3"], "mesh .*3.* 4 are present"),
         (["--gpu", "h200", "--stage", "stage1"], "'stage1' is not in this config"),
         (["--gpu", "h200", "--nonsense"], "nonsense"),
-        (["--gpu", "h200", "--mean-text", "many"], "invalid float value: 'many'"),
+        (["--gpu", "h200", "--mean-text", "many"], "--mean-text: 'many' is no number"),
     ],
 )
 def test_errors_name_what_is_wrong(arguments, message):

@@ -1,6 +1,6 @@
 """Wall and CPU seconds of every test file, recorded in `tests/durations.json`, and their use.
 
-    python -m pytest --numprocesses 3 --dist loadfile --record-durations
+    python -m pytest --numprocesses 2 --dist loadfile --record-durations
 
 writes the file anew (on a quiet machine). `--dist loadfile` then begins with the slowest files:
 pytest-xdist alone would begin with those of most tests, and end with one worker at work. Files
