@@ -177,7 +177,7 @@ def test_two_calls_take_the_place_of_one_or_come_behind_it(tmp_path, serve):
     assert [line["prompt"] for line in two[:2]] == [f"{SOURCE}_first 1.1", f"{SOURCE}_second 1.1"]
     told = [asked_of(body)[1]["clip"] for _, _, body in server.requests if not is_probe(body)]
     told = [clip["what it suggests"] for clip in told if "what it suggests" in clip]
-    assert told == [line["answer"] for line in two[::11]]
+    assert sorted(told) == sorted(line["answer"] for line in two[::11])  # eight ask at once
     count = len(server.requests)
     assert generate(build, server, "--calls", "both") == 0
     assert len(server.requests) == count  # both ways were asked already
