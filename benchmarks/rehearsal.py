@@ -8,8 +8,8 @@ whose seconds and peak memory are measured. What is finished is kept in DIR/rehe
 command again to go on. The weights are random numbers in the shapes of Vicuna-7B v1.1, Whisper
 large-v1 and Whisper-AT; the clips are synthetic; the tokenizer is LLaMA's. `--layers` cuts the
 depth of the models and nothing else. A stage takes four optimiser steps over an int8 base. The
-short form has two layers, 2,000 rows and 12 clips, steps of one row of the first 48 tokens of a
-pair (one in stages 1 and 2, two in stage 3), and no index.
+short form has two layers, 2,000 rows and 12 clips, steps of one row (one in stages 1 and 2, two in
+stage 3), and no index.
 """
 
 import argparse
@@ -108,7 +108,6 @@ class Rehearsal:
         start = [f"--config.init_from={self.path(f'stage{stage - 1}')}"] if stage > 1 else []
         tltr = [f"--config.weights.tltr={self.path('weights', 'tltr')}"] if stage == 1 else []
         steps = self.steps if stage == 3 else self.first_steps
-        short = [f"--config.data.cutoff={self.row_tokens}"] if self.row_tokens < _CUTOFF else []
         return self.run(
             "ltu_jax.train",
             f"--config=configs/stage{stage}.py",
@@ -118,7 +117,6 @@ class Rehearsal:
             f"--config.weights.whisper={self.path('weights', 'whisper')}",
             *start,
             *tltr,
-            *short,
             *(f"--config.model.{name}={self.layers}" for name in _DEPTHS),
             "--config.compute.base_dtype=int8",
             f"--config.data.row_tokens={self.row_tokens}",
@@ -134,7 +132,6 @@ class Rehearsal:
         )
 
 
-_CUTOFF = 108  # text tokens of a pair, of the recipe; in a row of fewer it is cut there
 _DEPTHS = ("llama.num_hidden_layers", "whisper.n_audio_layer", "whisper.n_text_layer")
 
 
@@ -325,7 +322,7 @@ SHORT = {
     "clips": 12,
     "steps": 2,
     "rows_per_step": 1,
-    "row_tokens": 48,
+    "row_tokens": 108,
     "first_steps": 1,
 }
 
