@@ -16,7 +16,6 @@ import contextlib
 import dataclasses
 import gc
 import importlib
-import io
 import json
 import os
 import runpy
@@ -175,21 +174,6 @@ def import_everything() -> None:
     from data_pipelines.records.tf_example import import_tensorflow
 
     import_tensorflow()
-    draw_a_figure()
-
-
-def draw_a_figure() -> None:
-    """Let matplotlib find its fonts and its backend, which takes each run as long as its curve."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots()
-    axis.set(title="a", xlabel="b", ylabel="c")
-    figure.tight_layout()
-    figure.savefig(io.BytesIO())
-    pyplot.close(figure)
 
 
 def become(request: Mapping[str, Any], files: Sequence[int]) -> None:
