@@ -116,20 +116,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Recorder(config), "durations-recorder")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector):
-    """Let every second xdist worker collect folders from their ends.
-
-    In a fresh checkout each then rewrites the asserts of half of the files, and reads the others as
-    the worker that comes from the front has left them. `slowest_first` makes both orders one.
-    """
-    report = yield
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-    if int(worker.removeprefix("gw")) % 2 and isinstance(collector, pytest.Directory):
-        report.result.reverse()
-    return report
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order the tests of an xdist worker; the scheduler deals them out in this order."""
     if hasattr(config, "workerinput"):
