@@ -113,21 +113,21 @@ class _Build:
         """Build the sources; return the reports of all that the folder has."""
         path = self._folder.root / build_folder.BUILD
         about = read_json(path) if path.is_file() else {"sources": {}}
-        self._held_out, tests = held_out_file.write(self._given, self._work, pool=self._pool)
         self._reports, self._about = {}, {"seed": self._seed, "sources": about["sources"]}
-        for name, source in chosen.items():
-            self._start(name, source)
-        with self._bar:
-            try:
+        try:
+            self._held_out, tests = held_out_file.write(self._given, self._work, pool=self._pool)
+            for name, source in chosen.items():
+                self._start(name, source)
+            with self._bar:
                 self._finish()
-            except BrokenProcessPool:
-                raise UserError(
-                    "a worker process was ended by the system, perhaps for lack of memory: run the "
-                    "same command again, with fewer --workers; it goes on where it was"
-                ) from None
-            finally:
-                for future in self._waiting:
-                    future.cancel()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process was ended by the system, perhaps for lack of memory: run the "
+                "same command again, with fewer --workers; it goes on where it was"
+            ) from None
+        finally:
+            for future in self._waiting:
+                future.cancel()
         self._save()
         built = {
             name: self._about["sources"][name] for name in SOURCES if name in self._about["sources"]

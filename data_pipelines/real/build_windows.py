@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from data_pipelines.real import fetch_recordings, recording_table, window_corpus, window_sides
-from data_pipelines.real.window_sides import CHOICES, WindowOptions
+from data_pipelines.real.window_sides import CHOICES, EACH_FOLD, WindowOptions
 from data_pipelines.real.yamnet import PACKAGE, Yamnet
 from ltu_jax.core import errors, files, outputs
 from ltu_jax.core.errors import UserError
@@ -110,7 +110,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     arguments = local_arguments(parser.parse_args(argv))
     for name, least, most in (
-        ("of_class", 0, 10_000),
+        ("of_class", int(arguments.hold_out != EACH_FOLD), 10_000),
         ("more", 0.0, 1.0),
         ("quiet", 0, 10_000),
         ("seed", 0, 1 << 31),

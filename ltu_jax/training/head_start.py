@@ -40,8 +40,6 @@ def fitted_head(stage: Stage, params: Params, *, clips: int) -> dict[str, np.nda
         params: all parameters of its step; the head among them is not looked at.
         clips: how many are heard, in whole batches, at most all once.
     """
-    rows = stage.settings.data.rows_per_batch
-    batches = min(stage.pipeline.steps_per_epoch, math.ceil(clips / rows))
 
     def heard(params: Params, batch: dict[str, Any]) -> tuple[Any, Any]:
         tagger = stage.model.bind(losses.without(params, losses.WHISPER))
@@ -50,7 +48,7 @@ def fitted_head(stage: Stage, params: Params, *, clips: int) -> dict[str, np.nda
         spread = jnp.sqrt(jnp.mean(centred**2, -1, keepdims=True) + LAYER_NORM_EPS)
         return centred / spread, batch["targets"]
 
-    found = _computed(stage, params, heard, batches=batches)
+    found = _computed(stage, params, heard, clips=clips)
     inputs, targets = (
         np.concatenate(parts).astype(np.float64) for parts in zip(*found, strict=True)
     )
@@ -76,9 +74,6 @@ def fitted_projection(stage: Stage, params: Params, *, clips: int) -> dict[str, 
         params: all parameters of its step; the projection among them is not looked at.
         clips: how many are heard, in whole batches, at most all rows once.
     """
-    batches = min(
-        stage.pipeline.steps_per_epoch, math.ceil(clips / stage.settings.data.rows_per_batch)
-    )
 
     def heard(params: Params, batch: dict[str, Any]) -> tuple[Any, ...]:
         model = stage.model.bind(losses.without(params, losses.WHISPER))
@@ -97,7 +92,7 @@ def fitted_projection(stage: Stage, params: Params, *, clips: int) -> dict[str, 
             said.sum(axis=1).reshape(-1),
         )
 
-    found = _computed(stage, params, heard, batches=batches)
+    found = _computed(stage, params, heard, clips=clips)
     inputs, sums, squares, words = (
         np.concatenate(parts).astype(np.float64) for parts in zip(*found, strict=True)
     )
@@ -116,8 +111,10 @@ def fitted_projection(stage: Stage, params: Params, *, clips: int) -> dict[str, 
     return {name: values.astype(np.float32) for name, values in fitted.items()}
 
 
-def _computed(stage: Stage, params: Params, heard: Callable, *, batches: int) -> list[Any]:
-    """Return `heard(params, batch)` of the first batches, whole on this host."""
+def _computed(stage: Stage, params: Params, heard: Callable, *, clips: int) -> list[Any]:
+    """Return `heard(params, batch)` of the batches with the first clips, whole on this host."""
+    rows = stage.settings.data.rows_per_batch
+    batches = min(stage.pipeline.steps_per_epoch, math.ceil(clips / rows))
     whole = replicated(stage.mesh)
     compute = jax.jit(
         heard,

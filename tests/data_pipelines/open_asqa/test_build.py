@@ -3,6 +3,7 @@
 import json
 import tomllib
 from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import soundfile
 
 from data_pipelines.manifests.file_index import FileIndex
-from data_pipelines.open_asqa import build_step, source_build
+from data_pipelines.open_asqa import build_step, held_out_file, source_build
 from data_pipelines.open_asqa.__main__ import STEPS, command
 from data_pipelines.open_asqa.build_folder import BuildFolder
 from data_pipelines.open_asqa.registry import SOURCES
@@ -190,6 +191,15 @@ def test_workers_make_the_same_bytes_and_nothing_is_made_twice(tmp_path):
     dates = [path.stat().st_mtime_ns for path in made]
     build(sources, "--workers", "1", out="out1")
     assert [path.stat().st_mtime_ns for path in made] == dates
+
+
+def test_a_worker_that_is_ended_while_test_clips_are_read_is_named(tmp_path, monkeypatch):
+    def ended(*_, **__):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(held_out_file, "write", ended)
+    with pytest.raises(UserError, match="fewer --workers"):
+        build(sources_file(tmp_path, "fma", audio=False))
 
 
 def test_another_seed_asks_anew_and_new_audio_reads_anew(tmp_path, inline):

@@ -254,6 +254,13 @@ def test_clap_scores_sounds_that_have_audio(build, monkeypatch, tmp_path):
     assert reports["iemocap"]["accepted"] == 16  # of words, which CLAP does not hear
 
 
+def test_a_least_score_that_is_no_number_is_refused(build, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.command(["filter", str(build.root), "--least-clap", "nan"])
+    assert stop.value.code == 2
+    assert "--least-clap: 'nan' is no number" in capsys.readouterr().err
+
+
 def test_a_build_without_pairs_and_wrong_options_are_named(tmp_path, build):
     empty = make_build(tmp_path / "empty", sources=("clotho",))
     with pytest.raises(UserError, match="no open-ended pairs of clotho yet"):
