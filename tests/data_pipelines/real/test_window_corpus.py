@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data_pipelines.real import recording_table, window_corpus, window_plan, window_sides
+from data_pipelines.real import build_windows, recording_table, window_corpus, window_plan, window_sides
 from data_pipelines.real.recording_table import Recording
 from data_pipelines.real.window_manifest import SOUNDS, read_windows
 from data_pipelines.real.window_sides import EACH_FOLD, VAL, WindowOptions
@@ -198,3 +198,8 @@ def test_lines_have_labels_licences_and_who_speaks(tmp_path):
     scored = (tmp_path / "out/teacher_scores.jsonl").read_text().splitlines()
     assert len(scored) == 1 + len(train) == 1 + manifest["counts"][0]["windows"]
     shutil.rmtree(tmp_path / "out")
+
+
+def test_windows_of_no_class_are_asked_for_with_folds_alone():
+    with pytest.raises(UserError, match="--of-class 0: give a number from 1"):
+        build_windows.run(["--of-class", "0"])
