@@ -8,7 +8,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data_pipelines.real import build_windows, recording_table, window_corpus, window_plan, window_sides
+from data_pipelines.real import (
+    build_windows,
+    recording_table,
+    window_corpus,
+    window_plan,
+    window_sides,
+)
 from data_pipelines.real.recording_table import Recording
 from data_pipelines.real.window_manifest import SOUNDS, read_windows
 from data_pipelines.real.window_sides import EACH_FOLD, VAL, WindowOptions
