@@ -10,14 +10,13 @@ from ml_collections import ConfigDict
 
 from configs import common, slice_presets, stage1, stage2, stage3, tagging
 
-ORDER = ("tagging", "stage1", "stage2", "stage3")
+STAGES = {"tagging": tagging, "stage1": stage1, "stage2": stage2, "stage3": stage3}  # in order
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Config of the whole curriculum: one ConfigDict per stage and what they share."""
     recipe, _ = slice_presets.split(preset)
-    files = {"tagging": tagging, "stage1": stage1, "stage2": stage2, "stage3": stage3}
-    stages = {name: files[name].get_config(preset) for name in ORDER}
+    stages = {name: file.get_config(preset) for name, file in STAGES.items()}
     config = ConfigDict()
     config.stage = "curriculum"
     config.run_dir = common.runs(recipe)  # each stage has a folder of its own below it
@@ -30,10 +29,11 @@ def get_config(preset: str = "") -> ConfigDict:
     config.compilation_cache = ""
     config.checkpoint = ConfigDict()
     config.checkpoint.must_exist = False  # of the first stage that runs; see there
-    for index, name in enumerate(ORDER):
+    before = ""
+    for name in STAGES:
         stage = common.link(stages[name], parent=config)
         stage.run_dir = config.get_oneway_ref("run_dir") + f"/{name}"
-        if index:
-            stage.init_from = config.get_oneway_ref("run_dir") + f"/{ORDER[index - 1]}"
-        config[name] = stage
+        if before:
+            stage.init_from = config.get_oneway_ref("run_dir") + f"/{before}"
+        config[name], before = stage, name
     return config

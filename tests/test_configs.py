@@ -177,7 +177,7 @@ def test_stages_follow_each_other():
 @pytest.mark.parametrize("preset", common.PRESETS)
 def test_the_curriculum_is_its_stages(preset):
     config = curriculum.get_config(preset)
-    for name in curriculum.ORDER:
+    for name in curriculum.STAGES:
         expected = FILES[name].get_config(preset).to_dict()
         assert config[name].to_dict() == expected
 
@@ -186,7 +186,7 @@ def test_shared_keys_of_the_curriculum_reach_every_stage():
     config = curriculum.get_config("mini")
     config.run_dir, config.seed, config.records = "elsewhere", 7, "R"
     config.weights.whisper = "W"
-    for name in curriculum.ORDER:
+    for name in curriculum.STAGES:
         stage = config[name]
         assert stage.run_dir == f"elsewhere/{name}" and stage.seed == 7
         assert (stage.data.records, stage.weights.whisper) == ("R", "W")

@@ -2,7 +2,7 @@
 
 A line for each audio file: the highest and the mean score of each class over patches of 0.96 s,
 where the highest is at least 0.01. A run that was stopped goes on; files that cannot be decoded are
-lines with the reason.
+lines with the reason, and the next run tries them again.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def score_files(files: Mapping[str, Path], *, out: Path, teacher: Yamnet, second
     Raises:
         UserError: `out` was made in another way.
     """
-    done, problems = set(), 0
+    done: dict[str, Any] = {}
     for number, (where, line) in enumerate(read_jsonl(out)):
         if number == 0 and line != header(seconds):
             raise UserError(
@@ -97,16 +97,18 @@ def score_files(files: Mapping[str, Path], *, out: Path, teacher: Yamnet, second
                 "options that it was made with"
             )
         if number:
-            done.add(line["clip"])
-            problems += "problem" in line
+            done[line["clip"]] = line
+    problems = 0
     with JsonlWriter(out) as writer:
         if out.stat().st_size == 0:
             writer.append(header(seconds))
-        left = {name: path for name, path in files.items() if name not in done}
+        scored = {name for name, line in done.items() if "problem" not in line}
+        left = {name: path for name, path in files.items() if name not in scored}
         for name, path in tqdm(left.items(), desc="YAMNet", unit="file"):
             line = _line(name, path, teacher, seconds)
             problems += "problem" in line
-            writer.append(line)
+            if line != done.get(name):
+                writer.append(line)
     return problems
 
 

@@ -73,9 +73,9 @@ def run_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("runs/demo/eval"),
+        default=Path("runs/eval"),
         help="results folder; with several benchmarks, one folder each inside it (default: "
-        "runs/demo/eval)",
+        "runs/eval)",
     )
     parser.add_argument(
         "--resume",

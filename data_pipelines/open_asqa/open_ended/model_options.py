@@ -180,7 +180,7 @@ def settings(arguments: argparse.Namespace, *, structured: bool, **own: Any) -> 
 class _Probe:
     """One short call with a schema: does the server take it?"""
 
-    def __init__(self, model: WriterSettings, response_format: dict[str, Any]):
+    def __init__(self, url: str, model: WriterSettings, response_format: dict[str, Any]):
         self._request = CompletionRequest(
             prompt="probe 1",
             model=model.model,
@@ -191,7 +191,7 @@ class _Probe:
                 **model.extra,
             },
             most_tokens=_PROBE_TOKENS,
-            subject="structured output",
+            subject=f"structured output of {url}",
         )
 
     def next_request(self, replies: Any) -> CompletionRequest | None:
@@ -209,13 +209,13 @@ def takes_schema(
     model: WriterSettings,
     response_format: dict[str, Any],
 ) -> bool:
-    """Tell whether a server takes a schema; one call finds out, and the ledger keeps it.
+    """Tell whether a server takes a schema; one call finds out, and the ledger keeps it by address.
 
     Raises:
         UserError: the server fails, or the budget does not allow the call.
     """
     calls = PaidCalls(server, ledger, dataclasses.replace(rules, tries=1))
-    report = calls.hold([_Probe(model, response_format)])
+    report = calls.hold([_Probe(server.url, model, response_format)])
     if report.stopped:
         raise UserError(report.stopped)
     if report.waiting or any("again" in reason for reason in report.given_up):

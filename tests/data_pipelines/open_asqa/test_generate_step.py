@@ -307,6 +307,9 @@ def test_a_server_without_schemas_is_asked_without(tmp_path, serve, generate):
     assert len(lines_of(build, "clotho")) == 40 and len(server.requests) == 3
     generate(build, server, "--tries", "1")
     assert len(server.requests) == 3
+    other = serve(whole)  # the same name of a model, on a server that takes schemas
+    generate(build, other)
+    assert is_probe(other.requests[0][2]) and "response_format" in other.requests[-1][2]
 
 
 def test_clips_without_a_field_are_counted_and_not_asked_about(tmp_path, serve, generate):

@@ -118,6 +118,9 @@ def test_a_stopped_run_goes_on_and_another_way_is_refused(teacher, tmp_path):
     assert len(asked) == 2 and again.read_text() == text
     assert set(teacher_scores.read_scores(out)) == {"n0", "n1", "n2"}
     assert "broken.mp3" in json.loads(text.splitlines()[1])["problem"]
+    soundfile.write(files["broken"], noise(16_000, 3), 16_000, format="MP3")  # it was repaired
+    assert score(again) == 0
+    assert set(teacher_scores.read_scores(again)) == {"broken", "n0", "n1", "n2"}
     with pytest.raises(UserError, match="give another --out"):
         score(out, seconds=5.0)
     shutil.copy(folder / "deep" / "n0.wav", folder / "n0.wav")
