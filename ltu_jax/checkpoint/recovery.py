@@ -5,7 +5,6 @@ Damaged ones are not deleted: `<step>` becomes `<step>.damaged-<n>`, which nothi
 
 import dataclasses
 import os
-import sys
 from pathlib import Path
 
 from ltu_jax.checkpoint.format import FOLDER, UNFINISHED, steps_in
@@ -17,7 +16,7 @@ from ltu_jax.checkpoint.integrity import (
     check_files,
     read_sealed,
 )
-from ltu_jax.core.distributed import AgreedError, barrier, is_main, together
+from ltu_jax.core.distributed import AgreedError, barrier, is_main, tell, together
 from ltu_jax.core.paths import (
     absolute,
     as_path,
@@ -60,7 +59,7 @@ def newest_good(run_dir: str | os.PathLike) -> int | None:
         problem = _problem(folder / str(step))
         if not problem:
             if step != steps[-1]:
-                _say(f"going on from step {step}: {steps[-1] - step} steps are lost")
+                tell(f"going on from step {step}: {steps[-1] - step} steps are lost")
             return step
         _set_aside(folder / str(step), problem=problem)
     if steps:
@@ -129,12 +128,7 @@ def _set_aside(folder: Path, *, problem: str) -> None:
                     f"{problem}; it cannot be renamed to {aside.name} ({reason(error)}): move it "
                     "away"
                 ) from error
-            _say(f"{problem}; set aside as {aside.name}")
-
-
-def _say(text: str) -> None:
-    if is_main():
-        print(text, file=sys.stderr, flush=True)
+            tell(f"{problem}; set aside as {aside.name}")
 
 
 def survey(path: str | os.PathLike) -> list[StepCheck]:

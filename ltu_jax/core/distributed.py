@@ -89,6 +89,12 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
+def tell(text: str) -> None:
+    """Print a line on stderr, once for all processes."""
+    if is_main():
+        print(text, file=sys.stderr, flush=True)
+
+
 def leave(error: UserError) -> NoReturn:
     """End a process whose error the others do not know of.
 

@@ -9,7 +9,6 @@ the hash of every shard.
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from data_pipelines.records.record_files import TAG_LABELS
 from ltu_jax import checkpoint
 from ltu_jax.core import outputs
-from ltu_jax.core.distributed import from_main, is_main, together
+from ltu_jax.core.distributed import from_main, is_main, tell, together
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import sha256_file, sha256_json
 from ltu_jax.core.lock import RunLock
@@ -297,14 +296,9 @@ def compare_inputs(
             "there, or begin anew in another --config.run_dir (--config.init_from takes over what "
             f"was learned), or go on with the new ones: --config.{ALLOW}=True"
         )
-    _say(f"{saved} goes on with other inputs (config.{ALLOW}): {told}")
+    tell(f"{saved} goes on with other inputs (config.{ALLOW}): {told}")
     return changed
 
 
 def _shown(entry: Mapping[str, str]) -> str:
     return f"{entry['sha256'][:_HEX]} ({entry['where']})"
-
-
-def _say(text: str) -> None:
-    if is_main():
-        print(text, file=sys.stderr, flush=True)
