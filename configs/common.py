@@ -150,6 +150,12 @@ def base(stage: str, *, recipe: str) -> ConfigDict:
     # Processes that make rows on each host; -1 = one a core, at most 8; 0 = threads of the trainer.
     config.data.workers = -1
 
+    # Tagging: what is done to training batches, as Whisper-AT's recipe does; 0 is nothing.
+    config.augmentation = ConfigDict()
+    config.augmentation.mixup = 0.0  # share of clips that are mixed with another one
+    config.augmentation.time_mask = 0  # fewer than so many of 25 positions in a row are zero
+    config.augmentation.label_smoothing = 0.0  # what positive targets lose, and all of them share
+
     config.optimizer = ConfigDict()  # AdamW
     config.optimizer.learning_rate = 2e-4  # at the end of warm-up
     config.optimizer.group_multipliers = ()  # ordered (pattern, factor) over trained parameters

@@ -22,6 +22,7 @@ def get_config(preset: str = "") -> ConfigDict:
     config.data.layout = "tags"  # one clip a row, no text
     config.data.epochs = 30.0
     config.data.rows_per_batch = 48
+    config.augmentation = ConfigDict({"mixup": 0.5, "time_mask": 10, "label_smoothing": 0.1})
     config.optimizer.learning_rate = 5e-5
     config.log.samples = 0  # nothing to ask yet
     if recipe == "mini":
@@ -29,7 +30,9 @@ def get_config(preset: str = "") -> ConfigDict:
         config.model.llama = None
         config.weights.llama = ""
         config.weights.sources.llama = ""
-        # A thousand clips instead of two million: a larger rate, and no more than 8 passes.
+        # A thousand clips instead of two million: a larger rate, and no more than 8 passes, which
+        # see every clip as it is.
+        config.augmentation = ConfigDict({"mixup": 0.0, "time_mask": 0, "label_smoothing": 0.0})
         config.optimizer.learning_rate = 5e-4
         config.optimizer.warmup_steps = 20
         config.optimizer.schedule = "cosine"

@@ -20,6 +20,7 @@ from ltu_jax.models.text_batch import TARGET_IDS, TextBatch
 from ltu_jax.models.tltr import Tagger
 from ltu_jax.models.whisper import Encoder
 from ltu_jax.preprocessing.text import IGNORE
+from ltu_jax.training.augmentation import AugmentationConfig, augment
 
 WHISPER = "whisper."  # path of the frozen encoder
 HEAD = ("llama.embed_tokens.", "llama.lm_head.")  # what the vocabulary head may be made of
@@ -195,15 +196,24 @@ def chunked_sums(
     return total(states, trainable, frozen, targets)
 
 
-def tagging_loss(model: Functional[Tagger], *, features: Features) -> Callable:
-    """Return mean binary cross-entropy over rows and labels (Whisper-AT's)."""
+def tagging_loss(
+    model: Functional[Tagger], *, features: Features, augmentation: AugmentationConfig
+) -> Callable:
+    """Return mean binary cross-entropy over rows and labels (Whisper-AT's).
+
+    Args:
+        model: the tagger apart from its parameters.
+        features: `features(frozen, batch)` -> audio features; nothing in it is differentiated.
+        augmentation: what is done to training batches, those that come with a key.
+    """
 
     def loss_fn(trainable: Params, frozen: Params, batch: Mapping[str, Array], key: Array | None):
-        del key
-        audio = jax.lax.stop_gradient(features(frozen, batch))
+        audio, targets = jax.lax.stop_gradient(features(frozen, batch)), batch["targets"]
+        if augmentation.is_on and key is not None:
+            audio, targets = augment(augmentation, audio, targets, key=key)
         tagger = model.bind(merge(trainable, without(frozen, WHISPER)))
         scores = tagger(audio).astype(jnp.float32)
-        return binary_cross_entropy(scores, batch["targets"]), {}
+        return binary_cross_entropy(scores, targets), {}
 
     return loss_fn
 

@@ -91,7 +91,7 @@ def model_functions(settings: StageSettings, *, labels: int, mesh: Mesh) -> Mode
             dtype=jnp.dtype(settings.compute.dtype),
             remat=settings.compute.remat,
         )
-        loss_fn = losses.tagging_loss(model, features=features)
+        loss_fn = losses.tagging_loss(model, features=features, augmentation=settings.augmentation)
     else:
         model = LTUAS.functional(
             settings.model.ltu_as(),

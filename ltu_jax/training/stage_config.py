@@ -23,6 +23,7 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUASConfig
 from ltu_jax.models.tltr import TLTRConfig
 from ltu_jax.models.whisper import WhisperConfig
+from ltu_jax.training.augmentation import AugmentationConfig
 from ltu_jax.training.logs import LogConfig
 from ltu_jax.training.optimizer import OptimizerConfig
 from ltu_jax.training.resilience.guards import GuardConfig
@@ -134,6 +135,7 @@ class StageSettings:
     weights: WeightSettings
     trainable: tuple[tuple[str, bool], ...]
     data: DataSettings
+    augmentation: AugmentationConfig
     optimizer: OptimizerConfig
     mesh: MeshConfig
     compute: ComputeSettings
@@ -154,6 +156,10 @@ class StageSettings:
             raise UserError(f"data.layout is {self.data.layout!r}; the tagging stage needs 'tags'")
         if self.stage != "tagging" and self.data.layout == "tags":
             raise UserError(f"data.layout 'tags' has no text; {self.stage} needs another one")
+        if self.stage != "tagging" and self.augmentation.is_on:
+            raise UserError(
+                f"config.augmentation is of the tagging stage: set its keys to 0 for {self.stage}"
+            )
         if self.data.micro_rows and self.optimizer.loss_mean != "micro":
             raise UserError(
                 f"data.micro_rows is {self.data.micro_rows}: the loss is the mean of the means of "
