@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.mini import clip_plan
+from data_pipelines.mini import clip_plan, closed_questions
 from data_pipelines.mini.builder import (
     MAKER,
     NAMES,
@@ -22,6 +22,7 @@ from data_pipelines.mini.builder import (
     build_audio,
     build_pairs,
     is_valid,
+    questions_of_another_format,
     transcribe,
     whisper_transcriber,
 )
@@ -83,6 +84,13 @@ def run(argv: list[str] | None = None) -> None:
             "step transcribe needs --whisper DIR (a folder written by python -m ltu_jax.convert)"
         )
     reads = [arguments.whisper, arguments.packages]
+    if "pairs" in steps and (other := questions_of_another_format(out)) is not None:
+        print(
+            f"{out} has questions of format {other}, and this version writes format "
+            f"{closed_questions.FORMAT}: they are written anew with the test items; audio and "
+            "spoken text stay as they are. Records and models that were made of it are of the "
+            "questions of before"
+        )
     place = outputs.join(out, MAKER, names=NAMES, inputs=reads)
     write_json(place / outputs.MARKER, outputs.signature(MAKER))
     started = time.monotonic()

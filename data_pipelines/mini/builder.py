@@ -9,10 +9,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines.mini import clip_plan, corpus
+from data_pipelines.mini import clip_plan, closed_questions, corpus
 from data_pipelines.mini.audio import render
 from ltu_jax.core import errors, outputs, staging
-from ltu_jax.core.files import inside, sha256_file
+from ltu_jax.core.files import inside, read_json, sha256_file
 from ltu_jax.core.jsonl import JsonlWriter, read_jsonl, write_jsonl
 
 STEPS = ("audio", "transcribe", "pairs")
@@ -177,6 +177,15 @@ def whisper_transcriber(weights: Path, *, batch: int) -> Callable[[list[Path]], 
         return [transcript.spoken_text for transcript in transcripts]
 
     return run
+
+
+def questions_of_another_format(out: Path) -> int | None:
+    """Return the format of the questions of a corpus that this code would write otherwise."""
+    path = Path(out) / "manifest.json"
+    if outputs.json_with("ltu_jax_corpus")(path) is None:
+        return None
+    found = read_json(path).get("questions", 0)
+    return None if found == closed_questions.FORMAT else found
 
 
 def is_valid(out: Path, *, seed: int, size: str) -> bool:

@@ -14,7 +14,7 @@ from data_pipelines.open_asqa.closed_ended import STYLE_TASKS, ClipFindings
 from data_pipelines.open_asqa.source_clip import SourceClip
 from data_pipelines.records.schema import QAPair
 
-FORMAT = 3  # of the pairs of a corpus: tasks and wordings
+FORMAT = 4  # of the pairs of a corpus: tasks, wordings, open-ended replies
 
 # Task -> how many wordings a clip is asked in; fewer where sound and speech are mixed.
 DRAWS: Mapping[str, int] = {

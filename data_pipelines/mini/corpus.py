@@ -21,7 +21,7 @@ from data_pipelines.mini.audio.sounds import SOUNDS
 from data_pipelines.mini.audio.voices import VOICES
 from data_pipelines.mini.clip_plan import SIZES, PlannedClip, make_plan
 from data_pipelines.mini.evaluation_items import test_items
-from data_pipelines.mini.open_questions import open_pairs
+from data_pipelines.mini.open_questions import open_pairs, recorded_replies
 from data_pipelines.records import schema
 from ltu_jax.core.files import atomic_file, sha256_file
 from ltu_jax.sources import packages
@@ -91,6 +91,7 @@ def write(
     manifest = identity(seed=seed, size=size) | {
         "counts": counts,
         "test_items": rows,
+        "open_ended": _open_ended(),
         "style_thresholds": thresholds,
         "disjoint": corpus_folders.check_disjoint(clips),
         "voices": {split: _voices(clips, split) for split in schema.SPLITS},
@@ -158,6 +159,12 @@ def _clip_row(
         "tags": list(clip.tags),
         "sha256": record["sha256"],
     }
+
+
+def _open_ended() -> dict[str, Any]:
+    """Return where the open-ended pairs are from."""
+    replies = recorded_replies()
+    return {"prompt": replies.prompt, "replies": replies.version, "made_by": replies.made_by}
 
 
 def _source_packages(entry: PlannedClip) -> list[str]:

@@ -1,87 +1,147 @@
-"""Open-ended questions about a clip: descriptions and inferences by template, several wordings."""
+"""Open-ended questions about a clip: replies to the prompt of the mini corpus, recorded once.
 
-import zlib
+A clip is asked about as those of Open-ASQA are: the prompt file says what is told of it, what comes
+is read as any model's reply, and every pair is judged by the rules. Only the reply is not asked
+for: recorded_replies.toml has it, for each set of facts that a clip can have. What is spoken stands
+in as `WORDS` in both, so that a reply is of all clips of a class.
+"""
 
+import dataclasses
+import functools
+import json
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+
+from data_pipelines.mini.audio.sounds import SOUNDS
 from data_pipelines.mini.clip_facts import Facts
-from data_pipelines.mini.closed_questions import fill
+from data_pipelines.open_asqa import draw
+from data_pipelines.open_asqa.merged_rows import OPEN_TASK
+from data_pipelines.open_asqa.open_ended.material import KnownClip, material
+from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer, read_pairs
+from data_pipelines.open_asqa.open_ended.pair_rules import ClassNames, PairRules
+from data_pipelines.open_asqa.open_ended.prompt_files import prompt_of
+from data_pipelines.open_asqa.source_clip import SourceClip
 from data_pipelines.records.schema import QAPair
+from ltu_jax.core import config
 
-_DESCRIBE = (
-    "Describe the audio clip.",
-    "What can be heard in this recording?",
-    "Give a short description of the audio.",
-)
-_INFER = ("What can be inferred from the audio?", "What may be happening here?")
-_SOUND = (
-    "There is {sound} in the recording.",
-    "One can hear {sound}.",
-    "The recording has the sound of {sound}.",
-)
-_ANIMAL = ("An animal can be heard.", "The recording is of an animal.")
-_MUSIC = ("A piece of music: {music}.", "One can hear {music} music.", "{Music} music is playing.")
-_SPEECH = ("A {gender} voice says: {text}", "Someone speaks, a {gender} voice: {text}")
-_JOINT = (
-    "One can hear {sound} while a {gender} voice says: {text}",
-    "With {sound} in the background, a {gender} voice says: {text}",
-)
-_SPEECH_WITHOUT_TEXT = ("A {gender} voice is speaking.",)
-_JOINT_WITHOUT_TEXT = ("One can hear {sound} while a {gender} voice speaks.",)
-# What a listener may conclude from a class, in a few words.
-SCENES = {
-    "dog barking": "The dog barking may mean that somebody comes to the door.",
-    "cat meowing": "The cat meowing may want food or attention.",
-    "cow mooing": "The cow mooing suggests a farm or a pasture.",
-    "rooster crowing": "The rooster crowing suggests early morning on a farm.",
-    "frog croaking": "The frog croaking suggests a pond nearby.",
-    "owl hooting": "The owl hooting suggests a forest at night.",
-    "bird chirping": "The bird chirping suggests a garden or a forest by day.",
-    "telephone ringing": "The telephone ringing means that somebody is calling.",
-    "helicopter": "The helicopter suggests that one flies over the place.",
-    "applause": "The applause suggests that a performance has ended.",
-    "gunshots": "The gunshots suggest danger or a shooting range.",
-    "sea waves": "The sea waves suggest a beach.",
-    "siren": "The siren suggests an emergency in a street.",
-    "clock ticking": "The clock ticking suggests a quiet room.",
-    "church bell": "The church bell suggests a church nearby.",
-    "car horn": "The car horn suggests traffic in a street.",
-    "solo piano": "The solo piano suggests practice or a recital.",
-    "string orchestra": "The string orchestra suggests a concert hall.",
-    "rock band": "The rock band suggests a rock concert.",
-    "jazz trio": "The jazz trio suggests a jazz club.",
-    "electronic dance": "The electronic dance music suggests a night club.",
-    "church organ": "The church organ suggests a church service.",
-}
+PROMPT = "mini"
+WORDS = "<words>"
+_FILE = "recorded_replies.toml"
+_DRAWN, _DRAWN_OF_SPEECH = 3, 2  # pairs of a clip, of those that its reply has
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordedReply:
+    """A reply: `asked` is the JSON of the clip in the request."""
+
+    asked: str
+    reply: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordedReplies:
+    """The file of replies.
+
+    Attributes:
+        version: raised with any change.
+        prompt: name and versions of the prompt that they answer.
+        made_by: who wrote them, of what.
+        replies: one for each set of facts.
+    """
+
+    version: int
+    prompt: str
+    made_by: str
+    replies: tuple[RecordedReply, ...]
+
+
+@functools.cache
+def recorded_replies() -> RecordedReplies:
+    """Return what the file of the package holds.
+
+    Raises:
+        ConfigError: it answers another prompt than that of today.
+    """
+    text = resources.files(__package__).joinpath(_FILE).read_text(encoding="utf-8")
+    found = config.read(RecordedReplies, tomllib.loads(text), where=_FILE)
+    name = prompt_of(PROMPT).name
+    if found.prompt != name:
+        raise config.ConfigError(
+            f"{_FILE} answers the prompt {found.prompt!r}, and prompts/{PROMPT}.toml is {name!r}: "
+            "record replies to that one"
+        )
+    return found
 
 
 def open_pairs(facts: Facts) -> tuple[QAPair, ...]:
-    """Write two descriptions and, where a scene follows from what is heard, one inference."""
-    if facts.kind == "joint":
-        answers = _JOINT if facts.spoken_text else _JOINT_WITHOUT_TEXT
-    elif facts.gender:
-        answers = _SPEECH if facts.spoken_text else _SPEECH_WITHOUT_TEXT
-    elif facts.music:
-        answers = _MUSIC
-    else:
-        answers = _SOUND if facts.sound else _ANIMAL
-    offset = zlib.crc32(
-        facts.clip_id.encode()
-    )  # wordings differ from clip to clip, not from run to run
-    pairs = []
-    for index in range(2):
-        question = _DESCRIBE[(offset + index) % len(_DESCRIBE)]
-        answer = answers[(offset // 7 + index) % len(answers)]
-        pairs.append(_pair("open_describe", index, question, fill(answer, facts)))
-    scene = SCENES.get(facts.sound or facts.music)
-    if scene:
-        pairs.append(_pair("open_infer", 0, _INFER[offset % len(_INFER)], scene))
-    return tuple(pairs)
-
-
-def _pair(task: str, index: int, question: str, answer: str) -> QAPair:
-    return QAPair(
-        pair_id=f"{task}-{index}",
-        instruction=question,
-        output=answer,
-        task=task,
-        closed_ended=False,
+    """Return the pairs of a clip: some of those of its reply that are sound, by a hash."""
+    accepted = accepted_pairs(facts)
+    count = _DRAWN if facts.sound or facts.music or facts.group else _DRAWN_OF_SPEECH
+    chosen = draw.lowest([pair.question for pair in accepted], count, seed=f"mini/{facts.clip_id}")
+    return tuple(
+        QAPair(
+            pair_id=f"open-{number}",
+            instruction=pair.question,
+            output=pair.answer,
+            task=OPEN_TASK,
+            closed_ended=False,
+        )
+        for number, pair in enumerate(pair for pair in accepted if pair.question in chosen)
     )
+
+
+def accepted_pairs(facts: Facts) -> list[QuestionAnswer]:
+    """Return the pairs of a clip's reply that may be used, its own words in their places."""
+    known = _known(facts)
+    rules = PairRules(known, prompt_of(PROMPT).file, ClassNames(SOUNDS))
+    found = [
+        QuestionAnswer(pair.question, pair.answer.replace(WORDS, facts.spoken_text))
+        for pair in read_pairs(reply_of(facts)).pairs
+    ]
+    return [pair for pair in found if not rules.problem(pair)]
+
+
+def reply_of(facts: Facts) -> str:
+    """Return the recorded reply about clips of these facts.
+
+    Raises:
+        ConfigError: nobody was asked about such clips.
+    """
+    known = _known(facts)
+    if known.spoken_text:
+        known = dataclasses.replace(known, spoken_text=WORDS)
+    file = prompt_of(PROMPT).file
+    asked = material(known, required=file.required, optional=file.optional)
+    try:
+        return _replies()[_name(asked)]
+    except KeyError:
+        raise config.ConfigError(
+            f"{_FILE} has no reply about {json.dumps(asked)}: record one to the prompt "
+            f"{recorded_replies().prompt!r}"
+        ) from None
+
+
+@functools.cache
+def _replies() -> Mapping[str, str]:
+    return {_name(json.loads(one.asked)): one.reply for one in recorded_replies().replies}
+
+
+def _name(asked: Mapping[str, object]) -> str:
+    return json.dumps(asked, sort_keys=True)
+
+
+def _known(facts: Facts) -> KnownClip:
+    label = facts.sound or ("animal" if facts.group == "animal" else "")
+    clip = SourceClip(
+        source="mini",
+        clip_id=facts.clip_id,
+        dataset=f"mini_{facts.kind}",
+        files=(facts.clip_id,),
+        where="",
+        licence="",
+        labels=(label,) if label else (),
+        gender=facts.gender,
+        genres=(facts.music,) if facts.music else (),
+    )
+    return KnownClip(clip=clip, spoken_text=facts.spoken_text if facts.gender else "")
