@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.mini import clip_facts, open_questions
+from data_pipelines.mini import clip_facts, clip_plan, open_questions
 from data_pipelines.mini.audio.music import MUSIC
 from data_pipelines.mini.audio.sounds import SOUNDS
 from data_pipelines.open_asqa.open_ended.clip_conversation import ClipConversation, WriterSettings
@@ -90,6 +90,17 @@ def test_a_clip_gets_some_of_the_pairs_by_its_name_alone():
             drawn.add(tuple(pair.instruction for pair in pairs))
         asked = {pair.question for pair in open_questions.accepted_pairs(facts(**known))}
         assert set(itertools.chain.from_iterable(drawn)) == asked and len(drawn) > len(asked)
+
+
+def test_the_sentences_of_the_plan_cost_no_pair():
+    for entry in clip_plan.make_plan(clip_plan.SIZES["mini"], seed=0):
+        group = SOUNDS[entry.sound].group if entry.sound else "animal" if entry.recording else ""
+        known = facts(
+            clip_id=entry.clip_id, kind=entry.kind, sound=entry.sound, group=group,
+            music=entry.music, gender=entry.gender, spoken_text=entry.sentence,
+        )  # fmt: skip
+        pairs = open_questions.open_pairs(known)
+        assert len(pairs) == (2 if entry.kind in ("speech", "unseen_voice") else 3)
 
 
 def test_replies_answer_the_prompt_of_today():
