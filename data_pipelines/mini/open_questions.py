@@ -28,7 +28,7 @@ from ltu_jax.core import config
 PROMPT = "mini"
 WORDS = "<words>"
 _FILE = "recorded_replies.toml"
-_DRAWN, _DRAWN_OF_SPEECH = 3, 2  # pairs of a clip, of those that its reply has
+_DRAWN, _DRAWN_OF_SPEECH = 2, 1  # pairs of a clip, of those that its reply has
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

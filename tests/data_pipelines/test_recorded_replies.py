@@ -77,8 +77,8 @@ def test_a_pair_that_the_words_make_unusable_is_left_out():
 
 
 def test_a_clip_gets_some_of_the_pairs_by_its_name_alone():
-    for known, count in ((dict(sound="siren", group="vehicle"), 3), (dict(music="rock band"), 3),
-                         (dict(gender="male", spoken_text=WORDS), 2)):  # fmt: skip
+    for known, count in ((dict(sound="siren", group="vehicle"), 2), (dict(music="rock band"), 2),
+                         (dict(gender="male", spoken_text=WORDS), 1)):  # fmt: skip
         drawn = set()
         for number in range(200):
             pairs = open_questions.open_pairs(facts(clip_id=f"c{number}", **known))
@@ -89,7 +89,7 @@ def test_a_clip_gets_some_of_the_pairs_by_its_name_alone():
             }
             drawn.add(tuple(pair.instruction for pair in pairs))
         asked = {pair.question for pair in open_questions.accepted_pairs(facts(**known))}
-        assert set(itertools.chain.from_iterable(drawn)) == asked and len(drawn) > len(asked)
+        assert set(itertools.chain.from_iterable(drawn)) == asked and len(drawn) >= len(asked)
 
 
 def test_the_sentences_of_the_plan_cost_no_pair():
@@ -100,7 +100,7 @@ def test_the_sentences_of_the_plan_cost_no_pair():
             music=entry.music, gender=entry.gender, spoken_text=entry.sentence,
         )  # fmt: skip
         pairs = open_questions.open_pairs(known)
-        assert len(pairs) == (2 if entry.kind in ("speech", "unseen_voice") else 3)
+        assert len(pairs) == (1 if entry.kind in ("speech", "unseen_voice") else 2)
 
 
 def test_replies_answer_the_prompt_of_today():
