@@ -32,16 +32,23 @@ class _Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._timer is None and self._head_is_begun():
+        if not self._head_is_begun():
+            if self.cycle is not None:  # it is whole
+                self._stop_timer()
+        elif self._timer is None:
             self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def _expect_head(self) -> None:
         self._timer = self.loop.call_later(_HEAD_SECONDS, self._late)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
 
     def _head_is_begun(self) -> bool:
         return self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])

@@ -1,6 +1,8 @@
 """Requests of strangers: each gets a clean 4xx by name and soon, and nobody else is harmed."""
 
 import base64
+import contextlib
+import http.client
 import json
 import socket
 import time
@@ -8,7 +10,7 @@ import time
 import httpx
 import pytest
 
-from ltu_jax.serving import http_body
+from ltu_jax.serving import http_body, http_server
 from tests.preprocessing.making_audio import wav
 from tests.serving import hostile_audio
 
@@ -231,6 +233,30 @@ def _head(length: str) -> bytes:
 
 def _status(connection: socket.socket) -> int:
     return int(connection.makefile("rb").readline().split()[1])
+
+
+def _reply(connection: socket.socket) -> int:
+    """Return the status of a reply that is read whole."""
+    reply = http.client.HTTPResponse(connection)
+    reply.begin()
+    reply.read()
+    return reply.status
+
+
+def test_each_head_on_a_connection_has_time_of_its_own(server, monkeypatch):
+    monkeypatch.setattr(http_server, "_HEAD_SECONDS", 1.0)
+    head = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+    with _connect(server) as connection:
+        connection.sendall(head)
+        assert _reply(connection) == 200
+        time.sleep(0.8)
+        connection.sendall(head[:20])
+        time.sleep(0.3)  # the time of the first head is over
+        connection.sendall(head[20:])
+        assert _reply(connection) == 200
+        connection.sendall(head[:20])
+        with contextlib.suppress(ConnectionError):
+            assert connection.recv(1) == b""  # it is cut off
 
 
 def test_a_body_too_large_is_refused_before_it_comes_and_while_it_comes(server):
