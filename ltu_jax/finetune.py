@@ -103,11 +103,13 @@ def run(options: argparse.Namespace, trainer: Sequence[str]) -> int:
     keep_compiled()
     write_json(out / outputs.MARKER, outputs.signature(_MAKER))
     write_json(out / START, start)
+    training = [f"--config={_CONFIG}:{out / START}", *trainer]
+    train.read_stages(train.resolve(train.parse_config(training)))  # before anything is computed
     spoken = _spoken(rows, start, out=out)
     _records(rows, spoken, start, folder=folder, out=out)
     write_jsonl(out / VALIDATION / "questions.jsonl", own_rows.questions(rows, spoken=spoken))
     before = _measure("before", start["init_from"], options, out=out)
-    status = train.main([f"--config={_CONFIG}:{out / START}", *trainer])
+    status = train.main(training)
     if status:
         return status
     after = _measure("after", options.out, options, out=out)

@@ -116,6 +116,18 @@ def resolve(config: ConfigDict) -> list[dict[str, Any]]:
     return [first, *later]
 
 
+def read_stages(stages: Sequence[Mapping[str, Any]]) -> list[StageSettings]:
+    """Read all stages, so that what is wrong with a later one is said before the first one trains.
+
+    Raises:
+        UserError: a value that cannot be.
+    """
+    settings = [stage_settings(stage) for stage in stages]
+    for stage in settings:
+        data_config(stage)
+    return settings
+
+
 def main(argv: Sequence[str], **given: Any) -> int:
     """Run the stages, replay a batch, or print help; returns 0, or RESUME after a signal.
 
@@ -136,9 +148,7 @@ def main(argv: Sequence[str], **given: Any) -> int:
         return 0
     config = parse_config(argv)
     stages = resolve(config)
-    settings = [stage_settings(stage) for stage in stages]
-    for stage in settings:  # what is wrong with a later one is said before the first one trains
-        data_config(stage)
+    settings = read_stages(stages)
     distributed.initialize()
     try:
         with _sigterm_as_sigint():

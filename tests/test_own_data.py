@@ -186,6 +186,10 @@ def test_the_document_walks_from_the_shipped_model_to_a_run(place, shipped, caps
     with pytest.raises(UserError, match="begun with other options"):
         arguments = finetune.parser().parse_args([*commands[0][3:], "--steps=5"])
         finetune.run(arguments, [])
+    arguments.out = Path("runs/other")
+    with pytest.raises(UserError, match="unknown config key .*nosuch"):
+        finetune.run(arguments, ["--config.nosuch=1"])
+    assert not (arguments.out / finetune.DATA).exists()
 
 
 def test_a_trained_run_ships_too_with_what_was_measured(place, shipped):
