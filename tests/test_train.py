@@ -38,7 +38,7 @@ def get_config(preset=""):
     config = curriculum.get_config("mini")
     config.mesh.data = 4
     config.mesh.tensor = 2
-    for name in curriculum.ORDER:
+    for name in curriculum.STAGES:
         stage = config[name]
         stage.model.whisper = ConfigDict({WHISPER!r})
         stage.model.tltr = ConfigDict(dict(d_model=16, time_heads=1, layer_heads=8))

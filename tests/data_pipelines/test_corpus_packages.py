@@ -129,6 +129,16 @@ def test_a_source_distribution_is_unpacked_too(tmp_path, monkeypatch):
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["toy-1.0"]
 
 
+def test_a_file_of_an_archive_that_leads_elsewhere_is_refused(tmp_path):
+    archive, folder = tmp_path / "toy-1.0.tar.gz", tmp_path / "toy"
+    (tmp_path / "words.txt").write_text("five\n")
+    with tarfile.open(archive, "w:gz") as made:
+        made.add(tmp_path / "words.txt", arcname="toy/../../elsewhere.txt")
+    with pytest.raises(packages.PackageError, match="elsewhere.txt"):
+        packages._unpack_tar(archive, folder)
+    assert not (tmp_path / "elsewhere.txt").exists()
+
+
 def test_pip_checks_a_source_distribution_before_it_asks_it_anything(tmp_path, monkeypatch):
     """A source distribution whose build program would leave a file, pinned with another hash."""
     home = tmp_path / "toy-1.0"
