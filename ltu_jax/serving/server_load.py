@@ -257,7 +257,7 @@ def figures(result: LoadResult) -> dict[str, Any]:
         "requests": load.requests,
         "answered": len(ended),
         "failed": dict(failed),
-        "seconds": round(result.seconds, 3),
+        "seconds": round(result.seconds, 6),  # a load of toys takes some milliseconds
         "tokens": tokens,
         "tokens_counted_by": "server" if all(one.counted for one in ended) else "pieces",
         "first_text_ms": _spread([one.first for one in ended if one.first is not None]),
