@@ -17,7 +17,8 @@ from ltu_jax.core.paths import local_arguments
 from ltu_jax.weights import adapter_folder
 
 SENTENCES = 500
-OF_CLASS, QUIET = 32, 60  # windows of each class; of silence, and of noise
+OF_CLASS, QUIET = 48, 60  # windows of each class; of silence, and of noise
+MORE = 0.2  # of the windows have a second sound
 COMMAND = "python -m ltu_jax.make_pretrained"
 _LIMITS = Path(__file__).parent / "shipping" / "limits.md"
 
@@ -70,7 +71,7 @@ def steps(folders: JobFolders, *, sentences: int) -> tuple[Step, ...]:
             (
                 *("data_pipelines.real.build_windows", "--out", corpus, "--ships-only"),
                 *("--recordings", recordings, "--speech", speech, "--of-class", OF_CLASS),
-                *("--quiet", QUIET, "--cache", folders.assets / "packages"),
+                *("--more", MORE, "--quiet", QUIET, "--cache", folders.assets / "packages"),
             ),
         ),
         "questions": (

@@ -8,6 +8,7 @@ a run with more --sentences adds to what is there.
 
 import argparse
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from data_pipelines.measures.voice_measures import measure_voice
 from data_pipelines.mini.audio import voices
+from data_pipelines.open_asqa.processes import in_processes
 from data_pipelines.open_asqa.text_tables import table
 from data_pipelines.real.speech_lines import SPEECH_FILE, SpokenClip
 from data_pipelines.speech import kokoro
@@ -26,6 +28,7 @@ from data_pipelines.speech.speakers import KOKORO, PACKAGES, SPEAKER_TABLE, Spea
 from data_pipelines.speech.speech_plan import PlannedSpeech, speech_plan
 from ltu_jax.core import errors, files, outputs
 from ltu_jax.core.errors import UserError
+from ltu_jax.core.hardware import cores
 from ltu_jax.core.jsonl import JsonlWriter, read_jsonl, write_jsonl
 from ltu_jax.core.lock import RunLock
 from ltu_jax.core.paths import local_arguments
@@ -38,39 +41,38 @@ _SETTINGS = "settings.json"
 _NAMES = (SPEECH_FILE, _SETTINGS, "audio")
 _FORMAT = 2  # of what is rendered: raise with any change of sentences, plan or voices
 _PEAK = 0.98  # above which samples are made smaller
+_MOST_WORKERS = 4
 
 Speak = Callable[[PlannedSpeech], np.ndarray]
 
 
-class Voices:
-    """All speakers, opened as they are needed."""
-
-    def __init__(self, cache: Path):
-        """Take the folder of their packages."""
-        self._cache = cache
-        self._kokoro: Kokoro | None = None
-
-    def __call__(self, planned: PlannedSpeech) -> np.ndarray:
-        """Return what is planned, 16 kHz."""
-        name = planned.speaker.name
-        if planned.speaker.engine != KOKORO:
-            return voices.speak(planned.text, voice=name, tempo=planned.speed, cache=self._cache)
-        if self._kokoro is None:
-            self._kokoro = Kokoro(self._cache)
-        samples = self._kokoro(planned.text, speaker=name, speed=planned.speed)
-        return soxr.resample(samples, kokoro.SAMPLE_RATE, SAMPLE_RATE)
+def speak_planned(planned: PlannedSpeech, *, cache: Path) -> np.ndarray:
+    """Return what is planned, 16 kHz; a process opens Kokoro once, with its first sentence."""
+    name = planned.speaker.name
+    if planned.speaker.engine != KOKORO:
+        return voices.speak(planned.text, voice=name, tempo=planned.speed, cache=cache)
+    samples = _kokoro(cache)(planned.text, speaker=name, speed=planned.speed)
+    return soxr.resample(samples, kokoro.SAMPLE_RATE, SAMPLE_RATE)
 
 
-def render(out: Path, planned: Sequence[PlannedSpeech], *, speak: Speak) -> list[SpokenClip]:
+@functools.cache
+def _kokoro(cache: Path) -> Kokoro:
+    return Kokoro(cache)
+
+
+def render(
+    out: Path, planned: Sequence[PlannedSpeech], *, speak: Speak, workers: int = 1
+) -> list[SpokenClip]:
     """Render what is not there yet, and return the lines of all that is planned.
 
     Args:
         out: folder.
         planned: in the order of its lines.
         speak: makes the samples.
+        workers: processes that do so; 1 is this one.
 
     Raises:
-        UserError: a line of speech.jsonl is broken.
+        UserError: a line of speech.jsonl is broken, or a process was killed.
     """
     path = out / SPEECH_FILE
     # Finished lines alone: the last one may be cut off.
@@ -79,20 +81,27 @@ def render(out: Path, planned: Sequence[PlannedSpeech], *, speak: Speak) -> list
     if len(done) < len(there):
         write_jsonl(path, map(dataclasses.asdict, done.values()))
     wanted = [one for one in planned if one.name not in done]
+    work = functools.partial(_write, out, speak)
     bar = tqdm(
-        wanted, desc="speech", unit="clip", initial=len(planned) - len(wanted), total=len(planned)
+        in_processes(work, wanted, workers=workers),
+        desc="speech",
+        unit="clip",
+        initial=len(planned) - len(wanted),
+        total=len(planned),
     )
     with JsonlWriter(path) as writer:
-        for one in bar:
-            clip = _write(out, one, speak(one))
+        for clip in bar:
             writer.append(dataclasses.asdict(clip))
-            done[one.name] = clip
-    return [done[one.name] for one in planned]
+            done[clip.name] = clip
+    first = [done.pop(one.name) for one in planned]
+    if wanted:  # in the order of the plan, whoever was ready first
+        write_jsonl(path, map(dataclasses.asdict, [*first, *done.values()]))
+    return first
 
 
-def _write(out: Path, planned: PlannedSpeech, samples: np.ndarray) -> SpokenClip:
+def _write(out: Path, speak: Speak, planned: PlannedSpeech) -> SpokenClip:
     speaker = planned.speaker
-    samples = np.asarray(samples, np.float32)
+    samples = np.asarray(speak(planned), np.float32)
     samples = samples * min(1.0, _PEAK / max(float(np.abs(samples).max(initial=0.0)), _PEAK))
     file = f"audio/{speaker.split}/{planned.name}.flac"
     (out / file).parent.mkdir(parents=True, exist_ok=True)
@@ -174,8 +183,15 @@ def run(argv: list[str] | None = None) -> None:
     parser.add_argument("--voices", nargs="+", metavar="NAME", help="speakers (default: all)")
     parser.add_argument("--cache", type=Path, default=packages.DEFAULT_CACHE, help="of packages")
     parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=min(cores(), _MOST_WORKERS),
+        help=f"processes, of 1 GB each (default: one a core, at most {_MOST_WORKERS})",
+    )
     arguments = local_arguments(parser.parse_args(argv))
     whole("sentences", arguments.sentences)
+    whole("workers", arguments.workers)
     speakers = chosen(arguments.voices)
     planned = speech_plan(arguments.sentences, speakers, seed=arguments.seed)
     out = outputs.join(arguments.out, MAKER, names=_NAMES, inputs=[arguments.cache])
@@ -185,7 +201,8 @@ def run(argv: list[str] | None = None) -> None:
         _same_settings(out, {"format": _FORMAT, "seed": arguments.seed, "voices": names})
         wanted = (package for one in speakers for package in PACKAGES[one.engine])
         packages.fetch(dict.fromkeys(wanted), cache=arguments.cache)
-        clips = render(out, planned, speak=Voices(arguments.cache))
+        speak = functools.partial(speak_planned, cache=arguments.cache)
+        clips = render(out, planned, speak=speak, workers=arguments.workers)
     print(summary(clips))
 
 

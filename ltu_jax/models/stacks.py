@@ -46,7 +46,7 @@ def rematerialised(fn: Callable, *, remat: str, looped: bool) -> Callable:
         UserError: an unknown policy.
     """
     if remat == "none":
-        return fn
+        return jax.checkpoint(fn, prevent_cse=False, policy=_all_but_frozen) if looped else fn
     if remat == "full":
         return jax.checkpoint(fn, prevent_cse=not looped)
     if remat not in REMAT_POLICIES:
@@ -65,6 +65,14 @@ def rematerialised(fn: Callable, *, remat: str, looped: bool) -> Callable:
     else:
         policy = getattr(policies, remat)
     return jax.checkpoint(fn, prevent_cse=not looped, policy=policy)
+
+
+def _all_but_frozen(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Keep what is computed, but not the weights behind a stop_gradient (`layers.product`).
+
+    A scan would copy them layer by layer into a second stack, though the first is still there.
+    """
+    return primitive.name != "stop_gradient"
 
 
 def check_remat(remat: str) -> None:

@@ -91,6 +91,18 @@ def test_the_lora_policy_repeats_no_large_product():
     assert sum(full.values()) == sum(kept.values()) + 6 + 2 * 5
 
 
+@pytest.mark.parametrize("remat", ["none", "lora", "full"])
+def test_no_policy_copies_frozen_kernels_for_the_backward_pass(remat):
+    loss, trained = small_loss(remat)
+    kept = {
+        variable.aval.shape[1:]
+        for equation, scan in equations(jax.make_jaxpr(jax.grad(loss))(trained))
+        if equation.primitive.name == "scan" and scan is None
+        for variable in equation.outvars[equation.params["num_carry"] :]
+    }
+    assert kept and not kept & LARGE
+
+
 @pytest.mark.parametrize("remat", ["full", "lora"])
 def test_the_compiler_may_not_merge_what_is_repeated_outside_a_loop(remat):
     loss, trained = small_loss(remat)

@@ -103,6 +103,24 @@ def test_a_run_that_was_stopped_goes_on_and_more_sentences_are_added(tmp_path):
     assert sum(path.is_file() for path in (tmp_path / "audio").rglob("*")) == 8
 
 
+def tone(one):
+    return 0.5 * np.sin(np.arange(8_000) * (0.03 + 0.001 * len(one.text)))
+
+
+def test_two_processes_render_the_same_bytes(tmp_path):
+    planned = speech_plan(8, SPEAKERS, seed=0)
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        render_speech.render(out, planned[:3], speak=tone, workers=workers)
+        clips = render_speech.render(out, planned, speak=tone, workers=workers)
+        assert [clip.name for clip in clips] == [one.name for one in planned]
+    one, two = (
+        {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        for out in (tmp_path / "1", tmp_path / "2")
+    )
+    assert one == two and len(one) == 8 + 1
+
+
 def run(*arguments, out):
     render_speech.run(["--out", str(out), "--cache", str(CACHE), *arguments])
 
@@ -112,6 +130,8 @@ def test_what_is_asked_for_wrongly_is_named(tmp_path):
         run("--voices", "joe", "bob", out=tmp_path / "a")
     with pytest.raises(UserError, match="sentences"):
         run("--sentences", "0", out=tmp_path / "a")
+    with pytest.raises(UserError, match="workers"):
+        run("--workers", "0", out=tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 
