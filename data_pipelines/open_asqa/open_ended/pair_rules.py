@@ -23,6 +23,10 @@ _WORD = re.compile(r"[a-z0-9]+(?:['’-][a-z0-9]+)*")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _QUOTED = re.compile(r"[\"“”„«»].*?[\"“”„«»]|(?<!\w)['‘’].*?['’](?!\w)")
 _YES_OR_NO = re.compile(r"(?:is|are|was|were|do|does|did|can|could|has|have)\b", re.IGNORECASE)
+# Left over from JSON, Markdown, code, or an address.
+_MARKUP = re.compile(r"https?://|www\.|[{}\\`|]|\]\(|\]\]|[\"']\s*\]|\b_\w+_\b|#{2,}|\*\*")
+# A last sentence that ends in its middle, as one does that a limit of length has cut and closed.
+_CUT = re.compile(r"(?:[,;:(&–—-]\s*|\s)[.?!]?$")
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
 
 
@@ -110,6 +114,7 @@ class PairRules:
         self._prompt, self._classes = prompt, classes
         fields = material(known, required=(), optional=(*prompt.required, *prompt.optional))
         self._text = json.dumps(fields, ensure_ascii=False).lower()
+        self._said = "\n".join(_texts(fields)).lower()
         self._stems = frozenset(map(stem, _WORD.findall(self._text)))
         self._groups = frozenset(
             number
@@ -129,6 +134,8 @@ class PairRules:
         checks = (
             _lengths(question, answer, self._prompt),
             _language(question, answer),
+            self._markup(question, answer),
+            "answer is cut off" if _CUT.search(answer.rstrip("\"' ")) else "",
             "repeats itself" if _loops(question) or _loops(answer) else "",
             self._metadata(question, answer),
             self._gives_away(question, answer),
@@ -136,6 +143,11 @@ class PairRules:
             self._class(pair),
         )
         return next((found for found in checks if found), "")
+
+    def _markup(self, question: str, answer: str) -> str:
+        """Say whether a text has leftovers of a form, which what is said in the clip has not."""
+        found = (match[0] for text in (question, answer) for match in _MARKUP.finditer(text))
+        return "markup" if any(piece not in self._said for piece in found) else ""
 
     def _metadata(self, question: str, answer: str) -> str:
         texts = (_QUOTED.sub(" ", question), _QUOTED.sub(" ", answer))
@@ -226,6 +238,17 @@ def _values(value: Any) -> Sequence[str]:
     return [
         str(one).lower() for one in values if one and (len(str(one)) >= 4 or str(one).isdigit())
     ]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts among facts."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts(one)
+    elif isinstance(value, str):
+        yield value
 
 
 def _plain(number: str) -> float:
