@@ -336,7 +336,7 @@ def laptop_language(config: ConfigDict, *, recipe: str) -> ConfigDict:
             # q_proj and v_proj alone learn more slowly, and every step is dear here.
             config.model.lora.targets = tuple(PROJECTIONS)
         config.log.every = 10
-        config.log.validate_every = 400
+        config.log.validate_every = 400  # hours of steps: whether they still help
         config.checkpoint.every = 200
     return config
 

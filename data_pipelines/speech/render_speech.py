@@ -93,10 +93,10 @@ def render(
         for clip in bar:
             writer.append(dataclasses.asdict(clip))
             done[clip.name] = clip
-    first = [done.pop(one.name) for one in planned]
-    if wanted:  # in the order of the plan, whoever was ready first
-        write_jsonl(path, map(dataclasses.asdict, [*first, *done.values()]))
-    return first
+    in_order = {one.name: done[one.name] for one in planned} | done
+    if list(in_order) != list(done):  # another process was ready first
+        write_jsonl(path, map(dataclasses.asdict, in_order.values()))
+    return [done[one.name] for one in planned]
 
 
 def _write(out: Path, speak: Speak, planned: PlannedSpeech) -> SpokenClip:

@@ -35,8 +35,8 @@ def rematerialised(fn: Callable, *, remat: str, looped: bool) -> Callable:
     """Wrap `fn` so that its backward pass keeps only what the policy says.
 
     Args:
-        remat: "none" keeps everything, "full" recomputes everything, "lora" keeps what is named
-            in `SAVED` (all but the input is recomputed from it without a large product),
+        remat: "none" keeps everything that is computed, "full" recomputes it, "lora" keeps what
+            is named in `SAVED` (all but the input is recomputed from it without a large product),
             "lora_offload" keeps the same in host memory, else a name of `REMAT_POLICIES` (see
             `jax.checkpoint_policies`).
         looped: `fn` is the body of a scan. Elsewhere the compiler sees the same products forward
@@ -45,15 +45,17 @@ def rematerialised(fn: Callable, *, remat: str, looped: bool) -> Callable:
     Raises:
         UserError: an unknown policy.
     """
-    if remat == "none":
-        return jax.checkpoint(fn, prevent_cse=False, policy=_all_but_frozen) if looped else fn
+    if remat == "none" and not looped:
+        return fn
     if remat == "full":
         return jax.checkpoint(fn, prevent_cse=not looped)
-    if remat not in REMAT_POLICIES:
+    if remat not in ("none", *REMAT_POLICIES):
         choices = ("none", "full", *REMAT_POLICIES)
         raise UserError(f"remat policy {remat!r} is unknown; choose one of {', '.join(choices)}")
     policies = jax.checkpoint_policies
-    if remat == "lora":
+    if remat in ("none", "everything_saveable"):
+        policy = _all_but_frozen
+    elif remat == "lora":
         policy = policies.save_only_these_names(*SAVED)
     elif remat == "lora_offload":
         policy = policies.save_and_offload_only_these_names(

@@ -30,6 +30,12 @@ def test_counts_are_those_of_the_build(tmp_path, monkeypatch):
     assert found["clips"] == 10
     assert found["accepted"] + sum(found["refused"].values()) == found["pairs"] > 0
     assert 0 < found["replies that parse whole"] <= found["replies"]
+    read = found["to read"]
+    assert len(read) == min(20, found["accepted"]) > 0
+    clips = {clip.clip_id: clip for source in folder.sources() for clip in folder.clips(source)}
+    for pair in read:
+        assert pair["question"] and pair["answer"]
+        assert tuple(pair.get("labels", ())) == clips[pair["clip_id"]].labels
 
 
 def test_more_clips_and_another_start_ask_for_nothing_twice(tmp_path, monkeypatch):

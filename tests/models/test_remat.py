@@ -91,7 +91,7 @@ def test_the_lora_policy_repeats_no_large_product():
     assert sum(full.values()) == sum(kept.values()) + 6 + 2 * 5
 
 
-@pytest.mark.parametrize("remat", ["none", "lora", "full"])
+@pytest.mark.parametrize("remat", ["none", "everything_saveable", "lora", "full"])
 def test_no_policy_copies_frozen_kernels_for_the_backward_pass(remat):
     loss, trained = small_loss(remat)
     kept = {

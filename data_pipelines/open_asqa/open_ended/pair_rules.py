@@ -26,7 +26,8 @@ _YES_OR_NO = re.compile(r"(?:is|are|was|were|do|does|did|can|could|has|have)\b",
 # Left over from JSON, Markdown, code, or an address.
 _MARKUP = re.compile(r"https?://|www\.|[{}\\`|]|\]\(|\]\]|[\"']\s*\]|\b_\w+_\b|#{2,}|\*\*")
 # A last sentence that ends in its middle, as one does that a limit of length has cut and closed.
-_CUT = re.compile(r"(?:[,;:(&–—-]\s*|\s)[.?!]?$")
+_CUT = re.compile(r"(?:[,;:(&–—-]\s*\.?|\s\.)$")
+_TAIL = 3  # words at the end of an answer by which its quote of the clip is known
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
 
 
@@ -114,7 +115,7 @@ class PairRules:
         self._prompt, self._classes = prompt, classes
         fields = material(known, required=(), optional=(*prompt.required, *prompt.optional))
         self._text = json.dumps(fields, ensure_ascii=False).lower()
-        self._said = "\n".join(_texts(fields)).lower()
+        self._said = " ".join(" ".join(_texts(fields)).lower().split())
         self._stems = frozenset(map(stem, _WORD.findall(self._text)))
         self._groups = frozenset(
             number
@@ -135,7 +136,7 @@ class PairRules:
             _lengths(question, answer, self._prompt),
             _language(question, answer),
             self._markup(question, answer),
-            "answer is cut off" if _CUT.search(answer.rstrip("\"' ")) else "",
+            self._cut_off(answer),
             "repeats itself" if _loops(question) or _loops(answer) else "",
             self._metadata(question, answer),
             self._gives_away(question, answer),
@@ -148,6 +149,13 @@ class PairRules:
         """Say whether a text has leftovers of a form, which what is said in the clip has not."""
         found = (match[0] for text in (question, answer) for match in _MARKUP.finditer(text))
         return "markup" if any(piece not in self._said for piece in found) else ""
+
+    def _cut_off(self, answer: str) -> str:
+        """Say whether an answer ends in a sentence's middle, unless what it quotes does so."""
+        bare = answer.rstrip("\"'”’» ")
+        if not _CUT.search(bare):
+            return ""
+        return "" if " ".join(bare.split()[-_TAIL:]) in self._said else "answer is cut off"
 
     def _metadata(self, question: str, answer: str) -> str:
         texts = (_QUOTED.sub(" ", question), _QUOTED.sub(" ", answer))

@@ -1,5 +1,7 @@
 """Which pairs are accepted and which refused, by name of the rule."""
 
+import dataclasses
+
 import pytest
 
 from data_pipelines.open_asqa.open_ended.material import KnownClip
@@ -72,6 +74,8 @@ TABLE = [
     ("as_strong", "What of the 5 dogs?", "They all bark at the cars.", "number that is not known"),
     ("as_strong", "What does the dog do?", "It barks at cars, and then it,.", "answer is cut off"),
     ("as_strong", "What does the dog do?", "It barks at all the cars and a .", "answer is cut off"),
+    ("as_strong", "What does the dog do?", "It barks at the cars (and -", "answer is cut off"),
+    ("as_strong", "What does the dog say?", "It may say: is this a car ?", ""),
     ("as_strong", "What does the dog do?", "It barks at a passing car (the first).", ""),
     ("as_strong", "What does the dog do?", "It barks - a lot - at the 'big' cars.", ""),
     ("as_strong", "What does the dog do?", 'It barks at the cars"}]', "markup"),
@@ -124,6 +128,21 @@ TABLE = [
 def test_a_pair_is_judged(source, question, answer, problem):
     rules = PairRules(KNOWN[source], prompt_of(source).file, CLASSES)
     assert rules.problem(QuestionAnswer(question, " ".join(answer.split()))) == problem
+
+
+@pytest.mark.parametrize(
+    "said, other, problem",
+    [
+        ("I have told you the {label}.", "I have told you the **label**.", "markup"),
+        ("I have told you and then I -", "I have told you and so we -", "answer is cut off"),
+    ],
+)
+def test_what_is_said_in_the_clip_is_no_fault_of_its_quote(said, other, problem):
+    clip = dataclasses.replace(VOICE.clip, gold_text=said)
+    rules = PairRules(dataclasses.replace(VOICE, clip=clip), prompt_of("iemocap").file, CLASSES)
+    for quote, found in ((said, ""), (other, problem)):
+        answer = f"The woman seems to be out of patience, since she says: '{quote}'"
+        assert rules.problem(QuestionAnswer("What does she say?", answer)) == found
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,16 @@ def test_two_processes_render_the_same_bytes(tmp_path):
     assert one == two and len(one) == 8 + 1
 
 
+def test_lines_that_were_finished_in_another_order_are_put_in_that_of_the_plan(tmp_path):
+    planned = speech_plan(4, SPEAKERS, seed=0)
+    render_speech.render(tmp_path, planned, speak=tone)
+    path = tmp_path / "speech.jsonl"
+    whole = path.read_text()
+    path.write_text("".join(reversed(whole.splitlines(keepends=True))))  # killed before the end
+    render_speech.render(tmp_path, planned, speak=None)  # nothing is left to say
+    assert path.read_text() == whole
+
+
 def run(*arguments, out):
     render_speech.run(["--out", str(out), "--cache", str(CACHE), *arguments])
 
@@ -137,7 +147,7 @@ def test_what_is_asked_for_wrongly_is_named(tmp_path):
 
 def test_the_neural_voices_of_the_mini_corpus_speak_and_other_options_are_refused(tmp_path, capsys):
     out = tmp_path / "speech"
-    run("--sentences", "2", "--voices", "joe", "joe-low", out=out)
+    run("--sentences", "2", "--voices", "joe", "joe-low", "--workers", "1", out=out)
     assert "joe-low" in capsys.readouterr().out
     lines = [line for _, line in read_jsonl(out / "speech.jsonl")]
     assert {line["voice"] for line in lines} == {"joe", "joe-low"}
