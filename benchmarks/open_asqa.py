@@ -31,11 +31,11 @@ from benchmarks.published_tables import Sizes
 from data_pipelines.open_asqa import build_folder, draw
 from data_pipelines.open_asqa.build_folder import BuildFolder
 from data_pipelines.open_asqa.closed_file import write_closed_ended
-from data_pipelines.open_asqa.processes import in_processes
 from data_pipelines.open_asqa.registry import SOURCES
 from ltu_jax.core import errors
 from ltu_jax.core.files import read_json
 from ltu_jax.core.jsonl import write_jsonl
+from ltu_jax.core.processes import in_processes
 from ltu_jax.planning.open_asqa_counts import COUNTED
 
 _MEASURED = """

@@ -32,7 +32,6 @@ from data_pipelines.open_asqa.build_folder import BuildFolder
 from data_pipelines.open_asqa.class_descriptions import description_files
 from data_pipelines.open_asqa.closed_file import ClosedCounts
 from data_pipelines.open_asqa.folders import GivenSource, first_file, listing
-from data_pipelines.open_asqa.processes import pool_of
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.source_build import SourceJob
 from data_pipelines.open_asqa.sources_file import GivenData, read_sources
@@ -41,6 +40,7 @@ from ltu_jax.core import outputs
 from ltu_jax.core.errors import UserError, shorten
 from ltu_jax.core.files import read_json, sha256_file, write_json
 from ltu_jax.core.lock import RunLock
+from ltu_jax.core.processes import pool_of
 
 MAKER = outputs.Maker(name="`python -m data_pipelines.open_asqa build`")
 WORK = ".build"  # in --out: indexes of audio, what was heard of tests, pieces of sources

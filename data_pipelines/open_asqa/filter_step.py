@@ -37,10 +37,10 @@ from data_pipelines.open_asqa.open_ended.pair_json import QuestionAnswer
 from data_pipelines.open_asqa.open_ended.pair_rules import ClassNames, PairRules
 from data_pipelines.open_asqa.open_ended.prompt_files import prompt_of
 from data_pipelines.open_asqa.open_ended.selection import PairSelection, SelectionSettings
-from data_pipelines.open_asqa.processes import in_processes
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import atomic_file, write_json
 from ltu_jax.core.jsonl import JsonlWriter
+from ltu_jax.core.processes import in_processes
 from ltu_jax.core.values import real_number, whole
 
 # Of LTU-AS's open-ended pairs: unique questions and answers, as its authors counted them.

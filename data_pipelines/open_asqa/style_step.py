@@ -24,7 +24,6 @@ from data_pipelines.open_asqa import style_classes
 from data_pipelines.open_asqa.build_folder import SPOKEN_TEXT, STYLE, BuildFolder
 from data_pipelines.open_asqa.clip_journal import ClipJournal, name_of
 from data_pipelines.open_asqa.closed_file import write_closed_ended
-from data_pipelines.open_asqa.processes import in_processes
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.source_clip import SourceClip
 from data_pipelines.open_asqa.style_classes import ClipVoice, StyleBounds, classify, make_bounds
@@ -33,6 +32,7 @@ from ltu_jax.core.errors import UserError
 from ltu_jax.core.files import write_json
 from ltu_jax.core.jsonl import write_jsonl
 from ltu_jax.core.lock import RunLock
+from ltu_jax.core.processes import in_processes
 from ltu_jax.core.values import whole
 from ltu_jax.preprocessing.audio import AudioError, load_audio
 

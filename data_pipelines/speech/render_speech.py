@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from data_pipelines.measures.voice_measures import measure_voice
 from data_pipelines.mini.audio import voices
-from data_pipelines.open_asqa.processes import in_processes
 from data_pipelines.open_asqa.text_tables import table
 from data_pipelines.real.speech_lines import SPEECH_FILE, SpokenClip
 from data_pipelines.speech import kokoro
@@ -32,6 +31,7 @@ from ltu_jax.core.hardware import cores
 from ltu_jax.core.jsonl import JsonlWriter, read_jsonl, write_jsonl
 from ltu_jax.core.lock import RunLock
 from ltu_jax.core.paths import local_arguments
+from ltu_jax.core.processes import in_processes
 from ltu_jax.core.values import whole
 from ltu_jax.sources import packages
 
