@@ -262,6 +262,7 @@ def mini_sizes(config: ConfigDict) -> ConfigDict:
     config.compute.dtype = "float32"  # CPUs of today are not faster in bfloat16
     config.compute.base_dtype = "float32"
     config.compute.attention = "xla"  # rows are short
+    config.compute.remat = "none"  # there is room, and a step takes two thirds of the time
     config.log.validate_every = 0
     config.log.validate_batches = 8
     config.log.samples_every = 0
@@ -280,7 +281,6 @@ def real_sizes(config: ConfigDict) -> ConfigDict:
         "converted by: python -m ltu_jax.fetch whisper-base"
     )
     config.data.records = "data/real_records"
-    config.compute.remat = "none"  # there is room, and a step takes two thirds of the time
     return config
 
 
