@@ -3,12 +3,16 @@
     python -m data_pipelines.open_asqa merge DIR --out open_asqa.json
     python -m data_pipelines.open_asqa merge DIR --out speech.jsonl --only iemocap,libritts
     python -m data_pipelines.open_asqa merge DIR --out open_asqa.json --shuffle-seed 0
+    python -m data_pipelines.open_asqa merge DIR --out open_asqa.json --records asqa_records
 
 Every source gives what it has: closed-ended rows, and the open-ended ones that `filter` accepted
 (all of them where it has not run). A file of another ending than .jsonl is one JSON list, a row a
 line. Beside it come OUT.provenance.jsonl, whose line N tells where row N is from, and
 OUT.licences.json, which `write_records` takes into its records. The same build gives the same
 bytes. A merging that was killed goes on where it was; OUT.merging holds it meanwhile.
+
+--records lets `python -m data_pipelines.write_records` go on from there, which does nothing where
+valid records of these rows are.
 """
 
 import argparse
@@ -17,9 +21,12 @@ import dataclasses
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,10 +60,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shuffle-seed", type=int, help="shuffle the rows by a hash of this number and the row"
     )
+    parser.add_argument(
+        "--records",
+        type=Path,
+        metavar="DIR",
+        help="write the rows and their audio as TFRecords too",
+    )
+    parser.add_argument(
+        "--records-options",
+        default="",
+        metavar="TEXT",
+        help="options of write_records, as one text: --records-options='--tokenizer LLAMA_WEIGHTS'",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Merge and print a table of what was merged."""
+    """Merge and print a table of what was merged; write records if asked to.
+
+    Raises:
+        UserError: what `merge` raises, or options of records without --records.
+    """
+    if arguments.records_options and arguments.records is None:
+        raise UserError("--records-options are about --records DIR: give both, or neither")
     order = MergeOrder(
         folder=BuildFolder(arguments.folder),
         out=arguments.out,
@@ -67,7 +92,16 @@ def run(arguments: argparse.Namespace) -> int:
         counts = merge(order, progress=bar.update)
     print(_table(counts))
     print(f"{order.out}: {sum(c['closed'] + c['open'] for c in counts.values()):,} rows")
-    return 0
+    if arguments.records is None:
+        return 0
+    return write_records(order.out, arguments.records, shlex.split(arguments.records_options))
+
+
+def write_records(rows: Path, out: Path, options: Sequence[str]) -> int:
+    """Write rows as TFRecords by their own command; return its status."""
+    command = ["data_pipelines.write_records", "--json", str(rows), "--out", str(out), *options]
+    print(f"python -m {shlex.join(command)}", flush=True)
+    return subprocess.run([sys.executable, "-m", *command], check=False).returncode
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

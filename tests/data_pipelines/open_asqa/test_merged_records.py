@@ -1,5 +1,6 @@
 """A merged build goes into records, and the stages take of it what their tables say."""
 
+import shlex
 from collections import Counter
 
 import numpy as np
@@ -8,18 +9,18 @@ import soundfile
 
 from configs import stage1, stage2, stage3
 from configs.ablations import audio_only, speech_only
-from data_pipelines import write_records
 from data_pipelines.doctor import data_readers
 from data_pipelines.input import mixtures
 from data_pipelines.input.data_config import DataConfig
 from data_pipelines.input.pipeline import InputPipeline
 from data_pipelines.manifests import clip_manifests
+from data_pipelines.open_asqa import __main__ as open_asqa
 from data_pipelines.open_asqa import merged_rows
-from data_pipelines.open_asqa.merge_step import MergeOrder, merge
 from data_pipelines.open_asqa.registry import SOURCES
 from data_pipelines.open_asqa.source_clip import SourceClip
 from data_pipelines.records import record_files
 from data_pipelines.records.schema import RecordError
+from ltu_jax.core.errors import UserError
 from tests.support import built_folder
 
 CLIPS = 4  # of each of three sources: 8 closed-ended pairs each, 4 open-ended ones
@@ -35,16 +36,16 @@ def merged(tmp_path_factory):
         for clip in folder.clips(source):
             tone = np.sin(np.arange(8000) * 0.01 * (number + 1)) * 0.1
             soundfile.write(root / "audio" / source / f"{clip.files[0]}.wav", tone, 16_000)
-    merge(MergeOrder(folder=folder, out=root / "rows.json"))
+    options = shlex.join(["--audio-root", str(root / "audio"), "--val-share", "0"])
+    given = ["merge", str(folder.root), "--out", str(root / "rows.json")]
+    given += ["--records", str(root / "records"), "--records-options", options]
+    assert open_asqa.command(given) == 0
     return root
 
 
 @pytest.fixture(scope="module")
 def records(merged):
-    out = merged / "records"
-    given = ["--json", str(merged / "rows.json"), "--audio-root", str(merged / "audio")]
-    assert write_records.command([*given, "--out", str(out), "--val-share", "0"]) == 0
-    return out
+    return merged / "records"
 
 
 def test_records_hold_every_row_with_the_licence_of_its_dataset(records, merged):
@@ -61,6 +62,16 @@ def test_records_hold_every_row_with_the_licence_of_its_dataset(records, merged)
         cases = data_readers.cases(data, audio_root=root)
         found = [case for case in cases if isinstance(case, data_readers.Case)]
         assert {case.licence for case in found} == {"CC BY 4.0"} and len(found) == 16
+
+
+def test_a_writing_of_records_that_fails_is_a_merging_that_fails(merged, tmp_path):
+    given = ["merge", str(merged / "build"), "--out", str(tmp_path / "rows.json")]
+    with pytest.raises(UserError, match="--records-options are about --records"):
+        open_asqa.command([*given, "--records-options=--no-tokens"])
+    assert not (tmp_path / "rows.json").exists()
+    refused = ["--records", str(tmp_path / "records"), "--records-options=--shards 0"]
+    assert open_asqa.command([*given, *refused]) != 0
+    assert (tmp_path / "rows.json").exists() and not (tmp_path / "records").exists()
 
 
 def test_licences_of_another_form_are_refused_by_name(tmp_path):
