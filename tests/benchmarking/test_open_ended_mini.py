@@ -61,7 +61,7 @@ def test_a_small_real_model_writes_pairs_through_our_server(tmp_path, smollm2_fi
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
-    options = ("--checkpoint", str(smollm2_files), "--max-batch", "3", "--slot-tokens", "768",
+    options = ("--checkpoint", str(smollm2_files), "--max-batch", "1", "--slot-tokens", "768",
                "--deadline", "3600")  # fmt: skip
     folder = open_ended_mini.make_build(tmp_path / "build", clips=3)
     with served(*options, log=tmp_path / "log", environment=environment) as server:
