@@ -26,7 +26,9 @@ _YES_OR_NO = re.compile(r"(?:is|are|was|were|do|does|did|can|could|has|have)\b",
 # Left over from JSON, Markdown, code, or an address.
 _MARKUP = re.compile(r"https?://|www\.|[{}\\`|]|\]\(|\]\]|[\"']\s*\]|\b_\w+_\b|#{2,}|\*\*")
 # A last sentence that ends in its middle, as one does that a limit of length has cut and closed.
-_CUT = re.compile(r"(?:[,;:(&–—-]\s*\.?|\s\.)$")
+# No sentence ends with these; in capitals they may be names, as in "the key of A".
+_BEFORE_MORE = "a|an|the|and|or|but|than|because|very|my|your|our|their|its|every"
+_CUT = re.compile(rf"(?:[,;:(&–—-]\s*\.?|\s\.|(?<![\w'’-])(?:{_BEFORE_MORE})[.…!?]*)$")
 _TAIL = 3  # words at the end of an answer by which its quote of the clip is known
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
 
@@ -136,7 +138,7 @@ class PairRules:
             _lengths(question, answer, self._prompt),
             _language(question, answer),
             self._markup(question, answer),
-            self._cut_off(answer),
+            self._cut_off(pair.answer),
             "repeats itself" if _loops(question) or _loops(answer) else "",
             self._metadata(question, answer),
             self._gives_away(question, answer),
@@ -155,7 +157,8 @@ class PairRules:
         bare = answer.rstrip("\"'”’» ")
         if not _CUT.search(bare):
             return ""
-        return "" if " ".join(bare.split()[-_TAIL:]) in self._said else "answer is cut off"
+        tail = " ".join(bare.lower().split()[-_TAIL:])
+        return "" if tail in self._said else "answer is cut off"
 
     def _metadata(self, question: str, answer: str) -> str:
         texts = (_QUOTED.sub(" ", question), _QUOTED.sub(" ", answer))
