@@ -23,10 +23,12 @@ _WORD = re.compile(r"[a-z0-9]+(?:['’-][a-z0-9]+)*")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _QUOTED = re.compile(r"[\"“”„«»].*?[\"“”„«»]|(?<!\w)['‘’].*?['’](?!\w)")
 _YES_OR_NO = re.compile(r"(?:is|are|was|were|do|does|did|can|could|has|have)\b", re.IGNORECASE)
-# Left over from JSON, Markdown, code, or an address.
-_MARKUP = re.compile(r"https?://|www\.|[{}\\`|]|\]\(|\]\]|[\"']\s*\]|\b_\w+_\b|#{2,}|\*\*")
+# Left over from JSON, Markdown, code, an address, or a form to fill in ("[name]").
+_MARKUP = re.compile(
+    r"https?://|www\.|[{}\\`|]|\[(?:[^\]]*\]|\W*$)|\]\(|\]\]|[\"']\s*\]|\b_\w+_\b|#{2,}|\*\*"
+)
 # A last sentence that ends in its middle, as one does that a limit of length has cut and closed.
-# No sentence ends with these; in capitals they may be names, as in "the key of A".
+# No sentence ends with these words; in capitals they may be names, as in "the key of A".
 _BEFORE_MORE = "a|an|the|and|or|but|than|because|very|my|your|our|their|its|every"
 _CUT = re.compile(rf"(?:[,;:(&–—-]\s*\.?|\s\.|(?<![\w'’-])(?:{_BEFORE_MORE})[.…!?]*)$")
 _TAIL = 3  # words at the end of an answer by which its quote of the clip is known

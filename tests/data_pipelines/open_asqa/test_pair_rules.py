@@ -84,6 +84,8 @@ TABLE = [
     ("as_strong", "What does the dog do?", "It barks - a lot - at the 'big' cars.", ""),
     ("as_strong", "What does the dog do?", 'It barks at the cars"}]', "markup"),
     ("as_strong", "What does the dog do?", "It barks at https://a.bc and cars.", "markup"),
+    ("as_strong", "What does the dog do?", "It barks at [name of the car] and cars.", "markup"),
+    ("as_strong", "What does the dog do?", "It barks at passing cars. Finally [.", "markup"),
     ("as_strong", "What does the **dog** do?", "It barks at the passing cars.", "markup"),
     ("as_strong", "Which label fits best?", "The siren fits to what is heard.",
      "mentions metadata: label"),
