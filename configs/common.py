@@ -25,6 +25,12 @@ PROJECTION_TLTR_LORA = (
     (r"llama\..+\.lora_[ab]", True),
     BASE_FROZEN,
 )
+PROJECTION_LORA = (
+    (r"audio_proj\..+", True),
+    (r"tltr\..+", False),
+    (r"llama\..+\.lora_[ab]", True),
+    BASE_FROZEN,
+)
 
 
 class _NamesType(type):
@@ -63,7 +69,8 @@ def base(stage: str, *, recipe: str) -> ConfigDict:
     config.allow_random_tltr = False  # let stage 1 start from a TLTR that has learned nothing
     # What is new is fitted to the first clips (rows) before the first step; 0 = random values.
     # Tagging from nothing: the label head, whose inputs get mean 0 and deviation 1, and its labels
-    # their frequencies. Stage 1: the projection, so that audio tokens are the answers' mean word.
+    # their frequencies. Stage 1: the projection, so that audio tokens are the names of the labels
+    # that the tagger hears.
     config.head_clips = 0
     config.steps = 0  # optimiser steps; 0 = as many as data.epochs needs
 
@@ -324,6 +331,9 @@ def laptop_language(config: ConfigDict, *, recipe: str) -> ConfigDict:
     if config.model.lora is not None:
         config.model.lora.dropout = 0.0  # some hundred steps do not overfit
     if recipe == "real":
+        if config.model.lora is not None:
+            # The TLTR keeps what the teacher's labels taught it of sounds in general.
+            config.trainable = PROJECTION_LORA
         config.data.lengths = (48, 64, 80, 96, 112, 144, 216)
         config.data.group_by_length = 8  # less padding, and batches still mix
         # More of the plain question, of voices and of what lies behind them; less of long answers,

@@ -6,18 +6,20 @@ the norm before the head makes each dimension of what goes in 0 in the mean and 
 the head says how frequent each label is.
 
 The projection of stage 1: the audio tokens of a random one are noise to the language model, whose
-gradient says little about how to make words of them. Here an audio token is the mean word of the
-answers about its clip, by least squares. The parameters are those of any model.
+gradient says little about how to make words of them. Here an audio token is the names of the labels
+that the tagger hears, by least squares. The parameters are those of any model.
 """
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ltu_jax.core.axes import Float
 from ltu_jax.core.distributed import host_batch_to_global
 from ltu_jax.core.sharding import batch_sharding, replicated
 from ltu_jax.core.trees import Params
@@ -29,6 +31,7 @@ from ltu_jax.training.stage import Stage
 
 _LEAST = 1e-3  # deviation of a dimension
 _RIDGE = 0.1  # against inputs of deviation 1
+_UNHEARD = -5.0  # logit (1 in 150) below which differences are no hearing
 _ROUNDING = 1e-12  # of the spread of words, below which answers do not differ
 
 
@@ -63,52 +66,76 @@ def fitted_head(stage: Stage, params: Params, *, clips: int) -> dict[str, np.nda
     return {name: values.astype(np.float32) for name, values in fitted.items()}
 
 
-def fitted_projection(stage: Stage, params: Params, *, clips: int) -> dict[str, np.ndarray]:
-    """Return a projection whose audio tokens are what is said of their clips, in the mean.
+def fitted_projection(
+    stage: Stage, params: Params, *, clips: int, head: Params, labels: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return a projection whose audio tokens are the names of what a tagger's label head hears.
 
-    Ridge regression of the mean embedding of an answer's words on each audio token of its clip;
-    then the differences between tokens are made as large as those between words.
+    Ridge regression on each audio token of a clip: of the labels' names, each as strong as the
+    head's logit of the clip is above its mean. Then the differences between tokens are made as
+    large as those between the words of names. So the language model begins to read what the tagger
+    knows of any clip, and not what is said of these clips alone.
 
     Args:
         stage: of the language stages.
         params: all parameters of its step; the projection among them is not looked at.
         clips: how many are heard, in whole batches, at most all rows once.
+        head: parameters of the label head (`label_head.`), over the TLTR of `params`.
+        labels: the names of its outputs.
     """
+    scale, shift, kernel, bias = (
+        np.asarray(head[f"label_head.{name}"], np.float32)
+        for name in ("norm.scale", "norm.bias", "kernel", "bias")
+    )
 
     def heard(params: Params, batch: dict[str, Any]) -> tuple[Any, ...]:
         model = stage.model.bind(losses.without(params, losses.WHISPER))
         features, text = stage.features(params, batch), TextBatch.of(batch)
         several = features.shape[1] if text.clip_ids is not None else 1
-        tokens = model.tltr(features.reshape(-1, *features.shape[-3:])).astype(jnp.float32)
-        words = model.embed_text(jnp.maximum(text.target_ids, 0)).astype(jnp.float32)
+        features = features.reshape(-1, *features.shape[-3:])
+        pooled = model.tltr.pooled_first(features).astype(jnp.float32)
+        logits = (standardise(pooled, eps=LAYER_NORM_EPS) * scale + shift) @ kernel + bias
         clip = jnp.zeros_like(text.target_positions)
         if text.clip_ids is not None:
             clip = jnp.take_along_axis(text.clip_ids, text.target_positions, axis=1)
-        said = (clip[..., None] == jnp.arange(several)) & (text.target_ids != IGNORE)[..., None]
-        return (
-            standardise(tokens, eps=LAYER_NORM_EPS),
-            jnp.einsum("bpg,bpe->bge", said, words).reshape(-1, words.shape[-1]),
-            jnp.einsum("bpg,bpe->bg", said, words**2).reshape(-1),
-            said.sum(axis=1).reshape(-1),
-        )
+        asked = (clip[..., None] == jnp.arange(several)) & (text.target_ids != IGNORE)[..., None]
+        tokens = model.tltr(features).astype(jnp.float32)
+        return standardise(tokens, eps=LAYER_NORM_EPS), logits, asked.any(axis=1).reshape(-1)
 
     found = _computed(stage, params, heard, clips=clips)
-    inputs, sums, squares, words = (
-        np.concatenate(parts).astype(np.float64) for parts in zip(*found, strict=True)
-    )
-    inputs, sums, words = inputs[words > 0], sums[words > 0], words[words > 0]
-    inputs_mean, mean = inputs.mean(axis=(0, 1)), (sums / words[:, None]).mean(axis=0)
+    inputs, logits, used = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    inputs, logits = inputs[used].astype(np.float64), logits[used].astype(np.float64)
+    names, mean, spread = _words(stage, params, labels)
+    logits = np.maximum(logits, _UNHEARD)
+    inputs_mean = inputs.mean(axis=(0, 1))
     flat = (inputs - inputs_mean).reshape(-1, inputs.shape[-1])
-    wanted = np.repeat(sums / words[:, None] - mean, inputs.shape[1], axis=0)
+    wanted = np.repeat((logits - logits.mean(axis=0)) @ names, inputs.shape[1], axis=0)
     ridge = _RIDGE * len(flat) * np.eye(inputs.shape[-1])
     kernel = np.linalg.solve(flat.T @ flat + ridge, flat.T @ wanted)
-    spread = squares.sum() / words.sum() - np.sum((sums.sum(axis=0) / words.sum()) ** 2)
-    spread = max(spread, 0.0)  # of a single word it may round below
     size = np.mean(np.sum((flat @ kernel) ** 2, axis=1))
-    if size > _ROUNDING * spread:  # else the answers are alike, and so is what is heard
+    if size > _ROUNDING * spread:  # else the head hears the same in all clips
         kernel *= np.sqrt(spread / size)
     fitted = {"audio_proj.kernel": kernel, "audio_proj.bias": mean - inputs_mean @ kernel}
     return {name: values.astype(np.float32) for name, values in fitted.items()}
+
+
+def _words(
+    stage: Stage, params: Params, labels: Sequence[str]
+) -> tuple[Float[np.ndarray, "V E"], Float[np.ndarray, " E"], float]:
+    """Return a direction for each label's name, the mean embedding of names, and their spread."""
+    encode = stage.bases.tokenizer.encode
+    before = len(encode("The"))  # a name within a sentence, in any vocabulary
+    tokens = [encode(f"The {label.lower()}")[before:] for label in labels]
+    model = stage.model.bind(losses.without(params, losses.WHISPER))
+    flat = np.concatenate([np.asarray(ids, np.int32) for ids in tokens])
+    embeddings = np.asarray(model.embed_text(flat[None]), np.float64)[0]
+    bounds = np.cumsum([0, *map(len, tokens)])
+    names = np.stack([embeddings[a:b].mean(axis=0) for a, b in itertools.pairwise(bounds)])
+    mean = names.mean(axis=0)
+    spread = np.mean(np.sum((embeddings - embeddings.mean(axis=0)) ** 2, axis=1))
+    centred = names - mean
+    sizes = np.linalg.norm(centred, axis=1, keepdims=True)
+    return centred / np.maximum(sizes, np.sqrt(_ROUNDING)), mean, spread
 
 
 def _computed(stage: Stage, params: Params, heard: Callable, *, clips: int) -> list[Any]:

@@ -93,6 +93,26 @@ def starting_adapter(stage: Stage) -> Params:
     return {path: inherited.params[path] if path in shared else random[path] for path in shapes}
 
 
+def label_head(settings: StageSettings) -> tuple[tuple[str, ...], Params]:
+    """Return the labels and the label head of the tagger that stage 1 starts from.
+
+    Raises:
+        UserError: it has no head, or its labels no names.
+    """
+    source = settings.weights.tltr or settings.init_from
+    tagger = open_adapter(source) if source else None
+    labels = label_names(tagger) if tagger else None
+    head = {path: a for path, a in tagger.params.items() if path.startswith(HEAD)} if tagger else {}
+    if not (labels and head):
+        raise UserError(
+            f"config.head_clips={settings.head_clips} fits the projection to what a tagger hears, "
+            f"and {source or 'a random TLTR'} has no label head with names: start from a run of "
+            "configs/tagging.py (--config.init_from=RUN), or let the projection begin at random "
+            "(--config.head_clips=0)"
+        )
+    return labels, head
+
+
 def saved_adapter(stage: Stage, folder: Path) -> Params:
     """Read the adapter of one of the stage's own checkpoints, trained and frozen parameters.
 
@@ -225,7 +245,11 @@ def prepare(stage: Stage, *, saved: Path | None, start: Params | None = None) ->
     if settings.stage == "tagging" and settings.head_clips and anew:
         params |= fitted_head(stage, params, clips=settings.head_clips)
     if settings.stage == "stage1" and settings.head_clips and not saved:
-        params |= fitted_projection(stage, params, clips=settings.head_clips)
+        with together(f"{settings.stage} cannot start"):
+            labels, head = label_head(settings)
+        params |= fitted_projection(
+            stage, params, clips=settings.head_clips, head=head, labels=labels
+        )
     trainable, frozen = split_parameters(params, settings)
     tx = stage_optimizer(settings, paths=trainable, steps=stage.steps)
     state = create_state(trainable, tx, mesh=mesh)

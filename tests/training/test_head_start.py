@@ -76,10 +76,7 @@ CLASSES, WORDS, TOKENS = 3, 6, 4
 
 
 class Pairs:
-    """Batches of rows of two clips: a clip's features have its class, its answers the class's word.
-
-    Words 0 to 2 name the classes; every answer ends with word 3.
-    """
+    """Batches of rows of two clips, whose features have their class; the last place has no pair."""
 
     steps_per_epoch = 4
 
@@ -128,34 +125,78 @@ def language_stage(pipeline):
     tltr = TLTRConfig(d_model=WIDTH, time_heads=1, layer_heads=2)
     config = LTUASConfig(tltr=tltr, llama=llama, lora=None, audio_layers=2, audio_tokens=TOKENS)
     made.model = LTUAS.functional(config)
+    made.bases = SimpleNamespace(tokenizer=Words())
     return made
 
 
-def test_a_fitted_projection_turns_the_audio_of_a_clip_into_the_words_about_it():
+def label_head(made, params, pipeline):
+    """Return a head that hears the class of each clip: a logit of 3, and -3 of the others."""
+    tagger = made.model.bind(params).tltr
+    pooled = np.asarray(tagger.pooled_first(pipeline.features.reshape(-1, 2, TOKENS, WIDTH)))
+    inputs = (pooled - pooled.mean(1, keepdims=True)) / pooled.std(1, keepdims=True)
+    wanted = 6.0 * np.eye(CLASSES)[pipeline.kinds.ravel()] - 3
+    bias = wanted.mean(axis=0)
+    kernel = np.linalg.lstsq(inputs, wanted - bias, rcond=None)[0]
+    return {
+        "label_head.norm.scale": np.ones(WIDTH),
+        "label_head.norm.bias": np.zeros(WIDTH),
+        "label_head.kernel": kernel,
+        "label_head.bias": bias,
+    }
+
+
+class Words:
+    """Encodes "The zero" and its like: a word is a token."""
+
+    def encode(self, text):
+        return [{"The": 5, "zero": 0, "one": 1, "two": 2}[word] for word in text.split()]
+
+
+NAMES = ("Zero", "One", "Two")
+
+
+def test_a_fitted_projection_turns_the_audio_of_a_clip_into_the_names_of_its_labels():
     pipeline = Pairs()
     made = language_stage(pipeline)
     params = made.model.init(jax.random.key(0))
-    params = {**params, **fitted_projection(made, params, clips=1_000)}
-    model = made.model.bind(params)
-    words = np.asarray(model.embed_text(np.arange(WORDS)[None]))[0]
-    audio = np.asarray(model.embed_audio(pipeline.features.astype(np.float32)))
-    audio = audio.reshape(4 * ROWS, 2, TOKENS, -1).mean(axis=2)
-    # The nearest word of a class, in the directions in which these differ.
-    centre = (np.bincount(pipeline.kinds.ravel()) / pipeline.kinds.size) @ words[:CLASSES]
-    offset = audio - audio.mean(axis=(0, 1))
-    nearest = np.argmax(offset @ (words[:CLASSES] - centre).T, axis=-1)
+    head = label_head(made, params, pipeline)
+    fitted = fitted_projection(made, params, clips=1_000, head=head, labels=NAMES)
+    model = made.model.bind({**params, **fitted})
+    words = np.asarray(model.embed_text(np.arange(CLASSES)[None]))[0]
+    tokens = np.asarray(model.embed_audio(pipeline.features.astype(np.float32)))
+    audio = tokens.reshape(4 * ROWS, 2, TOKENS, -1).mean(axis=2)
+    offset, names = audio - audio.mean(axis=(0, 1)), words - words.mean(axis=0)
+    nearest = np.argmax(offset @ names.T / np.linalg.norm(names, axis=1), axis=-1)
     assert np.mean(nearest == pipeline.kinds) == 1
-    # They differ as much as the words of the answers do.
-    told = np.concatenate([words[pipeline.kinds.ravel()], np.tile(words[3], (8 * ROWS, 1))])
-    tokens = np.asarray(model.embed_audio(pipeline.features.astype(np.float32))).reshape(-1, 8)
-    np.testing.assert_allclose(tokens.var(axis=0).sum(), told.var(axis=0).sum(), rtol=1e-4)
-    np.testing.assert_allclose(tokens.mean(axis=0), told.mean(axis=0), atol=1e-4)
+    # They differ as much as the names do, around their mean.
+    tokens = tokens.reshape(-1, tokens.shape[-1])
+    np.testing.assert_allclose(tokens.var(axis=0).sum(), words.var(axis=0).sum(), rtol=1e-4)
+    np.testing.assert_allclose(tokens.mean(axis=0), words.mean(axis=0), atol=1e-4)
 
 
-def test_answers_that_are_all_alike_tell_a_projection_nothing_but_their_words():
-    made = language_stage(Pairs(classes=1))
+def test_a_head_that_hears_the_same_in_all_clips_tells_a_projection_nothing_but_the_names():
+    pipeline = Pairs()
+    made = language_stage(pipeline)
     params = made.model.init(jax.random.key(0))
-    fitted = fitted_projection(made, params, clips=1_000)
-    words = np.asarray(made.model.bind(params).embed_text(np.array([[0, 3]])))[0]
+    head = label_head(made, params, pipeline) | {"label_head.kernel": np.zeros((WIDTH, CLASSES))}
+    fitted = fitted_projection(made, params, clips=1_000, head=head, labels=NAMES)
+    words = np.asarray(made.model.bind(params).embed_text(np.arange(CLASSES)[None]))[0]
     np.testing.assert_allclose(fitted["audio_proj.kernel"], 0, atol=1e-9)
     np.testing.assert_allclose(fitted["audio_proj.bias"], words.mean(axis=0), atol=1e-6)
+
+
+def test_what_the_head_is_sure_not_to_hear_makes_no_difference():
+    pipeline = Pairs()
+    made = language_stage(pipeline)
+    params = made.model.init(jax.random.key(0))
+    head = label_head(made, params, pipeline)
+    never = np.array([0.0, 0.0, 1.0])  # the third label has logits of -13 to -7
+    head |= {"label_head.bias": head["label_head.bias"] - 10 * never}
+    deaf = head | {"label_head.kernel": head["label_head.kernel"] * (1 - never)}
+    one, other = (
+        fitted_projection(made, params, clips=1_000, head=given, labels=NAMES)
+        for given in (head, deaf)
+    )
+    assert np.abs(one["audio_proj.kernel"]).max() > 0
+    for path in one:
+        np.testing.assert_array_equal(one[path], other[path])

@@ -18,7 +18,7 @@ from ltu_jax.models.lora import LoRAConfig
 from ltu_jax.models.ltu_as import LTUAS, LTUASConfig
 from ltu_jax.models.tltr import Tagger, TaggerConfig, TLTRConfig
 from ltu_jax.models.whisper import Whisper, WhisperConfig
-from ltu_jax.training.initialize import starting_adapter
+from ltu_jax.training.initialize import label_head, starting_adapter
 from ltu_jax.training.stage_config import stage_settings
 from ltu_jax.training.state import TrainState
 from ltu_jax.weights.store import save_weights
@@ -259,3 +259,24 @@ def test_a_tagging_run_says_as_much_as_a_weights_directory(tmp_path):
     other = save_run(tmp_path / "other", params, tltr=dataclasses.replace(TLTR, layer_heads=4))
     with pytest.raises(UserError, match="layer_heads is 4 there and 8 here"):
         start("stage1", init_from=other)
+
+
+def test_a_projection_is_fitted_to_the_head_of_a_tagger_that_names_its_labels(make_tagger):
+    path, params = make_tagger()
+    labels, head = label_head(stage("stage1", tltr=path, head_clips=5).settings)
+    assert labels == LABELS
+    assert head.keys() == {name for name in params if name.startswith("label_head.")} != set()
+    for name, values in head.items():
+        np.testing.assert_array_equal(values, params[name])
+
+
+@pytest.mark.parametrize("source", ["nameless", "ltu-as", "none"])
+def test_what_names_no_labels_fits_no_projection(make_tagger, tmp_path, source):
+    given = {"random": True}
+    if source == "nameless":
+        given = {"tltr": make_tagger(table=False)[0]}
+    elif source == "ltu-as":
+        given = {"tltr": make_ltu_as(tmp_path / "model", lora=None)[0]}
+    named = given.get("tltr", "a random TLTR")
+    with pytest.raises(UserError, match=f"head_clips=5 .*{named} has no label head"):
+        label_head(stage("stage1", head_clips=5, **given).settings)
