@@ -38,6 +38,7 @@ def get_config(preset: str = "") -> ConfigDict:
         config.weights[key] = start[key]
     config.data.records = start["records"]
     config.data.lengths = (32, 64, 112, 216)  # a length is compiled when a batch has it: one or two
+    config.compute.remat = "lora"  # where the model names none, it may be a large one
     for key, value in start["compute"].items():
         config.compute[key] = value
     config.optimizer.warmup_steps = max(1, start["steps"] // 10)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common, curriculum, stage1, stage2, stage3, tagging
+from configs import common, curriculum, own_sounds, stage1, stage2, stage3, tagging
 from configs.ablations import audio_only, only, speech_only
 from ltu_jax.core.errors import UserError
 from ltu_jax.core.sharding import MeshConfig, make_mesh, param_specs
@@ -269,3 +269,19 @@ def test_a_config_of_the_package_is_found_from_any_folder(tmp_path, monkeypatch)
     for path in ("configs/../setup.py", "ltu_jax/train.py"):
         with pytest.raises(UserError, match=path):
             parse_config([f"--config={path}"])
+
+
+@pytest.mark.parametrize("compute, remat", [({}, "lora"), ({"remat": "none"}, "none")])
+def test_a_fine_tuning_spends_memory_as_its_model_did_and_else_little(tmp_path, compute, remat):
+    """The mini recipe, whose values it takes, keeps every activation."""
+    mini = stage3.get_config("mini")
+    model = {name: mini.model[name].to_dict() for name in ("tltr", "llama")}
+    start = dict.fromkeys(own_sounds.KEYS, "x") | {
+        "model": model | {"lora": None, "audio_tokens": 25},
+        "whisper_config": mini.model.whisper.to_dict(),
+        "steps": 40,
+        "compute": compute,
+    }
+    file = tmp_path / "start.json"
+    file.write_text(json.dumps(start))
+    assert own_sounds.get_config(str(file)).compute.remat == remat

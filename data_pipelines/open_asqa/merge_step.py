@@ -78,10 +78,17 @@ def run(arguments: argparse.Namespace) -> int:
     """Merge and print a table of what was merged; write records if asked to.
 
     Raises:
-        UserError: what `merge` raises, or options of records without --records.
+        UserError: what `merge` raises, or --records-options of no use.
     """
-    if arguments.records_options and arguments.records is None:
+    given = arguments.records_options
+    if given and arguments.records is None:
         raise UserError("--records-options are about --records DIR: give both, or neither")
+    try:
+        options = shlex.split(given)
+    except ValueError as error:
+        raise UserError(
+            f"--records-options {given!r} has a quote without its other half"
+        ) from error
     order = MergeOrder(
         folder=BuildFolder(arguments.folder),
         out=arguments.out,
@@ -94,10 +101,10 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{order.out}: {sum(c['closed'] + c['open'] for c in counts.values()):,} rows")
     if arguments.records is None:
         return 0
-    return write_records(order.out, arguments.records, shlex.split(arguments.records_options))
+    return _write_records(order.out, arguments.records, options)
 
 
-def write_records(rows: Path, out: Path, options: Sequence[str]) -> int:
+def _write_records(rows: Path, out: Path, options: Sequence[str]) -> int:
     """Write rows as TFRecords by their own command; return its status."""
     command = ["data_pipelines.write_records", "--json", str(rows), "--out", str(out), *options]
     print(f"python -m {shlex.join(command)}", flush=True)

@@ -99,11 +99,12 @@ def label_head(settings: StageSettings) -> tuple[tuple[str, ...], Params]:
     Raises:
         UserError: it has no head, or its labels no names.
     """
-    source = settings.weights.tltr or settings.init_from
-    tagger = open_adapter(source) if source else None
-    labels = label_names(tagger) if tagger else None
-    head = {path: a for path, a in tagger.params.items() if path.startswith(HEAD)} if tagger else {}
-    if not (labels and head):
+    labels, head = None, {}
+    if source := settings.weights.tltr or settings.init_from:
+        tagger = open_adapter(source)
+        labels = label_names(tagger)
+        head = {path: leaf for path, leaf in tagger.params.items() if path.startswith(HEAD)}
+    if labels is None or not head:
         raise UserError(
             f"config.head_clips={settings.head_clips} fits the projection to what a tagger hears, "
             f"and {source or 'a random TLTR'} has no label head with names: start from a run of "
@@ -240,13 +241,13 @@ def prepare(stage: Stage, *, saved: Path | None, start: Params | None = None) ->
             adapter = saved_adapter(stage, saved)
         else:
             adapter = starting_adapter(stage) if start is None else start
+        fits_projection = settings.stage == "stage1" and settings.head_clips and not saved
+        labels, head = label_head(settings) if fits_projection else ((), {})
     params = {**adapter, **place_bases(stage)}
     anew = not (saved or settings.init_from or settings.weights.tltr)
     if settings.stage == "tagging" and settings.head_clips and anew:
         params |= fitted_head(stage, params, clips=settings.head_clips)
-    if settings.stage == "stage1" and settings.head_clips and not saved:
-        with together(f"{settings.stage} cannot start"):
-            labels, head = label_head(settings)
+    if fits_projection:
         params |= fitted_projection(
             stage, params, clips=settings.head_clips, head=head, labels=labels
         )

@@ -25,7 +25,7 @@ _QUOTED = re.compile(r"[\"“”„«»].*?[\"“”„«»]|(?<!\w)['‘’].*?
 _YES_OR_NO = re.compile(r"(?:is|are|was|were|do|does|did|can|could|has|have)\b", re.IGNORECASE)
 # Left over from JSON, Markdown, code, an address, or a form to fill in ("[name]").
 _MARKUP = re.compile(
-    r"https?://|www\.|[{}\\`|]|\[(?:[^\]]*\]|\W*$)|\]\(|\]\]|[\"']\s*\]|\b_\w+_\b|#{2,}|\*\*"
+    r"https?://|www\.|[{}\\`|]|\[(?:[^\]]{0,80}\]|\W{0,4}$)|\]\(|\]\]|[\"']\s*\]|\b_\w+_\b|#{2,}|\*\*"
 )
 # A last sentence that ends in its middle, as one does that a limit of length has cut and closed.
 # No sentence ends with these words; in capitals they may be names, as in "the key of A".

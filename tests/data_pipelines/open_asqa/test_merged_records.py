@@ -68,6 +68,8 @@ def test_a_writing_of_records_that_fails_is_a_merging_that_fails(merged, tmp_pat
     given = ["merge", str(merged / "build"), "--out", str(tmp_path / "rows.json")]
     with pytest.raises(UserError, match="--records-options are about --records"):
         open_asqa.command([*given, "--records-options=--no-tokens"])
+    with pytest.raises(UserError, match="has a quote without its other half"):
+        open_asqa.command([*given, "--records", "x", "--records-options=--audio-root 'my clips"])
     assert not (tmp_path / "rows.json").exists()
     refused = ["--records", str(tmp_path / "records"), "--records-options=--shards 0"]
     assert open_asqa.command([*given, *refused]) != 0
